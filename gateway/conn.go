@@ -1,0 +1,51 @@
+package gateway
+
+import (
+	"context"
+	"net"
+)
+
+// Conn is a connection that carries the VM at its other end.
+type Conn struct {
+	net.Conn
+	vm VM
+}
+
+// NewConn says that vm is at the other end of c. Only Doors, and a server whose socket proves it, may say so.
+func NewConn(c net.Conn, vm VM) *Conn { return &Conn{Conn: c, vm: vm} }
+
+// VM is who is at the other end.
+func (c *Conn) VM() VM { return c.vm }
+
+// NetConn gives the connection beneath, as tls.Conn does.
+func (c *Conn) NetConn() net.Conn { return c.Conn }
+
+// VMOf says which VM is at the other end of c, looking through TLS. The zero VM means that c did not come in on a tap.
+// It allocates nothing and asks nobody.
+func VMOf(c net.Conn) VM {
+	for range 4 { // layers: TLS over our Conn over a server's own wrapper is the deepest there is
+		switch t := c.(type) {
+		case *Conn:
+			return t.vm
+		case interface{ NetConn() net.Conn }:
+			c = t.NetConn()
+		default:
+			return VM{}
+		}
+	}
+	return VM{}
+}
+
+type vmKey struct{}
+
+// ConnContext is for http.Server.ConnContext: requests on c get its VM in their context.
+func ConnContext(ctx context.Context, c net.Conn) context.Context { return WithVM(ctx, VMOf(c)) }
+
+// WithVM returns a context that carries vm. It exists for net/http alone, which has no other way.
+func WithVM(ctx context.Context, vm VM) context.Context { return context.WithValue(ctx, vmKey{}, vm) }
+
+// VMFrom reads what WithVM has set; the zero VM otherwise.
+func VMFrom(ctx context.Context) VM {
+	vm, _ := ctx.Value(vmKey{}).(VM)
+	return vm
+}

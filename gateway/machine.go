@@ -1,0 +1,100 @@
+package gateway
+
+import (
+	"slices"
+	"time"
+)
+
+// Desired is the state that a VM ought to be in; the reconciler in vmhost brings it there.
+type Desired string
+
+// What can be desired of a VM.
+const (
+	Running Desired = "running"
+	Stopped Desired = "stopped"
+	Removed Desired = "removed" // being deleted: no work is taken, and a crash in between goes on deleting
+)
+
+// Visibility says who may open a port's page.
+type Visibility string
+
+// The visibilities. What is not shared is private.
+const (
+	Private Visibility = "private" // the owner only, and the VM itself
+	Public  Visibility = "public"  // anyone
+)
+
+// DefaultPort, as the port of a share or a route, stands for whatever port the VM's plain name leads to.
+const DefaultPort uint16 = 0
+
+// Machine is all that is recorded of a VM: its identity and its definition. Values are copies; Shares is never
+// changed in place.
+type Machine struct {
+	VM
+	Image       string    `json:"image"`                 // name of the base image, such as "debian-13"
+	CPUs        int       `json:"cpus"`                  // virtual processors
+	MemoryMiB   int       `json:"memory_mib"`            // memory in MiB
+	DiskGiB     int       `json:"disk_gib"`              // size of the root disk in GiB
+	DirectBoot  bool      `json:"direct_boot,omitempty"` // start the image's kernel directly instead of through its boot loader
+	Desired     Desired   `json:"desired"`
+	Ready       bool      `json:"ready"`       // its disk and seed are whole; a VM that is not ready after a crash is taken away again
+	Incarnation uint32    `json:"incarnation"` // counts the starts of the VM from the host; credentials end with it
+	HostKey     string    `json:"host_key"`    // the guest's SSH host key as an authorized_keys line, fixed before its first boot
+	Created     time.Time `json:"created"`
+	Shares      []Share   `json:"shares"`
+}
+
+// Share is the visibility of one port of a VM.
+type Share struct {
+	Port       uint16     `json:"port"` // DefaultPort or 1 to 65535
+	Visibility Visibility `json:"visibility"`
+}
+
+// Visibility of a port: Private unless a share says otherwise. A share of DefaultPort opens exactly the plain name, and
+// a share of a port opens exactly <port>-<vm>.
+func (m Machine) Visibility(port uint16) Visibility {
+	for _, s := range m.Shares {
+		if s.Port == port {
+			return s.Visibility
+		}
+	}
+	return Private
+}
+
+// WithShare returns m's shares with that of port set.
+func (m Machine) WithShare(port uint16, v Visibility) []Share {
+	shares := slices.DeleteFunc(slices.Clone(m.Shares), func(s Share) bool { return s.Port == port })
+	if v == Private {
+		return shares
+	}
+	return append(shares, Share{Port: port, Visibility: v})
+}
+
+// Spec is what a person asks for when making a VM. Zero values mean the daemon's defaults.
+type Spec struct {
+	Name       string `json:"name"`
+	Image      string `json:"image,omitempty"`
+	CPUs       int    `json:"cpus,omitempty"`
+	MemoryMiB  int    `json:"memory_mib,omitempty"`
+	DiskGiB    int    `json:"disk_gib,omitempty"`
+	UserData   string `json:"user_data,omitempty"` // cloud-init user data, at most MaxUserDataBytes
+	DirectBoot bool   `json:"direct_boot,omitempty"`
+}
+
+// MaxUserDataBytes limits cloud-init user data.
+const MaxUserDataBytes = 1 << 20
+
+// Progress is one step of long work, as shown to a person and written to the log.
+type Progress struct {
+	Phase   string        `json:"phase"`             // one word: "disk", "define", "kernel", "userspace", "service"
+	Text    string        `json:"text,omitempty"`    // a line to show
+	Done    int64         `json:"done,omitempty"`    // of Total, in any unit
+	Total   int64         `json:"total,omitempty"`   // 0 when not known
+	Elapsed time.Duration `json:"elapsed,omitempty"` // since the work began
+}
+
+// Status is what is seen of a VM now, as opposed to what is desired.
+type Status struct {
+	State  string `json:"state"`            // "running", "stopped", "starting", "stopping", "crashed" or "unknown"
+	Reason string `json:"reason,omitempty"` // why it is not as desired, with what to do, where that is known
+}

@@ -1,0 +1,23 @@
+package gateway
+
+import "time"
+
+// Message is one mail in a VM's mailbox on the host, as lists show it.
+type Message struct {
+	QueueID   string    `json:"queue_id"`  // unique on this host for ever; also the file name in the guest's Maildir
+	UID       uint32    `json:"uid"`       // IMAP UID (RFC 9051 §2.3.1.1)
+	From      string    `json:"from"`      // envelope sender; empty for a bounce
+	Rcpt      string    `json:"rcpt"`      // envelope recipient
+	Subject   string    `json:"subject"`   // decoded, one line, at most 200 bytes
+	Bytes     int64     `json:"bytes"`     // size of the message with its trace headers
+	Received  time.Time `json:"received"`  // when 250 was said
+	Delivered bool      `json:"delivered"` // the copy in the guest is on the guest's disk
+}
+
+// SSHAccess is how the host itself logs in to a VM.
+type SSHAccess struct {
+	Addr       string `json:"addr"`        // IPv4 address, port 22
+	User       string `json:"user"`        // GuestUser
+	KeyFile    string `json:"key_file"`    // the host's private key
+	KnownHosts string `json:"known_hosts"` // one known_hosts line that pins the guest's key under Addr
+}

@@ -1,0 +1,57 @@
+package gateway
+
+import (
+	"strconv"
+	"strings"
+)
+
+// MaxNameBytes is the longest VM name: a DNS label has 63 octets (RFC 1035 §2.3.4), and "<port>-" takes up to 6 of them.
+const MaxNameBytes = 57
+
+// reserved are names of the host's own, below the domain.
+const reserved = " s3 www mail smtp imap lodge localhost internal admin api dns ns metadata root postmaster "
+
+// CheckName says whether name can be a VM's: 1 to 57 of a–z, 0–9 and "-", starting with a letter, not ending with "-",
+// no "--", and not one of the reserved names. The first letter keeps it apart from <port>-<vm>.
+func CheckName(name string) error {
+	hint := "Use 1 to 57 lower-case letters, digits and single dashes, starting with a letter, such as \"blog\"."
+	switch {
+	case name == "":
+		return Invalid("a VM needs a name").WithHint("%s", hint)
+	case len(name) > MaxNameBytes:
+		return Invalid("the name is %d characters long; at most %d are possible", len(name), MaxNameBytes).WithHint("%s", hint)
+	case strings.Contains(reserved, " "+name+" "):
+		return Invalid("the name %q is reserved for the host", name).WithHint("Choose another, such as \"my-%s\".", name)
+	case name[0] < 'a' || name[0] > 'z':
+		return Invalid("the name %q does not start with a lower-case letter", name).WithHint("%s", hint)
+	case strings.HasSuffix(name, "-") || strings.Contains(name, "--"):
+		return Invalid("the name %q has a dash at its end or two in a row", name).WithHint("%s", hint)
+	}
+	for _, c := range []byte(name) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return Invalid("the name %q has a character that a host name cannot have", name).WithHint("%s", hint)
+		}
+	}
+	return nil
+}
+
+// ParsePort reads a TCP port, 1 to 65535, in plain decimal.
+func ParsePort(s string) (uint16, error) {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil || n == 0 || s[0] == '0' || s[0] == '+' {
+		return 0, Invalid("not a port: %q", s).WithHint("A port is a number from 1 to 65535, such as 8080.")
+	}
+	return uint16(n), nil
+}
+
+// SplitHost reads the first label of a host name below the domain: "blog" is the plain name (DefaultPort), "8080-blog" a port of it.
+// It only parses; whether such a VM exists is the Directory's to say.
+func SplitHost(label string) (name string, port uint16, err error) {
+	if digits, rest, ok := strings.Cut(label, "-"); ok && digits != "" && strings.Trim(digits, "0123456789") == "" {
+		if port, err = ParsePort(digits); err != nil {
+			return "", 0, err
+		}
+		label = rest
+	}
+	return label, port, CheckName(label)
+}

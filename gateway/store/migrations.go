@@ -1,0 +1,81 @@
+package store
+
+import (
+	"context"
+	"fmt"
+
+	"lodge/gateway"
+)
+
+// migrations bring the schema from version i to i+1. They are only ever added to.
+func migrations() []string {
+	return []string{`
+CREATE TABLE machines (
+	number     INTEGER PRIMARY KEY AUTOINCREMENT, -- AUTOINCREMENT: never given twice, also after a delete
+	id         BLOB NOT NULL UNIQUE,
+	name       TEXT NOT NULL,
+	addr       TEXT NOT NULL UNIQUE,
+	removed    INTEGER NOT NULL DEFAULT 0,
+	definition TEXT NOT NULL                      -- the gateway.Machine as JSON
+);
+CREATE UNIQUE INDEX machine_names ON machines (name) WHERE NOT removed;
+CREATE TABLE resting (addr TEXT PRIMARY KEY, until INTEGER NOT NULL); -- Unix seconds
+CREATE TABLE kv (key TEXT PRIMARY KEY, value BLOB NOT NULL, modified INTEGER NOT NULL) WITHOUT ROWID; -- Unix nanoseconds
+CREATE TABLE tokens (
+	kind    TEXT NOT NULL,
+	hash    BLOB NOT NULL,
+	vm      BLOB NOT NULL,
+	data    TEXT NOT NULL,
+	expires INTEGER NOT NULL,                     -- Unix seconds
+	PRIMARY KEY (kind, hash)
+) WITHOUT ROWID;
+CREATE INDEX token_expiry ON tokens (expires);
+CREATE INDEX token_vm ON tokens (vm);
+`}
+}
+
+// refuseNewer fails when the file's schema is one that this program does not know.
+func (s *Store) refuseNewer(ctx context.Context) error {
+	have, err := s.version(ctx)
+	if know := len(migrations()); err == nil && have > know {
+		return gateway.Invalid("the state file was written by a newer Lodge (schema %d, this one knows %d)", have, know).
+			WithHint("Start the newer lodged again; this one left the file as it is.")
+	}
+	return err
+}
+
+func (s *Store) migrate(ctx context.Context) error {
+	have, err := s.version(ctx)
+	if err != nil {
+		return err
+	}
+	for v, script := range migrations() {
+		if v < have {
+			continue
+		}
+		if err := s.step(ctx, v+1, script); err != nil {
+			return fmt.Errorf("migrate to schema %d: %w", v+1, refine(err))
+		}
+	}
+	return nil
+}
+
+func (s *Store) version(ctx context.Context) (have int, err error) {
+	err = s.db.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&have)
+	return have, err
+}
+
+func (s *Store) step(ctx context.Context, version int, script string) error {
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }() // no effect after Commit
+	if _, err := tx.ExecContext(ctx, script); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, fmt.Sprintf(`PRAGMA user_version = %d`, version)); err != nil {
+		return err
+	}
+	return tx.Commit()
+}

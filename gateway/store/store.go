@@ -1,0 +1,118 @@
+// Package store is what the host remembers: one SQLite file, the authority for its VMs, their numbers and addresses,
+// certificates and logins. A write has reached the disk when the call that made it returns (WAL, synchronous=FULL).
+//
+// It has one writer; migrations run in order when the file is opened, and a file from a newer Lodge is refused, never guessed at.
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"net/url"
+	"os"
+	"time"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"lodge/gateway"
+)
+
+// AddressRest is how long a guest address stays unused after its VM is gone.
+const AddressRest = 15 * time.Minute
+
+// Store is an open database. It is safe for concurrent use.
+type Store struct {
+	db  *sql.DB
+	net netip.Prefix
+	now func() time.Time
+}
+
+// Open opens the file, which is made (0600) when it does not exist, and brings its schema up to date. Guest addresses are
+// taken from guests. A file that is not a sound database or that a newer Lodge wrote is refused with a hint and left as it is.
+func Open(ctx context.Context, path string, guests netip.Prefix) (*Store, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open state: %w", err)
+	}
+	if err := f.Close(); err != nil {
+		return nil, fmt.Errorf("open state: %w", err)
+	}
+	db, err := sql.Open("sqlite", dsn(path))
+	if err != nil {
+		return nil, fmt.Errorf("open state: %w", err)
+	}
+	db.SetMaxOpenConns(1) // one writer, and reads are few: the Directory answers them from memory
+	s := &Store{db: db, net: guests.Masked(), now: time.Now}
+	if err := s.prepare(ctx); err != nil {
+		_ = db.Close() // the first error is the one that counts
+		return nil, explain(path, err)
+	}
+	return s, nil
+}
+
+// Close closes the file.
+func (s *Store) Close() error { return s.db.Close() }
+
+func newSecret() (secret [32]byte) {
+	_, _ = rand.Read(secret[:]) // crypto/rand.Read never fails
+	return secret
+}
+
+func dsn(path string) string {
+	q := url.Values{"_pragma": {
+		"synchronous(FULL)", "busy_timeout(5000)", "foreign_keys(1)",
+	}, "_txlock": {"immediate"}}
+	return (&url.URL{Scheme: "file", Opaque: url.PathEscape(path), RawQuery: q.Encode()}).String()
+}
+
+// prepare checks the file and migrates it.
+func (s *Store) prepare(ctx context.Context) error {
+	var sound string
+	if err := s.db.QueryRowContext(ctx, `PRAGMA quick_check(1)`).Scan(&sound); err != nil {
+		return err
+	}
+	if sound != "ok" {
+		return errCorrupt
+	}
+	if err := s.refuseNewer(ctx); err != nil {
+		return err
+	}
+	if _, err := s.db.ExecContext(ctx, `PRAGMA journal_mode = WAL`); err != nil {
+		return err // only now: the switch writes to the file
+	}
+	return s.migrate(ctx)
+}
+
+var errCorrupt = errors.New("the file is damaged")
+
+// explain turns what SQLite says about a bad file into something a person can act on.
+func explain(path string, err error) error {
+	if sqliteErr, ok := errors.AsType[*sqlite.Error](err); ok {
+		switch sqliteErr.Code() & 0xff {
+		case sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT:
+			err = errors.Join(errCorrupt, err)
+		}
+	}
+	if errors.Is(err, errCorrupt) {
+		return gateway.Invalid("the state file %s is damaged and was left as it is", path).Because(err).
+			WithHint("Put a backup in its place. VMs and their disks are not touched by this.")
+	}
+	return fmt.Errorf("open state %s: %w", path, err)
+}
+
+// refine gives disk-full errors their kind and leaves all others as they are.
+func refine(err error) error {
+	if sqliteErr, ok := errors.AsType[*sqlite.Error](err); ok && sqliteErr.Code()&0xff == sqlite3.SQLITE_FULL {
+		return gateway.Errorf(gateway.KindNoSpace, "the host's disk is full").Because(err).
+			WithHint("Free some space on the file system of the state directory, then try again.")
+	}
+	if errors.Is(err, sql.ErrNoRows) {
+		return errors.Join(gateway.Errorf(gateway.KindNotFound, "not found"), fs.ErrNotExist)
+	}
+	return err
+}
