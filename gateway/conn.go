@@ -2,13 +2,16 @@ package gateway
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net"
 )
 
 // Conn is a connection that carries the VM at its other end.
 type Conn struct {
 	net.Conn
-	vm VM
+	vm     VM
+	branch *branch // which counts it; nil for one that NewConn made
 }
 
 // NewConn says that vm is at the other end of c. Only Doors, and a server whose socket proves it, may say so.
@@ -19,6 +22,26 @@ func (c *Conn) VM() VM { return c.vm }
 
 // NetConn gives the connection beneath, as tls.Conn does.
 func (c *Conn) NetConn() net.Conn { return c.Conn }
+
+// Close implements net.Conn.
+func (c *Conn) Close() error {
+	if c.branch != nil {
+		c.branch.forget(c)
+	}
+	return c.Conn.Close()
+}
+
+// CloseWrite ends the sending half, where the connection beneath can. net/http needs it so that a client which is still
+// sending reads the answer instead of a reset.
+func (c *Conn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
+// ReadFrom implements io.ReaderFrom, so that files still leave by sendfile(2).
+func (c *Conn) ReadFrom(r io.Reader) (int64, error) { return io.Copy(c.Conn, r) }
 
 // VMOf says which VM is at the other end of c, looking through TLS. The zero VM means that c did not come in on a tap.
 // It allocates nothing and asks nobody.

@@ -16,6 +16,9 @@ const CredentialLife = 6 * time.Hour
 // accessPrefix marks access keys of ours. Keys of other shapes are dummies.
 const accessPrefix = "LODGE"
 
+// claimBytes is what an access key says: 16 bytes ID, 4 incarnation, 4 expiry in Unix seconds, big endian.
+const claimBytes = 24
+
 // Credentials are S3 credentials for one VM in one incarnation (the shape of the EC2 instance metadata answer).
 type Credentials struct {
 	AccessKey string
@@ -40,22 +43,22 @@ func (k *Keyring) Mint(id ID, now time.Time) (Credentials, error) {
 		return Credentials{}, Errorf(KindNotFound, "the VM is gone")
 	}
 	expires := now.Add(CredentialLife).UTC().Truncate(time.Second)
-	claim := make([]byte, 0, 24)
+	claim := make([]byte, 0, claimBytes)
 	claim = append(claim, id[:]...)
 	claim = binary.BigEndian.AppendUint32(claim, m.Incarnation)
 	claim = binary.BigEndian.AppendUint32(claim, uint32(expires.Unix())) //nolint:gosec // until 2106
-	access := accessPrefix + encoding().EncodeToString(claim)
+	access := accessKey(claim)
 	return Credentials{AccessKey: access, SecretKey: k.secretFor(access), Expires: expires}, nil
 }
 
 // Ours reports whether access has the shape of a key that Mint makes.
 func Ours(access string) bool { return strings.HasPrefix(access, accessPrefix) }
 
-// Check finds the VM and the secret behind one of our access keys. Whoever holds the secret still has to be shown to by a
-// signature. Errors (KindDenied): not one of ours, expired, from an earlier incarnation, or its VM is gone.
+// Check finds the VM and the secret behind one of our access keys. That the caller holds the secret is for
+// its signature to show. Errors (KindDenied): not one of ours, expired, from an earlier incarnation, or its VM is gone.
 func (k *Keyring) Check(access string, now time.Time) (VM, string, error) {
 	claim, err := encoding().DecodeString(strings.TrimPrefix(access, accessPrefix))
-	if !Ours(access) || err != nil || len(claim) != 24 {
+	if err != nil || len(claim) != claimBytes || access != accessKey(claim) { // base32 alone lets spare bits and line ends pass
 		return VM{}, "", Errorf(KindDenied, "unknown access key")
 	}
 	m, ok := k.dir.ByID(ID(claim[:16]))
@@ -75,5 +78,7 @@ func (k *Keyring) secretFor(access string) string {
 	mac.Write([]byte("s3 secret\x00" + access))
 	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 }
+
+func accessKey(claim []byte) string { return accessPrefix + encoding().EncodeToString(claim) }
 
 func encoding() *base32.Encoding { return base32.StdEncoding.WithPadding(base32.NoPadding) }

@@ -3,7 +3,9 @@ package gateway
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -43,15 +45,18 @@ func OpenDirectory(ctx context.Context, records Records) (*Directory, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read machines: %w", err)
 	}
+	byID := make(map[ID]Machine, len(all))
+	for _, m := range all {
+		byID[m.ID] = m
+	}
 	d := &Directory{records: records}
-	d.now.Store(newSnapshot(all))
+	d.now.Store(newSnapshot(byID))
 	return d, nil
 }
 
-func newSnapshot(all []Machine) *snapshot {
-	s := &snapshot{byName: make(map[string]Machine, len(all)), byID: make(map[ID]Machine, len(all))}
-	for _, m := range all {
-		s.byID[m.ID] = m
+func newSnapshot(byID map[ID]Machine) *snapshot {
+	s := &snapshot{byName: make(map[string]Machine, len(byID)), byID: byID}
+	for _, m := range byID {
 		if m.Desired != Removed {
 			s.byName[m.Name] = m
 		}
@@ -86,14 +91,13 @@ func (d *Directory) All() []Machine {
 
 // Create records a new machine, not Ready yet. m needs its ID and definition; the number and the address are given to it here.
 func (d *Directory) Create(ctx context.Context, m Machine) (Machine, error) {
-	if err := CheckName(m.Name); err != nil {
-		return Machine{}, err
+	if !m.Known() {
+		return Machine{}, errors.New("create machine: it has no ID")
 	}
 	d.write.Lock()
 	defer d.write.Unlock()
-	if _, taken := d.ByName(m.Name); taken {
-		return Machine{}, Errorf(KindTaken, "there is a VM named %q already", m.Name).
-			WithHint("Choose another name, or remove that one: lodge rm %s", m.Name)
+	if err := d.free(m.Name); err != nil {
+		return Machine{}, err
 	}
 	m.Created = time.Now().UTC().Truncate(time.Second)
 	m, err := d.records.Create(ctx, m)
@@ -104,7 +108,20 @@ func (d *Directory) Create(ctx context.Context, m Machine) (Machine, error) {
 	return m, nil
 }
 
-// Update changes one machine: change gets a copy and may refuse with an error. Identity (ID, Number, Addr) cannot change.
+// free says whether a VM can get this name now: it is well formed (KindInvalid) and not in use (KindTaken).
+func (d *Directory) free(name string) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	if _, taken := d.ByName(name); taken {
+		return Errorf(KindTaken, "there is a VM named %q already", name).
+			WithHint("Choose another name, or remove that one: lodge rm %s", name)
+	}
+	return nil
+}
+
+// Update changes one machine: change gets a copy and may refuse with an error. Identity (ID, Number, Addr) cannot
+// change, a new name must be free, and Removed is final: KindNotFound for whoever wants such a VM back.
 func (d *Directory) Update(ctx context.Context, id ID, change func(*Machine) error) (Machine, error) {
 	d.write.Lock()
 	defer d.write.Unlock()
@@ -117,6 +134,14 @@ func (d *Directory) Update(ctx context.Context, id ID, change func(*Machine) err
 		return Machine{}, err
 	}
 	m.ID, m.Number, m.Addr = old.ID, old.Number, old.Addr
+	if old.Desired == Removed && m.Desired != Removed {
+		return Machine{}, NotFound(old.Name)
+	}
+	if m.Name != old.Name {
+		if err := d.free(m.Name); err != nil {
+			return Machine{}, err
+		}
+	}
 	if err := d.records.Save(ctx, m); err != nil {
 		return Machine{}, fmt.Errorf("record machine: %w", err)
 	}
@@ -149,11 +174,12 @@ func (d *Directory) Watch(f func(old, new Machine)) {
 
 // show replaces the snapshot by one in which old has become m. The caller holds d.write.
 func (d *Directory) show(old, m Machine) {
-	all := slices.DeleteFunc(d.All(), func(have Machine) bool { return have.ID == old.ID || have.ID == m.ID })
+	byID := maps.Clone(d.now.Load().byID)
+	delete(byID, old.ID)
 	if m.Known() {
-		all = append(all, m)
+		byID[m.ID] = m
 	}
-	d.now.Store(newSnapshot(all))
+	d.now.Store(newSnapshot(byID))
 	for _, f := range d.watch {
 		f(old, m)
 	}

@@ -20,13 +20,22 @@ type Doors struct {
 	mu      sync.Mutex
 	streams map[uint16]*FanIn
 	packets map[uint16]func(VM, net.PacketConn)
-	open    map[ID][]func() // what closes the VM's doors
-	packetW sync.WaitGroup
+	open    map[ID]*doorway
+	shut    bool
+	serving sync.WaitGroup // the UDP services
+}
+
+// doorway is what one VM has open.
+type doorway struct {
+	vm      VM
+	tap     int // interface index: sockets stay bound to it even when a new tap gets the old name
+	streams []*branch
+	packets []net.PacketConn
 }
 
 // NewDoors returns Doors without any service.
 func NewDoors() *Doors {
-	return &Doors{streams: map[uint16]*FanIn{}, packets: map[uint16]func(VM, net.PacketConn){}, open: map[ID][]func(){}}
+	return &Doors{streams: map[uint16]*FanIn{}, packets: map[uint16]func(VM, net.PacketConn){}, open: map[ID]*doorway{}}
 }
 
 // Listener adds a TCP service on port, before the first Open, and returns the listener that its server uses.
@@ -46,64 +55,102 @@ func (d *Doors) Packets(port uint16, serve func(VM, net.PacketConn)) {
 }
 
 // Open listens on the VM's tap, which must exist, be up and have LinkLocal. All services are open after it, or none.
-// Opening twice is no error.
+// Opening twice is no error; when the tap was made anew in between, the doors are too. A port that another process holds
+// gives a KindConflict error; after Shutdown it fails with net.ErrClosed.
 func (d *Doors) Open(ctx context.Context, vm VM) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !vm.Known() {
 		return errors.New("open doors: unknown VM")
 	}
-	if _, ok := d.open[vm.ID]; ok {
-		return nil
+	if d.shut {
+		return fmt.Errorf("open doors on %s: %w", vm.Tap(), net.ErrClosed)
 	}
-	var closers []func()
-	for port, fan := range d.streams {
-		l, err := tapConfig(vm).Listen(ctx, "tcp4", address(port))
-		if err != nil {
-			closeAll(closers)
-			return fmt.Errorf("listen on %s port %d: %w", vm.Tap(), port, err)
+	tap, err := net.InterfaceByName(vm.Tap())
+	if err != nil {
+		return fmt.Errorf("find tap %s: %w", vm.Tap(), err)
+	}
+	if have, ok := d.open[vm.ID]; ok {
+		if have.vm == vm && have.tap == tap.Index {
+			return nil
 		}
-		closers = append(closers, fan.Add(vm, l))
+		d.close(vm.ID)
+	}
+	way := &doorway{vm: vm, tap: tap.Index}
+	if err := d.listen(ctx, way); err != nil {
+		way.end()
+		return err
+	}
+	d.open[vm.ID] = way
+	return nil
+}
+
+// listen opens every service in way. What it has opened before an error is in way too.
+func (d *Doors) listen(ctx context.Context, way *doorway) error {
+	config := tapConfig(way.vm)
+	for port, fan := range d.streams {
+		l, err := config.Listen(ctx, "tcp4", address(port))
+		if err != nil {
+			return listenError(way.vm, "TCP", port, err)
+		}
+		way.streams = append(way.streams, fan.add(way.vm, l))
 	}
 	for port, serve := range d.packets {
-		c, err := tapConfig(vm).ListenPacket(ctx, "udp4", address(port))
+		c, err := config.ListenPacket(ctx, "udp4", address(port))
 		if err != nil {
-			closeAll(closers)
-			return fmt.Errorf("listen on %s port %d: %w", vm.Tap(), port, err)
+			return listenError(way.vm, "UDP", port, err)
 		}
-		closers = append(closers, func() { _ = c.Close() }) // closing only ends the reader
-		d.packetW.Go(func() { serve(vm, c) })
+		way.packets = append(way.packets, c)
+		d.serving.Go(func() { serve(way.vm, c) })
 	}
-	d.open[vm.ID] = closers
 	return nil
 }
 
 // Close shuts the VM's doors and ends its live connections.
 func (d *Doors) Close(id ID) {
 	d.mu.Lock()
-	closers := d.open[id]
-	delete(d.open, id)
-	d.mu.Unlock()
-	closeAll(closers)
+	defer d.mu.Unlock()
+	d.close(id)
 }
 
-// Shutdown closes every door of every VM and waits for the UDP services. Live TCP connections are left to their servers.
+func (d *Doors) close(id ID) {
+	if way, ok := d.open[id]; ok {
+		way.end()
+		delete(d.open, id)
+	}
+}
+
+// Shutdown closes every door of every VM for good and waits for the UDP services. Live TCP connections are left to their
+// servers.
 func (d *Doors) Shutdown() {
 	d.mu.Lock()
+	d.shut = true
 	for _, fan := range d.streams {
 		_ = fan.Close() // a FanIn's Close cannot fail
 	}
-	for id, closers := range d.open {
-		delete(d.open, id)
-		closeAll(closers)
+	for _, way := range d.open {
+		way.stop()
 	}
+	clear(d.open)
 	d.mu.Unlock()
-	d.packetW.Wait()
+	d.serving.Wait()
 }
 
-func closeAll(closers []func()) {
-	for _, c := range closers {
-		c()
+// stop closes the sockets; live connections stay.
+func (w *doorway) stop() {
+	for _, b := range w.streams {
+		b.stop()
+	}
+	for _, c := range w.packets {
+		_ = c.Close() // it ends the service's reads, which is all that is wanted
+	}
+}
+
+// end closes the sockets and the live connections.
+func (w *doorway) end() {
+	w.stop()
+	for _, b := range w.streams {
+		b.end()
 	}
 }
 
@@ -111,11 +158,24 @@ func address(port uint16) string {
 	return net.JoinHostPort(LinkLocal.String(), strconv.Itoa(int(port)))
 }
 
-// tapConfig binds sockets to the VM's tap before they listen.
+// tapConfig binds sockets to the VM's tap before they listen. Multipath TCP (RFC 8684) is off: a connection of it could
+// take in subflows from another tap.
 func tapConfig(vm VM) *net.ListenConfig {
-	return &net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+	config := &net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var bound error
 		err := raw.Control(func(fd uintptr) { bound = syscall.BindToDevice(int(fd), vm.Tap()) })
 		return errors.Join(err, bound)
 	}}
+	config.SetMultipathTCP(false)
+	return config
+}
+
+func listenError(vm VM, network string, port uint16, err error) error {
+	err = fmt.Errorf("listen on %s %s port %d: %w", vm.Tap(), network, port, err)
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return err
+	}
+	return Errorf(KindConflict, "another process has %s port %d of %s on %s", network, port, LinkLocal, vm.Tap()).
+		WithHint("See which: ss -lntup 'sport = :%d'. Stop it, or let it listen on one address instead of all.", port).
+		Because(err)
 }

@@ -1,12 +1,15 @@
 package gateway
 
 import (
+	"errors"
 	"net"
 	"sync"
+	"time"
 )
 
 // FanIn is one net.Listener made of many, one per VM; each accepted connection is a *Conn that carries its VM. It hands
-// stock servers (net/http, go-smtp, go-imap) what they expect.
+// stock servers (net/http, go-smtp, go-imap) what they expect. A VM has one connection waiting at a time, so that a busy
+// one takes turns with the others.
 type FanIn struct {
 	addr   net.Addr
 	conns  chan *Conn
@@ -21,6 +24,11 @@ func NewFanIn(addr net.Addr) *FanIn {
 
 // Accept implements net.Listener.
 func (f *FanIn) Accept() (net.Conn, error) {
+	select {
+	case <-f.closed: // first: nothing is accepted after Close, even if a connection waits
+		return nil, net.ErrClosed
+	default:
+	}
 	select {
 	case c := <-f.conns:
 		return c, nil
@@ -39,81 +47,92 @@ func (f *FanIn) Close() error {
 func (f *FanIn) Addr() net.Addr { return f.addr }
 
 // Add accepts from l on behalf of vm until the returned function is called, which also ends the live connections.
-func (f *FanIn) Add(vm VM, l net.Listener) (remove func()) {
-	live := &liveConns{conns: map[net.Conn]struct{}{}}
-	gone, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return // closed: a listener on a tap has no other way to end, and a lost tap reopens through Doors
-			}
-			if tracked, ok := live.track(c); !ok || !f.hand(NewConn(tracked, vm), gone) {
-				_ = c.Close() // refused before a word was said
-			}
-		}
-	}()
-	return sync.OnceFunc(func() {
+func (f *FanIn) Add(vm VM, l net.Listener) (remove func()) { return f.add(vm, l).end }
+
+func (f *FanIn) add(vm VM, l net.Listener) *branch {
+	b := &branch{vm: vm, gone: make(chan struct{}), live: map[*Conn]struct{}{}}
+	var accepting sync.WaitGroup
+	accepting.Go(func() { b.accept(l, f) })
+	b.stop = sync.OnceFunc(func() {
+		close(b.gone)
 		_ = l.Close() // it ends Accept, which is all that is wanted
-		close(gone)
-		live.end()
-		<-done
+		accepting.Wait()
 	})
+	return b
 }
 
-// hand passes c to Accept; false when the service or the VM goes first.
-func (f *FanIn) hand(c *Conn, gone <-chan struct{}) bool {
-	select {
-	case f.conns <- c:
-		return true
-	case <-f.closed:
-		return false
-	case <-gone:
-		return false
-	}
-}
+// branch is the part of a FanIn that belongs to one VM.
+type branch struct {
+	vm   VM
+	gone chan struct{} // closed by stop
+	stop func()        // closes the listener and waits; live connections stay
 
-// liveConns are the open connections of one VM to one service.
-type liveConns struct {
-	mu    sync.Mutex
-	conns map[net.Conn]struct{}
-	ended bool
+	mu   sync.Mutex
+	live map[*Conn]struct{}
 }
 
 // maxConnsPerVM limits what one VM can hold open per service.
 const maxConnsPerVM = 512
 
-func (l *liveConns) track(c net.Conn) (net.Conn, bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.ended || len(l.conns) >= maxConnsPerVM {
-		return nil, false
+// acceptPause is the time between two tries when the host is out of descriptors or memory.
+const acceptPause = 50 * time.Millisecond
+
+func (b *branch) accept(l net.Listener, f *FanIn) {
+	for {
+		raw, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // EMFILE, ENFILE, ENOMEM: it passes, and the VM must not lose its service over it
+			select {
+			case <-time.After(acceptPause):
+				continue
+			case <-b.gone:
+				return
+			}
+		}
+		if c := b.track(raw); c == nil || !b.hand(c, f) {
+			_ = raw.Close() // refused before a word was said
+		}
 	}
-	l.conns[c] = struct{}{}
-	return &trackedConn{Conn: c, live: l}, true
 }
 
-func (l *liveConns) end() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.ended = true
-	for c := range l.conns {
-		_ = c.Close() // ending it is the point; its server sees the error
+// hand passes c to f.Accept; false when the service or the VM goes first.
+func (b *branch) hand(c *Conn, f *FanIn) bool {
+	select {
+	case f.conns <- c:
+		return true
+	case <-f.closed:
+	case <-b.gone:
+	}
+	b.forget(c)
+	return false
+}
+
+// track makes raw one of the VM's live connections; nil when it has too many.
+func (b *branch) track(raw net.Conn) *Conn {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.live) >= maxConnsPerVM {
+		return nil
+	}
+	c := &Conn{Conn: raw, vm: b.vm, branch: b}
+	b.live[c] = struct{}{}
+	return c
+}
+
+func (b *branch) forget(c *Conn) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.live, c)
+}
+
+// end stops the branch and ends its live connections.
+func (b *branch) end() {
+	b.stop() // waits, so that no connection is added any more
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for c := range b.live {
+		_ = c.Conn.Close() // ending it is the point; its server sees the error
 	}
 }
-
-type trackedConn struct {
-	net.Conn
-	live *liveConns
-}
-
-func (c *trackedConn) Close() error {
-	c.live.mu.Lock()
-	delete(c.live.conns, c.Conn)
-	c.live.mu.Unlock()
-	return c.Conn.Close()
-}
-
-// NetConn gives the connection beneath, as tls.Conn does.
-func (c *trackedConn) NetConn() net.Conn { return c.Conn }

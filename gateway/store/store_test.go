@@ -116,6 +116,7 @@ func TestRemovedMachineFreesItsName(t *testing.T) {
 
 func TestBadFilesAreRefusedAndKept(t *testing.T) {
 	newer := func(t *testing.T, path string) {
+		t.Helper()
 		db, err := sql.Open("sqlite", path)
 		if err != nil {
 			t.Fatal(err)
@@ -129,6 +130,7 @@ func TestBadFilesAreRefusedAndKept(t *testing.T) {
 	}
 	write := func(content []byte) func(*testing.T, string) {
 		return func(t *testing.T, path string) {
+			t.Helper()
 			if err := os.WriteFile(path, content, 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -138,6 +140,7 @@ func TestBadFilesAreRefusedAndKept(t *testing.T) {
 		"from a newer Lodge": newer,
 		"not a database":     write(bytes.Repeat([]byte("not a database. "), 300)),
 		"truncated": func(t *testing.T, path string) {
+			t.Helper()
 			s := open(t, path)
 			if err := s.KV().Put(t.Context(), "k", make([]byte, 100_000)); err != nil {
 				t.Fatal(err)

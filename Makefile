@@ -1,0 +1,63 @@
+# Lodge. `make` lists the targets; `make up` and `make test` need nothing beforehand but Go.
+SHELL      := /bin/bash -euo pipefail
+GO         ?= go
+IMAGE      ?= debian-13
+IMAGES     ?= /var/lib/lodge/images
+FUZZTIME   ?= 2s
+E2EFLAGS   ?= -v
+LINT       := $(GO) tool -modfile=.lint/golangci-lint.mod golangci-lint
+export PATH := $(PATH):/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
+
+.DEFAULT_GOAL := help
+.PHONY: help up down purge build image test unit e2e lint fuzz bench fmt deps go
+
+help: ## list the targets
+	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+up: go ## start Lodge and a first VM on this machine, and say what to do next
+	@packaging/up
+
+down: ## stop the daemon; the VMs keep running
+	@packaging/down
+
+purge: ## remove the VMs and all that `make up` made, after asking (YES=1 does not ask)
+	@packaging/purge
+
+build: go ## build bin/lodged and bin/lodge
+	@$(GO) build -trimpath -o bin/ ./cmd/lodged ./cmd/lodge
+
+image: deps build ## build the base image, unless it is there
+	@test -s $(IMAGES)/$(IMAGE).json && echo "image: $(IMAGES)/$(IMAGE).raw is there" || bin/lodge image build $(IMAGE)
+
+test: lint unit fuzz e2e ## run everything: linters, unit tests, fuzz targets for a moment, the VM suite
+
+unit: deps go ## run the tests that need no VM, with the race detector
+	$(GO) vet ./...
+	$(GO) test -race -shuffle=on ./...
+
+e2e: image ## run the tests that need VMs, the suite with two of them at last
+	@others=$$(grep -rl --include='*_test.go' 'flag.Bool("vm"' . | xargs -n1 dirname | sort -u | grep -v '^./e2e$$' || true); \
+	for dir in $$others; do $(GO) test -count=1 -timeout 20m $$dir -args -vm; done
+	LODGE_IMAGES=$(IMAGES) $(GO) test -count=1 -timeout 60m $(E2EFLAGS) ./e2e -args -vm
+
+lint: go ## run the linters
+	@$(LINT) run ./...
+
+fuzz: deps go ## run each fuzz target for FUZZTIME
+	@grep -rHoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed -E 's|/[^/]*:func | |' | sort | \
+	while read -r dir target; do \
+		echo "$$dir $$target"; \
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$dir | grep -vE '^fuzz: elapsed'; \
+	done
+
+bench: image ## measure what is promised, and print a table
+	@LODGE_IMAGES=$(IMAGES) $(GO) test -count=1 -timeout 60m ./e2e/bench -args -vm
+
+fmt: go ## format the Go files
+	@$(LINT) fmt ./...
+
+deps: ## install the Debian packages that running and testing need, if they are missing
+	@packaging/deps run test
+
+go:
+	@packaging/check-go "$(GO)"

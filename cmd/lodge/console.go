@@ -1,0 +1,119 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"golang.org/x/term"
+
+	"lodge/gateway"
+)
+
+// leaveKey ends a console session: Ctrl-], as in telnet and virsh.
+const leaveKey = 0x1d
+
+type consoleCmd struct{ named }
+
+// Run joins the terminal and a VM's serial console.
+func (c *consoleCmd) Run(ctx context.Context, a *app) error {
+	if a.JSON {
+		return gateway.Invalid("a console has no JSON form").WithHint("lodge logs %s --json", c.Name)
+	}
+	stream, err := a.client.Console(ctx, c.Name)
+	if err != nil {
+		return err
+	}
+	defer stream.Close() //nolint:errcheck // nothing was buffered that could be lost
+	ctx, leave := context.WithCancel(ctx)
+	defer leave()
+	context.AfterFunc(ctx, func() { _ = stream.Close() }) // it ends the copy below
+	restore, err := a.raw("Connected to " + c.Name + ". Press Ctrl-] to leave, Enter for a prompt.\r\n")
+	if err != nil {
+		return err
+	}
+	defer restore()
+	// This reader cannot be interrupted; it ends with the process, which is right behind.
+	go func() {
+		if left := typeInto(stream, a.in); left {
+			leave()
+		}
+	}()
+	_, err = io.Copy(a.out, stream)
+	return brokenOff(ctx, err)
+}
+
+// raw passes every key on as it is, when there is a terminal. restore undoes it.
+func (a *app) raw(greeting string) (restore func(), err error) {
+	fd, ok := terminal(a.in)
+	if !ok {
+		return func() {}, nil
+	}
+	before, err := term.MakeRaw(fd)
+	if err != nil {
+		return nil, fmt.Errorf("set up terminal: %w", err)
+	}
+	_, _ = io.WriteString(a.err, greeting) // only a greeting
+	return func() {
+		_ = term.Restore(fd, before)       // there is no better state to go to
+		_, _ = io.WriteString(a.err, "\n") // likewise
+	}, nil
+}
+
+// typeInto copies what is typed until it ends, or until leaveKey, and then says true.
+func typeInto(w io.Writer, r io.Reader) (left bool) {
+	buf := make([]byte, 4096)
+	for {
+		n, err := r.Read(buf)
+		typed, _, left := bytes.Cut(buf[:n], []byte{leaveKey})
+		if _, werr := w.Write(typed); werr != nil || err != nil || left {
+			return left
+		}
+	}
+}
+
+type logsCmd struct {
+	named
+
+	Follow bool `help:"Go on as more comes." short:"f"`
+}
+
+// Run shows a VM's console log; with --json as one {"text"} object per line.
+func (c *logsCmd) Run(ctx context.Context, a *app) error {
+	text, err := a.client.Log(ctx, c.Name, c.Follow)
+	if err != nil {
+		return err
+	}
+	defer text.Close() //nolint:errcheck // it was only read
+	if !a.JSON {
+		_, err = io.Copy(a.out, text)
+		return brokenOff(ctx, err)
+	}
+	lines := bufio.NewReader(text)
+	for {
+		line, err := lines.ReadString('\n')
+		if line != "" {
+			if err := a.printJSON(map[string]string{"text": strings.TrimRight(line, "\r\n")}); err != nil {
+				return err
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return brokenOff(ctx, err)
+		}
+	}
+}
+
+// brokenOff is the error of a copy; the end by a signal is none.
+func brokenOff(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() != nil {
+		return nil
+	}
+	return gateway.Errorf(gateway.KindUnavailable, "the answer broke off: %v", err).Because(err)
+}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/term"
+
+	"lodge/gateway"
+)
+
+// progress shows long work on stderr: a line per phase that is redrawn on a terminal, plain lines elsewhere, nothing with
+// --json. It is safe for concurrent use.
+type progress struct {
+	mu    sync.Mutex
+	w     io.Writer
+	width int // of the terminal; 0 when there is none
+	last  gateway.Progress
+	drawn bool // the cursor is behind a line that is not finished
+}
+
+func (a *app) progress() *progress {
+	p := &progress{w: a.err}
+	if a.JSON {
+		p.w = io.Discard
+	}
+	if fd, ok := terminal(p.w); ok {
+		p.width = 80
+		if width, _, err := term.GetSize(fd); err == nil && width > 20 {
+			p.width = width
+		}
+	}
+	return p
+}
+
+// show takes one step.
+func (p *progress) show(step gateway.Progress) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	defer func() { p.last = step }()
+	changed := step.Phase != p.last.Phase || step.Text != p.last.Text
+	// The work matters more than its display: write errors are ignored.
+	if p.width == 0 {
+		if changed {
+			_, _ = fmt.Fprintln(p.w, line(step))
+		}
+		return
+	}
+	if p.drawn && step.Phase != p.last.Phase {
+		_, _ = fmt.Fprintln(p.w)
+	}
+	text := []rune(line(step) + bar(step))
+	_, _ = fmt.Fprintf(p.w, "\r\x1b[K%s", string(text[:min(len(text), p.width-1)]))
+	p.drawn = true
+}
+
+// end finishes the last line.
+func (p *progress) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.drawn {
+		_, _ = fmt.Fprintln(p.w) // as above
+		p.drawn = false
+	}
+}
+
+func line(step gateway.Progress) string {
+	text := fmt.Sprintf("%6s  %-10s", step.Elapsed.Round(100*time.Millisecond), step.Phase)
+	return strings.TrimRight(text+" "+strings.TrimSpace(step.Text), " ")
+}
+
+// bar is empty when the end is not known.
+func bar(step gateway.Progress) string {
+	const cells = 24
+	if step.Total <= 0 {
+		return ""
+	}
+	part := min(max(float64(step.Done)/float64(step.Total), 0), 1)
+	full := int(part * cells)
+	return fmt.Sprintf("  [%s%s] %3.0f%%", strings.Repeat("#", full), strings.Repeat(".", cells-full), part*100)
+}

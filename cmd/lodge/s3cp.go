@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/minio/minio-go/v7"
+
+	"lodge/gateway"
+)
+
+// streamPartBytes is the part size of uploads whose end is not known: up to 160 GB in 10,000 parts, and 16 MiB of memory.
+const streamPartBytes = 16 << 20
+
+type s3CpCmd struct {
+	Src string `arg:"" help:"A file, - for stdin, or s3://BUCKET/KEY."`
+	Dst string `arg:"" help:"s3://BUCKET/KEY, a file or directory, or - for stdout."`
+}
+
+// copied is the JSON form of what cp did.
+type copied struct {
+	Bucket string `json:"bucket"`
+	Key    string `json:"key"`
+	Bytes  int64  `json:"bytes"`
+}
+
+// Run copies one object.
+func (c *s3CpCmd) Run(ctx context.Context, a *app, vm *s3VM) error {
+	job, err := parseCopy(c.Src, c.Dst)
+	if err != nil {
+		return err
+	}
+	if job.local == "-" && !job.up && a.JSON {
+		return gateway.Invalid("the object and the JSON cannot both go to stdout").WithHint("Copy to a file, or leave out --json.")
+	}
+	client, err := a.s3Client(ctx, vm.Name)
+	if err != nil {
+		return err
+	}
+	p := a.progress()
+	defer p.end()
+	var n int64
+	if job.up {
+		n, err = a.upload(ctx, client, job, p)
+	} else {
+		n, err = a.download(ctx, client, job, p)
+	}
+	if err != nil {
+		if _, ours := errors.AsType[*gateway.Error](err); ours {
+			return err
+		}
+		return s3Error(ctx, vm.Name, err)
+	}
+	p.end()
+	if job.local == "-" && !job.up {
+		return nil // stdout is the object's
+	}
+	return a.print(copied{job.bucket, job.key, n}, func(w io.Writer) {
+		_, _ = fmt.Fprintf(w, "Copied %s (%s).\n", "s3://"+job.bucket+"/"+printable(job.key), size(n))
+	})
+}
+
+// copyJob is one object, one file, and the way.
+type copyJob struct {
+	up          bool // from the file to the object
+	bucket, key string
+	local       string // a path, or - for stdin or stdout
+}
+
+// parseCopy finds out which side is the object: the one with s3://, else the one that is not plainly a local path.
+func parseCopy(src, dst string) (copyJob, error) {
+	srcRemote, dstRemote := strings.HasPrefix(src, "s3://"), strings.HasPrefix(dst, "s3://")
+	if !srcRemote && !dstRemote {
+		srcRemote, dstRemote = plainlyLocal(dst), plainlyLocal(src)
+	}
+	if srcRemote == dstRemote {
+		return copyJob{}, gateway.Invalid("one side has to be an object and the other a file").
+			WithHint("Write the object as s3://bucket/key.")
+	}
+	job := copyJob{up: dstRemote, local: src}
+	remote := dst
+	if srcRemote {
+		job.local, remote = dst, src
+	}
+	job.bucket, job.key, _ = strings.Cut(strings.TrimPrefix(remote, "s3://"), "/")
+	if job.up && (job.key == "" || strings.HasSuffix(job.key, "/")) && job.local != "-" {
+		job.key += filepath.Base(job.local)
+	}
+	if job.bucket == "" || job.key == "" || job.local == "" || strings.HasSuffix(job.key, "/") {
+		return copyJob{}, gateway.Invalid("not the name of an object: %q", remote).WithHint("Write it as s3://bucket/key.")
+	}
+	return job, nil
+}
+
+// plainlyLocal says whether p can only be meant as a file: -, an absolute or dotted path, or a file that exists.
+func plainlyLocal(p string) bool {
+	if p == "-" || filepath.IsAbs(p) || strings.HasPrefix(p, ".") {
+		return true
+	}
+	_, err := os.Stat(p)
+	return err == nil
+}
+
+func (a *app) upload(ctx context.Context, client *minio.Client, job copyJob, p *progress) (int64, error) {
+	from, total := a.in, int64(-1)
+	options := minio.PutObjectOptions{PartSize: streamPartBytes}
+	if job.local != "-" {
+		f, err := os.Open(job.local)
+		if err != nil {
+			return 0, gateway.Invalid("cannot read the file: %v", err).Because(err)
+		}
+		defer f.Close() //nolint:errcheck // it was only read
+		info, err := f.Stat()
+		if err != nil || !info.Mode().IsRegular() {
+			return 0, gateway.Invalid("%s is not a plain file", job.local).WithHint("Pipe it in instead: … | lodge s3 NAME cp - s3://bucket/key")
+		}
+		from, total = f, info.Size()
+		options.PartSize = 0 // chosen by the size
+	}
+	options.Progress = &counter{p: p, step: gateway.Progress{Phase: "upload", Text: job.key, Total: total}, began: time.Now()}
+	sent, err := client.PutObject(ctx, job.bucket, job.key, from, total, options)
+	return sent.Size, err
+}
+
+func (a *app) download(ctx context.Context, client *minio.Client, job copyJob, p *progress) (int64, error) {
+	object, err := client.GetObject(ctx, job.bucket, job.key, minio.GetObjectOptions{})
+	if err != nil {
+		return 0, err
+	}
+	defer object.Close() //nolint:errcheck // it was only read
+	info, err := object.Stat()
+	if err != nil {
+		return 0, err
+	}
+	count := &counter{p: p, step: gateway.Progress{Phase: "download", Text: job.key, Total: info.Size}, began: time.Now()}
+	from := io.TeeReader(object, count)
+	if job.local == "-" {
+		return io.Copy(a.out, from)
+	}
+	to := job.local
+	if dir, err := os.Stat(to); strings.HasSuffix(to, "/") || (err == nil && dir.IsDir()) {
+		to = filepath.Join(to, path.Base(job.key))
+	}
+	return writeFile(to, from)
+}
+
+// writeFile writes a file that appears under its name only when it is whole.
+func writeFile(to string, from io.Reader) (n int64, err error) {
+	f, err := os.CreateTemp(filepath.Dir(to), ".lodge-s3-")
+	if err != nil {
+		return 0, gateway.Invalid("cannot write the file: %v", err).Because(err)
+	}
+	n, err = io.Copy(f, from)
+	err = errors.Join(err, f.Chmod(0o644), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), to)
+	}
+	if err != nil {
+		return n, errors.Join(err, os.Remove(f.Name()))
+	}
+	return n, nil
+}
+
+// counter turns bytes that pass into progress.
+type counter struct {
+	p     *progress
+	step  gateway.Progress
+	began time.Time
+}
+
+// Read implements io.Reader for minio.PutObjectOptions.Progress: it is told of bytes by being read into them.
+func (c *counter) Read(b []byte) (int, error) { return c.Write(b) }
+
+// Write implements io.Writer.
+func (c *counter) Write(b []byte) (int, error) {
+	c.step.Done += int64(len(b))
+	c.step.Elapsed = time.Since(c.began)
+	c.p.show(c.step)
+	return len(b), nil
+}

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"lodge/gateway"
+)
+
+type shareCmd struct {
+	named
+
+	What []string `arg:"" help:"[PORT] public or private; without a port, the VM's page."`
+}
+
+// Run sets who may see a page.
+func (c *shareCmd) Run(ctx context.Context, a *app) error {
+	share, err := parseShare(c.What)
+	if err != nil {
+		return err
+	}
+	info, err := a.client.Share(ctx, c.Name, share)
+	if err != nil {
+		return err
+	}
+	answer := map[string]any{"name": c.Name, "port": share.Port, "visibility": share.Visibility, "url": info.URL}
+	return a.print(answer, func(w io.Writer) { _, _ = fmt.Fprintf(w, "%s is %s.\n", info.URL, share.Visibility) })
+}
+
+// parseShare reads "public", "8080 public" and the like.
+func parseShare(words []string) (gateway.Share, error) {
+	hint := "Say it like: lodge share blog public, or lodge share blog 8080 private."
+	var share gateway.Share
+	if len(words) == 2 {
+		port, err := gateway.ParsePort(words[0])
+		if err != nil {
+			return share, err
+		}
+		share.Port, words = port, words[1:]
+	}
+	if len(words) != 1 {
+		return share, gateway.Invalid("expected a port and public or private").WithHint("%s", hint)
+	}
+	share.Visibility = gateway.Visibility(words[0])
+	if share.Visibility != gateway.Public && share.Visibility != gateway.Private {
+		return share, gateway.Invalid("not a visibility: %q", words[0]).WithHint("%s", hint)
+	}
+	return share, nil
+}
+
+type loginCmd struct{ named }
+
+// Run makes a login link.
+func (c *loginCmd) Run(ctx context.Context, a *app) error {
+	url, err := a.client.Login(ctx, c.Name, "")
+	if err != nil {
+		return err
+	}
+	return a.print(map[string]string{"url": url}, func(w io.Writer) { _, _ = fmt.Fprintln(w, url) })
+}

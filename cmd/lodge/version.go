@@ -1,0 +1,41 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+
+	"lodge/gateway/control"
+)
+
+type versionCmd struct{}
+
+// Run shows both versions. A daemon that is not running is no error here.
+func (*versionCmd) Run(ctx context.Context, a *app) error {
+	answer := struct {
+		Lodge  string          `json:"lodge"`
+		Lodged *control.Health `json:"lodged"` // null when it is not running
+	}{Lodge: ownVersion()}
+	daemon := "not running"
+	health, err := a.client.Health(ctx)
+	switch {
+	case err == nil:
+		answer.Lodged, daemon = &health, health.Version
+		if !health.Ready {
+			daemon += " (not ready: " + health.Reason + ")"
+		}
+	case !errors.Is(err, control.ErrNotRunning):
+		return err
+	}
+	return a.print(answer, func(w io.Writer) { _, _ = fmt.Fprintf(w, "lodge\t%s\nlodged\t%s\n", answer.Lodge, daemon) })
+}
+
+// ownVersion is what the Go tool has stamped into the binary.
+func ownVersion() string {
+	if build, ok := debug.ReadBuildInfo(); ok && build.Main.Version != "" {
+		return build.Main.Version
+	}
+	return "unknown"
+}

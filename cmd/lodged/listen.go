@@ -1,0 +1,53 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"syscall"
+
+	"lodge/gateway"
+)
+
+// listenTCP listens on one port of every address; a port that is taken is an error that names the process that has it.
+func listenTCP(ctx context.Context, addrs []netip.Addr, port int) ([]net.Listener, error) {
+	var listeners []net.Listener
+	for _, a := range addrs {
+		at := netip.AddrPortFrom(a, uint16(port)) //nolint:gosec // Config.check has seen to the range
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", at.String())
+		if err != nil {
+			for _, open := range listeners {
+				_ = open.Close() // nothing was accepted yet
+			}
+			return nil, explainListen(ctx, at, err)
+		}
+		listeners = append(listeners, l)
+	}
+	return listeners, nil
+}
+
+func explainListen(ctx context.Context, at netip.AddrPort, err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return gateway.Errorf(gateway.KindConflict, "port %d of %s is taken by %s", at.Port(), at.Addr(), portHolder(ctx, at.Port())).
+			Because(err).WithHint("Stop that process, or set another port in %s.", defaultConfigFile)
+	case errors.Is(err, syscall.EACCES):
+		return gateway.Errorf(gateway.KindDenied, "port %d may not be opened", at.Port()).Because(err).WithHint("Run lodged as root.")
+	}
+	return fmt.Errorf("listen on %s: %w", at, err)
+}
+
+// portHolder asks ss(8) who listens on a port. It is for an error text only.
+func portHolder(ctx context.Context, port uint16) string {
+	out, err := exec.CommandContext(ctx, "ss", "-Hltnp", "sport", "=", ":"+strconv.Itoa(int(port))).Output() //nolint:gosec // a number
+	found := regexp.MustCompile(`\("([^"]+)",pid=(\d+)`).FindSubmatch(out)
+	if err != nil || found == nil {
+		return "another process"
+	}
+	return fmt.Sprintf("%s (process %s)", found[1], found[2])
+}

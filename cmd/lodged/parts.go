@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"lodge/gateway"
+	"lodge/gateway/control"
+	"lodge/gateway/dns"
+	"lodge/gateway/metadata"
+	"lodge/https"
+	"lodge/mail"
+	"lodge/storage"
+	"lodge/vmhost"
+	"lodge/vmhost/netid"
+)
+
+// The ports of gateway.LinkLocal that guests reach. There is nothing else for them on the host.
+const (
+	portDNS   = 53
+	portHTTP  = 80
+	portIMAP  = 143
+	portHTTPS = 443
+)
+
+// parts are the daemon's services, put together.
+type parts struct {
+	doors   doors
+	host    *vmhost.Host
+	web     *https.Server
+	post    *mail.Server
+	objects *storage.Server
+	names   *dns.Server
+	inside  *http.Server // metadata and S3, on taps
+	local   *http.Server // S3 for the host itself, on a unix socket
+	control *control.Server
+}
+
+// doors are the listeners on the taps.
+type doors struct {
+	*gateway.Doors
+	http, https, imap, dns net.Listener
+}
+
+func openDoors(names *dns.Server) doors {
+	d := gateway.NewDoors()
+	d.Packets(portDNS, names.ServeUDP)
+	return doors{
+		Doors: d,
+		http:  d.Listener(portHTTP), https: d.Listener(portHTTPS), imap: d.Listener(portIMAP), dns: d.Listener(portDNS),
+	}
+}
+
+// assemble makes every part and tells it of its neighbours. Nothing runs yet.
+func assemble(cfg Config, s *state, log *slog.Logger) (p *parts, err error) {
+	p = new(parts)
+	if p.objects, err = storage.New(storage.Config{
+		Dir: cfg.path("objects"), Keyring: s.keyring, Directory: s.directory, Logger: log,
+	}); err != nil {
+		return nil, fmt.Errorf("object storage: %w", err)
+	}
+	if p.web, err = https.New(webConfig(cfg, s, p.objects.Handler(), log)); err != nil {
+		return nil, fmt.Errorf("https: %w", err)
+	}
+	p.names = dns.New(dns.Config{Directory: s.directory, Domain: cfg.Domain, ResolvConf: "/etc/resolv.conf", Logger: log})
+	p.doors = openDoors(p.names)
+	if err := p.assembleHost(cfg, s, log); err != nil {
+		return nil, err
+	}
+	self := metadata.New(metadata.Config{Directory: s.directory, Keyring: s.keyring, Domain: cfg.Domain, URL: p.web.URL, Logger: log})
+	p.inside = httpServer(insideHosts(self.Handler(), p.objects.Handler()), log)
+	p.inside.ConnContext = gateway.ConnContext
+	p.local = httpServer(p.objects.Handler(), log)
+	p.control = control.New(control.Config{
+		Directory: s.directory, Keyring: s.keyring, Machines: p.host, Observer: p.host, Mailbox: p.post, Web: p.web,
+		Domain: cfg.Domain, Version: version(), Logger: log,
+	})
+	return p, nil
+}
+
+// assembleHost makes the VMs' side: mail needs the login key of the host, and the host needs to tell mail what it forgets.
+func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
+	accel, err := vmhost.ParseAccel(cfg.Accel)
+	if err != nil {
+		return err
+	}
+	guests := netid.New(netid.Config{
+		Net: cfg.GuestNet, TCP: []uint16{portDNS, portHTTP, portIMAP, portHTTPS}, UDP: []uint16{portDNS}, Logger: log,
+	})
+	hostConfig := vmhost.Config{
+		StateDir: cfg.StateDir, RunDir: cfg.RunDir, Domain: cfg.Domain, RootPEM: p.web.RootPEM(),
+		Directory: s.directory, Net: guests, Doors: p.doors, Accel: accel, LibvirtSocket: cfg.LibvirtSocket,
+		Defaults: gateway.Spec{Image: cfg.Image}, Logger: log,
+	}
+	if p.post, err = mail.New(mail.Config{
+		Dir: cfg.path("mail"), Domain: cfg.Domain, Directory: s.directory, SSHKeyFile: hostConfig.LoginKeyFile(), Logger: log,
+	}); err != nil {
+		return fmt.Errorf("mail: %w", err)
+	}
+	hostConfig.Forget = []func(context.Context, gateway.ID) error{p.web.Remove, p.post.Remove, p.objects.Remove}
+	if p.host, err = vmhost.New(hostConfig); err != nil {
+		return fmt.Errorf("virtual machines: %w", err)
+	}
+	s.directory.Watch(func(_, m gateway.Machine) {
+		if m.Known() && m.Desired == gateway.Running {
+			p.post.Wake(m.ID)
+		}
+	})
+	return nil
+}
+
+func webConfig(cfg Config, s *state, objects http.Handler, log *slog.Logger) https.Config {
+	return https.Config{
+		Domain: cfg.Domain, Port: cfg.HTTPSPort, Dir: cfg.path("ca"), Owner: cfg.Owner,
+		Directory: s.directory, KV: s.store.KV(), Logins: s.store.Logins(),
+		Inside: map[string]http.Handler{gateway.S3Host: objects}, Logger: log,
+	}
+}
+
+// insideHosts tells the two services on a tap's port 80 apart: S3 by its name and those below it, metadata for the rest.
+func insideHosts(self, objects http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host, _, err := net.SplitHostPort(r.Host)
+		if err != nil {
+			host = r.Host // it had no port
+		}
+		host = strings.ToLower(strings.TrimSuffix(host, "."))
+		if host == gateway.S3Host || strings.HasSuffix(host, "."+gateway.S3Host) {
+			objects.ServeHTTP(w, r)
+			return
+		}
+		self.ServeHTTP(w, r)
+	})
+}
+
+// httpServer is a plain server with limits on what a caller can hold.
+func httpServer(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
+// shutdown lets what is under way finish, and closes.
+func (p *parts) shutdown() error {
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownLimit)
+	defer cancel()
+	err := errors.Join(
+		p.control.Shutdown(ctx), p.web.Shutdown(ctx), p.post.Shutdown(ctx), p.inside.Shutdown(ctx), p.local.Shutdown(ctx))
+	p.doors.Shutdown()
+	return err
+}

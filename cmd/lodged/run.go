@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"lodge/gateway"
+)
+
+// shutdownLimit is how long requests that are under way may take to finish after SIGTERM.
+const shutdownLimit = 20 * time.Second
+
+// run is the whole daemon: it returns when ctx ends and everything is closed, or with the first error that stops it.
+func run(ctx context.Context, args []string, stderr io.Writer) error {
+	cfg, err := readConfig(args, stderr)
+	if err != nil {
+		return err
+	}
+	if os.Geteuid() != 0 {
+		return gateway.Errorf(gateway.KindDenied, "lodged must run as root: it makes taps and firewall rules").
+			WithHint("Run it with sudo, or as a systemd unit: systemctl start lodged")
+	}
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: cfg.LogLevel}))
+	state, err := openState(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	outside, err := openOutside(ctx, cfg)
+	if err != nil {
+		return errors.Join(err, state.close())
+	}
+	parts, err := assemble(cfg, state, log)
+	if err != nil {
+		return errors.Join(err, outside.close(), state.close())
+	}
+	err = serve(ctx, parts, outside, log)
+	return errors.Join(err, state.close())
+}
+
+// serve runs every part until ctx ends or one of them fails, then lets work finish and closes.
+func serve(ctx context.Context, p *parts, outside *outside, log *slog.Logger) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	group, ctx := errgroup.WithContext(ctx)
+	start := func(name string, run func() error) {
+		group.Go(func() error {
+			if err := run(); err != nil && ctx.Err() == nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return nil
+		})
+	}
+	start("virtual machines", func() error { return p.host.Run(ctx) })
+	start("object storage", func() error { return p.objects.Run(ctx) })
+	start("mail delivery", func() error { return p.post.Run(ctx) })
+	for _, l := range outside.https {
+		start("https", func() error { return p.web.Serve(l) })
+	}
+	for _, l := range outside.http {
+		start("http", func() error { return p.web.ServeRedirect(l) })
+	}
+	for _, l := range outside.smtp {
+		start("smtp", func() error { return p.post.ServeSMTP(l) })
+	}
+	start("guests' http", func() error { return p.inside.Serve(p.doors.http) })
+	start("guests' https", func() error { return p.web.Serve(p.doors.https) })
+	start("guests' imap", func() error { return p.post.ServeIMAP(p.doors.imap) })
+	start("guests' dns", func() error { return p.names.ServeTCP(p.doors.dns) })
+	start("host's s3", func() error { return p.local.Serve(outside.s3) })
+	start("control", func() error { return p.control.Serve(outside.control) })
+	group.Go(func() error {
+		<-ctx.Done()
+		log.Info("daemon stopping")
+		return p.shutdown()
+	})
+	log.Info("daemon ready", "addr", outside.String())
+	return group.Wait()
+}
+
+// version is what the build knows of itself.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}

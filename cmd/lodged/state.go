@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"lodge/gateway"
+	"lodge/gateway/store"
+)
+
+// state is what this host has on disk: the lock, the database, and what is read from it.
+type state struct {
+	lock      *os.File
+	store     *store.Store
+	directory *gateway.Directory
+	keyring   *gateway.Keyring
+}
+
+func openState(ctx context.Context, cfg Config) (*state, error) {
+	if err := cfg.prepareDirs(); err != nil {
+		return nil, err
+	}
+	lock, err := lockState(cfg.path("lock"))
+	if err != nil {
+		return nil, err
+	}
+	s := &state{lock: lock}
+	if err := s.open(ctx, cfg); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+func (s *state) open(ctx context.Context, cfg Config) (err error) {
+	if s.store, err = store.Open(ctx, cfg.path("lodge.db"), cfg.GuestNet); err != nil {
+		return err
+	}
+	if s.directory, err = gateway.OpenDirectory(ctx, s.store); err != nil {
+		return err
+	}
+	secret, err := s.store.KV().Secret(ctx, "s3")
+	if err != nil {
+		return fmt.Errorf("read the S3 secret: %w", err)
+	}
+	s.keyring = gateway.NewKeyring(secret, s.directory)
+	return nil
+}
+
+func (s *state) close() error {
+	if s.store == nil {
+		return s.lock.Close()
+	}
+	return errors.Join(s.store.Close(), s.lock.Close())
+}

@@ -1,0 +1,51 @@
+package e2e
+
+import (
+	"context"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+
+	"lodge/e2e/harness"
+)
+
+// browser: Chromium trusts the authority after lodge trust, logs in with a one-time link, and sees alpha's page.
+func (s *suite) browser(t *testing.T) {
+	s.h.Lodge(t, "trust")
+	if r := s.h.Run(t, nil, "curl", "-sS", "-o", "/dev/null", "-w", "%{ssl_verify_result}", s.alpha.Info(t).URL+"/"); r.Stdout != "0" {
+		t.Errorf("curl after lodge trust: %s", r.Text())
+	}
+	link := harness.JSON[struct{ URL string }](t, s.h, "login", "alpha").URL
+	options := append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.NoSandbox, // it runs as root here
+		chromedp.UserDataDir(t.TempDir()),
+		chromedp.Env("HOME="+s.h.Home), // where lodge trust has put the root
+		chromedp.WindowSize(1000, 900),
+		chromedp.WSURLReadTimeout(2*time.Minute), // the VMs share the processors
+	)
+	ctx, cancel := chromedp.NewExecAllocator(t.Context(), options...)
+	defer cancel()
+	ctx, cancel = chromedp.NewContext(ctx)
+	defer cancel()
+	ctx, cancel = context.WithTimeout(ctx, 4*time.Minute)
+	defer cancel()
+	var text string
+	var picture []byte
+	if err := chromedp.Run(ctx,
+		chromedp.Navigate(link),
+		chromedp.Click("button", chromedp.ByQuery),
+		chromedp.WaitVisible(`//*[contains(text(), "`+owner+`")]`, chromedp.BySearch),
+		chromedp.Text("body", &text, chromedp.ByQuery),
+		chromedp.FullScreenshot(&picture, 90),
+	); err != nil {
+		t.Fatalf("Chromium: %v", err)
+	}
+	contains(t, "what Chromium shows", text, owner)
+	file := harness.Artefact(t, "hello.jpg")
+	if err := os.WriteFile(file, picture, 0o644); err != nil { //nolint:gosec // for people to look at
+		t.Fatal(err)
+	}
+	t.Logf("screenshot: %s (%d bytes)", file, len(picture))
+}

@@ -1,0 +1,118 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Daemon is one lodged process.
+type Daemon struct {
+	cmd  *exec.Cmd
+	logs string
+	done chan struct{} // closed when the process has ended
+	err  error         // how; valid after done
+}
+
+// StartDaemon starts lodged and waits until it says that it is ready. It ends with the test.
+func (h *Host) StartDaemon(t testing.TB) *Daemon {
+	t.Helper()
+	d := h.LaunchDaemon(t)
+	Eventually(t, "lodged is ready", time.Minute, func() error {
+		select {
+		case <-d.done:
+			t.Fatalf("lodged ended: %v\n%s", d.err, d.Log())
+		default:
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		return h.Health(ctx)
+	})
+	return d
+}
+
+// LaunchDaemon starts lodged without waiting for anything.
+func (h *Host) LaunchDaemon(t testing.TB, args ...string) *Daemon {
+	t.Helper()
+	d := &Daemon{logs: filepath.Join(h.Dir, "lodged.log"), done: make(chan struct{})}
+	logs, err := os.OpenFile(d.logs, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer logs.Close() //nolint:errcheck // the daemon has its own copy
+	all := append([]string{"-config", h.config(t), "-state_dir", h.StateDir, "-run_dir", h.RunDir}, h.Args...)
+	d.cmd = exec.Command(filepath.Join(Programs(t, h.Race), "lodged"), append(all, args...)...) //nolint:noctx // ended by the cleanup
+	d.cmd.Env = h.env()
+	d.cmd.Stdout, d.cmd.Stderr = logs, logs
+	if err := d.cmd.Start(); err != nil {
+		t.Fatalf("start lodged: %v", err)
+	}
+	go func() {
+		d.err = d.cmd.Wait()
+		close(d.done)
+	}()
+	t.Cleanup(func() { d.Stop(t) })
+	h.daemon = d
+	return d
+}
+
+// config writes an empty configuration file: the machine's own must not count.
+func (h *Host) config(t testing.TB) string {
+	t.Helper()
+	file := filepath.Join(h.Dir, "lodge.toml")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// Kill ends lodged as kill -9 does.
+func (d *Daemon) Kill(t testing.TB) {
+	t.Helper()
+	if err := d.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		t.Fatalf("kill lodged: %v", err)
+	}
+	<-d.done
+}
+
+// Stop ends lodged as systemd does. It may have ended already.
+func (d *Daemon) Stop(t testing.TB) {
+	t.Helper()
+	_ = d.cmd.Process.Signal(syscall.SIGTERM) // it may be gone, which is what is wanted
+	select {
+	case <-d.done:
+	case <-time.After(40 * time.Second):
+		t.Errorf("lodged did not end within 40 s of SIGTERM")
+		d.Kill(t)
+	}
+}
+
+// Ended waits until lodged has ended by itself, and says with which error.
+func (d *Daemon) Ended(t testing.TB, limit time.Duration) error {
+	t.Helper()
+	select {
+	case <-d.done:
+		return d.err
+	case <-time.After(limit):
+		t.Fatalf("lodged still runs after %s:\n%s", limit, d.Log())
+		return nil
+	}
+}
+
+// PID is the process id of lodged.
+func (d *Daemon) PID() int { return d.cmd.Process.Pid }
+
+// Log is what this Host's daemons have said.
+func (d *Daemon) Log() string {
+	text, err := os.ReadFile(d.logs)
+	if err != nil {
+		return err.Error()
+	}
+	return strings.ToValidUTF8(string(text), "?")
+}

@@ -1,0 +1,146 @@
+// Package harness runs Lodge as a whole for tests: a real libvirtd, the built lodged and lodge, and VMs, all inside the
+// namespaces of lodge/e2e/sandbox, with state in a directory that ends with the test.
+//
+//	func TestMain(m *testing.M) { harness.Main(m) }
+//
+//	h := harness.New(t)
+//	h.StartLibvirt(t)
+//	h.StartDaemon(t)
+//	h.Lodge(t, "new", "alpha", "--wait")
+//	t.Log(h.VM("alpha").Run(t, "uptime"))
+//
+// lodged has its default ports and domain: the namespace is its own. When a test fails, the logs of the daemon and the VMs'
+// consoles are kept in e2e/artefacts.
+//
+// It never waits for time to pass, only for things to happen, and ends nothing but what it has started.
+package harness
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"lodge/e2e/sandbox"
+	"lodge/gateway/control"
+	"lodge/vmhost/libvirt/libvirttest"
+)
+
+// Flags of test binaries that import this package.
+var (
+	withVMs = flag.Bool("vm", false, "run the tests that boot VMs")
+	images  = flag.String("images", "/var/lib/lodge/images", "directory of base images")
+)
+
+// Main runs the tests in a sandbox in which the machine's own trust store, Lodge and libvirt cannot be seen or changed.
+func Main(m *testing.M) {
+	sandbox.Main(m, sandbox.Tmpfs("/var/cache/libvirt", "/run/lodge", "/usr/local/share/ca-certificates", "/etc/ssl/certs"))
+}
+
+// NeedVMs skips the test unless VMs are asked for.
+func NeedVMs(t testing.TB) {
+	t.Helper()
+	if !*withVMs {
+		t.Skip("boots VMs: run it by make e2e, or with -args -vm")
+	}
+}
+
+// Host is one Lodge: its directories, its processes.
+type Host struct {
+	Dir      string // everything of it; passable for QEMU's user
+	StateDir string
+	RunDir   string
+	Home     string // of the person who uses lodge, curl and a browser
+	Domain   string
+	Args     []string // more flags for lodged
+	Race     bool     // run a lodged that was built with the race detector
+
+	libvirt *libvirttest.Daemon
+	daemon  *Daemon
+}
+
+// New makes the directories of a Host in dir, or in a new one.
+func New(t testing.TB, dir ...string) *Host {
+	t.Helper()
+	root := ""
+	if len(dir) > 0 {
+		root = dir[0]
+	} else {
+		root = tempDir(t)
+	}
+	h := &Host{
+		Dir: root, StateDir: filepath.Join(root, "lib"), RunDir: filepath.Join(root, "run"), Home: filepath.Join(root, "home"),
+		Domain: "lodge.localhost",
+	}
+	for _, dir := range []string{h.StateDir, h.RunDir, h.Home} {
+		if err := os.MkdirAll(dir, 0o711); err != nil { //nolint:gosec // QEMU's user passes through
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() { h.keepArtefacts(t) })
+	return h
+}
+
+// tempDir is t.TempDir with a short name, for unix sockets, and open to be passed through.
+func tempDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "lodge-") //nolint:usetesting // t.TempDir is 0700 and too long for sockets
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // QEMU's user passes through
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Errorf("remove the host's directory: %v", err)
+		}
+	})
+	return dir
+}
+
+// UseImages shows the base images to the Host, read-only.
+func (h *Host) UseImages(t testing.TB) {
+	t.Helper()
+	if _, err := os.Stat(filepath.Join(*images, "debian-13.json")); err != nil {
+		t.Fatalf("there is no base image: make image (%v)", err)
+	}
+	dir := filepath.Join(h.StateDir, "images")
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // as lodged makes it
+		t.Fatal(err)
+	}
+	if err := syscall.Mount(*images, dir, "", syscall.MS_BIND, ""); err != nil {
+		t.Fatalf("bind %s: %v", *images, err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) }) // the namespace ends anyway
+	if err := syscall.Mount("", dir, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+		t.Fatalf("make %s read-only: %v", dir, err)
+	}
+}
+
+// StartLibvirt starts virtlogd and libvirtd.
+func (h *Host) StartLibvirt(t testing.TB) *libvirttest.Daemon {
+	t.Helper()
+	h.libvirt = libvirttest.Start(t)
+	return h.libvirt
+}
+
+// Client speaks to lodged directly.
+func (h *Host) Client() *control.Client {
+	return control.NewClient(filepath.Join(h.RunDir, "lodged.sock"))
+}
+
+// Health asks lodged whether it is ready.
+func (h *Host) Health(ctx context.Context) error {
+	health, err := h.Client().Health(ctx)
+	if err != nil {
+		return err
+	}
+	if !health.Ready {
+		return fmt.Errorf("not ready: %s", health.Reason)
+	}
+	return nil
+}

@@ -1,0 +1,67 @@
+package harness
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"lodge/gateway/control"
+)
+
+// VM is one of a Host's VMs, by name.
+type VM struct {
+	Name string
+	host *Host
+}
+
+// VM does not look whether there is one.
+func (h *Host) VM(name string) *VM { return &VM{Name: name, host: h} }
+
+// Info is what lodge show says.
+func (v *VM) Info(t testing.TB) control.Info {
+	t.Helper()
+	return JSON[control.Info](t, v.host, "show", v.Name)
+}
+
+// Run runs a bash script in the guest as its login user, and returns what it says on stdout. Any command in it that fails fails the test.
+func (v *VM) Run(t testing.TB, script string) string {
+	t.Helper()
+	r := v.Try(t, script)
+	if r.Code != 0 {
+		t.Fatalf("in %s, this ended with %d:\n%s\n--- it said:\n%s", v.Name, r.Code, script, r.Text())
+	}
+	return strings.TrimSuffix(r.Stdout, "\n")
+}
+
+// Try runs a bash script in the guest that may fail.
+func (v *VM) Try(t testing.TB, script string) Result {
+	t.Helper()
+	return v.host.tryLodge(t, strings.NewReader("set -euo pipefail\n"+script), "ssh", v.Name, "bash", "-s")
+}
+
+// Put writes a file in the guest, with its directories.
+func (v *VM) Put(t testing.TB, path string, content io.Reader, mode string) {
+	t.Helper()
+	r := v.host.tryLodge(t, content, "ssh", v.Name, "mkdir -p $(dirname "+path+") && cat >"+path+" && chmod "+mode+" "+path)
+	if r.Code != 0 {
+		t.Fatalf("write %s in %s: %s", path, v.Name, r.Text())
+	}
+}
+
+// PutFile copies a file of the machine into the guest.
+func (v *VM) PutFile(t testing.TB, path, from, mode string) {
+	t.Helper()
+	content, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Put(t, path, bytes.NewReader(content), mode)
+}
+
+// BootID changes with every boot of the guest.
+func (v *VM) BootID(t testing.TB) string {
+	t.Helper()
+	return v.Run(t, "cat /proc/sys/kernel/random/boot_id")
+}

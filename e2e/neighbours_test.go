@@ -1,0 +1,110 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"lodge/e2e/harness"
+)
+
+// neighboursThings lets each VM try to read what is the other's: bucket, credentials, mailbox, metadata token, page.
+func (s *suite) neighboursThings(t *testing.T) {
+	for _, vm := range []*harness.VM{s.alpha, s.beta} {
+		vm.Run(t, fmt.Sprintf(`printf 'secret of %[1]s' | aws s3 cp - s3://private-%[1]s/secret`, vm.Name))
+		s.send(t, "person@example.org", "secret@"+vm.Name+"."+s.h.Domain, "secret of "+vm.Name)
+	}
+	s.each(t, func(t *testing.T, me, other *harness.VM) {
+		t.Run("bucket", func(t *testing.T) { stranger(t, me, other) })
+		t.Run("credentials", func(t *testing.T) { stolenKeys(t, me, other) })
+		t.Run("mailbox", func(t *testing.T) { otherMailbox(t, me, other) })
+		t.Run("token", func(t *testing.T) { stolenToken(t, me, other) })
+		t.Run("page", func(t *testing.T) { s.otherPage(t, me, other) })
+	})
+}
+
+func stranger(t *testing.T, me, other *harness.VM) {
+	got := me.Run(t, fmt.Sprintf(`
+		aws s3 cp s3://private-%[1]s/secret - 2>/dev/null
+		printf '|'
+		aws s3 ls`, me.Name))
+	contains(t, "positive control", got, "secret of "+me.Name+"|", "private-"+me.Name)
+	lacks(t, "the list of buckets", got, "private-"+other.Name)
+	r := me.Try(t, fmt.Sprintf(`
+		aws s3 cp s3://private-%[1]s/secret - || true
+		aws s3 ls s3://private-%[1]s/ || true
+		curl -sS -m 10 http://s3.lodge.internal/private-%[1]s/secret || true
+		curl -sS -m 10 --path-as-is http://s3.lodge.internal/private-%[2]s/../private-%[1]s/secret || true
+		curl -sS -m 10 --path-as-is http://s3.lodge.internal/private-%[2]s/%%2e%%2e/private-%[1]s/secret || true
+		curl -sS -m 10 http://private-%[1]s.s3.lodge.internal/secret || true`, other.Name, me.Name))
+	lacks(t, "asked for the other's bucket", r.Text(), "secret of "+other.Name)
+}
+
+// credentialsScript prints an access key and its secret.
+const credentialsScript = `
+	token=$(curl -sSf -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 600' http://169.254.169.254/latest/api/token)
+	curl -sSf -H "X-aws-ec2-metadata-token: $token" http://169.254.169.254/latest/meta-data/iam/security-credentials/lodge |
+		python3 -c 'import json, sys; c = json.load(sys.stdin); print(c["AccessKeyId"], c["SecretAccessKey"])'`
+
+func stolenKeys(t *testing.T, me, other *harness.VM) {
+	use := func(keys string) harness.Result {
+		access, secret, _ := strings.Cut(strings.TrimSpace(keys), " ")
+		return me.Try(t, fmt.Sprintf(`AWS_ACCESS_KEY_ID=%s AWS_SECRET_ACCESS_KEY=%s aws s3 ls`, access, secret))
+	}
+	if r := use(me.Run(t, credentialsScript)); r.Code != 0 || !strings.Contains(r.Stdout, "private-"+me.Name) {
+		t.Errorf("positive control: with its own keys, %s got %s", me.Name, r.Text())
+	}
+	r := use(other.Run(t, credentialsScript))
+	if r.Code == 0 {
+		t.Errorf("keys of %s work from %s: %s", other.Name, me.Name, r.Text())
+	}
+	lacks(t, "with the other's keys", r.Text(), "private-")
+}
+
+func otherMailbox(t *testing.T, me, other *harness.VM) {
+	got := me.Run(t, fmt.Sprintf(`python3 - <<'END'
+import imaplib
+m = imaplib.IMAP4("169.254.169.254", timeout=20)
+print(m.state, [line.decode() for line in m.list()[1] if line])
+for attempt in (lambda: m.login("lodge", "lodge"), lambda: m.login("%[1]s", ""), lambda: m.select('"%[1]s/INBOX"'),
+                lambda: m.select('"../%[1]s/INBOX"'), lambda: m.select('"user.%[1]s"')):
+    try:
+        print(attempt()[0])
+    except imaplib.IMAP4.error as e:
+        print("NO")
+m.select("INBOX")
+for number in m.search(None, "ALL")[1][0].split():
+    print(m.fetch(number, "(BODY[TEXT])")[1][0][1].decode(errors="replace"))
+END`, other.Name))
+	contains(t, "positive control", got, "AUTH", "INBOX", "secret of "+me.Name)
+	lacks(t, "over IMAP", got, "secret of "+other.Name, other.Name+"/", "OK")
+}
+
+func stolenToken(t *testing.T, me, other *harness.VM) {
+	const take = `curl -sSf -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 600' http://169.254.169.254/latest/api/token`
+	use := func(token string) string {
+		return me.Run(t, `curl -sS -m 10 -w ' %{http_code}' -H "X-aws-ec2-metadata-token: `+token+`" http://169.254.169.254/latest/meta-data/hostname`)
+	}
+	contains(t, "positive control", use(me.Run(t, take)), me.Name+".", " 200")
+	got := use(other.Run(t, take))
+	contains(t, "with the other's token", got, " 401")
+	lacks(t, "with the other's token", got, me.Name+".", other.Name+".")
+}
+
+// otherPage asks for pages from inside: a VM may open its own, and not the other's while that is private.
+func (s *suite) otherPage(t *testing.T, me, other *harness.VM) {
+	open := func(name string) string {
+		return me.Run(t, fmt.Sprintf(`curl -sS -m 20 -o /dev/null -w '%%{http_code}' --connect-to ::169.254.169.254:443 https://%s.%s/`, name, s.h.Domain))
+	}
+	if own := open(me.Name); own == "401" || own == "403" || own == "421" {
+		t.Errorf("positive control: %s gets %s for its own page", me.Name, own)
+	}
+	if got := open(other.Name); got != "403" && got != "401" {
+		t.Errorf("%s gets %s for the page of %s", me.Name, got, other.Name)
+	}
+	forged := me.Run(t, fmt.Sprintf(`curl -sS -m 20 -o /dev/null -w '%%{http_code}' --connect-to ::169.254.169.254:443 \
+		-H 'X-Lodge-User: owner@%[2]s' -H 'X-Lodge-Vm: %[1]s' -H 'X_Lodge_Vm: %[1]s' https://%[1]s.%[2]s/`, other.Name, s.h.Domain))
+	if forged != "403" && forged != "401" {
+		t.Errorf("%s gets %s for the page of %s with forged headers", me.Name, forged, other.Name)
+	}
+}

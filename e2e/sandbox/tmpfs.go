@@ -1,0 +1,44 @@
+package sandbox
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+)
+
+// Tmpfs puts an empty file system over each path, so that daemons with fixed paths (libvirtd's /run/libvirt) see nothing
+// of the machine's own and leave nothing. A path that does not exist is made, and stays as an empty directory.
+func Tmpfs(paths ...string) Option {
+	return func() error {
+		for _, path := range paths {
+			if err := os.MkdirAll(path, 0o755); err != nil {
+				return fmt.Errorf("make mount point: %w", err)
+			}
+			if err := syscall.Mount("tmpfs", path, "tmpfs", 0, "mode=0755"); err != nil {
+				return fmt.Errorf("mount tmpfs on %s: %w", path, err)
+			}
+		}
+		return nil
+	}
+}
+
+// SmallDisk returns a directory that is a file system of its own with room for that many bytes, to test what happens when
+// a disk is full. It is gone when the test ends. Only for tests under Main.
+func SmallDisk(tb testing.TB, bytes int64) string {
+	tb.Helper()
+	dir := filepath.Join(tb.TempDir(), "disk")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		tb.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d,mode=0755", bytes)); err != nil {
+		tb.Fatalf("mount a small disk: %v", err)
+	}
+	tb.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			tb.Errorf("unmount the small disk: %v", err)
+		}
+	})
+	return dir
+}

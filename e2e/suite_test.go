@@ -1,0 +1,159 @@
+// Package e2e is the suite that runs Lodge with real parts: libvirtd, lodged, lodge, two VMs, curl, swaks, Chromium and S3 tools.
+//
+//	make e2e
+//	go test ./e2e -v -args -vm                             # the same, with the base image in /var/lib/lodge/images
+//	go test ./e2e -v -run 'TestLodge/(web|mail)' -args -vm # boots both VMs, runs two of the steps
+package e2e
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"context"
+
+	"lodge/e2e/harness"
+	"lodge/vmhost/libvirt/libvirttest"
+)
+
+func TestMain(m *testing.M) { harness.Main(m) }
+
+// suite is what the steps of TestLodge share.
+type suite struct {
+	h       *harness.Host
+	libvirt *libvirttest.Daemon
+	daemon  *harness.Daemon
+	roots   *x509.CertPool
+	rootPEM string // path of the authority's root
+
+	alpha *harness.VM // boots by its own boot loader and carries the example page
+	beta  *harness.VM // boots its kernel directly
+}
+
+// TestLodge boots two VMs side by side and lets them, the outside and the host do to each other all that they should and
+// should not. The steps run in this order, since booting is what takes time; each can be run alone with -run.
+func TestLodge(t *testing.T) {
+	harness.NeedVMs(t)
+	s := boot(t)
+	for _, step := range []struct {
+		name string
+		run  func(*testing.T)
+	}{
+		{"questions", s.questions},
+		{"web", s.web},
+		{"ports", s.ports},
+		{"streams", s.streams},
+		{"browser", s.browser},
+		{"mail", s.mail},
+		{"imap", s.imap},
+		{"broken-guest", s.brokenGuest},
+		{"storage", s.storage},
+		{"impostors", s.impostors},
+		{"neighbours-mail-and-files", s.neighboursThings},
+		{"reboot", s.reboot},
+		{"daemon-killed", s.daemonKilled},
+		{"libvirtd-killed", s.libvirtdKilled},
+		{"stop-and-start", s.stopAndStart},
+		{"removed", s.removed},
+		{"log", s.logTellsNoSecrets},
+	} {
+		t.Run(step.name, step.run)
+	}
+}
+
+// boot makes both VMs at the same time and waits until they serve.
+func boot(t *testing.T) *suite {
+	t.Helper()
+	h := harness.New(t)
+	h.Race = true
+	h.UseImages(t)
+	s := &suite{h: h, alpha: h.VM("alpha"), beta: h.VM("beta"), libvirt: h.StartLibvirt(t)}
+	begun := time.Now()
+	s.daemon = h.StartDaemon(t)
+	t.Logf("lodged is ready after %s", time.Since(begun).Round(time.Millisecond))
+	s.trustRoot(t)
+	var both sync.WaitGroup
+	both.Go(func() {
+		r := h.TryLodge(t, "new", "alpha", "--user-data", "../docs/examples/hello/user-data.yaml", "--wait")
+		t.Logf("alpha, by its boot loader:\n%s", r.Text())
+	})
+	both.Go(func() {
+		r := h.TryLodge(t, "new", "beta", "--direct-boot", "--wait")
+		t.Logf("beta, kernel started directly:\n%s", r.Text())
+	})
+	both.Wait()
+	h.Lodge(t, "wait", "beta")
+	h.Lodge(t, "wait", "alpha", "--for", "service")
+	t.Logf("both VMs are up after %s", time.Since(begun).Round(time.Second))
+	return s
+}
+
+func (s *suite) trustRoot(t *testing.T) {
+	t.Helper()
+	pem, err := s.h.Client().RootPEM(t.Context())
+	if err != nil {
+		t.Fatalf("get the root certificate: %v", err)
+	}
+	s.rootPEM = filepath.Join(s.h.Dir, "root.pem")
+	if err := os.WriteFile(s.rootPEM, pem, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.roots = x509.NewCertPool()
+	if !s.roots.AppendCertsFromPEM(pem) {
+		t.Fatalf("the root certificate is none:\n%s", pem)
+	}
+}
+
+// each runs f for both VMs, with the other beside it.
+func (s *suite) each(t *testing.T, f func(t *testing.T, me, other *harness.VM)) {
+	t.Helper()
+	t.Run(s.alpha.Name, func(t *testing.T) { f(t, s.alpha, s.beta) })
+	t.Run(s.beta.Name, func(t *testing.T) { f(t, s.beta, s.alpha) })
+}
+
+// client is a web client outside that trusts the authority and nobody else. All names lead to the host's loopback address.
+func (s *suite) client() *http.Client {
+	dialer := &net.Dialer{Timeout: 10 * time.Second}
+	return &http.Client{
+		Timeout: time.Minute,
+		Transport: &http.Transport{
+			TLSClientConfig:   &tls.Config{RootCAs: s.roots, MinVersion: tls.VersionTLS12},
+			ForceAttemptHTTP2: true,
+			DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+				_, port, err := net.SplitHostPort(addr)
+				if err != nil {
+					return nil, err
+				}
+				return dialer.DialContext(ctx, network, net.JoinHostPort("127.0.0.1", port))
+			},
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// contains fails the test when text lacks a part.
+func contains(t *testing.T, what, text string, parts ...string) {
+	t.Helper()
+	for _, part := range parts {
+		if !strings.Contains(text, part) {
+			t.Errorf("%s: no %q in\n%s", what, part, text)
+		}
+	}
+}
+
+// lacks fails the test when text has a part.
+func lacks(t *testing.T, what, text string, parts ...string) {
+	t.Helper()
+	for _, part := range parts {
+		if strings.Contains(text, part) {
+			t.Errorf("%s: there is %q in\n%s", what, part, text)
+		}
+	}
+}

@@ -1,0 +1,111 @@
+package gateway_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+
+	"lodge/gateway"
+)
+
+// wrapper is a connection of a server that wraps what it is given, once more.
+type wrapper struct{ net.Conn }
+
+func (w wrapper) NetConn() net.Conn { return w.Conn }
+
+// opaque hides what is beneath it.
+type opaque struct{ net.Conn }
+
+// endless is a wrapper around itself.
+type endless struct{ net.Conn }
+
+func (e endless) NetConn() net.Conn { return e }
+
+func layers(vm gateway.VM) (plain, overTLS net.Conn) {
+	_, raw := net.Pipe()
+	plain = gateway.NewConn(raw, vm)
+	return plain, wrapper{tls.Server(wrapper{plain}, &tls.Config{})} //nolint:gosec // no handshake is ever made
+}
+
+func TestVMOf(t *testing.T) {
+	a := vm(1, "alice", "10.213.0.2")
+	plain, overTLS := layers(a)
+	_, raw := net.Pipe()
+	for _, tt := range []struct {
+		name string
+		conn net.Conn
+		want gateway.VM
+	}{
+		{"plain", plain, a},
+		{"TLS between wrappers", overTLS, a},
+		{"not from a tap", raw, gateway.VM{}},
+		{"TLS not from a tap", tls.Server(raw, &tls.Config{}), gateway.VM{}}, //nolint:gosec // no handshake is ever made
+		{"hidden", opaque{plain}, gateway.VM{}},
+		{"endless", endless{raw}, gateway.VM{}},
+		{"none", nil, gateway.VM{}},
+	} {
+		if got := gateway.VMOf(tt.conn); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
+		if got := gateway.VMFrom(gateway.ConnContext(t.Context(), tt.conn)); got != tt.want {
+			t.Errorf("%s, by context: %v, want %v", tt.name, got, tt.want)
+		}
+	}
+	if got := gateway.VMFrom(context.WithoutCancel(t.Context())); got.Known() {
+		t.Errorf("a bare context has %v", got)
+	}
+}
+
+func TestVMOfAllocatesNothing(t *testing.T) {
+	plain, overTLS := layers(vm(1, "alice", "10.213.0.2"))
+	for name, c := range map[string]net.Conn{"plain": plain, "TLS": overTLS} {
+		if n := testing.AllocsPerRun(100, func() { gateway.VMOf(c) }); n != 0 {
+			t.Errorf("%s: %v allocations, want none", name, n)
+		}
+	}
+}
+
+func BenchmarkVMOf(b *testing.B) {
+	plain, overTLS := layers(gateway.VM{ID: gateway.NewID(), Number: 1, Name: "alice"})
+	for name, c := range map[string]net.Conn{"plain": plain, "tls": overTLS} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if !gateway.VMOf(c).Known() {
+					b.Fatal("unknown")
+				}
+			}
+		})
+	}
+}
+
+// fullDuplex has what *net.TCPConn has.
+type fullDuplex struct {
+	net.Conn
+	bytes.Buffer
+	halfClosed bool
+}
+
+func (f *fullDuplex) Write(p []byte) (int, error) { return f.Buffer.Write(p) }
+func (f *fullDuplex) Read(p []byte) (int, error)  { return f.Buffer.Read(p) }
+func (f *fullDuplex) CloseWrite() error           { f.halfClosed = true; return nil }
+
+func TestConnKeepsWhatTCPCan(t *testing.T) {
+	beneath := &fullDuplex{}
+	c := gateway.NewConn(beneath, gateway.VM{})
+	if n, err := io.Copy(c, strings.NewReader("a file")); n != 6 || err != nil || beneath.String() != "a file" {
+		t.Errorf("copied %d, %v: %q", n, err, beneath.String())
+	}
+	if err := c.CloseWrite(); err != nil || !beneath.halfClosed {
+		t.Errorf("CloseWrite: %v", err)
+	}
+	_, raw := net.Pipe()
+	if err := gateway.NewConn(raw, gateway.VM{}).CloseWrite(); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("CloseWrite of a pipe: %v", err)
+	}
+}

@@ -1,0 +1,133 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"syscall"
+
+	"lodge/gateway"
+)
+
+// ErrNotRunning is the cause of the error that every call gives when nobody answers on the socket.
+var ErrNotRunning = errors.New("lodged is not running")
+
+// Client speaks to a Server. Its errors are *gateway.Error as the Server made them, or context errors. It is safe for
+// concurrent use.
+type Client struct {
+	socket string
+	http   *http.Client
+}
+
+// NewClient returns a client of the daemon at a unix socket. It does not connect yet.
+func NewClient(socket string) *Client {
+	dialer := &net.Dialer{}
+	return &Client{socket: socket, http: &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", socket)
+		},
+	}}}
+}
+
+// vmPath is the path of a verb of a VM. Names are checked here, since "..", "" and the like would make another path.
+func vmPath(name, verb string) (string, error) {
+	if err := gateway.CheckName(name); err != nil {
+		return "", err
+	}
+	return "/v1/vms/" + name + verb, nil
+}
+
+// onVM calls a verb of a VM with in as its body, and reads the answer into out; both may be nil.
+func (c *Client) onVM(ctx context.Context, method, name, verb string, in, out any) error {
+	path, err := vmPath(name, verb)
+	if err != nil {
+		return err
+	}
+	return c.call(ctx, method, path, in, out)
+}
+
+func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+	resp, err := c.send(ctx, method, path, in, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close() //nolint:errcheck // it was only read
+	if out == nil {
+		return nil
+	}
+	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+		return garbled(ctx, err)
+	}
+	return nil
+}
+
+// send makes one request. The caller closes the Body of an answer; answers that are errors come back as errors.
+func (c *Client) send(ctx context.Context, method, path string, in any, header http.Header) (*http.Response, error) {
+	body := &bytes.Buffer{}
+	if in != nil {
+		if err := json.NewEncoder(body).Encode(in); err != nil {
+			return nil, fmt.Errorf("encode request: %w", err)
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://lodged"+path, body)
+	if err != nil {
+		return nil, fmt.Errorf("make request: %w", err)
+	}
+	for key, values := range header {
+		req.Header[key] = values
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.explain(ctx, err)
+	}
+	if resp.StatusCode >= http.StatusBadRequest {
+		defer resp.Body.Close() //nolint:errcheck // it was only read
+		return nil, readError(resp)
+	}
+	return resp, nil
+}
+
+func readError(resp *http.Response) error {
+	e := &gateway.Error{}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(e); err != nil || e.Kind == "" {
+		return gateway.Errorf(gateway.KindInternal, "lodged answered %s", resp.Status).Because(err)
+	}
+	return e
+}
+
+// explain says in plain words why nobody answered.
+func (c *Client) explain(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return gateway.Errorf(gateway.KindUnavailable, "lodged is not running (nobody answers on %s)", c.socket).
+			Because(fmt.Errorf("%w: %w", ErrNotRunning, err)).
+			WithHint("Start it: systemctl start lodged, or make up in Lodge's source directory.")
+	case errors.Is(err, fs.ErrPermission):
+		return gateway.Errorf(gateway.KindDenied, "only root may talk to lodged").Because(err).
+			WithHint("Run the same command as root, with sudo.")
+	default:
+		return garbled(ctx, err)
+	}
+}
+
+// garbled is the error for an answer that broke off or makes no sense.
+func garbled(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	var urlErr *url.Error
+	if errors.As(err, &urlErr) {
+		err = urlErr.Err // its text repeats the request
+	}
+	return gateway.Errorf(gateway.KindUnavailable, "lodged's answer broke off: %v", err).Because(err).
+		WithHint("lodged may have been restarted; try again, and see its log: journalctl -u lodged")
+}

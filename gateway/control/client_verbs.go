@@ -1,0 +1,186 @@
+package control
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"lodge/gateway"
+)
+
+// Health says whether the daemon is there and ready.
+func (c *Client) Health(ctx context.Context) (Health, error) {
+	var h Health
+	return h, c.call(ctx, http.MethodGet, "/v1/health", nil, &h)
+}
+
+// List returns all VMs, ordered by name.
+func (c *Client) List(ctx context.Context) ([]Info, error) {
+	var all []Info
+	err := c.call(ctx, http.MethodGet, "/v1/vms", nil, &all)
+	return all, err
+}
+
+// Show returns one VM.
+func (c *Client) Show(ctx context.Context, name string) (Info, error) {
+	return c.infoOf(ctx, http.MethodGet, name, "", nil)
+}
+
+// Start starts a VM.
+func (c *Client) Start(ctx context.Context, name string) (Info, error) {
+	return c.infoOf(ctx, http.MethodPost, name, "/start", nil)
+}
+
+// Stop stops a VM; force does not ask the guest.
+func (c *Client) Stop(ctx context.Context, name string, force bool) (Info, error) {
+	return c.infoOf(ctx, http.MethodPost, name, "/stop", StopRequest{Force: force})
+}
+
+// Restart stops a VM and starts it.
+func (c *Client) Restart(ctx context.Context, name string) (Info, error) {
+	return c.infoOf(ctx, http.MethodPost, name, "/restart", nil)
+}
+
+// Share sets who may see a port; the Info's URL is that port's.
+func (c *Client) Share(ctx context.Context, name string, share gateway.Share) (Info, error) {
+	return c.infoOf(ctx, http.MethodPut, name, "/share", share)
+}
+
+func (c *Client) infoOf(ctx context.Context, method, name, verb string, in any) (Info, error) {
+	var info Info
+	err := c.onVM(ctx, method, name, verb, in, &info)
+	return info, err
+}
+
+// Remove deletes a VM and all that is kept for it.
+func (c *Client) Remove(ctx context.Context, name string) error {
+	return c.onVM(ctx, http.MethodDelete, name, "", nil, nil)
+}
+
+// SSH says how to log in to a VM.
+func (c *Client) SSH(ctx context.Context, name string) (gateway.SSHAccess, error) {
+	var access gateway.SSHAccess
+	err := c.onVM(ctx, http.MethodGet, name, "/ssh", nil, &access)
+	return access, err
+}
+
+// Login returns a link that logs person in to the VM's pages, once. The empty person is the owner.
+func (c *Client) Login(ctx context.Context, name, person string) (string, error) {
+	var login LoginAnswer
+	err := c.onVM(ctx, http.MethodPost, name, "/login", LoginRequest{Person: person}, &login)
+	return login.URL, err
+}
+
+// Credentials mints S3 credentials for a VM.
+func (c *Client) Credentials(ctx context.Context, name string) (CredentialsAnswer, error) {
+	var credentials CredentialsAnswer
+	err := c.onVM(ctx, http.MethodPost, name, "/credentials", nil, &credentials)
+	return credentials, err
+}
+
+// Mail lists a VM's newest messages, at most limit (1 to 10000).
+func (c *Client) Mail(ctx context.Context, name string, limit int) ([]gateway.Message, error) {
+	var messages []gateway.Message
+	err := c.onVM(ctx, http.MethodGet, name, "/mail?limit="+strconv.Itoa(limit), nil, &messages)
+	return messages, err
+}
+
+// Message reads one message as it is stored. The caller closes it.
+func (c *Client) Message(ctx context.Context, name, queueID string) (io.ReadCloser, error) {
+	if queueID == "" || queueID == "." || queueID == ".." {
+		return nil, gateway.Invalid("not a queue id: %q", queueID).WithHint("lodge mail %s lists them.", name)
+	}
+	return c.open(ctx, name, "/mail/"+url.PathEscape(queueID))
+}
+
+// Log reads what a VM's console has said; with follow it goes on until ctx ends. The caller closes it.
+func (c *Client) Log(ctx context.Context, name string, follow bool) (io.ReadCloser, error) {
+	return c.open(ctx, name, "/log?follow="+strconv.FormatBool(follow))
+}
+
+// RootPEM returns the certificate of the daemon's CA.
+func (c *Client) RootPEM(ctx context.Context) ([]byte, error) {
+	resp, err := c.send(ctx, http.MethodGet, "/v1/root", nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close() //nolint:errcheck // it was only read
+	pem, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, garbled(ctx, err)
+	}
+	return pem, nil
+}
+
+func (c *Client) open(ctx context.Context, name, verb string) (io.ReadCloser, error) {
+	path, err := vmPath(name, verb)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.send(ctx, http.MethodGet, path, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
+// Console opens a VM's serial console: raw bytes both ways, until either side closes it.
+func (c *Client) Console(ctx context.Context, name string) (io.ReadWriteCloser, error) {
+	path, err := vmPath(name, "/console")
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.send(ctx, http.MethodGet, path, nil, http.Header{"Connection": {"Upgrade"}, "Upgrade": {consoleProtocol}})
+	if err != nil {
+		return nil, err
+	}
+	stream, ok := resp.Body.(io.ReadWriteCloser)
+	if !ok || resp.StatusCode != http.StatusSwitchingProtocols {
+		return nil, errors.Join(garbled(ctx, fmt.Errorf("no console: %s", resp.Status)), resp.Body.Close())
+	}
+	return stream, nil
+}
+
+// New makes a VM and starts it. Ending ctx takes it away again.
+func (c *Client) New(ctx context.Context, spec gateway.Spec, progress func(gateway.Progress)) (Info, error) {
+	return c.stream(ctx, http.MethodPost, "/v1/vms", spec, progress)
+}
+
+// Wait returns when a VM has reached a milestone.
+func (c *Client) Wait(ctx context.Context, name string, until Milestone, progress func(gateway.Progress)) (Info, error) {
+	path, err := vmPath(name, "/wait?for="+url.QueryEscape(string(until)))
+	if err != nil {
+		return Info{}, err
+	}
+	return c.stream(ctx, http.MethodGet, path, nil, progress)
+}
+
+// stream reads Events up to the last.
+func (c *Client) stream(ctx context.Context, method, path string, in any, progress func(gateway.Progress)) (Info, error) {
+	resp, err := c.send(ctx, method, path, in, nil)
+	if err != nil {
+		return Info{}, err
+	}
+	defer resp.Body.Close() //nolint:errcheck // it was only read
+	events := json.NewDecoder(bufio.NewReader(resp.Body))
+	for {
+		var event Event
+		if err := events.Decode(&event); err != nil {
+			return Info{}, garbled(ctx, err)
+		}
+		switch {
+		case event.Error != nil:
+			return Info{}, event.Error
+		case event.VM != nil:
+			return *event.VM, nil
+		case event.Progress != nil:
+			progress(*event.Progress)
+		}
+	}
+}

@@ -1,0 +1,292 @@
+// Package controltest runs a real control server, on a real socket, with small fakes behind its interfaces.
+package controltest
+
+import (
+	"context"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"lodge/gateway"
+	"lodge/gateway/control"
+	"lodge/gateway/store"
+)
+
+// LoginSecret is in every login link; it belongs in no log.
+const LoginSecret = "one-time-secret"
+
+// Host is a server with its fakes. Its fields may be changed before the first call.
+type Host struct {
+	Socket    string
+	Directory *gateway.Directory
+	Keyring   *gateway.Keyring
+	Logs      *Buffer
+	SSHAccess gateway.SSHAccess // what SSH answers
+	Full      bool              // New fails, after some progress, since the disk is full
+
+	server *control.Server
+	ended  chan error
+
+	mu        sync.Mutex
+	listening bool
+	messages  map[gateway.ID][]Mail
+}
+
+// Mail is a message in a fake mailbox.
+type Mail struct {
+	gateway.Message
+	Raw string
+}
+
+// Start serves on a socket in a fresh directory until the test ends.
+func Start(t testing.TB) *Host {
+	t.Helper()
+	dir := t.TempDir()
+	db, err := store.Open(t.Context(), filepath.Join(dir, "lodge.db"), netip.MustParsePrefix("10.213.0.0/16"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() }) // the directory goes with it
+	directory, err := gateway.OpenDirectory(t.Context(), db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &Host{
+		Socket: filepath.Join(dir, "lodged.sock"), Directory: directory,
+		Keyring: gateway.NewKeyring([32]byte{1}, directory), Logs: &Buffer{}, messages: map[gateway.ID][]Mail{},
+	}
+	h.server = control.New(control.Config{
+		Directory: directory, Keyring: h.Keyring, Machines: h, Observer: h, Mailbox: h, Web: h,
+		Domain: "lodge.localhost", Version: "v0.0.0-test",
+		Logger: slog.New(slog.NewTextHandler(h.Logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	})
+	l, err := control.Listen(t.Context(), h.Socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.ended = make(chan error, 1)
+	go func() { h.ended <- h.server.Serve(l) }()
+	t.Cleanup(func() { h.Shutdown(t) })
+	return h
+}
+
+// Shutdown ends the server. A second time does nothing.
+func (h *Host) Shutdown(t testing.TB) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := errors.Join(h.server.Shutdown(ctx), <-h.ended); err != nil {
+		t.Errorf("serve: %v", err)
+	}
+	h.ended <- nil
+}
+
+// Handler is the server's, without its socket.
+func (h *Host) Handler() http.Handler { return h.server.Handler() }
+
+// Serve makes one request of a handler.
+func Serve(handler http.Handler, method, path string, body io.Reader) (status int, answer []byte) {
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, httptest.NewRequest(method, path, body))
+	return w.Code, w.Body.Bytes()
+}
+
+// Add makes a running VM.
+func (h *Host) Add(t testing.TB, name string) gateway.Machine {
+	t.Helper()
+	m, err := h.New(t.Context(), gateway.Spec{Name: name}, func(gateway.Progress) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// Listen makes something listen in all VMs.
+func (h *Host) Listen() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.listening = true
+}
+
+// Receive puts mail into a VM's mailbox.
+func (h *Host) Receive(id gateway.ID, m Mail) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.messages[id] = append(h.messages[id], m)
+}
+
+// New implements control.Machines.
+func (h *Host) New(ctx context.Context, spec gateway.Spec, progress func(gateway.Progress)) (gateway.Machine, error) {
+	m := gateway.Machine{
+		VM: gateway.VM{ID: gateway.NewID(), Name: spec.Name}, Image: "debian-13", CPUs: max(spec.CPUs, 1),
+		MemoryMiB: max(spec.MemoryMiB, 1024), DiskGiB: max(spec.DiskGiB, 8), Desired: gateway.Running, Ready: true, Incarnation: 1,
+	}
+	if spec.Image != "" {
+		m.Image = spec.Image
+	}
+	m, err := h.Directory.Create(ctx, m)
+	if err != nil {
+		return gateway.Machine{}, err
+	}
+	progress(gateway.Progress{Phase: "disk", Text: "copying " + m.Image, Done: 1, Total: 2})
+	progress(gateway.Progress{Phase: "disk", Text: "copying " + m.Image, Done: 2, Total: 2})
+	if h.Full {
+		err := gateway.Errorf(gateway.KindNoSpace, "the host's disk is full").WithHint("Free some space below /var/lib/lodge.")
+		return gateway.Machine{}, errors.Join(err, h.Directory.Delete(ctx, m.ID))
+	}
+	progress(gateway.Progress{Phase: "define", Text: fmt.Sprintf("with %d bytes of user data", len(spec.UserData))})
+	return m, nil
+}
+
+func (h *Host) desire(ctx context.Context, id gateway.ID, desired gateway.Desired) error {
+	_, err := h.Directory.Update(ctx, id, func(m *gateway.Machine) error {
+		m.Desired = desired
+		return nil
+	})
+	return err
+}
+
+// Start implements control.Machines.
+func (h *Host) Start(ctx context.Context, id gateway.ID) error {
+	return h.desire(ctx, id, gateway.Running)
+}
+
+// Stop implements control.Machines.
+func (h *Host) Stop(ctx context.Context, id gateway.ID, _ bool) error {
+	return h.desire(ctx, id, gateway.Stopped)
+}
+
+// Restart implements control.Machines.
+func (h *Host) Restart(ctx context.Context, id gateway.ID) error { return h.Start(ctx, id) }
+
+// Remove implements control.Machines.
+func (h *Host) Remove(ctx context.Context, id gateway.ID) error { return h.Directory.Delete(ctx, id) }
+
+// Status implements control.Observer.
+func (h *Host) Status(_ context.Context, id gateway.ID) gateway.Status {
+	m, _ := h.Directory.ByID(id)
+	return gateway.Status{State: string(m.Desired)}
+}
+
+// Wait implements control.Observer.
+func (h *Host) Wait(_ context.Context, _ gateway.ID, progress func(gateway.Progress)) error {
+	progress(gateway.Progress{Phase: "kernel", Text: "the kernel has started", Elapsed: 2 * time.Second})
+	progress(gateway.Progress{Phase: "userspace", Text: "the guest has booted", Elapsed: 40 * time.Second})
+	return nil
+}
+
+// Console implements control.Observer: it greets, and says everything again in upper case.
+func (h *Host) Console(context.Context, gateway.ID) (net.Conn, error) {
+	ours, theirs := net.Pipe()
+	go func() {
+		defer ours.Close() //nolint:errcheck // a pipe
+		_, _ = io.WriteString(ours, "login: ")
+		buf := make([]byte, 100)
+		for {
+			n, err := ours.Read(buf)
+			if err != nil {
+				return
+			}
+			if _, err := io.WriteString(ours, strings.ToUpper(string(buf[:n]))); err != nil {
+				return
+			}
+		}
+	}()
+	return theirs, nil
+}
+
+// Log implements control.Observer; followed, it goes on until it is closed.
+func (h *Host) Log(_ context.Context, _ gateway.ID, follow bool) (io.ReadCloser, error) {
+	past := strings.NewReader("Linux version 6.12\r\nhello login:\n")
+	if !follow {
+		return io.NopCloser(past), nil
+	}
+	r, w := io.Pipe()
+	go func() {
+		_, _ = io.Copy(w, past) // then silence
+	}()
+	return r, nil
+}
+
+// SSH implements control.Observer.
+func (h *Host) SSH(gateway.ID) (gateway.SSHAccess, error) { return h.SSHAccess, nil }
+
+// List implements control.Mailbox.
+func (h *Host) List(_ context.Context, id gateway.ID, limit int) ([]gateway.Message, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var all []gateway.Message
+	for _, m := range h.messages[id][:min(limit, len(h.messages[id]))] {
+		all = append(all, m.Message)
+	}
+	return all, nil
+}
+
+// Open implements control.Mailbox.
+func (h *Host) Open(_ context.Context, id gateway.ID, queueID string) (io.ReadCloser, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, m := range h.messages[id] {
+		if m.QueueID == queueID {
+			return io.NopCloser(strings.NewReader(m.Raw)), nil
+		}
+	}
+	return nil, gateway.Errorf(gateway.KindNotFound, "no message %q", queueID)
+}
+
+// LoginURL implements control.Web.
+func (h *Host) LoginURL(_ context.Context, id gateway.ID, _ string) (string, error) {
+	m, _ := h.Directory.ByID(id)
+	return h.URL(m, gateway.DefaultPort) + "/.lodge/login?token=" + LoginSecret, nil
+}
+
+// URL implements control.Web.
+func (h *Host) URL(m gateway.Machine, port uint16) string {
+	if port == gateway.DefaultPort {
+		return "https://" + m.Name + ".lodge.localhost"
+	}
+	return fmt.Sprintf("https://%d-%s.lodge.localhost", port, m.Name)
+}
+
+// RootPEM implements control.Web.
+func (h *Host) RootPEM() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("not a real one")})
+}
+
+// Probe implements control.Web.
+func (h *Host) Probe(context.Context, gateway.Machine) (uint16, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return 8000, h.listening
+}
+
+// Buffer is a log that can be read while it is written.
+type Buffer struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+// Write implements io.Writer.
+func (b *Buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+// String is all that was written.
+func (b *Buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}

@@ -1,0 +1,139 @@
+package control
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+
+	"lodge/gateway"
+)
+
+// consoleProtocol is what the console verb upgrades to (RFC 9110 §7.8): raw bytes, both ways.
+const consoleProtocol = "lodge-console"
+
+// Limits on a list of mail.
+const (
+	defaultMessages = 100
+	maxMessages     = 10_000
+)
+
+func (s *Server) console(w http.ResponseWriter, r *http.Request) error {
+	if r.Header.Get("Upgrade") != consoleProtocol {
+		return gateway.Invalid("the console needs an upgrade to %s", consoleProtocol)
+	}
+	m, err := s.vm(r)
+	if err != nil {
+		return err
+	}
+	serial, err := s.Observer.Console(r.Context(), m.ID)
+	if err != nil {
+		return err
+	}
+	defer serial.Close() //nolint:errcheck // nothing was buffered that could be lost
+	rec := w.(*recorder) //nolint:forcetypeassert // logged makes every ResponseWriter
+	caller, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return err
+	}
+	defer caller.Close() //nolint:errcheck // as above
+	rec.status = http.StatusSwitchingProtocols
+	rec.told = true
+	_, err = io.WriteString(caller, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+consoleProtocol+"\r\n\r\n")
+	if err != nil {
+		return err
+	}
+	rec.bytes = join(r.Context(), caller, buffered, serial)
+	return nil
+}
+
+// join copies between the caller (who may have sent something already) and the console until either ends or ctx does. It
+// returns how many bytes the console said.
+func join(ctx context.Context, caller net.Conn, buffered io.Reader, serial net.Conn) (said int64) {
+	end := sync.OnceFunc(func() {
+		_, _ = caller.Close(), serial.Close() // closing is only to end the other copy
+	})
+	defer context.AfterFunc(ctx, end)()
+	var typing sync.WaitGroup
+	typing.Go(func() {
+		_, _ = io.Copy(serial, buffered) // an error is the end of the console or of the caller, both normal
+		end()
+	})
+	said, _ = io.Copy(caller, serial) // likewise
+	end()
+	typing.Wait()
+	return said
+}
+
+func (s *Server) log(w http.ResponseWriter, r *http.Request) error {
+	m, err := s.vm(r)
+	if err != nil {
+		return err
+	}
+	follow := r.URL.Query().Get("follow") == "true"
+	text, err := s.Observer.Log(r.Context(), m.ID, follow)
+	if err != nil {
+		return err
+	}
+	defer text.Close() //nolint:errcheck // it was only read
+	defer context.AfterFunc(r.Context(), func() { _ = text.Close() })()
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, err = io.Copy(&flusher{w}, text)
+	if r.Context().Err() != nil {
+		return nil //nolint:nilerr // a followed log ends when its reader goes
+	}
+	return err
+}
+
+// flusher sends every piece on at once.
+type flusher struct{ http.ResponseWriter }
+
+// Write implements io.Writer.
+func (f *flusher) Write(p []byte) (int, error) {
+	n, err := f.ResponseWriter.Write(p)
+	if err != nil {
+		return n, err
+	}
+	return n, http.NewResponseController(f.ResponseWriter).Flush()
+}
+
+func (s *Server) mail(w http.ResponseWriter, r *http.Request) error {
+	limit := defaultMessages
+	if text := r.URL.Query().Get("limit"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > maxMessages {
+			return gateway.Invalid("not a limit: %q", text).WithHint("A limit is a number from 1 to %d.", maxMessages)
+		}
+		limit = n
+	}
+	m, err := s.vm(r)
+	if err != nil {
+		return err
+	}
+	messages, err := s.Mailbox.List(r.Context(), m.ID, limit)
+	if err != nil {
+		return err
+	}
+	if messages == nil {
+		messages = []gateway.Message{} // an empty list is [] in JSON
+	}
+	answer(w, http.StatusOK, messages)
+	return nil
+}
+
+func (s *Server) message(w http.ResponseWriter, r *http.Request) error {
+	m, err := s.vm(r)
+	if err != nil {
+		return err
+	}
+	message, err := s.Mailbox.Open(r.Context(), m.ID, r.PathValue("queue_id"))
+	if err != nil {
+		return err
+	}
+	defer message.Close() //nolint:errcheck // it was only read
+	w.Header().Set("Content-Type", "message/rfc822")
+	_, err = io.Copy(w, message)
+	return err
+}

@@ -1,0 +1,122 @@
+package control
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"lodge/gateway"
+)
+
+// A verb answers one request, or returns the error to answer with.
+type verb func(w http.ResponseWriter, r *http.Request) error
+
+type route struct {
+	method, path string
+	verb         verb
+}
+
+// routes is the whole API.
+func (s *Server) routes() []route {
+	return []route{
+		{"GET", "/v1/health", s.health},
+		{"GET", "/v1/root", s.root},
+		{"GET", "/v1/vms", s.list},
+		{"POST", "/v1/vms", s.create},
+		{"GET", "/v1/vms/{name}", s.show},
+		{"DELETE", "/v1/vms/{name}", s.remove},
+		{"POST", "/v1/vms/{name}/start", s.start},
+		{"POST", "/v1/vms/{name}/stop", s.stopVM},
+		{"POST", "/v1/vms/{name}/restart", s.restart},
+		{"GET", "/v1/vms/{name}/wait", s.wait},
+		{"GET", "/v1/vms/{name}/console", s.console},
+		{"GET", "/v1/vms/{name}/log", s.log},
+		{"GET", "/v1/vms/{name}/ssh", s.ssh},
+		{"PUT", "/v1/vms/{name}/share", s.share},
+		{"POST", "/v1/vms/{name}/login", s.login},
+		{"GET", "/v1/vms/{name}/mail", s.mail},
+		{"GET", "/v1/vms/{name}/mail/{queue_id}", s.message},
+		{"POST", "/v1/vms/{name}/credentials", s.credentials},
+	}
+}
+
+// Handler answers every verb. Who may call it is the listener's to decide.
+func (s *Server) Handler() http.Handler {
+	mux := http.NewServeMux()
+	allowed := map[string][]string{}
+	for _, route := range s.routes() {
+		mux.Handle(route.method+" "+route.path, s.logged(route.verb))
+		allowed[route.path] = append(allowed[route.path], route.method)
+	}
+	for path, methods := range allowed {
+		mux.Handle(path, s.logged(wrongMethod(methods)))
+	}
+	mux.Handle("/", s.logged(func(http.ResponseWriter, *http.Request) error {
+		return gateway.Errorf(gateway.KindNotFound, "no such verb").WithHint("lodge and lodged may be of different versions: lodge version")
+	}))
+	return mux
+}
+
+func wrongMethod(methods []string) verb {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		w.Header().Set("Allow", strings.Join(methods, ", "))
+		answer(w, http.StatusMethodNotAllowed, gateway.Invalid("%s is not possible here, only %s", r.Method, strings.Join(methods, " and ")))
+		return nil
+	}
+}
+
+// status is the one table from kinds of errors to HTTP statuses (RFC 9110 §15).
+func status(kind gateway.Kind) int {
+	switch kind {
+	case gateway.KindInvalid:
+		return http.StatusBadRequest
+	case gateway.KindNotFound:
+		return http.StatusNotFound
+	case gateway.KindTaken, gateway.KindConflict:
+		return http.StatusConflict
+	case gateway.KindDenied:
+		return http.StatusForbidden
+	case gateway.KindNoSpace:
+		return http.StatusInsufficientStorage
+	case gateway.KindUnavailable:
+		return http.StatusServiceUnavailable
+	default:
+		return http.StatusInternalServerError
+	}
+}
+
+// logged runs a verb, answers with its error, and writes the one log line of the request. Paths are logged by their
+// pattern, answers not at all: they hold links and keys.
+func (s *Server) logged(v verb) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		began := time.Now()
+		rec := &recorder{ResponseWriter: w}
+		err := v(rec, r)
+		cut := err != nil && rec.status != 0 && !rec.told
+		if err != nil && rec.status == 0 {
+			answer(rec, status(wireError(err).Kind), wireError(err))
+		}
+		args := []any{"method", cmp.Or(r.Pattern, r.Method), "status", rec.status, "bytes", rec.bytes, "duration", time.Since(began)}
+		if name := r.PathValue("name"); name != "" {
+			args = append(args, "vm", name)
+		}
+		if err != nil {
+			args = append(args, "err", withCause(err))
+		}
+		s.Logger.InfoContext(r.Context(), "control request served", args...)
+		if cut {
+			panic(http.ErrAbortHandler) // the answer had begun: only cutting it off tells the caller that it is not whole
+		}
+	})
+}
+
+// withCause is err as the log wants it: people-facing errors keep their cause to themselves.
+func withCause(err error) error {
+	if e, ok := errors.AsType[*gateway.Error](err); ok && e.Err != nil {
+		return fmt.Errorf("%w: %w", err, e.Err)
+	}
+	return err
+}

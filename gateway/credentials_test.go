@@ -1,0 +1,148 @@
+package gateway_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"lodge/gateway"
+)
+
+func noon() time.Time { return time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC) }
+
+func mint(t *testing.T, k *gateway.Keyring, id gateway.ID) gateway.Credentials {
+	t.Helper()
+	c, err := k.Mint(id, noon())
+	fatal(t, err)
+	return c
+}
+
+func TestCredentialsNameTheirVM(t *testing.T) {
+	d, _ := openDirectory(t, "blog", "web")
+	k := gateway.NewKeyring([32]byte{1}, d)
+	for _, m := range d.All() {
+		c := mint(t, k, m.ID)
+		vm, secret, err := k.Check(c.AccessKey, noon())
+		if vm != m.VM || secret != c.SecretKey || err != nil || !gateway.Ours(c.AccessKey) {
+			t.Errorf("%s: %v, %v", m.Name, vm, err)
+		}
+		if want := noon().Add(gateway.CredentialLife); !c.Expires.Equal(want) {
+			t.Errorf("expires %s, want %s", c.Expires, want)
+		}
+		if strings.Contains(c.AccessKey, secret) || len(secret) < 40 || len(c.AccessKey) > 128 {
+			t.Errorf("access key %q, secret of %d bytes", c.AccessKey, len(secret))
+		}
+	}
+}
+
+func TestCredentialsOfOthersDiffer(t *testing.T) {
+	d, _ := openDirectory(t, "blog", "web")
+	blog, _ := d.ByName("blog")
+	web, _ := d.ByName("web")
+	k, foreign := gateway.NewKeyring([32]byte{1}, d), gateway.NewKeyring([32]byte{2}, d)
+	own := mint(t, k, blog.ID)
+	if other := mint(t, k, web.ID); other.SecretKey == own.SecretKey || other.AccessKey == own.AccessKey {
+		t.Error("two VMs have the same")
+	}
+	theirs := mint(t, foreign, blog.ID)
+	if _, secret, err := k.Check(theirs.AccessKey, noon()); err == nil && secret == theirs.SecretKey {
+		t.Error("another host's secret is good here")
+	}
+	if later, err := k.Mint(blog.ID, noon().Add(time.Second)); err != nil || later.SecretKey == own.SecretKey {
+		t.Errorf("the secret outlives its key: %v", err)
+	}
+}
+
+func TestCredentialsEnd(t *testing.T) {
+	d, _ := openDirectory(t, "blog")
+	blog, _ := d.ByName("blog")
+	k := gateway.NewKeyring([32]byte{1}, d)
+	c := mint(t, k, blog.ID)
+	last := noon().Add(gateway.CredentialLife)
+	for at, good := range map[time.Time]bool{noon(): true, last.Add(-time.Second): true, last: false, last.Add(time.Hour): false} {
+		if _, _, err := k.Check(c.AccessKey, at); (err == nil) != good {
+			t.Errorf("at %s: %v", at, err)
+		}
+	}
+	check := func(when string) {
+		t.Helper()
+		vm, secret, err := k.Check(c.AccessKey, noon())
+		if gateway.KindOf(err) != gateway.KindDenied || vm.Known() || secret != "" {
+			t.Errorf("%s: %v, %v", when, vm, err)
+		}
+	}
+	_, err := d.Update(t.Context(), blog.ID, func(m *gateway.Machine) error { m.Incarnation++; return nil })
+	fatal(t, err)
+	check("after a restart")
+	c = mint(t, k, blog.ID)
+	_, err = d.Update(t.Context(), blog.ID, desire(gateway.Removed))
+	fatal(t, err)
+	check("while it is being removed")
+	if _, err := k.Mint(blog.ID, noon()); gateway.KindOf(err) != gateway.KindNotFound {
+		t.Errorf("minted for a VM that is being removed: %v", err)
+	}
+	fatal(t, d.Delete(t.Context(), blog.ID))
+	check("after it is gone")
+	create(t, d, "blog")
+	check("when another has its name")
+}
+
+func TestTamperedKeys(t *testing.T) {
+	d, _ := openDirectory(t, "blog", "web")
+	blog, _ := d.ByName("blog")
+	k := gateway.NewKeyring([32]byte{1}, d)
+	c := mint(t, k, blog.ID)
+	good := c.AccessKey
+	for i := range good {
+		for _, b := range []byte{'A', 'B', '7', '\n'} {
+			bad := good[:i] + string(b) + good[i+1:]
+			if _, secret, err := k.Check(bad, noon()); bad != good && err == nil && secret == c.SecretKey {
+				t.Errorf("%q gives the secret of %q", bad, good)
+			}
+		}
+	}
+	for _, bad := range []string{
+		"", "LODGE", "AKIAIOSFODNN7EXAMPLE", good[5:], good + "A", good[:len(good)-1], good + "=", good + "\n", "\n" + good,
+		strings.ToLower(good), "LODGE" + good, good[:20] + "\r\n" + good[20:],
+	} {
+		if vm, _, err := k.Check(bad, noon()); gateway.KindOf(err) != gateway.KindDenied || vm.Known() {
+			t.Errorf("%q: %v, %v", bad, vm, err)
+		}
+	}
+}
+
+// A key that passes names a VM that there is, and has one spelling: nothing but what Mint writes.
+func FuzzKeyringCheck(f *testing.F) {
+	records := &memory{all: map[gateway.ID]gateway.Machine{}}
+	d, err := gateway.OpenDirectory(f.Context(), records)
+	if err != nil {
+		f.Fatal(err)
+	}
+	m, err := d.Create(f.Context(), gateway.Machine{VM: gateway.VM{ID: gateway.ID{1, 2, 3}, Name: "blog"}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	k := gateway.NewKeyring([32]byte{1}, d)
+	c, err := k.Mint(m.ID, noon())
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, s := range []string{c.AccessKey, "", "LODGE", "AKIAIOSFODNN7EXAMPLE", c.AccessKey + "\n", c.AccessKey[:43] + "B"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, access string) {
+		vm, secret, err := k.Check(access, noon())
+		if err != nil {
+			if vm.Known() || secret != "" {
+				t.Fatalf("%q gives %v and an error", access, vm)
+			}
+			return
+		}
+		if vm != m.VM || len(access) != len(c.AccessKey) || strings.Trim(access, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") != "" {
+			t.Fatalf("%q passes as %v", access, vm)
+		}
+		if secret == c.SecretKey && access != c.AccessKey {
+			t.Fatalf("%q gives the secret of %q", access, c.AccessKey)
+		}
+	})
+}

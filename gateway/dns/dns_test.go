@@ -1,0 +1,466 @@
+package dns
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	wire "github.com/miekg/dns"
+
+	"lodge/gateway"
+	"lodge/gateway/store"
+)
+
+// host is a Server with two VMs on loopback, and a resolver behind it that is a real DNS server and notes what it is asked.
+type host struct {
+	*Server
+	a, b     gateway.Machine
+	udp, tcp map[gateway.ID]string
+	resolver *resolver
+}
+
+func newHost(t testing.TB) *host {
+	t.Helper()
+	dir := t.TempDir()
+	db, err := store.Open(t.Context(), filepath.Join(dir, "lodge.db"), netip.MustParsePrefix("10.213.0.0/16"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() }) // the directory goes with it
+	directory, err := gateway.OpenDirectory(t.Context(), db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &host{udp: map[gateway.ID]string{}, tcp: map[gateway.ID]string{}, resolver: newResolver(t)}
+	conf := filepath.Join(dir, "resolv.conf")
+	write(t, conf, "nameserver 169.254.169.254\nnameserver 127.0.0.1\n")
+	h.Server = New(Config{Directory: directory, Domain: "Lodge.localhost", ResolvConf: conf, Logger: slog.New(slog.DiscardHandler)})
+	h.upstream.port = h.resolver.port
+	for _, m := range []*gateway.Machine{&h.a, &h.b} {
+		name := map[*gateway.Machine]string{&h.a: "alpha", &h.b: "beta"}[m]
+		if *m, err = directory.Create(t.Context(), gateway.Machine{VM: gateway.VM{ID: gateway.NewID(), Name: name}, Desired: gateway.Running}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return h
+}
+
+func write(t testing.TB, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// serve listens for both VMs.
+func (h *host) serve(t *testing.T) {
+	t.Helper()
+	fan := gateway.NewFanIn(&net.TCPAddr{})
+	var served sync.WaitGroup
+	t.Cleanup(served.Wait)
+	for _, m := range []gateway.Machine{h.a, h.b} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(fan.Add(m.VM, l))
+		t.Cleanup(func() { _ = c.Close() })
+		h.tcp[m.ID], h.udp[m.ID] = l.Addr().String(), c.LocalAddr().String()
+		served.Go(func() { h.ServeUDP(m.VM, c) })
+	}
+	served.Go(func() {
+		if err := h.ServeTCP(fan); err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	})
+	t.Cleanup(func() { _ = fan.Close() })
+}
+
+// ask puts a question as m, over the network if that is "udp" or "tcp".
+func (h *host) ask(t testing.TB, m gateway.Machine, network string, query *wire.Msg) *wire.Msg {
+	t.Helper()
+	if network == "" {
+		return h.answer(t.Context(), m.VM, "udp", query)
+	}
+	address := h.udp[m.ID]
+	if network == "tcp" {
+		address = h.tcp[m.ID]
+	}
+	client := &wire.Client{Net: network, Timeout: 10 * time.Second}
+	reply, _, err := client.ExchangeContext(t.Context(), query, address)
+	if err != nil {
+		t.Fatalf("%s: %v", query.Question[0].Name, err)
+	}
+	return reply
+}
+
+func question(name string, kind uint16) *wire.Msg { return new(wire.Msg).SetQuestion(name, kind) }
+
+// resolver answers every A question with 192.0.2.1, except that it has many addresses for big., another question's answer
+// for liar., none for slow., and SERVFAIL for broken.
+type resolver struct {
+	port  string
+	asked chan string
+	slow  atomic.Int32
+	end   chan struct{}
+}
+
+func newResolver(t testing.TB) *resolver {
+	t.Helper()
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", c.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &resolver{asked: make(chan string, 10_000), end: make(chan struct{})}
+	_, r.port, _ = net.SplitHostPort(c.LocalAddr().String())
+	for _, server := range []*wire.Server{{PacketConn: c, Handler: r}, {Listener: l, Handler: r}} {
+		go server.ActivateAndServe()
+		t.Cleanup(func() { _ = server.Shutdown() })
+	}
+	t.Cleanup(func() { close(r.end) })
+	return r
+}
+
+// ServeDNS implements dns.Handler.
+func (r *resolver) ServeDNS(w wire.ResponseWriter, query *wire.Msg) {
+	name := query.Question[0].Name
+	r.asked <- name
+	reply := new(wire.Msg).SetReply(query)
+	reply.SetEdns0(4096, false)
+	count := 1
+	switch name {
+	case "big.":
+		count = 200
+	case "liar.":
+		reply.Question[0].Name = "truth."
+	case "slow.":
+		r.slow.Add(1)
+		<-r.end
+		return
+	case "broken.":
+		reply.Rcode, count = wire.RcodeServerFailure, 0
+	}
+	for range count {
+		rr, _ := wire.NewRR(name + " 60 IN A 192.0.2.1") // a constant record parses
+		reply.Answer = append(reply.Answer, rr)
+	}
+	if _, udp := w.RemoteAddr().(*net.UDPAddr); udp {
+		reply.Truncate(maxUDP)
+	}
+	_ = w.WriteMsg(reply) // the test sees what is missing
+}
+
+func (r *resolver) wasAsked() string {
+	select {
+	case name := <-r.asked:
+		return name
+	default:
+		return ""
+	}
+}
+
+func TestOwnNames(t *testing.T) {
+	h := newHost(t)
+	h.serve(t)
+	const gate, none, no = "169.254.169.254", "", "NXDOMAIN"
+	tests := []struct {
+		name string
+		kind uint16
+		want string // an address or a name, NODATA or NXDOMAIN
+	}{
+		{"alpha.lodge.localhost.", wire.TypeA, gate},
+		{"beta.lodge.localhost.", wire.TypeA, gate},
+		{"ALPHA.Lodge.LOCALHOST.", wire.TypeA, gate},
+		{"8080-alpha.lodge.localhost.", wire.TypeA, gate},
+		{"www.alpha.lodge.localhost.", wire.TypeA, gate},
+		{"a.b.alpha.lodge.localhost.", wire.TypeA, gate},
+		{"www.8080-alpha.lodge.localhost.", wire.TypeA, no},
+		{"65536-alpha.lodge.localhost.", wire.TypeA, no},
+		{"lodge.localhost.", wire.TypeA, gate},
+		{"alpha.lodge.localhost.", wire.TypeAAAA, none},
+		{"alpha.lodge.localhost.", wire.TypeMX, none},
+		{"alpha.lodge.localhost.", wire.TypeHTTPS, none},
+		{"gamma.lodge.localhost.", wire.TypeA, no},
+		{"gamma.lodge.localhost.", wire.TypeAAAA, no},
+		{"www.gamma.lodge.localhost.", wire.TypeA, no},
+		{`al\.pha.lodge.localhost.`, wire.TypeA, no},
+		{"s3.lodge.internal.", wire.TypeA, gate},
+		{"bucket.s3.lodge.internal.", wire.TypeA, gate},
+		{"my.bucket.s3.lodge.internal.", wire.TypeA, gate},
+		{"metadata.lodge.internal.", wire.TypeA, gate},
+		{"gateway.lodge.internal.", wire.TypeA, gate},
+		{"x.gateway.lodge.internal.", wire.TypeA, no},
+		{"lodge.internal.", wire.TypeA, none},
+		{"other.lodge.internal.", wire.TypeA, no},
+		{"254.169.254.169.in-addr.arpa.", wire.TypePTR, "gateway.lodge.internal."},
+		{"1.254.169.254.169.in-addr.arpa.", wire.TypePTR, no},
+	}
+	for _, test := range tests {
+		for _, network := range []string{"udp", "tcp"} {
+			t.Run(fmt.Sprint(test.name, wire.TypeToString[test.kind], network), func(t *testing.T) {
+				reply := h.ask(t, h.a, network, question(test.name, test.kind))
+				if got := summary(reply); got != test.want {
+					t.Errorf("got %q, want %q", got, test.want)
+				}
+				if _, isSOA := first(reply.Ns).(*wire.SOA); len(reply.Answer) == 0 && !isSOA {
+					t.Error("an empty answer without a SOA")
+				}
+				if asked := h.resolver.wasAsked(); asked != "" {
+					t.Errorf("the resolver was asked for %s", asked)
+				}
+			})
+		}
+	}
+}
+
+func first(all []wire.RR) wire.RR {
+	if len(all) == 0 {
+		return nil
+	}
+	return all[0]
+}
+
+func summary(reply *wire.Msg) string {
+	if reply.Rcode != wire.RcodeSuccess {
+		return wire.RcodeToString[reply.Rcode]
+	}
+	switch rr := first(reply.Answer).(type) {
+	case *wire.A:
+		return rr.A.String()
+	case *wire.PTR:
+		return rr.Ptr
+	default:
+		return ""
+	}
+}
+
+func TestRemovedVMHasNoName(t *testing.T) {
+	h := newHost(t)
+	_, err := h.Directory.Update(t.Context(), h.b.ID, func(m *gateway.Machine) error {
+		m.Desired = gateway.Removed
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := summary(h.ask(t, h.a, "", question("beta.lodge.localhost.", wire.TypeA))); got != "NXDOMAIN" {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestWhatIsRefused(t *testing.T) {
+	h := newHost(t)
+	chaos := question("version.bind.", wire.TypeTXT)
+	chaos.Question[0].Qclass = wire.ClassCHAOS
+	notify := question("example.org.", wire.TypeSOA)
+	notify.Opcode = wire.OpcodeNotify
+	two := question("example.org.", wire.TypeA)
+	two.Question = append(two.Question, two.Question[0])
+	badVersion := question("example.org.", wire.TypeA).SetEdns0(1232, false)
+	badVersion.IsEdns0().SetVersion(1)
+	tests := map[string]struct {
+		query *wire.Msg
+		want  int
+	}{
+		"ANY":         {question("example.org.", wire.TypeANY), wire.RcodeRefused},
+		"ANY of ours": {question("alpha.lodge.localhost.", wire.TypeANY), wire.RcodeRefused},
+		"AXFR":        {question("lodge.localhost.", wire.TypeAXFR), wire.RcodeRefused},
+		"IXFR":        {question("lodge.localhost.", wire.TypeIXFR), wire.RcodeRefused},
+		"chaos":       {chaos, wire.RcodeRefused},
+		"notify":      {notify, wire.RcodeNotImplemented},
+		"two":         {two, wire.RcodeFormatError},
+		"none":        {new(wire.Msg), wire.RcodeFormatError},
+		"EDNS 1":      {badVersion, wire.RcodeBadVers},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			reply := h.ask(t, h.a, "", test.query)
+			if reply.Rcode != test.want {
+				t.Errorf("got %s", wire.RcodeToString[reply.Rcode])
+			}
+			if _, err := reply.Pack(); err != nil {
+				t.Error(err)
+			}
+			if asked := h.resolver.wasAsked(); asked != "" {
+				t.Errorf("the resolver was asked for %s", asked)
+			}
+		})
+	}
+	if h.ask(t, gateway.Machine{}, "", question("example.org.", wire.TypeA)) != nil {
+		t.Error("somebody who did not come in on a tap got an answer")
+	}
+	if h.ask(t, h.a, "", new(wire.Msg).SetReply(question("example.org.", wire.TypeA))) != nil {
+		t.Error("an answer got an answer")
+	}
+}
+
+func TestForwarding(t *testing.T) {
+	h := newHost(t)
+	h.serve(t)
+	for _, network := range []string{"udp", "tcp"} {
+		reply := h.ask(t, h.b, network, question("Example.org.", wire.TypeA))
+		if summary(reply) != "192.0.2.1" || reply.Authoritative || len(reply.Extra) > 0 {
+			t.Errorf("%s: %v", network, reply)
+		}
+		if asked := h.resolver.wasAsked(); asked != "Example.org." {
+			t.Errorf("%s: asked for %s", network, asked)
+		}
+	}
+}
+
+// What is too large for UDP is marked as such, and whole over TCP (RFC 1035 §4.2.1, RFC 6891 §6.2.3).
+func TestLargeAnswers(t *testing.T) {
+	h := newHost(t)
+	h.serve(t)
+	if reply := h.ask(t, h.a, "udp", question("big.", wire.TypeA)); !reply.Truncated || sent(reply) > 512 {
+		t.Errorf("plain UDP: %d bytes, truncated %v", sent(reply), reply.Truncated)
+	}
+	if reply := h.ask(t, h.a, "udp", question("big.", wire.TypeA).SetEdns0(4096, false)); !reply.Truncated || sent(reply) > maxUDP || reply.IsEdns0() == nil {
+		t.Errorf("EDNS: %d bytes, truncated %v", sent(reply), reply.Truncated)
+	}
+	if reply := h.ask(t, h.a, "tcp", question("big.", wire.TypeA)); reply.Truncated || len(reply.Answer) != 200 {
+		t.Errorf("TCP: %d records, truncated %v", len(reply.Answer), reply.Truncated)
+	}
+}
+
+// sent is how long a message was in its packet.
+func sent(m *wire.Msg) int {
+	m.Compress = true
+	return m.Len()
+}
+
+func TestResolversThatFail(t *testing.T) {
+	h := newHost(t)
+	for _, name := range []string{"liar.", "broken."} {
+		if got := summary(h.ask(t, h.a, "", question(name, wire.TypeA))); got != "SERVFAIL" {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+	write(t, h.ResolvConf, "# none\n")
+	if got := summary(h.ask(t, h.a, "", question("example.org.", wire.TypeA))); got != "SERVFAIL" {
+		t.Errorf("no resolvers: %s", got)
+	}
+	write(t, h.ResolvConf, "nameserver 127.0.0.99\nnameserver 127.0.0.1\n")
+	if got := summary(h.ask(t, h.a, "", question("example.org.", wire.TypeA))); got != "192.0.2.1" {
+		t.Errorf("the second of two: %s", got)
+	}
+	if err := os.Remove(h.ResolvConf); err != nil {
+		t.Fatal(err)
+	}
+	if got := summary(h.ask(t, h.a, "", question("example.org.", wire.TypeA))); got != "192.0.2.1" {
+		t.Errorf("the last ones known: %s", got)
+	}
+}
+
+// One VM that has used up its share gets SERVFAIL; its own names, and other VMs, are answered.
+func TestOneVMCannotUseUpTheResolver(t *testing.T) {
+	h := newHost(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	var stuck sync.WaitGroup
+	defer stuck.Wait()
+	defer cancel()
+	for range maxPerVM {
+		stuck.Go(func() { h.answer(ctx, h.a.VM, "udp", question("slow.", wire.TypeA)) })
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for h.resolver.slow.Load() < maxPerVM {
+		<-tick.C
+	}
+	if got := summary(h.ask(t, h.a, "", question("example.org.", wire.TypeA))); got != "SERVFAIL" {
+		t.Errorf("one more: %s", got)
+	}
+	if got := summary(h.ask(t, h.a, "", question("alpha.lodge.localhost.", wire.TypeA))); got != "169.254.169.254" {
+		t.Errorf("its own name: %s", got)
+	}
+	if got := summary(h.ask(t, h.b, "", question("example.org.", wire.TypeA))); got != "192.0.2.1" {
+		t.Errorf("another VM: %s", got)
+	}
+}
+
+func TestConnectionsOfOneVMAreLimited(t *testing.T) {
+	h := newHost(t)
+	h.serve(t)
+	for range maxConns {
+		c, err := net.Dial("tcp", h.tcp[h.a.ID])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		framed := &wire.Conn{Conn: c}
+		if err := framed.WriteMsg(question("alpha.lodge.localhost.", wire.TypeA)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := framed.ReadMsg(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := net.Dial("tcp", h.tcp[h.a.ID])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if n, err := c.Read(make([]byte, 1)); err == nil {
+		t.Errorf("one more read %d bytes", n)
+	}
+	if got := summary(h.ask(t, h.b, "tcp", question("beta.lodge.localhost.", wire.TypeA))); got != "169.254.169.254" {
+		t.Errorf("another VM: %s", got)
+	}
+}
+
+// The property: no packet makes it panic or breaks the answer's packing; a question about a name of ours is never forwarded;
+// what has the address of the gateway is a name of ours.
+func FuzzPackets(f *testing.F) {
+	h := newHost(f)
+	for _, query := range []*wire.Msg{
+		question("alpha.lodge.localhost.", wire.TypeA), question("8080-alpha.LODGE.localhost.", wire.TypeAAAA).SetEdns0(4096, true),
+		question("example.org.", wire.TypeA), question(`a\.lodge.localhost.`, wire.TypeA), question(".", wire.TypeNS), question("s3.lodge.internal.", wire.TypeA),
+	} {
+		packed, err := query.Pack()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(packed)
+	}
+	f.Fuzz(func(t *testing.T, packet []byte) {
+		query := new(wire.Msg)
+		if query.Unpack(packet) != nil || len(query.Question) == 1 && query.Question[0].Name == "slow." {
+			return
+		}
+		reply := h.answer(t.Context(), h.a.VM, "udp", query)
+		asked := strings.ToLower(h.resolver.wasAsked())
+		if "."+asked == ".lodge.localhost." || strings.HasSuffix("."+asked, ".lodge.internal.") && !strings.HasSuffix(asked, `\.lodge.internal.`) ||
+			strings.HasSuffix("."+asked, ".lodge.localhost.") && !strings.HasSuffix(asked, `\.lodge.localhost.`) {
+			t.Errorf("the resolver was asked for %q", asked)
+		}
+		if reply == nil {
+			return
+		}
+		packed, err := reply.Pack()
+		if err != nil || len(packed) > maxUDP {
+			t.Errorf("%d bytes, %v: %v", len(packed), err, reply)
+		}
+		if a, ok := first(reply.Answer).(*wire.A); ok && a.A.String() == gateway.LinkLocal.String() {
+			if _, ours := h.zoneOf(query.Question[0].Name); !ours {
+				t.Errorf("answered for %q", query.Question[0].Name)
+			}
+		}
+	})
+}

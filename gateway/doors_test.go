@@ -1,0 +1,295 @@
+package gateway_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+
+	"lodge/gateway"
+)
+
+const (
+	webPort = 80
+	dnsPort = 53
+)
+
+// openDoors opens a TCP and a UDP service for some guests, each of which tells the guest its name.
+func openDoors(t *testing.T, guests ...*guest) *gateway.Doors {
+	t.Helper()
+	d := gateway.NewDoors()
+	d.Packets(dnsPort, echoName)
+	go sayName(d.Listener(webPort))
+	for _, g := range guests {
+		fatal(t, d.Open(t.Context(), g.vm))
+	}
+	t.Cleanup(d.Shutdown)
+	return d
+}
+
+func echoName(vm gateway.VM, c net.PacketConn) {
+	buf := make([]byte, 64)
+	for {
+		_, from, err := c.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		_, _ = c.WriteTo([]byte(vm.Name), from) // the guest misses it
+	}
+}
+
+// sayName serves until l closes, and holds each connection until the guest goes or it is ended.
+func sayName(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			_, _ = io.WriteString(c, gateway.VMOf(c).Name) // the guest misses it
+			_, _ = io.Copy(io.Discard, c)
+			_ = c.Close() // it is read to its end
+		}()
+	}
+}
+
+func twoGuests(t *testing.T) (a, b *guest) {
+	t.Helper()
+	return newGuest(t, vm(1, "alice", "10.213.0.2")), newGuest(t, vm(2, "bob", "10.213.0.3"))
+}
+
+// askAll wants each guest to be told its own name at every door.
+func askAll(t *testing.T, guests ...*guest) {
+	t.Helper()
+	for _, g := range guests {
+		for network, port := range map[string]uint16{"tcp": webPort, "udp": dnsPort} {
+			if got, err := g.ask(network, port); got != g.vm.Name || err != nil {
+				t.Errorf("%s is told by %s that it is %q, %v", g.vm.Name, network, got, err)
+			}
+		}
+	}
+}
+
+func TestDoorsKnowWhoIsThere(t *testing.T) {
+	a, b := twoGuests(t)
+	d := openDoors(t, a, b)
+	askAll(t, a, b)
+	fatal(t, d.Open(t.Context(), a.vm))
+	askAll(t, a, b)
+}
+
+// Who has another's address is still who the tap says, even where no rule drops such packets.
+func TestDoorsBelongToTheTapNotToTheAddress(t *testing.T) {
+	a, b := twoGuests(t)
+	openDoors(t, a, b)
+	a.do(func() {
+		eth0, err := netlink.LinkByName("eth0")
+		if err = errors.Join(err, netlink.AddrAdd(eth0, &netlink.Addr{IPNet: host(b.vm.Addr)})); err != nil {
+			t.Error(err)
+		}
+	})
+	c, err := a.dial(net.Dialer{LocalAddr: &net.UDPAddr{IP: b.vm.Addr.AsSlice()}}, "udp", dnsPort)
+	fatal(t, err)
+	defer c.Close()
+	_, err = c.Write([]byte("who am I?"))
+	fatal(t, err)
+	if name, err := readName(c); name != "alice" || err != nil {
+		t.Errorf("with bob's address alice is told that she is %q, %v", name, err)
+	}
+	askAll(t, a, b)
+}
+
+func TestDoorsOpenAllOrNone(t *testing.T) {
+	a, b := twoGuests(t)
+	d := openDoors(t, b)
+	for name, where := range map[string]struct{ network, addr, tap string }{
+		"TCP, same tap":    {"tcp4", "169.254.169.254:80", a.vm.Tap()},
+		"UDP, same tap":    {"udp4", "169.254.169.254:53", a.vm.Tap()},
+		"TCP, all of host": {"tcp4", "0.0.0.0:80", ""},
+		"UDP, all of host": {"udp4", "0.0.0.0:53", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if where.tap == "" {
+				d.Close(b.vm.ID) // while one is open, nobody else gets all of the host
+				defer func() { fatal(t, d.Open(t.Context(), b.vm)) }()
+			}
+			_, port, err := net.SplitHostPort(where.addr)
+			fatal(t, err)
+			squatting := squatter(t, where.network, where.addr, where.tap)
+			err = d.Open(t.Context(), a.vm)
+			e, ok := errors.AsType[*gateway.Error](err)
+			if !ok || e.Kind != gateway.KindConflict || !strings.Contains(e.Msg, a.vm.Tap()) || !strings.Contains(e.Msg, "port "+port) {
+				t.Fatalf("Open: %v; want a conflict that names tap and port", err)
+			}
+			if !strings.Contains(e.Hint, "ss -lntup") || !errors.Is(err, syscall.EADDRINUSE) {
+				t.Errorf("hint %q, cause %v", e.Hint, e.Err)
+			}
+			fatal(t, squatting.Close())
+			for network, addr := range map[string]string{"tcp4": "169.254.169.254:80", "udp4": "169.254.169.254:53"} {
+				fatal(t, squatter(t, network, addr, a.vm.Tap()).Close()) // nothing was left open
+			}
+			fatal(t, d.Open(t.Context(), a.vm))
+			askAll(t, a)
+			d.Close(a.vm.ID)
+		})
+	}
+	askAll(t, b)
+}
+
+// squatter takes an address that a door needs.
+func squatter(t *testing.T, network, addr, tap string) io.Closer {
+	t.Helper()
+	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
+		_ = raw.Control(func(fd uintptr) { err = syscall.BindToDevice(int(fd), tap) }) // it fails only on closed sockets
+		return err
+	}}
+	var c io.Closer
+	var err error
+	if network == "tcp4" {
+		c, err = config.Listen(t.Context(), network, addr)
+	} else {
+		c, err = config.ListenPacket(t.Context(), network, addr)
+	}
+	fatal(t, err)
+	return c
+}
+
+func TestDoorsRefuse(t *testing.T) {
+	a, _ := twoGuests(t)
+	d := openDoors(t)
+	if d.Open(t.Context(), gateway.VM{Number: 1}) == nil {
+		t.Error("Open took an unknown VM")
+	}
+	if err := d.Open(t.Context(), vm(9, "nobody", "10.213.0.9")); err == nil || !strings.Contains(err.Error(), "lg00000009") {
+		t.Errorf("Open without a tap: %v", err)
+	}
+	d.Close(gateway.NewID()) // nobody's doors
+	d.Shutdown()
+	d.Shutdown()
+	if err := d.Open(t.Context(), a.vm); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Open after Shutdown: %v", err)
+	}
+}
+
+// A tap that is made anew has the old name but none of the old sockets.
+func TestDoorsFollowANewTap(t *testing.T) {
+	a, b := twoGuests(t)
+	d := openDoors(t, a, b)
+	a.unplug(t)
+	a.plug(t)
+	fatal(t, d.Open(t.Context(), a.vm))
+	askAll(t, a, b)
+}
+
+// hold makes a connection and waits until its door has spoken.
+func hold(t *testing.T, g *guest) net.Conn {
+	t.Helper()
+	c, err := g.dial(net.Dialer{}, "tcp", webPort)
+	fatal(t, err)
+	t.Cleanup(func() { _ = c.Close() }) // some are ended by then
+	if name, err := readName(c); name != g.vm.Name || err != nil {
+		t.Fatalf("%s is told that it is %q, %v", g.vm.Name, name, err)
+	}
+	return c
+}
+
+func TestCloseEndsLiveConnections(t *testing.T) {
+	a, b := twoGuests(t)
+	d := openDoors(t, a, b)
+	alice, bob := hold(t, a), hold(t, b)
+	d.Close(a.vm.ID)
+	if _, err := readName(alice); !errors.Is(err, io.EOF) {
+		t.Errorf("alice's connection: %v, want EOF", err)
+	}
+	for network, port := range map[string]uint16{"tcp": webPort, "udp": dnsPort} {
+		if _, err := a.ask(network, port); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("alice at %s: %v, want refused", network, err)
+		}
+	}
+	fatal(t, bob.(*net.TCPConn).CloseWrite())
+	if _, err := readName(bob); !errors.Is(err, io.EOF) {
+		t.Errorf("bob's connection: %v", err) // it was alive, and ended by himself
+	}
+	askAll(t, b)
+	fatal(t, d.Open(t.Context(), a.vm))
+	askAll(t, a, b)
+}
+
+// Servers finish the connections they have; Doors only takes no more.
+func TestShutdownLeavesLiveConnections(t *testing.T) {
+	a, _ := twoGuests(t)
+	d := gateway.NewDoors()
+	l := d.Listener(webPort)
+	fatal(t, d.Open(t.Context(), a.vm))
+	var client net.Conn
+	var dialed error
+	var dialing sync.WaitGroup
+	dialing.Go(func() { client, dialed = a.dial(net.Dialer{}, "tcp", webPort) })
+	server, err := l.Accept()
+	fatal(t, err)
+	dialing.Wait()
+	fatal(t, dialed)
+	defer client.Close()
+	d.Shutdown()
+	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Accept after Shutdown: %v", err)
+	}
+	_, err = io.WriteString(server, "goodbye")
+	fatal(t, err)
+	fatal(t, server.Close())
+	if got, err := io.ReadAll(client); string(got) != "goodbye" || err != nil {
+		t.Errorf("the client read %q, %v", got, err)
+	}
+}
+
+// A multipath connection could take in subflows from another VM's tap.
+func TestDoorsTakeNoMultipathTCP(t *testing.T) {
+	a, _ := twoGuests(t)
+	openDoors(t, a)
+	var d net.Dialer
+	d.SetMultipathTCP(true)
+	c, err := a.dial(d, "tcp", webPort)
+	fatal(t, err)
+	defer c.Close()
+	if multipath, err := c.(*net.TCPConn).MultipathTCP(); multipath || err != nil {
+		t.Errorf("multipath TCP: %v, %v", multipath, err)
+	}
+}
+
+// Whatever is opened and closed at the same time, no guest is ever told another name.
+func TestDoorsAtOnce(t *testing.T) {
+	a, b := twoGuests(t)
+	d := openDoors(t, a, b)
+	ctx, cancel := context.WithCancel(t.Context())
+	var moving sync.WaitGroup
+	for _, g := range []*guest{a, a, b} {
+		moving.Go(func() {
+			for ctx.Err() == nil {
+				d.Close(g.vm.ID)
+				if err := d.Open(t.Context(), g.vm); err != nil {
+					t.Errorf("open: %v", err)
+				}
+			}
+		})
+	}
+	var asking sync.WaitGroup
+	for _, g := range []*guest{a, b} {
+		asking.Go(func() {
+			for range 100 {
+				if name, err := g.ask("tcp", webPort); err == nil && name != g.vm.Name {
+					t.Errorf("%s is told that it is %q", g.vm.Name, name)
+				}
+			}
+		})
+	}
+	asking.Wait()
+	cancel()
+	moving.Wait()
+	askAll(t, a, b)
+}

@@ -1,0 +1,132 @@
+package gateway_test
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"syscall"
+	"testing"
+
+	"lodge/gateway"
+)
+
+// script is a net.Listener that gives what the test says.
+type script struct {
+	next   chan any // net.Conn or error
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newScript() *script { return &script{next: make(chan any), closed: make(chan struct{})} }
+
+func (s *script) Accept() (net.Conn, error) {
+	select {
+	case v := <-s.next:
+		if err, ok := v.(error); ok {
+			return nil, err
+		}
+		return v.(net.Conn), nil
+	case <-s.closed:
+		return nil, &net.OpError{Op: "accept", Err: net.ErrClosed}
+	}
+}
+
+func (s *script) Close() error   { s.once.Do(func() { close(s.closed) }); return nil }
+func (s *script) Addr() net.Addr { return &net.TCPAddr{} }
+
+func newFanIn() *gateway.FanIn { return gateway.NewFanIn(&net.TCPAddr{Port: 80}) }
+
+// A host that is out of descriptors for a moment must not cost a VM its service for ever.
+func TestFanInSurvivesAcceptErrors(t *testing.T) {
+	f, l, a := newFanIn(), newScript(), vm(1, "alice", "10.213.0.2")
+	defer f.Add(a, l)()
+	client, server := net.Pipe()
+	defer client.Close()
+	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM} {
+		l.next <- &net.OpError{Op: "accept", Err: errno}
+	}
+	l.next <- server
+	c, err := f.Accept()
+	if err != nil || gateway.VMOf(c) != a {
+		t.Errorf("accepted %v, %v", gateway.VMOf(c), err)
+	}
+}
+
+func TestFanInRemoveDuringAcceptError(t *testing.T) {
+	l := newScript()
+	remove := newFanIn().Add(vm(1, "alice", "10.213.0.2"), l)
+	l.next <- syscall.EMFILE
+	remove() // does not wait for a next try
+	remove()
+	select {
+	case <-l.closed:
+	default:
+		t.Error("the listener is open still")
+	}
+}
+
+// A connection that no server takes is closed when its VM or the service goes.
+func TestFanInClosesWhatNobodyTakes(t *testing.T) {
+	for name, end := range map[string]func(f *gateway.FanIn, remove func()){
+		"VM":      func(_ *gateway.FanIn, remove func()) { remove() },
+		"service": func(f *gateway.FanIn, _ func()) { _ = f.Close() }, // cannot fail
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, l := newFanIn(), newScript()
+			remove := f.Add(vm(1, "alice", "10.213.0.2"), l)
+			defer remove()
+			client, server := net.Pipe()
+			l.next <- server
+			end(f, remove)
+			if _, err := client.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+				t.Errorf("read: %v, want EOF", err)
+			}
+		})
+	}
+}
+
+// One VM that opens connections without end is cut off at the limit, and no other VM notices; closing makes room.
+func TestFanInLimitsConnectionsPerVM(t *testing.T) {
+	const limit = 512
+	f, busy, calm := newFanIn(), newScript(), newScript()
+	a, b := vm(1, "alice", "10.213.0.2"), vm(2, "bob", "10.213.0.3")
+	defer f.Add(a, busy)()
+	defer f.Add(b, calm)()
+	connect := func(l *script) (client net.Conn) {
+		client, server := net.Pipe()
+		l.next <- server
+		return client
+	}
+	var last net.Conn
+	for range limit {
+		connect(busy)
+		var err error
+		last, err = f.Accept()
+		fatal(t, err)
+	}
+	if _, err := connect(busy).Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("one too many: %v, want EOF", err)
+	}
+	connect(calm)
+	if c, err := f.Accept(); err != nil || gateway.VMOf(c) != b {
+		t.Errorf("the other VM: %v, %v", gateway.VMOf(c), err)
+	}
+	fatal(t, last.Close())
+	connect(busy)
+	if c, err := f.Accept(); err != nil || gateway.VMOf(c) != a {
+		t.Errorf("after one was closed: %v, %v", gateway.VMOf(c), err)
+	}
+}
+
+func TestFanInAddrAndClose(t *testing.T) {
+	f := newFanIn()
+	if got := f.Addr().String(); got != ":80" {
+		t.Errorf("Addr is %q", got)
+	}
+	fatal(t, f.Close())
+	fatal(t, f.Close())
+	if _, err := f.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Accept after Close: %v", err)
+	}
+}

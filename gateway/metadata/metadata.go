@@ -1,0 +1,156 @@
+// Package metadata answers guests at http://169.254.169.254: EC2's instance metadata in its second version (IMDSv2), which
+// AWS SDKs ask for credentials by themselves, and /lodge/v1/self, which tells a VM in JSON what it has.
+//
+// A request moves through three gates: it came in on a tap (gateway.VMFrom), it does not smell of a proxy, and it was
+// addressed to us by one of our own names. Then it needs what a page that was tricked into fetching a URL cannot send: a
+// token that a PUT has given out (EC2's paths), or the header Lodge-Request (ours).
+//
+// It never changes anything, never tells one VM of another, and never answers a caller that did not come in on a tap.
+package metadata
+
+import (
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+
+	"lodge/gateway"
+)
+
+// Config is what a Server needs. Every field is required.
+type Config struct {
+	Directory *gateway.Directory
+	Keyring   *gateway.Keyring
+	Domain    string                                      // below which VMs have their names
+	URL       func(m gateway.Machine, port uint16) string // a VM's page, from outside
+	Logger    *slog.Logger
+}
+
+// Server serves metadata. It keeps nothing: tokens end with it, and SDKs fetch new ones.
+type Server struct {
+	Config
+	key [32]byte // signs tokens
+	now func() time.Time
+}
+
+// New returns a Server.
+func New(config Config) *Server {
+	s := &Server{Config: config, now: time.Now}
+	_, _ = rand.Read(s.key[:]) // crypto/rand.Read never fails
+	return s
+}
+
+// A refusal is an answer that is an error: its HTTP status and a sentence for the person who reads curl's output.
+type refusal struct {
+	status int
+	text   string
+}
+
+func refuse(status int, format string, args ...any) *refusal {
+	return &refusal{status, fmt.Sprintf(format, args...)}
+}
+
+// Handler answers requests whose context carries their VM (gateway.ConnContext). The http.Server around it limits
+// headers; bodies are never read.
+func (s *Server) Handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		began := time.Now()
+		vm := gateway.VMFrom(r.Context())
+		status := http.StatusOK
+		if no := s.serve(w, r, vm); no != nil {
+			status = no.status
+			http.Error(w, no.text, no.status)
+		}
+		s.Logger.DebugContext(r.Context(), "metadata request served", "vm", vm.Name, "host", clip(r.Host),
+			"method", r.Method+" "+clip(r.URL.Path), "status", status, "duration", time.Since(began))
+	})
+}
+
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, vm gateway.VM) *refusal {
+	m, ok := s.Directory.ByID(vm.ID)
+	if !vm.Known() || !ok || m.Desired == gateway.Removed {
+		return refuse(http.StatusForbidden, "Only a VM of this host is answered here, on its own network interface.")
+	}
+	if no := gate(r); no != nil {
+		return no
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	switch path := r.URL.Path; {
+	case path == tokenPath:
+		return s.giveToken(w, r, m)
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		w.Header().Set("Allow", "GET, HEAD")
+		return refuse(http.StatusMethodNotAllowed, "Only GET and HEAD are possible here, and PUT of %s.", tokenPath)
+	case path == "/":
+		return explain(w, m)
+	case path == selfPath:
+		return s.self(w, r, m)
+	case path == "/latest" || strings.HasPrefix(path, "/latest/"):
+		return s.metadata(w, r, m)
+	default:
+		return refuse(http.StatusNotFound, "Nothing is here. / says what there is.")
+	}
+}
+
+// gate refuses what a guest's own program would not send, but a proxy or a browser that was misled would.
+func gate(r *http.Request) *refusal {
+	for header := range r.Header {
+		if header == "Forwarded" || header == "Via" || strings.HasPrefix(header, "X-Forwarded-") {
+			return refuse(http.StatusForbidden, "The request came through a proxy (header %s), and metadata is not for others.", clip(header))
+		}
+	}
+	if !ourHost(r.Host) {
+		return refuse(http.StatusMisdirectedRequest, "This is the metadata service of this VM. It answers to http://%s, not to %q.",
+			gateway.LinkLocal, clip(r.Host))
+	}
+	return nil
+}
+
+// ourHost says whether a Host header names this service, at the default port or with it spelled out.
+func ourHost(host string) bool {
+	if name, port, err := net.SplitHostPort(host); err == nil && port == "80" {
+		host = name
+	}
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return addr == gateway.LinkLocal
+	}
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	return host == "metadata."+gateway.InternalDomain || host == "gateway."+gateway.InternalDomain
+}
+
+// clip shortens what a guest sent, for logs and for being repeated to it.
+func clip(text string) string {
+	const most = 100
+	if len(text) > most {
+		return text[:most] + "…"
+	}
+	return text
+}
+
+func explain(w http.ResponseWriter, m gateway.Machine) *refusal {
+	text(w, fmt.Sprintf(`This is the host of %[1]s, as %[1]s sees it. It knows the VM by its network interface; no key is needed.
+
+What this VM has, in JSON:
+  curl -H 'Lodge-Request: 1' http://%[2]s%[3]s
+
+EC2's instance metadata (IMDSv2), from which AWS SDKs and tools take their credentials by themselves:
+  token=$(curl -X PUT -H '%[4]s: 21600' http://%[2]s%[5]s)
+  curl -H "%[6]s: $token" http://%[2]s/latest/meta-data/
+
+S3:   http://%[7]s and https://%[7]s
+DNS:  %[2]s port 53
+IMAP: %[2]s port 143, logged in already
+`, m.Name, gateway.LinkLocal, selfPath, ttlHeader, tokenPath, tokenHeader, gateway.S3Host))
+	return nil
+}
+
+// text writes a plain answer. A write error means that the guest is gone.
+func text(w http.ResponseWriter, body string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = w.Write([]byte(body))
+}

@@ -1,0 +1,348 @@
+package metadata
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+
+	"lodge/gateway"
+	"lodge/gateway/store"
+)
+
+// host is a Server with two VMs, each behind a loopback listener of its own, as behind its own tap.
+type host struct {
+	*Server
+	a, b gateway.Machine
+	log  strings.Builder
+	addr map[gateway.ID]string
+}
+
+func newHost(t testing.TB) *host {
+	t.Helper()
+	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "lodge.db"), netip.MustParsePrefix("10.213.0.0/16"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() }) // the directory goes with it
+	directory, err := gateway.OpenDirectory(t.Context(), db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &host{addr: map[gateway.ID]string{}}
+	h.Server = New(Config{
+		Directory: directory, Keyring: gateway.NewKeyring([32]byte{1}, directory), Domain: "lodge.localhost",
+		URL:    func(m gateway.Machine, port uint16) string { return fmt.Sprintf("https://%d-%s", port, m.Name) },
+		Logger: slog.New(slog.NewTextHandler(&h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	})
+	h.a, h.b = h.add(t, "alpha"), h.add(t, "beta")
+	return h
+}
+
+func (h *host) add(t testing.TB, name string) gateway.Machine {
+	t.Helper()
+	m, err := h.Directory.Create(t.Context(), gateway.Machine{
+		VM: gateway.VM{ID: gateway.NewID(), Name: name}, Image: "debian-13", CPUs: 2, MemoryMiB: 1024, DiskGiB: 8,
+		Desired: gateway.Running, Ready: true, Incarnation: 1, Shares: []gateway.Share{{Port: 8080, Visibility: gateway.Public}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// serve listens for both VMs on loopback.
+func (h *host) serve(t *testing.T) {
+	t.Helper()
+	fan := gateway.NewFanIn(&net.TCPAddr{})
+	for _, m := range []gateway.Machine{h.a, h.b} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(fan.Add(m.VM, l))
+		h.addr[m.ID] = l.Addr().String()
+	}
+	server := &http.Server{Handler: h.Handler(), ConnContext: gateway.ConnContext, ReadHeaderTimeout: time.Minute}
+	go server.Serve(fan)
+	t.Cleanup(func() { _ = server.Close() })
+}
+
+// transport leads m's requests to its own listener, whatever their URL says.
+func (h *host) transport(m gateway.Machine) http.RoundTripper {
+	return &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", h.addr[m.ID])
+	}}
+}
+
+// ask makes one request as m, without a network. Headers are "Name: value".
+func (h *host) ask(m gateway.Machine, method, path string, headers ...string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, "http://169.254.169.254/", nil)
+	r.URL.Path = path
+	for _, header := range headers {
+		name, value, _ := strings.Cut(header, ": ")
+		if name == "Host" {
+			r.Host = value
+			continue
+		}
+		r.Header.Set(name, value)
+	}
+	w := httptest.NewRecorder()
+	h.Handler().ServeHTTP(w, r.WithContext(gateway.WithVM(r.Context(), m.VM)))
+	return w
+}
+
+func (h *host) tokenOf(m gateway.Machine) string {
+	return h.ask(m, "PUT", tokenPath, ttlHeader+": 60").Body.String()
+}
+
+func TestMetadata(t *testing.T) {
+	h := newHost(t)
+	token := tokenHeader + ": " + h.tokenOf(h.a)
+	tests := map[string]string{
+		"/latest":                                     "meta-data/",
+		"/latest/":                                    "meta-data/",
+		"/latest/meta-data":                           "hostname\niam/\ninstance-id\nlocal-hostname\nlocal-ipv4\nmac\nplacement/",
+		"/latest/meta-data/":                          "hostname\niam/\ninstance-id\nlocal-hostname\nlocal-ipv4\nmac\nplacement/",
+		"/latest/meta-data/instance-id":               h.a.ID.String(),
+		"/latest/meta-data/hostname":                  "alpha.lodge.localhost",
+		"/latest/meta-data/local-hostname":            "alpha.lodge.localhost",
+		"/latest/meta-data/local-ipv4":                h.a.Addr.String(),
+		"/latest/meta-data/mac":                       h.a.MAC().String(),
+		"/latest/meta-data/placement/":                "availability-zone\nregion",
+		"/latest/meta-data/placement/region":          "us-east-1",
+		"/latest/meta-data/placement/region/":         "us-east-1",
+		"/latest/meta-data/iam/":                      "security-credentials/",
+		"/latest/meta-data/iam/security-credentials/": "lodge",
+		"/latest/meta-data/iam/security-credentials":  "lodge",
+	}
+	for path, want := range tests {
+		t.Run(path, func(t *testing.T) {
+			w := h.ask(h.a, "GET", path, token)
+			if w.Code != http.StatusOK || w.Body.String() != want {
+				t.Errorf("%d %q, want %q", w.Code, w.Body, want)
+			}
+		})
+	}
+}
+
+func TestWhatIsRefused(t *testing.T) {
+	h := newHost(t)
+	token := tokenHeader + ": " + h.tokenOf(h.a)
+	tests := []struct {
+		name, method, path string
+		headers            []string
+		status             int
+	}{
+		{"no token", "GET", "/latest/meta-data/instance-id", nil, 401},
+		{"garbage token", "GET", "/latest/meta-data/instance-id", []string{tokenHeader + ": AAAA"}, 401},
+		{"another VM's token", "GET", "/latest/meta-data/instance-id", []string{tokenHeader + ": " + h.tokenOf(h.b)}, 401},
+		{"token by GET", "GET", tokenPath, []string{ttlHeader + ": 60"}, 405},
+		{"token without a life", "PUT", tokenPath, nil, 400},
+		{"token for 0 s", "PUT", tokenPath, []string{ttlHeader + ": 0"}, 400},
+		{"token for 21601 s", "PUT", tokenPath, []string{ttlHeader + ": 21601"}, 400},
+		{"token for ever", "PUT", tokenPath, []string{ttlHeader + ": 99999999999999999999"}, 400},
+		{"token through a proxy", "PUT", tokenPath, []string{ttlHeader + ": 60", "X-Forwarded-For: 10.0.0.1"}, 403},
+		{"Forwarded", "GET", "/latest/meta-data/", []string{token, "Forwarded: for=10.0.0.1"}, 403},
+		{"Via", "GET", "/latest/meta-data/", []string{token, "Via: 1.1 squid"}, 403},
+		{"X-Forwarded-Host", "GET", selfPath, []string{"Lodge-Request: 1", "X-Forwarded-Host: x"}, 403},
+		{"rebound name", "GET", selfPath, []string{"Lodge-Request: 1", "Host: evil.example"}, 421},
+		{"the VM's public name", "GET", selfPath, []string{"Lodge-Request: 1", "Host: alpha.lodge.localhost"}, 421},
+		{"another port", "GET", "/", []string{"Host: 169.254.169.254:8080"}, 421},
+		{"no host", "GET", "/", []string{"Host: "}, 421},
+		{"self without the header", "GET", selfPath, nil, 403},
+		{"self with another value", "GET", selfPath, []string{"Lodge-Request: 2"}, 403},
+		{"post", "POST", selfPath, []string{"Lodge-Request: 1"}, 405},
+		{"delete", "DELETE", "/latest/meta-data/", []string{token}, 405},
+		{"user data", "GET", "/latest/user-data", []string{token}, 404},
+		{"another role", "GET", "/latest/meta-data/iam/security-credentials/admin", []string{token}, 404},
+		{"dots", "GET", "/latest/meta-data/../meta-data/instance-id", []string{token}, 404},
+		{"OpenStack", "GET", "/openstack/latest/meta_data.json", nil, 404},
+		{"GCE", "GET", "/computeMetadata/v1/", []string{"Metadata-Flavor: Google"}, 404},
+		{"Azure", "GET", "/metadata/instance", []string{"Metadata: true"}, 404},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			w := h.ask(h.a, test.method, test.path, test.headers...)
+			if w.Code != test.status || w.Body.Len() < 10 {
+				t.Errorf("%d %q, want %d and a sentence", w.Code, w.Body, test.status)
+			}
+		})
+	}
+}
+
+func TestOurNames(t *testing.T) {
+	h := newHost(t)
+	for _, name := range []string{"169.254.169.254", "169.254.169.254:80", "metadata.lodge.internal", "Gateway.Lodge.Internal.", "gateway.lodge.internal:80"} {
+		if w := h.ask(h.a, "GET", "/", "Host: "+name); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), selfPath) {
+			t.Errorf("%s: %d %s", name, w.Code, w.Body)
+		}
+	}
+}
+
+func TestOnlyLivingVMsAreAnswered(t *testing.T) {
+	h := newHost(t)
+	token := tokenHeader + ": " + h.tokenOf(h.a)
+	if w := h.ask(gateway.Machine{}, "GET", "/"); w.Code != http.StatusForbidden {
+		t.Errorf("not from a tap: %d", w.Code)
+	}
+	_, err := h.Directory.Update(t.Context(), h.a.ID, func(m *gateway.Machine) error {
+		m.Desired = gateway.Removed
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w := h.ask(h.a, "GET", "/latest/meta-data/instance-id", token); w.Code != http.StatusForbidden {
+		t.Errorf("being removed: %d", w.Code)
+	}
+	if err := h.Directory.Delete(t.Context(), h.b.ID); err != nil {
+		t.Fatal(err)
+	}
+	if w := h.ask(h.b, "GET", "/"); w.Code != http.StatusForbidden {
+		t.Errorf("gone: %d", w.Code)
+	}
+}
+
+func TestTokensEnd(t *testing.T) {
+	h := newHost(t)
+	now := time.Unix(1e9, 0)
+	h.now = func() time.Time { return now }
+	token := tokenHeader + ": " + h.tokenOf(h.a)
+	for after, want := range map[time.Duration]int{0: 200, 59 * time.Second: 200, 60 * time.Second: 401, time.Hour: 401} {
+		now = time.Unix(1e9, 0).Add(after)
+		if w := h.ask(h.a, "GET", "/latest/meta-data/instance-id", token); w.Code != want {
+			t.Errorf("after %v: %d, want %d", after, w.Code, want)
+		}
+	}
+}
+
+func TestSelf(t *testing.T) {
+	h := newHost(t)
+	w := h.ask(h.a, "GET", selfPath, "Lodge-Request: 1")
+	var self Self
+	if err := json.Unmarshal(w.Body.Bytes(), &self); err != nil {
+		t.Fatal(err)
+	}
+	want := Self{
+		ID: h.a.ID, Name: "alpha", Address: h.a.Addr.String(), Image: "debian-13", CPUs: 2, MemoryMiB: 1024, DiskGiB: 8,
+		URL: "https://0-alpha", MailDomain: "alpha.lodge.localhost", S3: SelfS3{"http://s3.lodge.internal", "us-east-1"},
+		Shares: []SharedPorts{{gateway.Share{Port: 8080, Visibility: gateway.Public}, "https://8080-alpha"}},
+	}
+	if diff := cmp.Diff(want, self); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// minio-go looks for credentials as the AWS SDKs do. Each VM gets its own, over its own listener.
+func TestSDKFindsCredentials(t *testing.T) {
+	h := newHost(t)
+	h.serve(t)
+	for _, m := range []gateway.Machine{h.a, h.b} {
+		iam := credentials.New(&credentials.IAM{
+			Client: &http.Client{Transport: h.transport(m)}, Endpoint: "http://169.254.169.254",
+		})
+		keys, err := iam.GetWithContext(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		vm, secret, err := h.Keyring.Check(keys.AccessKeyID, time.Now())
+		if err != nil || vm != m.VM || secret != keys.SecretAccessKey || keys.SessionToken != "" {
+			t.Errorf("%s got the keys of %q: %v", m.Name, vm.Name, err)
+		}
+		if time.Until(keys.Expiration) < gateway.CredentialLife-time.Minute {
+			t.Errorf("they expire at %v", keys.Expiration)
+		}
+	}
+}
+
+func TestNoSecretsInTheLog(t *testing.T) {
+	h := newHost(t)
+	token := h.tokenOf(h.a)
+	var keys struct{ SecretAccessKey string }
+	said := h.ask(h.a, "GET", "/latest/meta-data/iam/security-credentials/lodge", tokenHeader+": "+token)
+	if err := json.Unmarshal(said.Body.Bytes(), &keys); err != nil || keys.SecretAccessKey == "" {
+		t.Fatalf("%v: %s", err, said.Body)
+	}
+	log := h.log.String()
+	if !strings.Contains(log, "vm=alpha") || strings.Contains(log, token) || strings.Contains(log, keys.SecretAccessKey) {
+		t.Errorf("logged: %s", log)
+	}
+}
+
+// The two commands that / shows work when pasted, with curl.
+func TestCurl(t *testing.T) {
+	h := newHost(t)
+	h.serve(t)
+	page := h.ask(h.a, "GET", "/").Body.String()
+	var script []string
+	for line := range strings.SplitSeq(page, "\n") {
+		if command, ok := strings.CutPrefix(line, "  "); ok {
+			script = append(script, strings.ReplaceAll(command, "curl ", "curl -sS --fail --noproxy '*' --connect-to ::"+h.addr[h.a.ID]+" "))
+		}
+	}
+	out, err := exec.CommandContext(t.Context(), "sh", "-ec", strings.Join(script, "\n")).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), `"name":"alpha"`) || !strings.Contains(string(out), "instance-id\n") {
+		t.Errorf("%v: %s\n%s", err, strings.Join(script, "\n"), out)
+	}
+}
+
+func TestHead(t *testing.T) {
+	h := newHost(t)
+	h.serve(t)
+	client := &http.Client{Transport: h.transport(h.b)}
+	resp, err := client.Head("http://169.254.169.254/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK || len(body) > 0 {
+		t.Errorf("%v %v %q", err, resp.Status, body)
+	}
+}
+
+// The property: whatever one VM sends, it gets an answer below 500 that says nothing of the other, and credentials only
+// for a token that it was given.
+func FuzzRequests(f *testing.F) {
+	h := newHost(f)
+	f.Add("GET", "/latest/meta-data/iam/security-credentials/lodge", "169.254.169.254", tokenHeader, h.tokenOf(h.b))
+	f.Add("PUT", "/latest/api/token", "metadata.lodge.internal:80", ttlHeader, "60")
+	f.Add("GET", "/lodge/v1/self", "[::ffff:169.254.169.254]:80", "Lodge-Request", "1")
+	f.Add("HEAD", "//latest/./meta-data", "gateway.lodge.internal.", "X-Forwarded-For", "")
+	valid := h.tokenOf(h.a)
+	f.Fuzz(func(t *testing.T, method, path, hostname, header, value string) {
+		h.log.Reset()
+		if value == valid {
+			return
+		}
+		r := httptest.NewRequest(http.MethodGet, "http://x/", nil)
+		r.Method, r.URL.Path, r.Host = method, path, hostname
+		r.Header[header] = []string{value}
+		w := httptest.NewRecorder()
+		h.Handler().ServeHTTP(w, r.WithContext(gateway.WithVM(r.Context(), h.a.VM)))
+		said := w.Body.String()
+		if w.Code >= 500 {
+			t.Errorf("%d %s", w.Code, said)
+		}
+		if strings.Contains(said, h.b.ID.String()) || strings.Contains(said, "SecretAccessKey") {
+			t.Errorf("said %s", said)
+		}
+		if w.Code == http.StatusOK && !ourHost(hostname) {
+			t.Errorf("answered to %q", hostname)
+		}
+	})
+}

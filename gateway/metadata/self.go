@@ -1,0 +1,58 @@
+package metadata
+
+import (
+	"encoding/json"
+	"net/http"
+
+	"lodge/gateway"
+)
+
+// selfPath is where a VM learns what it has.
+const selfPath = "/lodge/v1/self"
+
+// Self is what a VM is told of itself.
+type Self struct {
+	ID         gateway.ID    `json:"id"`
+	Name       string        `json:"name"`
+	Address    string        `json:"address"` // its own, behind which nobody but the host reaches it
+	Image      string        `json:"image"`
+	CPUs       int           `json:"cpus"`
+	MemoryMiB  int           `json:"memory_mib"`
+	DiskGiB    int           `json:"disk_gib"`
+	URL        string        `json:"url"`         // of its page, for people outside
+	MailDomain string        `json:"mail_domain"` // mail to anything@ this lands in ~/Maildir
+	S3         SelfS3        `json:"s3"`
+	Shares     []SharedPorts `json:"shares"` // what is not here is private
+}
+
+// SelfS3 is how a VM's S3 tools are set up, where they are not already.
+type SelfS3 struct {
+	Endpoint string `json:"endpoint"`
+	Region   string `json:"region"`
+}
+
+// SharedPorts is one port that others may open; port 0 is the VM's page, whichever port that leads to.
+type SharedPorts struct {
+	gateway.Share
+	URL string `json:"url"`
+}
+
+func (s *Server) self(w http.ResponseWriter, r *http.Request, m gateway.Machine) *refusal {
+	if r.Header.Get("Lodge-Request") != "1" {
+		return refuse(http.StatusForbidden, "Send the header \"Lodge-Request: 1\". It shows that a program of yours asks, not a page that was misled.")
+	}
+	self := Self{
+		ID: m.ID, Name: m.Name, Address: m.Addr.String(),
+		Image: m.Image, CPUs: m.CPUs, MemoryMiB: m.MemoryMiB, DiskGiB: m.DiskGiB,
+		URL:        s.URL(m, gateway.DefaultPort),
+		MailDomain: m.Name + "." + s.Domain,
+		S3:         SelfS3{Endpoint: "http://" + gateway.S3Host, Region: region},
+		Shares:     []SharedPorts{}, // not nil: an empty list is [] in JSON
+	}
+	for _, share := range m.Shares {
+		self.Shares = append(self.Shares, SharedPorts{share, s.URL(m, share.Port)})
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(self) // a write error means that the guest is gone
+	return nil
+}

@@ -1,0 +1,61 @@
+package store_test
+
+import (
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"lodge/gateway"
+)
+
+func TestTokenIsTakenOnce(t *testing.T) {
+	l := open(t, filepath.Join(t.TempDir(), "lodge.db")).Logins()
+	hash, vm, now := [32]byte{1}, gateway.NewID(), time.Now()
+	if err := l.PutToken(t.Context(), "link", hash, vm, "ann@example.org", now.Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := l.LookToken(t.Context(), "session", hash, now); gateway.KindOf(err) != gateway.KindNotFound {
+		t.Errorf("a token of another kind: %v", err)
+	}
+	if got, data, err := l.LookToken(t.Context(), "link", hash, now); err != nil || got != vm || data != "ann@example.org" {
+		t.Errorf("looked at %v %q %v", got, data, err)
+	}
+	var taken atomic.Int32
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			if _, _, err := l.TakeToken(t.Context(), "link", hash, now); err == nil {
+				taken.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	if taken.Load() != 1 {
+		t.Errorf("taken %d times", taken.Load())
+	}
+}
+
+func TestTokensEnd(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "lodge.db"))
+	l, now := s.Logins(), time.Now()
+	m, err := s.Create(t.Context(), machine("blog"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, expires := range []time.Time{now.Add(time.Second), now.Add(time.Hour)} {
+		if err := l.PutToken(t.Context(), "session", [32]byte{byte(i)}, m.ID, "", expires); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := l.TakeToken(t.Context(), "session", [32]byte{0}, now.Add(2*time.Second)); gateway.KindOf(err) != gateway.KindNotFound {
+		t.Errorf("an expired token: %v", err)
+	}
+	if err := s.Delete(t.Context(), m.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := l.LookToken(t.Context(), "session", [32]byte{1}, now); gateway.KindOf(err) != gateway.KindNotFound {
+		t.Errorf("a token of a VM that is gone: %v", err)
+	}
+}

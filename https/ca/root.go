@@ -1,0 +1,232 @@
+package ca
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+
+	"lodge/gateway"
+)
+
+const (
+	rootLife = 10 * 365 * 24 * time.Hour
+	backdate = time.Hour // for guests and clients whose clocks are behind
+
+	rootFile   = "root.pem" // certificate and key in one file, so that one rename makes both or neither; mode 0600
+	publicFile = "root.crt" // the certificate alone, for people: curl --cacert
+)
+
+// root is the host's own certificate authority. It implements certmagic.Issuer.
+type root struct {
+	cert     *x509.Certificate
+	certPEM  []byte
+	key      *ecdsa.PrivateKey
+	leafLife time.Duration
+}
+
+func openRoot(dir string, domains []string) (*root, error) {
+	if err := os.MkdirAll(dir, 0o711); err != nil { //nolint:gosec // root.crt is for everyone
+		return nil, fmt.Errorf("make directory: %w", err)
+	}
+	file := filepath.Join(dir, rootFile)
+	content, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		if content, err = newRoot(domains, time.Now()); err == nil {
+			err = replaceFile(file, content, 0o600)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open root certificate: %w", err)
+	}
+	r, err := parseRoot(content)
+	if err != nil {
+		return nil, gateway.Errorf(gateway.KindInternal, "the root certificate in %s is damaged", file).Because(err).
+			WithHint("Restore the file, or move it away: a new root is made at the next start, and lodge trust installs it.")
+	}
+	if err := r.check(file, domains); err != nil {
+		return nil, err
+	}
+	return r, r.publish(filepath.Join(dir, publicFile))
+}
+
+// newRoot makes a root for domains, as the PEM of its certificate and its key.
+func newRoot(domains []string, now time.Time) ([]byte, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber:                newSerial(),
+		Subject:                     pkix.Name{Organization: []string{"Lodge"}, CommonName: "Lodge on " + hostname() + " (" + domains[0] + ")"},
+		NotBefore:                   now.Add(-backdate),
+		NotAfter:                    now.Add(rootLife),
+		KeyUsage:                    x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		ExtKeyUsage:                 []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		BasicConstraintsValid:       true,
+		IsCA:                        true,
+		MaxPathLenZero:              true,
+		PermittedDNSDomainsCritical: true,
+		PermittedDNSDomains:         domains,
+		ExcludedIPRanges:            []*net.IPNet{everyAddress(net.IPv4len), everyAddress(net.IPv6len)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return nil, err
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	out := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	return append(out, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})...), nil
+}
+
+// parseRoot reads what newRoot has made, and checks that the key is the certificate's.
+func parseRoot(content []byte) (*root, error) {
+	public, rest := pem.Decode(content)
+	private, _ := pem.Decode(rest)
+	if public == nil || private == nil || public.Type != "CERTIFICATE" || private.Type != "PRIVATE KEY" {
+		return nil, errors.New("not a certificate with a key")
+	}
+	cert, err := x509.ParseCertificate(public.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(private.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	key, ok := parsed.(*ecdsa.PrivateKey)
+	if !ok || !key.PublicKey.Equal(cert.PublicKey) {
+		return nil, errors.New("the key is not the certificate's")
+	}
+	return &root{cert: cert, certPEM: pem.EncodeToMemory(public), key: key}, nil
+}
+
+func (r *root) check(file string, domains []string) error {
+	if !slices.Equal(r.cert.PermittedDNSDomains, domains) {
+		return gateway.Errorf(gateway.KindConflict, "the root certificate in %s is for %s, not for %s", file,
+			strings.Join(r.cert.PermittedDNSDomains, " and "), strings.Join(domains, " and ")).
+			WithHint("Set the domain back, or move the file away: a new root is made at the next start, and lodge trust installs it.")
+	}
+	if time.Now().After(r.cert.NotAfter) {
+		return gateway.Errorf(gateway.KindConflict, "the root certificate in %s expired on %s", file, r.cert.NotAfter.Format(time.DateOnly)).
+			WithHint("Move the file away: a new root is made at the next start, and lodge trust installs it.")
+	}
+	return nil
+}
+
+// publish writes the certificate beside the root for everyone to read.
+func (r *root) publish(file string) error {
+	if have, err := os.ReadFile(file); err == nil && bytes.Equal(have, r.certPEM) {
+		return nil
+	}
+	return replaceFile(file, r.certPEM, 0o644)
+}
+
+// IssuerKey implements certmagic.Issuer: leaves of another root are not found under it.
+func (r *root) IssuerKey() string {
+	sum := sha256.Sum256(r.cert.Raw)
+	return "lodge-" + hex.EncodeToString(sum[:8])
+}
+
+// Issue implements certmagic.Issuer: one name, for which the certificate says the name and those directly below it.
+func (r *root) Issue(_ context.Context, csr *x509.CertificateRequest) (*certmagic.IssuedCertificate, error) {
+	if err := csr.CheckSignature(); err != nil {
+		return nil, fmt.Errorf("check certificate request: %w", err)
+	}
+	if len(csr.DNSNames) != 1 || len(csr.IPAddresses)+len(csr.EmailAddresses)+len(csr.URIs) > 0 {
+		return nil, errors.New("issue certificate: the request is not for exactly one DNS name")
+	}
+	name, now := csr.DNSNames[0], time.Now()
+	leaf := &x509.Certificate{
+		SerialNumber: newSerial(),
+		Subject:      pkix.Name{Organization: []string{"Lodge"}},
+		DNSNames:     []string{name, "*." + name},
+		NotBefore:    now.Add(-min(backdate, r.leafLife)),
+		NotAfter:     now.Add(r.leafLife),
+		KeyUsage:     x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	if leaf.NotAfter.After(r.cert.NotAfter) {
+		leaf.NotAfter = r.cert.NotAfter
+	}
+	der, err := x509.CreateCertificate(rand.Reader, leaf, r.cert, csr.PublicKey, r.key)
+	if err != nil {
+		return nil, fmt.Errorf("issue certificate: %w", err)
+	}
+	return &certmagic.IssuedCertificate{Certificate: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}, nil
+}
+
+// replaceFile puts content in file, all or nothing, and on disk before it returns. What a crash left of an earlier try
+// is overwritten.
+func replaceFile(file string, content []byte, mode fs.FileMode) (err error) {
+	temp := file + ".new"
+	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(temp) // the error that is returned matters more
+		}
+	}()
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(temp, file); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(file))
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func newSerial() *big.Int {
+	b := make([]byte, 16)
+	_, _ = rand.Read(b) // never fails (it aborts the program instead)
+	b[0] &= 0x7f        // positive (RFC 5280 §4.1.2.2)
+	return new(big.Int).SetBytes(b)
+}
+
+func everyAddress(bytes int) *net.IPNet {
+	return &net.IPNet{IP: make(net.IP, bytes), Mask: net.CIDRMask(0, 8*bytes)}
+}
+
+// hostname tells this host's root from another's in a browser's list.
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil || name == "" {
+		return "a host"
+	}
+	return name
+}

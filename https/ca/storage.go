@@ -1,0 +1,151 @@
+package ca
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+
+	"lodge/gateway"
+)
+
+// KV is a small ordered map from names to bytes that outlives the process. store.KV is one.
+type KV interface {
+	// Get reads a value and when it was written. A missing key is a KindNotFound error.
+	Get(ctx context.Context, key string) (value []byte, modified time.Time, err error)
+	// Put writes a value; it is on disk when Put returns.
+	Put(ctx context.Context, key string, value []byte) error
+	// Delete forgets a key. A missing one is no error.
+	Delete(ctx context.Context, key string) error
+	// List returns the keys that start with prefix.
+	List(ctx context.Context, prefix string) ([]string, error)
+}
+
+// keyPrefix keeps our keys apart from others in the same KV.
+const keyPrefix = "https/"
+
+// storage is certmagic's idea of a file system, over a KV. Locks are in memory: one process owns the state directory.
+type storage struct {
+	kv    KV
+	mu    sync.Mutex
+	locks map[string]chan struct{} // closed when the lock is free again
+}
+
+func newStorage(kv KV) *storage { return &storage{kv: kv, locks: map[string]chan struct{}{}} }
+
+// Lock implements certmagic.Locker.
+func (s *storage) Lock(ctx context.Context, name string) error {
+	for {
+		s.mu.Lock()
+		held, taken := s.locks[name]
+		if !taken {
+			s.locks[name] = make(chan struct{})
+		}
+		s.mu.Unlock()
+		if !taken {
+			return nil
+		}
+		select {
+		case <-held:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Unlock implements certmagic.Locker.
+func (s *storage) Unlock(_ context.Context, name string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	held, taken := s.locks[name]
+	if !taken {
+		return fmt.Errorf("unlock %s: it is not locked", name)
+	}
+	delete(s.locks, name)
+	close(held)
+	return nil
+}
+
+// Store implements certmagic.Storage.
+func (s *storage) Store(ctx context.Context, key string, value []byte) error {
+	return s.kv.Put(ctx, keyPrefix+key, value)
+}
+
+// Load implements certmagic.Storage.
+func (s *storage) Load(ctx context.Context, key string) ([]byte, error) {
+	value, _, err := s.get(ctx, key)
+	return value, err
+}
+
+// Delete implements certmagic.Storage: the key and, where it is a directory, all below it.
+func (s *storage) Delete(ctx context.Context, key string) error {
+	below, err := s.kv.List(ctx, keyPrefix+key+"/")
+	if err != nil {
+		return err
+	}
+	for _, full := range append(below, keyPrefix+key) {
+		if err := s.kv.Delete(ctx, full); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Exists implements certmagic.Storage.
+func (s *storage) Exists(ctx context.Context, key string) bool {
+	_, err := s.Stat(ctx, key)
+	return err == nil
+}
+
+// List implements certmagic.Storage.
+func (s *storage) List(ctx context.Context, dir string, recursive bool) ([]string, error) {
+	prefix := keyPrefix
+	if dir = strings.Trim(dir, "/"); dir != "" {
+		prefix += dir + "/"
+	}
+	below, err := s.kv.List(ctx, prefix)
+	if err != nil {
+		return nil, err
+	}
+	if len(below) == 0 {
+		return nil, fs.ErrNotExist
+	}
+	var keys []string
+	seen := map[string]bool{}
+	for _, full := range below {
+		rest := strings.TrimPrefix(full, prefix)
+		if first, _, deeper := strings.Cut(rest, "/"); deeper && !recursive {
+			rest = first
+		}
+		if key := strings.TrimPrefix(prefix, keyPrefix) + rest; !seen[key] {
+			seen[key] = true
+			keys = append(keys, key)
+		}
+	}
+	return keys, nil
+}
+
+// Stat implements certmagic.Storage.
+func (s *storage) Stat(ctx context.Context, key string) (certmagic.KeyInfo, error) {
+	value, modified, err := s.get(ctx, key)
+	if err == nil {
+		return certmagic.KeyInfo{Key: key, Modified: modified, Size: int64(len(value)), IsTerminal: true}, nil
+	}
+	below, listErr := s.kv.List(ctx, keyPrefix+key+"/")
+	if listErr != nil || len(below) == 0 {
+		return certmagic.KeyInfo{}, err
+	}
+	return certmagic.KeyInfo{Key: key}, nil
+}
+
+func (s *storage) get(ctx context.Context, key string) ([]byte, time.Time, error) {
+	value, modified, err := s.kv.Get(ctx, keyPrefix+key)
+	if err != nil && gateway.KindOf(err) == gateway.KindNotFound {
+		err = fs.ErrNotExist
+	}
+	return value, modified, err
+}

@@ -1,0 +1,156 @@
+// Package https is the web side of the host: every VM at https://<vm>.<domain>, private unless it is shared.
+//
+// A request's name is decided once, by route, from one snapshot of the Directory; certificate, access and target all
+// follow from that. The handshake refuses names that do not exist. Then access (public, a session of this very host
+// name, or the VM itself on its own tap), then the headers that say who calls, then the VM is dialled.
+//
+// What this package never does: trust a header for who someone is, serve one VM's page under another's name, let the
+// session cookie reach a VM, or dial a VM in any way but through its own tap.
+package https
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"html/template"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"lodge/gateway"
+	"lodge/https/ca"
+)
+
+// Config is what a Server needs. All fields are required but Inside, Dial and LeafLife.
+type Config struct {
+	Domain    string // VMs are at https://<vm>.<domain>
+	Port      int    // the port that people reach Serve at; it is part of URLs unless it is 443
+	Dir       string // where the root certificate lives
+	Owner     string // e-mail address of the person who may open everything
+	Directory *gateway.Directory
+	KV        ca.KV  // where certificates live
+	Logins    Logins // where sessions and one-time links live
+	Logger    *slog.Logger
+
+	// Inside are names that only guests can use, such as "s3.lodge.internal", each with the names directly below it.
+	Inside map[string]http.Handler
+	// Dial connects to a port of a VM. The default goes through the VM's tap and nowhere else.
+	Dial func(ctx context.Context, m gateway.Machine, port uint16) (net.Conn, error)
+	// LeafLife is how long certificates are valid; 0 means ca.DefaultLeafLife.
+	LeafLife time.Duration
+}
+
+// Server is the web side of the host. It is safe for concurrent use.
+type Server struct {
+	Config
+	authority *ca.Authority
+	sessions  *sessions
+	finder    *finder
+	plain     *http.Transport // to VMs, HTTP/1.1
+	grpc      *http.Transport // to VMs, HTTP/2 without TLS (RFC 9113 §3.3), which is how gRPC servers listen
+	buffers   httputil.BufferPool
+	page      *template.Template
+	web       *http.Server
+	redirect  *http.Server
+
+	cancel   context.CancelFunc // ends requests that outlive Shutdown
+	draining atomic.Bool
+	mu       sync.Mutex
+	closed   bool // by Shutdown; guarded by mu
+	open     map[net.Listener]struct{}
+	conns    connCount
+}
+
+// New reads or makes the root certificate and returns a Server that serves nothing yet. Shutdown ends it.
+func New(cfg Config) (*Server, error) {
+	if cfg.Dial == nil {
+		cfg.Dial = dialTap
+	}
+	page, err := template.ParseFS(pageFiles, "pages/page.html")
+	if err != nil {
+		return nil, fmt.Errorf("read page: %w", err)
+	}
+	s := &Server{
+		Config:   cfg,
+		page:     page,
+		sessions: newSessions(cfg.Logins),
+		finder:   newFinder(cfg.Dial),
+		buffers:  newBufferPool(),
+		open:     map[net.Listener]struct{}{},
+	}
+	authority, err := ca.Open(ca.Config{
+		Dir: cfg.Dir, Domains: []string{cfg.Domain, gateway.InternalDomain}, KV: cfg.KV,
+		Allow: s.hasLeaf, LeafLife: cfg.LeafLife, Logger: cfg.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.authority = authority
+	s.plain, s.grpc = s.transport(false), s.transport(true)
+	s.web, s.redirect, s.cancel = s.servers()
+	return s, nil
+}
+
+// RootPEM is the certificate that clients have to trust.
+func (s *Server) RootPEM() []byte { return s.authority.RootPEM() }
+
+// URL is where port of m is; gateway.DefaultPort gives the plain name.
+func (s *Server) URL(m gateway.Machine, port uint16) string {
+	host := m.Name + "." + s.Domain
+	if port != gateway.DefaultPort {
+		host = strconv.Itoa(int(port)) + "-" + host
+	}
+	if s.Port != 443 {
+		host += ":" + strconv.Itoa(s.Port)
+	}
+	return "https://" + host
+}
+
+// Probe says which port the plain name of m leads to now, if anything listens there.
+func (s *Server) Probe(ctx context.Context, m gateway.Machine) (uint16, bool) {
+	port, err := s.finder.find(ctx, m)
+	return port, err == nil
+}
+
+// Remove forgets a VM's sessions, links and certificate. It is called while the VM is being deleted.
+func (s *Server) Remove(ctx context.Context, id gateway.ID) error {
+	s.sessions.forget(id)
+	s.finder.forget(id)
+	errs := []error{s.Logins.ForgetTokens(ctx, id)}
+	if m, ok := s.Directory.ByID(id); ok {
+		errs = append(errs, s.authority.Forget(ctx, m.Name+"."+s.Domain))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("forget the VM's logins and certificate: %w", err)
+	}
+	return nil
+}
+
+// tlsConfig refuses names that are not ours in the handshake. The check is in GetConfigForClient because a resumed
+// session never asks for a certificate.
+func (s *Server) tlsConfig() *tls.Config {
+	refuse := &tls.Config{MinVersion: tls.VersionTLS12, SessionTicketsDisabled: true} // no certificate: alert unrecognized_name
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		NextProtos: []string{"h2", "http/1.1"},
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if _, ok := s.route(hello.ServerName, gateway.VMOf(hello.Conn)); !ok {
+				return refuse, nil
+			}
+			return nil, nil //nolint:nilnil // crypto/tls: go on with the config there is
+		},
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			rt, ok := s.route(hello.ServerName, gateway.VMOf(hello.Conn))
+			if !ok { // the VM was removed a moment ago
+				return nil, gateway.Errorf(gateway.KindNotFound, "there is no %q here", hello.ServerName)
+			}
+			return s.authority.Certificate(hello, rt.subject)
+		},
+	}
+}

@@ -1,0 +1,195 @@
+package https
+
+import (
+	"context"
+	"encoding/hex"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"lodge/gateway"
+)
+
+// Paths of ours on every VM's names. They never reach the VM.
+const (
+	ownPath   = "/.lodge/"
+	loginPath = ownPath + "login" // ?token=: a page with a button, which logs in
+	hopPath   = ownPath + "hop"   // on the plain name: ?to=&for=&path=: sends a logged-in browser on to another name of the VM
+	enterPath = ownPath + "enter" // on that other name: ?code=&path=: logs in there
+)
+
+// maxFormBytes limits the one form there is.
+const maxFormBytes = 4 << 10
+
+// LoginURL makes a link that logs person in to the VM's plain name, once, within 15 minutes. The empty person is the
+// owner. Errors: KindNotFound for a VM that is gone, KindDenied for a person who may not open it.
+func (s *Server) LoginURL(ctx context.Context, id gateway.ID, person string) (string, error) {
+	m, ok := s.Directory.ByID(id)
+	if !ok || m.Desired == gateway.Removed {
+		return "", gateway.Errorf(gateway.KindNotFound, "the VM is gone")
+	}
+	if person == "" {
+		person = s.Owner
+	}
+	if !s.isOwner(person) {
+		return "", gateway.Errorf(gateway.KindDenied, "%s may not open %s", person, m.Name).
+			WithHint("Only the owner, %s, can log in.", s.Owner)
+	}
+	token, err := s.sessions.issue(ctx, kindLink, id, grant{Person: person}, linkLife)
+	if err != nil {
+		return "", err
+	}
+	return s.URL(m, gateway.DefaultPort) + loginPath + "?token=" + token, nil
+}
+
+// serveOwn answers what is below ownPath. People log in here; VMs have no need to.
+func (s *Server) serveOwn(w http.ResponseWriter, r *http.Request, rt route) {
+	isGet := r.Method == http.MethodGet || r.Method == http.MethodHead
+	switch path := r.URL.Path; {
+	case gateway.VMFrom(r.Context()).Known():
+		s.say(w, r, notForVMs(rt))
+	case path == loginPath && isGet:
+		s.say(w, r, confirm(rt, r.URL.Query().Get("token")))
+	case path == loginPath && r.Method == http.MethodPost:
+		s.login(w, r, rt)
+	case path == hopPath && isGet:
+		s.hop(w, r, rt)
+	case path == enterPath && isGet:
+		s.enter(w, r, rt)
+	default:
+		s.say(w, r, noSuchPage())
+	}
+}
+
+// login turns a link's token into a session. Only the form's POST does that: programs that look at links before a
+// person does (mail filters, chat previews) would use the token up with a GET.
+func (s *Server) login(w http.ResponseWriter, r *http.Request, rt route) {
+	r.Body = http.MaxBytesReader(w, r.Body, maxFormBytes)
+	if s.foreign(r, rt) {
+		s.say(w, r, notFromElsewhere(rt))
+		return
+	}
+	vm, g, err := s.sessions.take(r.Context(), kindLink, r.PostFormValue("token"))
+	if err != nil || vm != rt.vm.ID {
+		s.refuseLogin(w, r, rt, usedUp(rt), err)
+		return
+	}
+	s.startSession(w, r, rt, g.Person, "/")
+}
+
+// refuseLogin shows p, or says that it is our fault.
+func (s *Server) refuseLogin(w http.ResponseWriter, r *http.Request, rt route, p page, err error) {
+	if err != nil && gateway.KindOf(err) != gateway.KindNotFound {
+		s.Logger.Error("login failed", "vm", rt.vm.Name, "err", err)
+		p = ourFault()
+	}
+	s.say(w, r, p)
+}
+
+// startSession logs a person in at the route's name and goes on to path.
+func (s *Server) startSession(w http.ResponseWriter, r *http.Request, rt route, person, path string) {
+	secret, err := s.sessions.issue(r.Context(), kindSession, rt.vm.ID, grant{Person: person, Host: rt.host}, sessionLife)
+	if err != nil {
+		s.refuseLogin(w, r, rt, ourFault(), err)
+		return
+	}
+	setCookie(w, sessionCookie, secret, sessionLife)
+	s.Logger.Info("person logged in", "vm", rt.vm.Name, "host", rt.host, "remote", r.RemoteAddr)
+	sendTo(w, http.StatusSeeOther, path)
+}
+
+// startHop sends a browser to the plain name of the VM to fetch a login for this one. The cookie binds what comes back to
+// this browser, so a link made by someone else logs nobody in.
+func (s *Server) startHop(w http.ResponseWriter, r *http.Request, rt route) {
+	secret := newSecret()
+	if cookie, err := r.Cookie(hopCookie); err == nil { // a second tab shares it
+		if _, ok := secretHash(cookie.Value); ok {
+			secret = cookie.Value
+		}
+	}
+	setCookie(w, hopCookie, secret, hopLife)
+	query := url.Values{"to": {rt.host}, "for": {bound(secret)}, "path": {r.URL.RequestURI()}}
+	sendTo(w, http.StatusFound, s.origin(s.plainHost(rt), portOf(r))+hopPath+"?"+query.Encode())
+}
+
+// hop sends a browser that is logged in at the plain name back to another name of the same VM, with a one-time code.
+func (s *Server) hop(w http.ResponseWriter, r *http.Request, rt route) {
+	query := r.URL.Query()
+	to, ok := s.route(query.Get("to"), gateway.VM{})
+	person, loggedIn := s.session(r, rt)
+	switch {
+	case !ok || to.vm.ID != rt.vm.ID || to.host == rt.host || rt.host != s.plainHost(rt):
+		s.say(w, r, noSuchPage())
+		return
+	case !loggedIn || !s.mayOpen(visitor{person: person}, to):
+		s.say(w, r, private(rt))
+		return
+	}
+	code, err := s.sessions.issue(r.Context(), kindHop, rt.vm.ID, grant{Person: person, Host: to.host, Bound: query.Get("for")}, hopLife)
+	if err != nil {
+		s.refuseLogin(w, r, rt, ourFault(), err)
+		return
+	}
+	back := url.Values{"code": {code}, "path": {query.Get("path")}}
+	sendTo(w, http.StatusFound, s.origin(to.host, portOf(r))+enterPath+"?"+back.Encode())
+}
+
+// enter turns the code of a hop into a session at this name.
+func (s *Server) enter(w http.ResponseWriter, r *http.Request, rt route) {
+	cookie, err := r.Cookie(hopCookie)
+	if err != nil {
+		s.say(w, r, hopFailed(rt))
+		return
+	}
+	vm, g, err := s.sessions.take(r.Context(), kindHop, r.URL.Query().Get("code"))
+	if err != nil || vm != rt.vm.ID || g.Host != rt.host || g.Bound != bound(cookie.Value) {
+		s.refuseLogin(w, r, rt, hopFailed(rt), err)
+		return
+	}
+	setCookie(w, hopCookie, "", 0)
+	s.startSession(w, r, rt, g.Person, localPath(r.URL.Query().Get("path")))
+}
+
+// bound is what other names see of a browser's hop cookie.
+func bound(secret string) string {
+	hash, ok := secretHash(secret)
+	if !ok {
+		return "none" // equals no hash
+	}
+	return hex.EncodeToString(hash[:])
+}
+
+// localPath returns path, or "/" for what a browser could take for another site.
+func localPath(path string) string {
+	u, err := url.ParseRequestURI(path)
+	if err != nil || u.Host != "" || !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") || strings.ContainsAny(path, "\\\t\r\n") {
+		return "/"
+	}
+	return u.RequestURI()
+}
+
+// sendTo redirects without telling the next page where from.
+func sendTo(w http.ResponseWriter, status int, to string) {
+	w.Header().Set("Location", to)
+	w.Header().Set("Referrer-Policy", "no-referrer")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+}
+
+// origin is https://host, with its port where that is needed.
+func (s *Server) origin(host string, port int) string {
+	if port != 443 {
+		host += ":" + strconv.Itoa(port)
+	}
+	return "https://" + host
+}
+
+// portOf is the port that the browser sees, which a tunnel can make another one than ours.
+func portOf(r *http.Request) int {
+	_, digits, _ := strings.Cut(r.Host, ":")
+	if port, err := gateway.ParsePort(digits); err == nil {
+		return int(port)
+	}
+	return 443
+}

@@ -1,0 +1,435 @@
+package https_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"lodge/gateway"
+)
+
+// browser are the headers of a person opening a page by its address.
+func browser(more ...string) []string {
+	return append([]string{"Sec-Fetch-Site", "none", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document", "Accept", "text/html,*/*"}, more...)
+}
+
+func TestWhoMayOpenWhat(t *testing.T) {
+	s := newSite(t)
+	blog, shop := s.vm("blog", public(8080)...), s.vm("shop")
+	for _, port := range []uint16{80, 8080, 9090} {
+		s.app(blog, port, echo(fmt.Sprint("blog", port)))
+		s.app(shop, port, echo(fmt.Sprint("shop", port)))
+	}
+	ownerOfBlog := s.client()
+	s.login(ownerOfBlog, blog)
+	blogTap, shopTap := s.tap(blog), s.tap(shop)
+	tests := []struct {
+		who    string
+		client *http.Client
+		host   string
+		want   int
+	}{
+		{"stranger", s.client(), "blog", 401},
+		{"stranger", s.client(), "any.blog", 401},
+		{"stranger", s.client(), "8080-blog", 200},
+		{"stranger", s.client(), "9090-blog", 401},
+		{"stranger", s.client(), "80-blog", 401},
+		{"owner", ownerOfBlog, "blog", 200},
+		{"owner, not yet at this name", ownerOfBlog, "9090-blog", 401},
+		{"owner, without a session there", ownerOfBlog, "shop", 401},
+		{"blog", blogTap, "blog", 200},
+		{"blog", blogTap, "9090-blog", 200},
+		{"blog", blogTap, "any.blog", 200},
+		{"blog", blogTap, "shop", 403},
+		{"blog", blogTap, "9090-shop", 403},
+		{"shop", shopTap, "8080-blog", 200},
+		{"shop", shopTap, "blog", 403},
+		{"shop", shopTap, "80-blog", 403},
+		{"shop", shopTap, "shop", 200},
+	}
+	for _, tt := range tests {
+		if a := s.get(tt.client, s.url(tt.host)); a.StatusCode != tt.want {
+			t.Errorf("%s at %s: %s, want %d: %s", tt.who, tt.host, a.Status, tt.want, a.body)
+		}
+	}
+	if a := s.get(shopTap, s.url("8080-blog")); !strings.Contains(a.body, "X-Lodge-Vm: shop\r\n") {
+		t.Errorf("blog does not see who calls:\n%s", a.body)
+	}
+}
+
+func TestLinkWorksOnceAmongMany(t *testing.T) {
+	s := newSite(t)
+	blog := s.vm("blog")
+	s.app(blog, 80, echo("blog"))
+	link := s.link(blog)
+	for range 3 { // looking uses nothing up
+		if a := s.get(s.client(), link, browser()...); a.StatusCode != 200 || !strings.Contains(a.body, "<form method=\"post\"") {
+			t.Fatalf("the link's page: %s: %s", a.Status, a.body)
+		}
+	}
+	var in atomic.Int32
+	var clicking sync.WaitGroup
+	for range 16 {
+		c := s.client()
+		clicking.Go(func() {
+			switch a := s.useLink(c, link); a.StatusCode {
+			case http.StatusSeeOther:
+				in.Add(1)
+				if a := s.get(c, s.url("blog")); a.StatusCode != 200 {
+					t.Errorf("logged in, but %s", a.Status)
+				}
+			case http.StatusForbidden:
+			default:
+				t.Errorf("%s: %s", a.Status, a.body)
+			}
+		})
+	}
+	clicking.Wait()
+	if in.Load() != 1 {
+		t.Errorf("%d logins by one link", in.Load())
+	}
+}
+
+func TestSessionCountsAtItsOwnNameOnly(t *testing.T) {
+	s := newSite(t)
+	blog, shop := s.vm("blog"), s.vm("shop")
+	for _, m := range []gateway.Machine{blog, shop} {
+		s.app(m, 80, echo(m.Name))
+	}
+	c := s.client()
+	a := s.useLink(c, s.link(blog))
+	cookie := a.Cookies()[0]
+	if raw := a.Header.Get("Set-Cookie"); cookie.Name != "__Host-lodge" || !cookie.Secure || !cookie.HttpOnly || cookie.SameSite != http.SameSiteLaxMode ||
+		cookie.Path != "/" || cookie.Domain != "" || cookie.MaxAge != 30*24*3600 {
+		t.Errorf("Set-Cookie: %s", raw)
+	}
+	for host, want := range map[string]int{"blog": 200, "shop": 401, "8080-blog": 401, "any.blog": 401} {
+		if a := s.get(s.client(), s.url(host), "Cookie", "__Host-lodge="+cookie.Value); a.StatusCode != want {
+			t.Errorf("the session of blog at %s: %s, want %d", host, a.Status, want)
+		}
+	}
+	for _, forged := range []string{"", "x", strings.Repeat("A", 43), cookie.Value + "A", cookie.Value[:42]} {
+		if a := s.get(s.client(), s.url("blog"), "Cookie", "__Host-lodge="+forged); a.StatusCode != 401 {
+			t.Errorf("session %q: %s", forged, a.Status)
+		}
+	}
+	// A link for one VM is nothing at another.
+	link := strings.Replace(s.link(blog), "//blog.", "//shop.", 1)
+	if a := s.useLink(s.client(), link); a.StatusCode != http.StatusForbidden {
+		t.Errorf("blog's link at shop: %s", a.Status)
+	}
+}
+
+func TestSessionDiesWithItsVM(t *testing.T) {
+	s := newSite(t)
+	blog := s.vm("blog")
+	c := s.client()
+	s.login(c, blog)
+	if _, err := s.dir.Update(t.Context(), blog.ID, func(m *gateway.Machine) error { m.Desired = gateway.Removed; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	again := s.vm("blog")
+	s.app(again, 80, echo("new"))
+	if a := s.get(c, s.url("blog")); a.StatusCode != 401 {
+		t.Errorf("the old blog's session at the new blog: %s", a.Status)
+	}
+	if err := s.server.Remove(t.Context(), blog.ID); err != nil {
+		t.Fatal(err)
+	}
+	if len(s.logins.all) > 0 {
+		t.Errorf("left behind: %v", s.logins.all)
+	}
+	if _, err := s.server.LoginURL(t.Context(), blog.ID, ""); gateway.KindOf(err) != gateway.KindNotFound {
+		t.Errorf("a link for a VM that is gone: %v", err)
+	}
+}
+
+func TestLinkAndSessionExpire(t *testing.T) {
+	s := newSite(t)
+	blog := s.vm("blog")
+	link := s.link(blog)
+	s.logins.age(15 * time.Minute)
+	if a := s.useLink(s.client(), link); a.StatusCode != http.StatusForbidden {
+		t.Errorf("after 15 minutes: %s", a.Status)
+	}
+	c := s.client()
+	s.login(c, blog)
+	s.logins.age(30 * 24 * time.Hour)
+	if a := s.get(c, s.url("blog")); a.StatusCode != 401 {
+		t.Errorf("after 30 days: %s", a.Status)
+	}
+}
+
+func (l *memoryLogins) age(by time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for key, row := range l.all {
+		row.expires = row.expires.Add(-by)
+		l.all[key] = row
+	}
+}
+
+func TestOnlyTheOwnerGetsALink(t *testing.T) {
+	s := newSite(t)
+	blog := s.vm("blog")
+	if _, err := s.server.LoginURL(t.Context(), blog.ID, "eve@example.org"); gateway.KindOf(err) != gateway.KindDenied {
+		t.Errorf("eve: %v", err)
+	}
+}
+
+// follow goes where a redirect leads, as a browser does.
+func (s *site) follow(c *http.Client, from string, a answer) (string, answer) {
+	s.tb.Helper()
+	base, err := url.Parse(from)
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	to, err := base.Parse(a.Header.Get("Location"))
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	return to.String(), s.get(c, to.String(), browser()...)
+}
+
+func TestLoginCarriesToOtherNamesOfTheVM(t *testing.T) {
+	s := newSite(t)
+	blog := s.vm("blog")
+	s.app(blog, 80, echo("plain"))
+	s.app(blog, 8080, echo("port"))
+	c := s.client()
+	s.login(c, blog)
+	for host, app := range map[string]string{"8080-blog": "port", "any.blog": "plain"} {
+		at := s.url(host) + "/deep/page?x=1&y=%2F"
+		a := s.get(c, at, browser()...)
+		for range 3 {
+			at, a = s.follow(c, at, a)
+		}
+		if a.StatusCode != 200 || !strings.Contains(a.body, "app="+app) || !strings.Contains(a.body, "uri=/deep/page?x=1&y=%2F") {
+			t.Errorf("%s: %s at %s: %s", host, a.Status, at, a.body)
+		}
+		if a := s.get(c, s.url(host)); a.StatusCode != 200 {
+			t.Errorf("%s afterwards, for a program: %s", host, a.Status)
+		}
+	}
+}
+
+func TestHopHelpsNobodyElse(t *testing.T) {
+	s := newSite(t)
+	blog, shop := s.vm("blog"), s.vm("shop")
+	s.app(blog, 8080, echo("port"))
+	s.app(shop, 80, echo("shop"))
+	c := s.client()
+	s.login(c, blog)
+	at := s.url("8080-blog") + "/"
+	start := s.get(c, at, browser()...)
+
+	// A stranger who is sent on to the plain name is told, not sent around.
+	stranger := s.client()
+	if _, a := s.follow(stranger, at, s.get(stranger, at, browser()...)); a.StatusCode != 401 {
+		t.Errorf("stranger: %s", a.Status)
+	}
+	// The code works once, in the browser that asked, at the name it asked for.
+	hopAt, hop := s.follow(c, at, start)
+	enter := hop.Header.Get("Location")
+	if a := s.get(s.client(), enter, browser()...); a.StatusCode != 403 {
+		t.Errorf("another browser: %s", a.Status)
+	}
+	if a := s.get(s.client(), enter, browser("Cookie", "__Host-lodge-hop="+strings.Repeat("A", 43))...); a.StatusCode != 403 {
+		t.Errorf("another browser with a cookie of its own: %s", a.Status)
+	}
+	if _, a := s.follow(c, hopAt, hop); a.StatusCode != 403 {
+		t.Errorf("the code was used up by another browser, then: %s", a.Status)
+	}
+	// Nobody is sent anywhere but to the VM's own names.
+	query := "&for=" + strings.Repeat("0", 64) + "&path=/"
+	for _, to := range []string{"evil.example", "shop.lodge.localhost", "8080-shop.lodge.localhost", "lodge.localhost", "blog.lodge.localhost", "", "8080-blog.lodge.localhost.evil.example", "8080-blog.lodge.localhost@evil.example"} {
+		if a := s.get(c, s.url("blog")+"/.lodge/hop?to="+url.QueryEscape(to)+query, browser()...); a.StatusCode != 404 || a.Header.Get("Location") != "" {
+			t.Errorf("hop to %q: %s to %q", to, a.Status, a.Header.Get("Location"))
+		}
+	}
+	for _, path := range []string{"//evil.example/", "https://evil.example/", "/\\evil.example", "\\\\evil.example", "evil", "", "/\t/evil.example", "javascript:alert(1)"} {
+		if a := s.hopTo(c, "8080-blog", path); a.Header.Get("Location") != "/" {
+			t.Errorf("path %q leads to %q", path, a.Header.Get("Location"))
+		}
+	}
+}
+
+// hopTo goes through the whole hop with a path of the caller's, and returns the last redirect.
+func (s *site) hopTo(c *http.Client, host, path string) answer {
+	s.tb.Helper()
+	fresh := s.client()
+	fresh.Jar = c.Jar
+	at := s.url(host) + "/"
+	for _, cookie := range c.Jar.Cookies(mustParse(s.tb, at)) { // start logged out at this name
+		c.Jar.SetCookies(mustParse(s.tb, at), []*http.Cookie{{Name: cookie.Name, Value: "", Path: "/", MaxAge: -1, Secure: true}})
+	}
+	a := s.get(fresh, at, browser()...)
+	hop := mustParse(s.tb, a.Header.Get("Location"))
+	query := hop.Query()
+	query.Set("path", path)
+	hop.RawQuery = query.Encode()
+	a = s.get(fresh, hop.String(), browser()...)
+	_, a = s.follow(fresh, hop.String(), a)
+	return a
+}
+
+func mustParse(tb testing.TB, s string) *url.URL {
+	tb.Helper()
+	u, err := url.Parse(s)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return u
+}
+
+// TestPagesOfOtherVMsCannotUseTheSession: all VMs are "same site", so cookies alone would let them.
+func TestPagesOfOtherVMsCannotUseTheSession(t *testing.T) {
+	s := newSite(t)
+	blog, shop := s.vm("blog"), s.vm("shop")
+	s.app(blog, 80, echo("blog"))
+	s.app(shop, 80, echo("shop"))
+	c := s.client()
+	s.login(c, blog)
+	_, port, _ := strings.Cut(s.addr, ":")
+	evil, friend, self := "https://shop.lodge.localhost:"+port, "https://8080-blog.lodge.localhost:"+port, "https://blog.lodge.localhost:"+port
+	tests := []struct {
+		name, method string
+		header       []string
+		want         int
+	}{
+		{"a form of another VM", "POST", []string{"Origin", evil, "Sec-Fetch-Site", "same-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}, 403},
+		{"a script of another VM", "GET", []string{"Origin", evil, "Sec-Fetch-Site", "same-site", "Sec-Fetch-Mode", "cors"}, 403},
+		{"an image in another VM's page", "GET", []string{"Referer", evil + "/", "Sec-Fetch-Site", "same-site", "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "image"}, 403},
+		{"the same without a referrer", "GET", []string{"Sec-Fetch-Site", "same-site", "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "script"}, 403},
+		{"a frame", "GET", []string{"Sec-Fetch-Site", "same-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "iframe"}, 403},
+		{"a sandboxed page", "POST", []string{"Origin", "null", "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "cors"}, 403},
+		{"an older browser", "POST", []string{"Origin", "https://evil.example"}, 403},
+		{"a link", "GET", browser("Sec-Fetch-Site", "cross-site")[2:], 200},
+		{"a script of another port", "POST", []string{"Origin", friend, "Sec-Fetch-Site", "same-site", "Sec-Fetch-Mode", "cors"}, 200},
+		{"its own script", "POST", []string{"Origin", self, "Sec-Fetch-Site", "same-origin", "Sec-Fetch-Mode", "cors"}, 200},
+		{"no browser", "POST", nil, 200},
+	}
+	for _, tt := range tests {
+		if a := s.do(c, tt.method, s.url("blog")+"/", nil, tt.header...); a.StatusCode != tt.want {
+			t.Errorf("%s: %s, want %d", tt.name, a.Status, tt.want)
+		}
+	}
+	// Nor may another page press the button of a link that its author holds, to log a visitor in as somebody else.
+	form := strings.NewReader("token=" + mustParse(t, s.link(blog)).Query().Get("token"))
+	if a := s.do(s.client(), "POST", s.url("blog")+"/.lodge/login", form, "Origin", evil, "Content-Type", "application/x-www-form-urlencoded"); a.StatusCode != 403 {
+		t.Errorf("login from another page: %s", a.Status)
+	}
+}
+
+func TestPagesForPeopleAndPrograms(t *testing.T) {
+	s := newSite(t)
+	blog := s.vm("blog", public(8080)...)
+	off, err := s.dir.Update(t.Context(), s.vm("off", public(0)...).ID, func(m *gateway.Machine) error { m.Desired = gateway.Stopped; return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	hangs := s.vm("hangs", public(0)...)
+	s.mu.Lock()
+	s.hanging["hangs"] = true
+	s.mu.Unlock()
+	junk := s.vm("junk", public(0)...)
+	s.app(junk, 80, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		c, _, err := http.NewResponseController(w).Hijack()
+		if err == nil {
+			_, _ = c.Write([]byte("this is not HTTP\r\n\r\n")) // the gateway sees it
+			_ = c.Close()                                      // as above
+		}
+	}))
+	s.app(blog, 9090, echo("tool"))
+	ann := s.client()
+	s.login(ann, blog)
+	s.login(ann, off)
+	tests := []struct {
+		name, host string
+		client     *http.Client
+		want       int
+		has, not   string
+	}{
+		{"private", "blog", s.client(), 401, "lodge login blog", "stopped"},
+		{"stopped, owner", "off", ann, 503, "lodge start off", ""},
+		{"stopped, stranger", "off", s.client(), 503, "is stopped", "lodge start"},
+		{"silent, owner", "blog", ann, 502, "port 9090", ""},
+		{"silent, stranger", "8080-blog", s.client(), 502, "Nothing listens on port 8080", "9090"},
+		{"no answer", hangs.Name, s.client(), 503, "does not answer yet", ""},
+		{"junk", "junk", s.client(), 502, "No answer from the app", ""},
+	}
+	for _, tt := range tests {
+		page := s.get(tt.client, s.url(tt.host), "Accept", "text/html")
+		if page.StatusCode != tt.want || !strings.Contains(page.body, tt.has) || tt.not != "" && strings.Contains(page.body, tt.not) {
+			t.Errorf("%s: %s:\n%s", tt.name, page.Status, page.body)
+		}
+		if !strings.HasPrefix(page.Header.Get("Content-Type"), "text/html") || page.Header.Get("Cache-Control") != "no-store" {
+			t.Errorf("%s: headers %v", tt.name, page.Header)
+		}
+		api := s.get(tt.client, s.url(tt.host), "Accept", "application/json")
+		var e gateway.Error
+		if err := json.Unmarshal([]byte(api.body), &e); err != nil || e.Msg == "" || e.Kind == "" || api.StatusCode != tt.want {
+			t.Errorf("%s, JSON: %s %q %v", tt.name, api.Status, api.body, err)
+		}
+		text := s.get(tt.client, s.url(tt.host))
+		if strings.Contains(text.body, "<") || text.StatusCode != tt.want {
+			t.Errorf("%s, text: %s %q", tt.name, text.Status, text.body)
+		}
+		if wait := page.Header.Get("Retry-After"); (tt.want == 503) && wait == "" {
+			t.Errorf("%s: no Retry-After", tt.name)
+		}
+	}
+	if a := s.get(s.client(), s.url("blog")); a.Header.Get("Www-Authenticate") == "" {
+		t.Error("401 without WWW-Authenticate (RFC 9110 §15.5.2)")
+	}
+}
+
+func TestRootPageShowsNothingOfVMs(t *testing.T) {
+	s := newSite(t)
+	s.vm("secretive", public(0)...)
+	root := strings.Replace(s.url("x"), "//x.", "//", 1)
+	a := s.get(s.client(), root+"/", "Accept", "text/html")
+	if a.StatusCode != 200 || strings.Contains(a.body, "secretive") || !strings.Contains(a.body, "lodge login") {
+		t.Errorf("%s: %s", a.Status, a.body)
+	}
+	if a := s.get(s.client(), root+"/x"); a.StatusCode != 404 {
+		t.Errorf("elsewhere: %s", a.Status)
+	}
+}
+
+func TestSecretsAreNeitherStoredNorLogged(t *testing.T) {
+	s := newSite(t)
+	blog := s.vm("blog")
+	s.app(blog, 8080, echo("port"))
+	c := s.client()
+	link := s.link(blog)
+	token := mustParse(t, link).Query().Get("token")
+	s.get(c, link, browser()...)
+	session := s.useLink(c, link).Cookies()[0].Value
+	at := s.url("8080-blog") + "/"
+	a := s.get(c, at, browser()...)
+	secrets := []string{token, session}
+	for range 3 {
+		for _, cookie := range a.Cookies() {
+			secrets = append(secrets, cookie.Value)
+		}
+		at, a = s.follow(c, at, a)
+		secrets = append(secrets, mustParse(t, at).Query().Get("code"))
+	}
+	s.useLink(c, link)                                                                  // refused
+	s.get(s.client(), s.url("9090-blog"), "Cookie", "__Host-lodge="+session)            // refused
+	s.get(s.client(), s.url("blog")+"/.lodge/enter?code="+session, "Cookie", "x=y")     // refused
+	s.get(s.client(), s.url("blog")+"/?token="+token, "Authorization", "Bearer "+token) // refused
+	stored := fmt.Sprintf("%+v", s.logins.all)
+	for _, secret := range secrets {
+		if secret != "" && (strings.Contains(s.log.String(), secret) || strings.Contains(stored, secret)) {
+			t.Errorf("%q is in the log or in the store", secret)
+		}
+	}
+}

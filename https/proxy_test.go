@@ -1,0 +1,437 @@
+package https_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"lodge/gateway"
+)
+
+func TestAppSeesWhoCallsAndNothingElseDoes(t *testing.T) {
+	s := newSite(t)
+	blog := s.vm("blog", public(8080)...)
+	s.app(blog, 80, echo("plain"))
+	s.app(blog, 8080, echo("port"))
+	c := s.client()
+	c.Transport.(*http.Transport).ForceAttemptHTTP2 = false // HTTP/2 has no Connection header
+	s.login(c, blog)
+
+	forged := []string{
+		"X-Lodge-User", "evil", "x-lodge-email", "evil", "X_Lodge_User", "evil", "x_lodge-Vm", "evil", "X-Lodge_Vm", "evil", "X-Lodge", "evil",
+		"X-Forwarded-For", "evil", "X_Forwarded_Proto", "evil", "Forwarded", "for=evil", "X-Real-Ip", "evil", "X_Real_IP", "evil",
+		"Connection", "X-Lodge-User, X-Forwarded-For, X-Hop", "X-Hop", "evil", "Proxy-Connection", "evil", "Keep-Alive", "evil",
+		"Cookie", "a=1; __Host-lodge-hop=evil; b=2", "App-Header", "kept",
+	}
+	a := s.get(c, s.url("blog")+"/x//y%2fz?q=%zz;a", forged...)
+	for _, want := range []string{
+		"app=plain\n", "uri=/x//y%2fz?q=%zz;a\n", "host=" + strings.TrimPrefix(s.url("blog"), "https://") + "\n",
+		"X-Lodge-User: " + owner + "\r\n", "X-Lodge-Email: " + owner + "\r\n", "X-Forwarded-For: 127.0.0.1\r\n", "X-Forwarded-Proto: https\r\n",
+		"X-Forwarded-Host: blog.lodge.localhost", "App-Header: kept", "a=1;", "b=2",
+	} {
+		if !strings.Contains(a.body, want) {
+			t.Errorf("the app did not see %q", want)
+		}
+	}
+	for _, not := range []string{"evil", "__Host-lodge"} {
+		if strings.Contains(a.body, not) {
+			t.Errorf("the app saw %q:\n%s", not, a.body)
+		}
+	}
+	stranger := s.client()
+	stranger.Transport.(*http.Transport).ForceAttemptHTTP2 = false // as above
+	if a := s.get(stranger, s.url("8080-blog"), forged...); strings.Contains(a.body, "evil") || strings.Contains(a.body, "X-Lodge") {
+		t.Errorf("a stranger at a public port:\n%s", a.body)
+	}
+}
+
+func TestAppCannotSetOurCookies(t *testing.T) {
+	s := newSite(t)
+	blog := s.vm("blog", public(0)...)
+	s.app(blog, 80, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Add("Set-Cookie", "__Host-lodge=evil; Path=/; Secure")
+		w.Header().Add("Set-Cookie", " __HOST-lodge-hop =evil; Path=/; Secure")
+		w.Header().Add("Set-Cookie", "own=fine")
+	}))
+	if a := s.get(s.client(), s.url("blog")); !slices.Equal(a.Header.Values("Set-Cookie"), []string{"own=fine"}) {
+		t.Errorf("Set-Cookie: %q", a.Header.Values("Set-Cookie"))
+	}
+}
+
+func TestDefaultPortIsTheFirstThatListens(t *testing.T) {
+	s := newSite(t)
+	blog := s.vm("blog", public(0)...)
+	c := s.client()
+	if a := s.get(c, s.url("blog")); a.StatusCode != http.StatusBadGateway {
+		t.Fatalf("nothing listens: %s", a.Status)
+	}
+	app := s.app(blog, 5000, echo("five"))
+	if a := s.get(c, s.url("blog")); !strings.Contains(a.body, "app=five") {
+		t.Errorf("the moment something listens: %s", a.Status)
+	}
+	if port, ok := s.server.Probe(t.Context(), blog); port != 5000 || !ok {
+		t.Errorf("Probe = %d, %t", port, ok)
+	}
+	app.Close()
+	s.app(blog, 3000, echo("three"))
+	eventually(t, 5*time.Second, "the page is found at its new port", func() bool {
+		return strings.Contains(s.get(c, s.url("blog")).body, "app=three")
+	})
+	s.app(blog, 80, echo("eighty"))
+	eventually(t, 5*time.Second, "an earlier port of the list wins", func() bool {
+		return strings.Contains(s.get(c, s.url("blog")).body, "app=eighty")
+	})
+}
+
+func TestWebSocketEcho(t *testing.T) {
+	s := newSite(t)
+	blog := s.vm("blog", public(0)...)
+	s.app(blog, 80, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") != "websocket" || r.Header.Get("Sec-Websocket-Key") == "" {
+			t.Errorf("the app was not asked for a WebSocket: %v", r.Header)
+		}
+		w.Header().Set("Upgrade", "websocket")
+		w.Header().Set("Connection", "Upgrade")
+		w.WriteHeader(http.StatusSwitchingProtocols)
+		c, buffered, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_, _ = io.Copy(c, buffered) // until the client hangs up
+		_ = c.Close()               // as above
+	}))
+	c, err := handshake(s, s.addr, "blog.lodge.localhost")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(c, "GET /socket HTTP/1.1\r\nHost: blog.lodge.localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+	answers := bufio.NewReader(c)
+	res, err := http.ReadResponse(answers, nil)
+	if err != nil || res.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("upgrade: %v %v", res, err)
+	}
+	_ = res.Body.Close() // a 101 has none
+	for _, frame := range []string{"\x81\x02hi", "\x82\x03\x00\xff\x00"} {
+		if _, err := c.Write([]byte(frame)); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, len(frame))
+		if _, err := io.ReadFull(answers, got); err != nil || string(got) != frame {
+			t.Errorf("echo of %q: %q, %v", frame, got, err)
+		}
+	}
+}
+
+func TestEventsArriveOneByOne(t *testing.T) {
+	s := newSite(t)
+	blog := s.vm("blog", public(0)...)
+	next := make(chan string)
+	s.app(blog, 80, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		for event := range next {
+			fmt.Fprintf(w, "data: %s\n\n", event)
+			_ = http.NewResponseController(w).Flush() // the test sees whether it arrives
+		}
+	}))
+	r, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url("blog"), nil) // well formed
+	opened := make(chan *http.Response, 1)
+	go func() {
+		res, err := s.client().Do(r)
+		if err != nil {
+			t.Error(err)
+		}
+		opened <- res
+	}()
+	next <- "first"
+	res := <-opened
+	if res == nil {
+		return
+	}
+	defer res.Body.Close() //nolint:errcheck // read to its end
+	lines := bufio.NewScanner(res.Body)
+	for i, event := range []string{"first", "second", "third"} {
+		if i > 0 {
+			next <- event
+		}
+		if !lines.Scan() || lines.Text() != "data: "+event || !lines.Scan() {
+			t.Fatalf("event %q: got %q, %v", event, lines.Text(), lines.Err())
+		}
+	}
+	close(next)
+}
+
+func TestLargeBodiesStreamInBoundedMemory(t *testing.T) {
+	const size = 256 << 20
+	s := newSite(t)
+	blog := s.vm("blog", public(0)...)
+	var peak uint64
+	s.app(blog, 80, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		sum := sha256.New()
+		n, err := io.Copy(sum, r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		peak = m.HeapAlloc
+		fmt.Fprintf(w, "%d %x", n, sum.Sum(nil))
+	}))
+	pattern := make([]byte, 1<<20)
+	_, _ = rand.Read(pattern) // never fails
+	sum := sha256.New()
+	body := io.TeeReader(io.LimitReader(&cycle{pattern: pattern}, size), sum)
+	a := s.do(s.client(), http.MethodPut, s.url("blog"), body)
+	if want := fmt.Sprintf("%d %x", size, sum.Sum(nil)); a.body != want {
+		t.Errorf("uploaded %q, want %q", a.body, want)
+	}
+	if peak > 64<<20 {
+		t.Errorf("heap of %d MiB while streaming %d MiB", peak>>20, size>>20)
+	}
+}
+
+type cycle struct {
+	pattern []byte
+	at      int
+}
+
+func (c *cycle) Read(b []byte) (int, error) {
+	n := copy(b, c.pattern[c.at:])
+	c.at = (c.at + n) % len(c.pattern)
+	return n, nil
+}
+
+// TestGRPCPasses runs what gRPC needs of HTTP: HTTP/2 on both sides, both directions at once, trailers.
+func TestGRPCPasses(t *testing.T) {
+	s := newSite(t)
+	blog := s.vm("blog", public(50051)...)
+	backend := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor != 2 || r.Header.Get("Te") != "trailers" {
+			t.Errorf("the app saw %s, TE %q", r.Proto, r.Header.Get("Te"))
+		}
+		w.Header().Set("Content-Type", "application/grpc")
+		w.Header().Set("Trailer", "Grpc-Status")
+		buf := make([]byte, 64)
+		for {
+			n, err := r.Body.Read(buf)
+			_, _ = w.Write(buf[:n])                   // the test reads it
+			_ = http.NewResponseController(w).Flush() // as above
+			if err != nil {
+				break
+			}
+		}
+		w.Header().Set("Grpc-Status", "0")
+		w.Header().Set(http.TrailerPrefix+"Grpc-Message", "fine")
+	}))
+	backend.Config.Protocols = new(http.Protocols)
+	backend.Config.Protocols.SetUnencryptedHTTP2(true)
+	backend.Start()
+	t.Cleanup(backend.Close)
+	s.backend(blog, 50051, backend.Listener.Addr().String())
+
+	body, send := io.Pipe()
+	r, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url("50051-blog")+"/pkg.Echo/Chat", body) // well formed
+	r.Header.Set("Content-Type", "application/grpc")
+	r.Header.Set("Te", "trailers")
+	go func() { _, _ = send.Write([]byte("one")) }() // the answer shows whether it arrived
+	res, err := s.client().Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close() //nolint:errcheck // read to its end
+	got := make([]byte, 3)
+	for _, word := range []string{"one", "two"} {
+		if word == "two" {
+			go func() { _, _ = send.Write([]byte("two")) }() // as above
+		}
+		if _, err := io.ReadFull(res.Body, got); err != nil || string(got) != word {
+			t.Fatalf("%q, %v; want %q", got, err, word)
+		}
+	}
+	_ = send.Close() // never fails
+	if rest, err := io.ReadAll(res.Body); err != nil || len(rest) > 0 {
+		t.Errorf("rest %q, %v", rest, err)
+	}
+	if res.ProtoMajor != 2 || res.Trailer.Get("Grpc-Status") != "0" || res.Trailer.Get("Grpc-Message") != "fine" {
+		t.Errorf("%s, trailers %v", res.Proto, res.Trailer)
+	}
+}
+
+func TestRequestTrailers(t *testing.T) {
+	s := newSite(t)
+	blog := s.vm("blog", public(0)...)
+	s.app(blog, 80, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // the trailers are what is asked
+		fmt.Fprintf(w, "%v", r.Trailer)
+	}))
+	c, err := handshake(s, s.addr, "blog.lodge.localhost")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := rawRequest(t, c, "POST / HTTP/1.1\r\nHost: blog.lodge.localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n"+
+		"Trailer: Digest, X-Lodge-User, X_lodge_vm\r\n\r\n3\r\nabc\r\n0\r\nDigest: right\r\nX-Lodge-User: evil\r\nX_lodge_vm: evil\r\n\r\n")
+	if !strings.Contains(got, "map[Digest:[right]]") {
+		t.Errorf("got %q", got)
+	}
+}
+
+// TestSmuggling sends what two servers could read as different numbers of requests. Each must be refused, or reach the app as exactly one.
+func TestSmuggling(t *testing.T) {
+	s := newSite(t)
+	blog := s.vm("blog", public(0)...)
+	var mu sync.Mutex
+	var seen []string
+	s.app(blog, 80, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body) // what came is what is asked
+		mu.Lock()
+		defer mu.Unlock()
+		seen = append(seen, r.Method+" "+r.URL.Path+" "+string(body))
+	}))
+	host := "Host: blog.lodge.localhost\r\nConnection: close\r\n"
+	for name, request := range map[string]string{
+		"both lengths":         "POST / HTTP/1.1\r\n" + host + "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /evil HTTP/1.1\r\nHost: x\r\n\r\n",
+		"two lengths":          "POST / HTTP/1.1\r\n" + host + "Content-Length: 0\r\nContent-Length: 30\r\n\r\nGET /evil HTTP/1.1\r\nHost: x\r\n\r\n",
+		"signed length":        "POST / HTTP/1.1\r\n" + host + "Content-Length: +30\r\n\r\nGET /evil HTTP/1.1\r\nHost: x\r\n\r\n",
+		"odd encoding":         "POST / HTTP/1.1\r\n" + host + "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\nGET /evil HTTP/1.1\r\nHost: x\r\n\r\n",
+		"two encodings":        "POST / HTTP/1.1\r\n" + host + "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /evil HTTP/1.1\r\nHost: x\r\n\r\n",
+		"space before colon":   "POST / HTTP/1.1\r\n" + host + "Content-Length : 30\r\n\r\nGET /evil HTTP/1.1\r\nHost: x\r\n\r\n",
+		"folded header":        "POST / HTTP/1.1\r\n" + host + "X: a\r\n Transfer-Encoding: chunked\r\n\r\n",
+		"line feed in a chunk": "POST / HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\n\r\n2;\nxx\r\n30\r\n0\r\n\r\nGET /evil HTTP/1.1\r\nHost: x\r\n\r\n",
+		"two hosts":            "GET / HTTP/1.1\r\n" + host + "Host: shop.lodge.localhost\r\n\r\n",
+		"absolute form":        "GET https://shop.lodge.localhost/ HTTP/1.1\r\n" + host + "\r\n",
+		"control character":    "GET / HTTP/1.1\r\n" + host + "X: a\x00b\r\n\r\n",
+	} {
+		c, err := handshake(s, s.addr, "blog.lodge.localhost")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := rawRequest(t, c, request)
+		if strings.Count(got, "HTTP/1.1 ") > 1 {
+			t.Errorf("%s: answered more than once: %q", name, got)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for _, request := range seen {
+		if strings.Contains(request, "GET /evil") && strings.HasPrefix(request, "GET") {
+			t.Errorf("the app was given %q", request)
+		}
+	}
+}
+
+func TestLimits(t *testing.T) {
+	s := newSite(t)
+	blog := s.vm("blog", public(0)...)
+	s.app(blog, 80, echo("blog"))
+	one := s.client()
+	one.Transport.(*http.Transport).ForceAttemptHTTP2 = false // HTTP/2 ends the connection instead of answering
+	if a := s.get(one, s.url("blog"), "Big", strings.Repeat("x", 128<<10)); a.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+		t.Errorf("huge header: %s", a.Status)
+	}
+	c, err := handshake(s, s.addr, "blog.lodge.localhost")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := rawRequest(t, c, "CONNECT blog.lodge.localhost:22 HTTP/1.1\r\nHost: blog.lodge.localhost:22\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 501") {
+		t.Errorf("CONNECT: %q", firstLine(got))
+	}
+}
+
+func TestShutdownLosesNoRequest(t *testing.T) {
+	s := newSite(t)
+	blog := s.vm("blog", public(0)...)
+	started, finish := make(chan struct{}), make(chan struct{})
+	s.app(blog, 80, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			close(started)
+			<-finish
+		}
+		fmt.Fprint(w, "whole")
+	}))
+	idle, err := handshake(s, s.addr, "blog.lodge.localhost")
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := "GET / HTTP/1.1\r\nHost: blog.lodge.localhost\r\n\r\n"
+	answers := bufio.NewReader(idle)
+	if res := exchange(t, idle, answers, request); res.Close {
+		t.Error("the connection ended before Shutdown")
+	}
+	slow := make(chan answer, 1)
+	go func() { slow <- s.get(s.client(), s.url("blog")+"/slow") }()
+	<-started
+	done := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		done <- s.server.Shutdown(ctx)
+	}()
+	eventually(t, 5*time.Second, "no new connection is taken", func() bool {
+		c, err := net.Dial("tcp", s.addr) //nolint:noctx // it fails at once, which is the point
+		if err == nil {
+			_ = c.Close() // one more try
+		}
+		return errors.Is(err, syscall.ECONNREFUSED)
+	})
+	if res := exchange(t, idle, answers, request); !res.Close || res.StatusCode != 200 {
+		t.Errorf("on an idle connection: %s, close %t", res.Status, res.Close)
+	}
+	close(finish)
+	if a := <-slow; a.body != "whole" {
+		t.Errorf("the slow request got %q", a.body)
+	}
+	if err := <-done; err != nil {
+		t.Errorf("Shutdown: %v", err)
+	}
+}
+
+func exchange(tb testing.TB, c net.Conn, answers *bufio.Reader, request string) *http.Response {
+	tb.Helper()
+	if _, err := c.Write([]byte(request)); err != nil {
+		tb.Fatal(err)
+	}
+	res, err := http.ReadResponse(answers, nil)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, res.Body); err != nil {
+		tb.Fatal(err)
+	}
+	_ = res.Body.Close() // read to its end
+	return res
+}
+
+func TestOldIncarnationIsNotSpokenTo(t *testing.T) {
+	s := newSite(t)
+	blog := s.vm("blog", public(8080)...)
+	var conns sync.Map
+	s.app(blog, 8080, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conns.Store(r.RemoteAddr, true)
+		fmt.Fprint(w, r.RemoteAddr)
+	}))
+	c := s.client()
+	first := s.get(c, s.url("8080-blog")).body
+	if again := s.get(c, s.url("8080-blog")).body; again != first {
+		t.Errorf("the connection to the VM was not kept: %s, %s", first, again)
+	}
+	if _, err := s.dir.Update(t.Context(), blog.ID, func(m *gateway.Machine) error { m.Incarnation++; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if after := s.get(c, s.url("8080-blog")).body; after == first {
+		t.Error("a connection outlived the VM's start")
+	}
+}

@@ -1,0 +1,415 @@
+package https_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"lodge/gateway"
+	"lodge/https"
+)
+
+const owner = "ann@example.org"
+
+// site is a Server on a loopback port, with VMs whose ports are loopback servers.
+type site struct {
+	tb     testing.TB
+	server *https.Server
+	dir    *gateway.Directory
+	domain string
+	addr   string // of Serve
+	plain  string // of ServeRedirect
+	fan    *gateway.FanIn
+	logins *memoryLogins
+	kv     *memoryKV
+	log    *syncBuffer
+	roots  *x509.CertPool
+
+	mu       sync.Mutex
+	backends map[string]string // "<vm>:<port>" → loopback address
+	hanging  map[string]bool   // VMs that answer no SYN
+	dials    int
+}
+
+func newSite(tb testing.TB, change ...func(*https.Config)) *site {
+	tb.Helper()
+	s := &site{
+		tb: tb, domain: "lodge.localhost", logins: &memoryLogins{all: map[string]loginRow{}}, kv: &memoryKV{all: map[string]kvRow{}},
+		log: &syncBuffer{}, backends: map[string]string{}, hanging: map[string]bool{}, roots: x509.NewCertPool(),
+	}
+	dir, err := gateway.OpenDirectory(tb.Context(), &memoryRecords{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	s.dir = dir
+	web, plain := listen(tb), listen(tb)
+	s.addr, s.plain = web.Addr().String(), plain.Addr().String()
+	cfg := https.Config{
+		Domain: s.domain, Port: web.Addr().(*net.TCPAddr).Port, Dir: filepath.Join(tb.TempDir(), "ca"), Owner: owner,
+		Directory: dir, KV: s.kv, Logins: s.logins, Dial: s.dial,
+		Logger: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	if s.server, err = https.New(cfg); err != nil {
+		tb.Fatal(err)
+	}
+	s.roots.AppendCertsFromPEM(s.server.RootPEM())
+	s.fan = gateway.NewFanIn(web.Addr())
+	s.serve(func() error { return s.server.Serve(web) }, func() error { return s.server.ServeRedirect(plain) },
+		func() error { return s.server.Serve(s.fan) })
+	return s
+}
+
+func (s *site) serve(all ...func() error) {
+	var serving sync.WaitGroup
+	for _, f := range all {
+		serving.Go(func() {
+			if err := f(); err != nil {
+				s.tb.Errorf("serve: %v", err)
+			}
+		})
+	}
+	s.tb.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+		defer cancel()
+		_ = s.server.Shutdown(ctx) // connections of the test may still be open
+		serving.Wait()
+	})
+}
+
+// vm makes a running VM.
+func (s *site) vm(name string, shares ...gateway.Share) gateway.Machine {
+	s.tb.Helper()
+	m, err := s.dir.Create(s.tb.Context(), gateway.Machine{
+		VM: gateway.VM{ID: gateway.NewID(), Name: name}, Desired: gateway.Running, Ready: true, Shares: shares,
+	})
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	return m
+}
+
+func public(ports ...uint16) []gateway.Share {
+	var shares []gateway.Share
+	for _, p := range ports {
+		shares = append(shares, gateway.Share{Port: p, Visibility: gateway.Public})
+	}
+	return shares
+}
+
+// app serves h at a port of a VM.
+func (s *site) app(m gateway.Machine, port uint16, h http.Handler) *httptest.Server {
+	backend := httptest.NewServer(h)
+	s.tb.Cleanup(backend.Close)
+	s.backend(m, port, backend.Listener.Addr().String())
+	return backend
+}
+
+func (s *site) backend(m gateway.Machine, port uint16, addr string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.backends[fmt.Sprintf("%s:%d", m.Name, port)] = addr
+}
+
+// dial is Config.Dial: real loopback connections, refused for real where the VM has nothing.
+func (s *site) dial(ctx context.Context, m gateway.Machine, port uint16) (net.Conn, error) {
+	s.mu.Lock()
+	addr, ok := s.backends[fmt.Sprintf("%s:%d", m.Name, port)]
+	hangs := s.hanging[m.Name]
+	s.dials++
+	s.mu.Unlock()
+	if hangs {
+		<-ctx.Done()
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: ctx.Err()}
+	}
+	if !ok {
+		addr = "127.0.0.1:1" // nothing listens there
+	}
+	var d net.Dialer
+	return d.DialContext(ctx, "tcp", addr)
+}
+
+// client is a browser without fetch metadata: it trusts the root, keeps cookies and follows no redirect.
+func (s *site) client() *http.Client {
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	return s.clientVia(s.addr, jar)
+}
+
+func (s *site) clientVia(addr string, jar http.CookieJar) *http.Client {
+	transport := &http.Transport{
+		TLSClientConfig:   &tls.Config{RootCAs: s.roots, MinVersion: tls.VersionTLS12},
+		ForceAttemptHTTP2: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "tcp", addr)
+		},
+	}
+	s.tb.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+// tap is a client inside a VM.
+func (s *site) tap(m gateway.Machine) *http.Client {
+	l := listen(s.tb)
+	s.tb.Cleanup(s.fan.Add(m.VM, l))
+	return s.clientVia(l.Addr().String(), nil)
+}
+
+func (s *site) url(host string) string {
+	_, port, _ := net.SplitHostPort(s.addr)
+	return "https://" + host + "." + s.domain + ":" + port
+}
+
+type answer struct {
+	*http.Response
+	body string
+}
+
+func (s *site) do(c *http.Client, method, target string, body io.Reader, header ...string) answer {
+	s.tb.Helper()
+	r, err := http.NewRequestWithContext(s.tb.Context(), method, target, body)
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Add(header[i], header[i+1])
+	}
+	res, err := c.Do(r)
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	defer res.Body.Close() //nolint:errcheck // read to its end
+	got, err := io.ReadAll(res.Body)
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	return answer{res, string(got)}
+}
+
+func (s *site) get(c *http.Client, target string, header ...string) answer {
+	s.tb.Helper()
+	return s.do(c, http.MethodGet, target, nil, header...)
+}
+
+// login logs c in to a VM's plain name by a fresh link.
+func (s *site) login(c *http.Client, m gateway.Machine) {
+	s.tb.Helper()
+	if a := s.useLink(c, s.link(m)); a.StatusCode != http.StatusSeeOther {
+		s.tb.Fatalf("login: %s: %s", a.Status, a.body)
+	}
+}
+
+func (s *site) link(m gateway.Machine) string {
+	s.tb.Helper()
+	link, err := s.server.LoginURL(s.tb.Context(), m.ID, "")
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	return link
+}
+
+// useLink does what the button of the link's page does.
+func (s *site) useLink(c *http.Client, link string) answer {
+	s.tb.Helper()
+	u, err := url.Parse(link)
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	form := url.Values{"token": {u.Query().Get("token")}}.Encode()
+	u.RawQuery = ""
+	return s.do(c, http.MethodPost, u.String(), strings.NewReader(form), "Content-Type", "application/x-www-form-urlencoded",
+		"Origin", "https://"+u.Host, "Accept", "text/html")
+}
+
+func listen(tb testing.TB) net.Listener {
+	tb.Helper()
+	var config net.ListenConfig
+	l, err := config.Listen(tb.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = l.Close() }) // most are closed already
+	return l
+}
+
+// echo answers with what it was asked, as a test reads it.
+func echo(name string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("App", name)
+		fmt.Fprintf(w, "app=%s\nhost=%s\nuri=%s\n", name, r.Host, r.RequestURI)
+		_ = r.Header.Write(w)
+	})
+}
+
+// syncBuffer is a log that tests can read.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// memoryRecords are gateway.Records that forget.
+type memoryRecords struct{ last uint32 }
+
+func (*memoryRecords) Machines(context.Context) ([]gateway.Machine, error) { return nil, nil }
+func (r *memoryRecords) Create(_ context.Context, m gateway.Machine) (gateway.Machine, error) {
+	r.last++
+	m.Number, m.Addr = r.last, netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	return m, nil
+}
+func (*memoryRecords) Save(context.Context, gateway.Machine) error { return nil }
+func (*memoryRecords) Delete(context.Context, gateway.ID) error    { return nil }
+
+type kvRow struct {
+	value    []byte
+	modified time.Time
+}
+
+type memoryKV struct {
+	mu   sync.Mutex
+	all  map[string]kvRow
+	puts int
+	full bool
+}
+
+func (kv *memoryKV) Get(_ context.Context, key string) ([]byte, time.Time, error) {
+	kv.mu.Lock()
+	defer kv.mu.Unlock()
+	row, ok := kv.all[key]
+	if !ok {
+		return nil, time.Time{}, gateway.Errorf(gateway.KindNotFound, "no key %q", key)
+	}
+	return row.value, row.modified, nil
+}
+
+func (kv *memoryKV) Put(_ context.Context, key string, value []byte) error {
+	kv.mu.Lock()
+	defer kv.mu.Unlock()
+	if kv.full {
+		return gateway.Errorf(gateway.KindNoSpace, "the disk is full")
+	}
+	kv.puts++
+	kv.all[key] = kvRow{slices.Clone(value), time.Now()}
+	return nil
+}
+
+func (kv *memoryKV) Delete(_ context.Context, key string) error {
+	kv.mu.Lock()
+	defer kv.mu.Unlock()
+	delete(kv.all, key)
+	return nil
+}
+
+func (kv *memoryKV) List(_ context.Context, prefix string) ([]string, error) {
+	kv.mu.Lock()
+	defer kv.mu.Unlock()
+	var keys []string
+	for key := range kv.all {
+		if strings.HasPrefix(key, prefix) {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	return keys, nil
+}
+
+type loginRow struct {
+	vm      gateway.ID
+	data    string
+	expires time.Time
+}
+
+type memoryLogins struct {
+	mu    sync.Mutex
+	all   map[string]loginRow
+	looks int
+	full  bool
+}
+
+func loginKey(kind string, hash [32]byte) string { return kind + string(hash[:]) }
+
+func (l *memoryLogins) PutToken(_ context.Context, kind string, hash [32]byte, vm gateway.ID, data string, expires time.Time) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.full {
+		return errors.New("disk full")
+	}
+	l.all[loginKey(kind, hash)] = loginRow{vm, data, expires}
+	return nil
+}
+
+func (l *memoryLogins) TakeToken(ctx context.Context, kind string, hash [32]byte, now time.Time) (gateway.ID, string, error) {
+	vm, data, err := l.LookToken(ctx, kind, hash, now)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.all[loginKey(kind, hash)]; err == nil && !ok {
+		return gateway.ID{}, "", gateway.Errorf(gateway.KindNotFound, "taken")
+	}
+	delete(l.all, loginKey(kind, hash))
+	return vm, data, err
+}
+
+func (l *memoryLogins) LookToken(_ context.Context, kind string, hash [32]byte, now time.Time) (gateway.ID, string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.looks++
+	row, ok := l.all[loginKey(kind, hash)]
+	if !ok || !now.Before(row.expires) {
+		return gateway.ID{}, "", gateway.Errorf(gateway.KindNotFound, "no such token")
+	}
+	return row.vm, row.data, nil
+}
+
+func (l *memoryLogins) ForgetTokens(_ context.Context, vm gateway.ID) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for key, row := range l.all {
+		if row.vm == vm {
+			delete(l.all, key)
+		}
+	}
+	return nil
+}
+
+// rootFile is the root certificate as curl reads it.
+func (s *site) rootFile() string {
+	file := filepath.Join(s.tb.TempDir(), "root.crt")
+	if err := os.WriteFile(file, s.server.RootPEM(), 0o600); err != nil {
+		s.tb.Fatal(err)
+	}
+	return file
+}

@@ -1,0 +1,142 @@
+// Package deliver keeps the copy of each VM's mail that lies in the VM: ~/Maildir of its login user.
+//
+// The mailbox on the host is the record; the copy is a replica with a cursor. One worker per VM takes the first message
+// behind the cursor, puts it into the guest over one persistent SFTP connection with a pinned host key, and moves the
+// cursor, both synced. Whatever goes wrong only makes that VM's mail wait: it is tried again after a growing pause, at
+// Wake, and when new mail comes. Nothing is ever bounced.
+//
+// A message is written as Maildir/tmp/<queue id>, synced, linked to Maildir/new/<queue id>, and unlinked from tmp; then
+// the directory is synced. The file is the message byte for byte as IMAP and the host show it: trace headers on top,
+// lines ending in CRLF as they came. A crash between link and cursor gives no second copy, because the name is found in
+// new or cur; only if the user has deleted the file within that moment does it come back.
+package deliver
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"lodge/gateway"
+	"lodge/mail/mailbox"
+)
+
+// Config is what a Replica needs. All fields must be set.
+type Config struct {
+	Store     *mailbox.Store
+	Directory *gateway.Directory
+	KeyFile   string // the host's private SSH key; read at every connect
+	Dial      func(ctx context.Context, m gateway.Machine) (net.Conn, error)
+	Times     Times
+	Logger    *slog.Logger
+}
+
+// Times are the patience of the workers.
+type Times struct {
+	Connect  time.Duration // for TCP, SSH and SFTP together
+	Step     time.Duration // for one SFTP request, or 32 KiB of a message
+	RetryMin time.Duration // the first pause after a failure; it doubles
+	RetryMax time.Duration
+	Idle     time.Duration // an unused connection is closed after this
+}
+
+// DefaultTimes suit guests on this host.
+func DefaultTimes() Times {
+	return Times{
+		Connect: 20 * time.Second, Step: time.Minute, RetryMin: time.Second, RetryMax: 5 * time.Minute,
+		Idle: 10 * time.Minute,
+	}
+}
+
+// Replica runs one worker per VM.
+type Replica struct {
+	config Config
+
+	mu      sync.Mutex
+	workers map[gateway.ID]*worker
+	wait    sync.WaitGroup
+}
+
+// New makes a Replica; Run starts it.
+func New(config Config) *Replica {
+	return &Replica{config: config, workers: map[gateway.ID]*worker{}}
+}
+
+// Run delivers until ctx ends, and waits for its workers.
+func (r *Replica) Run(ctx context.Context) error {
+	r.config.Directory.Watch(func(old, m gateway.Machine) { r.follow(ctx, old.ID, m) })
+	for _, m := range r.config.Directory.All() {
+		r.follow(ctx, m.ID, m)
+	}
+	<-ctx.Done()
+	r.mu.Lock()   // after it follow starts no worker, since ctx is done
+	r.mu.Unlock() //nolint:staticcheck // an empty critical section is the point
+	r.wait.Wait()
+	return nil
+}
+
+// Wake tries the VM's waiting mail now: it has just started, or somebody has repaired it.
+func (r *Replica) Wake(id gateway.ID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if w, ok := r.workers[id]; ok {
+		w.nudge()
+	}
+}
+
+// follow starts, nudges or stops a VM's worker as the VM changes.
+func (r *Replica) follow(ctx context.Context, id gateway.ID, m gateway.Machine) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if m.Known() {
+		id = m.ID
+	}
+	w, running := r.workers[id]
+	switch {
+	case ctx.Err() != nil:
+	case !m.Known() || m.Desired == gateway.Removed:
+		if running {
+			w.cancel()
+			delete(r.workers, id)
+		}
+	case running:
+		w.nudge()
+	default:
+		ctx, cancel := context.WithCancel(ctx)
+		w := &worker{
+			config: r.config, id: id, cancel: cancel, wake: make(chan struct{}, 1),
+			logger: r.config.Logger.With("vm", m.Name),
+		}
+		r.workers[id] = w
+		r.wait.Go(func() { w.run(ctx) })
+	}
+}
+
+// clientConfig pins the guest's key.
+func (c Config) clientConfig(m gateway.Machine) (*ssh.ClientConfig, error) {
+	pem, err := os.ReadFile(c.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("read SSH key: %w", err)
+	}
+	signer, err := ssh.ParsePrivateKey(pem)
+	if err != nil {
+		return nil, fmt.Errorf("parse SSH key: %w", err)
+	}
+	pinned, _, _, _, err := ssh.ParseAuthorizedKey([]byte(m.HostKey))
+	if err != nil {
+		return nil, fmt.Errorf("parse the VM's host key: %w", err)
+	}
+	algorithms := []string{pinned.Type()}
+	if pinned.Type() == ssh.KeyAlgoRSA {
+		algorithms = []string{ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256}
+	}
+	return &ssh.ClientConfig{
+		User: gateway.GuestUser, Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)},
+		HostKeyCallback: ssh.FixedHostKey(pinned), HostKeyAlgorithms: algorithms,
+	}, nil
+}

@@ -1,0 +1,190 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"runtime/debug"
+	"time"
+
+	"lodge/gateway"
+	"lodge/mail/mailbox"
+)
+
+// worker delivers one VM's mail, one message after the other.
+type worker struct {
+	config Config
+	id     gateway.ID
+	cancel context.CancelFunc
+	wake   chan struct{} // holds one
+	logger *slog.Logger
+
+	guest  *guest // nil when not connected
+	failed stage  // what is wrong since when it was last logged; "" while all is well
+	pause  time.Duration
+}
+
+// stage is the part of a delivery that fails; a change of it is logged, a repetition is not.
+type stage string
+
+const (
+	stageStore   stage = "mailbox"
+	stageVM      stage = "vm"
+	stageConnect stage = "connect"
+	stageMaildir stage = "maildir"
+	stageWrite   stage = "write"
+)
+
+// stageError is an error with the part that failed.
+type stageError struct {
+	stage stage
+	err   error
+}
+
+func (e *stageError) Error() string { return string(e.stage) + ": " + e.err.Error() }
+func (e *stageError) Unwrap() error { return e.err }
+
+func at(s stage, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &stageError{s, err}
+}
+
+func (w *worker) nudge() {
+	select {
+	case w.wake <- struct{}{}:
+	default: // one is enough
+	}
+}
+
+// run works until ctx ends.
+func (w *worker) run(ctx context.Context) {
+	defer w.disconnect()
+	for ctx.Err() == nil {
+		box, err := w.config.Store.Box(w.id)
+		if err != nil {
+			w.failure(at(stageStore, err))
+			w.rest(ctx, nil)
+			continue
+		}
+		_, changed := box.Changed()
+		if e, waiting := box.Pending(); !waiting {
+			w.idle(ctx, changed)
+		} else if err := w.attempt(ctx, box, e); err == nil {
+			w.success()
+		} else if ctx.Err() == nil {
+			w.disconnect()
+			w.failure(err)
+			w.rest(ctx, changed)
+		}
+	}
+}
+
+// attempt delivers one message and moves the cursor. A panic over a hostile guest's answers is an error like others.
+func (w *worker) attempt(ctx context.Context, box *mailbox.Box, e mailbox.Entry) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			w.logger.Error("mail delivery panicked", "err", p, "stack", string(debug.Stack()))
+			err = at(stageWrite, fmt.Errorf("panic: %v", p))
+		}
+	}()
+	m, ok := w.config.Directory.ByID(w.id)
+	if !ok || m.Desired != gateway.Running {
+		return at(stageVM, errors.New("the VM is not running"))
+	}
+	content, err := box.Open(e.UID)
+	if gateway.KindOf(err) == gateway.KindNotFound {
+		return nil // expunged a moment ago: the next one is pending now
+	}
+	if err != nil {
+		return at(stageStore, err)
+	}
+	defer func() { _ = content.Close() }() // only read
+	if w.guest == nil {
+		if w.guest, err = connect(ctx, w.config, m); err != nil {
+			return err
+		}
+	}
+	start := time.Now()
+	if err := w.guest.deliver(ctx, e.QueueID, content, e.Bytes); err != nil {
+		return err
+	}
+	if err := box.Delivered(e.UID); err != nil {
+		return at(stageStore, err)
+	}
+	w.logger.Info("message delivered", "queue_id", e.QueueID, "bytes", e.Bytes, "duration", time.Since(start))
+	return nil
+}
+
+// idle waits for mail, and gives the guest its connection back after a while.
+func (w *worker) idle(ctx context.Context, changed <-chan struct{}) {
+	timer := time.NewTimer(w.config.Times.Idle)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-changed:
+	case <-w.wake:
+	case <-timer.C:
+		w.disconnect()
+		select {
+		case <-ctx.Done():
+		case <-changed:
+		case <-w.wake:
+		}
+	}
+}
+
+// rest waits before the next attempt: twice as long as the last time, give or take a quarter. Wake ends it at once; new
+// mail ends it too, but never before RetryMin is over, so that a flood of mail is no flood of connections.
+func (w *worker) rest(ctx context.Context, changed <-chan struct{}) {
+	t := w.config.Times
+	w.pause = min(max(2*w.pause, t.RetryMin), t.RetryMax)
+	jitter := time.Duration((rand.Float64() - 0.5) / 2 * float64(w.pause)) //nolint:gosec // not a secret
+	soon, late := time.NewTimer(t.RetryMin), time.NewTimer(w.pause+jitter)
+	defer soon.Stop()
+	defer late.Stop()
+	select {
+	case <-ctx.Done():
+		return
+	case <-w.wake:
+		w.pause = 0
+		return
+	case <-soon.C:
+	}
+	select {
+	case <-ctx.Done():
+	case <-w.wake:
+		w.pause = 0
+	case <-changed:
+	case <-late.C:
+	}
+}
+
+func (w *worker) disconnect() {
+	if w.guest != nil {
+		w.guest.close()
+		w.guest = nil
+	}
+}
+
+func (w *worker) success() {
+	w.pause = 0
+	if w.failed != "" {
+		w.failed = ""
+		w.logger.Info("mail delivery resumed")
+	}
+}
+
+func (w *worker) failure(err error) {
+	s := stageStore
+	if e, ok := errors.AsType[*stageError](err); ok {
+		s = e.stage
+	}
+	if s != w.failed {
+		w.failed = s
+		w.logger.Warn("mail delivery waits", "err", err)
+	}
+}

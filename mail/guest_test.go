@@ -1,0 +1,366 @@
+package mail
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/pem"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"golang.org/x/crypto/ssh"
+
+	"lodge/gateway"
+)
+
+// guest is a real sshd on loopback that plays a VM: its user lodge, its home, its host key.
+type guest struct {
+	home    string
+	hostKey string // authorized_keys line
+	keyFile string // of the host
+	addr    string
+	dir     string
+	stop    func()
+}
+
+const (
+	guestUID = 61000
+	userHome = "/run/guest"
+)
+
+var makeUser = sync.OnceValue(func() error { return addUser() })
+
+// addUser makes the login user, in this sandbox's view of /etc/passwd only.
+func addUser() error {
+	passwd, err := os.ReadFile("/etc/passwd")
+	if err != nil {
+		return err
+	}
+	line := fmt.Sprintf("%s:x:%d:%d::%s:/bin/sh\n", gateway.GuestUser, guestUID, guestUID, userHome)
+	if err := os.WriteFile("/run/passwd", append(passwd, line...), 0o644); err != nil {
+		return err
+	}
+	if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
+		return err
+	}
+	return syscall.Mount("/run/passwd", "/etc/passwd", "", syscall.MS_BIND, "")
+}
+
+func newGuest(t *testing.T) *guest {
+	t.Helper()
+	must(t, makeUser())
+	must(t, os.RemoveAll(userHome))
+	must(t, os.Mkdir(userHome, 0o700))
+	must(t, os.Chown(userHome, guestUID, guestUID))
+	dir := t.TempDir()
+	g := &guest{home: userHome, dir: dir, keyFile: filepath.Join(dir, "host")}
+	g.hostKey = keyPair(t, filepath.Join(dir, "guest"))
+	write(t, filepath.Join(dir, "authorized"), []byte(keyPair(t, g.keyFile)))
+	l := listen(t) // to find a free port
+	g.addr = l.Addr().String()
+	must(t, l.Close())
+	_, port, _ := net.SplitHostPort(g.addr)
+	write(t, filepath.Join(dir, "conf"), fmt.Appendf(nil, "Port %s\nListenAddress 127.0.0.1\nHostKey %s/guest\nAuthorizedKeysFile %s/authorized\n"+
+		"StrictModes no\nUsePAM no\nPasswordAuthentication no\nPidFile none\nSubsystem sftp internal-sftp\n", port, dir, dir))
+	t.Cleanup(func() { g.down() })
+	return g
+}
+
+// up starts the guest's sshd.
+func (g *guest) up(t *testing.T) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "/usr/sbin/sshd", "-D", "-e", "-f", filepath.Join(g.dir, "conf"))
+	var log logBuffer
+	cmd.Stderr = &log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	must(t, cmd.Start())
+	g.stop = func() {
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		_ = cmd.Wait()
+	}
+	eventually(t, "sshd listens", func() bool { return log.count("Server listening") > 0 })
+}
+
+func (g *guest) down() {
+	if g.stop != nil {
+		g.stop()
+		g.stop = nil
+	}
+}
+
+// keyPair writes a private key and returns its public half.
+func keyPair(t *testing.T, path string) string {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	must(t, err)
+	block, err := ssh.MarshalPrivateKey(private, "")
+	must(t, err)
+	write(t, path, pem.EncodeToMemory(block))
+	key, err := ssh.NewPublicKey(public)
+	must(t, err)
+	return string(ssh.MarshalAuthorizedKey(key))
+}
+
+// withGuest is a server whose VM "hello" is g.
+func withGuest(t *testing.T, dir string, g *guest) (*fixture, gateway.VM) {
+	t.Helper()
+	f := start(t, dir, func(c *Config) {
+		c.SSHKeyFile = g.keyFile
+		c.Dial = func(ctx context.Context, m gateway.Machine) (net.Conn, error) {
+			if m.Name != "hello" {
+				return nil, fmt.Errorf("%s is off", m.Name)
+			}
+			return new(net.Dialer).DialContext(ctx, "tcp", g.addr)
+		}
+	})
+	return f, f.addAs(t, "hello", gateway.NewID(), g.hostKey)
+}
+
+// deliverTo sends one message and returns its queue id.
+func (f *fixture) deliverTo(t *testing.T, vm gateway.VM, body string) string {
+	t.Helper()
+	c, _ := hello(t, f.addr)
+	c.ask("MAIL FROM:<a@b.c>", "250")
+	c.ask("RCPT TO:<x@"+vm.Name+"."+domain+">", "250")
+	c.ask("DATA", "354")
+	c.ask("Subject: x\r\n\r\n"+body+"\r\n.", "250")
+	c.ask("QUIT", "221")
+	return f.list(t, vm)[0].QueueID
+}
+
+func (f *fixture) delivered(t *testing.T, vm gateway.VM, queueID string) bool {
+	t.Helper()
+	for _, m := range f.list(t, vm) {
+		if m.QueueID == queueID {
+			return m.Delivered
+		}
+	}
+	return false
+}
+
+func (f *fixture) awaitDelivery(t *testing.T, vm gateway.VM, queueID string) {
+	t.Helper()
+	eventually(t, "delivery", func() bool { return f.delivered(t, vm, queueID) })
+}
+
+func files(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	must(t, err)
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+func TestDeliveryByteForByte(t *testing.T) {
+	g := newGuest(t)
+	g.up(t)
+	f, vm := withGuest(t, t.TempDir(), g)
+	for _, size := range []int{10, 100_000, 5 << 20} {
+		id := f.deliverTo(t, vm, strings.Repeat(strings.Repeat("z", 62)+"\r\n", size/64))
+		f.awaitDelivery(t, vm, id)
+		path := filepath.Join(g.home, "Maildir/new", id)
+		got, err := os.ReadFile(path)
+		must(t, err)
+		if want := f.read(t, vm, id); string(got) != string(want) {
+			t.Errorf("%d bytes in the guest differ from %d bytes of the record", len(got), len(want))
+		}
+		info, err := os.Stat(path)
+		must(t, err)
+		if info.Mode().Perm() != 0o600 || info.Sys().(*syscall.Stat_t).Uid != guestUID {
+			t.Errorf("mode %v, owner %d", info.Mode(), info.Sys().(*syscall.Stat_t).Uid)
+		}
+	}
+	leftNothing(t, filepath.Join(g.home, "Maildir/tmp"))
+	if info, err := os.Stat(filepath.Join(g.home, "Maildir")); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("Maildir: %v, %v", info, err)
+	}
+}
+
+// Mail waits for a VM that is off, others go on, and Wake brings it at once; the log says so once.
+func TestDeliveryWaits(t *testing.T) {
+	g := newGuest(t)
+	f, vm := withGuest(t, t.TempDir(), g)
+	off := f.add(t, "off")
+	f.deliverTo(t, off, "never")
+	var ids []string
+	for range 5 {
+		ids = append(ids, f.deliverTo(t, vm, "wait"))
+	}
+	eventually(t, "both wait", func() bool { return f.log.count("mail delivery waits") == 2 })
+	g.up(t)
+	f.Wake(vm.ID)
+	f.awaitDelivery(t, vm, ids[4])
+	for _, id := range ids {
+		if _, err := os.Stat(filepath.Join(g.home, "Maildir/new", id)); err != nil {
+			t.Error(err)
+		}
+	}
+	if f.log.count("mail delivery resumed") != 1 || f.log.count("mail delivery waits") != 2 {
+		t.Error("the log does not say each change once")
+	}
+	if f.list(t, off)[0].Delivered {
+		t.Error("delivered to a VM that is off")
+	}
+}
+
+// A Maildir that is broken makes only its own mail wait, and mail comes once it is repaired.
+func TestBrokenMaildir(t *testing.T) {
+	for name, breakIt := range map[string]func(t *testing.T, g *guest) (repair func()){
+		"is a file": func(t *testing.T, g *guest) func() {
+			t.Helper()
+			path := filepath.Join(g.home, "Maildir")
+			write(t, path, nil)
+			return func() { must(t, os.Remove(path)) }
+		},
+		"not allowed": func(t *testing.T, g *guest) func() {
+			t.Helper()
+			must(t, os.Chown(g.home, 0, 0))
+			return func() { must(t, os.Chown(g.home, guestUID, guestUID)) }
+		},
+		"disk full": func(t *testing.T, g *guest) func() {
+			t.Helper()
+			path := filepath.Join(g.home, "Maildir")
+			must(t, os.Mkdir(path, 0o700))
+			must(t, syscall.Mount("tmpfs", path, "tmpfs", 0, fmt.Sprintf("size=64k,uid=%d", guestUID)))
+			t.Cleanup(func() { must(t, syscall.Unmount(path, syscall.MNT_DETACH)) })
+			fill(t, filepath.Join(path, "filler"))
+			return func() { must(t, os.Remove(filepath.Join(path, "filler"))) }
+		},
+		"new is a dangling link": func(t *testing.T, g *guest) func() {
+			t.Helper()
+			path := filepath.Join(g.home, "Maildir")
+			must(t, os.Mkdir(path, 0o700))
+			must(t, os.Chown(path, guestUID, guestUID))
+			must(t, os.Symlink("/nonexistent", filepath.Join(path, "new")))
+			return func() { must(t, os.Remove(filepath.Join(path, "new"))) }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newGuest(t)
+			g.up(t)
+			repair := breakIt(t, g)
+			f, vm := withGuest(t, t.TempDir(), g)
+			id := f.deliverTo(t, vm, strings.Repeat("x", 1000))
+			eventually(t, "mail waits", func() bool { return f.log.count("mail delivery waits") == 1 })
+			repair()
+			f.Wake(vm.ID)
+			f.awaitDelivery(t, vm, id)
+			got, err := os.ReadFile(filepath.Join(g.home, "Maildir/new", id))
+			must(t, err)
+			if string(got) != string(f.read(t, vm, id)) {
+				t.Error("the copy differs")
+			}
+		})
+	}
+}
+
+// What was delivered already, before a crash kept the cursor from moving, is not delivered again: neither when it is
+// still in new, nor when the user's mail reader has moved it to cur.
+func TestNoSecondCopy(t *testing.T) {
+	for _, place := range []string{"new", "cur"} {
+		t.Run(place, func(t *testing.T) {
+			g := newGuest(t)
+			f, vm := withGuest(t, t.TempDir(), g)
+			id := f.deliverTo(t, vm, "once")
+			name := id
+			if place == "cur" {
+				name += ":2,FS"
+			}
+			for _, dir := range []string{"", "tmp", "new", "cur"} {
+				path := filepath.Join(g.home, "Maildir", dir)
+				must(t, os.Mkdir(path, 0o700))
+				must(t, os.Chown(path, guestUID, guestUID))
+			}
+			write(t, filepath.Join(g.home, "Maildir", place, name), []byte("there already"))
+			must(t, os.Chown(filepath.Join(g.home, "Maildir", place, name), guestUID, guestUID))
+			g.up(t)
+			f.Wake(vm.ID)
+			f.awaitDelivery(t, vm, id)
+			if all := append(files(t, g.home+"/Maildir/new"), files(t, g.home+"/Maildir/cur")...); len(all) != 1 || all[0] != name {
+				t.Errorf("in the Maildir: %v", all)
+			}
+		})
+	}
+}
+
+// A guest with another host key gets nothing.
+func TestForeignHostKey(t *testing.T) {
+	g := newGuest(t)
+	g.up(t)
+	g.hostKey = keyPair(t, filepath.Join(g.dir, "other"))
+	f, vm := withGuest(t, t.TempDir(), g)
+	f.deliverTo(t, vm, "secret")
+	eventually(t, "refusal", func() bool { return f.log.count("host key mismatch") == 1 })
+	if _, err := os.Stat(filepath.Join(g.home, "Maildir")); err == nil {
+		t.Error("something was written")
+	}
+}
+
+// Killing sshd in the middle of many deliveries brings every message once.
+func TestGuestDiesAgainAndAgain(t *testing.T) {
+	g := newGuest(t)
+	f, vm := withGuest(t, t.TempDir(), g)
+	var last string
+	for i := range 60 {
+		last = f.deliverTo(t, vm, fmt.Sprint("message ", i))
+	}
+	for round := range 5 {
+		g.up(t)
+		f.Wake(vm.ID)
+		before := len(pending(t, f, vm))
+		eventually(t, "some progress", func() bool { n := len(pending(t, f, vm)); return n == 0 || n < before-round-2 })
+		g.down()
+	}
+	g.up(t)
+	f.Wake(vm.ID)
+	f.awaitDelivery(t, vm, last)
+	if n := len(files(t, g.home+"/Maildir/new")); n != 60 {
+		t.Errorf("%d files, want 60", n)
+	}
+	leftNothing(t, g.home+"/Maildir/tmp")
+}
+
+func pending(t *testing.T, f *fixture, vm gateway.VM) []gateway.Message {
+	t.Helper()
+	var waiting []gateway.Message
+	for _, m := range f.list(t, vm) {
+		if !m.Delivered {
+			waiting = append(waiting, m)
+		}
+	}
+	return waiting
+}
+
+// Removing a VM while its mail waits ends its worker and takes its mail.
+func TestRemove(t *testing.T) {
+	g := newGuest(t)
+	dir := t.TempDir()
+	f, vm := withGuest(t, dir, g)
+	f.deliverTo(t, vm, "x")
+	if err := f.Remove(t.Context(), vm.ID); err == nil {
+		t.Error("mail of a VM that lives was removed")
+	}
+	_, err := f.directory.Update(t.Context(), vm.ID, func(m *gateway.Machine) error { m.Desired = gateway.Removed; return nil })
+	must(t, err)
+	must(t, f.Remove(t.Context(), vm.ID))
+	if _, err := os.Stat(filepath.Join(dir, vm.ID.String())); err == nil {
+		t.Error("the mailbox is still there")
+	}
+	if _, err := f.List(t.Context(), vm.ID, 0); gateway.KindOf(err) != gateway.KindNotFound {
+		t.Error(err)
+	}
+	again := f.addAs(t, "hello", gateway.NewID(), g.hostKey)
+	if n := len(f.list(t, again)); n != 0 {
+		t.Errorf("the new VM sees %d messages of the old one", n)
+	}
+}

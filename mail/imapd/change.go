@@ -1,0 +1,80 @@
+package imapd
+
+import (
+	"github.com/emersion/go-imap/v2"
+	"github.com/emersion/go-imap/v2/imapserver"
+
+	"lodge/mail/mailbox"
+)
+
+// Store changes flags, and shows them unless the client wants silence.
+func (s *session) Store(w *imapserver.FetchWriter, set imap.NumSet, change *imap.StoreFlags, _ *imap.StoreOptions) error {
+	if s.view.readOnly {
+		return no("", "INBOX was opened read-only")
+	}
+	flags, unset := fromIMAP(change.Flags), mailbox.Flags(0)
+	switch change.Op {
+	case imap.StoreFlagsSet:
+		unset = mailbox.AllFlags
+	case imap.StoreFlagsDel:
+		flags, unset = 0, flags
+	case imap.StoreFlagsAdd:
+	}
+	now := s.box.Snapshot()
+	picked := s.view.pick(set, now)
+	if err := s.setFlags(now, uidsOf(picked), flags, unset); err != nil {
+		return s.answer(err)
+	}
+	for _, m := range picked {
+		m.Flags = m.Flags&^unset | flags
+		if change.Silent {
+			continue
+		}
+		out := w.CreateMessage(m.seq)
+		out.WriteUID(imap.UID(m.UID))
+		out.WriteFlags(toIMAP(m.Flags))
+		if err := out.Close(); err != nil {
+			return err //nolint:wrapcheck // go-imap's own
+		}
+	}
+	return nil
+}
+
+// setFlags changes flags that this session shows its client by itself, so that Poll need not, unless others changed
+// something too.
+func (s *session) setFlags(before mailbox.Snapshot, uids []uint32, set, unset mailbox.Flags) error {
+	if err := s.box.SetFlags(uids, set, unset); err != nil {
+		return err //nolint:wrapcheck // answer sorts it
+	}
+	if mod, _ := s.box.Changed(); s.view.mod == before.Mod && mod == before.Mod+1 {
+		s.view.mod = mod
+	}
+	return nil
+}
+
+// Expunge removes what is flagged \Deleted, of uids only when given. Poll then tells the client the numbers. CLOSE of a
+// mailbox that was opened read-only calls it too, and must do nothing.
+func (s *session) Expunge(_ *imapserver.ExpungeWriter, uids *imap.UIDSet) error {
+	if s.view.readOnly {
+		return nil
+	}
+	var set imap.NumSet = imap.UIDSet{{Start: 1, Stop: 0}}
+	if uids != nil {
+		set = *uids
+	}
+	var doomed []selected
+	for _, m := range s.view.pick(set, s.box.Snapshot()) {
+		if m.Flags&mailbox.Deleted != 0 {
+			doomed = append(doomed, m)
+		}
+	}
+	return s.answer(s.box.Expunge(uidsOf(doomed)))
+}
+
+func uidsOf(picked []selected) []uint32 {
+	uids := make([]uint32, 0, len(picked))
+	for _, m := range picked {
+		uids = append(uids, m.UID)
+	}
+	return uids
+}

@@ -1,0 +1,132 @@
+// Package imapd shows a VM its own mailbox: IMAP4rev1 (RFC 3501) by go-imap, inside the VM, without a password.
+//
+// The connection says which VM it is (gateway.VMOf): the greeting is PREAUTH and there is one mailbox, INBOX. A
+// connection that carries no VM is told BYE. Mail is only read, flagged and expunged here; it comes in by SMTP alone.
+//
+// A session keeps a list of UIDs as its view, which is what message sequence numbers count; Poll and Idle bring it up to
+// date. Bodies are read from disk as they are sent. What go-imap would read into memory as a whole (parts of a MIME
+// message, its structure) is limited in depth, and done for few messages at a time.
+package imapd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/emersion/go-imap/v2"
+	"github.com/emersion/go-imap/v2/imapserver"
+
+	"lodge/gateway"
+	"lodge/mail/guard"
+	"lodge/mail/mailbox"
+)
+
+// Config is what a Server needs. All fields must be set.
+type Config struct {
+	Directory *gateway.Directory
+	Store     *mailbox.Store
+	Limits    guard.Limits
+	Logger    *slog.Logger
+}
+
+// DefaultLimits suit VMs; RFC 9051 §5.4 wants at least 30 minutes of patience.
+func DefaultLimits() guard.Limits {
+	return guard.Limits{
+		Conns: 2000, PerPeer: 40, Idle: 35 * time.Minute, Session: 30 * 24 * time.Hour, Writes: 1 << 40,
+	}
+}
+
+// maxParsing is how many messages are taken apart in memory at once, over all sessions.
+const maxParsing = 2
+
+// Server is an IMAP server. Make it with New.
+type Server struct {
+	config  Config
+	imap    *imapserver.Server
+	parsing chan struct{} // a place for each message that is being parsed
+
+	mu        sync.Mutex
+	listeners []*guard.Listener
+	closed    bool
+}
+
+// New makes a server that listens nowhere yet.
+func New(config Config) *Server {
+	s := &Server{config: config, parsing: make(chan struct{}, maxParsing)}
+	s.imap = imapserver.New(&imapserver.Options{
+		NewSession: s.newSession,
+		Caps: imap.CapSet{
+			imap.CapIMAP4rev1: {}, imap.CapUIDPlus: {}, imap.CapESearch: {}, imap.CapNamespace: {}, imap.CapStatusSize: {},
+		},
+		Logger: errorLog{config.Logger},
+	})
+	return s
+}
+
+// Serve answers on l until Shutdown, and returns nil then.
+func (s *Server) Serve(l net.Listener) error {
+	g := &guard.Listener{
+		Listener: l, Limits: s.config.Limits,
+		Busy: "* BYE Too many connections", HTTP: "* BYE This is IMAP, not HTTP",
+	}
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return l.Close() //nolint:wrapcheck // net says enough
+	}
+	s.listeners = append(s.listeners, g)
+	s.mu.Unlock()
+	if err := s.imap.Serve(g); err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("serve imap: %w", err)
+	}
+	return nil
+}
+
+// Shutdown stops listening, and cuts what is left when idle clients have gone or ctx ends.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.closed = true
+	listeners := s.listeners
+	s.mu.Unlock()
+	for _, l := range listeners {
+		_ = l.Drain() // closed already: as wanted
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for _, l := range listeners {
+		for l.Count() > 0 && ctx.Err() == nil {
+			<-tick.C
+		}
+		l.Cut()
+	}
+	_ = s.imap.Close() // its listeners are closed already
+	return nil
+}
+
+func (s *Server) newSession(c *imapserver.Conn) (imapserver.Session, *imapserver.GreetingData, error) {
+	vm := gateway.VMOf(c.NetConn())
+	m, ok := s.config.Directory.ByID(vm.ID)
+	if !vm.Known() || !ok || m.Desired == gateway.Removed {
+		return nil, nil, bye("This mailbox opens only inside its VM")
+	}
+	box, err := s.config.Store.Box(vm.ID)
+	if err != nil {
+		s.config.Logger.Error("mailbox not opened", "vm", vm.Name, "err", err)
+		return nil, nil, bye("The mailbox cannot be opened, see lodged's log")
+	}
+	return &session{server: s, box: box}, &imapserver.GreetingData{PreAuth: true}, nil
+}
+
+func bye(text string) error { return &imap.Error{Type: imap.StatusResponseTypeBye, Text: text} }
+
+// errorLog passes go-imap's messages on: panics, and clients that went away.
+type errorLog struct{ logger *slog.Logger }
+
+// Printf implements imapserver.Logger.
+func (l errorLog) Printf(format string, args ...any) {
+	l.logger.Debug("imap session message", "err", fmt.Sprintf(format, args...))
+}

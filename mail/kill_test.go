@@ -1,0 +1,174 @@
+package mail
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/smtp"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"lodge/gateway"
+	"lodge/mail/mailbox"
+)
+
+// childDir is the environment variable that makes TestChild a mail server for TestKill. The VMs are in childVMs.
+const (
+	childDir = "LODGE_MAIL_TEST_DIR"
+	childVMs = "LODGE_MAIL_TEST_VMS"
+)
+
+// TestChild is no test: it serves until it is killed.
+func TestChild(t *testing.T) {
+	dir := os.Getenv(childDir)
+	if dir == "" {
+		t.Skip("runs only as a child of TestKill")
+	}
+	f := start(t, dir, nil)
+	for i, text := range strings.Split(os.Getenv(childVMs), ",") {
+		id, err := gateway.ParseID(text)
+		must(t, err)
+		f.addAs(t, fmt.Sprint("vm", i), id, "")
+	}
+	fmt.Println("address", f.addr)
+	<-t.Context().Done()
+}
+
+// A server that is killed again and again while mail comes in loses nothing that it has accepted, has nothing twice, and
+// its index opens each time.
+func TestKill(t *testing.T) {
+	dir := t.TempDir()
+	vms := []gateway.ID{gateway.NewID(), gateway.NewID()}
+	accepted := &tokens{}
+	for round := range 12 {
+		addr, kill := child(t, dir, vms)
+		ctx, cancel := context.WithCancel(t.Context())
+		var senders sync.WaitGroup
+		for i := range 8 {
+			senders.Go(func() { sendUntil(ctx, addr, fmt.Sprintf("r%d-s%d", round, i), accepted) })
+		}
+		wait := time.NewTimer(time.Duration(30+rand.IntN(200)) * time.Millisecond)
+		<-wait.C
+		kill()
+		cancel()
+		senders.Wait()
+	}
+	store, err := mailbox.Open(dir, slog.New(slog.DiscardHandler))
+	must(t, err)
+	defer store.Close()
+	for i, vm := range vms {
+		found := bodies(t, store, vm)
+		lost, twice := 0, 0
+		for _, token := range accepted.of(i) {
+			switch found[token] {
+			case 0:
+				lost++
+			case 1:
+			default:
+				twice++
+			}
+		}
+		t.Logf("vm %d: %d accepted, %d in the mailbox", i, len(accepted.of(i)), len(found))
+		if lost > 0 || twice > 0 || len(accepted.of(i)) == 0 {
+			t.Errorf("vm %d: %d of %d accepted messages lost, %d twice", i, lost, len(accepted.of(i)), twice)
+		}
+	}
+}
+
+// child starts a server process and returns its address and what kills it.
+func child(t *testing.T, dir string, vms []gateway.ID) (string, func()) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestChild$", "-test.v")
+	cmd.Env = append(os.Environ(), childDir+"="+dir, fmt.Sprintf("%s=%s,%s", childVMs, vms[0], vms[1]))
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		if addr, ok := strings.CutPrefix(lines.Text(), "address "); ok {
+			return addr, func() {
+				must(t, cmd.Process.Kill())
+				_ = cmd.Wait()
+			}
+		}
+	}
+	t.Fatal("the child did not start")
+	return "", nil
+}
+
+// tokens are messages that got 250, by VM.
+type tokens struct {
+	mu  sync.Mutex
+	all [2][]string
+}
+
+func (k *tokens) add(vm int, token string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.all[vm] = append(k.all[vm], token)
+}
+
+func (k *tokens) of(vm int) []string { return k.all[vm] }
+
+// sendUntil sends messages until the server is gone, every third one to both VMs.
+func sendUntil(ctx context.Context, addr, name string, accepted *tokens) {
+	c, err := smtp.Dial(addr)
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	for n := 0; ctx.Err() == nil; n++ {
+		token := fmt.Sprintf("token-%s-%d-", name, n)
+		to := []int{n % 2}
+		if n%3 == 0 {
+			to = []int{0, 1}
+		}
+		if c.Mail("a@b.c") != nil {
+			return
+		}
+		for _, vm := range to {
+			if c.Rcpt(fmt.Sprintf("x@vm%d.%s", vm, domain)) != nil {
+				return
+			}
+		}
+		w, err := c.Data()
+		if err != nil {
+			return
+		}
+		fmt.Fprintf(w, "Subject: x\r\n\r\n%s\r\n%s\r\n", token, strings.Repeat("y", rand.IntN(5000)))
+		if w.Close() != nil {
+			return
+		}
+		for _, vm := range to {
+			accepted.add(vm, token)
+		}
+	}
+}
+
+// bodies counts the token of each message that can be read in full.
+func bodies(t *testing.T, store *mailbox.Store, vm gateway.ID) map[string]int {
+	t.Helper()
+	box, err := store.Box(vm)
+	must(t, err)
+	found := map[string]int{}
+	for _, e := range box.Snapshot().Entries {
+		c, err := box.Open(e.UID)
+		must(t, err)
+		text := make([]byte, e.Bytes)
+		if n, err := c.ReadAt(text, 0); n != len(text) {
+			t.Fatalf("message %s: %d of %d bytes, %v", e.QueueID, n, e.Bytes, err)
+		}
+		c.Close()
+		from := bytes.Index(text, []byte("token-"))
+		to := bytes.Index(text[from:], []byte("\r\n"))
+		found[string(text[from:from+to])]++
+	}
+	return found
+}

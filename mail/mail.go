@@ -1,0 +1,178 @@
+// Package mail takes mail for VMs and gives it to them: anything@<vm>.<domain> lands in the VM.
+//
+// The mailbox on the host is the record (package mailbox): SMTP answers 250 only once a message is safe on disk there
+// (smtpd). From the record it goes two ways: a replica with a cursor into the guest's ~/Maildir over SFTP
+// (deliver), and IMAP inside the VM, where the tap is the login (imapd). Strangers' connections pass a guard first (guard).
+//
+// A message is shown the same everywhere, byte for byte: Return-Path, Delivered-To and Received on top, then what came
+// over SMTP, lines ending in CRLF. After 250 nothing is bounced: a VM that is off or broken makes only its own mail wait.
+// This package never relays, never parses mail to decide where it goes, and never sends any.
+package mail
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+
+	"lodge/gateway"
+	"lodge/mail/deliver"
+	"lodge/mail/imapd"
+	"lodge/mail/mailbox"
+	"lodge/mail/smtpd"
+)
+
+// DefaultMaxMessageBytes is 50 MiB.
+const DefaultMaxMessageBytes = 50 << 20
+
+// sshPort is where every guest's sshd listens.
+const sshPort = "22"
+
+// Config is what a Server needs. Dir, Domain, Directory, SSHKeyFile and Logger must be set.
+type Config struct {
+	Dir             string             // made when missing; one process at a time
+	Domain          string             // VMs get mail at anything@<vm>.<Domain>
+	Directory       *gateway.Directory // who exists
+	SSHKeyFile      string             // the host's private key, for the login user of every guest
+	MaxMessageBytes int64              // 0 means DefaultMaxMessageBytes; a message of this size is too big
+	TLS             *tls.Config        // STARTTLS is offered when set
+	// Dial reaches a guest's sshd; nil means port 22 at the machine's address.
+	Dial   func(ctx context.Context, m gateway.Machine) (net.Conn, error)
+	Logger *slog.Logger
+}
+
+// Server is the host's mail service. Make it with New; then run ServeSMTP, ServeIMAP and Run side by side, and end them
+// with Shutdown.
+type Server struct {
+	config  Config
+	store   *mailbox.Store
+	smtp    *smtpd.Server
+	imap    *imapd.Server
+	replica *deliver.Replica
+
+	mu   sync.Mutex
+	stop context.CancelFunc // ends Run
+	run  sync.WaitGroup
+	down bool
+}
+
+// New opens the store; nothing is served or delivered yet.
+func New(config Config) (*Server, error) {
+	if config.MaxMessageBytes == 0 {
+		config.MaxMessageBytes = DefaultMaxMessageBytes
+	}
+	if config.Dial == nil {
+		config.Dial = dialGuest
+	}
+	store, err := mailbox.Open(config.Dir, config.Logger)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // says what it is already
+	}
+	return &Server{
+		config: config, store: store,
+		smtp: smtpd.New(smtpd.Config{
+			Domain: config.Domain, Directory: config.Directory, Store: store, TLS: config.TLS,
+			MaxMessageBytes: config.MaxMessageBytes, Limits: smtpd.DefaultLimits(), Logger: config.Logger,
+		}),
+		imap: imapd.New(imapd.Config{
+			Directory: config.Directory, Store: store, Limits: imapd.DefaultLimits(), Logger: config.Logger,
+		}),
+		replica: deliver.New(deliver.Config{
+			Store: store, Directory: config.Directory, KeyFile: config.SSHKeyFile, Dial: config.Dial,
+			Times: deliver.DefaultTimes(), Logger: config.Logger,
+		}),
+	}, nil
+}
+
+func dialGuest(ctx context.Context, m gateway.Machine) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(m.Addr.String(), sshPort)) //nolint:wrapcheck // the caller says what for
+}
+
+// ServeSMTP takes mail from anyone on l until Shutdown.
+func (s *Server) ServeSMTP(l net.Listener) error { return s.smtp.Serve(l) } //nolint:wrapcheck // says what it is already
+
+// ServeIMAP serves VMs on l, whose connections must carry their VM (gateway.Doors), until Shutdown.
+func (s *Server) ServeIMAP(l net.Listener) error { return s.imap.Serve(l) } //nolint:wrapcheck // as above
+
+// Run delivers mail into the guests until ctx ends or Shutdown. It is called once.
+func (s *Server) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s.mu.Lock()
+	if s.down {
+		s.mu.Unlock()
+		return nil
+	}
+	s.stop = cancel
+	s.run.Add(1)
+	s.mu.Unlock()
+	defer s.run.Done()
+	return s.replica.Run(ctx) //nolint:wrapcheck // says what it is already
+}
+
+// Shutdown lets messages that are coming in finish, ends everything else, and closes the store. What is still open when
+// ctx ends is cut.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.down = true
+	if s.stop != nil {
+		s.stop()
+	}
+	s.mu.Unlock()
+	var err error
+	var both sync.WaitGroup
+	both.Go(func() { err = s.smtp.Shutdown(ctx) })
+	both.Go(func() { _ = s.imap.Shutdown(ctx) }) // cannot fail
+	both.Wait()
+	s.run.Wait()
+	s.store.Close()
+	return err
+}
+
+// Wake tries the VM's waiting mail now, for when it has just started.
+func (s *Server) Wake(id gateway.ID) { s.replica.Wake(id) }
+
+// List returns the VM's mail, the newest first, at most limit messages (all when 0).
+func (s *Server) List(_ context.Context, id gateway.ID, limit int) ([]gateway.Message, error) {
+	box, err := s.box(id)
+	if err != nil {
+		return nil, err
+	}
+	return box.List(limit) //nolint:wrapcheck // says what it is already
+}
+
+// Open reads one message: trace headers, then what came over SMTP. It fails with KindNotFound when there is none.
+func (s *Server) Open(_ context.Context, id gateway.ID, queueID string) (io.ReadCloser, error) {
+	box, err := s.box(id)
+	if err != nil {
+		return nil, err
+	}
+	e, err := box.Find(queueID)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // says what it is already
+	}
+	content, err := box.Open(e.UID)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // as above
+	}
+	return content, nil
+}
+
+// Remove deletes the VM's mailbox for good. The VM must be Removed in the Directory by then.
+func (s *Server) Remove(_ context.Context, id gateway.ID) error {
+	if m, ok := s.config.Directory.ByID(id); ok && m.Desired != gateway.Removed {
+		return errors.New("remove mailbox: the VM is not being removed")
+	}
+	return s.store.Remove(id) //nolint:wrapcheck // says what it is already
+}
+
+// box opens the mailbox of a VM that exists.
+func (s *Server) box(id gateway.ID) (*mailbox.Box, error) {
+	if m, ok := s.config.Directory.ByID(id); !ok || m.Desired == gateway.Removed {
+		return nil, gateway.Errorf(gateway.KindNotFound, "the VM is gone").WithHint("lodge ls shows the VMs there are.")
+	}
+	return s.store.Box(id) //nolint:wrapcheck // says what it is already
+}

@@ -1,0 +1,150 @@
+// Package mailbox is the record of all mail on this host: one mailbox per VM, keyed by the VM's UUID.
+//
+// On disk, under the directory given to Open:
+//
+//	stage/<random>        a message that is still coming in; emptied at start
+//	<uuid>/msg/<queue id> the body of one message, exactly as it came over SMTP
+//	<uuid>/index          an append-only log of small records, see record
+//
+// A message is accepted in this order: the body is written to stage and synced, linked into each recipient's msg, the
+// directory is synced, an "add" record is appended to the index, the index is synced. Only that last sync makes it a
+// message. Many concurrent senders share the two later syncs (Box.lead). The trace headers on top of a message live in
+// its index record, so one body serves every recipient of a transaction by hard links.
+//
+// What a crash can leave: a torn record at the end of an index (cut at the next open: its length or checksum is wrong),
+// and bodies without a record (removed at the next open). A record whose checksum holds is always kept, even behind
+// damage. This package never parses mail, never speaks a protocol, and keeps no body in memory.
+package mailbox
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"lodge/gateway"
+)
+
+// Store is all mailboxes of this host. It is safe for concurrent use. One process at a time may have it open.
+type Store struct {
+	dir    string
+	logger *slog.Logger
+
+	mu      sync.Mutex
+	boxes   map[gateway.ID]*Box
+	removed map[gateway.ID]struct{} // never opened again: UUIDs are never used twice
+	closed  bool
+}
+
+// Open uses dir, made when missing, and clears what an earlier crash has left half received there.
+func Open(dir string, logger *slog.Logger) (*Store, error) {
+	stage := filepath.Join(dir, "stage")
+	if err := os.RemoveAll(stage); err != nil {
+		return nil, fmt.Errorf("clear stage: %w", err)
+	}
+	if err := os.MkdirAll(stage, 0o700); err != nil {
+		return nil, fmt.Errorf("make mail directory: %w", err)
+	}
+	if err := errors.Join(syncDir(dir), syncDir(filepath.Dir(dir))); err != nil {
+		return nil, err
+	}
+	return &Store{
+		dir: dir, logger: logger,
+		boxes:   map[gateway.ID]*Box{},
+		removed: map[gateway.ID]struct{}{},
+	}, nil
+}
+
+// Box opens the mailbox of a VM, making it when there is none. It fails with KindNotFound once the mailbox was removed.
+func (s *Store) Box(id gateway.ID) (*Box, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, gateway.Errorf(gateway.KindUnavailable, "the mail store is closed")
+	}
+	if _, gone := s.removed[id]; gone || id == (gateway.ID{}) {
+		return nil, errGone()
+	}
+	if b, ok := s.boxes[id]; ok {
+		return b, nil
+	}
+	b, err := openBox(filepath.Join(s.dir, id.String()), s.logger.With("vm", id.String()))
+	if err != nil {
+		return nil, fmt.Errorf("open mailbox: %w", err)
+	}
+	s.boxes[id] = b
+	return b, nil
+}
+
+// IDs names every VM that has a mailbox on disk.
+func (s *Store) IDs() ([]gateway.ID, error) {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil, fmt.Errorf("list mailboxes: %w", err)
+	}
+	var ids []gateway.ID
+	for _, e := range entries {
+		if id, err := gateway.ParseID(e.Name()); err == nil {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
+// Remove deletes a VM's mailbox for good. Removing what is not there is no error.
+func (s *Store) Remove(id gateway.ID) error {
+	s.mu.Lock()
+	b := s.boxes[id]
+	delete(s.boxes, id)
+	s.removed[id] = struct{}{}
+	s.mu.Unlock()
+	if b != nil {
+		b.close()
+	}
+	if err := os.RemoveAll(filepath.Join(s.dir, id.String())); err != nil {
+		return fmt.Errorf("remove mailbox: %w", err)
+	}
+	return syncDir(s.dir)
+}
+
+// Close waits for commits that are under way and closes every mailbox.
+func (s *Store) Close() {
+	s.mu.Lock()
+	s.closed = true
+	boxes := s.boxes
+	s.boxes = nil
+	s.mu.Unlock()
+	for _, b := range boxes {
+		b.close()
+	}
+}
+
+func errGone() error { return gateway.Errorf(gateway.KindNotFound, "the VM's mailbox is gone") }
+
+// errNoMessage is what a queue id or UID that is not there gives.
+func errNoMessage() error {
+	return gateway.Errorf(gateway.KindNotFound, "no such message").WithHint("lodge mail <vm> lists the messages there are.")
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("open directory: %w", err)
+	}
+	defer func() { _ = d.Close() }() // opened for reading only
+	if err := d.Sync(); err != nil {
+		return fmt.Errorf("sync directory: %w", err)
+	}
+	return nil
+}
+
+// removeFile unlinks path; that it is not there is what we want.
+func removeFile(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove file: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,214 @@
+package mailbox
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+// openBox reads a mailbox's index, repairs what a crash has left, and makes the mailbox when there is none.
+func openBox(dir string, logger *slog.Logger) (*Box, error) {
+	b := &Box{dir: dir, logger: logger, byID: map[string]uint32{}, nextUID: 1, changed: make(chan struct{})}
+	b.idle = sync.NewCond(&b.mu)
+	if err := os.MkdirAll(filepath.Join(dir, "msg"), 0o700); err != nil {
+		return nil, fmt.Errorf("make mailbox: %w", err)
+	}
+	damage, err := b.load()
+	if err != nil {
+		return nil, err
+	}
+	lost, err := b.reconcile(damage.inside)
+	if err != nil {
+		return nil, err
+	}
+	if b.index == nil || b.validity == 0 || damage.any() || lost || b.lines > 1000+2*len(b.entries) {
+		if err := b.compact(); err != nil {
+			return nil, err
+		}
+	}
+	return b, nil
+}
+
+// damage is what load found wrong in an index.
+type damage struct {
+	torn   int // bad bytes behind the last good record: what a crash leaves
+	inside int // bad lines with good ones behind them: what a failing disk leaves
+}
+
+func (d damage) any() bool { return d.torn > 0 || d.inside > 0 }
+
+// load reads the index into memory. Every record whose checksum holds is kept.
+func (b *Box) load() (damage, error) {
+	f, err := os.OpenFile(filepath.Join(b.dir, "index"), os.O_RDWR, 0o600)
+	if errors.Is(err, fs.ErrNotExist) {
+		return damage{}, nil
+	}
+	if err != nil {
+		return damage{}, fmt.Errorf("open index: %w", err)
+	}
+	var d damage
+	bad, offset := 0, int64(0)
+	err = eachLine(f, func(line []byte, whole bool) {
+		r, err := decode(line)
+		if err != nil || !whole {
+			bad++
+		} else {
+			d.inside += bad
+			bad = 0
+			b.apply(r, offset, len(line))
+		}
+		offset += int64(len(line))
+	})
+	if err != nil {
+		_ = f.Close() // reading failed already
+		return damage{}, fmt.Errorf("read index: %w", err)
+	}
+	b.index, b.size, d.torn = f, offset, bad
+	if d.any() {
+		b.logger.Warn("mailbox index repaired", "torn", d.torn, "damaged", d.inside)
+	}
+	return d, nil
+}
+
+// eachLine calls f for each line of r with its newline; whole is false for a last line without one and for one that is
+// longer than any record, of which f sees pieces.
+func eachLine(r io.Reader, f func(line []byte, whole bool)) error {
+	br := bufio.NewReaderSize(r, 64<<10)
+	var line []byte
+	for {
+		piece, err := br.ReadSlice('\n')
+		line = append(line, piece...)
+		switch {
+		case err == nil:
+			f(line, true)
+		case errors.Is(err, bufio.ErrBufferFull) && len(line) < maxRecordBytes:
+			continue
+		case errors.Is(err, bufio.ErrBufferFull):
+			f(line, false)
+		case errors.Is(err, io.EOF):
+			if len(line) > 0 {
+				f(line, false)
+			}
+			return nil
+		default:
+			return fmt.Errorf("read line: %w", err)
+		}
+		line = line[:0]
+	}
+}
+
+// reconcile compares records and bodies: a body without a record was never accepted and goes, unless the index was
+// damaged in its middle; a record without a body cannot be served and goes, with an error in the log.
+func (b *Box) reconcile(damaged int) (lost bool, err error) {
+	names, err := os.ReadDir(filepath.Join(b.dir, "msg"))
+	if err != nil {
+		return false, fmt.Errorf("list messages: %w", err)
+	}
+	have := make(map[string]struct{}, len(names))
+	for _, n := range names {
+		have[n.Name()] = struct{}{}
+		if _, known := b.byID[n.Name()]; known || damaged > 0 {
+			continue
+		}
+		if err := removeFile(b.body(n.Name())); err != nil {
+			return false, err
+		}
+	}
+	var gone []uint32
+	for _, e := range b.entries {
+		if _, ok := have[e.QueueID]; !ok {
+			b.logger.Error("message body is missing", "queue_id", e.QueueID)
+			gone = append(gone, e.UID)
+		}
+	}
+	b.expunge(gone)
+	return len(gone) > 0, nil
+}
+
+// compact writes a fresh index with what lives and puts it in place of the old one. The caller holds b.mu or is alone.
+func (b *Box) compact() error {
+	if b.validity == 0 {
+		b.validity = uint32(time.Now().Unix()) //nolint:gosec // until 2106; a mailbox is made once, so it never repeats
+	}
+	path := filepath.Join(b.dir, "index")
+	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("make index: %w", err)
+	}
+	fresh := &Box{byID: map[string]uint32{}}
+	size, err := b.copyTo(f, fresh)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		_ = f.Close()                 // it goes anyway
+		_ = removeFile(path + ".new") // overwritten by the next try otherwise
+		return fmt.Errorf("write index: %w", err)
+	}
+	if b.index != nil {
+		_ = b.index.Close() // replaced; all of it is in the new one
+	}
+	b.index, b.size, b.reserved, b.lines, b.entries = f, size, size, fresh.lines, fresh.entries
+	return errors.Join(syncDir(b.dir), syncDir(filepath.Dir(b.dir)))
+}
+
+// copyTo writes b's live records to f, and tells fresh where each of them now lies.
+func (b *Box) copyTo(f *os.File, fresh *Box) (int64, error) {
+	w := bufio.NewWriterSize(f, 256<<10)
+	size := int64(0)
+	put := func(r record) error {
+		line, err := r.encode(nil)
+		if err != nil {
+			return err
+		}
+		fresh.apply(r, size, len(line))
+		size += int64(len(line))
+		_, err = w.Write(line)
+		return err
+	}
+	err := put(record{Op: opHead, Validity: b.validity, UID: b.nextUID})
+	for i := 0; i < len(b.entries) && err == nil; i++ {
+		var r record
+		if r, err = b.read(b.entries[i]); err == nil {
+			r.Flags = b.entries[i].Flags
+			err = put(r)
+			fresh.entries[i].Mod = b.entries[i].Mod
+		}
+	}
+	if err == nil {
+		err = put(record{Op: opCursor, UID: b.cursor})
+	}
+	return size, errors.Join(err, w.Flush())
+}
+
+func (b *Box) compactOrLog() {
+	if err := b.compact(); err != nil {
+		b.lines = 0 // try again only after as many changes again
+		b.logger.Warn("mailbox index not compacted", "err", err)
+	}
+}
+
+// close waits for what is under way and lets nothing begin.
+func (b *Box) close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.broken == nil {
+		b.broken = errGone()
+	}
+	for b.leading {
+		b.idle.Wait()
+	}
+	_ = b.index.Close() // every record was synced when it was written
+	close(b.changed)
+	b.changed = make(chan struct{})
+}

@@ -1,0 +1,385 @@
+package mail
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"lodge/e2e/sandbox"
+	"lodge/gateway"
+)
+
+// talk is a raw SMTP conversation.
+type talk struct {
+	t testing.TB
+	net.Conn
+	r *bufio.Reader
+}
+
+func dial(t testing.TB, addr string) *talk {
+	t.Helper()
+	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr)
+	must(t, err)
+	t.Cleanup(func() { c.Close() })
+	must(t, c.SetDeadline(time.Now().Add(10*time.Second)))
+	return &talk{t, c, bufio.NewReader(c)}
+}
+
+// hello connects and says EHLO; it returns what the server can do.
+func hello(t testing.TB, addr string) (*talk, string) {
+	t.Helper()
+	c := dial(t, addr)
+	c.expect("220")
+	c.send("EHLO client.example\r\n")
+	return c, c.expect("250")
+}
+
+func (c *talk) send(text string) {
+	c.t.Helper()
+	if _, err := c.Write([]byte(text)); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// answer reads one reply, of many lines maybe.
+func (c *talk) answer() (string, error) {
+	var all strings.Builder
+	for {
+		line, err := c.r.ReadString('\n')
+		all.WriteString(line)
+		if err != nil || len(line) < 4 || line[3] != '-' {
+			return all.String(), err
+		}
+	}
+}
+
+func (c *talk) expect(prefix string) string {
+	c.t.Helper()
+	got, err := c.answer()
+	if err != nil || !strings.HasPrefix(got, prefix) {
+		c.t.Fatalf("got %q, %v; want %s", got, err, prefix)
+	}
+	return got
+}
+
+// ask sends a line and wants a reply.
+func (c *talk) ask(line, prefix string) string {
+	c.t.Helper()
+	c.send(line + "\r\n")
+	return c.expect(prefix)
+}
+
+func (c *talk) closed() {
+	c.t.Helper()
+	if rest, err := c.answer(); err == nil {
+		c.t.Errorf("still open: %q", rest)
+	}
+}
+
+// Mail by a real client lies in the record byte for byte, below our trace headers.
+func TestSwaksByteForByte(t *testing.T) {
+	f := start(t, t.TempDir(), nil)
+	vm := f.add(t, "blog")
+	for name, body := range map[string]string{
+		"plain":      "From: a@example.com\r\nSubject: =?utf-8?q?h=C3=A9llo?=\r\n\r\nhello\r\n",
+		"dots":       "Subject: dots\r\n\r\n.\r\n..\r\n.dot\r\nend\r\n",
+		"eight bits": "Subject: bits\r\n\r\n\xff\xfe\x00\x01 \xc3\xa9\r\n\r\n\r\n",
+		"long line":  "Subject: long\r\n\r\n" + strings.Repeat("x", 60_000) + "\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "mail")
+			// swaks makes CRLF of LF, doubles leading dots and ends the last line.
+			write(t, file, []byte(strings.ReplaceAll(strings.TrimSuffix(body, "\r\n"), "\r\n", "\n")))
+			host, port, _ := net.SplitHostPort(f.addr)
+			out, err := exec.CommandContext(t.Context(), "swaks", "--server", host, "--port", port, "--helo", "client.example",
+				"--from", "a@example.com", "--to", "Anything+tag@BLOG."+domain, "--data", file, "--suppress-data", "--timeout", "10").CombinedOutput()
+			if err != nil {
+				t.Fatalf("swaks: %v\n%s", err, out)
+			}
+			m := f.list(t, vm)[0]
+			got := string(f.read(t, vm, m.QueueID))
+			head, ok := strings.CutSuffix(got, body)
+			if !ok {
+				t.Fatalf("%q does not end in %q", got, body)
+			}
+			want := regexp.MustCompile(`^Return-Path: <a@example.com>\r\nDelivered-To: Anything\+tag@BLOG.lodge.localhost\r\n` +
+				`Received: from client.example \(\[127.0.0.1\]\)\r\n\tby lodge.localhost with ESMTP id ` + m.QueueID +
+				`\r\n\tfor <Anything\+tag@BLOG.lodge.localhost>; .*\r\n$`)
+			if !want.MatchString(head) {
+				t.Errorf("trace headers: %q", head)
+			}
+			if m.Bytes != int64(len(got)) || m.From != "a@example.com" {
+				t.Errorf("%+v", m)
+			}
+			if name == "plain" && m.Subject != "héllo" {
+				t.Errorf("subject %q", m.Subject)
+			}
+		})
+	}
+}
+
+func TestEnvelope(t *testing.T) {
+	f := start(t, t.TempDir(), nil)
+	f.add(t, "blog")
+	gone := f.add(t, "gone")
+	if _, err := f.directory.Update(t.Context(), gone.ID, func(m *gateway.Machine) error { m.Desired = gateway.Removed; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	mail := "MAIL FROM:<a@b.c>"
+	for _, test := range []struct {
+		name  string
+		lines []string // alternating: what is sent, what must come back
+	}{
+		{"accepted", []string{mail, "250", "RCPT TO:<x@blog.lodge.localhost>", "250 2"}},
+		{"quoted", []string{mail, "250", `RCPT TO:<"a b@c"@blog.lodge.localhost>`, "250 2"}},
+		{"final dot", []string{mail, "250", "RCPT TO:<x@blog.lodge.localhost.>", "250 2"}},
+		{"bounce", []string{"MAIL FROM:<>", "250", "RCPT TO:<x@Blog.LODGE.localhost>", "250 2"}},
+		{"unknown VM", []string{mail, "250", "RCPT TO:<x@nobody.lodge.localhost>", "550 5.1.1"}},
+		{"removed VM", []string{mail, "250", "RCPT TO:<x@gone.lodge.localhost>", "550 5.1.1"}},
+		{"below a VM", []string{mail, "250", "RCPT TO:<x@a.blog.lodge.localhost>", "550 5.1.1"}},
+		{"domain itself", []string{mail, "250", "RCPT TO:<x@lodge.localhost>", "550 5.7.1"}},
+		{"relay", []string{mail, "250", "RCPT TO:<x@example.com>", "550 5.7.1"}},
+		{"relay by suffix", []string{mail, "250", "RCPT TO:<x@blog.evillodge.localhost>", "550 5.7.1"}},
+		{"relay by percent", []string{mail, "250", "RCPT TO:<x%blog.lodge.localhost@example.com>", "550 5.7.1"}},
+		{"UTF-8", []string{mail, "250", "RCPT TO:<\u00e9@blog.lodge.localhost>", "553 5.1.3"}},
+		{"control character", []string{mail, "250", "RCPT TO:<a\x01\x7f@blog.lodge.localhost>", "553 5.1.3"}},
+		{"CR in sender", []string{"MAIL FROM:<a\rBcc@b.c>", "553 5.1.3"}},
+		{"too long", []string{mail, "250", "RCPT TO:<" + strings.Repeat("x", 300) + "@blog.lodge.localhost>", "553 5.1.3"}},
+		{"two senders", []string{mail, "250", mail, "503"}},
+		{"declared too big", []string{mail + " SIZE=53477376", "552 5.3.4"}},
+		{"declared big", []string{mail + " SIZE=52428800", "250"}},
+		{"no AUTH", []string{"AUTH PLAIN AGEAYg==", "5"}},
+		{"no recipient", []string{mail, "250", "DATA", "502"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c, can := hello(t, f.addr)
+			if !strings.Contains(can, "SIZE 52428800") || strings.Contains(can, "AUTH") {
+				t.Errorf("EHLO: %q", can)
+			}
+			for i := 0; i < len(test.lines); i += 2 {
+				c.ask(test.lines[i], test.lines[i+1])
+			}
+		})
+	}
+}
+
+func TestManyRecipients(t *testing.T) {
+	f := start(t, t.TempDir(), nil)
+	one, two := f.add(t, "one"), f.add(t, "two")
+	c, _ := hello(t, f.addr)
+	c.ask("MAIL FROM:<>", "250")
+	for _, to := range []string{"a@one", "b@one", "a@one", "a@two"} {
+		c.ask("RCPT TO:<"+to+"."+domain+">", "250")
+	}
+	c.ask("DATA", "354")
+	c.ask("Subject: x\r\n\r\nbody\r\n.", "250")
+	if n, m := len(f.list(t, one)), len(f.list(t, two)); n != 2 || m != 1 {
+		t.Errorf("%d and %d messages, want 2 and 1", n, m)
+	}
+	for range 100 - 4 {
+		c.ask("NOOP", "250")
+	}
+	c.ask("MAIL FROM:<>", "250")
+	for i := range 100 {
+		c.ask(fmt.Sprintf("RCPT TO:<u%d@one.%s>", i, domain), "250")
+	}
+	c.ask("RCPT TO:<late@one."+domain+">", "452")
+}
+
+// Lines must end in CRLF: whatever else a smuggler tries, one message stays one message, or none.
+func TestBareLineEnds(t *testing.T) {
+	f := start(t, t.TempDir(), nil)
+	vm := f.add(t, "blog")
+	for name, data := range map[string]string{
+		"bare LF":     "Subject: x\n\nbody\r\n.\r\n",
+		"LF dot LF":   "Subject: x\r\n\r\nbody\n.\nMAIL FROM:<evil@b.c>\r\n.\r\n",
+		"LF dot CRLF": "Subject: x\r\n\r\nbody\n.\r\nMAIL FROM:<evil@b.c>\r\n.\r\n",
+		"CR dot CR":   "Subject: x\r\n\r\nbody\r.\rMAIL FROM:<evil@b.c>\r\n.\r\n",
+		"CRLF dot LF": "Subject: x\r\n\r\nbody\r\n.\nMAIL FROM:<evil@b.c>\r\n.\r\n",
+		"CRCRLF dot":  "Subject: x\r\n\r\nbody\r\r\n.\r\nMAIL FROM:<evil@b.c>\r\n.\r\n",
+		// go-smtp goes on reading behind CR CR LF dot CR LF; what it swallows then is refused with the rest.
+		"bare CR at end": "Subject: x\r\n\r\nbody\r\r\n.\r\n\r\n.\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, _ := hello(t, f.addr)
+			c.ask("MAIL FROM:<a@b.c>", "250")
+			c.ask("RCPT TO:<x@blog."+domain+">", "250")
+			c.ask("DATA", "354")
+			c.send(data)
+			c.expect("554 5.6.0")
+		})
+	}
+	if n := len(f.list(t, vm)); n != 0 {
+		t.Errorf("%d messages", n)
+	}
+}
+
+func TestChunking(t *testing.T) {
+	f := start(t, t.TempDir(), nil)
+	vm := f.add(t, "blog")
+	c, _ := hello(t, f.addr)
+	begin := func() {
+		c.ask("MAIL FROM:<a@b.c>", "250")
+		c.ask("RCPT TO:<x@blog."+domain+">", "250")
+	}
+	begin()
+	c.ask("BDAT 14\r\nSubject: x\r\n\r\n"[:len("BDAT 14\r\nSubject: x\r\n\r\n")-2], "250")
+	c.ask("BDAT 6 LAST\r\n.ab.\r\n"[:len("BDAT 6 LAST\r\n.ab.\r\n")-2], "250")
+	if got := f.read(t, vm, f.list(t, vm)[0].QueueID); !bytes.HasSuffix(got, []byte("\r\nSubject: x\r\n\r\n.ab.\r\n")) {
+		t.Errorf("got %q", got)
+	}
+	begin()
+	c.send("BDAT 5\r\nabcde")
+	c.expect("250")
+	c.ask("RSET", "250") // given up: nothing may come of it
+	begin()
+	c.send("BDAT 5\r\nabcde")
+	c.expect("250")
+	c.ask("QUIT", "221")
+	if n := len(f.list(t, vm)); n != 1 {
+		t.Errorf("%d messages, want 1", n)
+	}
+}
+
+func TestTooBig(t *testing.T) {
+	f := start(t, t.TempDir(), nil)
+	vm := f.add(t, "blog")
+	send := func(size int, want string) {
+		c, _ := hello(t, f.addr)
+		c.ask("MAIL FROM:<a@b.c>", "250")
+		c.ask("RCPT TO:<x@blog."+domain+">", "250")
+		c.ask("DATA", "354")
+		block := bytes.Repeat([]byte(strings.Repeat("x", 78)+"\r\n"), (1<<20)/80)
+		for sent := 0; sent < size; sent += len(block) {
+			c.send(string(block))
+		}
+		c.ask(".", want)
+		c.ask("NOOP", "250") // the session lives on
+	}
+	send(51<<20, "552 5.3.4")
+	if n := len(f.list(t, vm)); n != 0 {
+		t.Errorf("%d messages", n)
+	}
+	leftNothing(t, filepath.Join(f.dir, "stage"))
+	send(49<<20, "250")
+	if m := f.list(t, vm)[0]; m.Bytes < 48<<20 {
+		t.Errorf("%d bytes", m.Bytes)
+	}
+}
+
+func TestClientGoesAway(t *testing.T) {
+	f := start(t, t.TempDir(), nil)
+	vm := f.add(t, "blog")
+	c, _ := hello(t, f.addr)
+	c.ask("MAIL FROM:<a@b.c>", "250")
+	c.ask("RCPT TO:<x@blog."+domain+">", "250")
+	c.ask("DATA", "354")
+	c.send("Subject: half\r\n\r\nhalf a mess")
+	must(t, c.Close())
+	eventually(t, "the failure is logged", func() bool { return f.log.count("message not accepted") == 1 })
+	if n := len(f.list(t, vm)); n != 0 {
+		t.Errorf("%d messages", n)
+	}
+	leftNothing(t, filepath.Join(f.dir, "stage"))
+}
+
+func TestHangsUpOnHTTP(t *testing.T) {
+	f := start(t, t.TempDir(), nil)
+	for _, request := range []string{"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "POST /?MAIL HTTP/1.1\r\n\r\nEHLO x\r\nMAIL FROM:<a@b.c>\r\n"} {
+		c := dial(t, f.addr)
+		c.expect("220")
+		c.send(request)
+		c.expect("554 5.5.1")
+		c.closed()
+	}
+}
+
+func TestTooManyErrors(t *testing.T) {
+	f := start(t, t.TempDir(), nil)
+	c, _ := hello(t, f.addr)
+	c.ask("MAIL FROM:<a@b.c>", "250")
+	for range 20 {
+		c.ask("RCPT TO:<x@nobody."+domain+">", "550")
+	}
+	c.ask("RCPT TO:<x@nobody."+domain+">", "421")
+	c.expect("421")
+	c.closed()
+}
+
+func TestSTARTTLS(t *testing.T) {
+	cert := certificate(t)
+	f := start(t, t.TempDir(), func(c *Config) {
+		c.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	})
+	vm := f.add(t, "blog")
+	host, port, _ := net.SplitHostPort(f.addr)
+	out, err := exec.CommandContext(t.Context(), "swaks", "--server", host, "--port", port, "--tls",
+		"--from", "a@example.com", "--to", "x@blog."+domain, "--body", "secret").CombinedOutput()
+	if err != nil {
+		t.Skipf("swaks: %v\n%s", err, out)
+	}
+	if got := f.read(t, vm, f.list(t, vm)[0].QueueID); !bytes.Contains(got, []byte("with ESMTPS id")) {
+		t.Errorf("got %q", got)
+	}
+}
+
+// When the disk is full mail is put off, nothing stays behind, and mail comes in again once there is room.
+func TestDiskFull(t *testing.T) {
+	dir := sandbox.SmallDisk(t, 4<<20)
+	f := start(t, dir, nil)
+	vm := f.add(t, "blog")
+	send := func(size int, want string) {
+		t.Helper()
+		c, _ := hello(t, f.addr)
+		c.ask("MAIL FROM:<a@b.c>", "250")
+		c.ask("RCPT TO:<x@blog."+domain+">", "250")
+		c.ask("DATA", "354")
+		c.send("Subject: x\r\n\r\n" + strings.Repeat(strings.Repeat("x", 78)+"\r\n", size/80))
+		c.ask(".", want)
+	}
+	send(1<<20, "250")
+	send(8<<20, "452 4.3.1")
+	leftNothing(t, filepath.Join(dir, "stage"))
+	filler := filepath.Join(dir, "filler")
+	fill(t, filler)
+	send(100, "452 4.3.1")
+	box, err := f.store.Box(vm.ID)
+	must(t, err)
+	must(t, box.SetFlags([]uint32{1}, 1, 0)) // small records have room kept
+	must(t, os.Remove(filler))
+	send(100, "250")
+	if n := len(f.list(t, vm)); n != 2 {
+		t.Errorf("%d messages, want 2", n)
+	}
+}
+
+// fill takes the last byte of a file system.
+func fill(t *testing.T, path string) {
+	t.Helper()
+	file, err := os.Create(path)
+	must(t, err)
+	defer file.Close()
+	for size := 1 << 20; size > 0; {
+		if _, err := file.Write(make([]byte, size)); err != nil {
+			size /= 2
+		}
+	}
+}
+
+func leftNothing(t *testing.T, dir string) {
+	t.Helper()
+	left, err := os.ReadDir(dir)
+	must(t, err)
+	if len(left) != 0 {
+		t.Errorf("left behind in %s: %v", dir, left)
+	}
+}

@@ -1,0 +1,217 @@
+package smtpd
+
+import (
+	"errors"
+	"io"
+	"net"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/emersion/go-smtp"
+
+	"lodge/gateway"
+	"lodge/mail/guard"
+	"lodge/mail/mailbox"
+)
+
+// session is one connection. go-smtp may call Reset and Logout while Data still runs (BDAT), hence the lock.
+type session struct {
+	server *Server
+	conn   *smtp.Conn
+	guard  *guard.Conn // nil only in tests that bypass the listener
+
+	mu     sync.Mutex
+	errors int
+	mail   *transaction // nil outside of MAIL … DATA
+}
+
+// transaction is an envelope: who sends, to whom.
+type transaction struct {
+	from  string
+	rcpts []recipient
+}
+
+type recipient struct {
+	vm      gateway.ID
+	address string
+}
+
+// Mail begins a transaction. RFC 5321 §3.3 wants 503 for a second one.
+func (s *session) Mail(from string, opts *smtp.MailOptions) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.mail != nil:
+		return s.refuse(replyNested())
+	case !sane(from):
+		return s.refuse(replyBadAddress())
+	case opts != nil && opts.Size > s.server.config.MaxMessageBytes:
+		return s.refuse(replyTooBig())
+	}
+	s.mail = &transaction{from: from}
+	return nil
+}
+
+// Rcpt takes a recipient whose VM exists.
+func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mail == nil { // go-smtp has checked it; a bug there must not become a panic here
+		return s.refuse(reply(503, 5, 5, 1, "MAIL first"))
+	}
+	m, err := s.server.find(to)
+	if err != nil {
+		s.server.config.Logger.Debug("recipient refused", "rcpt", to, "remote", s.remote(), "err", err)
+		return s.refuse(replyFor(err))
+	}
+	r := recipient{vm: m.ID, address: to}
+	if !slices.Contains(s.mail.rcpts, r) {
+		s.mail.rcpts = append(s.mail.rcpts, r)
+	}
+	return nil
+}
+
+// refuse counts errors and ends the session when there are too many. The caller holds s.mu.
+func (s *session) refuse(r *smtp.SMTPError) error {
+	if s.errors++; s.errors <= maxErrors {
+		return r
+	}
+	if s.guard != nil {
+		s.guard.Expire()
+	}
+	return replyErrors()
+}
+
+// Data takes the message. It returns nil, which go-smtp answers with 250, only once the message is safe on disk.
+func (s *session) Data(r io.Reader) error {
+	s.mu.Lock()
+	mail := s.mail
+	s.mu.Unlock()
+	if mail == nil || len(mail.rcpts) == 0 {
+		return reply(503, 5, 5, 1, "RCPT first")
+	}
+	if s.guard != nil {
+		s.guard.Begin(s.server.config.Limits.Data)
+	}
+	start := time.Now()
+	size, ids, err := s.server.take(r, *mail, s.trace())
+	log := s.server.config.Logger.With("remote", s.remote(), "from", mail.from, "bytes", size, "duration", time.Since(start))
+	if err == nil {
+		for i, r := range mail.rcpts {
+			log.Info("message accepted", "rcpt", r.address, "vm", r.vm.String(), "queue_id", ids[i])
+		}
+		return nil
+	}
+	answer := replyFor(err)
+	log.Warn("message not accepted", "status", answer.Code, "err", err)
+	return answer
+}
+
+// Reset ends the transaction.
+func (s *session) Reset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mail = nil
+	if s.guard != nil {
+		s.guard.End()
+	}
+}
+
+// Logout ends the session.
+func (s *session) Logout() error { return nil }
+
+func (s *session) remote() string {
+	addr := s.conn.Conn().RemoteAddr().String()
+	if host, _, err := net.SplitHostPort(addr); err == nil {
+		return host
+	}
+	return addr
+}
+
+func (s *session) trace() trace {
+	t := trace{helo: s.conn.Hostname(), remote: s.remote(), protocol: "ESMTP", by: s.server.config.Domain, now: time.Now()}
+	if _, secure := s.conn.TLSConnectionState(); secure {
+		t.protocol = "ESMTPS"
+	}
+	return t
+}
+
+// take stages, checks and commits one message.
+func (s *Server) take(r io.Reader, mail transaction, t trace) (size int64, ids []string, err error) {
+	defer func() {
+		if p := recover(); p != nil { // go-smtp's own recovery would tell no queue id and no reply of ours
+			s.config.Logger.Error("message handler panicked", "err", p, "stack", string(debug.Stack()))
+			err = replyLater()
+		}
+	}()
+	staged, err := s.config.Store.Stage()
+	if err != nil {
+		return 0, nil, mailbox.SpaceOr(err)
+	}
+	defer staged.Discard()
+	in := &lineCheck{r: r}
+	if size, err = io.Copy(staged, in); err != nil {
+		return size, nil, mailbox.SpaceOr(err)
+	}
+	if in.bare || in.last == '\r' {
+		return size, nil, replyBareLine()
+	}
+	if size > s.config.MaxMessageBytes {
+		return size, nil, replyTooBig()
+	}
+	subject := subject(in.first)
+	letters := make([]mailbox.Letter, 0, len(mail.rcpts))
+	for _, rcpt := range mail.rcpts {
+		id := mailbox.NewQueueID(t.now)
+		ids = append(ids, id)
+		letters = append(letters, mailbox.Letter{
+			VM: rcpt.vm, QueueID: id, From: mail.from, Rcpt: rcpt.address, Subject: subject,
+			Head: t.head(id, mail.from, rcpt.address), Received: t.now,
+		})
+	}
+	if err := s.stillThere(mail.rcpts); err != nil {
+		return size, nil, err
+	}
+	return size, ids, s.config.Store.Commit(staged, letters)
+}
+
+// stillThere refuses a message whose VM went away between RCPT and DATA.
+func (s *Server) stillThere(rcpts []recipient) error {
+	for _, r := range rcpts {
+		if m, ok := s.config.Directory.ByID(r.vm); !ok || m.Desired == gateway.Removed {
+			return replyUnknown()
+		}
+	}
+	return nil
+}
+
+// maxFirstBytes is how much of a message is kept in memory to find its subject.
+const maxFirstBytes = 32 << 10
+
+// lineCheck passes a message through, keeps its first bytes and notes any CR or LF that stands alone. Such a message is
+// refused as a whole: servers that disagree on where a line ends are what SMTP smuggling lives on.
+type lineCheck struct {
+	r     io.Reader
+	first []byte
+	last  byte
+	bare  bool
+}
+
+func (c *lineCheck) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	for _, b := range p[:n] {
+		if (b == '\n') != (c.last == '\r') {
+			c.bare = true
+		}
+		c.last = b
+	}
+	if room := maxFirstBytes - len(c.first); room > 0 {
+		c.first = append(c.first, p[:min(n, room)]...)
+	}
+	if c.bare && !errors.Is(err, io.EOF) && err == nil {
+		return n, replyBareLine()
+	}
+	return n, err //nolint:wrapcheck // io.EOF must stay itself, and go-smtp's errors are replies
+}

@@ -1,0 +1,144 @@
+// Package smtpd takes mail in: SMTP (RFC 5321) by go-smtp, guarded, into the mailbox store.
+//
+// The life of a message: a guarded connection → MAIL, RCPT (a VM of ours, or 550: no backscatter) → DATA streams to
+// disk → lines are checked, trace headers made → one Commit for all recipients → 250. There is no AUTH and no relaying.
+//
+// What go-smtp leaves open, and what is done about it here: it has one read deadline for a whole DATA (guard: one per
+// read and one per message); it never limits sessions or connections (guard); it accepts a second MAIL (refused); it drops
+// a CR behind a leading dot (rawCheck); it answers strangers with whatever an error says (replyFor); its Shutdown waits
+// for idle clients for ever (guard.Drain). Its reader of DATA ends only at CRLF.CRLF, and bare CRs and LFs are
+// refused here. A message of exactly the limit counts as too big in go-smtp.
+package smtpd
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/emersion/go-smtp"
+
+	"lodge/gateway"
+	"lodge/mail/guard"
+	"lodge/mail/mailbox"
+)
+
+const (
+	maxRecipients = 100
+	maxLineBytes  = 64 << 10 // RFC 5321 says 1000; mail from sloppy programs is longer, and loses nothing here
+	maxErrors     = 20       // refused commands in one session
+)
+
+// Config is what a Server needs. All fields but TLS must be set.
+type Config struct {
+	Domain          string
+	Directory       *gateway.Directory
+	Store           *mailbox.Store
+	TLS             *tls.Config // offers STARTTLS when not nil
+	MaxMessageBytes int64       // a message must be smaller
+	Limits          Limits
+	Logger          *slog.Logger
+}
+
+// Limits bound what strangers can take.
+type Limits struct {
+	guard.Limits
+	Data time.Duration // the longest time for one message
+}
+
+// DefaultLimits suit a host on the internet.
+func DefaultLimits() Limits {
+	return Limits{
+		Limits: guard.Limits{
+			Conns: 1000, PerPeer: 100, Idle: 5 * time.Minute, Session: 2 * time.Hour, Writes: 50_000,
+		},
+		Data: 30 * time.Minute,
+	}
+}
+
+// Server is an SMTP server. Make it with New.
+type Server struct {
+	config Config
+	smtp   *smtp.Server
+
+	mu        sync.Mutex
+	listeners []*guard.Listener
+	closed    bool
+}
+
+// New makes a server that listens nowhere yet.
+func New(config Config) *Server {
+	s := &Server{config: config}
+	s.smtp = smtp.NewServer(smtp.BackendFunc(s.newSession))
+	s.smtp.Domain = config.Domain
+	s.smtp.TLSConfig = config.TLS
+	s.smtp.MaxMessageBytes = config.MaxMessageBytes
+	s.smtp.MaxRecipients = maxRecipients
+	s.smtp.MaxLineLength = maxLineBytes
+	s.smtp.ErrorLog = errorLog{config.Logger}
+	return s
+}
+
+func (s *Server) newSession(c *smtp.Conn) (smtp.Session, error) {
+	return &session{server: s, conn: c, guard: guard.Of(c.Conn())}, nil
+}
+
+// Serve takes mail from l until Shutdown, and returns nil then.
+func (s *Server) Serve(l net.Listener) error {
+	g := &guard.Listener{
+		Listener: l, Limits: s.config.Limits.Limits,
+		Busy: "421 4.7.0 Too many connections, try again later",
+		HTTP: "554 5.5.1 This is SMTP, not HTTP",
+	}
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return l.Close() //nolint:wrapcheck // net says enough
+	}
+	s.listeners = append(s.listeners, g)
+	s.mu.Unlock()
+	if err := s.smtp.Serve(g); err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("serve smtp: %w", err)
+	}
+	return nil
+}
+
+// Shutdown stops listening, tells idle clients, lets messages that are coming in finish, and cuts what is left when
+// ctx ends.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.closed = true
+	listeners := s.listeners
+	s.mu.Unlock()
+	for _, l := range listeners {
+		_ = l.Drain() // closed already: as wanted
+	}
+	err := s.smtp.Shutdown(ctx)
+	for _, l := range listeners {
+		l.Cut()
+	}
+	if errors.Is(err, smtp.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("shut down smtp: %w", err)
+	}
+	return nil
+}
+
+// errorLog passes go-smtp's few messages on.
+type errorLog struct{ logger *slog.Logger }
+
+// Printf is for accept errors, broken connections and panics in a session.
+func (l errorLog) Printf(format string, args ...any) {
+	l.logger.Warn("smtp session failed", "err", fmt.Sprintf(format, args...))
+}
+
+// Println is part of go-smtp's interface.
+func (l errorLog) Println(args ...any) {
+	l.logger.Warn("smtp session failed", "err", fmt.Sprint(args...))
+}

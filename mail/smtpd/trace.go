@@ -1,0 +1,79 @@
+package smtpd
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"mime"
+	"net"
+	"net/textproto"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// trace is what is known of how a message came, for its headers.
+type trace struct {
+	helo     string
+	remote   string // IP address
+	protocol string // SMTP, ESMTP, ESMTPS (RFC 3848)
+	by       string
+	now      time.Time
+}
+
+// head makes the trace headers of one recipient's copy (RFC 5321 §4.4).
+func (t trace) head(queueID, from, rcpt string) string {
+	return fmt.Sprintf("Return-Path: <%s>\r\nDelivered-To: %s\r\nReceived: from %s (%s)\r\n\tby %s with %s id %s\r\n\tfor <%s>; %s\r\n",
+		quoted(from), quoted(rcpt), printable(t.helo), literal(t.remote), t.by, t.protocol, queueID,
+		quoted(rcpt), t.now.Format("Mon, 2 Jan 2006 15:04:05 -0700"))
+}
+
+// literal writes an IP address as RFC 5321 §4.1.3 has it.
+func literal(remote string) string {
+	if ip := net.ParseIP(remote); ip != nil && ip.To4() == nil {
+		return "[IPv6:" + remote + "]"
+	}
+	return "[" + remote + "]"
+}
+
+// printable makes a client's own word fit for a header: a stranger must not write header lines or comments there.
+func printable(helo string) string {
+	clean := strings.Map(func(r rune) rune {
+		if r <= ' ' || r > '~' || strings.ContainsRune(`()<>;,"\`, r) {
+			return '?'
+		}
+		return r
+	}, helo)
+	return clean[:min(len(clean), 255)]
+}
+
+// maxSubjectBytes is what lists show of a subject.
+const maxSubjectBytes = 200
+
+// subject finds the Subject in a message's first bytes: decoded (RFC 2047), one line, without control characters.
+func subject(first []byte) string {
+	first = append(bytes.Clone(first), "\r\n\r\n"...)
+	header, err := textproto.NewReader(bufio.NewReader(bytes.NewReader(first))).ReadMIMEHeader()
+	if err != nil && len(header) == 0 {
+		return "" // no header that could be read: shown without a subject
+	}
+	raw := header.Get("Subject")
+	text, err := new(mime.WordDecoder).DecodeHeader(raw)
+	if err != nil {
+		text = raw // a charset we do not know: shown as it came
+	}
+	return shorten(strings.ToValidUTF8(text, "\uFFFD"), maxSubjectBytes)
+}
+
+func shorten(s string, limit int) string {
+	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }), " ")
+	if len(s) <= limit {
+		return s
+	}
+	s = s[:limit]
+	for !utf8.ValidString(s) {
+		s = s[:len(s)-1]
+	}
+	return s
+}

@@ -1,0 +1,189 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"lodge/storage/sigv4"
+)
+
+// stall is how long a client may neither send nor take a byte.
+const stall = 60 * time.Second
+
+// body is a request's body on its way to the engine. It gives up on a client that stalls, and remembers what went wrong,
+// because the engine's transport does not say.
+type body struct {
+	src  io.Reader
+	left int64 // what may still come; -1: any amount
+	err  atomic.Pointer[error]
+	wait func(time.Time) error // sets when reading gives up; the zero time: never
+}
+
+func newBody(r *http.Request) *body {
+	return &body{src: r.Body, left: -1, wait: func(time.Time) error { return nil }}
+}
+
+func (b *body) limit(n int64) { b.left = n }
+
+// Read implements io.Reader.
+func (b *body) Read(p []byte) (int, error) {
+	_ = b.wait(time.Now().Add(stall)) // a connection without deadlines is a test's
+	n, err := b.src.Read(p)
+	if b.left >= 0 {
+		if b.left -= int64(n); b.left < 0 {
+			err = errorf(http.StatusBadRequest, "MaxMessageLengthExceeded", "The body is too large.")
+		}
+	}
+	if err != nil {
+		_ = b.wait(time.Time{}) // else the deadline would end the answer
+		if !errors.Is(err, io.EOF) {
+			b.err.Store(&err)
+		}
+	}
+	return n, err
+}
+
+// Close implements io.Closer; the server closes the connection's own body.
+func (b *body) Close() error { return nil }
+
+// failure is what went wrong with the body, as an S3 error; nil when nothing did.
+func (b *body) failure() error {
+	p := b.err.Load()
+	if p == nil {
+		return nil
+	}
+	switch err := *p; {
+	case errors.Is(err, sigv4.ErrMismatch), errors.Is(err, sigv4.ErrChunked):
+		return signatureError(err)
+	case isS3(err):
+		return err
+	default:
+		return errorf(http.StatusBadRequest, "IncompleteBody", "The body could not be read to its end.")
+	}
+}
+
+// storedBody sets up the body of an object or a part. What is aws-chunked is decoded here, where the key that signed its chunks
+// is known; the engine checks the hash, the checksums and the length of what is left.
+func storedBody(out *http.Request, b *body, r *http.Request, chain *sigv4.Chain) error {
+	hash := r.Header.Get("X-Amz-Content-Sha256")
+	encodings := withoutChunked(out.Header.Get("Content-Encoding"))
+	if out.Header.Del("Content-Encoding"); encodings != "" {
+		out.Header.Set("Content-Encoding", encodings)
+	}
+	if hash == "" {
+		out.Header.Set("X-Amz-Content-Sha256", sigv4.Unsigned)
+	}
+	if strings.HasPrefix(hash, "STREAMING-") {
+		return chunkedBody(out, b, r, chain, hash)
+	}
+	out.Header.Del("X-Amz-Decoded-Content-Length")
+	if r.ContentLength < 0 {
+		return errorf(http.StatusLengthRequired, "MissingContentLength", "You must provide the Content-Length HTTP header.")
+	}
+	if out.Body = b; r.ContentLength == 0 {
+		out.Body = http.NoBody
+	}
+	return nil
+}
+
+func chunkedBody(out *http.Request, b *body, r *http.Request, chain *sigv4.Chain, hash string) error {
+	if !sigv4.Streaming(hash) {
+		return errNotImplemented("Bodies of the kind %.60q are not implemented.", hash)
+	}
+	size, err := strconv.ParseInt(r.Header.Get("X-Amz-Decoded-Content-Length"), 10, 64)
+	if err != nil || size < 0 {
+		return errorf(http.StatusLengthRequired, "MissingContentLength", "X-Amz-Decoded-Content-Length is missing or not a length.")
+	}
+	decoded := sigv4.NewReader(b.src, hash, size, chain)
+	trailer := strings.ToLower(strings.TrimSpace(r.Header.Get("X-Amz-Trailer")))
+	if trailer == "" || hash == sigv4.StreamingSigned {
+		b.src = decoded
+		out.Body, out.ContentLength = b, size
+		out.Header.Set("X-Amz-Content-Sha256", sigv4.Unsigned)
+		out.Header.Del("X-Amz-Decoded-Content-Length")
+		out.Header.Del("X-Amz-Trailer")
+		if size == 0 {
+			return b.drain(out)
+		}
+		return nil
+	}
+	b.src = &rechunker{src: decoded, trailer: trailer, buf: make([]byte, 64<<10)}
+	out.Body, out.ContentLength = b, -1
+	out.Header.Set("X-Amz-Content-Sha256", sigv4.StreamingTrailer)
+	return nil
+}
+
+// drain reads an empty body to its end: nobody else would notice that its last signature is wrong.
+func (b *body) drain(out *http.Request) error {
+	out.Body = http.NoBody
+	if _, err := io.Copy(io.Discard, b); err != nil {
+		return b.failure()
+	}
+	return nil
+}
+
+// withoutChunked takes aws-chunked out of a list of encodings: it is how the body came, not what the object is.
+func withoutChunked(list string) string {
+	var kept []string
+	for e := range strings.SplitSeq(list, ",") {
+		if e = strings.TrimSpace(e); e != "" && !strings.EqualFold(e, "aws-chunked") {
+			kept = append(kept, e)
+		}
+	}
+	return strings.Join(kept, ",")
+}
+
+// rechunker writes a decoded body anew as unsigned chunks with its one trailing checksum.
+type rechunker struct {
+	src     *sigv4.Reader
+	trailer string
+	buf     []byte
+	out     []byte // not yet given away
+	err     error
+}
+
+// Read implements io.Reader.
+func (c *rechunker) Read(p []byte) (int, error) {
+	if len(c.out) == 0 && c.err == nil {
+		c.fill()
+	}
+	if len(c.out) == 0 {
+		return 0, c.err
+	}
+	n := copy(p, c.out)
+	c.out = c.out[n:]
+	return n, nil
+}
+
+func (c *rechunker) fill() {
+	n, err := io.ReadFull(c.src, c.buf)
+	c.out = nil
+	if n > 0 {
+		c.out = fmt.Appendf(c.out, "%x\r\n", n)
+		c.out = append(append(c.out, c.buf[:n]...), "\r\n"...)
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, sigv4.ErrChunked) {
+		err = io.EOF // ReadFull's: the last chunk is short
+	}
+	if err == nil {
+		return
+	}
+	c.err = err
+	if !errors.Is(err, io.EOF) || errors.Is(err, sigv4.ErrChunked) {
+		c.out = nil // the upload fails; what was read does not matter
+		return
+	}
+	for _, t := range c.src.Trailers() {
+		if t.Name == c.trailer {
+			c.out = fmt.Appendf(c.out, "0\r\n%s:%s\r\n\r\n", t.Name, t.Value)
+			return
+		}
+	}
+	c.out, c.err = nil, fmt.Errorf("%w: the trailer %q that it announces is missing", sigv4.ErrChunked, c.trailer)
+}

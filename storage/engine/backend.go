@@ -1,0 +1,107 @@
+package engine
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+
+	"lodge/gateway"
+
+	"github.com/versity/versitygw/auth"
+	vgw "github.com/versity/versitygw/backend"
+	"github.com/versity/versitygw/backend/posix"
+	"github.com/versity/versitygw/s3err"
+)
+
+const (
+	vmsDir      = "vms"
+	removingDir = "removing"
+)
+
+// backend is versitygw's posix backend with a namespace per VM. What it does not implement itself is refused
+// (BackendUnsupported): embedding the posix backend instead would leave any method that was forgotten here without a namespace.
+type backend struct {
+	vgw.BackendUnsupported
+	posix   *posix.Posix
+	dir     string // absolute
+	log     *slog.Logger
+	gate    *gate
+	buckets stripes // held shared while an object becomes visible, alone while a bucket goes
+	keys    stripes // held alone while an object becomes visible or goes, shared while one is opened
+	uploads stripes // held alone while a multipart upload is completed or aborted
+}
+
+var _ vgw.Backend = (*backend)(nil)
+
+// place is where one request works.
+type place struct {
+	id     gateway.ID
+	bucket string // as the VM names it
+	key    string // empty for a bucket
+	path   string // the bucket's directory, absolute
+	leave  func()
+}
+
+func (p place) object() string { return filepath.Join(p.path, p.key) }
+
+// String implements fmt.Stringer for versitygw.
+func (b *backend) String() string { return "lodge" }
+
+// NormalizeObjectKey implements backend.Backend: keys that could be normalised are refused (CheckKey).
+func (b *backend) NormalizeObjectKey(_, key string) string { return key }
+
+// enter finds the namespace of the VM whose account signed the request.
+func (b *backend) enter(ctx context.Context) (gateway.ID, func(), error) {
+	account, ok := ctx.Value("account").(auth.Account) // versitygw's key
+	id, err := gateway.ParseID(account.Access)
+	if !ok || err != nil {
+		return gateway.ID{}, nil, s3err.GetAPIError(s3err.ErrAccessDenied)
+	}
+	leave, ok := b.gate.enter(id)
+	if !ok {
+		return gateway.ID{}, nil, s3err.GetAPIError(s3err.ErrAccessDenied)
+	}
+	return id, leave, nil
+}
+
+// inBucket finds a bucket of the VM's; the caller leaves it again.
+func (b *backend) inBucket(ctx context.Context, bucket string) (place, error) {
+	id, leave, err := b.enter(ctx)
+	if err != nil {
+		return place{}, err
+	}
+	path, err := b.bucketPath(id, bucket)
+	if err != nil {
+		leave()
+		return place{}, err
+	}
+	return place{id: id, bucket: bucket, path: path, leave: leave}, nil
+}
+
+// inObject finds an object of the VM's; the caller leaves it again.
+func (b *backend) inObject(ctx context.Context, bucket, key *string) (place, error) {
+	if bucket == nil || key == nil {
+		return place{}, s3err.GetAPIError(s3err.ErrInvalidRequest)
+	}
+	if err := CheckKey(*key); err != nil {
+		return place{}, err
+	}
+	p, err := b.inBucket(ctx, *bucket)
+	p.key = *key
+	return p, err
+}
+
+// vmPath holds all that a VM has stored.
+func (b *backend) vmPath(id gateway.ID) string { return filepath.Join(b.dir, vmsDir, id.String()) }
+
+func (b *backend) bucketPath(id gateway.ID, bucket string) (string, error) {
+	if err := CheckBucket(bucket); err != nil {
+		return "", err
+	}
+	return filepath.Join(b.vmPath(id), bucket), nil
+}
+
+// sync makes a change at path, below one of the VM's buckets, safe before its answer is sent.
+func (b *backend) sync(path string) error {
+	return syncUp(path, filepath.Join(b.dir, vmsDir))
+}

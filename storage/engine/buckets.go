@@ -1,0 +1,226 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"lodge/gateway"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/versity/versitygw/auth"
+	"github.com/versity/versitygw/backend/posix"
+	"github.com/versity/versitygw/s3err"
+	"github.com/versity/versitygw/s3response"
+)
+
+// makeBucket makes a bucket where there is none, synced, and reports whether it did.
+func (b *backend) makeBucket(id gateway.ID, bucket string) (bool, error) {
+	path, err := b.bucketPath(id, bucket)
+	if err != nil {
+		return false, err
+	}
+	leave, ok := b.gate.enter(id)
+	if !ok {
+		return false, s3err.GetAPIError(s3err.ErrAccessDenied)
+	}
+	defer leave()
+	err = os.Mkdir(path, 0o700)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return false, nil
+	case errors.Is(err, fs.ErrNotExist): // the VM's first bucket
+		err = os.MkdirAll(path, 0o700)
+	}
+	if err == nil {
+		err = b.sync(path)
+	}
+	return err == nil, b.fail("make bucket", place{id: id, bucket: bucket}, err)
+}
+
+// dropIfEmpty takes back a bucket that was made for a write which then failed.
+func (b *backend) dropIfEmpty(path string) {
+	lock := b.buckets.of(path)
+	lock.Lock()
+	defer lock.Unlock()
+	// Neither removes a directory that has something in it, and then that is right.
+	_ = os.Remove(filepath.Join(path, posix.MetaTmpDir))
+	_ = os.Remove(path)
+}
+
+// CreateBucket implements backend.Backend.
+func (b *backend) CreateBucket(ctx context.Context, in *s3.CreateBucketInput, _ []byte) error {
+	p, err := b.inBucket(ctx, *in.Bucket)
+	if err != nil {
+		return err
+	}
+	defer p.leave()
+	if in.ObjectLockEnabledForBucket != nil && *in.ObjectLockEnabledForBucket {
+		return notImplemented("Object locks are not implemented.")
+	}
+	made, err := b.makeBucket(p.id, p.bucket)
+	if err == nil && !made {
+		return s3err.GetBucketErr(s3err.ErrBucketAlreadyOwnedByYou, p.bucket)
+	}
+	return err
+}
+
+// DeleteBucket implements backend.Backend. The bucket is renamed aside first, so that a crash leaves it whole or gone.
+func (b *backend) DeleteBucket(ctx context.Context, bucket string) error {
+	p, err := b.inBucket(ctx, bucket)
+	if err != nil {
+		return err
+	}
+	defer p.leave()
+	lock := b.buckets.of(p.path)
+	lock.Lock()
+	defer lock.Unlock()
+	entries, err := os.ReadDir(p.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s3err.GetBucketErr(s3err.ErrNoSuchBucket, bucket)
+	}
+	if err != nil {
+		return b.fail("delete bucket", p, err)
+	}
+	for _, e := range entries {
+		if e.Name() != posix.MetaTmpDir {
+			return s3err.GetBucketErr(s3err.ErrBucketNotEmpty, bucket)
+		}
+	}
+	return b.fail("delete bucket", p, b.discard(p.path))
+}
+
+// ListBuckets implements backend.Backend.
+func (b *backend) ListBuckets(ctx context.Context, in s3response.ListBucketsInput) (s3response.ListAllMyBucketsResult, error) {
+	id, leave, err := b.enter(ctx)
+	if err != nil {
+		return s3response.ListAllMyBucketsResult{}, err
+	}
+	defer leave()
+	entries, err := os.ReadDir(b.vmPath(id)) // ordered by name
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return s3response.ListAllMyBucketsResult{}, b.fail("list buckets", place{id: id}, err)
+	}
+	res := s3response.ListAllMyBucketsResult{Owner: s3response.CanonicalUser{ID: id.String()}, Prefix: in.Prefix}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || !strings.HasPrefix(e.Name(), in.Prefix) || e.Name() <= in.ContinuationToken {
+			continue // an error: it was deleted just now
+		}
+		if len(res.Buckets.Bucket) == int(in.MaxBuckets) {
+			res.ContinuationToken = res.Buckets.Bucket[len(res.Buckets.Bucket)-1].Name
+			break
+		}
+		res.Buckets.Bucket = append(res.Buckets.Bucket, s3response.ListAllMyBucketsEntry{Name: e.Name(), CreationDate: info.ModTime()})
+	}
+	return res, nil
+}
+
+// HeadBucket implements backend.Backend.
+func (b *backend) HeadBucket(ctx context.Context, in *s3.HeadBucketInput) (*s3.HeadBucketOutput, error) {
+	p, err := b.existing(ctx, *in.Bucket)
+	if err != nil {
+		return nil, err
+	}
+	p.leave()
+	return &s3.HeadBucketOutput{}, nil
+}
+
+// GetBucketAcl implements backend.Backend: every bucket is its VM's alone.
+func (b *backend) GetBucketAcl(ctx context.Context, in *s3.GetBucketAclInput) ([]byte, error) {
+	p, err := b.existing(ctx, *in.Bucket)
+	if err != nil {
+		return nil, err
+	}
+	defer p.leave()
+	return json.Marshal(auth.ACL{Owner: p.id.String(), Grantees: []auth.Grantee{
+		{Permission: auth.PermissionFullControl, Access: p.id.String(), Type: types.TypeCanonicalUser},
+	}})
+}
+
+// GetBucketPolicy implements backend.Backend: there are none.
+func (b *backend) GetBucketPolicy(_ context.Context, bucket string) ([]byte, error) {
+	return nil, s3err.GetBucketErr(s3err.ErrNoSuchBucketPolicy, bucket)
+}
+
+// GetBucketCors implements backend.Backend: there are none.
+func (b *backend) GetBucketCors(_ context.Context, bucket string) ([]byte, error) {
+	return nil, s3err.GetBucketErr(s3err.ErrNoSuchCORSConfiguration, bucket)
+}
+
+// GetObjectLockConfiguration implements backend.Backend: there are none.
+func (b *backend) GetObjectLockConfiguration(context.Context, string) ([]byte, error) {
+	return nil, s3err.GetAPIError(s3err.ErrObjectLockConfigurationNotFound)
+}
+
+// GetBucketVersioning implements backend.Backend: no bucket was ever versioned.
+func (b *backend) GetBucketVersioning(ctx context.Context, bucket string) (s3response.GetBucketVersioningOutput, error) {
+	p, err := b.existing(ctx, bucket)
+	if err == nil {
+		p.leave()
+	}
+	return s3response.GetBucketVersioningOutput{}, err
+}
+
+// GetBucketTagging implements backend.Backend.
+func (b *backend) GetBucketTagging(ctx context.Context, bucket string) (map[string]string, error) {
+	p, err := b.inBucket(ctx, bucket)
+	if err != nil {
+		return nil, err
+	}
+	defer p.leave()
+	tags, err := b.posix.GetBucketTagging(ctx, p.path)
+	return tags, b.fail("get bucket tags", p, err)
+}
+
+// PutBucketTagging implements backend.Backend.
+func (b *backend) PutBucketTagging(ctx context.Context, bucket string, tags map[string]string) error {
+	p, err := b.inBucket(ctx, bucket)
+	if err != nil {
+		return err
+	}
+	defer p.leave()
+	if err = b.posix.PutBucketTagging(ctx, p.path, tags); err == nil {
+		err = b.sync(p.path)
+	}
+	return b.fail("set bucket tags", p, err)
+}
+
+// DeleteBucketTagging implements backend.Backend.
+func (b *backend) DeleteBucketTagging(ctx context.Context, bucket string) error {
+	return b.PutBucketTagging(ctx, bucket, nil)
+}
+
+// existing is inBucket for a bucket that must be there.
+func (b *backend) existing(ctx context.Context, bucket string) (place, error) {
+	p, err := b.inBucket(ctx, bucket)
+	if err != nil {
+		return place{}, err
+	}
+	if _, err = os.Stat(p.path); err == nil {
+		return p, nil
+	}
+	p.leave()
+	if errors.Is(err, fs.ErrNotExist) {
+		return place{}, s3err.GetBucketErr(s3err.ErrNoSuchBucket, bucket)
+	}
+	return place{}, b.fail("find bucket", p, err)
+}
+
+// discard takes a directory of a VM's away: renamed aside and synced, then deleted.
+func (b *backend) discard(path string) error {
+	aside := filepath.Join(b.dir, removingDir, gateway.NewID().String())
+	if err := os.Rename(path, aside); err != nil {
+		return fmt.Errorf("put aside %s: %w", path, err)
+	}
+	if err := errors.Join(syncUp(filepath.Dir(path), filepath.Join(b.dir, vmsDir)), syncPath(filepath.Dir(aside))); err != nil {
+		return err
+	}
+	return os.RemoveAll(aside)
+}

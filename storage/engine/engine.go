@@ -1,0 +1,192 @@
+// Package engine keeps objects on the local disk and speaks the S3 protocol: versitygw's S3 server and its posix backend,
+// with a namespace for each VM, synced writes and a clear error where those two would be silent.
+//
+// A request comes in through Do, with the VM already decided. It is signed with that VM's account, which exists only
+// inside this process, and goes over a unix socket to versitygw; its handlers call our backend, which takes the VM from
+// the account and nothing else, checks bucket and key, and works below Dir/vms/<uuid>/<bucket>. All paths are absolute, so
+// the process's working directory plays no part and is not changed.
+//
+// Limits that come with this engine: "x" and "x/y" cannot both be keys; a key has no empty, "." or ".." part and no
+// part of more than 255 bytes; on ext4 an object's metadata and tags share about 3.5 KiB; there are no versions, bucket
+// policies, ACLs, CORS, object locks, server-side encryption or lifecycle rules: asking for one is refused, never ignored.
+//
+// This package never decides who is calling.
+package engine
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"lodge/gateway"
+	"lodge/storage/sigv4"
+
+	"github.com/versity/versitygw/backend/meta"
+	"github.com/versity/versitygw/backend/posix"
+	"github.com/versity/versitygw/s3api"
+	"github.com/versity/versitygw/s3api/middlewares"
+	"github.com/versity/versitygw/s3api/utils"
+)
+
+// Region is what the engine says its region is; clients may sign for any.
+const Region = "us-east-1"
+
+const (
+	maxConnections  = 4096
+	maxParts        = 10_000  // AWS's limit
+	maxCopyBytes    = 5 << 30 // AWS's limit for one copy
+	maxIdleConns    = 256
+	idleConnTimeout = 30 * time.Second
+)
+
+// Engine is the S3 server of one state directory.
+type Engine struct {
+	backend   *backend
+	accounts  *accounts
+	server    *s3api.S3ApiServer
+	socket    string
+	ready     chan struct{}
+	transport *http.Transport
+}
+
+// New makes dir ready and finishes what a crash left behind: half-removed VMs, temporary files, multipart uploads that were
+// being completed. The file system must have extended attributes.
+func New(dir string, log *slog.Logger) (*Engine, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("find %s: %w", dir, err)
+	}
+	b, err := newBackend(dir, log)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.recover(); err != nil {
+		return nil, err
+	}
+	e := &Engine{backend: b, accounts: newAccounts(), socket: filepath.Join(dir, "engine.sock"), ready: make(chan struct{})}
+	e.transport = &http.Transport{
+		DialContext:         e.dial,
+		MaxIdleConns:        maxIdleConns,
+		MaxIdleConnsPerHost: maxIdleConns,
+		IdleConnTimeout:     idleConnTimeout,
+		DisableCompression:  true,
+		WriteBufferSize:     64 << 10,
+		ReadBufferSize:      64 << 10,
+	}
+	return e, e.newServer()
+}
+
+func newBackend(dir string, log *slog.Logger) (*backend, error) {
+	for _, d := range []string{dir, filepath.Join(dir, vmsDir), filepath.Join(dir, removingDir)} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, fmt.Errorf("make %s: %w", d, err)
+		}
+	}
+	if err := (meta.XattrMeta{}).Test(dir); err != nil {
+		return nil, gateway.Errorf(gateway.KindInvalid, "the file system of %s has no extended attributes", dir).
+			WithHint("Put the state directory on ext4, XFS or Btrfs.").Because(err)
+	}
+	if err := syncUp(filepath.Join(dir, vmsDir), filepath.Dir(dir)); err != nil {
+		return nil, err
+	}
+	opts := posix.PosixOpts{
+		ForceNoTmpFile:      true, // a replaced object is one rename; what a crash leaves lies in .sgwtmp, where recover finds it
+		ForceNoObjLockFile:  true, // there is one process
+		CopyObjectThreshold: maxCopyBytes,
+	}
+	opts.SetNewDirPerm(0o700)
+	opts.SetNewFilePerm(0o600)
+	// "." keeps the working directory: the backend changes to its root, but every bucket we name is an absolute path.
+	p, err := posix.New(".", meta.XattrMeta{}, opts)
+	if err != nil {
+		return nil, fmt.Errorf("open object store: %w", err)
+	}
+	return &backend{posix: p, dir: dir, log: log, gate: newGate()}, nil
+}
+
+func (e *Engine) newServer() error {
+	utils.SetBucketNameValidationStrict(true)
+	root := middlewares.RootUserConfig{Access: rootAccount, Secret: randomSecret()} // nobody ever signs as root
+	var err error
+	e.server, err = s3api.New(e.backend, root, Region, e.accounts, nil, nil, nil, nil,
+		s3api.WithQuiet(), s3api.WithKeepAlive(), s3api.WithMpMaxParts(maxParts), s3api.WithSocketPerm(0o600),
+		s3api.WithConcurrencyLimiter(maxConnections, maxConnections), s3api.WithOnListen(func() { close(e.ready) }))
+	if err != nil {
+		return fmt.Errorf("make S3 server: %w", err)
+	}
+	return nil
+}
+
+// Run serves until ctx is done. It can be called once.
+func (e *Engine) Run(ctx context.Context) error {
+	if err := os.Remove(e.socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove old socket: %w", err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- e.server.ServeMultiPort([]string{e.socket}) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve objects: %w", err)
+	case <-ctx.Done():
+	}
+	e.transport.CloseIdleConnections()
+	err := e.server.ShutDown()
+	<-served // its error only says that it was shut down
+	if err != nil {
+		return fmt.Errorf("stop object server: %w", err)
+	}
+	return nil
+}
+
+// Do carries out r for vm. r.URL needs the path and the query only; r's signature, if it has one, is replaced.
+func (e *Engine) Do(r *http.Request, vm gateway.VM) (*http.Response, error) {
+	r.URL.Scheme, r.URL.Host, r.Host, r.RequestURI = "http", "engine", "engine", ""
+	access := vm.ID.String()
+	if err := sigv4.Sign(r, access, e.accounts.secret(access), Region, time.Now()); err != nil {
+		return nil, err
+	}
+	return e.transport.RoundTrip(r)
+}
+
+// MakeBucket makes a bucket where there is none, and reports whether it did.
+func (e *Engine) MakeBucket(vm gateway.VM, bucket string) (bool, error) {
+	return e.backend.makeBucket(vm.ID, bucket)
+}
+
+// DropEmptyBucket takes back a bucket that MakeBucket has made and nothing was put in.
+func (e *Engine) DropEmptyBucket(vm gateway.VM, bucket string) {
+	if path, err := e.backend.bucketPath(vm.ID, bucket); err == nil {
+		e.backend.dropIfEmpty(path)
+	}
+}
+
+// Remove deletes all that a VM has stored. It waits for the VM's requests to end. Once it has returned nil, or the host
+// has crashed in the middle and started again, nothing is left. Calling it again is no error.
+func (e *Engine) Remove(ctx context.Context, id gateway.ID) error { return e.backend.remove(ctx, id) }
+
+func (e *Engine) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	select {
+	case <-e.ready:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-time.After(5 * time.Second):
+		return nil, errors.New("the object server is not running")
+	}
+	var d net.Dialer
+	return d.DialContext(ctx, "unix", e.socket)
+}
+
+func randomSecret() string {
+	var b [32]byte
+	_, _ = rand.Read(b[:]) // crypto/rand.Read never fails (it aborts the program instead)
+	return hex.EncodeToString(b[:])
+}

@@ -1,0 +1,230 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	vgw "github.com/versity/versitygw/backend"
+	"github.com/versity/versitygw/backend/meta"
+	"github.com/versity/versitygw/s3err"
+	"github.com/versity/versitygw/s3response"
+)
+
+// tagsAttribute is where versitygw keeps an object's tags, as JSON.
+const tagsAttribute = "X-Amz-Tagging"
+
+// PutObject implements backend.Backend. The object appears whole, with its metadata and tags, or not at all: data is
+// synced before the file gets its name, and the name before the answer.
+func (b *backend) PutObject(ctx context.Context, in s3response.PutObjectInput) (s3response.PutObjectOutput, error) {
+	p, err := b.inObject(ctx, in.Bucket, in.Key)
+	if err != nil {
+		return s3response.PutObjectOutput{}, err
+	}
+	defer p.leave()
+	tags, err := vgw.ParseObjectTags(deref(in.Tagging))
+	if err != nil {
+		return s3response.PutObjectOutput{}, err
+	}
+	if deref(in.Key)[len(*in.Key)-1] != '/' {
+		in.Tagging = nil // set on the file before it gets its name; versitygw would do it after
+	}
+	pub := publication{backend: b, place: p, tags: tags}
+	defer pub.end()
+	in.Bucket = &p.path
+	out, err := b.posix.PutObjectWithPostFunc(ctx, in, func(f *os.File) error {
+		if in.ContentLength != nil {
+			if fi, err := f.Stat(); err != nil || fi.Size() != *in.ContentLength {
+				return errors.Join(s3err.GetAPIError(s3err.ErrIncompleteBody), err)
+			}
+		}
+		return pub.begin(f)
+	})
+	pub.end()
+	if err == nil {
+		err = b.sync(p.object())
+	}
+	return out, b.fail("put object", p, err)
+}
+
+// publication guards the moment at which a file becomes visible as an object.
+type publication struct {
+	backend *backend
+	place   place
+	tags    map[string]string
+	locked  bool
+}
+
+// begin makes the file's data safe and takes the locks; end gives them back.
+func (p *publication) begin(f *os.File) error {
+	if p.tags != nil {
+		value, err := json.Marshal(p.tags)
+		if err != nil {
+			return fmt.Errorf("marshal tags: %w", err)
+		}
+		if err := (meta.XattrMeta{}).StoreAttribute(f, "", "", tagsAttribute, value); err != nil {
+			return fmt.Errorf("set tags: %w", err)
+		}
+	}
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("sync object: %w", err)
+	}
+	p.backend.buckets.of(p.place.path).RLock()
+	p.backend.keys.of(p.place.object()).Lock()
+	p.locked = true
+	if _, err := os.Lstat(f.Name()); err != nil {
+		return s3err.GetBucketErr(s3err.ErrNoSuchBucket, p.place.bucket) // the bucket was deleted meanwhile
+	}
+	return nil
+}
+
+func (p *publication) end() {
+	if p.locked {
+		p.backend.keys.of(p.place.object()).Unlock()
+		p.backend.buckets.of(p.place.path).RUnlock()
+		p.locked = false
+	}
+}
+
+// reading holds off writers of the key while an object is opened, so that its ETag and its bytes belong together.
+func (b *backend) reading(p place) (done func()) {
+	lock := b.keys.of(p.object())
+	lock.RLock()
+	return lock.RUnlock
+}
+
+// GetObject implements backend.Backend.
+func (b *backend) GetObject(ctx context.Context, in *s3.GetObjectInput) (*s3.GetObjectOutput, error) {
+	p, err := b.inObject(ctx, in.Bucket, in.Key)
+	if err != nil {
+		return nil, err
+	}
+	defer p.leave()
+	defer b.reading(p)()
+	inside := *in
+	inside.Bucket = &p.path
+	out, err := b.posix.GetObject(ctx, &inside)
+	return out, b.fail("get object", p, err)
+}
+
+// HeadObject implements backend.Backend.
+func (b *backend) HeadObject(ctx context.Context, in *s3.HeadObjectInput) (*s3.HeadObjectOutput, error) {
+	p, err := b.inObject(ctx, in.Bucket, in.Key)
+	if err != nil {
+		return nil, err
+	}
+	defer p.leave()
+	defer b.reading(p)()
+	inside := *in
+	inside.Bucket = &p.path
+	out, err := b.posix.HeadObject(ctx, &inside)
+	return out, b.fail("head object", p, err)
+}
+
+// GetObjectAttributes implements backend.Backend.
+func (b *backend) GetObjectAttributes(ctx context.Context, in *s3.GetObjectAttributesInput) (s3response.GetObjectAttributesResponse, error) {
+	p, err := b.inObject(ctx, in.Bucket, in.Key)
+	if err != nil {
+		return s3response.GetObjectAttributesResponse{}, err
+	}
+	defer p.leave()
+	defer b.reading(p)()
+	inside := *in
+	inside.Bucket = &p.path
+	out, err := b.posix.GetObjectAttributes(ctx, &inside)
+	return out, b.fail("get object attributes", p, err)
+}
+
+// GetObjectAcl implements backend.Backend: every object is its VM's alone.
+func (b *backend) GetObjectAcl(ctx context.Context, in *s3.GetObjectAclInput) (*s3.GetObjectAclOutput, error) {
+	if _, err := b.HeadObject(ctx, &s3.HeadObjectInput{Bucket: in.Bucket, Key: in.Key}); err != nil {
+		return nil, err
+	}
+	id, leave, err := b.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	owner := id.String()
+	return &s3.GetObjectAclOutput{Owner: &types.Owner{ID: &owner}}, nil
+}
+
+// DeleteObject implements backend.Backend.
+func (b *backend) DeleteObject(ctx context.Context, in *s3.DeleteObjectInput) (*s3.DeleteObjectOutput, error) {
+	p, err := b.inObject(ctx, in.Bucket, in.Key)
+	if err != nil {
+		return nil, err
+	}
+	defer p.leave()
+	inside := *in
+	inside.Bucket = &p.path
+	lock := b.keys.of(p.object())
+	lock.Lock()
+	out, err := b.posix.DeleteObject(ctx, &inside)
+	lock.Unlock()
+	if err == nil {
+		err = b.sync(filepath.Dir(p.object()))
+	}
+	return out, b.fail("delete object", p, err)
+}
+
+// DeleteObjects implements backend.Backend.
+func (b *backend) DeleteObjects(ctx context.Context, in *s3.DeleteObjectsInput) (s3response.DeleteResult, error) {
+	p, err := b.existing(ctx, *in.Bucket)
+	if err != nil {
+		return s3response.DeleteResult{}, err
+	}
+	defer p.leave()
+	var res s3response.DeleteResult
+	for _, o := range in.Delete.Objects {
+		_, err := b.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: in.Bucket, Key: o.Key, VersionId: o.VersionId})
+		if err != nil {
+			res.Error = append(res.Error, s3err.ObjectDeleteError(o.Key, o.VersionId, err))
+			continue
+		}
+		res.Deleted = append(res.Deleted, types.DeletedObject{Key: o.Key, VersionId: o.VersionId})
+	}
+	return res, nil
+}
+
+// GetObjectTagging implements backend.Backend.
+func (b *backend) GetObjectTagging(ctx context.Context, bucket, key, version string) (map[string]string, error) {
+	p, err := b.inObject(ctx, &bucket, &key)
+	if err != nil {
+		return nil, err
+	}
+	defer p.leave()
+	tags, err := b.posix.GetObjectTagging(ctx, p.path, key, version)
+	return tags, b.fail("get object tags", p, err)
+}
+
+// PutObjectTagging implements backend.Backend.
+func (b *backend) PutObjectTagging(ctx context.Context, bucket, key, version string, tags map[string]string) error {
+	p, err := b.inObject(ctx, &bucket, &key)
+	if err != nil {
+		return err
+	}
+	defer p.leave()
+	if err = b.posix.PutObjectTagging(ctx, p.path, key, version, tags); err == nil {
+		err = b.sync(p.object())
+	}
+	return b.fail("set object tags", p, err)
+}
+
+// DeleteObjectTagging implements backend.Backend.
+func (b *backend) DeleteObjectTagging(ctx context.Context, bucket, key, version string) error {
+	return b.PutObjectTagging(ctx, bucket, key, version, nil)
+}
+
+func deref[T any](p *T) T {
+	if p == nil {
+		var zero T
+		return zero
+	}
+	return *p
+}

@@ -1,0 +1,54 @@
+package storage
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+
+	"lodge/gateway"
+
+	"github.com/versity/versitygw/s3err"
+)
+
+// errorf makes an S3 error; the code is what programs look at, the text is for people.
+func errorf(status int, code, format string, args ...any) error {
+	return s3err.APIError{Code: code, Description: fmt.Sprintf(format, args...), HTTPStatusCode: status}
+}
+
+func errDenied(format string, args ...any) error {
+	return errorf(http.StatusForbidden, "AccessDenied", format, args...)
+}
+
+func errUnknownKey() error {
+	return errorf(http.StatusForbidden, "InvalidAccessKeyId", "The access key is not one of this VM's.")
+}
+
+func errGone() error { return errDenied("The VM is being removed.") }
+
+// errCredentials is for minted keys that are no good any more; SDKs fetch new ones when they read ExpiredToken.
+func errCredentials(err error) error {
+	return errorf(http.StatusForbidden, "ExpiredToken", "The credentials are not valid any more (%v). Fetch new ones from the instance metadata.", err)
+}
+
+func errSlowDown() error {
+	return errorf(http.StatusServiceUnavailable, "SlowDown", "This VM has too many requests under way. Please reduce your request rate.")
+}
+
+func errNotImplemented(format string, args ...any) error {
+	return errorf(http.StatusNotImplemented, "NotImplemented", format, args...)
+}
+
+// answer writes an S3 error. Errors that are none of S3's are the host's: they go to the log.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, err error) {
+	known, ok := err.(s3err.S3Error) //nolint:errorlint // ours are never wrapped; whatever else comes is internal
+	if !ok {
+		s.log.Error("S3 request failed", slog.String("method", r.Method), slog.Any("err", err))
+		known = s3err.GetAPIError(s3err.ErrInternalError)
+	}
+	body := known.XMLBody(gateway.NewID().String(), "")
+	w.Header().Set("Content-Type", "application/xml")
+	w.WriteHeader(known.StatusCode())
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(body) // the client has gone; there is nobody to tell
+	}
+}

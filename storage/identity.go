@@ -1,0 +1,82 @@
+package storage
+
+import (
+	"errors"
+	"net/http"
+	"time"
+
+	"lodge/gateway"
+	"lodge/storage/sigv4"
+)
+
+// caller is who a request is from.
+type caller struct {
+	vm    gateway.VM
+	chain *sigv4.Chain // not nil: the signature is proven, and this proves the chunks of the body
+}
+
+// identify says whose namespace a request works in. A minted key must be proven, wherever the request comes from, and
+// be its own VM's; any other key counts for nothing, so that dummies will do, and then the tap alone decides.
+//
+// Whoever can make an app in the VM fetch a URL must not become the VM by that: what is not signed, what is signed in the
+// URL with a key that proves nothing, and what came through a proxy is refused.
+func (s *Server) identify(r *http.Request) (caller, error) {
+	for _, name := range []string{"X-Forwarded-For", "Forwarded", "Via"} {
+		if r.Header.Get(name) != "" {
+			return caller{}, errDenied("The request has come through a proxy (it has a %s header).", name)
+		}
+	}
+	tap := gateway.VMFrom(r.Context())
+	auth, err := sigv4.Parse(r)
+	if err != nil {
+		return caller{}, signatureError(err)
+	}
+	if !gateway.Ours(auth.AccessKey) {
+		switch {
+		case !tap.Known():
+			return caller{}, errUnknownKey()
+		case auth.Presigned:
+			return caller{}, errDenied("A presigned URL needs the VM's own credentials (from the instance metadata), not a made-up key.")
+		}
+		return caller{vm: tap}, s.mayWork(tap)
+	}
+	vm, secret, err := s.keyring.Check(auth.AccessKey, time.Now())
+	if err != nil {
+		return caller{}, errCredentials(err)
+	}
+	if tap.Known() && tap.ID != vm.ID {
+		return caller{}, errUnknownKey()
+	}
+	chain, err := auth.Verify(r, secret, time.Now())
+	if err != nil {
+		return caller{}, signatureError(err)
+	}
+	return caller{vm: vm, chain: chain}, s.mayWork(vm)
+}
+
+// mayWork refuses a VM that is being removed.
+func (s *Server) mayWork(vm gateway.VM) error {
+	if m, ok := s.directory.ByID(vm.ID); !ok || m.Desired == gateway.Removed {
+		return errGone()
+	}
+	return nil
+}
+
+// signatureError is the one table from what is wrong with a signature to S3's answers.
+func signatureError(err error) error {
+	switch {
+	case errors.Is(err, sigv4.ErrUnsigned):
+		return errDenied("The request is not signed. Any S3 tool signs, and inside a VM any key will do.")
+	case errors.Is(err, sigv4.ErrMechanism):
+		return errorf(http.StatusBadRequest, "InvalidRequest", "Please use AWS4-HMAC-SHA256 (signature version 4).")
+	case errors.Is(err, sigv4.ErrMismatch):
+		return errorf(http.StatusForbidden, "SignatureDoesNotMatch", "The signature does not match the request.")
+	case errors.Is(err, sigv4.ErrSkewed):
+		return errorf(http.StatusForbidden, "RequestTimeTooSkewed", "The request's time is too far from the host's. Set the clock.")
+	case errors.Is(err, sigv4.ErrExpired):
+		return errDenied("Request has expired")
+	case errors.Is(err, sigv4.ErrChunked):
+		return errorf(http.StatusBadRequest, "IncompleteBody", "The request's body: %v.", err)
+	}
+	return errorf(http.StatusBadRequest, "AuthorizationHeaderMalformed", "The request: %v.", err)
+}

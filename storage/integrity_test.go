@@ -1,0 +1,166 @@
+package storage
+
+import (
+	"bytes"
+	"crypto/md5"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"hash/crc32"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"lodge/storage/sigv4"
+
+	"github.com/minio/minio-go/v7"
+)
+
+func base64MD5(s string) string {
+	sum := md5.Sum([]byte(s))
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+func hexSHA256(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(sum[:])
+}
+
+func base64CRC32(s string) string {
+	return base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE([]byte(s))))
+}
+
+// chunked is text as one unsigned chunk with a trailer.
+func chunked(text, trailer string) string {
+	return fmt.Sprintf("%x\r\n%s\r\n0\r\n%s\r\n\r\n", len(text), text, trailer)
+}
+
+// TestCorrupted sends bodies that are not what their headers say: none may become an object, nor leave a bucket behind.
+func TestCorrupted(t *testing.T) {
+	h := newHost(t)
+	g := h.guest("blog")
+	const body = "hello, world"
+	streaming := map[string]string{
+		"X-Amz-Content-Sha256": sigv4.StreamingTrailer, "X-Amz-Trailer": "x-amz-checksum-crc32",
+		"X-Amz-Decoded-Content-Length": strconv.Itoa(len(body)), "Content-Encoding": "aws-chunked",
+	}
+	signed := map[string]string{"X-Amz-Content-Sha256": sigv4.StreamingSigned, "X-Amz-Decoded-Content-Length": strconv.Itoa(len(body))}
+	for name, c := range map[string]struct {
+		header map[string]string
+		body   string
+		code   string // empty: it is right, and is stored
+	}{
+		"right MD5":                {map[string]string{"Content-Md5": base64MD5(body)}, body, ""},
+		"wrong MD5":                {map[string]string{"Content-Md5": base64MD5("other")}, body, "BadDigest"},
+		"no MD5 at all":            {map[string]string{"Content-Md5": "x"}, body, "InvalidDigest"},
+		"right SHA256":             {map[string]string{"X-Amz-Content-Sha256": hexSHA256(body)}, body, ""},
+		"wrong SHA256":             {map[string]string{"X-Amz-Content-Sha256": hexSHA256("other")}, body, "XAmzContentSHA256Mismatch"},
+		"right CRC32":              {map[string]string{"X-Amz-Checksum-Crc32": base64CRC32(body)}, body, ""},
+		"wrong CRC32":              {map[string]string{"X-Amz-Checksum-Crc32": base64CRC32("other")}, body, "BadDigest"},
+		"right trailer":            {streaming, chunked(body, "x-amz-checksum-crc32:"+base64CRC32(body)), ""},
+		"wrong trailer":            {streaming, chunked(body, "x-amz-checksum-crc32:"+base64CRC32("other")), "BadDigest"},
+		"missing trailer":          {streaming, chunked(body, ""), "IncompleteBody"},
+		"other trailer":            {streaming, chunked(body, "x-amz-checksum-sha1:AAAA"), "IncompleteBody"},
+		"too short":                {streaming, chunked(body[1:], "x-amz-checksum-crc32:"+base64CRC32(body[1:])), "IncompleteBody"},
+		"too long":                 {streaming, chunked(body+"!", "x-amz-checksum-crc32:"+base64CRC32(body+"!")), "IncompleteBody"},
+		"cut in the chunk":         {streaming, chunked(body, "")[:8], "IncompleteBody"},
+		"cut before the end":       {streaming, chunked(body, "")[:len(body)+5], "IncompleteBody"},
+		"not chunked":              {streaming, body, "IncompleteBody"},
+		"signed, dummy key":        {signed, "c;chunk-signature=" + strings.Repeat("0", 64) + "\r\n" + body + "\r\n0;chunk-signature=" + strings.Repeat("0", 64) + "\r\n\r\n", ""},
+		"signed, cut":              {signed, "c;chunk-signature=" + strings.Repeat("0", 64) + "\r\nhello", "IncompleteBody"},
+		"unknown kind":             {map[string]string{"X-Amz-Content-Sha256": "STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD", "X-Amz-Decoded-Content-Length": "1"}, "x", "NotImplemented"},
+		"chunked, length unknown":  {map[string]string{"X-Amz-Content-Sha256": sigv4.StreamingTrailer}, chunked(body, ""), "MissingContentLength"},
+		"hash that is no hash":     {map[string]string{"X-Amz-Content-Sha256": "abc"}, body, "InvalidArgument"},
+		"two checksums, one wrong": {map[string]string{"Content-Md5": base64MD5("other"), "X-Amz-Checksum-Crc32": base64CRC32(body)}, body, "BadDigest"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bucket := "b-" + hexSHA256(name)[:8]
+			res := g.send(t, "PUT", "/"+bucket+"/k", "", c.body, c.header)
+			if c.code == "" {
+				if got := get(t, g.dummy(), bucket, "k"); res.status != 200 || string(got) != body {
+					t.Fatalf("%d %s: got %q", res.status, res.body, got)
+				}
+				return
+			}
+			if res.status < 400 || !strings.Contains(res.body, "<Code>"+c.code+"</Code>") {
+				t.Fatalf("want %s, got %d %s", c.code, res.status, res.body)
+			}
+			if head := g.do(t, "HEAD", "/"+bucket, nil); head.status != 404 {
+				t.Fatalf("the bucket was left behind: %d", head.status)
+			}
+		})
+	}
+}
+
+// TestChunkSignatures corrupts a chunk that a minted key has signed.
+func TestChunkSignatures(t *testing.T) {
+	h := newHost(t)
+	g := h.guest("blog")
+	data := random(300_000)
+	corrupting := client(t, g.url, g.minted().AccessKey, g.minted().SecretKey)
+	keys := g.minted()
+	c, err := minio.New(strings.TrimPrefix(g.url, "http://"), &minio.Options{
+		Creds: staticCredentials(keys.AccessKey, keys.SecretKey), Region: "us-east-1", MaxRetries: 1,
+		Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+			if r.Method == "PUT" {
+				r.Body = &corruptReader{ReadCloser: r.Body, at: 150_000}
+			}
+			return http.DefaultTransport.RoundTrip(r)
+		}),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.PutObject(t.Context(), "chunks", "k", bytes.NewReader(data), int64(len(data)), minio.PutObjectOptions{DisableMultipart: true})
+	wantCode(t, err, "SignatureDoesNotMatch", 403)
+	put(t, corrupting, "chunks", "k", data)
+	if got := get(t, corrupting, "chunks", "k"); !bytes.Equal(got, data) {
+		t.Fatal("other bytes")
+	}
+}
+
+func TestPresigned(t *testing.T) {
+	h := newHost(t)
+	g, other := h.guest("blog"), h.guest("other")
+	put(t, g.dummy(), "box", "k", []byte("x"))
+	outside := h.listen(other.VM)
+	_ = outside
+	keyed, host := g.keyed(), h.listen(noVM())
+	link := func(c *minio.Client, life time.Duration) string {
+		u, err := c.PresignedGetObject(t.Context(), "box", "k", life, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return u.String()
+	}
+	fromHost := client(t, host, g.minted().AccessKey, g.minted().SecretKey)
+	for name, c := range map[string]struct {
+		url  string
+		code string
+	}{
+		"in the VM":            {link(keyed, time.Hour), ""},
+		"from the host's door": {link(fromHost, time.Hour), ""},
+		"dummy key":            {link(g.dummy(), time.Hour), "AccessDenied"},
+		"other key changed":    {strings.Replace(link(keyed, time.Hour), "box/k", "box/l", 1), "SignatureDoesNotMatch"},
+		"longer life":          {strings.Replace(link(keyed, time.Hour), "Expires=3600", "Expires=7200", 1), "SignatureDoesNotMatch"},
+		"life of 8 days":       {strings.Replace(link(keyed, time.Hour), "Expires=3600", "Expires=691200", 1), "AuthorizationHeaderMalformed"},
+		"at another VM's tap":  {strings.Replace(link(keyed, time.Hour), g.url, other.url, 1), "InvalidAccessKeyId"},
+		"signature version 2":  {g.url + "/box/k?AWSAccessKeyId=a&Signature=b&Expires=9999999999", "InvalidRequest"},
+		"unsigned":             {g.url + "/box/k", "AccessDenied"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, err := http.NewRequestWithContext(t.Context(), "GET", c.url, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res := answer(t, r)
+			if c.code == "" && (res.status != 200 || res.body != "x") || c.code != "" && !strings.Contains(res.body, "<Code>"+c.code+"</Code>") {
+				t.Fatalf("want %q, got %d %s", c.code, res.status, res.body)
+			}
+		})
+	}
+}

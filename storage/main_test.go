@@ -1,0 +1,9 @@
+package storage
+
+import (
+	"testing"
+
+	"lodge/e2e/sandbox"
+)
+
+func TestMain(m *testing.M) { sandbox.Main(m) }

@@ -1,0 +1,56 @@
+package storage
+
+import (
+	"mime"
+	"net/http"
+	"strings"
+
+	"lodge/gateway"
+)
+
+// maxHeaderBytes is what a request's headers may come to, as with S3; user metadata counts.
+const maxHeaderBytes = 8 << 10
+
+// refuse turns away what the engine would ignore: a client that asks for encryption, a public object or an append must not
+// be told that it got it.
+func refuse(r *http.Request, vm gateway.VM) error {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodPut, http.MethodPost, http.MethodDelete:
+	default:
+		return errorf(http.StatusMethodNotAllowed, "MethodNotAllowed", "The method %.20q is not allowed.", r.Method)
+	}
+	size := 0
+	for name, values := range r.Header {
+		for _, v := range values {
+			size += len(name) + len(v) + len(": \r\n")
+		}
+		if err := refuseHeader(name, strings.Join(values, ","), vm); err != nil {
+			return err
+		}
+	}
+	if size > maxHeaderBytes {
+		return errorf(http.StatusBadRequest, "RequestHeaderSectionTooLarge", "The headers come to %d bytes; at most %d are possible.", size, maxHeaderBytes)
+	}
+	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err == nil && r.Method == http.MethodPost && media == "multipart/form-data" {
+		return errNotImplemented("Uploads by an HTML form (POST policies) are not implemented. Use PUT.")
+	}
+	return nil
+}
+
+func refuseHeader(name, value string, vm gateway.VM) error {
+	switch {
+	case strings.HasPrefix(name, "X-Amz-Server-Side-Encryption"), strings.HasPrefix(name, "X-Amz-Copy-Source-Server-Side-Encryption"):
+		return errNotImplemented("Server-side encryption is not implemented (%s). Encrypt the host's disk, or before you upload.", name)
+	case name == "X-Amz-Write-Offset-Bytes":
+		return errNotImplemented("Appending to an object is not implemented.")
+	case strings.HasPrefix(name, "X-Amz-Object-Lock-"), name == "X-Amz-Bucket-Object-Lock-Enabled" && !strings.EqualFold(value, "false"):
+		return errNotImplemented("Object locks are not implemented.")
+	case strings.HasPrefix(name, "X-Amz-Grant-"), name == "X-Amz-Acl" && value != "private" && value != "bucket-owner-full-control" && value != "bucket-owner-read":
+		return errorf(http.StatusBadRequest, "AccessControlListNotSupported", "Access control lists are not implemented: buckets are the VM's alone.")
+	case name == "X-Amz-Website-Redirect-Location":
+		return errNotImplemented("Websites are not implemented.")
+	case strings.HasSuffix(name, "Expected-Bucket-Owner") && value != vm.ID.String():
+		return errDenied("The bucket's owner is this VM (%s), not the one expected.", vm.ID)
+	}
+	return nil
+}

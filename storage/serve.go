@@ -1,0 +1,114 @@
+package storage
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/versity/versitygw/s3err"
+)
+
+// serve handles one request, from who it is to the last byte of the answer.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	who, err := s.identify(r)
+	if err != nil {
+		s.answer(w, r, err)
+		return
+	}
+	ctx, leave, err := s.tenants.enter(r.Context(), who.vm.ID)
+	if err != nil {
+		s.answer(w, r, err)
+		return
+	}
+	defer leave()
+	if err := s.forward(w, r.WithContext(ctx), who); err != nil {
+		s.answer(w, r, err)
+	}
+}
+
+// forward carries a request of a known VM out. It returns an error only while nothing has been answered.
+func (s *Server) forward(w http.ResponseWriter, r *http.Request, who caller) error {
+	if err := refuse(r, who.vm); err != nil {
+		return err
+	}
+	t, err := parseTarget(r)
+	if err != nil {
+		return err
+	}
+	out, in, err := rewrite(r, t, who)
+	if err != nil {
+		return err
+	}
+	conn := http.NewResponseController(w)
+	in.wait = conn.SetReadDeadline
+	made := false
+	if t.makesObject(r, r.URL.Query()) {
+		if made, err = s.objects.MakeBucket(who.vm, t.bucket); err != nil {
+			return err
+		}
+	}
+	res, err := s.objects.Do(out.WithContext(r.Context()), who.vm)
+	if made && (err != nil || res.StatusCode >= http.StatusBadRequest) {
+		s.objects.DropEmptyBucket(who.vm, t.bucket)
+	}
+	if failed := in.failure(); failed != nil {
+		if err == nil {
+			_ = res.Body.Close() // the engine's answer to half a body
+		}
+		return failed
+	}
+	if err != nil {
+		return s.engineError(r.Context(), who, t, err)
+	}
+	defer func() { _ = res.Body.Close() }() // read to its end, or given up
+	s.relay(w, conn, res)
+	return nil
+}
+
+// engineError is for an engine that did not answer at all.
+func (s *Server) engineError(ctx context.Context, who caller, t target, err error) error {
+	if ctx.Err() == nil {
+		s.log.Error("object engine did not answer", slog.String("vm", who.vm.Name), slog.String("bucket", t.bucket),
+			slog.String("object", t.key), slog.Any("err", err))
+	}
+	return errorf(http.StatusServiceUnavailable, "ServiceUnavailable", "The object store does not answer. Try again.")
+}
+
+// relay sends the engine's answer, as long as the client takes it.
+func (s *Server) relay(w http.ResponseWriter, conn *http.ResponseController, res *http.Response) {
+	for name, values := range res.Header {
+		switch lower := strings.ToLower(name); {
+		case name == "Connection", name == "Keep-Alive", name == "Transfer-Encoding", name == "Server", name == "Date":
+		case strings.HasPrefix(lower, "x-amz-"): // in lower case like S3's own: boto3 takes the names of metadata from it
+			w.Header()[lower] = values[:1] // versitygw sends its request ids twice
+		default:
+			w.Header()[name] = values
+		}
+	}
+	w.WriteHeader(res.StatusCode)
+	_, err := io.Copy(&patientWriter{w: w, conn: conn}, res.Body)
+	_ = conn.SetWriteDeadline(time.Time{}) // for the connection's next request
+	if err != nil {
+		panic(http.ErrAbortHandler) // half an answer must not look whole
+	}
+}
+
+// patientWriter gives up on a client that takes nothing for a while.
+type patientWriter struct {
+	w    io.Writer
+	conn *http.ResponseController
+}
+
+// Write implements io.Writer.
+func (p *patientWriter) Write(b []byte) (int, error) {
+	_ = p.conn.SetWriteDeadline(time.Now().Add(stall)) // a connection without deadlines is a test's
+	return p.w.Write(b)
+}
+
+func isS3(err error) bool {
+	_, ok := err.(s3err.S3Error) //nolint:errorlint // ours are never wrapped
+	return ok
+}

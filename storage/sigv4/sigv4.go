@@ -1,0 +1,154 @@
+// Package sigv4 reads, verifies and writes AWS Signature Version 4 for S3: the Authorization header, presigned queries
+// and the chunk signatures of aws-chunked bodies (AWS: "Authenticating Requests (AWS Signature Version 4)").
+//
+// Parse says what a request claims; Verify proves it against a secret; Reader takes an aws-chunked body apart. Nothing
+// here knows which VM a key belongs to.
+package sigv4
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// What can be wrong with a signature. Parse and Verify wrap these with the detail.
+var (
+	ErrUnsigned  = errors.New("the request is not signed")
+	ErrMechanism = errors.New("the signature is not of version 4 (AWS4-HMAC-SHA256)")
+	ErrMalformed = errors.New("the signature is malformed")
+	ErrMismatch  = errors.New("the signature does not match")
+	ErrSkewed    = errors.New("the request's time is too far from the host's")
+	ErrExpired   = errors.New("the presigned URL has expired")
+)
+
+const (
+	algorithm  = "AWS4-HMAC-SHA256"
+	timeFormat = "20060102T150405Z"
+	dayFormat  = "20060102"
+	service    = "s3"
+	terminal   = "aws4_request"
+	maxSkew    = 15 * time.Minute
+	maxExpires = 7 * 24 * time.Hour
+
+	// Unsigned is the payload hash of a body that the signature does not cover.
+	Unsigned = "UNSIGNED-PAYLOAD"
+
+	dateHeader    = "X-Amz-Date"
+	payloadHeader = "X-Amz-Content-Sha256"
+)
+
+// Auth is what a request says about who signed it; nothing of it is proven before Verify.
+type Auth struct {
+	AccessKey     string
+	Day           string // yyyymmdd of the credential scope
+	Region        string // any
+	SignedHeaders []string
+	Signature     string        // 64 hex digits
+	Time          time.Time     // of signing
+	Presigned     bool          // in the query, not in a header
+	Expires       time.Duration // of a presigned URL
+}
+
+// Parse reads the signature of r from its header or its query. Errors: ErrUnsigned, ErrMechanism, ErrMalformed.
+func Parse(r *http.Request) (Auth, error) {
+	header := r.Header.Get("Authorization")
+	query := r.URL.Query()
+	switch {
+	case header != "" && query.Has("X-Amz-Signature"):
+		return Auth{}, fmt.Errorf("%w: signed twice, in the header and in the query", ErrMalformed)
+	case header != "":
+		return parseHeader(header, r.Header)
+	case query.Has("X-Amz-Algorithm") || query.Has("X-Amz-Signature") || query.Has("X-Amz-Credential"):
+		return parseQuery(query)
+	case query.Has("AWSAccessKeyId") || query.Has("Signature"):
+		return Auth{}, ErrMechanism
+	}
+	return Auth{}, ErrUnsigned
+}
+
+func parseHeader(header string, h http.Header) (Auth, error) {
+	rest, ok := strings.CutPrefix(header, algorithm)
+	if !ok || rest == "" || rest[0] != ' ' && rest[0] != '\t' {
+		return Auth{}, ErrMechanism
+	}
+	parts := map[string]string{}
+	for part := range strings.SplitSeq(rest, ",") {
+		name, value, ok := strings.Cut(strings.TrimSpace(part), "=")
+		if _, twice := parts[name]; !ok || twice {
+			return Auth{}, fmt.Errorf("%w: Authorization has %q", ErrMalformed, part)
+		}
+		parts[name] = value
+	}
+	date, err := headerTime(h)
+	if err != nil {
+		return Auth{}, err
+	}
+	return newAuth(parts["Credential"], parts["SignedHeaders"], parts["Signature"], date)
+}
+
+// headerTime is X-Amz-Date, or Date where that is missing.
+func headerTime(h http.Header) (time.Time, error) {
+	if v := h.Get(dateHeader); v != "" {
+		t, err := time.Parse(timeFormat, v)
+		if err != nil {
+			return time.Time{}, fmt.Errorf("%w: X-Amz-Date is %q", ErrMalformed, v)
+		}
+		return t, nil
+	}
+	t, err := http.ParseTime(h.Get("Date"))
+	if err != nil {
+		return time.Time{}, fmt.Errorf("%w: neither X-Amz-Date nor Date can be read", ErrMalformed)
+	}
+	return t.UTC(), nil
+}
+
+func parseQuery(q url.Values) (Auth, error) {
+	if q.Get("X-Amz-Algorithm") != algorithm {
+		return Auth{}, ErrMechanism
+	}
+	date, err := time.Parse(timeFormat, q.Get(dateHeader))
+	if err != nil {
+		return Auth{}, fmt.Errorf("%w: X-Amz-Date is %q", ErrMalformed, q.Get(dateHeader))
+	}
+	seconds, err := strconv.ParseInt(q.Get("X-Amz-Expires"), 10, 32)
+	expires := time.Duration(seconds) * time.Second
+	if err != nil || expires < 0 || expires > maxExpires {
+		return Auth{}, fmt.Errorf("%w: X-Amz-Expires must be 0 to %d seconds", ErrMalformed, int(maxExpires.Seconds()))
+	}
+	a, err := newAuth(q.Get("X-Amz-Credential"), q.Get("X-Amz-SignedHeaders"), q.Get("X-Amz-Signature"), date)
+	a.Presigned, a.Expires = true, expires
+	return a, err
+}
+
+func newAuth(credential, signedHeaders, signature string, date time.Time) (Auth, error) {
+	// The access key itself may hold a slash, so the scope is cut off from the end.
+	scope := strings.Split(credential, "/")
+	n := len(scope)
+	if n < 5 || scope[n-2] != service || scope[n-1] != terminal || len(scope[n-4]) != len(dayFormat) {
+		return Auth{}, fmt.Errorf("%w: the credential is not <key>/<day>/<region>/s3/aws4_request", ErrMalformed)
+	}
+	a := Auth{
+		AccessKey:     strings.Join(scope[:n-4], "/"),
+		Day:           scope[n-4],
+		Region:        scope[n-3],
+		SignedHeaders: strings.Split(signedHeaders, ";"),
+		Signature:     signature,
+		Time:          date,
+	}
+	switch {
+	case a.AccessKey == "":
+		return Auth{}, fmt.Errorf("%w: no access key", ErrMalformed)
+	case len(a.Signature) != 64:
+		return Auth{}, fmt.Errorf("%w: the signature has %d characters instead of 64", ErrMalformed, len(a.Signature))
+	case signedHeaders == "" || len(a.SignedHeaders) > 256:
+		return Auth{}, fmt.Errorf("%w: no list of signed headers", ErrMalformed)
+	}
+	return a, nil
+}
+
+// scope is the credential scope.
+func (a Auth) scope() string { return a.Day + "/" + a.Region + "/" + service + "/" + terminal }

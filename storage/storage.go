@@ -1,0 +1,79 @@
+// Package storage is the S3 service: unmodified AWS SDKs and tools inside a VM store files at once, with no key.
+//
+// A request comes to Handler, which says who it is from (identify): the VM whose tap the connection came in on, or, where there
+// is none, whoever proves to hold credentials that the gateway minted. It refuses what would be ignored further in (refuse),
+// takes the request apart and writes it anew with the bucket and the key checked (rewrite), makes the bucket at the
+// first write, and hands it to the engine, which keeps objects under the VM's UUID. The answer goes back unchanged.
+//
+// Both styles of address work, http://s3.lodge.internal/bucket/key and http://bucket.s3.lodge.internal/key, on any listener;
+// TLS is ended before. Any region may be signed for.
+//
+// This package never learns who someone is from a header or from a bucket's name, and never answers before what it
+// promises is on disk.
+package storage
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"path/filepath"
+
+	"lodge/gateway"
+	"lodge/storage/engine"
+)
+
+// Config is what New needs; every field is required.
+type Config struct {
+	Dir       string // where objects are kept, on a file system with extended attributes
+	Keyring   *gateway.Keyring
+	Directory *gateway.Directory
+	Logger    *slog.Logger
+}
+
+// Server is the S3 service of one host.
+type Server struct {
+	keyring   *gateway.Keyring
+	directory *gateway.Directory
+	log       *slog.Logger
+	objects   objects
+	tenants   *tenants
+}
+
+// objects is the engine behind the service: the disk of this host, later a cluster.
+type objects interface {
+	// Do carries out a request whose path is /bucket/key, in the VM's own namespace.
+	Do(r *http.Request, vm gateway.VM) (*http.Response, error)
+	// MakeBucket makes a bucket where there is none, and reports whether it did.
+	MakeBucket(vm gateway.VM, bucket string) (made bool, err error)
+	// DropEmptyBucket takes back a bucket that MakeBucket has made.
+	DropEmptyBucket(vm gateway.VM, bucket string)
+	// Remove deletes a VM's namespace.
+	Remove(ctx context.Context, id gateway.ID) error
+	// Run serves until ctx is done.
+	Run(ctx context.Context) error
+}
+
+// New opens the objects in cfg.Dir and finishes what a crash interrupted there.
+func New(cfg Config) (*Server, error) {
+	if cfg.Dir == "" || cfg.Keyring == nil || cfg.Directory == nil || cfg.Logger == nil {
+		return nil, errors.New("open storage: the configuration is incomplete")
+	}
+	store, err := engine.New(filepath.Clean(cfg.Dir), cfg.Logger)
+	if err != nil {
+		return nil, err
+	}
+	return &Server{keyring: cfg.Keyring, directory: cfg.Directory, log: cfg.Logger, objects: store, tenants: newTenants()}, nil
+}
+
+// Run runs the engine until ctx is done. Requests that come earlier wait for it a few seconds.
+func (s *Server) Run(ctx context.Context) error { return s.objects.Run(ctx) }
+
+// Remove deletes all that a VM has stored, after ending its requests. It is safe to call again after a crash.
+func (s *Server) Remove(ctx context.Context, id gateway.ID) error {
+	s.tenants.end(id)
+	return s.objects.Remove(ctx, id)
+}
+
+// Handler serves S3. Connections from taps carry their VM in the request's context (gateway.ConnContext).
+func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }

@@ -1,0 +1,195 @@
+package storage
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"io"
+	"log/slog"
+	"net"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"lodge/gateway"
+
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+)
+
+// records keeps machines in memory, for a real Directory.
+type records struct {
+	machines map[gateway.ID]gateway.Machine
+}
+
+func (r *records) Machines(context.Context) ([]gateway.Machine, error) { return nil, nil }
+
+func (r *records) Create(_ context.Context, m gateway.Machine) (gateway.Machine, error) {
+	m.Number = uint32(len(r.machines) + 1)
+	m.Addr = netip.AddrFrom4([4]byte{10, 213, 0, byte(m.Number)})
+	return m, r.Save(context.Background(), m)
+}
+
+func (r *records) Save(_ context.Context, m gateway.Machine) error {
+	r.machines[m.ID] = m
+	return nil
+}
+
+func (r *records) Delete(_ context.Context, id gateway.ID) error {
+	delete(r.machines, id)
+	return nil
+}
+
+// host is a storage service with VMs, each of which reaches it over a listener that stands for its tap.
+type host struct {
+	*Server
+	t         testing.TB
+	dir       string
+	directory *gateway.Directory
+	keyring   *gateway.Keyring
+}
+
+// guest is one VM's view of the service.
+type guest struct {
+	gateway.VM
+	host *host
+	url  string // http://127.0.0.1:port
+}
+
+func newHost(t testing.TB) *host { return newHostIn(t, t.TempDir()) }
+
+func newHostIn(t testing.TB, dir string) *host {
+	t.Helper()
+	directory, err := gateway.OpenDirectory(t.Context(), &records{machines: map[gateway.ID]gateway.Machine{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyring := gateway.NewKeyring([32]byte{1, 2, 3}, directory)
+	log := slog.New(slog.NewTextHandler(testWriter{t}, nil))
+	s, err := New(Config{Dir: dir, Keyring: keyring, Directory: directory, Logger: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("run: %v", err)
+		}
+	})
+	return &host{Server: s, t: t, dir: dir, directory: directory, keyring: keyring}
+}
+
+type testWriter struct{ t testing.TB }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	w.t.Log(strings.TrimSpace(string(p)))
+	return len(p), nil
+}
+
+// guest makes a VM with a tap.
+func (h *host) guest(name string) guest {
+	h.t.Helper()
+	m, err := h.directory.Create(h.t.Context(), gateway.Machine{VM: gateway.VM{ID: gateway.NewID(), Name: name}, Desired: gateway.Running})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return guest{VM: m.VM, host: h, url: h.listen(m.VM)}
+}
+
+// listen serves on a port where every connection is vm's; the zero VM stands for the host's own door.
+func (h *host) listen(vm gateway.VM) string {
+	srv := httptest.NewUnstartedServer(h.Handler())
+	srv.Config.ConnContext = func(ctx context.Context, _ net.Conn) context.Context { return gateway.WithVM(ctx, vm) }
+	srv.Start()
+	h.t.Cleanup(srv.Close)
+	return srv.URL
+}
+
+// minted are the guest's instance credentials.
+func (g guest) minted() gateway.Credentials {
+	g.host.t.Helper()
+	c, err := g.host.keyring.Mint(g.ID, time.Now())
+	if err != nil {
+		g.host.t.Fatal(err)
+	}
+	return c
+}
+
+// client is a minio-go client at url with the given keys.
+func client(t testing.TB, url, access, secret string) *minio.Client {
+	t.Helper()
+	c, err := minio.New(strings.TrimPrefix(url, "http://"), &minio.Options{
+		Creds: credentials.NewStaticV4(access, secret, ""), Region: "eu-north-1",
+		BucketLookup: minio.BucketLookupPath, MaxRetries: 1,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func (g guest) dummy() *minio.Client { return client(g.host.t, g.url, "dummy", "dummysecret") }
+
+func (g guest) keyed() *minio.Client {
+	c := g.minted()
+	return client(g.host.t, g.url, c.AccessKey, c.SecretKey)
+}
+
+func put(t testing.TB, c *minio.Client, bucket, key string, data []byte) minio.UploadInfo {
+	t.Helper()
+	info, err := c.PutObject(t.Context(), bucket, key, bytes.NewReader(data), int64(len(data)), minio.PutObjectOptions{})
+	if err != nil {
+		t.Fatalf("put %s/%s: %v", bucket, key, err)
+	}
+	return info
+}
+
+func get(t testing.TB, c *minio.Client, bucket, key string) []byte {
+	t.Helper()
+	o, err := c.GetObject(t.Context(), bucket, key, minio.GetObjectOptions{})
+	if err != nil {
+		t.Fatalf("get %s/%s: %v", bucket, key, err)
+	}
+	data, err := io.ReadAll(o)
+	if err != nil {
+		t.Fatalf("get %s/%s: %v", bucket, key, err)
+	}
+	return data
+}
+
+func random(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // crypto/rand.Read never fails
+	return b
+}
+
+func wantCode(t testing.TB, err error, code string, status int) {
+	t.Helper()
+	if err == nil {
+		t.Fatalf("want %s, got no error", code)
+	}
+	if e := minio.ToErrorResponse(err); e.Code != code || e.StatusCode != status && status != 0 {
+		t.Fatalf("want %s (%d), got %s (%d): %s", code, status, e.Code, e.StatusCode, e.Message)
+	}
+}
+
+func TestFirstPut(t *testing.T) {
+	h := newHost(t)
+	g := h.guest("blog")
+	for name, c := range map[string]*minio.Client{"dummy": g.dummy(), "minted": g.keyed()} {
+		t.Run(name, func(t *testing.T) {
+			for _, size := range []int{0, 1, 5, 100_000, 3 << 20} {
+				data := random(size)
+				put(t, c, "any-"+name, "dir/f", data)
+				if got := get(t, c, "any-"+name, "dir/f"); !bytes.Equal(got, data) {
+					t.Fatalf("size %d: got %d other bytes", size, len(got))
+				}
+			}
+		})
+	}
+}

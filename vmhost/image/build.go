@@ -1,0 +1,212 @@
+package image
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"lodge/gateway"
+)
+
+// needBytes is what a build takes at most: the tree, the disk, and packages on their way.
+const needBytes = 3 << 30
+
+// build is one run of Build.
+type build struct {
+	recipe   Recipe
+	codename string
+	dir      string   // scratch, below recipe.Dir; removed at the end
+	lock     *os.File // held while this process or any that it started lives
+	begun    time.Time
+}
+
+// Build makes the image of a recipe, in one to two minutes, and puts it in place of an older one; VMs made from that are
+// not touched. It must be root. Errors: KindInvalid (no such recipe), KindDenied (not root), KindUnavailable (a program is
+// missing, the mirror does not answer), KindConflict (being built already), KindNoSpace. Nothing is left behind then.
+func Build(ctx context.Context, recipe Recipe) (err error) {
+	codename, ok := release(recipe.Name)
+	if !ok {
+		return gateway.Invalid("no image named %q can be built", recipe.Name).WithHint("%s", buildHint(recipe.Name))
+	}
+	recipe.Mirror = cmp.Or(recipe.Mirror, DefaultMirror)
+	recipe.SecurityMirror = cmp.Or(recipe.SecurityMirror, DefaultSecurityMirror)
+	b := &build{recipe: recipe, codename: codename, dir: filepath.Join(recipe.Dir, ".build-"+recipe.Name), begun: time.Now()}
+	if err := b.check(); err != nil {
+		return err
+	}
+	if err := b.begin(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.end()) }()
+	if err := b.make(ctx); err != nil {
+		return explainFull(err, recipe.Dir)
+	}
+	b.report("done", recipe.Name+" is built", 0, 0)
+	return nil
+}
+
+// check looks for what a build needs before it begins.
+func (b *build) check() error {
+	if os.Geteuid() != 0 {
+		return gateway.Errorf(gateway.KindDenied, "only root can build images").WithHint("Run it with sudo.")
+	}
+	for program, debian := range tools() {
+		if _, err := find(program); err != nil {
+			return missingPackage(program, debian)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(grubDir, "boot.img")); err != nil {
+		return missingPackage(filepath.Join(grubDir, "boot.img"), "grub-pc-bin")
+	}
+	if err := os.MkdirAll(b.recipe.Dir, 0o700); err != nil {
+		return fmt.Errorf("make image directory: %w", err)
+	}
+	var fsys syscall.Statfs_t
+	if err := syscall.Statfs(b.recipe.Dir, &fsys); err != nil {
+		return fmt.Errorf("look for free space: %w", err)
+	}
+	if free := int64(fsys.Bavail) * fsys.Bsize; free < needBytes { //nolint:gosec // disks of 8 EiB are far
+		return noSpace(b.recipe.Dir, fmt.Sprintf("%d MiB are free, an image takes %d while it is built", free>>20, needBytes>>20))
+	}
+	return nil
+}
+
+// begin takes the lock and clears away what an interrupted build has left.
+func (b *build) begin() error {
+	lock, err := os.OpenFile(filepath.Join(b.recipe.Dir, "."+b.recipe.Name+".lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("lock image: %w", err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = lock.Close() // it was not taken
+		return gateway.Errorf(gateway.KindConflict, "the image %q is being built already", b.recipe.Name).
+			WithHint("Wait for that build, or end it.").Because(err)
+	}
+	b.lock = lock
+	if err := errors.Join(removeTree(b.dir), os.Mkdir(b.dir, 0o755)); err != nil { // dpkg needs to pass through it
+		_ = lock.Close() // the error above says more
+		return fmt.Errorf("prepare build: %w", err)
+	}
+	return nil
+}
+
+// end removes the scratch directory and lets the next build begin.
+func (b *build) end() error {
+	if err := errors.Join(removeTree(b.dir), b.lock.Close()); err != nil {
+		return fmt.Errorf("clean up build: %w", err)
+	}
+	return nil
+}
+
+// make does the work in the scratch directory, and moves the result out of it last.
+func (b *build) make(ctx context.Context) error {
+	root, disk := filepath.Join(b.dir, "root"), filepath.Join(b.dir, "disk")
+	if err := b.makeRoot(ctx, root); err != nil {
+		return err
+	}
+	b.report("filesystem", "writing the disk", 0, 0)
+	if err := b.makeDisk(ctx, root, disk); err != nil {
+		return err
+	}
+	b.report("bootloader", "installing GRUB", 0, 0)
+	if err := b.installGRUB(ctx, b.dir, disk); err != nil {
+		return err
+	}
+	kernel, initrd := filepath.Join(b.dir, "kernel"), filepath.Join(b.dir, "initrd")
+	if err := errors.Join(copyBoot(kernel, root, "vmlinuz-*"), copyBoot(initrd, root, "initrd.img-*")); err != nil {
+		return err
+	}
+	return b.publish(disk, kernel, initrd)
+}
+
+// copyBoot copies the one file in root's /boot that fits pattern. (The links in / are relative to the guest's root.)
+func copyBoot(to, root, pattern string) error {
+	found, err := filepath.Glob(filepath.Join(root, "boot", pattern))
+	if err != nil || len(found) != 1 {
+		return fmt.Errorf("find kernel: %d files /boot/%s: %w", len(found), pattern, err)
+	}
+	return copyFile(to, found[0])
+}
+
+// publish moves the parts to their places, each synced, between taking the old manifest away and writing the new one: the
+// image is either the old one, or absent, or the new one.
+func (b *build) publish(disk, kernel, initrd string) error {
+	name, dir := b.recipe.Name, b.recipe.Dir
+	m := manifest{Name: name, Built: time.Now().UTC().Truncate(time.Second), Cmdline: cmdline}
+	manifestFile := filepath.Join(dir, name+manifestExt)
+	if err := os.Remove(manifestFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("publish image: %w", err)
+	}
+	for _, p := range []struct {
+		from, ext string
+		part      *part
+	}{{disk, ".raw", &m.Disk}, {kernel, ".vmlinuz", &m.Kernel}, {initrd, ".initrd", &m.Initrd}} {
+		size, err := syncFile(p.from)
+		if err != nil {
+			return fmt.Errorf("publish image: %w", err)
+		}
+		*p.part = part{File: name + p.ext, Bytes: size}
+		if err := os.Rename(p.from, filepath.Join(dir, p.part.File)); err != nil {
+			return fmt.Errorf("publish image: %w", err)
+		}
+	}
+	text, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return fmt.Errorf("publish image: %w", err)
+	}
+	draft := filepath.Join(b.dir, "manifest")
+	if err := os.WriteFile(draft, append(text, '\n'), 0o600); err != nil {
+		return fmt.Errorf("publish image: %w", err)
+	}
+	_, errFile := syncFile(draft)
+	_, errDir := syncFile(dir)
+	if err := errors.Join(errFile, errDir, os.Rename(draft, manifestFile)); err != nil {
+		return fmt.Errorf("publish image: %w", err)
+	}
+	_, err = syncFile(dir)
+	return err
+}
+
+func (b *build) report(phase, text string, done, total int64) {
+	if b.recipe.Progress != nil {
+		b.recipe.Progress(gateway.Progress{Phase: phase, Text: text, Done: done, Total: total, Elapsed: time.Since(b.begun)})
+	}
+}
+
+// syncFile brings a file or a directory to disk and says how long it is.
+func syncFile(path string) (int64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, fmt.Errorf("sync: %w", err)
+	}
+	info, err := f.Stat()
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return 0, fmt.Errorf("sync %s: %w", path, err)
+	}
+	return info.Size(), nil
+}
+
+func missingPackage(what, debian string) error {
+	return gateway.Errorf(gateway.KindUnavailable, "%s is needed to build images, and is not installed", what).
+		WithHint("apt-get install %s", debian)
+}
+
+// explainFull turns err into KindNoSpace when it is about a full disk.
+func explainFull(err error, dir string) error {
+	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+		return err
+	}
+	return noSpace(dir, "no room for the image in "+dir).Because(err)
+}
+
+func noSpace(dir, why string) *gateway.Error {
+	return gateway.Errorf(gateway.KindNoSpace, "the host's disk is full: %s", why).
+		WithHint("Make room there (df -h %s), then do it again. Nothing was left behind.", dir)
+}

@@ -1,0 +1,168 @@
+package image
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+)
+
+// Layout of an image's disk: an MBR with one bootable Linux partition from 1 MiB to the end; GRUB between the two.
+const (
+	sectorBytes    = 512
+	diskBytes      = 2 << 30 // as small as a VM's disk may be; the file system grows at boot
+	partitionStart = 1 << 20
+	mbrCodeBytes   = 440        // boot code; the disk's signature, the partition table and 55 aa follow
+	diskSignature  = 0x4c4f4447 // "LODG", so that the partition has a fixed PARTUUID
+	linuxPartition = 0x83
+	bootFlag       = 0x80
+)
+
+// rootDevice names the root file system for the kernel and for fstab, and is the same in every image and every VM, whose
+// disks are /dev/vda here and something else where an exported one boots.
+const rootDevice = "PARTUUID=4c4f4447-01"
+
+// cmdline is the kernel's command line, under GRUB and for direct boot. The list of security modules leaves out bpf (systemd
+// loads a program for it at each boot, 1.7 s under TCG) and those that nothing here sets up.
+const cmdline = "root=" + rootDevice + " ro console=tty0 console=ttyS0,115200 net.ifnames=0 lsm=lockdown,landlock,yama,apparmor"
+
+// makeDisk writes the tree root as a disk to file.
+func (b *build) makeDisk(ctx context.Context, root, file string) error {
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("make disk: %w", err)
+	}
+	if err := errors.Join(f.Truncate(diskBytes), f.Close()); err != nil {
+		return fmt.Errorf("make disk: %w", err)
+	}
+	// The features left out are those that Debian 12's GRUB cannot read or an older e2fsck does not know.
+	return b.run(ctx, nil, "mke2fs", "-q", "-t", "ext4", "-L", "lodge-root", "-m", "1", "-O", "^orphan_file,^metadata_csum_seed",
+		"-E", "offset="+strconv.Itoa(partitionStart)+",lazy_itable_init=1,nodiscard", "-d", root,
+		file, strconv.Itoa((diskBytes-partitionStart)>>10)+"k")
+}
+
+// grubDir is where grub-pc-bin keeps GRUB for BIOS machines.
+const grubDir = "/usr/lib/grub/i386-pc"
+
+// grubConfig is all of GRUB's configuration: Debian's kernel packages keep /vmlinuz and /initrd.img at the newest kernel, so
+// a guest that upgrades its kernel boots it without GRUB's own scripts. The console is the serial one, like the kernel's.
+const grubConfig = `serial --unit=0 --speed=115200
+terminal_input serial console
+terminal_output serial console
+linux /vmlinuz ` + cmdline + `
+initrd /initrd.img
+boot
+`
+
+// installGRUB makes file bootable under a BIOS: GRUB's boot sector, its core image in the gap before the partition (which
+// boot sectors look for in sector 1 by default), and the partition table.
+func (b *build) installGRUB(ctx context.Context, dir, file string) error {
+	early, core := filepath.Join(dir, "early.cfg"), filepath.Join(dir, "core.img")
+	if err := os.WriteFile(early, []byte("configfile (hd0,msdos1)/boot/grub/grub.cfg\n"), 0o600); err != nil {
+		return fmt.Errorf("install GRUB: %w", err)
+	}
+	if err := b.run(ctx, nil, "grub-mkimage", "-O", "i386-pc", "-c", early, "-p", "(hd0,msdos1)/boot/grub", "-o", core,
+		"biosdisk", "part_msdos", "ext2", "configfile", "linux", "serial", "terminal", "normal"); err != nil {
+		return err
+	}
+	boot, err := os.ReadFile(filepath.Join(grubDir, "boot.img"))
+	if err != nil {
+		return fmt.Errorf("install GRUB: %w", err)
+	}
+	image, err := os.ReadFile(core)
+	if err != nil {
+		return fmt.Errorf("install GRUB: %w", err)
+	}
+	return writeBoot(file, boot, image)
+}
+
+// writeBoot puts boot code, partition table and core image on the disk.
+func writeBoot(file string, boot, core []byte) error {
+	if len(boot) != sectorBytes || len(core) > partitionStart-sectorBytes {
+		return fmt.Errorf("install GRUB: boot sector of %d bytes and core image of %d do not fit", len(boot), len(core))
+	}
+	f, err := os.OpenFile(file, os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("install GRUB: %w", err)
+	}
+	_, err = f.WriteAt(append(mbr(boot[:mbrCodeBytes], diskBytes/sectorBytes), core...), 0)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("install GRUB: %w", err)
+	}
+	return nil
+}
+
+// mbr is a first sector with the one partition. The CHS fields say "use LBA".
+func mbr(code []byte, sectors uint32) []byte {
+	s := make([]byte, sectorBytes)
+	copy(s, code)
+	binary.LittleEndian.PutUint32(s[mbrCodeBytes:], diskSignature)
+	p := s[446:462]
+	copy(p, []byte{bootFlag, 0xfe, 0xff, 0xff, linuxPartition, 0xfe, 0xff, 0xff})
+	const start = partitionStart / sectorBytes
+	binary.LittleEndian.PutUint32(p[8:], start)
+	binary.LittleEndian.PutUint32(p[12:], sectors-start)
+	s[510], s[511] = 0x55, 0xaa
+	return s
+}
+
+// growPartition gives the one partition of a disk that is as Build makes it the room up to the end, or to the 2 TiB that an MBR
+// can say. (The file system follows at boot, see x-systemd.growfs in systemd.mount(5).) Any other disk stays as it is.
+func growPartition(disk *os.File, size int64) error {
+	s := make([]byte, sectorBytes)
+	if _, err := disk.ReadAt(s, 0); err != nil {
+		return fmt.Errorf("read partition table: %w", err)
+	}
+	if binary.LittleEndian.Uint32(s[mbrCodeBytes:]) != diskSignature {
+		return nil
+	}
+	grown := mbr(s[:mbrCodeBytes], uint32(min(size/sectorBytes, math.MaxUint32))) //nolint:gosec // it fits
+	if _, err := disk.WriteAt(grown[mbrCodeBytes:], mbrCodeBytes); err != nil {
+		return fmt.Errorf("write partition table: %w", err)
+	}
+	return nil
+}
+
+// bootable reports whether a first sector has its signature, boot code and a partition of some kind.
+func bootable(sector []byte) bool {
+	return sector[510] == 0x55 && sector[511] == 0xaa && sector[0] != 0 && sector[446+4] != 0
+}
+
+// copyFile copies a file of some MiB.
+func copyFile(to, from string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return fmt.Errorf("copy file: %w", err)
+	}
+	defer func() { _ = in.Close() }() // it was only read
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("copy file: %w", err)
+	}
+	_, err = io.Copy(out, in)
+	if err = errors.Join(err, out.Close()); err != nil {
+		return fmt.Errorf("copy file: %w", err)
+	}
+	return nil
+}
+
+// tools are the programs that Build runs, with the Debian package that each comes in.
+func tools() map[string]string {
+	return map[string]string{"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "grub-mkimage": "grub-common"}
+}
+
+// find looks a program up in the standard places, whatever the caller's PATH is.
+func find(program string) (string, error) {
+	for _, dir := range []string{"/usr/bin", "/usr/sbin", "/bin", "/sbin"} {
+		if path, err := exec.LookPath(filepath.Join(dir, program)); err == nil {
+			return path, nil
+		}
+	}
+	return "", exec.ErrNotFound
+}

@@ -1,0 +1,158 @@
+// Package image makes base images from Debian's packages alone, opens them, and makes root disks of them.
+//
+// An image is four files in one directory: <name>.raw (a whole disk: MBR, GRUB, one ext4 partition), <name>.vmlinuz and
+// <name>.initrd (the same kernel again, to boot it directly) and <name>.json (the manifest, written last: an image without it
+// is not there). Build runs mmdebstrap as root; neither loop devices nor mounts outside mmdebstrap's own are used, so
+// whatever kills a build leaves nothing but a directory, which the next build removes.
+//
+// This package never talks to libvirt and never changes an image once its manifest is written.
+package image
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"lodge/gateway"
+)
+
+// Image is a base image that has passed Open.
+type Image struct {
+	Name    string
+	Disk    string // path of the raw disk
+	Kernel  string // path of the kernel for direct boot
+	Initrd  string // path of the initramfs for direct boot
+	Cmdline string // kernel command line for direct boot
+	Built   time.Time
+	bytes   int64 // size of Disk
+}
+
+// manifest is <name>.json. Paths are relative to its directory.
+type manifest struct {
+	Name    string    `json:"name"`
+	Built   time.Time `json:"built"`
+	Cmdline string    `json:"cmdline"`
+	Disk    part      `json:"disk"`
+	Kernel  part      `json:"kernel"`
+	Initrd  part      `json:"initrd"`
+}
+
+// part is one file of an image. Its size tells a truncated copy from a whole one at no cost.
+type part struct {
+	File  string `json:"file"`
+	Bytes int64  `json:"bytes"`
+}
+
+const manifestExt = ".json"
+
+// Open finds the image called name in dir and checks it cheaply: the manifest, each file's size, the disk's boot signature.
+// Errors: KindNotFound when there is none, KindInvalid when it is not whole.
+func Open(dir, name string) (Image, error) {
+	if err := checkName(name); err != nil {
+		return Image{}, err
+	}
+	text, err := os.ReadFile(filepath.Join(dir, name+manifestExt))
+	if errors.Is(err, fs.ErrNotExist) {
+		return Image{}, missing(name)
+	}
+	if err != nil {
+		return Image{}, fmt.Errorf("open image: %w", err)
+	}
+	var m manifest
+	if err := json.Unmarshal(text, &m); err != nil {
+		return Image{}, broken(name, "its manifest cannot be read").Because(err)
+	}
+	for _, p := range []part{m.Disk, m.Kernel, m.Initrd} {
+		if err := p.check(dir, name); err != nil {
+			return Image{}, err
+		}
+	}
+	img := Image{
+		Name: name, Disk: filepath.Join(dir, m.Disk.File), Kernel: filepath.Join(dir, m.Kernel.File),
+		Initrd: filepath.Join(dir, m.Initrd.File), Cmdline: m.Cmdline, Built: m.Built, bytes: m.Disk.Bytes,
+	}
+	return img, checkBootable(img.Disk, name)
+}
+
+// List opens every image in dir, in the order of their names. Those that are not whole come as errors, joined, beside the others.
+func List(dir string) ([]Image, error) {
+	found, err := filepath.Glob(filepath.Join(dir, "*"+manifestExt))
+	if err != nil {
+		return nil, fmt.Errorf("list images: %w", err)
+	}
+	var images []Image
+	var bad []error
+	for _, file := range found {
+		img, err := Open(dir, strings.TrimSuffix(filepath.Base(file), manifestExt))
+		if err != nil {
+			bad = append(bad, err)
+			continue
+		}
+		images = append(images, img)
+	}
+	return images, errors.Join(bad...)
+}
+
+// check refuses a part that is absent or not as long as it was built, and one that would lead out of dir.
+func (p part) check(dir, name string) error {
+	if p.File == "" || p.File != filepath.Base(p.File) {
+		return broken(name, "its manifest names no file")
+	}
+	info, err := os.Stat(filepath.Join(dir, p.File))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return broken(name, p.File+" is missing")
+	case err != nil:
+		return fmt.Errorf("open image: %w", err)
+	case !info.Mode().IsRegular() || info.Size() != p.Bytes:
+		return broken(name, fmt.Sprintf("%s has %d bytes instead of %d", p.File, info.Size(), p.Bytes))
+	}
+	return nil
+}
+
+// checkBootable looks for the signature at the end of the first sector and a partition in it.
+func checkBootable(disk, name string) error {
+	f, err := os.Open(disk)
+	if err != nil {
+		return fmt.Errorf("open image: %w", err)
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	sector := make([]byte, sectorBytes)
+	if _, err := io.ReadFull(f, sector); err != nil {
+		return broken(name, "its disk cannot be read").Because(err)
+	}
+	if !bootable(sector) {
+		return broken(name, "its disk is not a bootable disk")
+	}
+	return nil
+}
+
+// checkName keeps names within the directory and apart from hidden files.
+func checkName(name string) error {
+	if name == "" || name[0] == '.' || strings.ContainsAny(name, "/\x00") || len(name) > 100 {
+		return gateway.Invalid("%q is not the name of an image", name).WithHint("Use one such as %q.", Default)
+	}
+	return nil
+}
+
+func missing(name string) *gateway.Error {
+	return gateway.Errorf(gateway.KindNotFound, "there is no image named %q", name).WithHint("%s", buildHint(name))
+}
+
+func broken(name, why string) *gateway.Error {
+	return gateway.Invalid("the image %q is not whole: %s", name, why).WithHint("%s", buildHint(name))
+}
+
+// buildHint says how to get the image, or one that can be had.
+func buildHint(name string) string {
+	if _, ok := release(name); ok {
+		return "Build it: lodge image build " + name
+	}
+	return "Images that can be built: " + strings.Join(Names(), ", ") + " (lodge image build " + Default + ")."
+}

@@ -1,0 +1,110 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"lodge/gateway"
+)
+
+// NewDisk makes a raw disk of gib GiB from the image at path, which must not exist. Where the file system can, the two share
+// their blocks until the guest writes (ioctl_ficlone(2)); elsewhere what is not a hole is copied. The disk is whole and
+// synced, or not there at all. Errors: KindInvalid when the image does not fit in gib; ENOSPC is in the chain when the host is full.
+func (i Image) NewDisk(ctx context.Context, path string, gib int) error {
+	size := int64(gib) << 30
+	if size < i.bytes {
+		return gateway.Invalid("a disk of %d GiB is too small for the image %q", gib, i.Name).
+			WithHint("Use at least %d GiB.", (i.bytes+1<<30-1)>>30)
+	}
+	from, err := os.Open(i.Disk)
+	if err != nil {
+		return fmt.Errorf("make disk: %w", err)
+	}
+	defer func() { _ = from.Close() }() // it was only read
+	draft := path + ".new"
+	if err := os.Remove(draft); err != nil && !errors.Is(err, os.ErrNotExist) { // of a crash
+		return fmt.Errorf("make disk: %w", err)
+	}
+	to, err := os.OpenFile(draft, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("make disk: %w", err)
+	}
+	err = errors.Join(fill(ctx, to, from, i.bytes), to.Truncate(size), growPartition(to, size), to.Sync(), to.Close())
+	if err == nil {
+		err = renameNew(draft, path)
+	}
+	if err != nil {
+		_ = os.Remove(draft) // gone or not, the error above is the one to know
+		return fmt.Errorf("make disk: %w", err)
+	}
+	return nil
+}
+
+// renameNew moves draft to path unless that exists.
+func renameNew(draft, path string) error {
+	if err := unix.Renameat2(unix.AT_FDCWD, draft, unix.AT_FDCWD, path, unix.RENAME_NOREPLACE); err != nil {
+		return &os.LinkError{Op: "rename", Old: draft, New: path, Err: err}
+	}
+	return nil
+}
+
+// fill makes to have the same content as from.
+func fill(ctx context.Context, to, from *os.File, size int64) error {
+	err := unix.IoctlFileClone(int(to.Fd()), int(from.Fd()))
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTTY) {
+		return copyData(ctx, to, from, size)
+	}
+	if err != nil {
+		return fmt.Errorf("share blocks: %w", err)
+	}
+	return nil
+}
+
+// copyStep is how much is copied between two looks at the context.
+const copyStep = 64 << 20
+
+// copyData copies what is not a hole (lseek(2), SEEK_DATA).
+func copyData(ctx context.Context, to, from *os.File, size int64) error {
+	for at := int64(0); at < size; {
+		begin, err := from.Seek(at, unix.SEEK_DATA)
+		if errors.Is(err, syscall.ENXIO) { // a hole up to the end
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("find data: %w", err)
+		}
+		end, err := from.Seek(begin, unix.SEEK_HOLE)
+		if err != nil {
+			return fmt.Errorf("find hole: %w", err)
+		}
+		for at = begin; at < end; at += copyStep {
+			if err := ctx.Err(); err != nil {
+				return err //nolint:wrapcheck // the caller gave up
+			}
+			if err := copyRange(to, from, at, min(copyStep, end-at)); err != nil {
+				return err
+			}
+		}
+		at = end
+	}
+	return nil
+}
+
+// copyRange copies n bytes at the same place in both. io.Copy has the kernel do it (copy_file_range(2)).
+func copyRange(to, from *os.File, at, n int64) error {
+	_, errFrom := from.Seek(at, io.SeekStart)
+	_, errTo := to.Seek(at, io.SeekStart)
+	if err := errors.Join(errFrom, errTo); err != nil {
+		return fmt.Errorf("copy data: %w", err)
+	}
+	if _, err := io.CopyN(to, from, n); err != nil {
+		return fmt.Errorf("copy data: %w", err)
+	}
+	return nil
+}

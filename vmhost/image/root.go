@@ -1,0 +1,95 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// tree is what an image has on top of its packages, and customize.sh what is done in it at the end. Scripts are those files
+// that begin with "#!".
+//
+//go:embed root customize.sh
+var tree embed.FS
+
+// mmdebstrapSteps is how many lines of the form "I: …" mmdebstrap 1.3 and 1.5 write, about: progress is counted in them.
+const mmdebstrapSteps = 10
+
+// makeRoot fills the directory root with the guest's file tree.
+func (b *build) makeRoot(ctx context.Context, root string) error {
+	overlay := filepath.Join(b.dir, "overlay")
+	if err := b.writeOverlay(overlay); err != nil {
+		return err
+	}
+	args := []string{
+		"--mode=root", "--variant=minbase", "--format=directory", "--architectures=amd64",
+		"--aptopt=Apt::Install-Recommends \"false\"", "--aptopt=Acquire::Languages \"none\"", "--aptopt=Acquire::Retries \"3\"",
+		"--include=" + packages(),
+		// The tree goes in before the kernel is installed, so that the initramfs is made once.
+		"--essential-hook=copy-in " + quote(filepath.Join(overlay, "root")+"/.") + " /",
+		"--customize-hook=" + filepath.Join(overlay, "customize.sh"),
+	}
+	for _, path := range []string{"man", "info", "groff", "locale", "lintian", "doc"} {
+		args = append(args, "--dpkgopt=path-exclude=/usr/share/"+path+"/*")
+	}
+	args = append(args, "--dpkgopt=path-include=/usr/share/doc/*/copyright", b.codename, root, "-")
+	var step int64
+	b.report("packages", "starting", 0, mmdebstrapSteps)
+	return b.run(ctx, &command{
+		stdin: strings.NewReader(b.recipe.sources(b.codename)),
+		line: func(line string) {
+			if text, ok := strings.CutPrefix(line, "I: "); ok {
+				step = min(step+1, mmdebstrapSteps)
+				b.report("packages", strings.TrimRight(text, "."), step, mmdebstrapSteps)
+			}
+		},
+	}, "mmdebstrap", args...)
+}
+
+// writeOverlay writes the embedded files, and those that are made here, below dir.
+func (b *build) writeOverlay(dir string) error {
+	made := map[string]string{
+		"root/boot/grub/grub.cfg": grubConfig,
+		"root/etc/fstab":          rootDevice + " / ext4 errors=remount-ro,x-systemd.growfs 0 1\n",
+	}
+	for name, text := range made {
+		if err := writeFile(filepath.Join(dir, name), []byte(text)); err != nil {
+			return err
+		}
+	}
+	err := fs.WalkDir(tree, ".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		text, err := tree.ReadFile(name)
+		if err != nil {
+			return err //nolint:wrapcheck // wrapped below
+		}
+		return writeFile(filepath.Join(dir, name), text)
+	})
+	if err != nil {
+		return fmt.Errorf("write the image's own files: %w", err)
+	}
+	return nil
+}
+
+func writeFile(path string, text []byte) error {
+	mode := os.FileMode(0o644)
+	if bytes.HasPrefix(text, []byte("#!")) {
+		mode = 0o755
+	}
+	err := os.MkdirAll(filepath.Dir(path), 0o755)
+	if err = errors.Join(err, os.WriteFile(path, text, mode), os.Chmod(path, mode)); err != nil {
+		return fmt.Errorf("write file: %w", err)
+	}
+	return nil
+}
+
+// quote quotes for a shell and for mmdebstrap's hooks.
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

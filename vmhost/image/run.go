@@ -1,0 +1,166 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"lodge/gateway"
+)
+
+// stopLimit is how long a program may take to end after it was told to.
+const stopLimit = 10 * time.Second
+
+// tailBytes is how much of a program's last output is kept for the error.
+const tailBytes = 4 << 10
+
+// command is what run does beyond starting a program.
+type command struct {
+	stdin io.Reader
+	line  func(string) // called with each line of output
+}
+
+// run runs a program to its end with an environment that does not depend on the caller's. On an error its last lines are
+// looked at for causes that a person can do something about.
+func (b *build) run(ctx context.Context, c *command, program string, args ...string) error {
+	path, err := find(program)
+	if err != nil {
+		return missingPackage(program, tools()[program])
+	}
+	var out output
+	cmd := exec.CommandContext(ctx, path, args...)
+	if c != nil {
+		cmd.Stdin, out.line = c.stdin, c.line
+	}
+	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.Dir, cmd.Env = "/", environment()
+	cmd.ExtraFiles = []*os.File{b.lock} // whatever outlives this process still holds the lock
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	cmd.WaitDelay = stopLimit
+	err = cmd.Run()
+	if ctx.Err() != nil {
+		return ctx.Err() //nolint:wrapcheck // the caller gave up
+	}
+	if err != nil {
+		return explain(program, string(out.tail), err)
+	}
+	return nil
+}
+
+// environment is the same everywhere, but for the proxy that the host may need.
+func environment() []string {
+	env := []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "HOME=/root", "TMPDIR=/tmp", "DEBIAN_FRONTEND=noninteractive"}
+	for _, key := range []string{"http_proxy", "https_proxy", "no_proxy"} {
+		if value, ok := os.LookupEnv(key); ok {
+			env = append(env, key+"="+value)
+		}
+	}
+	return env
+}
+
+// explain finds the cause in what a program has said last.
+func explain(program, tail string, err error) error {
+	err = fmt.Errorf("run %s: %w: %s", program, err, strings.TrimSpace(tail))
+	switch {
+	case strings.Contains(tail, "No space left on device"):
+		return errors.Join(err, syscall.ENOSPC)
+	case strings.Contains(tail, "Could not resolve") || strings.Contains(tail, "Unable to connect") || strings.Contains(tail, "Failed to fetch") ||
+		strings.Contains(tail, "Could not connect"):
+		return gateway.Errorf(gateway.KindUnavailable, "the Debian mirror does not answer: %s", reason(tail)).
+			WithHint("Check the network and the mirror that the daemon's configuration names, then do it again.").Because(err)
+	case strings.Contains(tail, "NO_PUBKEY") || strings.Contains(tail, "signed-by"):
+		return gateway.Errorf(gateway.KindUnavailable, "this host does not have the keys of that Debian release").
+			WithHint("apt-get install --only-upgrade debian-archive-keyring").Because(err)
+	}
+	return gateway.Errorf(gateway.KindInternal, "%s did not do its work: %s", program, reason(tail)).Because(err)
+}
+
+// reason is the first line of a program's last ones that calls itself an error, else the last one.
+func reason(tail string) string {
+	lines := strings.Split(strings.TrimSpace(tail), "\n")
+	for _, line := range lines {
+		if text, ok := strings.CutPrefix(line, "E: "); ok {
+			return text
+		}
+	}
+	return lines[len(lines)-1]
+}
+
+// output keeps the tail of what is written to it and passes lines on.
+type output struct {
+	line func(string)
+	part []byte // of a line
+	tail []byte
+}
+
+// Write implements io.Writer. Lines longer than tailBytes are passed on in pieces.
+func (o *output) Write(p []byte) (int, error) {
+	o.tail = append(o.tail, p...)
+	o.tail = slices.Clone(o.tail[max(0, len(o.tail)-tailBytes):])
+	o.part = append(o.part, p...)
+	for {
+		end := bytes.IndexByte(o.part, '\n')
+		if end < 0 && len(o.part) < tailBytes {
+			return len(p), nil
+		}
+		line := o.part[:max(end, 0)]
+		if end < 0 {
+			line, end = o.part, len(o.part)-1
+		}
+		if o.line != nil {
+			o.line(string(line))
+		}
+		o.part = o.part[end+1:]
+	}
+}
+
+// removeTree removes a directory with all that is in it, but never what is mounted there: mounts are taken off first.
+func removeTree(dir string) error {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return fmt.Errorf("look for mounts: %w", err)
+	}
+	real, err := filepath.EvalSymlinks(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", dir, err)
+	}
+	below := mountsBelow(string(mounts), real)
+	for _, mount := range slices.Backward(below) { // later mounts may be on earlier ones
+		if err := syscall.Unmount(mount, syscall.MNT_DETACH); err != nil {
+			return fmt.Errorf("unmount %s: %w", mount, err)
+		}
+	}
+	if err := os.RemoveAll(real); err != nil {
+		return fmt.Errorf("remove %s: %w", dir, err)
+	}
+	return nil
+}
+
+// mountsBelow lists the mount points in dir from the text of mountinfo (proc(5): the fifth field, with octal escapes).
+func mountsBelow(mountinfo, dir string) []string {
+	var below []string
+	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+	for line := range strings.Lines(mountinfo) {
+		fields := strings.Fields(line)
+		if len(fields) < 5 {
+			continue
+		}
+		if point := unescape.Replace(fields[4]); strings.HasPrefix(point, dir+"/") {
+			below = append(below, point)
+		}
+	}
+	return below
+}

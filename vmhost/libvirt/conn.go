@@ -1,0 +1,77 @@
+package libvirt
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+
+	rpc "github.com/digitalocean/go-libvirt"
+)
+
+// conn is one connection to libvirtd, logged in.
+type conn struct {
+	rpc  *rpc.Libvirt
+	sock *socket
+}
+
+// dial connects to the unix socket at path and opens qemu:///system, all within ctx.
+func dial(ctx context.Context, path string) (*conn, error) {
+	raw, err := new(net.Dialer).DialContext(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("dial libvirtd: %w", err)
+	}
+	c := &conn{sock: &socket{Conn: raw, dead: make(chan struct{})}}
+	c.rpc = rpc.NewWithDialer(c.sock)
+	done := make(chan error, 1)
+	go func() { done <- c.rpc.ConnectToURI(rpc.QEMUSystem) }()
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		c.close() // which ends ConnectToURI
+		<-done
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		c.close()
+		return nil, fmt.Errorf("log in to libvirtd: %w", err)
+	}
+	return c, nil
+}
+
+func (c *conn) alive() bool {
+	select {
+	case <-c.sock.dead:
+		return false
+	default:
+		return true
+	}
+}
+
+// close ends every call on the connection. libvirtd needs no goodbye.
+func (c *conn) close() { _ = c.sock.Close() } // it is given up: there is nothing to do about an error
+
+// socket tells when its connection has ended, which the RPC library cannot say without a race.
+type socket struct {
+	net.Conn
+	dead chan struct{}
+	once sync.Once
+}
+
+// Dial gives the RPC library the connection that is there already.
+func (s *socket) Dial() (net.Conn, error) { return s, nil }
+
+func (s *socket) Read(b []byte) (int, error) {
+	n, err := s.Conn.Read(b)
+	if err != nil {
+		s.die()
+	}
+	return n, err //nolint:wrapcheck // the library tells io.EOF from other errors
+}
+
+func (s *socket) Close() error {
+	s.die()
+	return s.Conn.Close() //nolint:wrapcheck // passed through
+}
+
+func (s *socket) die() { s.once.Do(func() { close(s.dead) }) }

@@ -1,0 +1,55 @@
+package libvirt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	rpc "github.com/digitalocean/go-libvirt"
+
+	"lodge/gateway"
+)
+
+// startHint says how libvirtd is started on a machine with systemd and on one without.
+const startHint = "Start it: systemctl start libvirtd (without systemd: virtlogd -d; libvirtd -d)."
+
+// answered reports whether err, nil included, is what libvirtd itself has said.
+func answered(err error) bool {
+	if err == nil {
+		return true
+	}
+	_, ok := errors.AsType[rpc.Error](err)
+	return ok
+}
+
+// code is libvirt's number for err; ErrOk when libvirt did not say it.
+func code(err error) rpc.ErrorNumber {
+	if e, ok := errors.AsType[rpc.Error](err); ok {
+		return rpc.ErrorNumber(e.Code) //nolint:gosec // libvirt's numbers are small
+	}
+	return rpc.ErrOk
+}
+
+// explain makes err, which came up while libvirtd was asked to do what, one for people. What libvirtd has answered is KindInternal,
+// or KindNoSpace; that it has not answered is KindUnavailable; a caller that gave up gets its own context error.
+func (c *Client) explain(what string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case code(err) == rpc.ErrNoDomain:
+		return fmt.Errorf("%s: %w", what, err) // the caller tells "absent" from it
+	case answered(err):
+		return gateway.Errorf(gateway.KindInternal, "libvirt could not %s: %v", what, err).Because(err)
+	case errors.Is(err, context.Canceled):
+		return fmt.Errorf("%s: %w", what, err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return gateway.Errorf(gateway.KindUnavailable, "libvirtd did not answer in time when asked to %s", what).
+			WithHint("If it happens again, restart it: systemctl restart libvirtd. Running VMs are not touched by that.").Because(err)
+	case errors.Is(err, fs.ErrPermission):
+		return gateway.Errorf(gateway.KindUnavailable, "may not connect to libvirtd at %s", c.socket).
+			WithHint("Run lodged as root.").Because(err)
+	default:
+		return gateway.Errorf(gateway.KindUnavailable, "libvirtd does not answer at %s", c.socket).WithHint(startHint).Because(err)
+	}
+}

@@ -1,0 +1,75 @@
+package libvirt
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	rpc "github.com/digitalocean/go-libvirt"
+)
+
+// Reconnecting starts after minBackoff and doubles up to maxBackoff.
+const (
+	minBackoff = 100 * time.Millisecond
+	maxBackoff = 5 * time.Second
+)
+
+// Hints delivers "look again": a domain has changed, or the connection for events is new and changes may have been missed.
+// Hints that nobody has taken yet are one.
+func (c *Client) Hints() <-chan struct{} { return c.hints }
+
+// Run listens for events until ctx ends, reconnecting with back-off, and turns them into Hints. It returns nil.
+func (c *Client) Run(ctx context.Context) error {
+	backoff, reachable := minBackoff, true
+	for ctx.Err() == nil {
+		connected, err := c.listen(ctx)
+		if connected {
+			backoff, reachable = minBackoff, true
+		}
+		if reachable && ctx.Err() == nil {
+			c.log.WarnContext(ctx, "libvirt was lost", "err", err)
+			reachable = false // said once per loss, not once per attempt
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(backoff):
+		}
+		backoff = min(2*backoff, maxBackoff)
+	}
+	return nil
+}
+
+// listen passes on hints until its connection or ctx ends. connected says whether it got as far as listening.
+//
+// It never cancels the subscription: with an event under way that would deadlock the RPC library (its router holds the
+// lock that cancelling needs). Closing the connection ends the subscription as well, and the channel is read to its end.
+func (c *Client) listen(ctx context.Context) (connected bool, err error) {
+	begin, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	conn, err := dial(begin, c.socket)
+	if err != nil {
+		return false, err
+	}
+	defer conn.close()
+	stop := context.AfterFunc(begin, conn.close) // a libvirtd that hangs ends the subscribing too
+	defer stop()
+	events, err := conn.rpc.LifecycleEvents(context.WithoutCancel(ctx))
+	if err != nil {
+		return false, fmt.Errorf("subscribe to events: %w", err)
+	}
+	stop()
+	defer context.AfterFunc(ctx, conn.close)()
+	c.log.InfoContext(ctx, "libvirt was reached")
+	c.hint()
+	for range events {
+		c.hint()
+	}
+	return true, fmt.Errorf("read events: %w", rpc.ErrInterrupted)
+}
+
+func (c *Client) hint() {
+	select {
+	case c.hints <- struct{}{}:
+	default: // one is waiting already
+	}
+}

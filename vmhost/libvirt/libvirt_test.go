@@ -1,0 +1,311 @@
+package libvirt_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"lodge/gateway"
+	"lodge/vmhost/libvirt"
+	"lodge/vmhost/libvirt/libvirttest"
+)
+
+var withVMs = flag.Bool("vm", false, "run the tests that need libvirtd and QEMU") //nolint:gochecknoglobals // a test flag
+
+func TestMain(m *testing.M) { libvirttest.Main(m) }
+
+func needVMs(t *testing.T) {
+	t.Helper()
+	if !*withVMs {
+		t.Skip("needs libvirtd and QEMU: run with -vm")
+	}
+}
+
+func TestAbsentLibvirtdSaysHowToStartIt(t *testing.T) {
+	client := libvirt.New(libvirt.Config{Socket: filepath.Join(t.TempDir(), "nobody")})
+	_, err := client.Ping(t.Context())
+	wantUnavailable(t, err, "systemctl start libvirtd")
+}
+
+// A libvirtd that accepts and never says a word must not hold anybody longer than the deadline.
+func TestSilentLibvirtd(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }() // the test is over
+	client := libvirt.New(libvirt.Config{Socket: path, CallTimeout: 50 * time.Millisecond})
+	_, err = client.Ping(t.Context())
+	wantUnavailable(t, err, "restart libvirtd")
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := client.Ping(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("Ping of a caller that gave up: %v, want context.Canceled", err)
+	}
+}
+
+func TestDeadlineDropsAndReplaces(t *testing.T) {
+	needVMs(t)
+	daemon := libvirttest.Start(t)
+	client := newClient(t, 300*time.Millisecond)
+	if _, err := client.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	daemon.Freeze(t)
+	_, err := client.Ping(t.Context())
+	wantUnavailable(t, err, "restart libvirtd")
+	daemon.Thaw(t)
+	eventually(t, "the calls work again", func() bool {
+		_, err := client.Ping(t.Context())
+		return err == nil
+	})
+}
+
+func TestKilledMidCall(t *testing.T) {
+	needVMs(t)
+	daemon := libvirttest.Start(t)
+	client := newClient(t, time.Minute)
+	if _, err := client.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	daemon.Freeze(t) // so that the call is under way for sure
+	failed := make(chan error, 1)
+	go func() {
+		_, err := client.Ping(context.WithoutCancel(t.Context()))
+		failed <- err
+	}()
+	select {
+	case err := <-failed:
+		t.Fatalf("Ping of a frozen libvirtd returned %v", err)
+	case <-time.After(200 * time.Millisecond):
+	}
+	daemon.Kill()
+	wantUnavailable(t, <-failed, "systemctl start libvirtd")
+	_, err := client.Ping(t.Context())
+	wantUnavailable(t, err, "systemctl start libvirtd")
+	daemon.Again(t)
+	if _, err := client.Ping(t.Context()); err != nil {
+		t.Errorf("after libvirtd was started again: %v", err)
+	}
+}
+
+func TestHintsComeAfterEveryReconnect(t *testing.T) {
+	needVMs(t)
+	daemon := libvirttest.Start(t)
+	client := newClient(t, time.Minute)
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	running.Go(func() { _ = client.Run(ctx) }) // it has no error to tell
+	waitHint(t, client)
+	daemon.Kill()
+	daemon.Again(t)
+	waitHint(t, client)
+
+	def := tinyGuest(t)
+	if err := client.Start(t.Context(), def); err != nil {
+		t.Fatal(err)
+	}
+	waitHint(t, client)
+}
+
+// The whole life of a domain, as a laptop's: power button, poweroff from inside, a plug that is pulled, QEMU's death.
+func TestDomainLife(t *testing.T) {
+	needVMs(t)
+	daemon := libvirttest.Start(t)
+	client := newClient(t, time.Minute)
+	def := tinyGuest(t)
+	id := def.VM.ID
+	wantState(t, client, id, libvirt.Absent)
+
+	start := func() {
+		t.Helper()
+		if err := client.Start(t.Context(), def); err != nil {
+			t.Fatal(err)
+		}
+		wantState(t, client, id, libvirt.Running)
+	}
+	start()
+	waitLog(t, def.Log, libvirttest.Greeting)
+	if err := client.Shutdown(t.Context(), id, true); err != nil {
+		t.Fatal(err)
+	}
+	wantState(t, client, id, libvirt.PoweredOff)
+
+	start() // over a definition that was left
+	waitLog(t, def.Log, libvirttest.Greeting+libvirttest.Greeting)
+	daemon.Kill()
+	daemon.Again(t)
+	wantState(t, client, id, libvirt.Running)
+	console := dialConsole(t, def.Console)
+	if _, err := console.Write([]byte(libvirttest.KeyReset)); err != nil {
+		t.Fatal(err)
+	}
+	waitLog(t, def.Log, strings.Repeat(libvirttest.Greeting, 3))
+	wantState(t, client, id, libvirt.Running)
+	if _, err := console.Write([]byte(libvirttest.KeyPowerOff)); err != nil {
+		t.Fatal(err)
+	}
+	wantState(t, client, id, libvirt.PoweredOff)
+
+	start()
+	if err := client.Destroy(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	wantState(t, client, id, libvirt.Off)
+	ids, err := client.List(t.Context())
+	if err != nil || len(ids) != 1 || ids[0] != id {
+		t.Errorf("List: %v, %v, want just %v", ids, err, id)
+	}
+	for range 2 { // the second time there is nothing left to do
+		if err := errors.Join(client.Destroy(t.Context(), id), client.Undefine(t.Context(), id)); err != nil {
+			t.Error(err)
+		}
+	}
+	wantState(t, client, id, libvirt.Absent)
+}
+
+func TestQEMUKilled(t *testing.T) {
+	needVMs(t)
+	libvirttest.Start(t)
+	client := newClient(t, time.Minute)
+	def := tinyGuest(t)
+	if err := client.Start(t.Context(), def); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile("/run/libvirt/qemu/" + libvirt.DomainName(def.VM.ID) + ".pid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, "kill", "-9", strings.TrimSpace(string(text)))
+	wantState(t, client, def.VM.ID, libvirt.Off)
+}
+
+func TestStartFailsCleanly(t *testing.T) {
+	needVMs(t)
+	libvirttest.Start(t)
+	client := newClient(t, time.Minute)
+	def := tinyGuest(t)
+	def.Disk += ".missing"
+	err := client.Start(t.Context(), def)
+	if gateway.KindOf(err) != gateway.KindInternal || !strings.Contains(err.Error(), "missing") {
+		t.Errorf("Start without its disk: %v", err)
+	}
+	wantState(t, client, def.VM.ID, libvirt.Absent)
+}
+
+func newClient(t *testing.T, timeout time.Duration) *libvirt.Client {
+	t.Helper()
+	client := libvirt.New(libvirt.Config{CallTimeout: timeout})
+	t.Cleanup(client.Close)
+	return client
+}
+
+// tinyGuest defines a guest that is one boot sector, and makes its tap.
+func tinyGuest(t *testing.T) libvirt.Definition {
+	t.Helper()
+	dir := openDir(t)
+	vm := gateway.VM{ID: gateway.NewID(), Number: 7, Name: "tiny", Addr: netip.MustParseAddr("10.213.0.7")}
+	run(t, "ip", "tuntap", "add", vm.Tap(), "mode", "tap")
+	t.Cleanup(func() { run(t, "ip", "link", "del", vm.Tap()) })
+	def := libvirt.Definition{
+		VM: vm, CPUs: 1, MemoryMiB: 64, Disk: filepath.Join(dir, "disk"), DiskFormat: "raw",
+		Console: filepath.Join(dir, "console"), Log: filepath.Join(dir, "log"),
+	}
+	libvirttest.TinyDisk(t, def.Disk)
+	return def
+}
+
+// openDir is a directory with a short name that QEMU, which is not root, may pass through.
+func openDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/var/tmp", "lv") //nolint:usetesting // t.TempDir is closed to others
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })  // only litter
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // as the comment above says
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func run(t *testing.T, name string, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil { //nolint:noctx // also used in cleanups
+		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
+	}
+}
+
+func dialConsole(t *testing.T, path string) net.Conn {
+	t.Helper()
+	c, err := new(net.Dialer).DialContext(t.Context(), "unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() }) // the guest may be gone
+	return c
+}
+
+func waitHint(t *testing.T, client *libvirt.Client) {
+	t.Helper()
+	select {
+	case <-client.Hints():
+	case <-time.After(30 * time.Second):
+		t.Fatal("no hint came")
+	}
+}
+
+func waitLog(t *testing.T, file, want string) {
+	t.Helper()
+	eventually(t, "the console says "+want, func() bool {
+		text, _ := os.ReadFile(file) // not there yet: nothing said yet
+		return string(text) == want
+	})
+}
+
+func wantState(t *testing.T, client *libvirt.Client, id gateway.ID, want libvirt.State) {
+	t.Helper()
+	var state libvirt.State
+	var err error
+	defer func() {
+		if t.Failed() {
+			t.Logf("the state is %s (%v)", state, err)
+		}
+	}()
+	eventually(t, "the domain is "+string(want), func() bool {
+		state, err = client.State(t.Context(), id)
+		return err == nil && state == want
+	})
+}
+
+func wantUnavailable(t *testing.T, err error, hint string) {
+	t.Helper()
+	e, ok := errors.AsType[*gateway.Error](err)
+	if !ok || e.Kind != gateway.KindUnavailable || !strings.Contains(e.Hint, hint) {
+		t.Errorf("got %v (%#v), want KindUnavailable with a hint about %q", err, e, hint)
+	}
+}
+
+func eventually(t *testing.T, what string, yes func() bool) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(30 * time.Second); !yes(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}

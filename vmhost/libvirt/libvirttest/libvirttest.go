@@ -1,0 +1,159 @@
+// Package libvirttest runs a real libvirtd, with virtlogd, for tests. It mounts empty directories over libvirt's own, so
+// the tests must be in a sandbox: func TestMain(m *testing.M) { libvirttest.Main(m) }.
+package libvirttest
+
+import (
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"lodge/e2e/sandbox"
+)
+
+// Main runs the tests in a sandbox. libvirt's cache is shared by all of them: it takes seconds to ask QEMU what it can do.
+func Main(m *testing.M) { sandbox.Main(m, sandbox.Tmpfs("/var/cache/libvirt")) }
+
+// Socket is where the daemon listens.
+const Socket = "/run/libvirt/libvirt-sock"
+
+// ready is how long a daemon may take to listen.
+const ready = 30 * time.Second
+
+// Daemon is a libvirtd that ends with its test, as do its guests.
+type Daemon struct {
+	cmd  *exec.Cmd
+	logs string
+}
+
+// Start mounts empty directories, starts virtlogd and libvirtd and waits until both listen.
+func Start(t testing.TB) *Daemon {
+	t.Helper()
+	for _, dir := range []string{"/run/libvirt", "/var/lib/libvirt", "/var/log/libvirt", "/etc/libvirt/qemu"} {
+		mountEmpty(t, dir)
+	}
+	openKVM(t)
+	d := &Daemon{logs: t.TempDir()}
+	virtlogd := d.run(t, "virtlogd", "/run/libvirt/virtlogd-sock")
+	t.Cleanup(func() { end(virtlogd) })
+	d.cmd = d.run(t, "libvirtd", Socket)
+	t.Cleanup(func() {
+		d.Kill()
+		endGuests(t)
+		if t.Failed() {
+			text, _ := os.ReadFile(filepath.Join(d.logs, "libvirtd")) // nothing to show is nothing to show
+			t.Logf("libvirtd said:\n%s", text)
+		}
+	})
+	return d
+}
+
+// Kill ends libvirtd as kill -9 does. Guests run on.
+func (d *Daemon) Kill() { end(d.cmd) }
+
+// Again starts libvirtd after Kill.
+func (d *Daemon) Again(t testing.TB) {
+	t.Helper()
+	d.cmd = d.run(t, "libvirtd", Socket)
+}
+
+// Freeze makes libvirtd answer nothing until Thaw.
+func (d *Daemon) Freeze(t testing.TB) { d.signal(t, syscall.SIGSTOP) }
+
+// Thaw undoes Freeze.
+func (d *Daemon) Thaw(t testing.TB) { d.signal(t, syscall.SIGCONT) }
+
+func (d *Daemon) signal(t testing.TB, s syscall.Signal) {
+	t.Helper()
+	if err := d.cmd.Process.Signal(s); err != nil {
+		t.Fatalf("signal libvirtd: %v", err)
+	}
+}
+
+func mountEmpty(t testing.TB, dir string) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "mode=0755"); err != nil {
+		t.Fatalf("mount over %s: %v", dir, err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) }) // the namespace ends anyway
+}
+
+// openKVM gives /dev/kvm, where there is one, the owner and mode that udev gives it. With others libvirt's own check of the
+// device and QEMU's disagree, and libvirt asks QEMU all over again what it can do, six seconds long, at every start.
+func openKVM(t testing.TB) {
+	t.Helper()
+	var old syscall.Stat_t
+	group, err := user.LookupGroup("kvm")
+	if err != nil || syscall.Stat("/dev/kvm", &old) != nil {
+		return
+	}
+	gid, err := strconv.Atoi(group.Gid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	node := filepath.Join("/run/libvirt", "kvm")
+	mask := syscall.Umask(0)
+	err = syscall.Mknod(node, syscall.S_IFCHR|0o660, int(old.Rdev)) //nolint:gosec // a device number
+	syscall.Umask(mask)
+	if err = errors.Join(err, os.Chown(node, 0, gid), syscall.Mount(node, "/dev/kvm", "", syscall.MS_BIND, "")); err != nil {
+		t.Fatalf("open /dev/kvm to its group: %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount("/dev/kvm", syscall.MNT_DETACH) }) // the namespace ends anyway
+}
+
+// run starts a daemon in the foreground and waits until it listens at socket.
+func (d *Daemon) run(t testing.TB, name, socket string) *exec.Cmd {
+	t.Helper()
+	logs, err := os.OpenFile(filepath.Join(d.logs, name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = logs.Close() }() // the daemon has its own copy
+	cmd := exec.Command(name)           //nolint:noctx // it outlives t.Context, which ends before the cleanups that need it
+	cmd.Stdout, cmd.Stderr = logs, logs
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("start %s: %v", name, err)
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(ready); ; <-tick.C {
+		if c, err := net.Dial("unix", socket); err == nil { //nolint:noctx // a local socket answers at once
+			_ = c.Close() // it was only a knock
+			return cmd
+		}
+		if time.Now().After(deadline) {
+			text, _ := os.ReadFile(logs.Name()) // it is for the message only
+			t.Fatalf("%s did not listen at %s:\n%s", name, socket, text)
+		}
+	}
+}
+
+func end(cmd *exec.Cmd) {
+	_ = cmd.Process.Kill() // it may have ended already
+	_ = cmd.Wait()         // killed: that it says so is no news
+}
+
+// endGuests kills the QEMU processes that libvirtd has started, by the process ids that it wrote down.
+func endGuests(t testing.TB) {
+	t.Helper()
+	files, _ := filepath.Glob("/run/libvirt/qemu/*.pid") // the pattern is good
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // ended meanwhile
+		}
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && pid > 1 {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended
+		}
+	}
+}

@@ -1,0 +1,77 @@
+package libvirt_test
+
+import (
+	"flag"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"libvirt.org/go/libvirtxml"
+
+	"lodge/gateway"
+	"lodge/vmhost/libvirt"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew") //nolint:gochecknoglobals // a test flag
+
+func blog() libvirt.Definition {
+	return libvirt.Definition{
+		VM: gateway.VM{
+			ID: gateway.ID{0xa0, 1, 2, 3, 4, 5, 0x46, 7, 0x88, 9, 10, 11, 12, 13, 14, 15}, Number: 0x1f, Name: "blog",
+			Addr: netip.MustParseAddr("10.213.0.31"),
+		},
+		CPUs: 2, MemoryMiB: 1024, KVM: true,
+		Disk: "/var/lib/lodge/disks/a0.img", DiskFormat: "raw", Seed: "/var/lib/lodge/disks/a0.seed",
+		Console: "/run/lodge/console/a0.sock", Log: "/var/lib/lodge/console/a0.log",
+	}
+}
+
+func TestXML(t *testing.T) {
+	direct := blog()
+	direct.KVM = false
+	direct.Kernel, direct.Initrd, direct.Cmdline = "/images/vmlinuz", "/images/initrd", "root=PARTUUID=1-01 console=ttyS0"
+	for name, def := range map[string]libvirt.Definition{"disk": blog(), "direct": direct} {
+		t.Run(name, func(t *testing.T) {
+			got, err := def.XML()
+			if err != nil {
+				t.Fatal(err)
+			}
+			golden := filepath.Join("testdata", name+".xml")
+			if *update {
+				if err := os.WriteFile(golden, []byte(got+"\n"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), got+"\n"); diff != "" {
+				t.Errorf("XML differs from %s (-want +got; -update if that is meant):\n%s", golden, diff)
+			}
+		})
+	}
+}
+
+// Whatever is in a name or a path or a kernel's command line, it stays one value and adds no element.
+func FuzzXMLKeepsValuesApart(f *testing.F) {
+	f.Add("/disks/a'b<c>.img", `root=/dev/vda init="/bin/sh" </cmdline><on_crash>destroy</on_crash>`)
+	f.Add("/a&amp;b", "]]>")
+	f.Fuzz(func(t *testing.T, disk, cmdline string) {
+		def := blog()
+		def.Disk, def.Kernel, def.Cmdline = disk, "/images/vmlinuz", cmdline
+		text, err := def.XML()
+		if err != nil {
+			t.Skip("refused")
+		}
+		var dom libvirtxml.Domain
+		if err := dom.Unmarshal(text); err != nil {
+			t.Fatalf("our own XML cannot be read: %v\n%s", err, text)
+		}
+		if dom.OnCrash != "restart" || len(dom.Devices.Interfaces) != 1 || dom.Devices.Interfaces[0].Target.Dev != def.VM.Tap() {
+			t.Errorf("the definition was changed by its values:\n%s", text)
+		}
+	})
+}

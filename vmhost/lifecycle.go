@@ -1,0 +1,247 @@
+package vmhost
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"lodge/gateway"
+	"lodge/vmhost/image"
+	"lodge/vmhost/libvirt"
+)
+
+// While a guest shuts down its state is asked for every pollEvery, and its power button is pressed every pressEvery: a guest
+// that has not booted far enough does not feel the first one.
+const (
+	pollEvery  = 250 * time.Millisecond
+	pressEvery = 5 * time.Second
+)
+
+// Start starts the VM if it does not run. It returns once the domain runs; Wait waits for the guest.
+func (h *Host) Start(ctx context.Context, id gateway.ID) error {
+	w, err := h.begin(ctx, id)
+	if err != nil {
+		return err
+	}
+	done, err := w.take(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	state, err := h.virt.State(ctx, id)
+	switch {
+	case err != nil:
+		return err //nolint:wrapcheck // it is for people as it is
+	case state == libvirt.Paused || state == libvirt.PausedFull:
+		if _, err := h.desire(ctx, id, gateway.Running); err != nil {
+			return err
+		}
+		return h.virt.Resume(ctx, id) //nolint:wrapcheck // it is for people as it is
+	case state == libvirt.Off || state == libvirt.PoweredOff:
+		// Cleared before Running is recorded: after a crash in between, a domain that is powered off would say that
+		// the guest wants it so.
+		if err := h.virt.Undefine(ctx, id); err != nil {
+			return err //nolint:wrapcheck // it is for people as it is
+		}
+	}
+	if _, err := h.desire(ctx, id, gateway.Running); err != nil {
+		return err
+	}
+	if state == libvirt.Running {
+		return h.identify(ctx, w, h.vm(id))
+	}
+	w.pace = pace{}
+	return h.bringUp(ctx, w)
+}
+
+// Stop shuts the guest down and waits for it, at most Config.StopTimeout: KindConflict when it does not react, with the VM still running
+// and still to be stopped. With force it pulls the plug.
+func (h *Host) Stop(ctx context.Context, id gateway.ID, force bool) error {
+	w, err := h.begin(ctx, id)
+	if err != nil {
+		return err
+	}
+	m, err := h.desire(ctx, id, gateway.Stopped)
+	if err != nil {
+		return err
+	}
+	if force {
+		err = h.virt.Destroy(ctx, id)
+	} else {
+		err = h.shutDown(ctx, m, gateway.Stopped)
+	}
+	if err != nil {
+		return err
+	}
+	done, err := w.take(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return h.virt.Undefine(ctx, id) //nolint:wrapcheck // it is for people as it is
+}
+
+// Restart shuts the guest down, as Stop does, and starts the VM again with a new incarnation. It starts a VM that is stopped.
+func (h *Host) Restart(ctx context.Context, id gateway.ID) error {
+	w, err := h.begin(ctx, id)
+	if err != nil {
+		return err
+	}
+	done, err := w.take(ctx) // else the worker would take the shutdown for the guest's own wish
+	if err != nil {
+		return err
+	}
+	defer done()
+	m, err := h.desire(ctx, id, gateway.Running)
+	if err != nil {
+		return err
+	}
+	if err := h.shutDown(ctx, m, gateway.Running); err != nil {
+		return err
+	}
+	if err := h.virt.Undefine(ctx, id); err != nil {
+		return err //nolint:wrapcheck // it is for people as it is
+	}
+	w.pace = pace{}
+	return h.bringUp(ctx, w)
+}
+
+// shutDown asks the guest to shut down until it has. It gives up when the VM is no longer to be as want says.
+func (h *Host) shutDown(ctx context.Context, m gateway.Machine, want gateway.Desired) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, h.cfg.StopTimeout, errStubborn(m.Name, h.cfg.StopTimeout))
+	defer cancel()
+	poll := time.NewTicker(pollEvery)
+	defer poll.Stop()
+	var pressed time.Time
+	for acpi := false; ; {
+		state, err := h.virt.State(ctx, m.ID)
+		if err == nil && (state == libvirt.Absent || state == libvirt.Off || state == libvirt.PoweredOff) {
+			return nil
+		}
+		if err == nil && time.Since(pressed) > pressEvery {
+			err, pressed = h.press(ctx, m.ID, acpi), time.Now()
+			acpi = true // the agent is asked first, and once: it may be stuck
+		}
+		if cause := context.Cause(ctx); cause != nil {
+			return cause //nolint:wrapcheck // it is for people as it is
+		}
+		if err != nil {
+			return err //nolint:wrapcheck // it is for people as it is
+		}
+		if now, ok := h.dir.ByID(m.ID); !ok || now.Desired != want {
+			return gateway.Errorf(gateway.KindConflict, "the VM was told something else meanwhile")
+		}
+		select {
+		case <-ctx.Done():
+		case <-poll.C:
+		}
+	}
+}
+
+// press asks the guest to shut down. An agent that does not answer is no error: the power button follows.
+func (h *Host) press(ctx context.Context, id gateway.ID, acpi bool) error {
+	if acpi {
+		return h.virt.Shutdown(ctx, id, true) //nolint:wrapcheck // it is for people as it is
+	}
+	limited, cancel := context.WithTimeout(ctx, pressEvery)
+	defer cancel()
+	if err := h.virt.Shutdown(limited, id, false); err == nil {
+		return nil
+	}
+	return h.virt.Shutdown(ctx, id, true) //nolint:wrapcheck // it is for people as it is
+}
+
+func errStubborn(name string, limit time.Duration) error {
+	return gateway.Errorf(gateway.KindConflict, "%s did not shut down within %s", name, limit).
+		WithHint("It may still do so. To pull its plug: lodge stop --force %s", name)
+}
+
+// bringUp starts the VM's domain, if it is still to run: a new incarnation, then its identity, then the
+// domain. The caller has the worker's turn.
+func (h *Host) bringUp(ctx context.Context, w *worker) error {
+	select {
+	case h.starts <- struct{}{}:
+		defer func() { <-h.starts }()
+	case <-ctx.Done():
+		return ctx.Err() //nolint:wrapcheck // the caller gave up
+	}
+	w.startBegins(h.cfg.logFile(w.id))
+	defer w.startEnds()
+	m, err := h.dir.Update(ctx, w.id, func(m *gateway.Machine) error {
+		if m.Desired != gateway.Running {
+			return gateway.Errorf(gateway.KindConflict, "the VM was told something else meanwhile")
+		}
+		m.Incarnation++
+		return nil
+	})
+	if err != nil {
+		return err //nolint:wrapcheck // says what it does itself
+	}
+	def, err := h.definition(ctx, m)
+	if err != nil {
+		return err
+	}
+	if err := h.identify(ctx, w, m.VM); err != nil {
+		return err
+	}
+	if err := h.virt.Start(ctx, def); err != nil {
+		return err //nolint:wrapcheck // it is for people as it is
+	}
+	h.log.InfoContext(ctx, "VM was started", "vm", m.Name)
+	return nil
+}
+
+// identify puts the VM's tap and doors in place, if this process has not done so yet.
+func (h *Host) identify(ctx context.Context, w *worker, vm gateway.VM) error {
+	if w.isIdentified() {
+		return nil
+	}
+	if err := h.cfg.Net.Up(ctx, vm); err != nil {
+		return err //nolint:wrapcheck // says what it does itself
+	}
+	if err := h.cfg.Doors.Open(ctx, vm); err != nil {
+		return err //nolint:wrapcheck // says what it does itself
+	}
+	w.identified()
+	return nil
+}
+
+// definition is the VM as libvirt is to run it. Its image is needed only to boot the kernel directly, and to prove KVM with it.
+func (h *Host) definition(ctx context.Context, m gateway.Machine) (libvirt.Definition, error) {
+	def := libvirt.Definition{
+		VM: m.VM, CPUs: m.CPUs, MemoryMiB: m.MemoryMiB,
+		Disk: h.cfg.diskFile(m.ID), DiskFormat: "raw", Seed: h.cfg.seedFile(m.ID),
+		Console: h.cfg.consoleFile(m.ID), Log: h.cfg.logFile(m.ID),
+	}
+	if m.DirectBoot {
+		img, err := image.Open(h.cfg.imageDir(), m.Image)
+		if err != nil {
+			return def, err //nolint:wrapcheck // it is for people as it is
+		}
+		def.Kernel, def.Initrd, def.Cmdline = img.Kernel, img.Initrd, img.Cmdline
+	}
+	kvm, err := h.useKVM(ctx, m.Image)
+	def.KVM = kvm
+	return def, err
+}
+
+func (h *Host) vm(id gateway.ID) gateway.VM {
+	m, _ := h.dir.ByID(id)
+	return m.VM
+}
+
+func (w *worker) startBegins(logFile string) {
+	var size int64
+	if info, err := os.Stat(logFile); err == nil {
+		size = info.Size()
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.starting, w.started, w.logBytes = true, time.Now(), size
+}
+
+func (w *worker) startEnds() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.starting = false
+}

@@ -1,0 +1,137 @@
+package netid
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os/exec"
+	"slices"
+	"strings"
+	"text/template"
+
+	"lodge/gateway"
+)
+
+// elsewhere are the IPv4 networks that are not the public internet (RFC 6890). Guests never reach them through the host,
+// nor the networks that the host is attached to.
+func elsewhere() []string {
+	return []string{
+		"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
+		"192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/3",
+	}
+}
+
+// ruleset is the whole of it, one transaction: "add" keeps "delete" from failing where there is no table yet.
+//
+// Its chain from-tap stands before the kernel puts fragments together (NF_IP_PRI_CONNTRACK_DEFRAG, -400): behind that, a
+// guest could slip a fragment with its neighbour's source address into the neighbour's packet. The arp table keeps guests
+// from filling the neighbour cache, and the host from answering for gateway.LinkLocal on its own networks.
+const ruleset = `
+add table inet lodge
+delete table inet lodge
+add table arp lodge
+delete table arp lodge
+
+table arp lodge {
+	set guests {
+		type ifname . ether_addr . ipv4_addr
+		{{if .Guests}}elements = { {{range .Guests}}{{.Tap}} . {{.MAC}} . {{.Addr}}, {{end}} }{{end}}
+	}
+	chain input {
+		type filter hook input priority filter; policy accept;
+		iifname . arp saddr ether . arp saddr ip @guests accept
+		iifname "lg*" drop
+		arp daddr ip {{.Gateway}} drop
+	}
+}
+
+table inet lodge {
+	set guests {
+		type ifname . ether_addr . ipv4_addr
+		{{if .Guests}}elements = { {{range .Guests}}{{.Tap}} . {{.MAC}} . {{.Addr}}, {{end}} }{{end}}
+	}
+	set elsewhere {
+		type ipv4_addr
+		flags interval
+		auto-merge
+		elements = { {{range .Elsewhere}}{{.}}, {{end}} }
+	}
+
+	chain arrive {
+		type filter hook prerouting priority -450; policy accept;
+		iifname "lg*" goto from-tap
+		ip saddr {{.Net}} drop
+	}
+	chain from-tap {
+		iifname . ether saddr . ip saddr @guests accept
+		drop
+	}
+
+	chain input {
+		type filter hook input priority filter; policy accept;
+		iifname "lg*" goto to-host
+	}
+	chain to-host {
+		ip daddr != {{.Gateway}} drop
+		ct state established,related accept
+		{{if .TCP}}tcp dport { {{range .TCP}}{{.}}, {{end}} } accept{{end}}
+		{{if .UDP}}udp dport { {{range .UDP}}{{.}}, {{end}} } accept{{end}}
+		icmp type echo-request accept
+		drop
+	}
+
+	chain forward {
+		type filter hook forward priority filter; policy accept;
+		iifname "lg*" goto to-world
+		oifname "lg*" ct state established,related accept
+		oifname "lg*" drop
+	}
+	chain to-world {
+		oifname "lg*" drop
+		ip daddr @elsewhere drop
+		tcp dport 25 reject with tcp reset
+	}
+
+	chain leave {
+		type nat hook postrouting priority srcnat; policy accept;
+		ip saddr {{.Net}} oifname != "lg*" masquerade
+	}
+}
+`
+
+// rules writes the ruleset for these guests on a host that is attached to these networks.
+func (c Config) rules(g guests, around []netip.Prefix) string {
+	networks := elsewhere()
+	for _, p := range around {
+		networks = append(networks, p.String())
+	}
+	byNumber := func(a, b gateway.VM) int { return cmp.Compare(a.Number, b.Number) }
+	var text strings.Builder
+	err := template.Must(template.New("").Parse(ruleset)).Execute(&text, map[string]any{
+		"Guests": slices.SortedFunc(maps.Values(g), byNumber), "Elsewhere": networks,
+		"Gateway": gateway.LinkLocal, "Net": c.Net.Masked(), "TCP": c.TCP, "UDP": c.UDP,
+	})
+	if err != nil {
+		panic(err) // the template and its data are both right above
+	}
+	return text.String()
+}
+
+// load gives rules to nft, which takes all of them or none.
+func load(ctx context.Context, rules string) error {
+	nft := exec.CommandContext(ctx, "nft", "-f", "-")
+	nft.Stdin = strings.NewReader(rules)
+	out, err := nft.CombinedOutput()
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, exec.ErrNotFound):
+		return gateway.Errorf(gateway.KindUnavailable, "the program nft is not installed").
+			WithHint("apt-get install nftables").Because(err)
+	}
+	first, _, _ := strings.Cut(string(out), "\n")
+	return fmt.Errorf("load nft rules: %w: %s", cmp.Or(ctx.Err(), err), first)
+}

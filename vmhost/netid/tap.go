@@ -1,0 +1,201 @@
+package netid
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"regexp"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+
+	"lodge/gateway"
+)
+
+// settings are what the kernel keeps per interface, below /proc/sys/net. The stricter ones are belt and braces: the
+// ruleset says the same, but somebody may flush it.
+var settings = []struct{ path, value string }{ //nolint:gochecknoglobals // a constant table
+	{"ipv6/conf/%s/disable_ipv6", "1"},
+	{"ipv4/conf/%s/rp_filter", "1"},      // only sources whose route leads back here: the guest's own address (RFC 3704)
+	{"ipv4/conf/%s/arp_ignore", "1"},     // answer ARP for this tap's own address only
+	{"ipv4/conf/%s/arp_announce", "2"},   // and ask in its name
+	{"ipv4/conf/%s/arp_accept", "0"},     // learn nothing from what was not asked
+	{"ipv4/conf/%s/arp_notify", "1"},     // tell the guest when the tap's hardware address changes
+	{"ipv4/conf/%s/proxy_arp", "0"},      // never answer for a neighbour
+	{"ipv4/conf/%s/accept_local", "0"},   // nothing from outside comes from an address of the host
+	{"ipv4/conf/%s/route_localnet", "0"}, // 127.0.0.0/8 is not reachable
+	{"ipv4/conf/%s/accept_redirects", "0"},
+	{"ipv4/conf/%s/accept_source_route", "0"},
+	{"ipv4/conf/%s/send_redirects", "0"},
+	{"ipv4/conf/%s/forwarding", "1"},
+}
+
+// plug makes the VM's tap with all that hangs on it. What is right already is left alone.
+func (n *Net) plug(vm gateway.VM) error {
+	tap, fresh, err := ensureTap(vm)
+	if err != nil {
+		return err
+	}
+	if fresh { // flows of whoever had the address before, had its Down not been finished
+		if err := forget(vm.Addr); err != nil {
+			return err
+		}
+	}
+	if err := wire(tap, vm); err != nil {
+		return fmt.Errorf("set up %s: %w", vm.Tap(), err)
+	}
+	return nil
+}
+
+// ensureTap finds or makes the tap. It belongs to root alone: libvirt opens it as root and passes the descriptor to
+// QEMU, so that no user can attach to it. The flags are those with which libvirt opens a tap for virtio.
+func ensureTap(vm gateway.VM) (tap netlink.Link, fresh bool, err error) {
+	tap, err = findTap(vm.Tap())
+	if tap != nil || err != nil {
+		return tap, false, err
+	}
+	made := &netlink.Tuntap{
+		LinkAttrs: netlink.LinkAttrs{Name: vm.Tap()},
+		Mode:      netlink.TUNTAP_MODE_TAP,
+		Flags:     netlink.TUNTAP_NO_PI | netlink.TUNTAP_VNET_HDR,
+	}
+	if err := netlink.LinkAdd(made); err != nil {
+		return nil, false, fmt.Errorf("make tap %s: %w", vm.Tap(), err)
+	}
+	tap, err = findTap(vm.Tap())
+	if tap == nil && err == nil {
+		err = fmt.Errorf("make tap %s: it went away", vm.Tap())
+	}
+	return tap, true, err
+}
+
+// findTap returns nil when there is no such interface, and an error when it is no tap.
+func findTap(name string) (netlink.Link, error) {
+	link, err := netlink.LinkByName(name)
+	if _, none := errors.AsType[netlink.LinkNotFoundError](err); none {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find tap %s: %w", name, err)
+	}
+	if t, ok := link.(*netlink.Tuntap); !ok || t.Mode != netlink.TUNTAP_MODE_TAP {
+		return nil, fmt.Errorf("find tap %s: there is another interface (%s) of that name", name, link.Type())
+	}
+	return link, nil
+}
+
+// wire gives the tap its settings, address, neighbour and route, in an order in which each finds what it needs.
+func wire(tap netlink.Link, vm gateway.VM) error {
+	for _, s := range settings {
+		if err := set(fmt.Sprintf(s.path, vm.Tap()), s.value); err != nil {
+			return err
+		}
+	}
+	if want := hostMAC(vm); tap.Attrs().HardwareAddr.String() != want.String() {
+		if err := netlink.LinkSetHardwareAddr(tap, want); err != nil {
+			return fmt.Errorf("set hardware address: %w", err)
+		}
+	}
+	if err := netlink.LinkSetUp(tap); err != nil {
+		return fmt.Errorf("set link up: %w", err)
+	}
+	index := tap.Attrs().Index
+	if err := netlink.AddrReplace(tap, &netlink.Addr{IPNet: host(gateway.LinkLocal)}); err != nil {
+		return fmt.Errorf("set address: %w", err)
+	}
+	if err := netlink.NeighSet(&netlink.Neigh{
+		LinkIndex: index, Family: netlink.FAMILY_V4, State: netlink.NUD_PERMANENT,
+		IP: vm.Addr.AsSlice(), HardwareAddr: vm.MAC(),
+	}); err != nil {
+		return fmt.Errorf("set neighbour: %w", err)
+	}
+	if err := netlink.RouteReplace(&netlink.Route{
+		LinkIndex: index, Scope: netlink.SCOPE_LINK, Dst: host(vm.Addr), Src: gateway.LinkLocal.AsSlice(),
+	}); err != nil {
+		return fmt.Errorf("set route: %w", err)
+	}
+	return nil
+}
+
+// hostMAC is the tap's own hardware address. It follows from the VM's number, so that a guest which resumes after a
+// reboot of the host still has the right one in its ARP cache. 52:55 where the guest has 52:54.
+func hostMAC(vm gateway.VM) net.HardwareAddr {
+	mac := vm.MAC()
+	mac[1]++
+	return mac
+}
+
+// unplug removes a tap; its address, route and neighbour entry go with it.
+func unplug(name string) error {
+	tap, err := findTap(name)
+	if tap == nil || err != nil {
+		return err
+	}
+	if err := netlink.LinkDel(tap); err != nil && !errors.Is(err, syscall.ENODEV) {
+		return fmt.Errorf("remove tap %s: %w", name, err)
+	}
+	return nil
+}
+
+// removeStrays removes the taps with names like ours that belong to none of these VMs.
+func (n *Net) removeStrays(vms []gateway.VM) error {
+	ours := regexp.MustCompile(`^lg[0-9a-f]{8}$`)
+	wanted := map[string]bool{}
+	for _, vm := range vms {
+		wanted[vm.Tap()] = true
+	}
+	links, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("list interfaces: %w", err)
+	}
+	var errs []error
+	for _, link := range links {
+		name := link.Attrs().Name
+		if _, tap := link.(*netlink.Tuntap); !tap || wanted[name] || !ours.MatchString(name) {
+			continue
+		}
+		errs = append(errs, removeStray(link))
+		n.config.Logger.Info("stray tap removed", "vm", name)
+	}
+	return errors.Join(errs...)
+}
+
+func removeStray(tap netlink.Link) error {
+	routes, err := netlink.RouteList(tap, netlink.FAMILY_V4)
+	if err != nil {
+		return fmt.Errorf("list routes: %w", err)
+	}
+	if err := unplug(tap.Attrs().Name); err != nil {
+		return err
+	}
+	for _, r := range routes {
+		if p, ok := prefix(r); ok {
+			if err := forget(p.Addr()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// forward lets the host pass packets on. Written only when it is off, because writing it resets other settings.
+func forward() error {
+	now, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward")
+	if err == nil && string(now) == "1\n" {
+		return nil
+	}
+	return set("ipv4/ip_forward", "1")
+}
+
+func set(path, value string) error {
+	if err := os.WriteFile("/proc/sys/net/"+path, []byte(value), 0); err != nil {
+		return fmt.Errorf("set %s: %w", path, err)
+	}
+	return nil
+}
+
+func host(a netip.Addr) *net.IPNet {
+	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}
+}

@@ -1,0 +1,110 @@
+package vmhost
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"lodge/gateway"
+)
+
+// Run puts the identity of every VM in place, then keeps the VMs as they ought to be until ctx ends. It may be called
+// once. It goes on without libvirtd and takes up the work when libvirtd is there.
+func (h *Host) Run(ctx context.Context) error {
+	if err := h.giveUpHalfMade(ctx); err != nil {
+		return err
+	}
+	h.identifyAll(ctx)
+	close(h.ready)
+	var running sync.WaitGroup
+	defer h.virt.Close()
+	defer running.Wait()
+	running.Go(func() { _ = h.virt.Run(ctx) }) // it has no error to tell
+	known := map[gateway.ID]bool{}
+	for {
+		h.look(ctx, &running)
+		h.reportStrays(ctx, known)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-h.virt.Hints():
+		case <-h.nudge:
+		}
+	}
+}
+
+// giveUpHalfMade marks for removal the VMs that a daemon which was killed had not finished making.
+func (h *Host) giveUpHalfMade(ctx context.Context) error {
+	for _, m := range h.dir.All() {
+		if m.Ready || m.Desired == gateway.Removed {
+			continue
+		}
+		if _, err := h.desire(ctx, m.ID, gateway.Removed); err != nil {
+			return fmt.Errorf("give up half-made VM %s: %w", m.Name, err)
+		}
+		h.log.WarnContext(ctx, "half-made VM was given up", "vm", m.Name)
+	}
+	return nil
+}
+
+// identifyAll makes the taps and rules of all VMs in one step and opens the doors of those that stay. It needs no libvirtd, so
+// running VMs have their services back even while that is away. A VM for which it fails is tried again by its worker, and does
+// not start before that has worked.
+func (h *Host) identifyAll(ctx context.Context) {
+	all := h.dir.All()
+	vms := make([]gateway.VM, len(all))
+	for i, m := range all {
+		vms[i] = m.VM
+	}
+	if err := h.cfg.Net.Apply(ctx, vms); err != nil {
+		h.log.ErrorContext(ctx, "network identity is not whole", "err", err)
+		return
+	}
+	for _, m := range all {
+		if m.Desired == gateway.Removed {
+			continue
+		}
+		if err := h.cfg.Doors.Open(ctx, m.VM); err != nil {
+			h.log.ErrorContext(ctx, "doors stayed shut", "vm", m.Name, "err", err)
+			continue
+		}
+		h.worker(m.ID).identified()
+	}
+}
+
+// look wakes the worker of every VM. A VM that is still being made has none.
+func (h *Host) look(ctx context.Context, running *sync.WaitGroup) {
+	for _, m := range h.dir.All() {
+		if !m.Ready && m.Desired != gateway.Removed {
+			continue
+		}
+		w := h.worker(m.ID)
+		if w.hire() {
+			running.Go(func() { h.work(ctx, w) })
+		}
+		w.poke()
+	}
+}
+
+// lookAgain has Run wake the workers now.
+func (h *Host) lookAgain() {
+	select {
+	case h.nudge <- struct{}{}:
+	default: // it will
+	}
+}
+
+// reportStrays logs the domains that bear our kind of name but that the Directory does not know. They may be somebody's
+// work, from a state directory that was lost, so they are left alone; without a record they have no tap and reach nothing.
+func (h *Host) reportStrays(ctx context.Context, known map[gateway.ID]bool) {
+	ids, err := h.virt.List(ctx)
+	if err != nil {
+		return // libvirt is away, which the client has logged; a hint comes when it is back
+	}
+	for _, id := range ids {
+		if _, ok := h.dir.ByID(id); !ok && !known[id] {
+			known[id] = true
+			h.log.WarnContext(ctx, "domain without a record was left alone", "vm", id)
+		}
+	}
+}

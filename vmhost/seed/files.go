@@ -1,0 +1,112 @@
+package seed
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"embed"
+	"fmt"
+	"strings"
+
+	"lodge/gateway"
+)
+
+// templates are setup.sh and what it and cloud-init work with. @WORD@ stands for a value of the guest's.
+//
+//go:embed setup.sh files
+var templates embed.FS
+
+func text(name string) string {
+	b, err := templates.ReadFile(name)
+	if err != nil {
+		panic(err) // the names are constants of this package, and a test writes a seed
+	}
+	return string(b)
+}
+
+// fill puts the guest's values into a template. They are all checked, and none has a character that is special anywhere.
+func (g Guest) fill(name string) string {
+	return strings.NewReplacer(
+		"@ID@", g.Machine.ID.String(), "@NAME@", g.Machine.Name, "@HOST@", g.Machine.Name+"."+g.Domain,
+		"@MAC@", g.Machine.MAC().String(), "@ADDR@", g.Machine.Addr.String(),
+	).Replace(text(name))
+}
+
+// entry is a file in the guest, or a directory if its path ends with "/".
+type entry struct {
+	path, text string
+	mode       int64
+	owner      string
+}
+
+// entries is everything that Lodge puts into a guest.
+func (g Guest) entries() []entry {
+	const root = "root"
+	host := g.Machine.Name + "." + g.Domain
+	all := []entry{
+		{"etc/hostname", g.Machine.Name + "\n", 0o644, root},
+		{"etc/hosts", "127.0.0.1\tlocalhost\n127.0.1.1\t" + host + " " + g.Machine.Name + "\n::1\tlocalhost ip6-localhost ip6-loopback\n", 0o644, root},
+		{"etc/systemd/network/10-lodge.network", g.fill("files/network"), 0o644, root},
+		{"etc/systemd/system.conf.d/", "", 0o755, root},
+		{"etc/systemd/system.conf.d/10-lodge.conf", systemdConfig(text("files/environment")), 0o644, root},
+		{"etc/ssh/sshd_config.d/10-lodge.conf", text("files/sshd.conf"), 0o644, root},
+		{"etc/sudoers.d/lodge", gateway.GuestUser + " ALL=(ALL) NOPASSWD:ALL\n", 0o440, root},
+		{"etc/lodge/ssh_host_ed25519_key", string(g.HostKeyPEM), 0o600, root},
+		{"etc/lodge/ssh_host_ed25519_key.pub", g.Machine.HostKey + "\n", 0o644, root},
+		{"etc/lodge/authorized_keys", g.AuthorizedKey + "\n", 0o644, root},
+		{"etc/lodge/environment", text("files/environment"), 0o644, root},
+		{"etc/lodge/README", g.fill("files/README"), 0o644, root},
+	}
+	if len(g.RootPEM) > 0 {
+		all = append(all, entry{"usr/local/share/ca-certificates/lodge.crt", string(g.RootPEM), 0o644, root})
+	}
+	for _, dir := range []string{"", "tmp/", "new/", "cur/"} {
+		all = append(all, entry{"home/" + gateway.GuestUser + "/Maildir/" + dir, "", 0o700, gateway.GuestUser})
+	}
+	all = append(all, settings("root/", root)...)
+	all = append(all, settings("etc/skel/", root)...)
+	return append(all, settings("home/"+gateway.GuestUser+"/", gateway.GuestUser)...)
+}
+
+// settings are the files by which S3 tools find the host's S3, below a home directory.
+func settings(home, owner string) []entry {
+	return []entry{
+		{home + ".aws/", "", 0o755, owner},
+		{home + ".aws/config", text("files/aws"), 0o644, owner},
+		{home + ".s3cfg", text("files/s3cfg"), 0o644, owner},
+		{home + ".config/", "", 0o755, owner},
+		{home + ".config/rclone/", "", 0o755, owner},
+		{home + ".config/rclone/rclone.conf", text("files/rclone.conf"), 0o644, owner},
+	}
+}
+
+// systemdConfig gives all units the variables of an environment file (systemd-system.conf(5), DefaultEnvironment).
+func systemdConfig(environment string) string {
+	return "[Manager]\nDefaultEnvironment=" + strings.Join(strings.Fields(environment), " ") + "\n"
+}
+
+// archive is a tar.gz of the entries, the same for the same guest. Owners go by name: their numbers are the guest's own.
+func (g Guest) archive() ([]byte, error) {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	t := tar.NewWriter(z)
+	for _, e := range g.entries() {
+		h := &tar.Header{Name: e.path, Mode: e.mode, Uname: e.owner, Gname: e.owner, Size: int64(len(e.text)), Typeflag: tar.TypeReg}
+		if strings.HasSuffix(e.path, "/") {
+			h.Typeflag = tar.TypeDir
+		}
+		if err := t.WriteHeader(h); err != nil {
+			return nil, fmt.Errorf("pack %s: %w", e.path, err)
+		}
+		if _, err := t.Write([]byte(e.text)); err != nil {
+			return nil, fmt.Errorf("pack %s: %w", e.path, err)
+		}
+	}
+	if err := t.Close(); err != nil {
+		return nil, fmt.Errorf("pack files: %w", err)
+	}
+	if err := z.Close(); err != nil {
+		return nil, fmt.Errorf("pack files: %w", err)
+	}
+	return b.Bytes(), nil
+}

@@ -1,0 +1,114 @@
+// Package seed writes the NoCloud disk that makes a copy of an image into one certain VM.
+//
+// The disk is a small ISO 9660 file with the volume label cidata. It has the four files that any cloud image with cloud-init
+// reads (meta-data, network-config, vendor-data, user-data: https://docs.cloud-init.io/en/latest/reference/datasources/nocloud.html)
+// and setup.sh, which is all that Lodge itself does to a guest. Lodge's own images run it early in the boot; in other images
+// cloud-init runs the same script as a boothook in the vendor data. So nothing in the user data, which goes in byte for
+// byte, can replace or undo it by accident, as two lists under one YAML key would.
+//
+// The script carries its files as an archive: no byte of anyone's needs quoting for a shell or for YAML.
+package seed
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"lodge/gateway"
+)
+
+// Guest is what a seed says about a VM.
+type Guest struct {
+	Machine       gateway.Machine // its ID becomes the instance-id; name, address, MAC and host key are used as well
+	Domain        string          // such as "lodge.localhost"
+	HostKeyPEM    []byte          // the private half of Machine.HostKey, as OpenSSH writes it
+	AuthorizedKey string          // the host's own login key, as one authorized_keys line
+	RootPEM       []byte          // the CA that the guest trusts from birth; none if empty
+	UserData      string          // cloud-init user data, verbatim; may be empty
+}
+
+// Write makes the seed at path, which it replaces, with mode 0600 (the host key is in it). It is whole or not there, and
+// synced, when Write returns. It fails with KindInvalid for a guest that could not boot with it.
+func Write(path string, g Guest) error {
+	if err := g.check(); err != nil {
+		return err
+	}
+	files, err := g.seedFiles()
+	if err != nil {
+		return fmt.Errorf("write seed: %w", err)
+	}
+	if err := writeSynced(path, iso(label, files)); err != nil {
+		return fmt.Errorf("write seed: %w", err)
+	}
+	return nil
+}
+
+// label is how cloud-init and lodge-seed.service find the disk.
+const label = "cidata"
+
+func (g Guest) check() error {
+	if err := gateway.CheckName(g.Machine.Name); err != nil {
+		return err //nolint:wrapcheck // it is for people as it is
+	}
+	switch {
+	case len(g.UserData) > gateway.MaxUserDataBytes:
+		return gateway.Invalid("the user data has %d bytes; at most %d are possible", len(g.UserData), gateway.MaxUserDataBytes)
+	case !g.Machine.Known() || !g.Machine.Addr.Is4():
+		return gateway.Invalid("the VM %q has no identity or no IPv4 address yet", g.Machine.Name)
+	case len(g.HostKeyPEM) == 0 || g.Machine.HostKey == "" || strings.ContainsAny(g.Machine.HostKey+g.AuthorizedKey, "\r\n"):
+		return gateway.Invalid("the VM %q has no SSH host key, or a key of more than one line", g.Machine.Name)
+	}
+	return nil
+}
+
+// seedFiles are the files on the disk.
+func (g Guest) seedFiles() ([]file, error) {
+	archive, err := g.archive()
+	if err != nil {
+		return nil, err
+	}
+	setup := strings.Replace(text("setup.sh"), "@FILES@", wrap(base64.StdEncoding.EncodeToString(archive)), 1)
+	return []file{
+		{"meta-data", []byte(g.fill("files/meta-data"))},
+		{"network-config", []byte(g.fill("files/network-config"))},
+		{"setup.sh", []byte(setup)},
+		{"user-data", []byte(g.UserData)},
+		{"vendor-data", []byte(strings.Replace(text("files/vendor-data"), "@SETUP@", setup, 1))},
+	}, nil
+}
+
+// wrap breaks base64 into lines as MIME has them (RFC 2045 §6.8).
+func wrap(s string) string {
+	const width = 76
+	var b strings.Builder
+	for ; len(s) > width; s = s[width:] {
+		b.WriteString(s[:width] + "\n")
+	}
+	b.WriteString(s)
+	return b.String()
+}
+
+// writeSynced replaces path by data in one step, on disk when it returns.
+func writeSynced(path string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".seed-*") // with mode 0600
+	if err != nil {
+		return err //nolint:wrapcheck // names the file
+	}
+	defer func() { _ = os.Remove(f.Name()) }() // gone already when all went well
+	_, err = bytes.NewReader(data).WriteTo(f)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err //nolint:wrapcheck // names the file
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err //nolint:wrapcheck // names the file
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err //nolint:wrapcheck // names the file
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}

@@ -1,0 +1,70 @@
+package vmhost
+
+import (
+	"context"
+
+	"lodge/gateway"
+	"lodge/vmhost/libvirt"
+)
+
+// Status says how the VM is now and, where that is not as desired, why.
+func (h *Host) Status(ctx context.Context, id gateway.ID) gateway.Status {
+	m, ok := h.dir.ByID(id)
+	switch {
+	case !ok:
+		return gateway.Status{State: "unknown", Reason: "the VM is gone"}
+	case m.Desired == gateway.Removed:
+		return gateway.Status{State: "stopping", Reason: h.because(id, "it is being removed")}
+	case !m.Ready:
+		return gateway.Status{State: "starting", Reason: "it is being made"}
+	}
+	state, err := h.virt.State(ctx, id)
+	if err != nil {
+		return gateway.Status{State: "unknown", Reason: explain(err)}
+	}
+	return h.status(m, state)
+}
+
+func (h *Host) status(m gateway.Machine, state libvirt.State) gateway.Status {
+	switch state {
+	case libvirt.Running, libvirt.Suspended:
+		if m.Desired == gateway.Stopped {
+			return gateway.Status{State: "stopping", Reason: "its guest has not shut down yet. To pull its plug: lodge stop --force " + m.Name}
+		}
+		return gateway.Status{State: "running", Reason: h.because(m.ID, "")}
+	case libvirt.PausedFull:
+		return gateway.Status{State: "crashed", Reason: "it waits for room on the host's disk, which is full, and goes on by itself. Make room: df -h " + h.cfg.diskDir()}
+	case libvirt.Paused:
+		return gateway.Status{State: "stopped", Reason: "it was paused through libvirt. To go on: lodge start " + m.Name}
+	case libvirt.Absent, libvirt.Off, libvirt.PoweredOff:
+		return h.statusOff(m)
+	default:
+		return gateway.Status{State: "unknown", Reason: "libvirt calls its state " + string(state)}
+	}
+}
+
+// statusOff is the status of a VM whose domain does not run.
+func (h *Host) statusOff(m gateway.Machine) gateway.Status {
+	if m.Desired == gateway.Stopped {
+		return gateway.Status{State: "stopped"}
+	}
+	w := h.worker(m.ID)
+	w.mu.Lock()
+	starting, trouble := w.starting, w.trouble
+	w.mu.Unlock()
+	if trouble != nil && !starting {
+		return gateway.Status{State: "crashed", Reason: explain(trouble)}
+	}
+	return gateway.Status{State: "starting"}
+}
+
+// because is what the worker has met last, or otherwise.
+func (h *Host) because(id gateway.ID, otherwise string) string {
+	w := h.worker(id)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.trouble != nil {
+		return explain(w.trouble)
+	}
+	return otherwise
+}

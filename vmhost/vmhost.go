@@ -1,0 +1,201 @@
+// Package vmhost makes VMs and keeps them as they ought to be, by libvirt.
+//
+// The Directory says what each VM ought to be; this package brings it there. One loop (Host.Run) wakes a worker per VM
+// whenever something may have changed; the worker compares what is desired with what libvirt says and acts. What a
+// person asks for (New, Start, Stop, Restart, Remove) is written to the Directory first and done by the same steps, so
+// that a daemon that is killed in between goes on where it was. Workers and verbs take turns on a VM and never wait for another's.
+//
+// A VM behaves as a laptop does. A reboot from inside restarts it. A poweroff from inside leaves it off until somebody
+// starts it. When it ends any other way (QEMU died, the host was rebooted) it is started again. Restarting the daemon or
+// libvirtd touches no running VM.
+//
+// A VM's tap and doors (its identity) are there from New to Remove, running or not, and always before its domain runs. This package
+// never decides who somebody is and never uses libvirt's autostart, networks or snapshots.
+package vmhost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"lodge/gateway"
+	"lodge/vmhost/libvirt"
+)
+
+// Net makes the taps and the rules by which a VM is known; netid is the implementation.
+type Net interface {
+	// Apply makes exactly these VMs' taps and rules: missing ones are made, others of ours go.
+	Apply(ctx context.Context, vms []gateway.VM) error
+	// Up makes one VM's tap and rules. It is no error when they are there.
+	Up(ctx context.Context, vm gateway.VM) error
+	// Down takes them away. It is no error when they are gone.
+	Down(ctx context.Context, vm gateway.VM) error
+}
+
+// Doors are the services that listen on a VM's tap; gateway.Doors is the implementation.
+type Doors interface {
+	Open(ctx context.Context, vm gateway.VM) error
+	Close(id gateway.ID)
+}
+
+// Config is what a Host needs. Fields without a default are required.
+type Config struct {
+	StateDir string // images, disks, console logs and keys; others need the right to pass through it (QEMU is not root)
+	RunDir   string // console sockets
+	Domain   string // VMs are called <name>.<Domain>
+	RootPEM  []byte // the certificate authority that guests trust from birth
+
+	Directory *gateway.Directory
+	Net       Net
+	Doors     Doors
+	Forget    []func(context.Context, gateway.ID) error // called when a VM is removed; called again until they succeed
+
+	Accel         Accel         // how guests run; Auto
+	LibvirtSocket string        // libvirt.DefaultSocket
+	Defaults      gateway.Spec  // for what a Spec leaves out; debian-13, 2 CPUs, 1024 MiB, 10 GiB
+	StartsAtOnce  int           // how many VMs are started at the same time; 2
+	StopTimeout   time.Duration // how long a guest may take to shut down; 90 s
+	Logger        *slog.Logger
+}
+
+// Host runs the VMs of this machine. It is safe for concurrent use.
+type Host struct {
+	cfg    Config
+	dir    *gateway.Directory
+	virt   *libvirt.Client
+	log    *slog.Logger
+	login  string        // the host's own public key, as an authorized_keys line
+	ready  chan struct{} // closed once Run has the identity of all VMs in place
+	nudge  chan struct{} // asks Run to look again
+	starts chan struct{} // holds one token per start under way
+
+	mu  sync.Mutex
+	vms map[gateway.ID]*worker
+
+	accelMu sync.Mutex
+	kvm     *verdict // what the proof said; nil until it was made
+}
+
+// New makes a host with its directories and its login key. Nothing runs before Run.
+func New(c Config) (*Host, error) {
+	c = withDefaults(c)
+	for dir, mode := range map[string]os.FileMode{
+		c.StateDir: 0o711, c.imageDir(): 0o755, c.diskDir(): 0o711, c.logDir(): 0o711, c.keyDir(): 0o700,
+		c.RunDir: 0o711, c.consoleDir(): 0o711,
+	} {
+		if err := os.MkdirAll(dir, mode); err != nil {
+			return nil, fmt.Errorf("make directory: %w", err)
+		}
+	}
+	login, err := loginKey(c.LoginKeyFile())
+	if err != nil {
+		return nil, err
+	}
+	return &Host{
+		cfg:    c,
+		dir:    c.Directory,
+		virt:   libvirt.New(libvirt.Config{Socket: c.LibvirtSocket, Logger: c.Logger}),
+		log:    c.Logger,
+		login:  login,
+		ready:  make(chan struct{}),
+		nudge:  make(chan struct{}, 1),
+		starts: make(chan struct{}, c.StartsAtOnce),
+		vms:    map[gateway.ID]*worker{},
+	}, nil
+}
+
+func withDefaults(c Config) Config {
+	if c.Accel == "" {
+		c.Accel = Auto
+	}
+	if c.StartsAtOnce <= 0 {
+		c.StartsAtOnce = 2
+	}
+	if c.StopTimeout == 0 {
+		c.StopTimeout = 90 * time.Second
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	c.Defaults = fill(c.Defaults, gateway.Spec{Image: "debian-13", CPUs: 2, MemoryMiB: 1024, DiskGiB: 10})
+	return c
+}
+
+// LoginKeyFile is the private key with which the host itself logs in to its VMs.
+func (c Config) LoginKeyFile() string { return filepath.Join(c.keyDir(), "id_ed25519") }
+
+func (c Config) imageDir() string   { return filepath.Join(c.StateDir, "images") }
+func (c Config) diskDir() string    { return filepath.Join(c.StateDir, "disks") }
+func (c Config) logDir() string     { return filepath.Join(c.StateDir, "console") }
+func (c Config) keyDir() string     { return filepath.Join(c.StateDir, "ssh") }
+func (c Config) consoleDir() string { return filepath.Join(c.RunDir, "console") }
+
+func (c Config) diskFile(id gateway.ID) string { return filepath.Join(c.diskDir(), id.String()+".img") }
+func (c Config) seedFile(id gateway.ID) string {
+	return filepath.Join(c.diskDir(), id.String()+".seed")
+}
+func (c Config) logFile(id gateway.ID) string { return filepath.Join(c.logDir(), id.String()+".log") }
+func (c Config) consoleFile(id gateway.ID) string {
+	return filepath.Join(c.consoleDir(), id.String()+".sock")
+}
+
+// SSH says how the host logs in to a VM.
+func (h *Host) SSH(id gateway.ID) (gateway.SSHAccess, error) {
+	m, ok := h.dir.ByID(id)
+	if !ok {
+		return gateway.SSHAccess{}, errGone()
+	}
+	addr := m.Addr.String()
+	return gateway.SSHAccess{
+		Addr: addr, User: gateway.GuestUser, KeyFile: h.cfg.LoginKeyFile(), KnownHosts: addr + " " + m.HostKey,
+	}, nil
+}
+
+// await waits until Run has put every VM's identity in place.
+func (h *Host) await(ctx context.Context) error {
+	select {
+	case <-h.ready:
+		return nil
+	case <-ctx.Done():
+		return gateway.Errorf(gateway.KindUnavailable, "lodged is still starting").WithHint("Try again in a moment.").Because(ctx.Err())
+	}
+}
+
+// begin waits until the host is ready, and finds the VM's worker.
+func (h *Host) begin(ctx context.Context, id gateway.ID) (*worker, error) {
+	if err := h.await(ctx); err != nil {
+		return nil, err
+	}
+	if _, ok := h.dir.ByID(id); !ok {
+		return nil, errGone()
+	}
+	return h.worker(id), nil
+}
+
+// desire writes what the VM ought to be. It refuses for a VM that is being removed.
+func (h *Host) desire(ctx context.Context, id gateway.ID, want gateway.Desired) (gateway.Machine, error) {
+	return h.dir.Update(ctx, id, func(m *gateway.Machine) error { //nolint:wrapcheck // says what it does itself
+		if m.Desired == gateway.Removed && want != gateway.Removed {
+			return errGone()
+		}
+		m.Desired = want
+		return nil
+	})
+}
+
+func errGone() error {
+	return gateway.Errorf(gateway.KindNotFound, "the VM is gone").WithHint("lodge ls shows the VMs there are.")
+}
+
+// explain is err for a status line: with the hint, if it has one.
+func explain(err error) string {
+	if e, ok := errors.AsType[*gateway.Error](err); ok && e.Hint != "" {
+		return e.Msg + ". " + e.Hint
+	}
+	return err.Error()
+}

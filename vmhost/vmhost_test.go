@@ -1,0 +1,268 @@
+package vmhost
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/iotest"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"lodge/gateway"
+)
+
+func TestCheckSpec(t *testing.T) {
+	good := gateway.Spec{Name: "blog", Image: "debian-13", CPUs: 2, MemoryMiB: 1024, DiskGiB: 10}
+	for name, tt := range map[string]struct {
+		change func(*gateway.Spec)
+		want   string // part of the error; none if empty
+	}{
+		"good":             {func(*gateway.Spec) {}, ""},
+		"cloud-config":     {func(s *gateway.Spec) { s.UserData = "#cloud-config\n" }, ""},
+		"script":           {func(s *gateway.Spec) { s.UserData = "#!/bin/sh\n" }, ""},
+		"no name":          {func(s *gateway.Spec) { s.Name = "" }, "needs a name"},
+		"reserved name":    {func(s *gateway.Spec) { s.Name = "s3" }, "reserved"},
+		"image elsewhere":  {func(s *gateway.Spec) { s.Image = "../etc" }, "name of an image"},
+		"hidden image":     {func(s *gateway.Spec) { s.Image = ".." }, "name of an image"},
+		"negative CPUs":    {func(s *gateway.Spec) { s.CPUs = -1 }, "CPUs"},
+		"many CPUs":        {func(s *gateway.Spec) { s.CPUs = 65 }, "CPUs"},
+		"little memory":    {func(s *gateway.Spec) { s.MemoryMiB = 64 }, "memory"},
+		"more memory":      {func(s *gateway.Spec) { s.MemoryMiB = 4097 }, "memory"},
+		"small disk":       {func(s *gateway.Spec) { s.DiskGiB = 1 }, "disk"},
+		"huge disk":        {func(s *gateway.Spec) { s.DiskGiB = 1 << 20 }, "disk"},
+		"unknown userdata": {func(s *gateway.Spec) { s.UserData = "echo hello" }, "user data"},
+		"huge userdata": {func(s *gateway.Spec) {
+			s.UserData = "#!/bin/sh\n" + strings.Repeat("#", gateway.MaxUserDataBytes)
+		}, "user data"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			spec := good
+			tt.change(&spec)
+			err := check(spec, 4096)
+			if tt.want == "" && err == nil {
+				return
+			}
+			e, ok := errors.AsType[*gateway.Error](err)
+			if !ok || e.Kind != gateway.KindInvalid || e.Hint == "" || tt.want == "" || !strings.Contains(e.Msg, tt.want) {
+				t.Errorf("got %v (%+v), want KindInvalid about %q with a hint", err, e, tt.want)
+			}
+		})
+	}
+}
+
+func TestHostMemory(t *testing.T) {
+	if mib, err := hostMemory(); err != nil || mib < 64 {
+		t.Errorf("the host has %d MiB (%v)", mib, err)
+	}
+}
+
+func TestLoginKeyIsMadeOnce(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "key")
+	first, err := loginKey(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := loginKey(file)
+	if err != nil || first != again {
+		t.Errorf("second time: %q, %v; want %q", again, err, first)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode: %v, %v", info, err)
+	}
+	if _, _, _, _, err := ssh.ParseAuthorizedKey([]byte(first)); err != nil {
+		t.Errorf("%q: %v", first, err)
+	}
+	if err := os.WriteFile(file, []byte("cut off"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := loginKey(file); err == nil {
+		t.Error("a key that cannot be read was replaced")
+	}
+}
+
+// What keeps failing is tried at once, then less and less often; what has worked for long is tried at once again.
+func TestPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p pace
+		var tries []time.Duration
+		begun := time.Now()
+		for time.Since(begun) < 10*time.Minute {
+			again, err := p.spaced(func() error {
+				tries = append(tries, time.Since(begun))
+				return io.EOF
+			})
+			if again <= 0 || again > maxPace || err != nil && !errors.Is(err, io.EOF) {
+				t.Fatalf("again in %s, %v", again, err)
+			}
+			time.Sleep(again) //nolint:forbidigo // no time passes in a bubble
+		}
+		want := "[0s 1s 3s 7s 15s 31s 1m3s 2m7s 4m7s 6m7s 8m7s]"
+		if got := fmt.Sprint(tries); got != want {
+			t.Errorf("tried at %s, want %s", got, want)
+		}
+		time.Sleep(paceReset) //nolint:forbidigo // no time passes in a bubble
+		if again, _ := p.spaced(func() error { return nil }); again != time.Second {
+			t.Errorf("after a good while, again in %s", again)
+		}
+	})
+}
+
+func TestParseAccel(t *testing.T) {
+	for text, want := range map[string]Accel{"": Auto, "auto": Auto, "kvm": KVM, "tcg": TCG} {
+		if got, err := ParseAccel(text); err != nil || got != want {
+			t.Errorf("%q: %v, %v", text, got, err)
+		}
+	}
+	if _, err := ParseAccel("xen"); gateway.KindOf(err) != gateway.KindInvalid {
+		t.Errorf("xen: %v", err)
+	}
+}
+
+func TestVerdictHoldsForOneBoot(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "accel.json")
+	v, err := cachedVerdict(file)
+	if err != nil || v.Reason != "" {
+		t.Fatalf("without a file: %+v, %v", v, err)
+	}
+	v.KVM, v.Reason = true, "it was proven"
+	if err := v.save(file); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := cachedVerdict(file); err != nil || again != v {
+		t.Errorf("saved %+v, read %+v, %v", v, again, err)
+	}
+	for name, text := range map[string]string{
+		"other boot": `{"boot":"another","kvm":true,"reason":"it was proven"}`, "cut off": `{"boot":`, "empty": "",
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if v, err := cachedVerdict(file); err != nil || v.Reason != "" {
+			t.Errorf("%s: %+v, %v; want it proven anew", name, v, err)
+		}
+	}
+}
+
+func TestProofNeedsTheDevice(t *testing.T) {
+	works, reason, err := prove(t.Context(), filepath.Join(t.TempDir(), "kvm"), "no-kernel")
+	if works || err != nil || !strings.Contains(reason, "no such file") {
+		t.Errorf("%v %q %v", works, reason, err)
+	}
+	works, reason, err = prove(t.Context(), os.DevNull, filepath.Join(t.TempDir(), "no-kernel"))
+	if works || err != nil || !strings.Contains(reason, "QEMU could not use it") {
+		t.Errorf("%v %q %v", works, reason, err)
+	}
+}
+
+// A guest's first bytes are a stranger's: however they are cut, the answer is whether the words are there.
+func FuzzHasFirstLine(f *testing.F) {
+	f.Add([]byte("[    0.000000] Linux version 6.12"))
+	f.Add([]byte("SeaBIOS\r\nLinux versioX"))
+	f.Fuzz(func(t *testing.T, said []byte) {
+		want := bytes.Contains(said, []byte("Linux version"))
+		if hasFirstLine(bytes.NewReader(said)) != want || hasFirstLine(iotest.OneByteReader(bytes.NewReader(said))) != want {
+			t.Errorf("%q: want %v", said, want)
+		}
+	})
+}
+
+func TestFullDiskIsSaid(t *testing.T) {
+	err := explainFull(fmt.Errorf("make disk: %w", &os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}), "/disks")
+	e, ok := errors.AsType[*gateway.Error](err)
+	if !ok || e.Kind != gateway.KindNoSpace || !strings.Contains(e.Hint, "df -h /disks") {
+		t.Errorf("%v (%+v)", err, e)
+	}
+	if explainFull(nil, "/disks") != nil {
+		t.Error("nothing was full")
+	}
+}
+
+// A log that is followed goes on across a rotation, from before its file exists until the VM is gone.
+func TestFollow(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	there := make(chan bool, 1)
+	gone := false
+	log := &follower{path: path, there: func() bool {
+		select {
+		case gone = <-there:
+		default:
+		}
+		return !gone
+	}}
+	defer func() { _ = log.Close() }() // it was only read
+	expect := func(want string) {
+		t.Helper()
+		got := make([]byte, len(want))
+		if _, err := io.ReadFull(log, got); err != nil || string(got) != want {
+			t.Fatalf("read %q, %v; want %q", got, err, want)
+		}
+	}
+	time.AfterFunc(2*followEvery, func() { appendTo(t, path, "one") })
+	expect("one")
+	appendTo(t, path, "two")
+	if err := os.Rename(path, path+".0"); err != nil {
+		t.Fatal(err)
+	}
+	appendTo(t, path, "three")
+	expect("twothree")
+	there <- true
+	if rest, err := io.ReadAll(log); err != nil || len(rest) > 0 {
+		t.Errorf("of a VM that is gone: %q, %v", rest, err)
+	}
+}
+
+func appendTo(t *testing.T, path, text string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	if _, err := f.WriteString(text); err != nil {
+		t.Error(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestGreets(t *testing.T) {
+	for name, tt := range map[string]struct {
+		banner string
+		want   bool
+	}{
+		"ssh": {"SSH-2.0-OpenSSH_10.0\r\n", true}, "other": {"220 smtp\r\n", false}, "hangs up": {"", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, err := net.Listen("tcp4", "127.0.0.1:0") //nolint:noctx // loopback
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = l.Close() }() // the test is over
+			go func() {
+				if c, err := l.Accept(); err == nil {
+					_, _ = io.WriteString(c, tt.banner) // the dialer may be gone
+					_ = c.Close()                       // as above
+				}
+			}()
+			if got := greets(t.Context(), l.Addr().String()); got != tt.want {
+				t.Errorf("greets: %v, want %v", got, tt.want)
+			}
+		})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if greets(ctx, "127.0.0.1:1") {
+		t.Error("nobody greets somebody who has left")
+	}
+}

@@ -1,0 +1,93 @@
+package vmhost
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"lodge/gateway"
+)
+
+// How Wait looks: at the log and the guest's sshd every waitEvery; a greeting may take greetLimit, since sshd is slow under TCG.
+const (
+	waitEvery  = 200 * time.Millisecond
+	dialLimit  = 2 * time.Second
+	greetLimit = 10 * time.Second
+)
+
+// Wait returns when the guest's sshd answers. report hears of the phases "kernel" (the serial console has come alive) and
+// "userspace" (sshd has said its banner), each with the time since the VM was started. It fails with KindConflict when the VM
+// stops meanwhile, and with the context's error when ctx ends.
+func (h *Host) Wait(ctx context.Context, id gateway.ID, report func(gateway.Progress)) error {
+	w, err := h.begin(ctx, id)
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	begun, logBytes := w.started, w.logBytes
+	w.mu.Unlock()
+	if begun.IsZero() { // it ran before this process did
+		begun = time.Now()
+	}
+	kernel := func() bool { return logGrew(h.cfg.logFile(id), logBytes) }
+	if err := h.until(ctx, id, kernel); err != nil {
+		return err
+	}
+	report(gateway.Progress{Phase: "kernel", Text: "the kernel has started", Elapsed: time.Since(begun)})
+	addr := netip.AddrPortFrom(h.vm(id).Addr, 22).String()
+	if err := h.until(ctx, id, func() bool { return greets(ctx, addr) }); err != nil {
+		return err
+	}
+	report(gateway.Progress{Phase: "userspace", Text: "the guest has booted", Elapsed: time.Since(begun)})
+	return nil
+}
+
+// until asks until yes, as long as the VM is up.
+func (h *Host) until(ctx context.Context, id gateway.ID, yes func() bool) error {
+	tick := time.NewTicker(waitEvery)
+	defer tick.Stop()
+	for !yes() {
+		if now := h.Status(ctx, id); ctx.Err() == nil && now.State != "running" && now.State != "starting" {
+			return errEnded(h.name(id), now)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err() //nolint:wrapcheck // the caller gave up
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+func errEnded(name string, now gateway.Status) error {
+	text := now.State
+	if now.Reason != "" {
+		text += ": " + now.Reason
+	}
+	return gateway.Errorf(gateway.KindConflict, "%s did not come up (%s)", name, text).
+		WithHint("Its console may tell why: lodge logs %s", name)
+}
+
+// logGrew reports whether the console log has got more since it had before bytes. virtlogd may have begun a new file.
+func logGrew(file string, before int64) bool {
+	info, err := os.Stat(file)
+	return err == nil && info.Size() != before && info.Size() > 0
+}
+
+// greets reports whether an SSH server says its banner at addr (RFC 4253 §4.2).
+func greets(ctx context.Context, addr string) bool {
+	dialer := net.Dialer{Timeout: dialLimit}
+	c, err := dialer.DialContext(ctx, "tcp4", addr)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = c.Close() }() // nothing was written
+	defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })()
+	_ = c.SetReadDeadline(time.Now().Add(greetLimit)) // an error shows in the read
+	banner := make([]byte, 4)
+	_, err = io.ReadFull(c, banner)
+	return err == nil && string(banner) == "SSH-"
+}
