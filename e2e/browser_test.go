@@ -2,10 +2,12 @@ package e2e
 
 import (
 	"context"
+	"net/http"
 	"os"
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/security"
 	"github.com/chromedp/chromedp"
 
 	"lodge/e2e/harness"
@@ -13,6 +15,7 @@ import (
 
 // browser: Chromium trusts the authority after lodge trust, logs in with a one-time link, and sees alpha's page.
 func (s *suite) browser(t *testing.T) {
+	s.h.OwnPasswd(t) // lodge trust goes by it
 	s.h.Lodge(t, "trust")
 	if r := s.h.Run(t, nil, "curl", "-sS", "-o", "/dev/null", "-w", "%{ssl_verify_result}", s.alpha.Info(t).URL+"/"); r.Stdout != "0" {
 		t.Errorf("curl after lodge trust: %s", r.Text())
@@ -31,16 +34,20 @@ func (s *suite) browser(t *testing.T) {
 	defer cancel()
 	ctx, cancel = context.WithTimeout(ctx, 4*time.Minute)
 	defer cancel()
-	var text string
-	var picture []byte
-	if err := chromedp.Run(ctx,
-		chromedp.Navigate(link),
-		chromedp.Click("button", chromedp.ByQuery),
-		chromedp.WaitVisible(`//*[contains(text(), "`+owner+`")]`, chromedp.BySearch),
-		chromedp.Text("body", &text, chromedp.ByQuery),
-		chromedp.FullScreenshot(&picture, 90),
-	); err != nil {
-		t.Fatalf("Chromium: %v", err)
+	if err := chromedp.Do(ctx, chromedp.Navigate(link)); err != nil {
+		t.Fatalf("open the link: %v", err)
+	}
+	page, err := chromedp.RunResponse(ctx, chromedp.Click(chromedp.CSS("button")))
+	if err != nil || page.Status != http.StatusOK || page.SecurityState != security.StateSecure {
+		t.Fatalf("press the button: %+v, %v", page, err)
+	}
+	text, err := chromedp.Run(ctx, chromedp.Text(chromedp.CSS("body")))
+	if err != nil {
+		t.Fatalf("read the page: %v", err)
+	}
+	picture, err := chromedp.Run(ctx, chromedp.FullScreenshot(90))
+	if err != nil {
+		t.Fatalf("take a picture: %v", err)
 	}
 	contains(t, "what Chromium shows", text, owner)
 	file := harness.Artefact(t, "hello.jpg")

@@ -97,6 +97,9 @@ func boot(t *testing.T) *suite {
 
 func (s *suite) trustRoot(t *testing.T) {
 	t.Helper()
+	if r := s.h.Run(t, nil, "update-ca-certificates"); r.Code != 0 { // fills the sandbox's own /etc/ssl/certs
+		t.Fatal(r.Text())
+	}
 	pem, err := s.h.Client().RootPEM(t.Context())
 	if err != nil {
 		t.Fatalf("get the root certificate: %v", err)

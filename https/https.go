@@ -150,7 +150,7 @@ func (s *Server) tlsConfig() *tls.Config {
 			if !ok { // the VM was removed a moment ago
 				return nil, gateway.Errorf(gateway.KindNotFound, "there is no %q here", hello.ServerName)
 			}
-			return s.authority.Certificate(hello, rt.subject)
+			return s.authority.Certificate(hello.Context(), rt.subject)
 		},
 	}
 }

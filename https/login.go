@@ -160,13 +160,18 @@ func bound(secret string) string {
 	return hex.EncodeToString(hash[:])
 }
 
-// localPath returns path, or "/" for what a browser could take for another site.
+// localPath returns path as it is, or "/" for what a browser could take for another site. It is never decoded and encoded
+// again: "/%2f…" must not become "//…".
 func localPath(path string) string {
-	u, err := url.ParseRequestURI(path)
-	if err != nil || u.Host != "" || !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") || strings.ContainsAny(path, "\\\t\r\n") {
+	if _, err := url.ParseRequestURI(path); err != nil || !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") {
 		return "/"
 	}
-	return u.RequestURI()
+	for _, c := range []byte(path) {
+		if c <= ' ' || c >= 0x7f || c == '\\' {
+			return "/"
+		}
+	}
+	return path
 }
 
 // sendTo redirects without telling the next page where from.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -17,13 +16,14 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"lodge/gateway"
+	"lodge/gateway/store"
 	"lodge/https"
 )
 
@@ -38,8 +38,9 @@ type site struct {
 	addr   string // of Serve
 	plain  string // of ServeRedirect
 	fan    *gateway.FanIn
-	logins *memoryLogins
-	kv     *memoryKV
+	state  string // directory of the store
+	logins *siteLogins
+	kv     *siteKV
 	log    *syncBuffer
 	roots  *x509.CertPool
 
@@ -51,11 +52,17 @@ type site struct {
 
 func newSite(tb testing.TB, change ...func(*https.Config)) *site {
 	tb.Helper()
+	state := tb.TempDir()
+	db, err := store.Open(tb.Context(), filepath.Join(state, "lodge.db"), netip.MustParsePrefix("10.213.0.0/16"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = db.Close() }) // after Shutdown: the test is over
 	s := &site{
-		tb: tb, domain: "lodge.localhost", logins: &memoryLogins{all: map[string]loginRow{}}, kv: &memoryKV{all: map[string]kvRow{}},
+		tb: tb, domain: "lodge.localhost", state: state, logins: &siteLogins{Logins: db.Logins()}, kv: &siteKV{KV: db.KV()},
 		log: &syncBuffer{}, backends: map[string]string{}, hanging: map[string]bool{}, roots: x509.NewCertPool(),
 	}
-	dir, err := gateway.OpenDirectory(tb.Context(), &memoryRecords{})
+	dir, err := gateway.OpenDirectory(tb.Context(), db)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -63,7 +70,7 @@ func newSite(tb testing.TB, change ...func(*https.Config)) *site {
 	web, plain := listen(tb), listen(tb)
 	s.addr, s.plain = web.Addr().String(), plain.Addr().String()
 	cfg := https.Config{
-		Domain: s.domain, Port: web.Addr().(*net.TCPAddr).Port, Dir: filepath.Join(tb.TempDir(), "ca"), Owner: owner,
+		Domain: s.domain, Port: web.Addr().(*net.TCPAddr).Port, Dir: filepath.Join(state, "ca"), Owner: owner,
 		Directory: dir, KV: s.kv, Logins: s.logins, Dial: s.dial,
 		Logger: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
@@ -282,127 +289,31 @@ func (b *syncBuffer) String() string {
 	return b.b.String()
 }
 
-// memoryRecords are gateway.Records that forget.
-type memoryRecords struct{ last uint32 }
-
-func (*memoryRecords) Machines(context.Context) ([]gateway.Machine, error) { return nil, nil }
-func (r *memoryRecords) Create(_ context.Context, m gateway.Machine) (gateway.Machine, error) {
-	r.last++
-	m.Number, m.Addr = r.last, netip.AddrFrom4([4]byte{127, 0, 0, 1})
-	return m, nil
-}
-func (*memoryRecords) Save(context.Context, gateway.Machine) error { return nil }
-func (*memoryRecords) Delete(context.Context, gateway.ID) error    { return nil }
-
-type kvRow struct {
-	value    []byte
-	modified time.Time
+// siteKV is the real one, until the disk is full.
+type siteKV struct {
+	*store.KV
+	full atomic.Bool
 }
 
-type memoryKV struct {
-	mu   sync.Mutex
-	all  map[string]kvRow
-	puts int
-	full bool
-}
-
-func (kv *memoryKV) Get(_ context.Context, key string) ([]byte, time.Time, error) {
-	kv.mu.Lock()
-	defer kv.mu.Unlock()
-	row, ok := kv.all[key]
-	if !ok {
-		return nil, time.Time{}, gateway.Errorf(gateway.KindNotFound, "no key %q", key)
-	}
-	return row.value, row.modified, nil
-}
-
-func (kv *memoryKV) Put(_ context.Context, key string, value []byte) error {
-	kv.mu.Lock()
-	defer kv.mu.Unlock()
-	if kv.full {
+func (kv *siteKV) Put(ctx context.Context, key string, value []byte) error {
+	if kv.full.Load() {
 		return gateway.Errorf(gateway.KindNoSpace, "the disk is full")
 	}
-	kv.puts++
-	kv.all[key] = kvRow{slices.Clone(value), time.Now()}
-	return nil
+	return kv.KV.Put(ctx, key, value)
 }
 
-func (kv *memoryKV) Delete(_ context.Context, key string) error {
-	kv.mu.Lock()
-	defer kv.mu.Unlock()
-	delete(kv.all, key)
-	return nil
+// siteLogins are the real ones, with a clock that a test can put ahead.
+type siteLogins struct {
+	*store.Logins
+	ahead atomic.Int64 // time.Duration
 }
 
-func (kv *memoryKV) List(_ context.Context, prefix string) ([]string, error) {
-	kv.mu.Lock()
-	defer kv.mu.Unlock()
-	var keys []string
-	for key := range kv.all {
-		if strings.HasPrefix(key, prefix) {
-			keys = append(keys, key)
-		}
-	}
-	slices.Sort(keys)
-	return keys, nil
+func (l *siteLogins) TakeToken(ctx context.Context, kind string, hash [32]byte, now time.Time) (gateway.ID, string, error) {
+	return l.Logins.TakeToken(ctx, kind, hash, now.Add(time.Duration(l.ahead.Load())))
 }
 
-type loginRow struct {
-	vm      gateway.ID
-	data    string
-	expires time.Time
-}
-
-type memoryLogins struct {
-	mu    sync.Mutex
-	all   map[string]loginRow
-	looks int
-	full  bool
-}
-
-func loginKey(kind string, hash [32]byte) string { return kind + string(hash[:]) }
-
-func (l *memoryLogins) PutToken(_ context.Context, kind string, hash [32]byte, vm gateway.ID, data string, expires time.Time) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.full {
-		return errors.New("disk full")
-	}
-	l.all[loginKey(kind, hash)] = loginRow{vm, data, expires}
-	return nil
-}
-
-func (l *memoryLogins) TakeToken(ctx context.Context, kind string, hash [32]byte, now time.Time) (gateway.ID, string, error) {
-	vm, data, err := l.LookToken(ctx, kind, hash, now)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if _, ok := l.all[loginKey(kind, hash)]; err == nil && !ok {
-		return gateway.ID{}, "", gateway.Errorf(gateway.KindNotFound, "taken")
-	}
-	delete(l.all, loginKey(kind, hash))
-	return vm, data, err
-}
-
-func (l *memoryLogins) LookToken(_ context.Context, kind string, hash [32]byte, now time.Time) (gateway.ID, string, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.looks++
-	row, ok := l.all[loginKey(kind, hash)]
-	if !ok || !now.Before(row.expires) {
-		return gateway.ID{}, "", gateway.Errorf(gateway.KindNotFound, "no such token")
-	}
-	return row.vm, row.data, nil
-}
-
-func (l *memoryLogins) ForgetTokens(_ context.Context, vm gateway.ID) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for key, row := range l.all {
-		if row.vm == vm {
-			delete(l.all, key)
-		}
-	}
-	return nil
+func (l *siteLogins) LookToken(ctx context.Context, kind string, hash [32]byte, now time.Time) (gateway.ID, string, error) {
+	return l.Logins.LookToken(ctx, kind, hash, now.Add(time.Duration(l.ahead.Load())))
 }
 
 // rootFile is the root certificate as curl reads it.

@@ -89,8 +89,8 @@ func TestManyNamesMakeFewCertificates(t *testing.T) {
 		})
 	}
 	asking.Wait()
-	keys, _ := s.kv.List(t.Context(), "") // memory
-	if want := 5 * 3; len(keys) != want { // the domain and four VMs; key, certificate and metadata of each
+	keys, err := s.kv.List(t.Context(), "https/")
+	if want := 5 * 3; err != nil || len(keys) != want { // the domain and four VMs; key, certificate and metadata of each
 		t.Errorf("%d keys stored, want %d: %v", len(keys), want, keys)
 	}
 }
@@ -148,8 +148,8 @@ func TestCertificateGoesWithItsVM(t *testing.T) {
 	if err := s.server.Remove(t.Context(), blog.ID); err != nil {
 		t.Fatal(err)
 	}
-	if keys, _ := s.kv.List(t.Context(), ""); len(keys) > 0 { // memory
-		t.Errorf("left behind: %v", keys)
+	if keys, err := s.kv.List(t.Context(), "https/"); err != nil || len(keys) > 0 {
+		t.Errorf("left behind: %v %v", keys, err)
 	}
 	s.vm("blog")
 	second, err := handshake(s, s.addr, "blog.lodge.localhost")
@@ -164,15 +164,11 @@ func TestCertificateGoesWithItsVM(t *testing.T) {
 func TestFullDiskRefusesHandshakeSoon(t *testing.T) {
 	s := newSite(t)
 	s.vm("blog")
-	s.kv.mu.Lock()
-	s.kv.full = true
-	s.kv.mu.Unlock()
+	s.kv.full.Store(true)
 	if _, err := handshake(s, s.addr, "blog.lodge.localhost"); err == nil {
 		t.Fatal("no certificate could be stored, yet one was served")
 	}
-	s.kv.mu.Lock()
-	s.kv.full = false
-	s.kv.mu.Unlock()
+	s.kv.full.Store(false)
 	if _, err := handshake(s, s.addr, "blog.lodge.localhost"); err != nil {
 		t.Errorf("after the disk had space again: %v", err)
 	}

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -28,11 +29,36 @@ type guest struct {
 	addr    string
 	dir     string
 	stop    func()
+
+	mu    sync.Mutex
+	conns []net.Conn
+}
+
+// dial is how the server under test reaches the guest.
+func (g *guest) dial(ctx context.Context) (net.Conn, error) {
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", g.addr)
+	if err == nil {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.conns = append(g.conns, c)
+	}
+	return c, err
+}
+
+// cut ends every connection to the guest.
+func (g *guest) cut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, c := range g.conns {
+		c.Close()
+	}
+	g.conns = nil
 }
 
 const (
-	guestUID = 61000
-	userHome = "/run/guest"
+	guestUID   = 61000
+	userHome   = "/run/guest"
+	authorized = "/run/authorized"
 )
 
 var makeUser = sync.OnceValue(func() error { return addUser() })
@@ -62,13 +88,13 @@ func newGuest(t *testing.T) *guest {
 	dir := t.TempDir()
 	g := &guest{home: userHome, dir: dir, keyFile: filepath.Join(dir, "host")}
 	g.hostKey = keyPair(t, filepath.Join(dir, "guest"))
-	write(t, filepath.Join(dir, "authorized"), []byte(keyPair(t, g.keyFile)))
-	l := listen(t) // to find a free port
+	must(t, os.WriteFile(authorized, []byte(keyPair(t, g.keyFile)), 0o644)) // sshd reads it as the user
+	l := listen(t)                                                          // to find a free port
 	g.addr = l.Addr().String()
 	must(t, l.Close())
 	_, port, _ := net.SplitHostPort(g.addr)
-	write(t, filepath.Join(dir, "conf"), fmt.Appendf(nil, "Port %s\nListenAddress 127.0.0.1\nHostKey %s/guest\nAuthorizedKeysFile %s/authorized\n"+
-		"StrictModes no\nUsePAM no\nPasswordAuthentication no\nPidFile none\nSubsystem sftp internal-sftp\n", port, dir, dir))
+	write(t, filepath.Join(dir, "conf"), fmt.Appendf(nil, "Port %s\nListenAddress 127.0.0.1\nHostKey %s/guest\nAuthorizedKeysFile %s\n"+
+		"StrictModes no\nUsePAM no\nPasswordAuthentication no\nPidFile none\nSubsystem sftp internal-sftp\n", port, dir, authorized))
 	t.Cleanup(func() { g.down() })
 	return g
 }
@@ -79,10 +105,16 @@ func (g *guest) up(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), "/usr/sbin/sshd", "-D", "-e", "-f", filepath.Join(g.dir, "conf"))
 	var log logBuffer
 	cmd.Stderr = &log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("sshd: %s", log.text())
+		}
+	})
+	cmd.WaitDelay = 100 * time.Millisecond // sessions outlive the listener and hold its log open
 	must(t, cmd.Start())
 	g.stop = func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		_ = cmd.Process.Kill()
+		g.cut()
 		_ = cmd.Wait()
 	}
 	eventually(t, "sshd listens", func() bool { return log.count("Server listening") > 0 })
@@ -117,7 +149,7 @@ func withGuest(t *testing.T, dir string, g *guest) (*fixture, gateway.VM) {
 			if m.Name != "hello" {
 				return nil, fmt.Errorf("%s is off", m.Name)
 			}
-			return new(net.Dialer).DialContext(ctx, "tcp", g.addr)
+			return g.dial(ctx)
 		}
 	})
 	return f, f.addAs(t, "hello", gateway.NewID(), g.hostKey)

@@ -69,7 +69,7 @@ func New(config Config) (*Server, error) {
 	}
 	store, err := mailbox.Open(config.Dir, config.Logger)
 	if err != nil {
-		return nil, err //nolint:wrapcheck // says what it is already
+		return nil, err
 	}
 	return &Server{
 		config: config, store: store,
@@ -88,14 +88,14 @@ func New(config Config) (*Server, error) {
 }
 
 func dialGuest(ctx context.Context, m gateway.Machine) (net.Conn, error) {
-	return new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(m.Addr.String(), sshPort)) //nolint:wrapcheck // the caller says what for
+	return new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(m.Addr.String(), sshPort))
 }
 
 // ServeSMTP takes mail from anyone on l until Shutdown.
-func (s *Server) ServeSMTP(l net.Listener) error { return s.smtp.Serve(l) } //nolint:wrapcheck // says what it is already
+func (s *Server) ServeSMTP(l net.Listener) error { return s.smtp.Serve(l) }
 
 // ServeIMAP serves VMs on l, whose connections must carry their VM (gateway.Doors), until Shutdown.
-func (s *Server) ServeIMAP(l net.Listener) error { return s.imap.Serve(l) } //nolint:wrapcheck // as above
+func (s *Server) ServeIMAP(l net.Listener) error { return s.imap.Serve(l) }
 
 // Run delivers mail into the guests until ctx ends or Shutdown. It is called once.
 func (s *Server) Run(ctx context.Context) error {
@@ -110,7 +110,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.run.Add(1)
 	s.mu.Unlock()
 	defer s.run.Done()
-	return s.replica.Run(ctx) //nolint:wrapcheck // says what it is already
+	return s.replica.Run(ctx)
 }
 
 // Shutdown lets messages that are coming in finish, ends everything else, and closes the store. What is still open when
@@ -141,7 +141,7 @@ func (s *Server) List(_ context.Context, id gateway.ID, limit int) ([]gateway.Me
 	if err != nil {
 		return nil, err
 	}
-	return box.List(limit) //nolint:wrapcheck // says what it is already
+	return box.List(limit)
 }
 
 // Open reads one message: trace headers, then what came over SMTP. It fails with KindNotFound when there is none.
@@ -152,11 +152,11 @@ func (s *Server) Open(_ context.Context, id gateway.ID, queueID string) (io.Read
 	}
 	e, err := box.Find(queueID)
 	if err != nil {
-		return nil, err //nolint:wrapcheck // says what it is already
+		return nil, err
 	}
 	content, err := box.Open(e.UID)
 	if err != nil {
-		return nil, err //nolint:wrapcheck // as above
+		return nil, err
 	}
 	return content, nil
 }
@@ -166,7 +166,7 @@ func (s *Server) Remove(_ context.Context, id gateway.ID) error {
 	if m, ok := s.config.Directory.ByID(id); ok && m.Desired != gateway.Removed {
 		return errors.New("remove mailbox: the VM is not being removed")
 	}
-	return s.store.Remove(id) //nolint:wrapcheck // says what it is already
+	return s.store.Remove(id)
 }
 
 // box opens the mailbox of a VM that exists.
@@ -174,5 +174,5 @@ func (s *Server) box(id gateway.ID) (*mailbox.Box, error) {
 	if m, ok := s.config.Directory.ByID(id); !ok || m.Desired == gateway.Removed {
 		return nil, gateway.Errorf(gateway.KindNotFound, "the VM is gone").WithHint("lodge ls shows the VMs there are.")
 	}
-	return s.store.Box(id) //nolint:wrapcheck // says what it is already
+	return s.store.Box(id)
 }

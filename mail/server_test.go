@@ -21,11 +21,10 @@ func TestMain(m *testing.M) { sandbox.Main(m, sandbox.Tmpfs("/run")) }
 
 const domain = "lodge.localhost"
 
-// records keeps machines in memory.
+// records gives numbers, and leaves remembering to the Directory.
 type records struct {
 	mu   sync.Mutex
 	last uint32
-	all  map[gateway.ID]gateway.Machine
 }
 
 func (r *records) Machines(context.Context) ([]gateway.Machine, error) { return nil, nil }
@@ -51,10 +50,10 @@ type fixture struct {
 }
 
 // start runs a server on dir; the machines' IDs may be given, so that a second server knows the same VMs.
-func start(t testing.TB, dir string, change func(*Config)) *fixture {
-	t.Helper()
-	directory, err := gateway.OpenDirectory(t.Context(), &records{})
-	must(t, err)
+func start(tb testing.TB, dir string, change func(*Config)) *fixture {
+	tb.Helper()
+	directory, err := gateway.OpenDirectory(tb.Context(), &records{})
+	must(tb, err)
 	f := &fixture{dir: dir, directory: directory, log: &logBuffer{}}
 	config := Config{
 		Dir: dir, Domain: domain, Directory: directory, SSHKeyFile: "/nonexistent",
@@ -65,25 +64,29 @@ func start(t testing.TB, dir string, change func(*Config)) *fixture {
 		change(&config)
 	}
 	f.Server, err = New(config)
-	must(t, err)
-	l := listen(t)
+	must(tb, err)
+	l := listen(tb)
 	f.addr = l.Addr().String()
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		if err := f.ServeSMTP(l); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
+	ctx := context.WithoutCancel(tb.Context())
 	serving.Go(func() {
-		if err := f.Run(context.WithoutCancel(t.Context())); err != nil {
-			t.Error(err)
+		if err := f.Run(ctx); err != nil {
+			tb.Error(err)
 		}
 	})
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 5*time.Second)
+	tb.Cleanup(func() {
+		if tb.Failed() {
+			tb.Logf("lodged: %s", f.log.text())
+		}
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
 		if err := f.Shutdown(ctx); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 		serving.Wait()
 	})
@@ -91,68 +94,68 @@ func start(t testing.TB, dir string, change func(*Config)) *fixture {
 }
 
 // add makes a running VM.
-func (f *fixture) add(t testing.TB, name string) gateway.VM {
-	t.Helper()
-	return f.addAs(t, name, gateway.NewID(), "")
+func (f *fixture) add(tb testing.TB, name string) gateway.VM {
+	tb.Helper()
+	return f.addAs(tb, name, gateway.NewID(), "")
 }
 
-func (f *fixture) addAs(t testing.TB, name string, id gateway.ID, hostKey string) gateway.VM {
-	t.Helper()
+func (f *fixture) addAs(tb testing.TB, name string, id gateway.ID, hostKey string) gateway.VM {
+	tb.Helper()
 	m := gateway.Machine{VM: gateway.VM{ID: id, Name: name}, Desired: gateway.Running, HostKey: hostKey}
-	m, err := f.directory.Create(t.Context(), m)
-	must(t, err)
+	m, err := f.directory.Create(tb.Context(), m)
+	must(tb, err)
 	return m.VM
 }
 
-func (f *fixture) list(t testing.TB, vm gateway.VM) []gateway.Message {
-	t.Helper()
-	list, err := f.List(t.Context(), vm.ID, 0)
-	must(t, err)
+func (f *fixture) list(tb testing.TB, vm gateway.VM) []gateway.Message {
+	tb.Helper()
+	list, err := f.List(tb.Context(), vm.ID, 0)
+	must(tb, err)
 	return list
 }
 
-func (f *fixture) read(t testing.TB, vm gateway.VM, queueID string) []byte {
-	t.Helper()
-	r, err := f.Open(t.Context(), vm.ID, queueID)
-	must(t, err)
+func (f *fixture) read(tb testing.TB, vm gateway.VM, queueID string) []byte {
+	tb.Helper()
+	r, err := f.Open(tb.Context(), vm.ID, queueID)
+	must(tb, err)
 	defer r.Close()
 	text, err := io.ReadAll(r)
-	must(t, err)
+	must(tb, err)
 	return text
 }
 
-func listen(t testing.TB) net.Listener {
-	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	must(t, err)
+func listen(tb testing.TB) net.Listener {
+	tb.Helper()
+	l, err := new(net.ListenConfig).Listen(tb.Context(), "tcp", "127.0.0.1:0")
+	must(tb, err)
 	return l
 }
 
 // eventually waits for a condition that has no event of its own to wait for.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
+func eventually(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(10 * time.Second)
 	for !ok() {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("not within 30 s: %s", what)
+			tb.Fatalf("not within 10 s: %s", what)
 		}
 	}
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
+func must(tb testing.TB, err error) {
+	tb.Helper()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
-func write(t testing.TB, path string, content []byte) {
-	t.Helper()
-	must(t, os.WriteFile(path, content, 0o600))
+func write(tb testing.TB, path string, content []byte) {
+	tb.Helper()
+	must(tb, os.WriteFile(path, content, 0o600))
 }
 
 // logBuffer is a log that tests read while it is written.
@@ -171,4 +174,10 @@ func (b *logBuffer) count(text string) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return bytes.Count(b.buf.Bytes(), []byte(text))
+}
+
+func (b *logBuffer) text() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
 }

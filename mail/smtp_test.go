@@ -25,19 +25,19 @@ type talk struct {
 	r *bufio.Reader
 }
 
-func dial(t testing.TB, addr string) *talk {
-	t.Helper()
-	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr)
-	must(t, err)
-	t.Cleanup(func() { c.Close() })
-	must(t, c.SetDeadline(time.Now().Add(10*time.Second)))
-	return &talk{t, c, bufio.NewReader(c)}
+func dial(tb testing.TB, addr string) *talk {
+	tb.Helper()
+	c, err := new(net.Dialer).DialContext(tb.Context(), "tcp", addr)
+	must(tb, err)
+	tb.Cleanup(func() { c.Close() })
+	must(tb, c.SetDeadline(time.Now().Add(10*time.Second)))
+	return &talk{tb, c, bufio.NewReader(c)}
 }
 
 // hello connects and says EHLO; it returns what the server can do.
-func hello(t testing.TB, addr string) (*talk, string) {
-	t.Helper()
-	c := dial(t, addr)
+func hello(tb testing.TB, addr string) (*talk, string) {
+	tb.Helper()
+	c := dial(tb, addr)
 	c.expect("220")
 	c.send("EHLO client.example\r\n")
 	return c, c.expect("250")

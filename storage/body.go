@@ -2,7 +2,6 @@ package storage
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -20,26 +19,18 @@ const stall = 60 * time.Second
 // because the engine's transport does not say.
 type body struct {
 	src  io.Reader
-	left int64 // what may still come; -1: any amount
 	err  atomic.Pointer[error]
 	wait func(time.Time) error // sets when reading gives up; the zero time: never
 }
 
 func newBody(r *http.Request) *body {
-	return &body{src: r.Body, left: -1, wait: func(time.Time) error { return nil }}
+	return &body{src: r.Body, wait: func(time.Time) error { return nil }}
 }
-
-func (b *body) limit(n int64) { b.left = n }
 
 // Read implements io.Reader.
 func (b *body) Read(p []byte) (int, error) {
 	_ = b.wait(time.Now().Add(stall)) // a connection without deadlines is a test's
 	n, err := b.src.Read(p)
-	if b.left >= 0 {
-		if b.left -= int64(n); b.left < 0 {
-			err = errorf(http.StatusBadRequest, "MaxMessageLengthExceeded", "The body is too large.")
-		}
-	}
 	if err != nil {
 		_ = b.wait(time.Time{}) // else the deadline would end the answer
 		if !errors.Is(err, io.EOF) {
@@ -84,7 +75,7 @@ func storedBody(out *http.Request, b *body, r *http.Request, chain *sigv4.Chain)
 	}
 	out.Header.Del("X-Amz-Decoded-Content-Length")
 	if r.ContentLength < 0 {
-		return errorf(http.StatusLengthRequired, "MissingContentLength", "You must provide the Content-Length HTTP header.")
+		return errNoLength("Content-Length")
 	}
 	if out.Body = b; r.ContentLength == 0 {
 		out.Body = http.NoBody
@@ -98,7 +89,7 @@ func chunkedBody(out *http.Request, b *body, r *http.Request, chain *sigv4.Chain
 	}
 	size, err := strconv.ParseInt(r.Header.Get("X-Amz-Decoded-Content-Length"), 10, 64)
 	if err != nil || size < 0 {
-		return errorf(http.StatusLengthRequired, "MissingContentLength", "X-Amz-Decoded-Content-Length is missing or not a length.")
+		return errNoLength("X-Amz-Decoded-Content-Length")
 	}
 	decoded := sigv4.NewReader(b.src, hash, size, chain)
 	trailer := strings.ToLower(strings.TrimSpace(r.Header.Get("X-Amz-Trailer")))
@@ -113,8 +104,12 @@ func chunkedBody(out *http.Request, b *body, r *http.Request, chain *sigv4.Chain
 		}
 		return nil
 	}
-	b.src = &rechunker{src: decoded, trailer: trailer, buf: make([]byte, 64<<10)}
-	out.Body, out.ContentLength = b, -1
+	sum, known := sumLength(trailer)
+	if !known {
+		return errorf(http.StatusBadRequest, "InvalidRequest", "The trailer %.60q is no checksum that is known here.", trailer)
+	}
+	b.src = &rechunker{src: decoded, trailer: trailer, sum: sum, buf: make([]byte, rechunkBytes)}
+	out.Body, out.ContentLength = b, rechunkedLength(size, trailer, sum)
 	out.Header.Set("X-Amz-Content-Sha256", sigv4.StreamingTrailer)
 	return nil
 }
@@ -137,53 +132,4 @@ func withoutChunked(list string) string {
 		}
 	}
 	return strings.Join(kept, ",")
-}
-
-// rechunker writes a decoded body anew as unsigned chunks with its one trailing checksum.
-type rechunker struct {
-	src     *sigv4.Reader
-	trailer string
-	buf     []byte
-	out     []byte // not yet given away
-	err     error
-}
-
-// Read implements io.Reader.
-func (c *rechunker) Read(p []byte) (int, error) {
-	if len(c.out) == 0 && c.err == nil {
-		c.fill()
-	}
-	if len(c.out) == 0 {
-		return 0, c.err
-	}
-	n := copy(p, c.out)
-	c.out = c.out[n:]
-	return n, nil
-}
-
-func (c *rechunker) fill() {
-	n, err := io.ReadFull(c.src, c.buf)
-	c.out = nil
-	if n > 0 {
-		c.out = fmt.Appendf(c.out, "%x\r\n", n)
-		c.out = append(append(c.out, c.buf[:n]...), "\r\n"...)
-	}
-	if errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, sigv4.ErrChunked) {
-		err = io.EOF // ReadFull's: the last chunk is short
-	}
-	if err == nil {
-		return
-	}
-	c.err = err
-	if !errors.Is(err, io.EOF) || errors.Is(err, sigv4.ErrChunked) {
-		c.out = nil // the upload fails; what was read does not matter
-		return
-	}
-	for _, t := range c.src.Trailers() {
-		if t.Name == c.trailer {
-			c.out = fmt.Appendf(c.out, "0\r\n%s:%s\r\n\r\n", t.Name, t.Value)
-			return
-		}
-	}
-	c.out, c.err = nil, fmt.Errorf("%w: the trailer %q that it announces is missing", sigv4.ErrChunked, c.trailer)
 }

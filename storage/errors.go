@@ -34,6 +34,10 @@ func errSlowDown() error {
 	return errorf(http.StatusServiceUnavailable, "SlowDown", "This VM has too many requests under way. Please reduce your request rate.")
 }
 
+func errNoLength(header string) error {
+	return errorf(http.StatusLengthRequired, "MissingContentLength", "You must provide the %s HTTP header.", header)
+}
+
 func errNotImplemented(format string, args ...any) error {
 	return errorf(http.StatusNotImplemented, "NotImplemented", format, args...)
 }

@@ -89,9 +89,12 @@ func TestCorrupted(t *testing.T) {
 			if res.status < 400 || !strings.Contains(res.body, "<Code>"+c.code+"</Code>") {
 				t.Fatalf("want %s, got %d %s", c.code, res.status, res.body)
 			}
-			if head := g.do(t, "HEAD", "/"+bucket, nil); head.status != 404 {
-				t.Fatalf("the bucket was left behind: %d", head.status)
-			}
+			eventually(t, func() error { // the engine may still be ending a body that was cut off
+				if head := g.do(t, "HEAD", "/"+bucket, nil); head.status != 404 {
+					return fmt.Errorf("the bucket was left behind: %d", head.status)
+				}
+				return nil
+			})
 		})
 	}
 }
@@ -127,8 +130,6 @@ func TestPresigned(t *testing.T) {
 	h := newHost(t)
 	g, other := h.guest("blog"), h.guest("other")
 	put(t, g.dummy(), "box", "k", []byte("x"))
-	outside := h.listen(other.VM)
-	_ = outside
 	keyed, host := g.keyed(), h.listen(noVM())
 	link := func(c *minio.Client, life time.Duration) string {
 		u, err := c.PresignedGetObject(t.Context(), "box", "k", life, nil)

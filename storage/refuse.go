@@ -19,6 +19,9 @@ func refuse(r *http.Request, vm gateway.VM) error {
 	default:
 		return errorf(http.StatusMethodNotAllowed, "MethodNotAllowed", "The method %.20q is not allowed.", r.Method)
 	}
+	if err := refuseConfiguration(r); err != nil {
+		return err
+	}
 	size := 0
 	for name, values := range r.Header {
 		for _, v := range values {
@@ -46,11 +49,25 @@ func refuseHeader(name, value string, vm gateway.VM) error {
 	case strings.HasPrefix(name, "X-Amz-Object-Lock-"), name == "X-Amz-Bucket-Object-Lock-Enabled" && !strings.EqualFold(value, "false"):
 		return errNotImplemented("Object locks are not implemented.")
 	case strings.HasPrefix(name, "X-Amz-Grant-"), name == "X-Amz-Acl" && value != "private" && value != "bucket-owner-full-control" && value != "bucket-owner-read":
-		return errorf(http.StatusBadRequest, "AccessControlListNotSupported", "Access control lists are not implemented: buckets are the VM's alone.")
+		return errNoACL()
 	case name == "X-Amz-Website-Redirect-Location":
 		return errNotImplemented("Websites are not implemented.")
 	case strings.HasSuffix(name, "Expected-Bucket-Owner") && value != vm.ID.String():
 		return errDenied("The bucket's owner is this VM (%s), not the one expected.", vm.ID)
+	}
+	return nil
+}
+
+// refuseConfiguration turns away settings that would have no effect.
+func refuseConfiguration(r *http.Request) error {
+	if r.Method != http.MethodPut && r.Method != http.MethodDelete {
+		return nil
+	}
+	q := r.URL.Query()
+	for _, name := range []string{"policy", "versioning", "cors", "website", "object-lock", "ownershipControls", "publicAccessBlock", "lifecycle", "encryption", "retention", "legal-hold"} {
+		if q.Has(name) {
+			return errNotImplemented("The setting %q is not implemented.", name)
+		}
 	}
 	return nil
 }

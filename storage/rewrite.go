@@ -148,6 +148,9 @@ func createBucketBody(out *http.Request, b *body) error {
 }
 
 func smallBody(out *http.Request, b *body, r *http.Request) error {
+	if r.ContentLength < 0 {
+		return errNoLength("Content-Length")
+	}
 	if r.ContentLength > maxSmallBody {
 		return errorf(http.StatusBadRequest, "MaxMessageLengthExceeded", "The body has %d bytes; at most %d are possible here.", r.ContentLength, maxSmallBody)
 	}
@@ -162,7 +165,6 @@ func smallBody(out *http.Request, b *body, r *http.Request) error {
 		out.Body = http.NoBody
 		return nil
 	}
-	b.limit(maxSmallBody)
 	out.Body = b
 	return nil
 }

@@ -38,21 +38,24 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, who caller) err
 	if err != nil {
 		return err
 	}
+	if r.Method == http.MethodPut && r.URL.Query().Has("acl") {
+		return setACL(r, who.vm) // nothing written is 200
+	}
 	out, in, err := rewrite(r, t, who)
 	if err != nil {
 		return err
 	}
 	conn := http.NewResponseController(w)
 	in.wait = conn.SetReadDeadline
-	made := false
-	if t.makesObject(r, r.URL.Query()) {
-		if made, err = s.objects.MakeBucket(who.vm, t.bucket); err != nil {
+	makes := t.makesObject(r, r.URL.Query())
+	if makes {
+		if err := s.objects.MakeBucket(who.vm, t.bucket); err != nil {
 			return err
 		}
 	}
 	res, err := s.objects.Do(out.WithContext(r.Context()), who.vm)
-	if made && (err != nil || res.StatusCode >= http.StatusBadRequest) {
-		s.objects.DropEmptyBucket(who.vm, t.bucket)
+	if makes && (err != nil || res.StatusCode >= http.StatusBadRequest) {
+		s.objects.DropBucket(who.vm, t.bucket)
 	}
 	if failed := in.failure(); failed != nil {
 		if err == nil {

@@ -44,10 +44,10 @@ type Server struct {
 type objects interface {
 	// Do carries out a request whose path is /bucket/key, in the VM's own namespace.
 	Do(r *http.Request, vm gateway.VM) (*http.Response, error)
-	// MakeBucket makes a bucket where there is none, and reports whether it did.
-	MakeBucket(vm gateway.VM, bucket string) (made bool, err error)
-	// DropEmptyBucket takes back a bucket that MakeBucket has made.
-	DropEmptyBucket(vm gateway.VM, bucket string)
+	// MakeBucket makes a bucket, where there is none, for the write that follows.
+	MakeBucket(vm gateway.VM, bucket string) error
+	// DropBucket takes back what MakeBucket has made when no write has followed.
+	DropBucket(vm gateway.VM, bucket string)
 	// Remove deletes a VM's namespace.
 	Remove(ctx context.Context, id gateway.ID) error
 	// Run serves until ctx is done.

@@ -58,30 +58,33 @@ type guest struct {
 	url  string // http://127.0.0.1:port
 }
 
-func newHost(t testing.TB) *host { return newHostIn(t, t.TempDir()) }
+func newHost(tb testing.TB) *host {
+	tb.Helper()
+	return newHostIn(tb, tb.TempDir())
+}
 
-func newHostIn(t testing.TB, dir string) *host {
-	t.Helper()
-	directory, err := gateway.OpenDirectory(t.Context(), &records{machines: map[gateway.ID]gateway.Machine{}})
+func newHostIn(tb testing.TB, dir string) *host {
+	tb.Helper()
+	directory, err := gateway.OpenDirectory(tb.Context(), &records{machines: map[gateway.ID]gateway.Machine{}})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	keyring := gateway.NewKeyring([32]byte{1, 2, 3}, directory)
-	log := slog.New(slog.NewTextHandler(testWriter{t}, nil))
+	log := slog.New(slog.NewTextHandler(testWriter{tb}, nil))
 	s, err := New(Config{Dir: dir, Keyring: keyring, Directory: directory, Logger: log})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
-			t.Errorf("run: %v", err)
+			tb.Errorf("run: %v", err)
 		}
 	})
-	return &host{Server: s, t: t, dir: dir, directory: directory, keyring: keyring}
+	return &host{Server: s, t: tb, dir: dir, directory: directory, keyring: keyring}
 }
 
 type testWriter struct{ t testing.TB }
@@ -121,14 +124,14 @@ func (g guest) minted() gateway.Credentials {
 }
 
 // client is a minio-go client at url with the given keys.
-func client(t testing.TB, url, access, secret string) *minio.Client {
-	t.Helper()
+func client(tb testing.TB, url, access, secret string) *minio.Client {
+	tb.Helper()
 	c, err := minio.New(strings.TrimPrefix(url, "http://"), &minio.Options{
 		Creds: credentials.NewStaticV4(access, secret, ""), Region: "eu-north-1",
 		BucketLookup: minio.BucketLookupPath, MaxRetries: 1,
 	})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return c
 }
@@ -140,24 +143,24 @@ func (g guest) keyed() *minio.Client {
 	return client(g.host.t, g.url, c.AccessKey, c.SecretKey)
 }
 
-func put(t testing.TB, c *minio.Client, bucket, key string, data []byte) minio.UploadInfo {
-	t.Helper()
-	info, err := c.PutObject(t.Context(), bucket, key, bytes.NewReader(data), int64(len(data)), minio.PutObjectOptions{})
+func put(tb testing.TB, c *minio.Client, bucket, key string, data []byte) minio.UploadInfo {
+	tb.Helper()
+	info, err := c.PutObject(tb.Context(), bucket, key, bytes.NewReader(data), int64(len(data)), minio.PutObjectOptions{})
 	if err != nil {
-		t.Fatalf("put %s/%s: %v", bucket, key, err)
+		tb.Fatalf("put %s/%s: %v", bucket, key, err)
 	}
 	return info
 }
 
-func get(t testing.TB, c *minio.Client, bucket, key string) []byte {
-	t.Helper()
-	o, err := c.GetObject(t.Context(), bucket, key, minio.GetObjectOptions{})
+func get(tb testing.TB, c *minio.Client, bucket, key string) []byte {
+	tb.Helper()
+	o, err := c.GetObject(tb.Context(), bucket, key, minio.GetObjectOptions{})
 	if err != nil {
-		t.Fatalf("get %s/%s: %v", bucket, key, err)
+		tb.Fatalf("get %s/%s: %v", bucket, key, err)
 	}
 	data, err := io.ReadAll(o)
 	if err != nil {
-		t.Fatalf("get %s/%s: %v", bucket, key, err)
+		tb.Fatalf("get %s/%s: %v", bucket, key, err)
 	}
 	return data
 }
@@ -168,13 +171,13 @@ func random(n int) []byte {
 	return b
 }
 
-func wantCode(t testing.TB, err error, code string, status int) {
-	t.Helper()
+func wantCode(tb testing.TB, err error, code string, status int) {
+	tb.Helper()
 	if err == nil {
-		t.Fatalf("want %s, got no error", code)
+		tb.Fatalf("want %s, got no error", code)
 	}
 	if e := minio.ToErrorResponse(err); e.Code != code || e.StatusCode != status && status != 0 {
-		t.Fatalf("want %s (%d), got %s (%d): %s", code, status, e.Code, e.StatusCode, e.Message)
+		tb.Fatalf("want %s (%d), got %s (%d): %s", code, status, e.Code, e.StatusCode, e.Message)
 	}
 }
 

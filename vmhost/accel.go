@@ -68,7 +68,7 @@ func (h *Host) useKVM(ctx context.Context, name string) (bool, error) {
 	if v.Reason == "" {
 		img, err := image.Open(h.cfg.imageDir(), name)
 		if err != nil {
-			return false, err //nolint:wrapcheck // it is for people as it is
+			return false, err
 		}
 		if v.KVM, v.Reason, err = prove(ctx, "/dev/kvm", img.Kernel); err != nil {
 			return false, err

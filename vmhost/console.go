@@ -35,7 +35,7 @@ type console struct {
 
 func (c *console) Close() error {
 	defer c.leave()
-	return c.Conn.Close() //nolint:wrapcheck // passed through
+	return c.Conn.Close()
 }
 
 func (w *worker) claimConsole() bool {

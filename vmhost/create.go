@@ -31,13 +31,13 @@ func (h *Host) New(ctx context.Context, spec gateway.Spec, report func(gateway.P
 	}
 	img, err := image.Open(h.cfg.imageDir(), spec.Image)
 	if err != nil {
-		return gateway.Machine{}, err //nolint:wrapcheck // it is for people as it is
+		return gateway.Machine{}, err
 	}
 	if err := h.await(ctx); err != nil {
 		return gateway.Machine{}, err
 	}
 	if _, err := h.virt.Ping(ctx); err != nil { // before anything is made
-		return gateway.Machine{}, err //nolint:wrapcheck // it is for people as it is
+		return gateway.Machine{}, err
 	}
 	hostKey, hostPublic, err := newKey(spec.Name)
 	if err != nil {
@@ -49,7 +49,7 @@ func (h *Host) New(ctx context.Context, spec gateway.Spec, report func(gateway.P
 		Desired: gateway.Running, HostKey: hostPublic,
 	})
 	if err != nil {
-		return gateway.Machine{}, err //nolint:wrapcheck // says what it does itself
+		return gateway.Machine{}, err
 	}
 	m, err = h.build(ctx, m, img, seed.Guest{
 		Machine: m, Domain: h.cfg.Domain, HostKeyPEM: hostKey, AuthorizedKey: h.login, RootPEM: h.cfg.RootPEM, UserData: spec.UserData,
@@ -86,7 +86,7 @@ func (h *Host) build(ctx context.Context, m gateway.Machine, img image.Image, gu
 		m.Ready = true
 		return nil
 	}); err != nil {
-		return m, err //nolint:wrapcheck // says what it does itself
+		return m, err
 	}
 	if err := h.bringUp(ctx, w); err != nil {
 		return m, err
@@ -143,10 +143,10 @@ func (h *Host) Remove(ctx context.Context, id gateway.ID) error {
 func (h *Host) takeAway(ctx context.Context, w *worker, vm gateway.VM) error {
 	h.cfg.Doors.Close(vm.ID)
 	if err := h.virt.Destroy(ctx, vm.ID); err != nil {
-		return err //nolint:wrapcheck // it is for people as it is
+		return err
 	}
 	if err := h.virt.Undefine(ctx, vm.ID); err != nil {
-		return err //nolint:wrapcheck // it is for people as it is
+		return err
 	}
 	if err := h.cfg.Net.Down(ctx, vm); err != nil {
 		return fmt.Errorf("take network away: %w", err)
@@ -160,7 +160,7 @@ func (h *Host) takeAway(ctx context.Context, w *worker, vm gateway.VM) error {
 		return err
 	}
 	if err := h.dir.Delete(ctx, vm.ID); err != nil {
-		return err //nolint:wrapcheck // says what it does itself
+		return err
 	}
 	h.log.InfoContext(ctx, "VM was removed", "vm", vm.Name)
 	h.dismiss(vm.ID)

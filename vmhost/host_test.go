@@ -3,6 +3,7 @@ package vmhost_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -173,6 +174,30 @@ func TestStuckDomainBlocksNoOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.wantState(t, stuck.ID, "stopped")
+}
+
+// A full host disk makes a VM wait with its write, and nothing is lost: with room again it goes on by itself.
+func TestFullDiskPausesVM(t *testing.T) {
+	needVMs(t)
+	libvirttest.Start(t)
+	disk := sandbox.SmallDisk(t, 4<<20)
+	open(t, disk)
+	r := newRig(t, disk)
+	m := r.make(t, "blog")
+	full := filepath.Join(disk, "full")
+	fill(t, full)
+	r.press(t, m.ID, libvirttest.KeyWrite)
+	eventually(t, func() error {
+		if got := r.host.Status(t.Context(), m.ID); got.State != "crashed" || !strings.Contains(got.Reason, "df -h") {
+			return fmt.Errorf("the VM is %+v", got)
+		}
+		return nil
+	})
+	if err := os.Remove(full); err != nil {
+		t.Fatal(err)
+	}
+	r.wantLog(t, m.ID, libvirttest.Greeting+libvirttest.KeyWrite)
+	r.wantState(t, m.ID, "running")
 }
 
 func TestHalfMadeIsTakenAway(t *testing.T) {
@@ -358,7 +383,7 @@ func fill(t *testing.T, file string) {
 		t.Fatal(err)
 	}
 	for size := 1 << 16; size > 0; size /= 2 {
-		for err = nil; err == nil; _, err = f.Write(make([]byte, size)) { //nolint:revive // it ends when the disk is full
+		for err = nil; err == nil; _, err = f.Write(make([]byte, size)) {
 		}
 	}
 	if err := f.Close(); err != nil && !errors.Is(err, syscall.ENOSPC) {

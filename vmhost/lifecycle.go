@@ -31,17 +31,17 @@ func (h *Host) Start(ctx context.Context, id gateway.ID) error {
 	state, err := h.virt.State(ctx, id)
 	switch {
 	case err != nil:
-		return err //nolint:wrapcheck // it is for people as it is
+		return err
 	case state == libvirt.Paused || state == libvirt.PausedFull:
 		if _, err := h.desire(ctx, id, gateway.Running); err != nil {
 			return err
 		}
-		return h.virt.Resume(ctx, id) //nolint:wrapcheck // it is for people as it is
+		return h.virt.Resume(ctx, id)
 	case state == libvirt.Off || state == libvirt.PoweredOff:
 		// Cleared before Running is recorded: after a crash in between, a domain that is powered off would say that
 		// the guest wants it so.
 		if err := h.virt.Undefine(ctx, id); err != nil {
-			return err //nolint:wrapcheck // it is for people as it is
+			return err
 		}
 	}
 	if _, err := h.desire(ctx, id, gateway.Running); err != nil {
@@ -78,10 +78,11 @@ func (h *Host) Stop(ctx context.Context, id gateway.ID, force bool) error {
 		return err
 	}
 	defer done()
-	return h.virt.Undefine(ctx, id) //nolint:wrapcheck // it is for people as it is
+	return h.virt.Undefine(ctx, id)
 }
 
 // Restart shuts the guest down, as Stop does, and starts the VM again with a new incarnation. It starts a VM that is stopped.
+// A daemon that is killed within the moment between the two leaves the VM stopped.
 func (h *Host) Restart(ctx context.Context, id gateway.ID) error {
 	w, err := h.begin(ctx, id)
 	if err != nil {
@@ -100,7 +101,7 @@ func (h *Host) Restart(ctx context.Context, id gateway.ID) error {
 		return err
 	}
 	if err := h.virt.Undefine(ctx, id); err != nil {
-		return err //nolint:wrapcheck // it is for people as it is
+		return err
 	}
 	w.pace = pace{}
 	return h.bringUp(ctx, w)
@@ -123,10 +124,10 @@ func (h *Host) shutDown(ctx context.Context, m gateway.Machine, want gateway.Des
 			acpi = true // the agent is asked first, and once: it may be stuck
 		}
 		if cause := context.Cause(ctx); cause != nil {
-			return cause //nolint:wrapcheck // it is for people as it is
+			return cause
 		}
 		if err != nil {
-			return err //nolint:wrapcheck // it is for people as it is
+			return err
 		}
 		if now, ok := h.dir.ByID(m.ID); !ok || now.Desired != want {
 			return gateway.Errorf(gateway.KindConflict, "the VM was told something else meanwhile")
@@ -141,14 +142,14 @@ func (h *Host) shutDown(ctx context.Context, m gateway.Machine, want gateway.Des
 // press asks the guest to shut down. An agent that does not answer is no error: the power button follows.
 func (h *Host) press(ctx context.Context, id gateway.ID, acpi bool) error {
 	if acpi {
-		return h.virt.Shutdown(ctx, id, true) //nolint:wrapcheck // it is for people as it is
+		return h.virt.Shutdown(ctx, id, true)
 	}
 	limited, cancel := context.WithTimeout(ctx, pressEvery)
 	defer cancel()
 	if err := h.virt.Shutdown(limited, id, false); err == nil {
 		return nil
 	}
-	return h.virt.Shutdown(ctx, id, true) //nolint:wrapcheck // it is for people as it is
+	return h.virt.Shutdown(ctx, id, true)
 }
 
 func errStubborn(name string, limit time.Duration) error {
@@ -163,10 +164,10 @@ func (h *Host) bringUp(ctx context.Context, w *worker) error {
 	case h.starts <- struct{}{}:
 		defer func() { <-h.starts }()
 	case <-ctx.Done():
-		return ctx.Err() //nolint:wrapcheck // the caller gave up
+		return ctx.Err()
 	}
-	w.startBegins(h.cfg.logFile(w.id))
-	defer w.startEnds()
+	w.setStarting(true)
+	defer w.setStarting(false)
 	m, err := h.dir.Update(ctx, w.id, func(m *gateway.Machine) error {
 		if m.Desired != gateway.Running {
 			return gateway.Errorf(gateway.KindConflict, "the VM was told something else meanwhile")
@@ -175,7 +176,7 @@ func (h *Host) bringUp(ctx context.Context, w *worker) error {
 		return nil
 	})
 	if err != nil {
-		return err //nolint:wrapcheck // says what it does itself
+		return err
 	}
 	def, err := h.definition(ctx, m)
 	if err != nil {
@@ -184,8 +185,9 @@ func (h *Host) bringUp(ctx context.Context, w *worker) error {
 	if err := h.identify(ctx, w, m.VM); err != nil {
 		return err
 	}
+	w.startsNow(def.Log)
 	if err := h.virt.Start(ctx, def); err != nil {
-		return err //nolint:wrapcheck // it is for people as it is
+		return err
 	}
 	h.log.InfoContext(ctx, "VM was started", "vm", m.Name)
 	return nil
@@ -197,10 +199,10 @@ func (h *Host) identify(ctx context.Context, w *worker, vm gateway.VM) error {
 		return nil
 	}
 	if err := h.cfg.Net.Up(ctx, vm); err != nil {
-		return err //nolint:wrapcheck // says what it does itself
+		return err
 	}
 	if err := h.cfg.Doors.Open(ctx, vm); err != nil {
-		return err //nolint:wrapcheck // says what it does itself
+		return err
 	}
 	w.identified()
 	return nil
@@ -216,7 +218,7 @@ func (h *Host) definition(ctx context.Context, m gateway.Machine) (libvirt.Defin
 	if m.DirectBoot {
 		img, err := image.Open(h.cfg.imageDir(), m.Image)
 		if err != nil {
-			return def, err //nolint:wrapcheck // it is for people as it is
+			return def, err
 		}
 		def.Kernel, def.Initrd, def.Cmdline = img.Kernel, img.Initrd, img.Cmdline
 	}
@@ -230,18 +232,19 @@ func (h *Host) vm(id gateway.ID) gateway.VM {
 	return m.VM
 }
 
-func (w *worker) startBegins(logFile string) {
+func (w *worker) setStarting(is bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.starting = is
+}
+
+// startsNow notes what Wait compares with.
+func (w *worker) startsNow(logFile string) {
 	var size int64
 	if info, err := os.Stat(logFile); err == nil {
 		size = info.Size()
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.starting, w.started, w.logBytes = true, time.Now(), size
-}
-
-func (w *worker) startEnds() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.starting = false
+	w.started, w.logBytes = time.Now(), size
 }

@@ -68,7 +68,7 @@ func (f *follower) read(b []byte) (int, error) {
 	if f.file != nil {
 		n, err := f.file.Read(b)
 		if n > 0 || (err != nil && !errors.Is(err, io.EOF)) {
-			return n, err //nolint:wrapcheck // a Reader's errors pass through
+			return n, err
 		}
 		if !f.renamed() {
 			return 0, nil
@@ -89,7 +89,7 @@ func (f *follower) read(b []byte) (int, error) {
 	if errors.Is(err, io.EOF) {
 		return n, nil
 	}
-	return n, err //nolint:wrapcheck // a Reader's errors pass through
+	return n, err
 }
 
 // renamed reports whether the name leads to another file now. All of the old one has been read.
@@ -106,5 +106,5 @@ func (f *follower) Close() error {
 	if f.file == nil {
 		return nil
 	}
-	return f.file.Close() //nolint:wrapcheck // passed through
+	return f.file.Close()
 }

@@ -25,7 +25,7 @@ import (
 	"lodge/vmhost/netid"
 )
 
-var withVMs = flag.Bool("vm", false, "run the tests that need libvirtd and QEMU") //nolint:gochecknoglobals // a test flag
+var withVMs = flag.Bool("vm", false, "run the tests that need libvirtd and QEMU")
 
 func TestMain(m *testing.M) { libvirttest.Main(m) }
 
@@ -49,12 +49,12 @@ type rig struct {
 // newRig prepares a state directory under parent and runs a daemon over it.
 func newRig(t *testing.T, parent string) *rig {
 	t.Helper()
-	dir, err := os.MkdirTemp(parent, "lv") // short, for the sockets, and open to QEMU, unlike t.TempDir
+	dir, err := os.MkdirTemp(parent, "lv") //nolint:usetesting // short, for the sockets, and open to QEMU, unlike t.TempDir
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })  // only litter
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // as said above
+	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // only litter
+	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	tinyImage(t, filepath.Join(dir, "state", "images"))
@@ -167,6 +167,28 @@ func (r *rig) waitGreetings(t *testing.T, id gateway.ID, n int) {
 		}
 		return nil
 	})
+}
+
+// wantLog waits until exactly this was said on the VM's console.
+func (r *rig) wantLog(t *testing.T, id gateway.ID, want string) {
+	t.Helper()
+	eventually(t, func() error {
+		text, _ := os.ReadFile(filepath.Join(r.config.StateDir, "console", id.String()+".log")) // absent is empty
+		if string(text) != want {
+			return fmt.Errorf("the console says %q, want %q", text, want)
+		}
+		return nil
+	})
+}
+
+// open lets QEMU, which is not root, pass through the directories that t.TempDir has made.
+func open(t *testing.T, dir string) {
+	t.Helper()
+	for ; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // pid is the process id of the VM's QEMU.

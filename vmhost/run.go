@@ -56,7 +56,11 @@ func (h *Host) identifyAll(ctx context.Context) {
 	for i, m := range all {
 		vms[i] = m.VM
 	}
-	if err := h.cfg.Net.Apply(ctx, vms); err != nil {
+	err := h.cfg.Net.Apply(ctx, vms)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
 		h.log.ErrorContext(ctx, "network identity is not whole", "err", err)
 		return
 	}

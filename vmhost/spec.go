@@ -30,7 +30,7 @@ func fill(spec, defaults gateway.Spec) gateway.Spec {
 // check refuses, with KindInvalid, a spec that cannot become a VM on a host with hostMiB of memory.
 func check(spec gateway.Spec, hostMiB int) error {
 	if err := gateway.CheckName(spec.Name); err != nil {
-		return err //nolint:wrapcheck // it is for people as it is
+		return err
 	}
 	switch {
 	case spec.Image != strings.Trim(spec.Image, ".") || strings.ContainsAny(spec.Image, "/\x00"):

@@ -179,7 +179,7 @@ func (h *Host) begin(ctx context.Context, id gateway.ID) (*worker, error) {
 
 // desire writes what the VM ought to be. It refuses for a VM that is being removed.
 func (h *Host) desire(ctx context.Context, id gateway.ID, want gateway.Desired) (gateway.Machine, error) {
-	return h.dir.Update(ctx, id, func(m *gateway.Machine) error { //nolint:wrapcheck // says what it does itself
+	return h.dir.Update(ctx, id, func(m *gateway.Machine) error {
 		if m.Desired == gateway.Removed && want != gateway.Removed {
 			return errGone()
 		}

@@ -16,9 +16,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"golang.org/x/crypto/ssh"
-
 	"lodge/gateway"
+
+	"golang.org/x/crypto/ssh"
 )
 
 func TestCheckSpec(t *testing.T) {

@@ -55,7 +55,7 @@ func (h *Host) until(ctx context.Context, id gateway.ID, yes func() bool) error 
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err() //nolint:wrapcheck // the caller gave up
+			return ctx.Err()
 		case <-tick.C:
 		}
 	}

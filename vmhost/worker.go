@@ -150,7 +150,7 @@ func (h *Host) reconcile(ctx context.Context, w *worker) (again time.Duration, e
 	}
 	state, err := h.virt.State(ctx, m.ID)
 	if err != nil {
-		return 0, err //nolint:wrapcheck // it is for people as it is
+		return 0, err
 	}
 	if m.Desired == gateway.Stopped {
 		return 0, h.keepStopped(ctx, m, state)
@@ -166,7 +166,7 @@ func (h *Host) keepRunning(ctx context.Context, w *worker, m gateway.Machine, st
 		if _, err := h.desire(ctx, m.ID, gateway.Stopped); err != nil {
 			return 0, err
 		}
-		return 0, h.virt.Undefine(ctx, m.ID) //nolint:wrapcheck // it is for people as it is
+		return 0, h.virt.Undefine(ctx, m.ID)
 	case libvirt.PausedFull:
 		return w.pace.spaced(func() error { return h.virt.Resume(ctx, m.ID) })
 	case libvirt.Absent, libvirt.Off:
@@ -183,9 +183,9 @@ func (h *Host) keepRunning(ctx context.Context, w *worker, m gateway.Machine, st
 func (h *Host) keepStopped(ctx context.Context, m gateway.Machine, state libvirt.State) error {
 	switch state {
 	case libvirt.Running:
-		return h.virt.Shutdown(ctx, m.ID, true) //nolint:wrapcheck // it is for people as it is
+		return h.virt.Shutdown(ctx, m.ID, true)
 	case libvirt.Off, libvirt.PoweredOff:
-		return h.virt.Undefine(ctx, m.ID) //nolint:wrapcheck // it is for people as it is
+		return h.virt.Undefine(ctx, m.ID)
 	default:
 		return nil
 	}

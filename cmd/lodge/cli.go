@@ -68,7 +68,7 @@ func (a *app) do(ctx context.Context, args []string) error {
 	var helped bool
 	parser, err := kong.New(&a.cli,
 		kong.Name("lodge"),
-		kong.Description("VMs that have HTTPS, mail and S3 from birth."),
+		kong.Description("VMs that have HTTPS, mail and S3 from birth.\n\nExit codes: 0 done, 1 failed, 2 the command or a value in it is wrong, 3 lodged is not running."),
 		kong.Vars{
 			"socket": control.DefaultSocket, "state": "/var/lib/lodge",
 			"image": image.Default, "images": "One of " + strings.Join(image.Names(), ", ") + ".",

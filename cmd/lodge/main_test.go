@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -39,6 +40,7 @@ func TestScripts(t *testing.T) {
 	}
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			t.Parallel()
 			h := controltest.Start(t)
 			testscript.Run(t, testscript.Params{
 				Files: []string{file},
@@ -60,9 +62,10 @@ type command = func(ts *testscript.TestScript, neg bool, args []string)
 
 // commands are what scripts say to the fakes, and to the last command's output.
 func commands(t *testing.T, h *controltest.Host) map[string]command {
+	t.Helper()
 	return map[string]command{
 		// full: the host's disk is full from now on.
-		"full": func(*testscript.TestScript, bool, []string) { h.Full = true },
+		"full": func(*testscript.TestScript, bool, []string) { h.Fill() },
 		// listening: something listens in every VM.
 		"listening": func(*testscript.TestScript, bool, []string) { h.Listen() },
 		// objects: S3 is there, the real one, on the socket beside lodged's.
@@ -89,8 +92,7 @@ func commands(t *testing.T, h *controltest.Host) map[string]command {
 		},
 		// shape FILE KEY...: each line of the file (stdout, stderr) is a JSON object, or an array of them, with exactly these keys.
 		"shape": func(ts *testscript.TestScript, _ bool, args []string) {
-			lines := strings.Split(strings.TrimSpace(ts.ReadFile(args[0])), "\n")
-			for _, line := range lines {
+			for line := range strings.SplitSeq(strings.TrimSpace(ts.ReadFile(args[0])), "\n") {
 				for _, object := range objects(ts, line) {
 					if diff := cmp.Diff(args[1:], slices.Sorted(maps.Keys(object))); diff != "" {
 						ts.Fatalf("%s", diff)
@@ -256,5 +258,50 @@ func TestHomes(t *testing.T) {
 	want := []string{dir, dir + "/.."}
 	if diff := cmp.Diff(want, homes(strings.NewReader(passwd))); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// Ctrl-C while a VM is being made takes it away again, says so, and exits as shells expect.
+func TestInterrupted(t *testing.T) {
+	h := controltest.Start(t)
+	h.Stuck = make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-h.Stuck
+		cancel()
+	}()
+	var stderr bytes.Buffer
+	err := run(ctx, []string{"--socket", h.Socket, "new", "hello"}, strings.NewReader(""), io.Discard, &stderr)
+	if exitCode(err) != exitInterrupt || !strings.HasSuffix(stderr.String(), "lodge: interrupted\n") {
+		t.Errorf("exit %d: %s", exitCode(err), stderr.String())
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for len(h.Directory.All()) > 0 {
+		<-tick.C
+	}
+}
+
+// What is typed reaches the console, what it says comes back, and Ctrl-] leaves.
+func TestConsole(t *testing.T) {
+	h := controltest.Start(t)
+	h.Add(t, "hello")
+	stdin, keys := io.Pipe()
+	screen, stdout := io.Pipe()
+	left := make(chan error, 1)
+	go func() {
+		left <- run(t.Context(), []string{"--socket", h.Socket, "console", "hello"}, stdin, stdout, io.Discard)
+	}()
+	for _, step := range []struct{ said, typed string }{{"login: ", "root"}, {"ROOT", "\x1d"}} {
+		said := make([]byte, len(step.said))
+		if _, err := io.ReadFull(screen, said); err != nil || string(said) != step.said {
+			t.Fatalf("%q, %v", said, err)
+		}
+		if _, err := io.WriteString(keys, step.typed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := <-left; err != nil {
+		t.Error(err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/minio/minio-go/v7"
@@ -168,11 +169,13 @@ func writeFile(to string, from io.Reader) (n int64, err error) {
 	return n, nil
 }
 
-// counter turns bytes that pass into progress.
+// counter turns bytes that pass into progress. It is safe for concurrent use: parts of an upload are sent side by side.
 type counter struct {
 	p     *progress
-	step  gateway.Progress
 	began time.Time
+
+	mu   sync.Mutex
+	step gateway.Progress
 }
 
 // Read implements io.Reader for minio.PutObjectOptions.Progress: it is told of bytes by being read into them.
@@ -180,6 +183,8 @@ func (c *counter) Read(b []byte) (int, error) { return c.Write(b) }
 
 // Write implements io.Writer.
 func (c *counter) Write(b []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.step.Done += int64(len(b))
 	c.step.Elapsed = time.Since(c.began)
 	c.p.show(c.step)

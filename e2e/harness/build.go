@@ -37,6 +37,9 @@ func (p *programs) build(race bool) {
 	if p.dir, p.err = os.MkdirTemp("/run/lodge", "bin-"); p.err != nil {
 		return
 	}
+	if p.err = os.Chmod(p.dir, 0o755); p.err != nil { //nolint:gosec // tests run programs as others too
+		return
+	}
 	args := []string{"build", "-buildvcs=false", "-o", p.dir + "/"}
 	if race {
 		args = append(args, "-race")

@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -119,6 +120,36 @@ func (h *Host) UseImages(t testing.TB) {
 	if err := syscall.Mount("", dir, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
 		t.Fatalf("make %s read-only: %v", dir, err)
 	}
+}
+
+// OwnPasswd shows an /etc/passwd in which root lives in h.Home and nobody else has a home: what changes people's homes
+// changes that one.
+func (h *Host) OwnPasswd(t testing.TB) {
+	t.Helper()
+	passwd, err := os.ReadFile("/etc/passwd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var own strings.Builder
+	for line := range strings.Lines(string(passwd)) {
+		fields := strings.Split(line, ":")
+		if len(fields) != 7 {
+			continue
+		}
+		fields[5] = "/nonexistent"
+		if fields[2] == "0" {
+			fields[5] = h.Home
+		}
+		own.WriteString(strings.Join(fields, ":"))
+	}
+	file := filepath.Join(h.Dir, "passwd")
+	if err := os.WriteFile(file, []byte(own.String()), 0o644); err != nil { //nolint:gosec // as the real one
+		t.Fatal(err)
+	}
+	if err := syscall.Mount(file, "/etc/passwd", "", syscall.MS_BIND, ""); err != nil {
+		t.Fatalf("bind /etc/passwd: %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount("/etc/passwd", syscall.MNT_DETACH) }) // the namespace ends anyway
 }
 
 // StartLibvirt starts virtlogd and libvirtd.

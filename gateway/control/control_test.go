@@ -96,7 +96,7 @@ func TestErrorsArriveAsTheyWere(t *testing.T) {
 
 func TestErrorAfterProgressIsTheLastLine(t *testing.T) {
 	h, c := start(t)
-	h.Full = true
+	h.Fill()
 	steps := 0
 	_, err := c.New(t.Context(), gateway.Spec{Name: "hello"}, func(gateway.Progress) { steps++ })
 	if steps != 2 || gateway.KindOf(err) != gateway.KindNoSpace {

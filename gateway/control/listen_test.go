@@ -22,7 +22,7 @@ func TestOthersAreHungUpOn(t *testing.T) {
 		_, err := l.Accept()
 		accepted <- err
 	}()
-	c, err := net.Dial("unix", path)
+	c, err := new(net.Dialer).DialContext(t.Context(), "unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}

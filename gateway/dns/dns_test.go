@@ -28,36 +28,36 @@ type host struct {
 	resolver *resolver
 }
 
-func newHost(t testing.TB) *host {
-	t.Helper()
-	dir := t.TempDir()
-	db, err := store.Open(t.Context(), filepath.Join(dir, "lodge.db"), netip.MustParsePrefix("10.213.0.0/16"))
+func newHost(tb testing.TB) *host {
+	tb.Helper()
+	dir := tb.TempDir()
+	db, err := store.Open(tb.Context(), filepath.Join(dir, "lodge.db"), netip.MustParsePrefix("10.213.0.0/16"))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { _ = db.Close() }) // the directory goes with it
-	directory, err := gateway.OpenDirectory(t.Context(), db)
+	tb.Cleanup(func() { _ = db.Close() }) // the directory goes with it
+	directory, err := gateway.OpenDirectory(tb.Context(), db)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	h := &host{udp: map[gateway.ID]string{}, tcp: map[gateway.ID]string{}, resolver: newResolver(t)}
+	h := &host{udp: map[gateway.ID]string{}, tcp: map[gateway.ID]string{}, resolver: newResolver(tb)}
 	conf := filepath.Join(dir, "resolv.conf")
-	write(t, conf, "nameserver 169.254.169.254\nnameserver 127.0.0.1\n")
+	write(tb, conf, "nameserver 169.254.169.254\nnameserver 127.0.0.1\n")
 	h.Server = New(Config{Directory: directory, Domain: "Lodge.localhost", ResolvConf: conf, Logger: slog.New(slog.DiscardHandler)})
 	h.upstream.port = h.resolver.port
 	for _, m := range []*gateway.Machine{&h.a, &h.b} {
 		name := map[*gateway.Machine]string{&h.a: "alpha", &h.b: "beta"}[m]
-		if *m, err = directory.Create(t.Context(), gateway.Machine{VM: gateway.VM{ID: gateway.NewID(), Name: name}, Desired: gateway.Running}); err != nil {
-			t.Fatal(err)
+		if *m, err = directory.Create(tb.Context(), gateway.Machine{VM: gateway.VM{ID: gateway.NewID(), Name: name}, Desired: gateway.Running}); err != nil {
+			tb.Fatal(err)
 		}
 	}
 	return h
 }
 
-func write(t testing.TB, path, text string) {
-	t.Helper()
+func write(tb testing.TB, path, text string) {
+	tb.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
@@ -68,11 +68,11 @@ func (h *host) serve(t *testing.T) {
 	var served sync.WaitGroup
 	t.Cleanup(served.Wait)
 	for _, m := range []gateway.Machine{h.a, h.b} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := net.ListenPacket("udp", "127.0.0.1:0")
+		c, err := new(net.ListenConfig).ListenPacket(t.Context(), "udp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -90,19 +90,19 @@ func (h *host) serve(t *testing.T) {
 }
 
 // ask puts a question as m, over the network if that is "udp" or "tcp".
-func (h *host) ask(t testing.TB, m gateway.Machine, network string, query *wire.Msg) *wire.Msg {
-	t.Helper()
+func (h *host) ask(tb testing.TB, m gateway.Machine, network string, query *wire.Msg) *wire.Msg {
+	tb.Helper()
 	if network == "" {
-		return h.answer(t.Context(), m.VM, "udp", query)
+		return h.answer(tb.Context(), m.VM, "udp", query)
 	}
 	address := h.udp[m.ID]
 	if network == "tcp" {
 		address = h.tcp[m.ID]
 	}
 	client := &wire.Client{Net: network, Timeout: 10 * time.Second}
-	reply, _, err := client.ExchangeContext(t.Context(), query, address)
+	reply, _, err := client.ExchangeContext(tb.Context(), query, address)
 	if err != nil {
-		t.Fatalf("%s: %v", query.Question[0].Name, err)
+		tb.Fatalf("%s: %v", query.Question[0].Name, err)
 	}
 	return reply
 }
@@ -118,23 +118,23 @@ type resolver struct {
 	end   chan struct{}
 }
 
-func newResolver(t testing.TB) *resolver {
-	t.Helper()
-	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+func newResolver(tb testing.TB) *resolver {
+	tb.Helper()
+	c, err := new(net.ListenConfig).ListenPacket(tb.Context(), "udp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	l, err := net.Listen("tcp", c.LocalAddr().String())
+	l, err := new(net.ListenConfig).Listen(tb.Context(), "tcp", c.LocalAddr().String())
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	r := &resolver{asked: make(chan string, 10_000), end: make(chan struct{})}
 	_, r.port, _ = net.SplitHostPort(c.LocalAddr().String())
 	for _, server := range []*wire.Server{{PacketConn: c, Handler: r}, {Listener: l, Handler: r}} {
 		go server.ActivateAndServe()
-		t.Cleanup(func() { _ = server.Shutdown() })
+		tb.Cleanup(func() { _ = server.Shutdown() })
 	}
-	t.Cleanup(func() { close(r.end) })
+	tb.Cleanup(func() { close(r.end) })
 	return r
 }
 
@@ -399,7 +399,7 @@ func TestConnectionsOfOneVMAreLimited(t *testing.T) {
 	h := newHost(t)
 	h.serve(t)
 	for range maxConns {
-		c, err := net.Dial("tcp", h.tcp[h.a.ID])
+		c, err := new(net.Dialer).DialContext(t.Context(), "tcp", h.tcp[h.a.ID])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -412,7 +412,7 @@ func TestConnectionsOfOneVMAreLimited(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c, err := net.Dial("tcp", h.tcp[h.a.ID])
+	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", h.tcp[h.a.ID])
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,16 +31,16 @@ type host struct {
 	addr map[gateway.ID]string
 }
 
-func newHost(t testing.TB) *host {
-	t.Helper()
-	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "lodge.db"), netip.MustParsePrefix("10.213.0.0/16"))
+func newHost(tb testing.TB) *host {
+	tb.Helper()
+	db, err := store.Open(tb.Context(), filepath.Join(tb.TempDir(), "lodge.db"), netip.MustParsePrefix("10.213.0.0/16"))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { _ = db.Close() }) // the directory goes with it
-	directory, err := gateway.OpenDirectory(t.Context(), db)
+	tb.Cleanup(func() { _ = db.Close() }) // the directory goes with it
+	directory, err := gateway.OpenDirectory(tb.Context(), db)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	h := &host{addr: map[gateway.ID]string{}}
 	h.Server = New(Config{
@@ -48,18 +48,18 @@ func newHost(t testing.TB) *host {
 		URL:    func(m gateway.Machine, port uint16) string { return fmt.Sprintf("https://%d-%s", port, m.Name) },
 		Logger: slog.New(slog.NewTextHandler(&h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
-	h.a, h.b = h.add(t, "alpha"), h.add(t, "beta")
+	h.a, h.b = h.add(tb, "alpha"), h.add(tb, "beta")
 	return h
 }
 
-func (h *host) add(t testing.TB, name string) gateway.Machine {
-	t.Helper()
-	m, err := h.Directory.Create(t.Context(), gateway.Machine{
+func (h *host) add(tb testing.TB, name string) gateway.Machine {
+	tb.Helper()
+	m, err := h.Directory.Create(tb.Context(), gateway.Machine{
 		VM: gateway.VM{ID: gateway.NewID(), Name: name}, Image: "debian-13", CPUs: 2, MemoryMiB: 1024, DiskGiB: 8,
 		Desired: gateway.Running, Ready: true, Incarnation: 1, Shares: []gateway.Share{{Port: 8080, Visibility: gateway.Public}},
 	})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return m
 }
@@ -69,7 +69,7 @@ func (h *host) serve(t *testing.T) {
 	t.Helper()
 	fan := gateway.NewFanIn(&net.TCPAddr{})
 	for _, m := range []gateway.Machine{h.a, h.b} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -90,7 +90,7 @@ func (h *host) transport(m gateway.Machine) http.RoundTripper {
 
 // ask makes one request as m, without a network. Headers are "Name: value".
 func (h *host) ask(m gateway.Machine, method, path string, headers ...string) *httptest.ResponseRecorder {
-	r := httptest.NewRequest(method, "http://169.254.169.254/", nil)
+	r := httptest.NewRequestWithContext(gateway.WithVM(context.Background(), m.VM), method, "http://169.254.169.254/", nil)
 	r.URL.Path = path
 	for _, header := range headers {
 		name, value, _ := strings.Cut(header, ": ")
@@ -101,7 +101,7 @@ func (h *host) ask(m gateway.Machine, method, path string, headers ...string) *h
 		r.Header.Set(name, value)
 	}
 	w := httptest.NewRecorder()
-	h.Handler().ServeHTTP(w, r.WithContext(gateway.WithVM(r.Context(), m.VM)))
+	h.Handler().ServeHTTP(w, r)
 	return w
 }
 
@@ -303,8 +303,11 @@ func TestCurl(t *testing.T) {
 func TestHead(t *testing.T) {
 	h := newHost(t)
 	h.serve(t)
-	client := &http.Client{Transport: h.transport(h.b)}
-	resp, err := client.Head("http://169.254.169.254/")
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodHead, "http://169.254.169.254/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := h.transport(h.b).RoundTrip(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -329,11 +332,11 @@ func FuzzRequests(f *testing.F) {
 		if value == valid {
 			return
 		}
-		r := httptest.NewRequest(http.MethodGet, "http://x/", nil)
+		r := httptest.NewRequestWithContext(gateway.WithVM(t.Context(), h.a.VM), http.MethodGet, "http://x/", nil)
 		r.Method, r.URL.Path, r.Host = method, path, hostname
 		r.Header[header] = []string{value}
 		w := httptest.NewRecorder()
-		h.Handler().ServeHTTP(w, r.WithContext(gateway.WithVM(r.Context(), h.a.VM)))
+		h.Handler().ServeHTTP(w, r)
 		said := w.Body.String()
 		if w.Code >= 500 {
 			t.Errorf("%d %s", w.Code, said)

@@ -14,10 +14,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path"
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"golang.org/x/sync/singleflight"
 
 	"lodge/gateway"
 )
@@ -41,10 +41,16 @@ type Config struct {
 // Authority gives out certificates during handshakes. It is safe for concurrent use.
 type Authority struct {
 	root    *root
+	allow   func(subject string) bool
 	cache   *certmagic.Cache
 	magic   *certmagic.Config
 	storage *storage
+	flight  singleflight.Group // a crowd at a new name gets one certificate
+	issuing chan struct{}      // as many as may be obtained at a time
 }
+
+// maxIssuing is how many certificates are obtained at a time: each is a few synced writes.
+const maxIssuing = 4
 
 // Open reads the root in cfg.Dir, or makes it. It fails with a *gateway.Error when the file is damaged, has expired or
 // was made for other domains. Close the Authority when done.
@@ -56,22 +62,15 @@ func Open(cfg Config) (*Authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	root.leafLife = cfg.LeafLife
-	a := &Authority{root: root, storage: newStorage(cfg.KV)}
+	root.leafLife, root.allow = cfg.LeafLife, cfg.Allow
+	a := &Authority{root: root, allow: cfg.Allow, storage: newStorage(cfg.KV), issuing: make(chan struct{}, maxIssuing)}
 	log := bridge(cfg.Logger)
 	a.cache = certmagic.NewCache(certmagic.CacheOptions{
 		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return a.magic, nil },
 		Logger:           log,
 	})
 	a.magic = certmagic.New(a.cache, certmagic.Config{
-		OnDemand: &certmagic.OnDemandConfig{DecisionFunc: func(_ context.Context, subject string) error {
-			if !cfg.Allow(subject) {
-				return gateway.Errorf(gateway.KindNotFound, "there is no %q here", subject)
-			}
-			return nil
-		}},
 		Issuers:             []certmagic.Issuer{root},
-		CertSelection:       exactly{},
 		Storage:             a.storage,
 		ReusePrivateKeys:    true, // key and certificate are two writes: with a new key, a crash between them would leave a pair that never fits
 		DisableStorageCheck: true,
@@ -85,27 +84,74 @@ func Open(cfg Config) (*Authority, error) {
 // RootPEM is the root's certificate.
 func (a *Authority) RootPEM() []byte { return a.root.certPEM }
 
-// Certificate is the leaf for subject, obtained or renewed when it has to be. The name that the client asked for may be
-// subject or any name directly below it.
-func (a *Authority) Certificate(hello *tls.ClientHelloInfo, subject string) (*tls.Certificate, error) {
-	ctx, cancel := context.WithTimeout(hello.Context(), obtainLimit)
-	defer cancel()
-	as := *hello
-	as.ServerName = subject
-	as.SupportedProtos = nil // certmagic would look for an ACME challenge in it
-	cert, err := a.magic.GetCertificateWithContext(ctx, &as)
-	if err != nil {
-		return nil, fmt.Errorf("get certificate for %s: %w", subject, err)
+// Certificate is the leaf for subject, which serves subject and all names directly below it. It is loaded, obtained or
+// renewed first when it has to be. Not by certmagic's own on-demand way: that retries for minutes while the handshake
+// waits, and takes a certificate that merely covers the name.
+func (a *Authority) Certificate(ctx context.Context, subject string) (*tls.Certificate, error) {
+	if leaf, ok := a.cached(subject); ok {
+		return leaf, nil
 	}
-	return cert, nil
+	if !a.allow(subject) {
+		return nil, notHere(subject)
+	}
+	result := a.flight.DoChan(subject, func() (any, error) {
+		return a.manage(context.WithoutCancel(ctx), subject)
+	})
+	select {
+	case r := <-result:
+		if r.Err != nil {
+			return nil, fmt.Errorf("get certificate for %s: %w", subject, r.Err)
+		}
+		return r.Val.(*tls.Certificate), nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// cached is the newest leaf of subject in memory that is still valid. One that merely covers subject will not do: browsers
+// put names with a common certificate on one connection, which is then refused (RFC 9110 §15.5.20).
+func (a *Authority) cached(subject string) (*tls.Certificate, bool) {
+	var best *certmagic.Certificate
+	for _, c := range a.cache.AllMatchingCertificates(subject) {
+		if len(c.Names) > 0 && c.Names[0] == subject && !c.Expired() && (best == nil || c.Leaf.NotAfter.After(best.Leaf.NotAfter)) {
+			best = &c
+		}
+	}
+	if best == nil {
+		return nil, false
+	}
+	return &best.Certificate, true
+}
+
+// manage makes certmagic load, obtain or renew the leaf, and keep it from then on.
+func (a *Authority) manage(ctx context.Context, subject string) (*tls.Certificate, error) {
+	ctx, cancel := context.WithTimeout(ctx, obtainLimit)
+	defer cancel()
+	select {
+	case a.issuing <- struct{}{}:
+		defer func() { <-a.issuing }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	a.unload(subject) // what has expired while the host slept
+	if err := a.magic.ManageSync(ctx, []string{subject}); err != nil {
+		return nil, err
+	}
+	if leaf, ok := a.cached(subject); ok {
+		return leaf, nil
+	}
+	return nil, errors.New("the certificate is not valid now")
+}
+
+func (a *Authority) unload(subject string) {
+	a.cache.RemoveManaged([]certmagic.SubjectIssuer{{Subject: subject}})
 }
 
 // Forget deletes the leaf for subject and its key. A missing one is no error.
 func (a *Authority) Forget(ctx context.Context, subject string) error {
-	a.cache.RemoveManaged([]certmagic.SubjectIssuer{{Subject: subject}})
-	prefix := certmagic.StorageKeys.CertsSitePrefix(a.root.IssuerKey(), subject)
-	if err := a.storage.Delete(ctx, prefix); err != nil {
-		return fmt.Errorf("delete certificate of %s: %w", path.Base(prefix), err)
+	a.unload(subject)
+	if err := a.storage.Delete(ctx, certmagic.StorageKeys.CertsSitePrefix(a.root.IssuerKey(), subject)); err != nil {
+		return fmt.Errorf("delete certificate of %s: %w", subject, err)
 	}
 	return nil
 }
@@ -113,25 +159,6 @@ func (a *Authority) Forget(ctx context.Context, subject string) error {
 // Close stops the upkeep of certificates.
 func (a *Authority) Close() { a.cache.Stop() }
 
-// exactly selects the leaf that was made for a name, and never one that merely covers it: browsers put names with a
-// common certificate on one connection, which would then be refused (RFC 9110 §15.5.20).
-type exactly struct{}
-
-var errNoLeaf = errors.New("no leaf for this name yet")
-
-// SelectCertificate implements certmagic.CertificateSelector: the newest leaf of that name.
-func (exactly) SelectCertificate(hello *tls.ClientHelloInfo, choices []certmagic.Certificate) (certmagic.Certificate, error) {
-	var best certmagic.Certificate
-	for _, c := range choices {
-		if len(c.Names) == 0 || c.Names[0] != hello.ServerName || c.Leaf == nil {
-			continue
-		}
-		if best.Leaf == nil || c.Leaf.NotAfter.After(best.Leaf.NotAfter) {
-			best = c
-		}
-	}
-	if best.Leaf == nil {
-		return best, errNoLeaf
-	}
-	return best, nil
+func notHere(subject string) error {
+	return gateway.Errorf(gateway.KindNotFound, "there is no %q here", subject)
 }

@@ -187,7 +187,7 @@ func TestIssueRefusesOddRequests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.leafLife = time.Hour
+	r.leafLife, r.allow = time.Hour, func(string) bool { return true }
 	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader) // never fails
 	for _, template := range []*x509.CertificateRequest{
 		{}, {DNSNames: []string{"a.lodge.localhost", "b.lodge.localhost"}}, {IPAddresses: []net.IP{{127, 0, 0, 1}}},
@@ -313,7 +313,7 @@ func ask(ctx context.Context, a *Authority, subject string) error {
 		_ = tls.Client(client, &tls.Config{ServerName: subject, InsecureSkipVerify: true}).HandshakeContext(ctx) //nolint:gosec // the server's side says it
 	})
 	return tls.Server(server, &tls.Config{GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) { //nolint:gosec // a test
-		return a.Certificate(h, subject)
+		return a.Certificate(h.Context(), subject)
 	}}).HandshakeContext(ctx)
 }
 

@@ -41,6 +41,7 @@ type root struct {
 	certPEM  []byte
 	key      *ecdsa.PrivateKey
 	leafLife time.Duration
+	allow    func(subject string) bool
 }
 
 func openRoot(dir string, domains []string) (*root, error) {
@@ -74,9 +75,13 @@ func newRoot(domains []string, now time.Time) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	serial := newSerial()
 	template := &x509.Certificate{
-		SerialNumber:                newSerial(),
-		Subject:                     pkix.Name{Organization: []string{"Lodge"}, CommonName: "Lodge on " + hostname() + " (" + domains[0] + ")"},
+		SerialNumber: serial,
+		Subject: pkix.Name{
+			Organization: []string{"Lodge"},
+			CommonName:   fmt.Sprintf("Lodge on %s (%s) %x", hostname(), domains[0], serial.FillBytes(make([]byte, 16))[:4]), // NSS mixes up roots of one name
+		},
 		NotBefore:                   now.Add(-backdate),
 		NotAfter:                    now.Add(rootLife),
 		KeyUsage:                    x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
@@ -158,6 +163,9 @@ func (r *root) Issue(_ context.Context, csr *x509.CertificateRequest) (*certmagi
 		return nil, errors.New("issue certificate: the request is not for exactly one DNS name")
 	}
 	name, now := csr.DNSNames[0], time.Now()
+	if !r.allow(name) { // renewal of what has gone
+		return nil, certmagic.ErrNoRetry{Err: notHere(name)}
+	}
 	leaf := &x509.Certificate{
 		SerialNumber: newSerial(),
 		Subject:      pkix.Name{Organization: []string{"Lodge"}},

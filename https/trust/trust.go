@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"lodge/gateway"
@@ -146,21 +147,21 @@ type database struct {
 func (s Stores) databases(install bool) []database {
 	var all []database
 	for _, home := range s.Homes {
-		for name, patterns := range map[string][]string{
-			"Chromium": {".pki/nssdb", "snap/chromium/current/.pki/nssdb"},
-			"Firefox": {
-				".mozilla/firefox/*", "snap/firefox/common/.mozilla/firefox/*",
-				".var/app/org.mozilla.firefox/.mozilla/firefox/*",
-			},
+		chromium := filepath.Join(home, ".pki/nssdb")
+		if _, err := os.Stat(chromium); err == nil || install {
+			all = append(all, database{"Chromium of " + home, chromium, home})
+		}
+		for _, pattern := range []string{
+			"snap/chromium/current/.pki/nssdb", ".mozilla/firefox/*", "snap/firefox/common/.mozilla/firefox/*",
+			".var/app/org.mozilla.firefox/.mozilla/firefox/*",
 		} {
-			for _, pattern := range patterns {
-				found, _ := filepath.Glob(filepath.Join(home, pattern, "cert9.db")) // the patterns are well formed
-				for _, file := range found {
-					all = append(all, database{name + " of " + home, filepath.Dir(file), home})
-				}
-				if len(found) == 0 && install && pattern == ".pki/nssdb" {
-					all = append(all, database{name + " of " + home, filepath.Join(home, pattern), home})
-				}
+			name := "Firefox"
+			if strings.Contains(pattern, "chromium") {
+				name = "Chromium"
+			}
+			found, _ := filepath.Glob(filepath.Join(home, pattern, "cert9.db")) // the patterns are well formed
+			for _, file := range found {
+				all = append(all, database{name + " of " + home, filepath.Dir(file), home})
 			}
 		}
 	}
@@ -171,6 +172,9 @@ func (s Stores) databases(install bool) []database {
 func (d database) apply(ctx context.Context, certutil string, r root, install bool) (changed bool, err error) {
 	run := func(stdin []byte, args ...string) ([]byte, error) { return d.run(ctx, stdin, certutil, args...) }
 	if _, err := os.Stat(filepath.Join(d.dir, "cert9.db")); errors.Is(err, fs.ErrNotExist) {
+		if !install {
+			return false, nil
+		}
 		if _, err := d.run(ctx, nil, "mkdir", "-p", "-m", "700", d.dir); err != nil {
 			return false, err
 		}

@@ -171,7 +171,7 @@ func (g *guest) write(ctx context.Context, path string, content io.Reader, size 
 		if f, err = g.sftp.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC); err != nil {
 			return fmt.Errorf("make ~/%s: %w", path, err)
 		}
-		return f.Chmod(0o600) //nolint:wrapcheck // wrapped below
+		return f.Chmod(0o600)
 	})
 	if err != nil {
 		return err
@@ -254,7 +254,7 @@ type ticking struct {
 
 func (t *ticking) Read(p []byte) (int, error) {
 	t.timer.Reset(t.step)
-	return t.Reader.Read(p) //nolint:wrapcheck // io.EOF must stay itself
+	return t.Reader.Read(p) // io.EOF must stay itself
 }
 
 var errTalkative = errors.New("the guest sends too much")
@@ -270,5 +270,5 @@ func (m *meter) Read(p []byte) (int, error) {
 	if m.left.Add(-int64(n)) < 0 {
 		return n, errTalkative
 	}
-	return n, err //nolint:wrapcheck // io.EOF must stay itself
+	return n, err // io.EOF must stay itself
 }

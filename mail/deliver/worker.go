@@ -83,14 +83,8 @@ func (w *worker) run(ctx context.Context) {
 	}
 }
 
-// attempt delivers one message and moves the cursor. A panic over a hostile guest's answers is an error like others.
-func (w *worker) attempt(ctx context.Context, box *mailbox.Box, e mailbox.Entry) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			w.logger.Error("mail delivery panicked", "err", p, "stack", string(debug.Stack()))
-			err = at(stageWrite, fmt.Errorf("panic: %v", p))
-		}
-	}()
+// attempt delivers one message and moves the cursor.
+func (w *worker) attempt(ctx context.Context, box *mailbox.Box, e mailbox.Entry) error {
 	m, ok := w.config.Directory.ByID(w.id)
 	if !ok || m.Desired != gateway.Running {
 		return at(stageVM, errors.New("the VM is not running"))
@@ -103,13 +97,16 @@ func (w *worker) attempt(ctx context.Context, box *mailbox.Box, e mailbox.Entry)
 		return at(stageStore, err)
 	}
 	defer func() { _ = content.Close() }() // only read
-	if w.guest == nil {
-		if w.guest, err = connect(ctx, w.config, m); err != nil {
-			return err
-		}
-	}
 	start := time.Now()
-	if err := w.guest.deliver(ctx, e.QueueID, content, e.Bytes); err != nil {
+	err = w.guarded(func() (err error) {
+		if w.guest == nil {
+			if w.guest, err = connect(ctx, w.config, m); err != nil {
+				return err
+			}
+		}
+		return w.guest.deliver(ctx, e.QueueID, content, e.Bytes)
+	})
+	if err != nil {
 		return err
 	}
 	if err := box.Delivered(e.UID); err != nil {
@@ -117,6 +114,17 @@ func (w *worker) attempt(ctx context.Context, box *mailbox.Box, e mailbox.Entry)
 	}
 	w.logger.Info("message delivered", "queue_id", e.QueueID, "bytes", e.Bytes, "duration", time.Since(start))
 	return nil
+}
+
+// guarded talks to a guest: a panic over its answers is an error like others.
+func (w *worker) guarded(talk func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			w.logger.Error("mail delivery panicked", "err", p, "stack", string(debug.Stack()))
+			err = at(stageWrite, fmt.Errorf("panic: %v", p))
+		}
+	}()
+	return talk()
 }
 
 // idle waits for mail, and gives the guest its connection back after a while.
@@ -142,7 +150,7 @@ func (w *worker) idle(ctx context.Context, changed <-chan struct{}) {
 func (w *worker) rest(ctx context.Context, changed <-chan struct{}) {
 	t := w.config.Times
 	w.pause = min(max(2*w.pause, t.RetryMin), t.RetryMax)
-	jitter := time.Duration((rand.Float64() - 0.5) / 2 * float64(w.pause)) //nolint:gosec // not a secret
+	jitter := time.Duration((rand.Float64() - 0.5) / 2 * float64(w.pause)) // not a secret
 	soon, late := time.NewTimer(t.RetryMin), time.NewTimer(w.pause+jitter)
 	defer soon.Stop()
 	defer late.Stop()

@@ -48,7 +48,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
 		if err != nil {
-			return nil, err //nolint:wrapcheck // servers look for net.ErrClosed and net.Error
+			return nil, err // servers look for net.ErrClosed and net.Error
 		}
 		if g := l.admit(c); g != nil {
 			return g, nil
@@ -96,7 +96,7 @@ func (l *Listener) Drain() error {
 		g.drain()
 	}
 	l.mu.Unlock()
-	return l.Listener.Close() //nolint:wrapcheck // net says enough
+	return l.Close()
 }
 
 // Cut closes every connection.
@@ -199,7 +199,7 @@ func (g *Conn) Read(p []byte) (int, error) {
 	err := g.Conn.SetReadDeadline(g.deadline())
 	g.mu.Unlock()
 	if err != nil {
-		return 0, err //nolint:wrapcheck // net says enough
+		return 0, err
 	}
 	n, err := g.Conn.Read(p)
 	if first && isHTTP(p[:n]) {
@@ -207,7 +207,7 @@ func (g *Conn) Read(p []byte) (int, error) {
 		_ = g.Close()                                    // the read gives the error that matters
 		return 0, net.ErrClosed
 	}
-	return n, err //nolint:wrapcheck // servers look for io.EOF and net.Error
+	return n, err // servers look for io.EOF and net.Error
 }
 
 // Write writes within the idle limit, and fails after too many writes.
@@ -221,9 +221,9 @@ func (g *Conn) Write(p []byte) (int, error) {
 		return 0, errWrites
 	}
 	if err := g.Conn.SetWriteDeadline(time.Now().Add(g.listener.Limits.Idle)); err != nil {
-		return 0, err //nolint:wrapcheck // net says enough
+		return 0, err
 	}
-	return g.Conn.Write(p) //nolint:wrapcheck // net says enough
+	return g.Conn.Write(p)
 }
 
 // SetDeadline does nothing: the guard's own deadlines hold, whatever the server thinks.
@@ -238,7 +238,7 @@ func (g *Conn) SetWriteDeadline(time.Time) error { return nil }
 // Close closes the connection and gives its place back.
 func (g *Conn) Close() error {
 	g.listener.release(g)
-	return g.Conn.Close() //nolint:wrapcheck // net says enough
+	return g.Conn.Close()
 }
 
 // deadline is when the next read must be done. The caller holds g.mu.

@@ -34,7 +34,7 @@ func (s *session) Store(w *imapserver.FetchWriter, set imap.NumSet, change *imap
 		out.WriteUID(imap.UID(m.UID))
 		out.WriteFlags(toIMAP(m.Flags))
 		if err := out.Close(); err != nil {
-			return err //nolint:wrapcheck // go-imap's own
+			return err
 		}
 	}
 	return nil
@@ -44,7 +44,7 @@ func (s *session) Store(w *imapserver.FetchWriter, set imap.NumSet, change *imap
 // something too.
 func (s *session) setFlags(before mailbox.Snapshot, uids []uint32, set, unset mailbox.Flags) error {
 	if err := s.box.SetFlags(uids, set, unset); err != nil {
-		return err //nolint:wrapcheck // answer sorts it
+		return err
 	}
 	if mod, _ := s.box.Changed(); s.view.mod == before.Mod && mod == before.Mod+1 {
 		s.view.mod = mod

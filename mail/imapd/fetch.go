@@ -82,9 +82,9 @@ func (s *session) fetch(w *imapserver.FetchWriter, m selected, options *imap.Fet
 // content opens the message if anything of it was asked for.
 func (s *session) content(m selected, options *imap.FetchOptions) (*mailbox.Content, error) {
 	if !options.Envelope && options.BodyStructure == nil && len(options.BodySection) == 0 {
-		return nil, nil //nolint:nilnil // nothing to open is no error
+		return nil, nil // nothing to open is no error
 	}
-	return s.box.Open(m.UID) //nolint:wrapcheck // answer sorts it
+	return s.box.Open(m.UID)
 }
 
 // parts is what of a message goes into an answer. All of it is made before the answer begins, so that a failure is a
@@ -158,7 +158,7 @@ func (s *session) structure(c *mailbox.Content, l layout) imap.BodyStructure {
 	if l.costly() {
 		return &imap.BodyStructureSinglePart{
 			Type: "application", Subtype: "octet-stream", Encoding: "binary",
-			Size:     uint32(l.size - l.header), //nolint:gosec // messages are far below 4 GiB
+			Size:     uint32(l.size - l.header), // messages are far below 4 GiB
 			Extended: &imap.BodyStructureSinglePartExt{},
 		}
 	}

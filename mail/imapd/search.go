@@ -111,7 +111,7 @@ func (c *candidate) fitsHeader(want *imap.SearchCriteria) (bool, error) {
 	if !want.SentSince.IsZero() || !want.SentBefore.IsZero() {
 		sent, err := c.head.Date()
 		if err != nil || !between(sent, want.SentSince, want.SentBefore) {
-			return false, nil //nolint:nilerr // a Date that cannot be read fits no date
+			return false, nil // a Date that cannot be read fits no date
 		}
 	}
 	for _, field := range want.Header {
@@ -225,7 +225,7 @@ func contains(r io.Reader, text string) (bool, error) {
 			return false, nil
 		}
 		if err != nil {
-			return false, err //nolint:wrapcheck // answer sorts it
+			return false, err
 		}
 		keep := min(len(buf), max(len(want)-1, 0))
 		buf = append(buf[:0], buf[len(buf)-keep:]...)

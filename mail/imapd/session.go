@@ -43,7 +43,7 @@ func (s *session) Select(name string, options *imap.SelectOptions) (*imap.Select
 	}
 	for i, e := range now.Entries {
 		if e.Flags&mailbox.Seen == 0 {
-			data.FirstUnseenSeqNum = uint32(i) + 1 //nolint:gosec // UIDs are 32 bits, so is their number
+			data.FirstUnseenSeqNum = uint32(i) + 1 // UIDs are 32 bits, so is their number
 			break
 		}
 	}
@@ -88,7 +88,7 @@ func status(now mailbox.Snapshot, options *imap.StatusOptions) *imap.StatusData 
 // List shows INBOX when a pattern fits. Subscriptions are not kept: INBOX is always subscribed.
 func (s *session) List(w *imapserver.ListWriter, ref string, patterns []string, options *imap.ListOptions) error {
 	if len(patterns) == 0 { // asks for the hierarchy delimiter (RFC 9051 §6.3.9)
-		return w.WriteList(&imap.ListData{Attrs: []imap.MailboxAttr{imap.MailboxAttrNoSelect}, Delim: '/'}) //nolint:wrapcheck // go-imap's own
+		return w.WriteList(&imap.ListData{Attrs: []imap.MailboxAttr{imap.MailboxAttrNoSelect}, Delim: '/'})
 	}
 	if options.SelectSpecialUse {
 		return nil
@@ -101,7 +101,7 @@ func (s *session) List(w *imapserver.ListWriter, ref string, patterns []string, 
 		if options.ReturnStatus != nil {
 			data.Status = status(s.box.Snapshot(), options.ReturnStatus)
 		}
-		return w.WriteList(data) //nolint:wrapcheck // go-imap's own
+		return w.WriteList(data)
 	}
 	return nil
 }
@@ -163,4 +163,4 @@ func (s *session) answer(err error) error {
 	}
 }
 
-func count[T any](all []T) uint32 { return uint32(len(all)) } //nolint:gosec // UIDs are 32 bits, so is their number
+func count[T any](all []T) uint32 { return uint32(len(all)) } // UIDs are 32 bits, so is their number

@@ -45,7 +45,7 @@ func (v *view) update(w updates, now mailbox.Snapshot, expunges bool) error {
 	}
 	for _, seq := range gone { // from the end, so that the numbers before stay as they are
 		if err := w.WriteExpunge(seq); err != nil {
-			return err //nolint:wrapcheck // go-imap's own
+			return err
 		}
 		v.uids = slices.Delete(v.uids, int(seq)-1, int(seq))
 	}
@@ -55,13 +55,13 @@ func (v *view) update(w updates, now mailbox.Snapshot, expunges bool) error {
 	}
 	if len(v.uids) > known {
 		if err := w.WriteNumMessages(count(v.uids)); err != nil {
-			return err //nolint:wrapcheck // go-imap's own
+			return err
 		}
 	}
 	for i, e := range now.Entries[:known] {
 		if e.Mod > v.mod {
-			if err := w.WriteMessageFlags(uint32(i)+1, imap.UID(e.UID), toIMAP(e.Flags)); err != nil { //nolint:gosec // as count
-				return err //nolint:wrapcheck // go-imap's own
+			if err := w.WriteMessageFlags(uint32(i)+1, imap.UID(e.UID), toIMAP(e.Flags)); err != nil { // as count
+				return err
 			}
 		}
 	}
@@ -79,7 +79,7 @@ func (v *view) gone(entries []mailbox.Entry) []uint32 {
 			i++
 			continue
 		}
-		gone = append(gone, uint32(n)+1) //nolint:gosec // as count
+		gone = append(gone, uint32(n)+1) // as count
 	}
 	slices.Reverse(gone)
 	return gone
@@ -96,7 +96,7 @@ func (v *view) pick(set imap.NumSet, now mailbox.Snapshot) []selected {
 	has := v.matcher(set)
 	var picked []selected
 	for n, uid := range v.uids {
-		seq := uint32(n) + 1 //nolint:gosec // as count
+		seq := uint32(n) + 1 // as count
 		if !has(seq, uid) {
 			continue
 		}

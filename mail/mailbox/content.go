@@ -35,7 +35,7 @@ func (b *Box) Open(uid uint32) (*Content, error) {
 }
 
 // Close closes the body.
-func (c *Content) Close() error { return c.body.Close() } //nolint:wrapcheck // says what it is already
+func (c *Content) Close() error { return c.body.Close() }
 
 // read gets an entry's record back from the index. The caller holds b.mu.
 func (b *Box) read(e Entry) (record, error) {
@@ -65,5 +65,5 @@ func (h headed) ReadAt(p []byte, off int64) (int, error) {
 		}
 	}
 	m, err := h.f.ReadAt(p[n:], off+int64(n)-int64(len(h.head)))
-	return n + m, err //nolint:wrapcheck // io.EOF must stay itself
+	return n + m, err // io.EOF must stay itself
 }

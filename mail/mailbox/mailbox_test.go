@@ -18,21 +18,21 @@ import (
 	"lodge/gateway"
 )
 
-func open(t testing.TB, dir string) *Store {
-	t.Helper()
+func open(tb testing.TB, dir string) *Store {
+	tb.Helper()
 	s, err := Open(dir, slog.New(slog.DiscardHandler))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(s.Close)
+	tb.Cleanup(s.Close)
 	return s
 }
 
-func box(t testing.TB, s *Store, id gateway.ID) *Box {
-	t.Helper()
+func box(tb testing.TB, s *Store, id gateway.ID) *Box {
+	tb.Helper()
 	b, err := s.Box(id)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return b
 }
@@ -60,29 +60,29 @@ func put(s *Store, body string, vms ...gateway.ID) ([]string, error) {
 	return ids, s.Commit(st, letters)
 }
 
-func mustPut(t testing.TB, s *Store, body string, vms ...gateway.ID) []string {
-	t.Helper()
+func mustPut(tb testing.TB, s *Store, body string, vms ...gateway.ID) []string {
+	tb.Helper()
 	ids, err := put(s, body, vms...)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return ids
 }
 
-func read(t testing.TB, b *Box, queueID string) string {
-	t.Helper()
+func read(tb testing.TB, b *Box, queueID string) string {
+	tb.Helper()
 	e, err := b.Find(queueID)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	c, err := b.Open(e.UID)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer c.Close()
 	text, err := io.ReadAll(c)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return string(text)
 }
@@ -329,10 +329,10 @@ func TestQueueIDs(t *testing.T) {
 	}
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
+func must(tb testing.TB, err error) {
+	tb.Helper()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 

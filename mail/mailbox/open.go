@@ -135,7 +135,7 @@ func (b *Box) reconcile(damaged int) (lost bool, err error) {
 // compact writes a fresh index with what lives and puts it in place of the old one. The caller holds b.mu or is alone.
 func (b *Box) compact() error {
 	if b.validity == 0 {
-		b.validity = uint32(time.Now().Unix()) //nolint:gosec // until 2106; a mailbox is made once, so it never repeats
+		b.validity = uint32(time.Now().Unix()) // until 2106; a mailbox is made once, so it never repeats
 	}
 	path := filepath.Join(b.dir, "index")
 	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)

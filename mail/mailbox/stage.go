@@ -163,7 +163,7 @@ func NewQueueID(now time.Time) string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails
 	var ms [8]byte
-	binary.BigEndian.PutUint64(ms[:], uint64(now.UnixMilli())) //nolint:gosec // after 1970
+	binary.BigEndian.PutUint64(ms[:], uint64(now.UnixMilli())) // after 1970
 	copy(b[:6], ms[2:])
 	return base32.NewEncoding("0123456789abcdefghijklmnopqrstuv").WithPadding(base32.NoPadding).EncodeToString(b[:])
 }

@@ -213,5 +213,5 @@ func (c *lineCheck) Read(p []byte) (int, error) {
 	if c.bare && !errors.Is(err, io.EOF) && err == nil {
 		return n, replyBareLine()
 	}
-	return n, err //nolint:wrapcheck // io.EOF must stay itself, and go-smtp's errors are replies
+	return n, err // io.EOF must stay itself, and go-smtp's errors are replies
 }

@@ -97,7 +97,7 @@ func (s *Server) Serve(l net.Listener) error {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
-		return l.Close() //nolint:wrapcheck // net says enough
+		return l.Close()
 	}
 	s.listeners = append(s.listeners, g)
 	s.mu.Unlock()

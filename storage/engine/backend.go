@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"path/filepath"
+	"sync"
 
 	"lodge/gateway"
 
@@ -26,9 +27,10 @@ type backend struct {
 	dir     string // absolute
 	log     *slog.Logger
 	gate    *gate
-	buckets stripes // held shared while an object becomes visible, alone while a bucket goes
-	keys    stripes // held alone while an object becomes visible or goes, shared while one is opened
-	uploads stripes // held alone while a multipart upload is completed or aborted
+	fresh   sync.Map // paths of buckets that were made for a write which has not ended yet
+	buckets stripes  // held shared while an object becomes visible, alone while a bucket goes
+	keys    stripes  // held alone while an object becomes visible or goes, shared while one is opened
+	uploads stripes  // held alone while a multipart upload is completed or aborted
 }
 
 var _ vgw.Backend = (*backend)(nil)

@@ -20,8 +20,9 @@ import (
 	"github.com/versity/versitygw/s3response"
 )
 
-// makeBucket makes a bucket where there is none, synced, and reports whether it did.
-func (b *backend) makeBucket(id gateway.ID, bucket string) (bool, error) {
+// makeBucket makes a bucket where there is none, synced, and reports whether it did. A fresh one stays only if something
+// is written to it.
+func (b *backend) makeBucket(id gateway.ID, bucket string, fresh bool) (bool, error) {
 	path, err := b.bucketPath(id, bucket)
 	if err != nil {
 		return false, err
@@ -38,20 +39,32 @@ func (b *backend) makeBucket(id gateway.ID, bucket string) (bool, error) {
 	case errors.Is(err, fs.ErrNotExist): // the VM's first bucket
 		err = os.MkdirAll(path, 0o700)
 	}
+	if fresh && err == nil {
+		b.fresh.Store(path, struct{}{})
+	}
 	if err == nil {
 		err = b.sync(path)
 	}
 	return err == nil, b.fail("make bucket", place{id: id, bucket: bucket}, err)
 }
 
-// dropIfEmpty takes back a bucket that was made for a write which then failed.
-func (b *backend) dropIfEmpty(path string) {
+// wrote notes how a write to a bucket ended. A fresh bucket goes again when that failed and nothing else is in it.
+func (b *backend) wrote(path string, ok bool) {
+	if ok {
+		b.fresh.Delete(path)
+		return
+	}
+	if _, fresh := b.fresh.Load(path); !fresh {
+		return
+	}
 	lock := b.buckets.of(path)
 	lock.Lock()
 	defer lock.Unlock()
-	// Neither removes a directory that has something in it, and then that is right.
+	// Neither removes a directory with something in it: then another write is under way, and tries again when it ends.
 	_ = os.Remove(filepath.Join(path, posix.MetaTmpDir))
-	_ = os.Remove(path)
+	if os.Remove(path) == nil {
+		b.fresh.Delete(path)
+	}
 }
 
 // CreateBucket implements backend.Backend.
@@ -64,7 +77,7 @@ func (b *backend) CreateBucket(ctx context.Context, in *s3.CreateBucketInput, _ 
 	if in.ObjectLockEnabledForBucket != nil && *in.ObjectLockEnabledForBucket {
 		return notImplemented("Object locks are not implemented.")
 	}
-	made, err := b.makeBucket(p.id, p.bucket)
+	made, err := b.makeBucket(p.id, p.bucket, false)
 	if err == nil && !made {
 		return s3err.GetBucketErr(s3err.ErrBucketAlreadyOwnedByYou, p.bucket)
 	}

@@ -19,17 +19,22 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"lodge/gateway"
 	"lodge/storage/sigv4"
 
+	"github.com/gofiber/fiber/v3"
+	"github.com/valyala/fasthttp"
 	"github.com/versity/versitygw/backend/meta"
 	"github.com/versity/versitygw/backend/posix"
 	"github.com/versity/versitygw/s3api"
@@ -44,6 +49,7 @@ const (
 	maxConnections  = 4096
 	maxParts        = 10_000  // AWS's limit
 	maxCopyBytes    = 5 << 30 // AWS's limit for one copy
+	maxSocketPath   = 107     // sockaddr_un, without its final zero
 	maxIdleConns    = 256
 	idleConnTimeout = 30 * time.Second
 )
@@ -54,7 +60,10 @@ type Engine struct {
 	accounts  *accounts
 	server    *s3api.S3ApiServer
 	socket    string
-	ready     chan struct{}
+	listening chan struct{} // closed when the socket is there
+	ready     chan struct{} // closed when requests may come
+	first     sync.Once
+	http      atomic.Pointer[fasthttp.Server] // set by the first request
 	transport *http.Transport
 }
 
@@ -65,6 +74,10 @@ func New(dir string, log *slog.Logger) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find %s: %w", dir, err)
 	}
+	socket := filepath.Join(dir, "engine.sock")
+	if len(socket) > maxSocketPath {
+		return nil, gateway.Invalid("the path %s is too long for a socket (%d bytes; %d are possible)", socket, len(socket), maxSocketPath)
+	}
 	b, err := newBackend(dir, log)
 	if err != nil {
 		return nil, err
@@ -72,7 +85,7 @@ func New(dir string, log *slog.Logger) (*Engine, error) {
 	if err := b.recover(); err != nil {
 		return nil, err
 	}
-	e := &Engine{backend: b, accounts: newAccounts(), socket: filepath.Join(dir, "engine.sock"), ready: make(chan struct{})}
+	e := &Engine{backend: b, accounts: newAccounts(), socket: socket, listening: make(chan struct{}), ready: make(chan struct{})}
 	e.transport = &http.Transport{
 		DialContext:         e.dial,
 		MaxIdleConns:        maxIdleConns,
@@ -119,7 +132,7 @@ func (e *Engine) newServer() error {
 	var err error
 	e.server, err = s3api.New(e.backend, root, Region, e.accounts, nil, nil, nil, nil,
 		s3api.WithQuiet(), s3api.WithKeepAlive(), s3api.WithMpMaxParts(maxParts), s3api.WithSocketPerm(0o600),
-		s3api.WithConcurrencyLimiter(maxConnections, maxConnections), s3api.WithOnListen(func() { close(e.ready) }))
+		s3api.WithConcurrencyLimiter(maxConnections, maxConnections), s3api.WithOnListen(func() { close(e.listening) }), s3api.WithMiddleware("/", e.meet))
 	if err != nil {
 		return fmt.Errorf("make S3 server: %w", err)
 	}
@@ -136,15 +149,69 @@ func (e *Engine) Run(ctx context.Context) error {
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve objects: %w", err)
-	case <-ctx.Done():
+	case <-e.listening:
+	}
+	err := e.begin(ctx)
+	if err == nil {
+		select {
+		case err := <-served:
+			return fmt.Errorf("serve objects: %w", err)
+		case <-ctx.Done():
+		}
 	}
 	e.transport.CloseIdleConnections()
-	err := e.server.ShutDown()
-	<-served // its error only says that it was shut down
-	if err != nil {
-		return fmt.Errorf("stop object server: %w", err)
+	down := e.server.ShutDown()
+	<-served // its error says no more than begin's, or that it was shut down
+	if ctx.Err() != nil {
+		err = nil // we were asked to stop
 	}
-	return nil
+	if down != nil {
+		err = errors.Join(err, fmt.Errorf("stop object server: %w", down))
+	}
+	return err
+}
+
+// begin makes the one request that lets meet see the HTTP server beneath versitygw, and waits for its end: only then may
+// others come, so nobody uses the server while it is being changed.
+func (e *Engine) begin(ctx context.Context) error {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "unix", e.socket)
+	if err != nil {
+		return fmt.Errorf("reach object server: %w", err)
+	}
+	defer func() { _ = c.Close() }() // it has been read to its end
+	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n\r\n"); err != nil {
+		return fmt.Errorf("reach object server: %w", err)
+	}
+	if _, err := io.Copy(io.Discard, c); err != nil {
+		return fmt.Errorf("reach object server: %w", err)
+	}
+	for tick := time.NewTicker(time.Millisecond); ; {
+		if server := e.http.Load(); server != nil && server.GetOpenConnectionsCount() == 0 {
+			tick.Stop()
+			close(e.ready)
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// meet is a middleware that stops versitygw from writing to standard error whenever a client goes away.
+func (e *Engine) meet(c fiber.Ctx) error {
+	e.first.Do(func() {
+		server := c.App().Server()
+		server.ErrorHandler = func(ctx *fasthttp.RequestCtx, err error) {
+			e.backend.log.Debug("S3 request ended early", slog.Any("err", err))
+			ctx.SetStatusCode(http.StatusBadRequest)
+			ctx.SetConnectionClose()
+		}
+		e.http.Store(server)
+	})
+	return c.Next()
 }
 
 // Do carries out r for vm. r.URL needs the path and the query only; r's signature, if it has one, is replaced.
@@ -157,15 +224,16 @@ func (e *Engine) Do(r *http.Request, vm gateway.VM) (*http.Response, error) {
 	return e.transport.RoundTrip(r)
 }
 
-// MakeBucket makes a bucket where there is none, and reports whether it did.
-func (e *Engine) MakeBucket(vm gateway.VM, bucket string) (bool, error) {
-	return e.backend.makeBucket(vm.ID, bucket)
+// MakeBucket makes a bucket, where there is none, for the write that follows. It is gone again if that fails.
+func (e *Engine) MakeBucket(vm gateway.VM, bucket string) error {
+	_, err := e.backend.makeBucket(vm.ID, bucket, true)
+	return err
 }
 
-// DropEmptyBucket takes back a bucket that MakeBucket has made and nothing was put in.
-func (e *Engine) DropEmptyBucket(vm gateway.VM, bucket string) {
+// DropBucket takes back what MakeBucket has made when no write has followed.
+func (e *Engine) DropBucket(vm gateway.VM, bucket string) {
 	if path, err := e.backend.bucketPath(vm.ID, bucket); err == nil {
-		e.backend.dropIfEmpty(path)
+		e.backend.wrote(path, false)
 	}
 }
 

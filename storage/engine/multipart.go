@@ -49,6 +49,7 @@ func (b *backend) CreateMultipartUpload(ctx context.Context, in s3response.Creat
 	if err == nil {
 		err = b.sync(filepath.Join(p.uploadsPath(), res.UploadId))
 	}
+	b.wrote(p.path, err == nil)
 	res.Bucket = p.bucket
 	return res, b.fail("start upload", p, err)
 }

@@ -49,6 +49,7 @@ func (b *backend) PutObject(ctx context.Context, in s3response.PutObjectInput) (
 	if err == nil {
 		err = b.sync(p.object())
 	}
+	b.wrote(p.path, err == nil)
 	return out, b.fail("put object", p, err)
 }
 

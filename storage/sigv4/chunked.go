@@ -197,11 +197,13 @@ func (r *Reader) line(limit int) (string, error) {
 	var line []byte
 	for {
 		b, err := r.src.ReadByte()
-		if errors.Is(err, io.EOF) && len(line) == 0 {
-			return "", fmt.Errorf("%w: %w", ErrChunked, io.ErrUnexpectedEOF)
-		}
-		if err != nil {
-			return "", fmt.Errorf("%w: %w", ErrChunked, err)
+		switch {
+		case errors.Is(err, io.EOF) && len(line) == 0:
+			return "", fmt.Errorf("%w: it ends too early: %w", ErrChunked, io.ErrUnexpectedEOF)
+		case errors.Is(err, io.EOF):
+			return "", fmt.Errorf("%w: it ends inside a line", ErrChunked)
+		case err != nil:
+			return "", fmt.Errorf("read aws-chunked body: %w", err)
 		}
 		if b == '\n' {
 			return strings.TrimSuffix(string(line), "\r"), nil

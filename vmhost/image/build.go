@@ -65,7 +65,7 @@ func (b *build) check() error {
 	if _, err := os.Stat(filepath.Join(grubDir, "boot.img")); err != nil {
 		return missingPackage(filepath.Join(grubDir, "boot.img"), "grub-pc-bin")
 	}
-	if err := os.MkdirAll(b.recipe.Dir, 0o700); err != nil {
+	if err := os.MkdirAll(b.recipe.Dir, 0o711); err != nil {
 		return fmt.Errorf("make image directory: %w", err)
 	}
 	var fsys syscall.Statfs_t

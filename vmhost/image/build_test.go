@@ -1,26 +1,38 @@
 package image_test
 
 import (
+	"context"
+	"errors"
 	"flag"
-"os"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"lodge/gateway"
 	"lodge/vmhost/image"
 )
 
+//nolint:gochecknoglobals // flags
+var (
+	buildDir  = flag.String("image.build", "", "build a real image in this directory")
+	buildName = flag.String("image.name", image.Default, "which image")
+)
+
+// nowhere is a mirror that refuses connections at once.
+const nowhere = "http://127.0.0.1:9/debian"
+
 // TestBuildReal builds a real image from the mirror, as root, when it is told where. It prints how long each phase took.
 func TestBuildReal(t *testing.T) {
 	if *buildDir == "" {
-		t.Skip("needs root and a Debian mirror: -image.build=DIR [-image.name=debian-12]")
+		t.Skip("needs root, a Debian mirror and a minute: -image.build=DIR [-image.name=debian-12]")
 	}
-	phase, last := "", time.Duration(0)
 	err := image.Build(t.Context(), image.Recipe{Name: *buildName, Dir: *buildDir, Progress: func(p gateway.Progress) {
-		t.Logf("%8.1fs %-10s %d/%d %s", p.Elapsed.Seconds(), p.Phase, p.Done, p.Total, p.Text)
-		if p.Phase != phase {
-			phase, last = p.Phase, p.Elapsed
-		}
+		t.Logf("%6.1fs %-10s %d/%d %s", p.Elapsed.Seconds(), p.Phase, p.Done, p.Total, p.Text)
 	}})
 	if err != nil {
 		t.Fatalf("Build: %v", err)
@@ -29,17 +41,100 @@ func TestBuildReal(t *testing.T) {
 	if err != nil {
 		t.Fatalf("Open: %v", err)
 	}
-	t.Logf("%+v", img)
 	begun := time.Now()
-	disk := os.Getenv("DISKOUT"); os.Remove(disk)
-	if err := img.NewDisk(t.Context(), disk, 10); err != nil {
+	if err := img.NewDisk(t.Context(), filepath.Join(t.TempDir(), "disk"), 10); err != nil {
 		t.Fatalf("NewDisk: %v", err)
 	}
-	t.Logf("last phase at %v, disk made in %v", last, time.Since(begun))
+	t.Logf("a disk was made of it in %v", time.Since(begun))
 }
 
-//nolint:gochecknoglobals // flags
-var (
-	buildDir  = flag.String("image.build", "", "build a real image in this directory")
-	buildName = flag.String("image.name", image.Default, "which image")
-)
+func TestBuildUnknown(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "images")
+	err := image.Build(t.Context(), image.Recipe{Name: "debian-7", Dir: dir})
+	if gateway.KindOf(err) != gateway.KindInvalid {
+		t.Errorf("Build: %v", err)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("the directory was made")
+	}
+}
+
+// A build that fails says why, keeps the image that was there, and leaves nothing else. An interrupted one before it, with a
+// mount still in its directory, is cleared away without harm to what is mounted.
+func TestBuildFails(t *testing.T) {
+	dir, precious := t.TempDir(), t.TempDir()
+	fake(t, dir, "debian-13")
+	put(t, filepath.Join(precious, "file"), "precious")
+	stale := filepath.Join(dir, ".build-debian-13", "root", "dev")
+	if err := os.MkdirAll(stale, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount(precious, stale, "", syscall.MS_BIND, ""); err != nil {
+		t.Fatalf("this test needs root: %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(stale, syscall.MNT_DETACH) }) // gone already when all went well
+
+	var steps int
+	err := image.Build(t.Context(), image.Recipe{
+		Name: "debian-13", Dir: dir, Mirror: nowhere, SecurityMirror: nowhere,
+		Progress: func(gateway.Progress) { steps++ },
+	})
+	said, ok := errors.AsType[*gateway.Error](err)
+	if !ok || said.Kind != gateway.KindUnavailable || !strings.Contains(said.Msg, "mirror") || steps < 2 {
+		t.Errorf("Build after %d steps: %v, caused by %v", steps, err, errors.Unwrap(err))
+	}
+	checkUntouched(t, dir)
+	if text, err := os.ReadFile(filepath.Join(precious, "file")); err != nil || string(text) != "precious" {
+		t.Errorf("what was mounted is gone: %q %v", text, err)
+	}
+}
+
+func TestBuildCancelled(t *testing.T) {
+	dir := t.TempDir()
+	fake(t, dir, "debian-13")
+	ctx, cancel := context.WithCancel(t.Context())
+	err := image.Build(ctx, image.Recipe{Name: "debian-13", Dir: dir, Mirror: nowhere, SecurityMirror: nowhere, Progress: func(p gateway.Progress) {
+		if p.Done > 0 { // mmdebstrap runs
+			cancel()
+		}
+	}})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("Build: %v", err)
+	}
+	checkUntouched(t, dir)
+}
+
+func TestBuildTwice(t *testing.T) {
+	dir := t.TempDir()
+	lock, err := os.Create(filepath.Join(dir, ".debian-13.lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	if err := image.Build(t.Context(), image.Recipe{Name: "debian-13", Dir: dir}); gateway.KindOf(err) != gateway.KindConflict {
+		t.Errorf("Build: %v", err)
+	}
+}
+
+func TestBuildNoSpace(t *testing.T) {
+	err := image.Build(t.Context(), image.Recipe{Name: "debian-13", Dir: tmpfs(t, "16m")})
+	said, ok := errors.AsType[*gateway.Error](err)
+	if !ok || said.Kind != gateway.KindNoSpace || !strings.Contains(said.Msg, "16 MiB are free") {
+		t.Errorf("Build: %v", err)
+	}
+}
+
+// checkUntouched sees to it that dir has the fake image and nothing but the lock beside it.
+func checkUntouched(t *testing.T, dir string) {
+	t.Helper()
+	want := []string{".debian-13.lock", "debian-13.initrd", "debian-13.json", "debian-13.raw", "debian-13.vmlinuz"}
+	if diff := cmp.Diff(want, files(t, dir)); diff != "" {
+		t.Errorf("files: %s", diff)
+	}
+	if _, err := image.Open(dir, "debian-13"); err != nil {
+		t.Errorf("the image that was there: %v", err)
+	}
+}

@@ -134,7 +134,7 @@ func bootable(sector []byte) bool {
 	return sector[510] == 0x55 && sector[511] == 0xaa && sector[0] != 0 && sector[446+4] != 0
 }
 
-// copyFile copies a file of some MiB.
+// copyFile copies a kernel or an initramfs, which QEMU's own user has to read.
 func copyFile(to, from string) error {
 	in, err := os.Open(from)
 	if err != nil {
@@ -146,7 +146,7 @@ func copyFile(to, from string) error {
 		return fmt.Errorf("copy file: %w", err)
 	}
 	_, err = io.Copy(out, in)
-	if err = errors.Join(err, out.Close()); err != nil {
+	if err = errors.Join(err, out.Chmod(0o644), out.Close()); err != nil {
 		return fmt.Errorf("copy file: %w", err)
 	}
 	return nil

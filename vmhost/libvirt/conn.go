@@ -66,12 +66,12 @@ func (s *socket) Read(b []byte) (int, error) {
 	if err != nil {
 		s.die()
 	}
-	return n, err //nolint:wrapcheck // the library tells io.EOF from other errors
+	return n, err
 }
 
 func (s *socket) Close() error {
 	s.die()
-	return s.Conn.Close() //nolint:wrapcheck // passed through
+	return s.Conn.Close()
 }
 
 func (s *socket) die() { s.once.Do(func() { close(s.dead) }) }

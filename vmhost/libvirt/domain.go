@@ -4,9 +4,9 @@ import (
 	"context"
 	"strings"
 
-	rpc "github.com/digitalocean/go-libvirt"
-
 	"lodge/gateway"
+
+	rpc "github.com/digitalocean/go-libvirt"
 )
 
 // namePrefix and the VM's UUID make the name of a domain of ours.
@@ -102,10 +102,10 @@ func (c *Client) Start(ctx context.Context, def Definition) error {
 	err = c.call(ctx, "start the VM", func(l *rpc.Libvirt) error {
 		d, err := l.DomainDefineXMLFlags(text, rpc.DomainDefineValidate)
 		if err != nil {
-			return err //nolint:wrapcheck // explain does
+			return err
 		}
 		_, err = l.DomainCreateWithFlags(d, 0)
-		return err //nolint:wrapcheck // explain does
+		return err
 	})
 	if err != nil && answered(err) {
 		_ = c.Undefine(ctx, def.VM.ID) // a definition that is left is replaced by the next Start

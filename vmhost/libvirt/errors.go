@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 
-	rpc "github.com/digitalocean/go-libvirt"
-
 	"lodge/gateway"
+
+	rpc "github.com/digitalocean/go-libvirt"
 )
 
 // startHint says how libvirtd is started on a machine with systemd and on one without.
@@ -26,7 +26,7 @@ func answered(err error) bool {
 // code is libvirt's number for err; ErrOk when libvirt did not say it.
 func code(err error) rpc.ErrorNumber {
 	if e, ok := errors.AsType[rpc.Error](err); ok {
-		return rpc.ErrorNumber(e.Code) //nolint:gosec // libvirt's numbers are small
+		return rpc.ErrorNumber(e.Code)
 	}
 	return rpc.ErrOk
 }

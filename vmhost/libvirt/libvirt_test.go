@@ -19,7 +19,7 @@ import (
 	"lodge/vmhost/libvirt/libvirttest"
 )
 
-var withVMs = flag.Bool("vm", false, "run the tests that need libvirtd and QEMU") //nolint:gochecknoglobals // a test flag
+var withVMs = flag.Bool("vm", false, "run the tests that need libvirtd and QEMU")
 
 func TestMain(m *testing.M) { libvirttest.Main(m) }
 
@@ -39,7 +39,7 @@ func TestAbsentLibvirtdSaysHowToStartIt(t *testing.T) {
 // A libvirtd that accepts and never says a word must not hold anybody longer than the deadline.
 func TestSilentLibvirtd(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
-	l, err := net.Listen("unix", path)
+	l, err := new(net.ListenConfig).Listen(t.Context(), "unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,8 +235,8 @@ func openDir(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })  // only litter
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // as the comment above says
+	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // only litter
+	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	return dir

@@ -3,9 +3,9 @@ package libvirt
 import (
 	"fmt"
 
-	"libvirt.org/go/libvirtxml"
-
 	"lodge/gateway"
+
+	"libvirt.org/go/libvirtxml"
 )
 
 // Definition is all that libvirt has to know to run a VM. Paths are absolute.
@@ -39,8 +39,8 @@ func (d Definition) XML() (string, error) {
 		Name:       DomainName(d.VM.ID),
 		UUID:       d.VM.ID.String(),
 		Title:      d.VM.Name,
-		Memory:     &libvirtxml.DomainMemory{Value: uint(d.MemoryMiB), Unit: "MiB"}, //nolint:gosec // checked by vmhost
-		VCPU:       &libvirtxml.DomainVCPU{Value: uint(d.CPUs)},                     //nolint:gosec // checked by vmhost
+		Memory:     &libvirtxml.DomainMemory{Value: uint(d.MemoryMiB), Unit: "MiB"},
+		VCPU:       &libvirtxml.DomainVCPU{Value: uint(d.CPUs)},
 		OS:         d.os(),
 		Features:   &libvirtxml.DomainFeatureList{ACPI: &libvirtxml.DomainFeature{}, APIC: &libvirtxml.DomainFeatureAPIC{}},
 		CPU:        d.cpu(),

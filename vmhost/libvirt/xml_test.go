@@ -7,14 +7,14 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-	"libvirt.org/go/libvirtxml"
-
 	"lodge/gateway"
 	"lodge/vmhost/libvirt"
+
+	"github.com/google/go-cmp/cmp"
+	"libvirt.org/go/libvirtxml"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew") //nolint:gochecknoglobals // a test flag
+var update = flag.Bool("update", false, "write the golden files anew")
 
 func blog() libvirt.Definition {
 	return libvirt.Definition{

@@ -3,6 +3,7 @@ package netid
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -45,21 +46,25 @@ func prefix(r netlink.Route) (netip.Prefix, bool) {
 	return netip.PrefixFrom(addr, bits), ok && bits >= widest
 }
 
-// forget removes what connection tracking remembers of a guest's address, so that whoever gets the address next
-// inherits no open flow.
-func forget(addr netip.Addr) error {
-	if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.FAMILY_V4, flowsOf(addr)); err != nil {
-		return fmt.Errorf("forget connections of %s: %w", addr, err)
+// forget removes what connection tracking remembers of guests' addresses, so that whoever gets one of them next inherits
+// no open flow.
+func forget(addrs ...netip.Addr) error {
+	if len(addrs) == 0 {
+		return nil // spare the walk through the whole table
+	}
+	if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.FAMILY_V4, flowsOf(addrs)); err != nil {
+		return fmt.Errorf("forget connections: %w", err)
 	}
 	return nil
 }
 
-// flowsOf matches the flows that an address is an end of.
-type flowsOf netip.Addr
+// flowsOf matches the flows that one of the addresses is an end of.
+type flowsOf []netip.Addr
 
 // MatchConntrackFlow implements netlink.CustomConntrackFilter. A guest's own flow has it as the source, masqueraded or
 // not; one from the host has it as the destination.
 func (f flowsOf) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
-	ip := netip.Addr(f).AsSlice()
-	return flow.Forward.SrcIP.Equal(ip) || flow.Forward.DstIP.Equal(ip)
+	src, _ := netip.AddrFromSlice(flow.Forward.SrcIP) // the zero address, for none, is nobody's
+	dst, _ := netip.AddrFromSlice(flow.Forward.DstIP)
+	return slices.Contains(f, src.Unmap()) || slices.Contains(f, dst.Unmap())
 }

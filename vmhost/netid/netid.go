@@ -40,10 +40,10 @@ type Config struct {
 type Net struct {
 	config Config
 	mu     sync.Mutex
-	guests guests // nil until the first Apply
+	guests guests // whose packets are let through; nil until the first Apply
+	broken guests // that Mend tries again
 }
 
-// guests are the VMs whose packets are to be let through.
 type guests map[gateway.ID]gateway.VM
 
 // New returns a Net. Apply comes first: before it, Up and Down would shut out VMs that are already running, and fail.
@@ -56,7 +56,7 @@ func New(c Config) *Net { return &Net{config: c} }
 func (n *Net) Apply(ctx context.Context, vms []gateway.VM) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.guests = guests{}
+	n.guests, n.broken = guests{}, guests{}
 	var errs []error
 	for _, vm := range vms {
 		if err := n.check(vm); err != nil {
@@ -68,18 +68,20 @@ func (n *Net) Apply(ctx context.Context, vms []gateway.VM) error {
 	if err := n.prepare(ctx); err != nil {
 		return errors.Join(append(errs, err)...)
 	}
-	return errors.Join(append(errs, n.removeStrays(vms), n.plugAll(ctx))...)
+	return errors.Join(append(errs, n.removeStrays(ctx, vms), n.plugAll(ctx))...)
 }
 
 // Mend puts back what others have taken away since the last Apply, Up or Down: a restart of nftables.service flushes
-// every table there is. It is Apply for the VMs that are up, without races against Up and Down, and costs some
-// milliseconds: call it every few seconds.
+// every table there is. VMs that have failed are tried again. It is Apply without a list that could be out of date by
+// now, and costs some milliseconds: call it every few seconds.
 func (n *Net) Mend(ctx context.Context) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.guests == nil {
 		return errTooEarly
 	}
+	maps.Copy(n.guests, n.broken)
+	clear(n.broken)
 	if err := n.prepare(ctx); err != nil {
 		return err
 	}
@@ -97,19 +99,25 @@ func (n *Net) prepare(ctx context.Context) error {
 	return forward()
 }
 
-// plugAll makes the taps of all guests. One for which that fails is no guest any more.
+// plugAll makes the taps of all guests. One for which that fails is shut out.
 func (n *Net) plugAll(ctx context.Context) error {
 	var errs []error
+	var fresh []netip.Addr
 	for id, vm := range n.guests {
-		if err := n.plug(vm); err != nil {
+		made, err := plug(vm)
+		if err != nil {
 			delete(n.guests, id)
+			n.broken[id] = vm
 			errs = append(errs, err)
+		}
+		if made {
+			fresh = append(fresh, vm.Addr)
 		}
 	}
 	if len(errs) > 0 {
 		errs = append(errs, n.permit(ctx, n.guests))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, forget(fresh...))...)
 }
 
 // Up makes the VM's tap and lets its packets through, in this order. It is no error that the VM is up.
@@ -122,14 +130,21 @@ func (n *Net) Up(ctx context.Context, vm gateway.VM) error {
 	if err := errors.Join(n.check(vm), n.clash()); err != nil {
 		return err
 	}
-	if err := n.plug(vm); err != nil {
+	made, err := plug(vm)
+	if err != nil {
 		return err
+	}
+	if made {
+		if err := forget(vm.Addr); err != nil {
+			return err
+		}
 	}
 	next := maps.Clone(n.guests)
 	next[vm.ID] = vm
 	if err := n.permit(ctx, next); err != nil {
 		return err
 	}
+	delete(n.broken, vm.ID)
 	if err := forward(); err != nil {
 		return err
 	}
@@ -145,6 +160,7 @@ func (n *Net) Down(ctx context.Context, vm gateway.VM) error {
 	if n.guests == nil {
 		return errTooEarly
 	}
+	delete(n.broken, vm.ID)
 	next := maps.Clone(n.guests)
 	delete(next, vm.ID)
 	if err := n.permit(ctx, next); err != nil {

@@ -214,7 +214,6 @@ func TestFailures(t *testing.T) {
 	t.Run("another interface has the name", func(t *testing.T) {
 		n := newNet(t)
 		must(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "lg00000002"}, PeerName: "peer"}))
-		defer func() { must(t, netlink.LinkDel(link(t, "peer"))) }()
 		if err := n.Apply(t.Context(), []gateway.VM{b, a}); err == nil || !strings.Contains(err.Error(), "lg00000002") {
 			t.Errorf("Apply: %v", err)
 		}
@@ -222,7 +221,15 @@ func TestFailures(t *testing.T) {
 		if n.Up(t.Context(), b) == nil {
 			t.Error("Up took it")
 		}
+		if n.Mend(t.Context()) == nil {
+			t.Error("Mend took it")
+		}
 		onlyAlice(t)
+		must(t, netlink.LinkDel(link(t, "peer")))
+		fatal(t, n.Mend(t.Context()))
+		if diff := cmp.Diff(map[string][]string{"lg00000001": aliceTap, "lg00000002": bobTap}, taps(t)); diff != "" {
+			t.Errorf("when the name was free again (-want +got):\n%s", diff)
+		}
 	})
 	t.Run("the guests' network is in use", func(t *testing.T) {
 		n := newNet(t)
@@ -285,7 +292,7 @@ func flows(t *testing.T, addr netip.Addr) int {
 	t.Helper()
 	all, err := netlink.ConntrackTableList(netlink.ConntrackTable, netlink.FAMILY_V4)
 	fatal(t, err)
-	return len(slices.DeleteFunc(all, func(f *netlink.ConntrackFlow) bool { return !flowsOf(addr).MatchConntrackFlow(f) }))
+	return len(slices.DeleteFunc(all, func(f *netlink.ConntrackFlow) bool { return !flowsOf{addr}.MatchConntrackFlow(f) }))
 }
 
 func TestDoorsCloseEndsLiveConnections(t *testing.T) {

@@ -1,12 +1,15 @@
 package netid
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
 	"regexp"
+	"strings"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
@@ -32,36 +35,32 @@ var settings = []struct{ path, value string }{ //nolint:gochecknoglobals // a co
 	{"ipv4/conf/%s/forwarding", "1"},
 }
 
-// plug makes the VM's tap with all that hangs on it. What is right already is left alone.
-func (n *Net) plug(vm gateway.VM) error {
-	tap, fresh, err := ensureTap(vm)
+// plug makes the VM's tap with all that hangs on it. What is right already is left alone. A tap that was made now may
+// have a predecessor with the same address whose Down was not finished: the caller has to forget its flows.
+func plug(vm gateway.VM) (made bool, err error) {
+	tap, made, err := ensureTap(vm)
 	if err != nil {
-		return err
-	}
-	if fresh { // flows of whoever had the address before, had its Down not been finished
-		if err := forget(vm.Addr); err != nil {
-			return err
-		}
+		return made, err
 	}
 	if err := wire(tap, vm); err != nil {
-		return fmt.Errorf("set up %s: %w", vm.Tap(), err)
+		return made, fmt.Errorf("set up %s: %w", vm.Tap(), err)
 	}
-	return nil
+	return made, nil
 }
 
 // ensureTap finds or makes the tap. It belongs to root alone: libvirt opens it as root and passes the descriptor to
 // QEMU, so that no user can attach to it. The flags are those with which libvirt opens a tap for virtio.
-func ensureTap(vm gateway.VM) (tap netlink.Link, fresh bool, err error) {
+func ensureTap(vm gateway.VM) (tap netlink.Link, made bool, err error) {
 	tap, err = findTap(vm.Tap())
 	if tap != nil || err != nil {
 		return tap, false, err
 	}
-	made := &netlink.Tuntap{
+	fresh := &netlink.Tuntap{
 		LinkAttrs: netlink.LinkAttrs{Name: vm.Tap()},
 		Mode:      netlink.TUNTAP_MODE_TAP,
 		Flags:     netlink.TUNTAP_NO_PI | netlink.TUNTAP_VNET_HDR,
 	}
-	if err := netlink.LinkAdd(made); err != nil {
+	if err := netlink.LinkAdd(fresh); err != nil {
 		return nil, false, fmt.Errorf("make tap %s: %w", vm.Tap(), err)
 	}
 	tap, err = findTap(vm.Tap())
@@ -89,8 +88,9 @@ func findTap(name string) (netlink.Link, error) {
 // wire gives the tap its settings, address, neighbour and route, in an order in which each finds what it needs.
 func wire(tap netlink.Link, vm gateway.VM) error {
 	for _, s := range settings {
-		if err := set(fmt.Sprintf(s.path, vm.Tap()), s.value); err != nil {
-			return err
+		err := set(fmt.Sprintf(s.path, vm.Tap()), s.value)
+		if noIPv6 := strings.HasPrefix(s.path, "ipv6/") && errors.Is(err, fs.ErrNotExist); err != nil && !noIPv6 {
+			return err // a host without IPv6 has none to turn off
 		}
 	}
 	if want := hostMAC(vm); tap.Attrs().HardwareAddr.String() != want.String() {
@@ -140,7 +140,7 @@ func unplug(name string) error {
 }
 
 // removeStrays removes the taps with names like ours that belong to none of these VMs.
-func (n *Net) removeStrays(vms []gateway.VM) error {
+func (n *Net) removeStrays(ctx context.Context, vms []gateway.VM) error {
 	ours := regexp.MustCompile(`^lg[0-9a-f]{8}$`)
 	wanted := map[string]bool{}
 	for _, vm := range vms {
@@ -151,33 +151,22 @@ func (n *Net) removeStrays(vms []gateway.VM) error {
 		return fmt.Errorf("list interfaces: %w", err)
 	}
 	var errs []error
+	var gone []netip.Addr
 	for _, link := range links {
 		name := link.Attrs().Name
 		if _, tap := link.(*netlink.Tuntap); !tap || wanted[name] || !ours.MatchString(name) {
 			continue
 		}
-		errs = append(errs, removeStray(link))
-		n.config.Logger.Info("stray tap removed", "vm", name)
-	}
-	return errors.Join(errs...)
-}
-
-func removeStray(tap netlink.Link) error {
-	routes, err := netlink.RouteList(tap, netlink.FAMILY_V4)
-	if err != nil {
-		return fmt.Errorf("list routes: %w", err)
-	}
-	if err := unplug(tap.Attrs().Name); err != nil {
-		return err
-	}
-	for _, r := range routes {
-		if p, ok := prefix(r); ok {
-			if err := forget(p.Addr()); err != nil {
-				return err
+		routes, err := netlink.RouteList(link, netlink.FAMILY_V4)
+		errs = append(errs, err, unplug(name))
+		for _, r := range routes {
+			if p, ok := prefix(r); ok {
+				gone = append(gone, p.Addr())
 			}
 		}
+		n.config.Logger.InfoContext(ctx, "stray tap removed", "vm", name)
 	}
-	return nil
+	return errors.Join(append(errs, forget(gone...))...)
 }
 
 // forward lets the host pass packets on. Written only when it is off, because writing it resets other settings.

@@ -1,6 +1,7 @@
 package seed
 
 import (
+	"bytes"
 	"encoding/binary"
 	"strings"
 	"unicode/utf16"
@@ -17,7 +18,7 @@ const (
 	isoPrimaryRoot  = 23 // root directories, one sector each: room for some thirty files
 	isoJolietRoot   = 24
 	isoData         = 25
-	isoRootRecord   = 34 // bytes
+	isoTableBytes   = 10
 	isoFlagDir      = 2
 	isoRecordHeader = 33
 )
@@ -28,23 +29,38 @@ type file struct {
 	data []byte
 }
 
-// isoName turns a name into the bytes that a directory has for it.
-type isoName func(string) []byte
+// volume is one of the two views of the files.
+type volume struct {
+	kind       byte // 1 primary, 2 supplementary
+	descriptor int  // sectors
+	tables     int
+	root       int
+	blank      []byte              // fills names that are not given
+	label      []byte              // at most 32 bytes
+	escape     string              // the character set, for a supplementary volume
+	name       func(string) []byte // a file's name as its directory has it
+}
 
 // iso makes the file system.
-func iso(volume string, files []file) []byte {
+func iso(label string, files []file) []byte {
 	sectors := isoData
 	for _, f := range files {
 		sectors += isoSectors(f)
 	}
 	image := make([]byte, sectors*isoSector)
-	at := func(sector int) []byte { return image[sector*isoSector:] }
-	isoVolume(at, isoPrimary, isoPathTables, isoPrimaryRoot, sectors, volume, files, isoPlain)
-	isoVolume(at, isoJoliet, isoPathTables+2, isoJolietRoot, sectors, volume, files, isoUCS2)
+	at := func(sector int) []byte { return image[sector*isoSector : (sector+1)*isoSector] }
+	for _, v := range []volume{
+		{1, isoPrimary, isoPathTables, isoPrimaryRoot, []byte(" "), []byte(label), "", isoPlain},
+		{2, isoJoliet, isoPathTables + 2, isoJolietRoot, isoUCS2(" "), isoUCS2(label), "%/E", isoUCS2},
+	} {
+		v.describe(at(v.descriptor), sectors)
+		v.pathTables(at(v.tables), at(v.tables+1))
+		copy(at(v.root), v.directory(files))
+	}
 	copy(at(isoTerminator), "\xffCD001\x01")
 	sector := isoData
 	for _, f := range files {
-		copy(at(sector), f.data)
+		copy(image[sector*isoSector:], f.data)
 		sector += isoSectors(f)
 	}
 	return image
@@ -52,48 +68,45 @@ func iso(volume string, files []file) []byte {
 
 func isoSectors(f file) int { return (len(f.data) + isoSector - 1) / isoSector }
 
-// isoVolume writes one volume's descriptor (ECMA-119 §8.4), path tables (§9.4) and root directory (§9.1).
-func isoVolume(at func(int) []byte, descriptor, tables, root, sectors int, volume string, files []file, name isoName) {
-	d := at(descriptor)
-	copy(d, "\x01CD001\x01")
-	for i := 8; i < 72; i++ {
-		d[i] = ' '
-	}
-	if descriptor == isoJoliet {
-		d[0] = 2
-		copy(d[88:], "%/E") // UCS-2 level 3
-		copy(d[8:72], isoUCS2(strings.Repeat(" ", 32)))
-	}
-	copy(d[40:72], name(volume))
+// describe writes the volume descriptor (ECMA-119 §8.4 and §8.5).
+func (v volume) describe(d []byte, sectors int) {
+	copy(d, "\x00CD001\x01")
+	d[0] = v.kind
+	copy(d[8:72], bytes.Repeat(v.blank, 64)) // system and volume
+	copy(d[40:72], v.label)
+	copy(d[88:], v.escape)
 	both32(d[80:], sectors)
 	both16(d[120:], 1) // one disk
 	both16(d[124:], 1) // of one
 	both16(d[128:], isoSector)
-	both32(d[132:], 10) // bytes of a path table
-	binary.LittleEndian.PutUint32(d[140:], uint32(tables))
-	binary.BigEndian.PutUint32(d[148:], uint32(tables+1))
-	copy(d[156:], isoRecord([]byte{0}, root, isoSector, isoFlagDir))
-	for i := 190; i < 813; i++ { // names of people and files, none; then four dates, none
-		d[i] = ' '
-	}
-	for i := range 4 {
+	both32(d[132:], isoTableBytes)
+	binary.LittleEndian.PutUint32(d[140:], uint32(v.tables))
+	binary.BigEndian.PutUint32(d[148:], uint32(v.tables+1))
+	copy(d[156:], isoRecord([]byte{0}, v.root, isoSector, isoFlagDir))
+	copy(d[190:813], bytes.Repeat(v.blank, 623)) // names of people and files: none
+	for i := range 4 {                           // dates: none
 		copy(d[813+17*i:], strings.Repeat("0", 16))
 	}
 	d[881] = 1
+}
 
-	little, big := at(tables), at(tables+1)
+// pathTables writes the two path tables (§9.4), of the root alone.
+func (v volume) pathTables(little, big []byte) {
 	little[0], big[0] = 1, 1
-	binary.LittleEndian.PutUint32(little[2:], uint32(root))
-	binary.BigEndian.PutUint32(big[2:], uint32(root))
+	binary.LittleEndian.PutUint32(little[2:], uint32(v.root))
+	binary.BigEndian.PutUint32(big[2:], uint32(v.root))
 	little[6], big[7] = 1, 1
+}
 
-	dir := append(isoRecord([]byte{0}, root, isoSector, isoFlagDir), isoRecord([]byte{1}, root, isoSector, isoFlagDir)...)
+// directory makes the root directory: itself, its parent (itself again), the files.
+func (v volume) directory(files []file) []byte {
+	dir := append(isoRecord([]byte{0}, v.root, isoSector, isoFlagDir), isoRecord([]byte{1}, v.root, isoSector, isoFlagDir)...)
 	sector := isoData
 	for _, f := range files {
-		dir = append(dir, isoRecord(name(f.name), sector, len(f.data), 0)...)
+		dir = append(dir, isoRecord(v.name(f.name), sector, len(f.data), 0)...)
 		sector += isoSectors(f)
 	}
-	copy(at(root)[:isoSector], dir)
+	return dir
 }
 
 // isoRecord is a directory record (ECMA-119 §9.1), without a date.
@@ -109,18 +122,15 @@ func isoRecord(name []byte, sector, size int, flags byte) []byte {
 	return r
 }
 
-// isoPlain is the name in the primary volume: upper case with a version, which Linux shows as lower case without. The label
-// stays as it is.
+// isoPlain is a name in the primary volume: upper case with a version, which Linux shows as lower case without.
 func isoPlain(name string) []byte {
-	if name == label {
-		return []byte(name)
-	}
 	if !strings.Contains(name, ".") {
 		name += "."
 	}
 	return []byte(strings.ToUpper(name) + ";1")
 }
 
+// isoUCS2 is a name in Joliet, big-endian.
 func isoUCS2(name string) []byte {
 	var b []byte
 	for _, unit := range utf16.Encode([]rune(name)) {

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,10 +34,11 @@ type Host struct {
 	Keyring   *gateway.Keyring
 	Logs      *Buffer
 	SSHAccess gateway.SSHAccess // what SSH answers
-	Full      bool              // New fails, after some progress, since the disk is full
+	Stuck     chan struct{}     // if not nil, New closes it when it has begun, and goes on until it is cancelled
 
 	server *control.Server
 	ended  chan error
+	full   atomic.Bool
 
 	mu        sync.Mutex
 	listening bool
@@ -50,17 +52,17 @@ type Mail struct {
 }
 
 // Start serves on a socket in a fresh directory until the test ends.
-func Start(t testing.TB) *Host {
-	t.Helper()
-	dir := t.TempDir()
-	db, err := store.Open(t.Context(), filepath.Join(dir, "lodge.db"), netip.MustParsePrefix("10.213.0.0/16"))
+func Start(tb testing.TB) *Host {
+	tb.Helper()
+	dir := tb.TempDir()
+	db, err := store.Open(tb.Context(), filepath.Join(dir, "lodge.db"), netip.MustParsePrefix("10.213.0.0/16"))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { _ = db.Close() }) // the directory goes with it
-	directory, err := gateway.OpenDirectory(t.Context(), db)
+	tb.Cleanup(func() { _ = db.Close() }) // the directory goes with it
+	directory, err := gateway.OpenDirectory(tb.Context(), db)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	h := &Host{
 		Socket: filepath.Join(dir, "lodged.sock"), Directory: directory,
@@ -71,23 +73,23 @@ func Start(t testing.TB) *Host {
 		Domain: "lodge.localhost", Version: "v0.0.0-test",
 		Logger: slog.New(slog.NewTextHandler(h.Logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
-	l, err := control.Listen(t.Context(), h.Socket)
+	l, err := control.Listen(tb.Context(), h.Socket)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	h.ended = make(chan error, 1)
 	go func() { h.ended <- h.server.Serve(l) }()
-	t.Cleanup(func() { h.Shutdown(t) })
+	tb.Cleanup(func() { h.Shutdown(tb) })
 	return h
 }
 
 // Shutdown ends the server. A second time does nothing.
-func (h *Host) Shutdown(t testing.TB) {
-	t.Helper()
+func (h *Host) Shutdown(tb testing.TB) {
+	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if err := errors.Join(h.server.Shutdown(ctx), <-h.ended); err != nil {
-		t.Errorf("serve: %v", err)
+		tb.Errorf("serve: %v", err)
 	}
 	h.ended <- nil
 }
@@ -98,16 +100,16 @@ func (h *Host) Handler() http.Handler { return h.server.Handler() }
 // Serve makes one request of a handler.
 func Serve(handler http.Handler, method, path string, body io.Reader) (status int, answer []byte) {
 	w := httptest.NewRecorder()
-	handler.ServeHTTP(w, httptest.NewRequest(method, path, body))
+	handler.ServeHTTP(w, httptest.NewRequestWithContext(context.Background(), method, path, body))
 	return w.Code, w.Body.Bytes()
 }
 
 // Add makes a running VM.
-func (h *Host) Add(t testing.TB, name string) gateway.Machine {
-	t.Helper()
-	m, err := h.New(t.Context(), gateway.Spec{Name: name}, func(gateway.Progress) {})
+func (h *Host) Add(tb testing.TB, name string) gateway.Machine {
+	tb.Helper()
+	m, err := h.New(tb.Context(), gateway.Spec{Name: name}, func(gateway.Progress) {})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return m
 }
@@ -118,6 +120,9 @@ func (h *Host) Listen() {
 	defer h.mu.Unlock()
 	h.listening = true
 }
+
+// Fill makes New fail from now on, after some progress, since the disk is full.
+func (h *Host) Fill() { h.full.Store(true) }
 
 // Receive puts mail into a VM's mailbox.
 func (h *Host) Receive(id gateway.ID, m Mail) {
@@ -141,7 +146,12 @@ func (h *Host) New(ctx context.Context, spec gateway.Spec, progress func(gateway
 	}
 	progress(gateway.Progress{Phase: "disk", Text: "copying " + m.Image, Done: 1, Total: 2})
 	progress(gateway.Progress{Phase: "disk", Text: "copying " + m.Image, Done: 2, Total: 2})
-	if h.Full {
+	if h.Stuck != nil {
+		close(h.Stuck)
+		<-ctx.Done()
+		return gateway.Machine{}, errors.Join(ctx.Err(), h.Directory.Delete(context.WithoutCancel(ctx), m.ID))
+	}
+	if h.full.Load() {
 		err := gateway.Errorf(gateway.KindNoSpace, "the host's disk is full").WithHint("Free some space below /var/lib/lodge.")
 		return gateway.Machine{}, errors.Join(err, h.Directory.Delete(ctx, m.ID))
 	}

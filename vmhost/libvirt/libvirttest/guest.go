@@ -14,21 +14,22 @@ const (
 	KeyPowerOff = "p" // power off by ACPI
 	KeyReset    = "r" // reset through the keyboard controller
 	KeyDeaf     = "d" // do not heed the power button any more; echoed when that is so
+	KeyWrite    = "w" // write a sector in the middle of the disk; echoed when that is done
 )
 
 // TinyDisk writes a raw disk whose boot sector is a whole guest: it greets, obeys its keys, and powers off when the power
 // button is pressed. It runs within a second, without a kernel.
-func TinyDisk(t testing.TB, path string) {
-	t.Helper()
+func TinyDisk(tb testing.TB, path string) {
+	tb.Helper()
 	disk := make([]byte, 1<<20)
 	copy(disk, bootSector())
 	disk[446+4] = 0x83 // a Linux partition, for those who look
 	disk[510], disk[511] = 0x55, 0xaa
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := os.WriteFile(path, disk, 0o600); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
@@ -39,7 +40,7 @@ func bootSector() []byte {
 		0x8e, 0xd8, //        mov ds, ax
 		0x8e, 0xd0, //        mov ss, ax
 		0xbc, 0x00, 0x7c, //  mov sp, 0x7c00
-		0xbe, 0x5c, 0x7c, //  mov si, greeting
+		0xbe, 0x86, 0x7c, //  mov si, greeting
 		0xac,       // greet: lodsb
 		0x84, 0xc0, //        test al, al
 		0x74, 0x06, //        jz   listen
@@ -52,35 +53,50 @@ func bootSector() []byte {
 		0xba, 0x00, 0x06, // loop: mov dx, 0x600 (PM1 status)
 		0xed,             //  in ax, dx
 		0xf6, 0xc4, 0x01, //  test ah, 1 (power button)
-		0x75, 0x26, //        jnz off
+		0x75, 0x40, //        jnz off
 		0xba, 0xfd, 0x03, //  mov dx, 0x3fd (line status)
 		0xec,       //        in al, dx
 		0xa8, 0x01, //        test al, 1 (data ready)
-		0x74, 0x11, //        jz idle
+		0x74, 0x15, //        jz idle
 		0xba, 0xf8, 0x03, //  mov dx, 0x3f8
 		0xec,      //        in al, dx
 		0x3c, 'p', //        cmp al, 'p'
-		0x74, 0x16, //        je off
+		0x74, 0x30, //        je off
 		0x3c, 'r', //         cmp al, 'r'
-		0x74, 0x1b, //        je reset
+		0x74, 0x35, //        je reset
 		0x3c, 'd', //         cmp al, 'd'
-		0x74, 0x05, //        je deaf
+		0x74, 0x09, //        je deaf
+		0x3c, 'w', //         cmp al, 'w'
+		0x74, 0x0e, //        je write
 		0xee,       //        out dx, al
 		0xfb,       // idle:  sti
 		0xf4,       //        hlt
-		0xeb, 0xda, //        jmp loop
+		0xeb, 0xd6, //        jmp loop
 		0xee,             // deaf: out dx, al
 		0xba, 0x02, 0x06, //  mov dx, 0x602
 		0x31, 0xc0, //        xor ax, ax
 		0xef,       //        out dx, ax
 		0xeb, 0xf3, //        jmp idle
+		0xbe, 0x76, 0x7c, // write: mov si, packet
+		0xb8, 0x00, 0x43, //  mov ax, 0x4300 (extended write)
+		0xb2, 0x80, //        mov dl, 0x80 (the first disk)
+		0xcd, 0x13, //        int 0x13
+		0xb0, 'w', //         mov al, 'w'
+		0x73, 0x02, //        jnc said
+		0xb0, '!', //         mov al, '!'
+		0xba, 0xf8, 0x03, // said: mov dx, 0x3f8
+		0xee,       //        out dx, al
+		0xeb, 0xdd, //        jmp idle
 		0xba, 0x04, 0x06, // off: mov dx, 0x604 (PM1 control)
 		0xb8, 0x00, 0x20, //  mov ax, 0x2000 (sleep enable, type S5)
 		0xef,       //        out dx, ax
-		0xeb, 0xea, //        jmp idle
+		0xeb, 0xd4, //        jmp idle
 		0xb0, 0xfe, // reset: mov al, 0xfe
 		0xe6, 0x64, //        out 0x64, al
-		0xeb, 0xe4, //        jmp idle
+		0xeb, 0xce, //        jmp idle
+		16, 0, 1, 0, // packet: 1 sector
+		0x00, 0x7c, 0, 0, // from 0000:7c00
+		0, 0, 0x10, 0, 0, 0, 0, 0, // to sector 0x100000
 	}
 	return append(code, Greeting+"\x00"...)
 }

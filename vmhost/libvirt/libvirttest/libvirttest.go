@@ -34,22 +34,22 @@ type Daemon struct {
 }
 
 // Start mounts empty directories, starts virtlogd and libvirtd and waits until both listen.
-func Start(t testing.TB) *Daemon {
-	t.Helper()
+func Start(tb testing.TB) *Daemon {
+	tb.Helper()
 	for _, dir := range []string{"/run/libvirt", "/var/lib/libvirt", "/var/log/libvirt", "/etc/libvirt/qemu"} {
-		mountEmpty(t, dir)
+		mountEmpty(tb, dir)
 	}
-	openKVM(t)
-	d := &Daemon{logs: t.TempDir()}
-	virtlogd := d.run(t, "virtlogd", "/run/libvirt/virtlogd-sock")
-	t.Cleanup(func() { end(virtlogd) })
-	d.cmd = d.run(t, "libvirtd", Socket)
-	t.Cleanup(func() {
+	openKVM(tb)
+	d := &Daemon{logs: tb.TempDir()}
+	virtlogd := d.run(tb, "virtlogd", "/run/libvirt/virtlogd-sock")
+	tb.Cleanup(func() { end(virtlogd) })
+	d.cmd = d.run(tb, "libvirtd", Socket)
+	tb.Cleanup(func() {
 		d.Kill()
-		endGuests(t)
-		if t.Failed() {
+		endGuests(tb)
+		if tb.Failed() {
 			text, _ := os.ReadFile(filepath.Join(d.logs, "libvirtd")) // nothing to show is nothing to show
-			t.Logf("libvirtd said:\n%s", text)
+			tb.Logf("libvirtd said:\n%s", text)
 		}
 	})
 	return d
@@ -59,39 +59,45 @@ func Start(t testing.TB) *Daemon {
 func (d *Daemon) Kill() { end(d.cmd) }
 
 // Again starts libvirtd after Kill.
-func (d *Daemon) Again(t testing.TB) {
-	t.Helper()
-	d.cmd = d.run(t, "libvirtd", Socket)
+func (d *Daemon) Again(tb testing.TB) {
+	tb.Helper()
+	d.cmd = d.run(tb, "libvirtd", Socket)
 }
 
 // Freeze makes libvirtd answer nothing until Thaw.
-func (d *Daemon) Freeze(t testing.TB) { d.signal(t, syscall.SIGSTOP) }
+func (d *Daemon) Freeze(tb testing.TB) {
+	tb.Helper()
+	d.signal(tb, syscall.SIGSTOP)
+}
 
 // Thaw undoes Freeze.
-func (d *Daemon) Thaw(t testing.TB) { d.signal(t, syscall.SIGCONT) }
+func (d *Daemon) Thaw(tb testing.TB) {
+	tb.Helper()
+	d.signal(tb, syscall.SIGCONT)
+}
 
-func (d *Daemon) signal(t testing.TB, s syscall.Signal) {
-	t.Helper()
+func (d *Daemon) signal(tb testing.TB, s syscall.Signal) {
+	tb.Helper()
 	if err := d.cmd.Process.Signal(s); err != nil {
-		t.Fatalf("signal libvirtd: %v", err)
+		tb.Fatalf("signal libvirtd: %v", err)
 	}
 }
 
-func mountEmpty(t testing.TB, dir string) {
-	t.Helper()
+func mountEmpty(tb testing.TB, dir string) {
+	tb.Helper()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "mode=0755"); err != nil {
-		t.Fatalf("mount over %s: %v", dir, err)
+		tb.Fatalf("mount over %s: %v", dir, err)
 	}
-	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) }) // the namespace ends anyway
+	tb.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) }) // the namespace ends anyway
 }
 
 // openKVM gives /dev/kvm, where there is one, the owner and mode that udev gives it. With others libvirt's own check of the
 // device and QEMU's disagree, and libvirt asks QEMU all over again what it can do, six seconds long, at every start.
-func openKVM(t testing.TB) {
-	t.Helper()
+func openKVM(tb testing.TB) {
+	tb.Helper()
 	var old syscall.Stat_t
 	group, err := user.LookupGroup("kvm")
 	if err != nil || syscall.Stat("/dev/kvm", &old) != nil {
@@ -99,30 +105,30 @@ func openKVM(t testing.TB) {
 	}
 	gid, err := strconv.Atoi(group.Gid)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	node := filepath.Join("/run/libvirt", "kvm")
 	mask := syscall.Umask(0)
-	err = syscall.Mknod(node, syscall.S_IFCHR|0o660, int(old.Rdev)) //nolint:gosec // a device number
+	err = syscall.Mknod(node, syscall.S_IFCHR|0o660, int(old.Rdev))
 	syscall.Umask(mask)
 	if err = errors.Join(err, os.Chown(node, 0, gid), syscall.Mount(node, "/dev/kvm", "", syscall.MS_BIND, "")); err != nil {
-		t.Fatalf("open /dev/kvm to its group: %v", err)
+		tb.Fatalf("open /dev/kvm to its group: %v", err)
 	}
-	t.Cleanup(func() { _ = syscall.Unmount("/dev/kvm", syscall.MNT_DETACH) }) // the namespace ends anyway
+	tb.Cleanup(func() { _ = syscall.Unmount("/dev/kvm", syscall.MNT_DETACH) }) // the namespace ends anyway
 }
 
 // run starts a daemon in the foreground and waits until it listens at socket.
-func (d *Daemon) run(t testing.TB, name, socket string) *exec.Cmd {
-	t.Helper()
+func (d *Daemon) run(tb testing.TB, name, socket string) *exec.Cmd {
+	tb.Helper()
 	logs, err := os.OpenFile(filepath.Join(d.logs, name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer func() { _ = logs.Close() }() // the daemon has its own copy
 	cmd := exec.Command(name)           //nolint:noctx // it outlives t.Context, which ends before the cleanups that need it
 	cmd.Stdout, cmd.Stderr = logs, logs
 	if err := cmd.Start(); err != nil {
-		t.Fatalf("start %s: %v", name, err)
+		tb.Fatalf("start %s: %v", name, err)
 	}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -133,7 +139,7 @@ func (d *Daemon) run(t testing.TB, name, socket string) *exec.Cmd {
 		}
 		if time.Now().After(deadline) {
 			text, _ := os.ReadFile(logs.Name()) // it is for the message only
-			t.Fatalf("%s did not listen at %s:\n%s", name, socket, text)
+			tb.Fatalf("%s did not listen at %s:\n%s", name, socket, text)
 		}
 	}
 }
@@ -144,8 +150,8 @@ func end(cmd *exec.Cmd) {
 }
 
 // endGuests kills the QEMU processes that libvirtd has started, by the process ids that it wrote down.
-func endGuests(t testing.TB) {
-	t.Helper()
+func endGuests(tb testing.TB) {
+	tb.Helper()
 	files, _ := filepath.Glob("/run/libvirt/qemu/*.pid") // the pattern is good
 	for _, file := range files {
 		text, err := os.ReadFile(file)

@@ -1,0 +1,203 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"lodge/e2e/harness"
+	"lodge/gateway"
+)
+
+// send mails with swaks; it has to be taken.
+func (s *suite) send(t *testing.T, from, to, body string, more ...string) {
+	t.Helper()
+	r := s.trySend(t, from, to, append([]string{"--body", body, "--header", "Subject: " + body}, more...)...)
+	if r.Code != 0 {
+		t.Fatalf("mail to %s was not taken: %s", to, r.Text())
+	}
+}
+
+func (s *suite) trySend(t *testing.T, from, to string, more ...string) harness.Result {
+	t.Helper()
+	args := []string{"--server", "127.0.0.1", "--from", from, "--to", to, "--helo", "mx.example.org", "--timeout", "60"}
+	return s.h.Run(t, nil, "swaks", append(args, more...)...)
+}
+
+// find waits until a VM's mailbox on the host has a message with a subject, and returns the newest.
+func (s *suite) find(t *testing.T, vm *harness.VM, subject string) gateway.Message {
+	t.Helper()
+	var found gateway.Message
+	harness.Eventually(t, "mail "+subject+" for "+vm.Name, 30*time.Second, func() error {
+		for _, m := range harness.JSON[[]gateway.Message](t, s.h, "mail", vm.Name) {
+			if m.Subject == subject {
+				found = m
+				return nil
+			}
+		}
+		return errors.New("it is not in the list")
+	})
+	return found
+}
+
+// delivered waits until the message is in the guest.
+func (s *suite) delivered(t *testing.T, vm *harness.VM, subject string, limit time.Duration) gateway.Message {
+	t.Helper()
+	var m gateway.Message
+	harness.Eventually(t, "delivery of "+subject+" to "+vm.Name, limit, func() error {
+		if m = s.find(t, vm, subject); !m.Delivered {
+			return errors.New("it waits")
+		}
+		return nil
+	})
+	return m
+}
+
+// mail: what swaks sends is in the guest's Maildir, byte for byte as the host has it; what should be refused is.
+func (s *suite) mail(t *testing.T) {
+	dir := t.TempDir()
+	body := "From: person@example.org\r\nTo: anything@alpha.lodge.localhost\r\nSubject: every byte\r\n\r\n" +
+		".\r\n..leading dots\r\n\tTabs, umlauts äöü, a NUL-free \x01 \x7f \xff byte\r\nFrom the start of a line\r\n\r\n" +
+		strings.Repeat("0123456789abcdef", 50) + "\r\n"
+	file := filepath.Join(dir, "message")
+	if err := os.WriteFile(file, []byte(body), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := s.trySend(t, "person@example.org", "anything@alpha."+s.h.Domain, "--data", "@"+file); r.Code != 0 {
+		t.Fatalf("swaks: %s", r.Text())
+	}
+	m := s.delivered(t, s.alpha, "every byte", time.Minute)
+	host := s.h.Lodge(t, "mail", "alpha", m.QueueID)
+	guest := harness.Result{Stdout: s.alpha.Run(t, "base64 -w0 ~/Maildir/new/"+m.QueueID+"*")}
+	if diff := cmp.Diff(host, decode(t, guest.Stdout)); diff != "" {
+		t.Errorf("the guest's copy differs from the host's (-host +guest):\n%s", diff)
+	}
+	head, got, found := strings.Cut(host, "From: person@example.org\r\n")
+	if want := strings.TrimPrefix(body, "From: person@example.org\r\n"); !found || got != want {
+		t.Errorf("what was sent has changed:\n%s", cmp.Diff(want, got))
+	}
+	contains(t, "the trace headers", head, "Return-Path: <person@example.org>", "Delivered-To: anything@alpha."+s.h.Domain, "Received: ")
+	if left := s.alpha.Run(t, "ls ~/Maildir/tmp | wc -l; stat -c '%U %a' ~/Maildir ~/Maildir/new/"+m.QueueID+"*"); !strings.HasPrefix(left, "0\nlodge 700\nlodge 600") {
+		t.Errorf("the Maildir has files left in tmp, or other owners and modes than it should: %s", left)
+	}
+	s.refusedMail(t, dir)
+}
+
+// refusedMail is refused while the sender is still there, so that no bounce is ever made.
+func (s *suite) refusedMail(t *testing.T, dir string) {
+	t.Helper()
+	for to, code := range map[string]string{
+		"x@nosuch." + s.h.Domain: "550", "x@" + s.h.Domain: "550", "x@example.org": "550", "x@alpha.example.org": "550",
+	} {
+		r := s.trySend(t, "person@example.org", to)
+		if r.Code == 0 || !strings.Contains(r.Text(), "<** "+code) {
+			t.Errorf("mail to %s: want %s at RCPT, got:\n%s", to, code, r.Text())
+		}
+	}
+	big := filepath.Join(dir, "big")
+	line := strings.Repeat("x", 1022) + "\r\n"
+	if err := os.WriteFile(big, []byte("Subject: too big\r\n\r\n"+strings.Repeat(line, 51<<10)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := s.trySend(t, "person@example.org", "x@alpha."+s.h.Domain, "--data", "@"+big, "--suppress-data")
+	if r.Code == 0 || !strings.Contains(r.Text(), "<** 552") {
+		t.Errorf("51 MiB: want 552, got:\n%s", r.Text())
+	}
+	for _, m := range harness.JSON[[]gateway.Message](t, s.h, "mail", "alpha") {
+		if m.Subject == "too big" {
+			t.Errorf("the mail that was refused is there: %+v", m)
+		}
+	}
+}
+
+// imap: inside the VM there is no password; the same mail is there, flags stay, and IDLE tells of new mail.
+func (s *suite) imap(t *testing.T) {
+	s.send(t, "person@example.org", "imap@beta."+s.h.Domain, "first for beta")
+	want := s.h.Lodge(t, "mail", "beta", s.find(t, s.beta, "first for beta").QueueID)
+	got := s.beta.Run(t, `exec 3<>/dev/tcp/169.254.169.254/143; head -n 1 <&3 | cut -c 1-9; exec 3>&-
+		python3 - <<'END'
+import base64, imaplib
+m = imaplib.IMAP4("169.254.169.254", timeout=20)
+m.select("INBOX")
+numbers = m.search(None, "SUBJECT", '"first for beta"')[1][0].split()
+print(len(numbers))
+m.store(numbers[0], "+FLAGS", r"(\Flagged)")
+print(base64.b64encode(m.fetch(numbers[0], "(BODY.PEEK[])")[1][0][1]).decode())
+m.logout()
+m = imaplib.IMAP4("169.254.169.254", timeout=20)
+m.select("INBOX")
+print(m.fetch(numbers[0], "(FLAGS)")[1][0].decode())
+END`)
+	lines := strings.Split(got, "\n")
+	if len(lines) != 4 || lines[0] != "* PREAUTH" || lines[1] != "1" || !strings.Contains(lines[3], `\Flagged`) {
+		t.Fatalf("over IMAP:\n%s", got)
+	}
+	if diff := cmp.Diff(want, decode(t, lines[2])); diff != "" {
+		t.Errorf("IMAP's copy differs from the host's (-host +IMAP):\n%s", diff)
+	}
+	s.idle(t)
+}
+
+func (s *suite) idle(t *testing.T) {
+	t.Helper()
+	s.beta.Put(t, "/home/lodge/idle.py", strings.NewReader(`
+import socket
+c = socket.create_connection(("169.254.169.254", 143), 120)
+f = c.makefile("rw", newline="\r\n")
+def say(line):
+    f.write(line + "\n"); f.flush()
+print(f.readline().split()[1], flush=True)
+say("a SELECT INBOX")
+while not f.readline().startswith("a "): pass
+say("b IDLE")
+print(f.readline()[0], flush=True)
+while "EXISTS" not in (line := f.readline()): pass
+print("told of new mail", flush=True)
+`), "644")
+	s.beta.Run(t, "rm -f ~/idle.out; systemd-run --user --quiet --unit=idle sh -c 'python3 ~/idle.py >~/idle.out 2>&1' || (setsid python3 ~/idle.py >~/idle.out 2>&1 &)")
+	wait := func(text string) {
+		harness.Eventually(t, "IDLE says "+text, time.Minute, func() error {
+			if out := s.beta.Run(t, "cat ~/idle.out || true"); !strings.Contains(out, text) {
+				return fmt.Errorf("it said %q", out)
+			}
+			return nil
+		})
+	}
+	wait("PREAUTH\n+")
+	s.send(t, "person@example.org", "imap@beta."+s.h.Domain, "second for beta")
+	wait("told of new mail")
+}
+
+// brokenGuest: a guest whose Maildir or sshd is broken makes its own mail wait, and nobody else's.
+func (s *suite) brokenGuest(t *testing.T) {
+	t.Run("maildir", func(t *testing.T) {
+		s.beta.Run(t, "rm -rf ~/Maildir.away; if [ -e ~/Maildir ]; then mv ~/Maildir ~/Maildir.away; fi; echo in the way >~/Maildir")
+		s.waits(t, "while the Maildir is broken")
+		s.beta.Run(t, "rm ~/Maildir; if [ -e ~/Maildir.away ]; then mv ~/Maildir.away ~/Maildir; fi")
+		s.delivered(t, s.beta, "while the Maildir is broken", 3*time.Minute)
+	})
+	t.Run("sshd", func(t *testing.T) {
+		// The guest mends itself: nobody can log in meanwhile.
+		s.beta.Run(t, `sudo systemd-run --quiet --unit=mend --on-active=40 systemctl start ssh.service ssh.socket
+			sudo systemd-run --quiet --unit=break sh -c 'systemctl stop ssh.socket ssh.service; pkill -x sshd; pkill -f "^sshd"; true'`)
+		s.waits(t, "while sshd is broken")
+		s.delivered(t, s.beta, "while sshd is broken", 4*time.Minute)
+	})
+}
+
+// waits sends the same to both VMs: alpha gets it, beta's is kept.
+func (s *suite) waits(t *testing.T, subject string) {
+	t.Helper()
+	s.send(t, "person@example.org", "x@beta."+s.h.Domain, subject)
+	s.send(t, "person@example.org", "x@alpha."+s.h.Domain, subject)
+	s.delivered(t, s.alpha, subject, time.Minute)
+	if m := s.find(t, s.beta, subject); m.Delivered {
+		t.Errorf("%q is delivered to a guest that is broken", subject)
+	}
+}

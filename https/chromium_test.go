@@ -1,0 +1,117 @@
+package https_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+
+	"lodge/gateway"
+	"lodge/https/trust"
+)
+
+// chromium starts a browser that trusts the site's root by lodge trust's own way, and nothing else of ours.
+func chromium(t *testing.T, s *site) context.Context {
+	t.Helper()
+	path, err := exec.LookPath("chromium")
+	if err != nil {
+		t.Fatalf("%v: apt-get install chromium libnss3-tools", err)
+	}
+	home := t.TempDir()
+	stores := trust.Stores{Homes: []string{home}, SystemDir: filepath.Join(home, "system"), Update: []string{"true"}}
+	if _, err := stores.Install(t.Context(), s.server.RootPEM()); err != nil {
+		t.Fatal(err)
+	}
+	options := append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath(path), chromedp.Env("HOME="+home), chromedp.UserDataDir(filepath.Join(home, "profile")), chromedp.NoSandbox,
+		chromedp.DisableGPU, chromedp.WindowSize(900, 700), chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true),
+		chromedp.Flag("no-proxy-server", true))
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute) //nolint:usetesting // it outlives the test's own, to close the browser
+	ctx, cancelAllocator := chromedp.NewExecAllocator(ctx, options...)
+	ctx, cancelBrowser := chromedp.NewContext(ctx)
+	if err := chromedp.Do(ctx); err != nil { // starts it, for as long as ctx lives
+		t.Fatalf("start chromium: %v", err)
+	}
+	t.Cleanup(func() { cancelBrowser(); cancelAllocator(); cancel() })
+	return ctx
+}
+
+// shoot keeps a screenshot where LODGE_ARTEFACTS says; tests alone need none.
+func shoot(t *testing.T, ctx context.Context, name string) {
+	t.Helper()
+	dir := os.Getenv("LODGE_ARTEFACTS")
+	if dir == "" {
+		return
+	}
+	png, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
+	if err != nil {
+		t.Errorf("screenshot %s: %v", name, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, name+".png"), png, 0o600); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestChromium(t *testing.T) {
+	s := newSite(t)
+	blog := s.vm("blog", public(7070)...)
+	off, err := s.dir.Update(t.Context(), s.vm("off", public(0)...).ID, func(m *gateway.Machine) error { m.Desired = gateway.Stopped; return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := func(name string) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/html")
+			fmt.Fprintf(w, "<title>%s</title><h1>%s for %s</h1>", name, name, r.Header.Get("X-Lodge-User"))
+		})
+	}
+	app := s.app(blog, 80, page("app"))
+	s.app(blog, 8080, page("port"))
+	ctx := chromium(t, s)
+
+	visit := func(shot, url, want string, more ...chromedp.Action[chromedp.Void]) {
+		t.Helper()
+		steps := append(append([]chromedp.Action[chromedp.Void]{chromedp.Navigate(url)}, more...), chromedp.WaitVisible("h1"))
+		limited, cancel := context.WithTimeout(ctx, 30*time.Second)
+		defer cancel()
+		if err := chromedp.Do(limited, steps...); err != nil {
+			shoot(t, ctx, "failed-"+shot)
+			t.Fatalf("%s: %v", shot, err)
+		}
+		text, err := chromedp.Run(ctx, chromedp.Text("h1"))
+		if err != nil || !strings.Contains(text, want) {
+			t.Errorf("%s: %q, want %q: %v", shot, text, want, err)
+		}
+		shoot(t, ctx, shot)
+	}
+	visit("private", s.url("blog"), "This page is private")
+	visit("private-port", s.url("8080-blog"), "This page is private")
+	link := s.link(blog)
+	visit("link", link, "Open blog")
+	visit("app", link, "app for "+owner, chromedp.Click("button"), chromedp.WaitNotPresent("form"))
+	visit("port", s.url("8080-blog")+"/x", "port for "+owner)
+	visit("any", s.url("any.blog"), "app for "+owner)
+	visit("used-up", link, "This link does not work", chromedp.Click("button"), chromedp.WaitNotPresent("form"))
+	visit("stopped", s.url("off"), off.Name+" is stopped")
+	app.Close()
+	s.login(s.client(), blog)
+	eventually(t, 5*time.Second, "the port is forgotten", func() bool { port, _ := s.server.Probe(t.Context(), blog); return port == 8080 })
+	visit("silent-port", s.url("9999-blog"), "Nothing listens on port 9999")
+	visit("silent-public", s.url("7070-blog"), "Nothing listens on port 7070")
+	visit("root", strings.Replace(s.url("x"), "//x.", "//", 1), "Lodge")
+
+	// A page that says "nothing listens" opens by itself.
+	visit("before", s.url("3000-blog"), "Nothing listens on port 3000")
+	s.app(blog, 3000, page("late"))
+	eventually(t, 30*time.Second, "the page opens by itself", func() bool {
+		title, err := chromedp.Run(ctx, chromedp.Title())
+		return err == nil && title == "late"
+	})
+}

@@ -1,0 +1,101 @@
+package image
+
+import (
+	"errors"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"lodge/gateway"
+)
+
+func TestExplain(t *testing.T) {
+	exit := &exec.ExitError{}
+	for name, row := range map[string]struct {
+		tail string
+		kind gateway.Kind
+		says string
+	}{
+		"mirror":  {"Err:1 …\nE: Failed to fetch http://x Could not connect\nE: more\n", gateway.KindUnavailable, "Failed to fetch http://x"},
+		"keys":    {"W: The following signatures … NO_PUBKEY 6ED0E7B8\n", gateway.KindUnavailable, "does not have the keys"},
+		"other":   {"I: one\nE: setup failed: what\nI: main() …\n", gateway.KindInternal, "mmdebstrap did not do its work: setup failed: what"},
+		"no word": {"", gateway.KindInternal, "mmdebstrap did not do its work: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := explain("mmdebstrap", row.tail, exit)
+			if gateway.KindOf(err) != row.kind || !strings.Contains(err.Error(), row.says) || !errors.Is(err, exit) {
+				t.Errorf("%v (%v)", err, gateway.KindOf(err))
+			}
+		})
+	}
+	full := explain("mke2fs", "mke2fs: No space left on device while writing\n", exit)
+	if err := explainFull(full, "/images"); gateway.KindOf(err) != gateway.KindNoSpace || !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("full: %v", err)
+	}
+}
+
+func TestMBR(t *testing.T) {
+	sector := mbr([]byte{0xeb, 0x63}, 4096)
+	if !bootable(sector) || len(sector) != sectorBytes {
+		t.Error("not bootable")
+	}
+	want := []byte{0x80, 0xfe, 0xff, 0xff, 0x83, 0xfe, 0xff, 0xff, 0, 8, 0, 0, 0, 8, 0, 0}
+	if diff := cmp.Diff(want, sector[446:462]); diff != "" {
+		t.Error(diff)
+	}
+	if bootable(make([]byte, sectorBytes)) {
+		t.Error("zeros are bootable")
+	}
+	if err := writeBoot(t.TempDir()+"/disk", make([]byte, sectorBytes), make([]byte, partitionStart)); err == nil {
+		t.Error("a core image over the partition was written")
+	}
+}
+
+// However output is cut into writes, its lines come out whole (those of ordinary length), and the tail is the end of it.
+func FuzzOutput(f *testing.F) {
+	f.Add("I: a\nI: b\nend", uint8(1))
+	f.Add(strings.Repeat("x", 10000)+"\n", uint8(255))
+	f.Fuzz(func(t *testing.T, text string, step uint8) {
+		var lines []string
+		o := output{line: func(line string) { lines = append(lines, line) }}
+		for rest := text; rest != ""; {
+			n := min(len(rest), int(step)+1)
+			if wrote, err := o.Write([]byte(rest[:n])); wrote != n || err != nil {
+				t.Fatal(wrote, err)
+			}
+			rest = rest[n:]
+		}
+		if !strings.HasSuffix(text, string(o.tail)) || len(o.tail) != min(len(text), tailBytes) {
+			t.Errorf("tail %q of %q", o.tail, text)
+		}
+		want := strings.Split(text, "\n")
+		for _, line := range want {
+			if len(line) >= tailBytes {
+				return
+			}
+		}
+		if diff := cmp.Diff(want[:len(want)-1], lines); diff != "" && len(want) > 1 {
+			t.Error(diff)
+		}
+	})
+}
+
+// Only mount points strictly inside the directory come out, whatever the text is.
+func FuzzMountsBelow(f *testing.F) {
+	f.Add("36 35 98:0 / /var/lib/x\\040y/root/dev rw - tmpfs tmpfs rw\n37 36 0:1 / /var/lib/x\\040yz rw\n", "/var/lib/x y")
+	f.Add("", "/")
+	f.Fuzz(func(t *testing.T, text, dir string) {
+		for _, mount := range mountsBelow(text, dir) {
+			if !strings.HasPrefix(mount, dir+"/") {
+				t.Errorf("%q is not in %q", mount, dir)
+			}
+		}
+	})
+	below := mountsBelow("36 35 98:0 / /a\\040b/root/dev rw\n37 36 0:1 / /a\\040bc rw\n38 35 0:1 / /a\\040b rw\nshort\n", "/a b")
+	if diff := cmp.Diff([]string{"/a b/root/dev"}, below); diff != "" {
+		f.Error(diff)
+	}
+}

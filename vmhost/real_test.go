@@ -1,0 +1,79 @@
+package vmhost_test
+
+import (
+	"context"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"lodge/gateway"
+	"lodge/vmhost"
+	"lodge/vmhost/libvirt/libvirttest"
+)
+
+var images = flag.String("images", "", "directory with the image debian-13, for the tests that boot it")
+
+// A real guest: it boots, its host key is the pinned one, the host's key opens it, and it shuts down when asked.
+func TestRealGuest(t *testing.T) {
+	needVMs(t)
+	if *images == "" {
+		t.Skip("needs the image debian-13: run with -images DIR")
+	}
+	libvirttest.Start(t)
+	r := newRig(t, "/var/tmp")
+	r.stop()
+	r.config.Accel, r.config.StopTimeout = vmhost.Auto, 3*time.Minute
+	stateImages := filepath.Join(r.config.StateDir, "images")
+	if err := os.RemoveAll(stateImages); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(*images, stateImages); err != nil {
+		t.Fatal(err)
+	}
+	r.run(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	defer cancel()
+	report := func(p gateway.Progress) {
+		t.Logf("%s after %s: %s", p.Phase, p.Elapsed.Round(time.Millisecond), p.Text)
+	}
+	for _, direct := range []bool{true, false} {
+		m, err := r.host.New(ctx, gateway.Spec{Name: "blog", Image: "debian-13", MemoryMiB: 768, DiskGiB: 4, DirectBoot: direct}, report)
+		if err != nil {
+			t.Fatal(err)
+		}
+		how, reason := r.host.Accel()
+		t.Logf("direct boot %v, accel %s: %s", direct, how, reason)
+		if err := r.host.Wait(ctx, m.ID, report); err != nil {
+			t.Fatal(err)
+		}
+		r.wantLogin(t, m.ID)
+		begun := time.Now()
+		if err := r.host.Stop(ctx, m.ID, false); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("shut down after %s", time.Since(begun).Round(time.Millisecond))
+		if err := r.host.Remove(ctx, m.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.wantNothing(t)
+}
+
+// wantLogin logs in with ssh(1) as SSH says.
+func (r *rig) wantLogin(t *testing.T, id gateway.ID) {
+	t.Helper()
+	access, err := r.host.SSH(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hosts := filepath.Join(t.TempDir(), "known_hosts")
+	write(t, hosts, []byte(access.KnownHosts+"\n"))
+	out, err := exec.CommandContext(t.Context(), "ssh", "-F", "none", "-i", access.KeyFile, "-o", "UserKnownHostsFile="+hosts,
+		"-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes", "-o", "ConnectTimeout=60", access.User+"@"+access.Addr, "hostname; id -un").CombinedOutput()
+	if err != nil || string(out) != "blog\nlodge\n" {
+		t.Errorf("ssh: %v\n%s", err, out)
+	}
+}

@@ -1,0 +1,340 @@
+package seed_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"io"
+	"io/fs"
+	"mime"
+	"mime/multipart"
+	"net/mail"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode/utf16"
+
+	"github.com/google/go-cmp/cmp"
+
+	"lodge/gateway"
+	"lodge/vmhost/seed"
+)
+
+func guest() seed.Guest {
+	return seed.Guest{
+		Machine: gateway.Machine{
+			VM: gateway.VM{
+				ID:     gateway.ID{0x7f, 0x8e, 6: 0x40, 8: 0x80, 15: 1},
+				Number: 0x1234, Name: "hello", Addr: netip.MustParseAddr("10.213.0.2"),
+			},
+			HostKey: "ssh-ed25519 AAAAhost",
+		},
+		Domain:        "lodge.localhost",
+		HostKeyPEM:    []byte("-----BEGIN OPENSSH PRIVATE KEY-----\nxyz\n-----END OPENSSH PRIVATE KEY-----\n"),
+		AuthorizedKey: "ssh-ed25519 AAAAlogin lodge host",
+		RootPEM:       []byte("-----BEGIN CERTIFICATE-----\nabc\n-----END CERTIFICATE-----\n"),
+		UserData:      "#cloud-config\nruncmd: [id]\n",
+	}
+}
+
+// write makes a seed and returns its bytes.
+func write(t *testing.T, g seed.Guest) []byte {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "seed.iso")
+	if err := seed.Write(path, g); err != nil {
+		t.Fatalf("Write: %v", err)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Mode() != 0o600 {
+		t.Errorf("mode is %v: the host key is for root's eyes only", info.Mode())
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+func TestWrite(t *testing.T) {
+	g := guest()
+	files := readISO(t, write(t, g), joliet)
+	want := map[string]string{
+		"meta-data": "instance-id: 7f8e0000-0000-4000-8000-000000000001\nlocal-hostname: hello\n",
+		"network-config": `version: 2
+ethernets:
+  eth0:
+    match:
+      macaddress: "52:54:00:00:12:34"
+    set-name: eth0
+    addresses: ["10.213.0.2/32"]
+    nameservers:
+      addresses: [169.254.169.254]
+    routes:
+      - to: 169.254.169.254/32
+        scope: link
+      - to: 0.0.0.0/0
+        via: 169.254.169.254
+        on-link: true
+`,
+		"user-data": g.UserData,
+	}
+	for name, text := range want {
+		if diff := cmp.Diff(text, files[name]); diff != "" {
+			t.Errorf("%s:\n%s", name, diff)
+		}
+	}
+	if len(files) != 5 {
+		t.Errorf("%d files in the seed, not 5", len(files))
+	}
+	if diff := cmp.Diff(files, readISO(t, write(t, g), primary)); diff != "" {
+		t.Errorf("the two views of the disk differ:\n%s", diff)
+	}
+	sh := exec.CommandContext(t.Context(), "sh", "-n")
+	sh.Stdin = strings.NewReader(files["setup.sh"])
+	if out, err := sh.CombinedOutput(); err != nil {
+		t.Errorf("setup.sh is not a script: %v\n%s", err, out)
+	}
+}
+
+func TestVendorDataIsSetup(t *testing.T) {
+	files := readISO(t, write(t, guest()), joliet)
+	message, err := mail.ReadMessage(strings.NewReader(files["vendor-data"]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, params, err := mime.ParseMediaType(message.Header.Get("Content-Type"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kinds := []string{}
+	for parts := multipart.NewReader(message.Body, params["boundary"]); ; {
+		part, err := parts.NextPart()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		kind, _, err := mime.ParseMediaType(part.Header.Get("Content-Type"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		kinds = append(kinds, kind)
+		text, err := io.ReadAll(part)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if kind == "text/cloud-boothook" && string(text) != files["setup.sh"] {
+			t.Errorf("the boothook is not setup.sh:\n%s", cmp.Diff(files["setup.sh"], string(text)))
+		}
+	}
+	if diff := cmp.Diff([]string{"text/cloud-config", "text/cloud-boothook"}, kinds); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestFilesInGuest(t *testing.T) {
+	g := guest()
+	have := unpack(t, readISO(t, write(t, g), joliet)["setup.sh"])
+	for path, want := range map[string]string{
+		"etc/hostname":                              "hello\n",
+		"etc/lodge/ssh_host_ed25519_key":            string(g.HostKeyPEM),
+		"etc/lodge/authorized_keys":                 g.AuthorizedKey + "\n",
+		"usr/local/share/ca-certificates/lodge.crt": string(g.RootPEM),
+		"etc/systemd/network/10-lodge.network": "[Match]\nMACAddress=52:54:00:00:12:34\n\n[Network]\nAddress=10.213.0.2/32\n" +
+			"LinkLocalAddressing=no\nIPv6AcceptRA=no\n\n[Route]\nGateway=169.254.169.254\nGatewayOnLink=yes\n",
+	} {
+		if got := have[path].text; got != want {
+			t.Errorf("%s is %q", path, got)
+		}
+	}
+	for path, want := range map[string]archived{
+		"etc/lodge/ssh_host_ed25519_key": {mode: 0o600, owner: "root"},
+		"etc/sudoers.d/lodge":            {mode: 0o440, owner: "root"},
+		"home/lodge/Maildir/new/":        {mode: 0o700, owner: "lodge"},
+		"home/lodge/.aws/config":         {mode: 0o644, owner: "lodge"},
+		"root/.s3cfg":                    {mode: 0o644, owner: "root"},
+		"etc/skel/.config/rclone/":       {mode: 0o755, owner: "root"},
+	} {
+		got, ok := have[path]
+		if got.text = ""; !ok || got != want {
+			t.Errorf("%s is %+v (there: %v)", path, got, ok)
+		}
+	}
+	for path, file := range have {
+		if strings.Contains(file.text, "@NAME@") || strings.Contains(file.text, "@HOST@") || strings.HasPrefix(path, "/") {
+			t.Errorf("%s is not filled in, or not relative", path)
+		}
+		if string(g.HostKeyPEM) == file.text && file.mode&0o077 != 0 {
+			t.Errorf("%s shows the host key to others", path)
+		}
+	}
+	if !strings.Contains(have["etc/lodge/README"].text, "https://hello.lodge.localhost\n") {
+		t.Errorf("README:\n%s", have["etc/lodge/README"].text)
+	}
+	if conf := have["etc/systemd/system.conf.d/10-lodge.conf"].text; !strings.Contains(conf, "\nDefaultEnvironment=AWS_ENDPOINT_URL_S3=http://s3.lodge.internal ") {
+		t.Errorf("system.conf.d:\n%s", conf)
+	}
+}
+
+func TestWriteWithoutRoot(t *testing.T) {
+	g := guest()
+	g.RootPEM, g.UserData = nil, ""
+	files := readISO(t, write(t, g), joliet)
+	if _, ok := unpack(t, files["setup.sh"])["usr/local/share/ca-certificates/lodge.crt"]; ok {
+		t.Error("there is a certificate")
+	}
+	if text, ok := files["user-data"]; !ok || text != "" {
+		t.Errorf("user-data must be there, and empty: %q", text)
+	}
+}
+
+func TestWriteRefuses(t *testing.T) {
+	for name, change := range map[string]func(*seed.Guest){
+		"no name":        func(g *seed.Guest) { g.Machine.Name = "" },
+		"bad name":       func(g *seed.Guest) { g.Machine.Name = "a\nb: c" },
+		"no id":          func(g *seed.Guest) { g.Machine.ID = gateway.ID{} },
+		"no address":     func(g *seed.Guest) { g.Machine.Addr = netip.Addr{} },
+		"IPv6":           func(g *seed.Guest) { g.Machine.Addr = netip.IPv6Loopback() },
+		"no host key":    func(g *seed.Guest) { g.HostKeyPEM = nil },
+		"two keys":       func(g *seed.Guest) { g.AuthorizedKey = "ssh-ed25519 A\nssh-ed25519 B" },
+		"long user data": func(g *seed.Guest) { g.UserData = strings.Repeat("x", gateway.MaxUserDataBytes+1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := guest()
+			change(&g)
+			path := filepath.Join(t.TempDir(), "seed.iso")
+			if err := seed.Write(path, g); gateway.KindOf(err) != gateway.KindInvalid {
+				t.Errorf("Write: %v", err)
+			}
+			if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("something was written: %v", err)
+			}
+		})
+	}
+}
+
+// A seed that cannot be written leaves the one that was there, and no draft.
+func TestWriteFails(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "seed.iso")
+	if err := os.MkdirAll(filepath.Join(path, "full"), 0o700); err != nil { // nothing can be renamed onto it
+		t.Fatal(err)
+	}
+	if err := seed.Write(path, guest()); err == nil {
+		t.Fatal("Write did not fail")
+	}
+	left, err := os.ReadDir(filepath.Dir(path))
+	if err != nil || len(left) != 1 {
+		t.Errorf("left behind: %v %v", left, err)
+	}
+}
+
+// Whatever the user data is, it comes back byte for byte, and nothing else on the disk depends on it.
+func FuzzUserData(f *testing.F) {
+	f.Add("")
+	f.Add("#cloud-config\n")
+	f.Add("\x00\xff\r\n--lodge-vendor-data\n@FILES@@SETUP@")
+	f.Add(strings.Repeat("x", 2048))
+	f.Add(strings.Repeat("y", 2049))
+	f.Fuzz(func(t *testing.T, userData string) {
+		g := guest()
+		base := readISO(t, write(t, g), joliet)
+		g.UserData = userData
+		files := readISO(t, write(t, g), joliet)
+		if files["user-data"] != userData {
+			t.Errorf("user data %q came back as %q", userData, files["user-data"])
+		}
+		delete(base, "user-data")
+		delete(files, "user-data")
+		if diff := cmp.Diff(base, files); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+type archived struct {
+	text  string
+	mode  int64
+	owner string
+}
+
+// unpack reads the archive out of setup.sh as the shell would.
+func unpack(t *testing.T, setup string) map[string]archived {
+	t.Helper()
+	_, rest, _ := strings.Cut(setup, "<<'END' | tar -xz --no-overwrite-dir -C /\n")
+	text, _, ok := strings.Cut(rest, "\nEND\n")
+	if !ok {
+		t.Fatalf("setup.sh has no archive:\n%s", setup)
+	}
+	z, err := gzip.NewReader(base64.NewDecoder(base64.StdEncoding, strings.NewReader(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]archived{}
+	for r := tar.NewReader(z); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return files
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[h.Name] = archived{string(body), h.Mode, h.Uname}
+	}
+}
+
+// The two volume descriptors of an ISO 9660 image.
+const (
+	primary = 16
+	joliet  = 17
+)
+
+// readISO is a reader of ISO 9660 root directories of its own: names as Linux would show them, and contents.
+func readISO(t *testing.T, image []byte, descriptor int) map[string]string {
+	t.Helper()
+	const sector = 2048
+	d := image[descriptor*sector:]
+	if string(d[1:6]) != "CD001" || len(image)%sector != 0 || int(binary.LittleEndian.Uint32(d[80:]))*sector != len(image) {
+		t.Fatalf("not an ISO image of %d bytes", len(image))
+	}
+	if got := shown(d[40:72], descriptor); got != "cidata" {
+		t.Errorf("the label is %q", got)
+	}
+	files := map[string]string{}
+	dir := image[int(binary.LittleEndian.Uint32(d[158:]))*sector:][:sector]
+	for ; dir[0] != 0; dir = dir[dir[0]:] {
+		begin, size := int(binary.LittleEndian.Uint32(dir[2:]))*sector, int(binary.LittleEndian.Uint32(dir[10:]))
+		if int(binary.BigEndian.Uint32(dir[6:]))*sector != begin || int(binary.BigEndian.Uint32(dir[14:])) != size {
+			t.Errorf("the two byte orders differ in a directory record")
+		}
+		if dir[25]&2 == 0 {
+			files[shown(dir[33:33+dir[32]], descriptor)] = string(image[begin : begin+size])
+		}
+	}
+	return files
+}
+
+func shown(name []byte, descriptor int) string {
+	if descriptor == joliet {
+		units := make([]uint16, len(name)/2)
+		for i := range units {
+			units[i] = binary.BigEndian.Uint16(name[2*i:])
+		}
+		return strings.TrimRight(string(utf16.Decode(units)), " ")
+	}
+	plain, _, _ := bytes.Cut(name, []byte(";"))
+	return strings.TrimRight(strings.ToLower(string(plain)), ". ")
+}
