@@ -17,7 +17,7 @@ import (
 // all of it works once there is room.
 func TestFullDisk(t *testing.T) {
 	harness.NeedVMs(t)
-	dir := sandbox.SmallDisk(t, 2<<30) // room for one VM
+	dir := sandbox.SmallDisk(t, 2<<30)           // room for one VM
 	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // QEMU's user passes through
 		t.Fatal(err)
 	}
@@ -91,7 +91,7 @@ func fill(t *testing.T, dir string) (filler string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close() //nolint:errcheck // how much was written is what counts
+	defer f.Close()
 	const leave = 8 << 10
 	if err := syscall.Fallocate(int(f.Fd()), 0, 0, int64(room.Bavail)*room.Bsize-leave); err != nil {
 		t.Fatalf("fill the disk: %v", err)

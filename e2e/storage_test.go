@@ -32,7 +32,7 @@ import boto3, os
 s3 = boto3.client("s3")
 s3.upload_file(os.path.expanduser("~/file"), "by-boto3", "dir/file")
 s3.download_file("by-boto3", "dir/file", "/tmp/boto3")' && sha256sum </tmp/boto3`},
-		{"rclone", `rclone copyto ~/file lodge:by-rclone/dir/file >&2; rclone cat lodge:by-rclone/dir/file | sha256sum`},
+		{"rclone", `rclone copyto ~/file s3:by-rclone/dir/file >&2; rclone cat s3:by-rclone/dir/file | sha256sum`},
 		{"s3cmd", `s3cmd --no-progress put ~/file s3://by-s3cmd/dir/file >&2; s3cmd --no-progress get --force s3://by-s3cmd/dir/file /tmp/s3cmd >&2; sha256sum </tmp/s3cmd`},
 		{"minio-go", `~/minioput put by-minio dir/file ~/file >&2; ~/minioput get by-minio dir/file | sha256sum`},
 		{"minio-go over https", `~/minioput -https put by-minio-https dir/file ~/file >&2; ~/minioput -https get by-minio-https dir/file | sha256sum`},

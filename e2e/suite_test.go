@@ -6,6 +6,7 @@
 package e2e
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"net"
@@ -16,8 +17,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"context"
 
 	"lodge/e2e/harness"
 	"lodge/vmhost/libvirt/libvirttest"

@@ -41,7 +41,8 @@ func BenchmarkRequest(b *testing.B) {
 }
 
 func fetch(b *testing.B, c *http.Client, url string) {
-	r, err := http.NewRequestWithContext(context.Background(), http.MethodGet, url, nil) //nolint:usetesting // b.Context ends with the parent
+	b.Helper()
+	r, err := http.NewRequestWithContext(context.Background(), http.MethodGet, url, nil)
 	if err != nil {
 		b.Error(err)
 		return

@@ -33,7 +33,7 @@ func chromium(t *testing.T, s *site) context.Context {
 		chromedp.ExecPath(path), chromedp.Env("HOME="+home), chromedp.UserDataDir(filepath.Join(home, "profile")), chromedp.NoSandbox,
 		chromedp.DisableGPU, chromedp.WindowSize(900, 700), chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("no-proxy-server", true))
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute) //nolint:usetesting // it outlives the test's own, to close the browser
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	ctx, cancelAllocator := chromedp.NewExecAllocator(ctx, options...)
 	ctx, cancelBrowser := chromedp.NewContext(ctx)
 	if err := chromedp.Do(ctx); err != nil { // starts it, for as long as ctx lives
@@ -44,7 +44,7 @@ func chromium(t *testing.T, s *site) context.Context {
 }
 
 // shoot keeps a screenshot where LODGE_ARTEFACTS says; tests alone need none.
-func shoot(t *testing.T, ctx context.Context, name string) {
+func shoot(ctx context.Context, t *testing.T, name string) {
 	t.Helper()
 	dir := os.Getenv("LODGE_ARTEFACTS")
 	if dir == "" {
@@ -78,27 +78,27 @@ func TestChromium(t *testing.T) {
 
 	visit := func(shot, url, want string, more ...chromedp.Action[chromedp.Void]) {
 		t.Helper()
-		steps := append(append([]chromedp.Action[chromedp.Void]{chromedp.Navigate(url)}, more...), chromedp.WaitVisible("h1"))
+		steps := append(append([]chromedp.Action[chromedp.Void]{chromedp.Navigate(url)}, more...), chromedp.WaitVisible(chromedp.CSS("h1")))
 		limited, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
 		if err := chromedp.Do(limited, steps...); err != nil {
-			shoot(t, ctx, "failed-"+shot)
+			shoot(ctx, t, "failed-"+shot)
 			t.Fatalf("%s: %v", shot, err)
 		}
-		text, err := chromedp.Run(ctx, chromedp.Text("h1"))
+		text, err := chromedp.Run(ctx, chromedp.Text(chromedp.CSS("h1")))
 		if err != nil || !strings.Contains(text, want) {
 			t.Errorf("%s: %q, want %q: %v", shot, text, want, err)
 		}
-		shoot(t, ctx, shot)
+		shoot(ctx, t, shot)
 	}
 	visit("private", s.url("blog"), "This page is private")
 	visit("private-port", s.url("8080-blog"), "This page is private")
 	link := s.link(blog)
 	visit("link", link, "Open blog")
-	visit("app", link, "app for "+owner, chromedp.Click("button"), chromedp.WaitNotPresent("form"))
+	visit("app", link, "app for "+owner, chromedp.Click(chromedp.CSS("button")), chromedp.WaitNotPresent(chromedp.CSS("form")))
 	visit("port", s.url("8080-blog")+"/x", "port for "+owner)
 	visit("any", s.url("any.blog"), "app for "+owner)
-	visit("used-up", link, "This link does not work", chromedp.Click("button"), chromedp.WaitNotPresent("form"))
+	visit("used-up", link, "This link does not work", chromedp.Click(chromedp.CSS("button")), chromedp.WaitNotPresent(chromedp.CSS("form")))
 	visit("stopped", s.url("off"), off.Name+" is stopped")
 	app.Close()
 	s.login(s.client(), blog)

@@ -162,7 +162,7 @@ func TestEventsArriveOneByOne(t *testing.T) {
 	if res == nil {
 		return
 	}
-	defer res.Body.Close() //nolint:errcheck // read to its end
+	defer res.Body.Close()
 	lines := bufio.NewScanner(res.Body)
 	for i, event := range []string{"first", "second", "third"} {
 		if i > 0 {
@@ -252,7 +252,7 @@ func TestGRPCPasses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer res.Body.Close() //nolint:errcheck // read to its end
+	defer res.Body.Close()
 	got := make([]byte, 3)
 	for _, word := range []string{"one", "two"} {
 		if word == "two" {

@@ -208,7 +208,7 @@ func (s *site) do(c *http.Client, method, target string, body io.Reader, header 
 	if err != nil {
 		s.tb.Fatal(err)
 	}
-	defer res.Body.Close() //nolint:errcheck // read to its end
+	defer res.Body.Close()
 	got, err := io.ReadAll(res.Body)
 	if err != nil {
 		s.tb.Fatal(err)

@@ -1,6 +1,7 @@
 package https
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -148,7 +149,7 @@ func (s *Server) silent(ctx context.Context, rt route, who visitor) page {
 		p.Text = append(p.Text, "It leads to the first of the ports 80, 8000, 8080, 3000, 5000 and 5173 that is open.")
 	}
 	p.Text = append(p.Text, "An app that listens on 127.0.0.1 cannot be reached from here: let it listen on 0.0.0.0. A server to try with:")
-	p.Command, p.Where = "python3 -m http.server 8000", "in the VM"
+	p.Command, p.Where = fmt.Sprintf("python3 -m http.server %d", cmp.Or(rt.port, 8000)), "in the VM"
 	open, _ := s.finder.listening(ctx, rt.vm, commonPorts()) // none is an answer too
 	for _, port := range open {
 		p.Links = append(p.Links, link{fmt.Sprintf("port %d", port), s.URL(rt.vm, port)})

@@ -313,6 +313,7 @@ func TestNoSecondCopy(t *testing.T) {
 				must(t, os.Mkdir(path, 0o700))
 				must(t, os.Chown(path, guestUID, guestUID))
 			}
+			write(t, filepath.Join(g.home, "Maildir/tmp", id), []byte("not yet unlinked"))
 			write(t, filepath.Join(g.home, "Maildir", place, name), []byte("there already"))
 			must(t, os.Chown(filepath.Join(g.home, "Maildir", place, name), guestUID, guestUID))
 			g.up(t)
@@ -321,6 +322,7 @@ func TestNoSecondCopy(t *testing.T) {
 			if all := append(files(t, g.home+"/Maildir/new"), files(t, g.home+"/Maildir/cur")...); len(all) != 1 || all[0] != name {
 				t.Errorf("in the Maildir: %v", all)
 			}
+			leftNothing(t, g.home+"/Maildir/tmp")
 		})
 	}
 }

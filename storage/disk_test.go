@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"lodge/e2e/sandbox"
-
 	"github.com/minio/minio-go/v7"
+
+	"lodge/e2e/sandbox"
 )
 
 func getOptions() minio.GetObjectOptions { return minio.GetObjectOptions{} }

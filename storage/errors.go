@@ -5,9 +5,9 @@ import (
 	"log/slog"
 	"net/http"
 
-	"lodge/gateway"
-
 	"github.com/versity/versitygw/s3err"
+
+	"lodge/gateway"
 )
 
 // errorf makes an S3 error; the code is what programs look at, the text is for people.

@@ -7,10 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/minio/minio-go/v7/pkg/credentials"
+
 	"lodge/gateway"
 	"lodge/storage/sigv4"
-
-	"github.com/minio/minio-go/v7/pkg/credentials"
 )
 
 func noVM() gateway.VM { return gateway.VM{} }

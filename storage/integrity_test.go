@@ -15,9 +15,9 @@ import (
 	"testing"
 	"time"
 
-	"lodge/storage/sigv4"
-
 	"github.com/minio/minio-go/v7"
+
+	"lodge/storage/sigv4"
 )
 
 func base64MD5(s string) string {

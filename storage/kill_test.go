@@ -19,9 +19,9 @@ import (
 	"testing"
 	"time"
 
-	"lodge/gateway"
-
 	"github.com/minio/minio-go/v7"
+
+	"lodge/gateway"
 )
 
 // killID is the VM of TestKill, the same in every life of the server.

@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"lodge/storage/sigv4"
-
 	"github.com/minio/minio-go/v7"
+
+	"lodge/storage/sigv4"
 )
 
 type reply struct {

@@ -13,10 +13,10 @@ import (
 	"testing"
 	"time"
 
-	"lodge/gateway"
-
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+
+	"lodge/gateway"
 )
 
 // records keeps machines in memory, for a real Directory.

@@ -141,6 +141,9 @@ func (h *Host) Remove(ctx context.Context, id gateway.ID) error {
 
 // takeAway does the steps of a removal; each may have been done before. The caller has the worker's turn.
 func (h *Host) takeAway(ctx context.Context, w *worker, vm gateway.VM) error {
+	if _, ok := h.dir.ByID(vm.ID); !ok {
+		return nil // whoever had the turn before has done it
+	}
 	h.cfg.Doors.Close(vm.ID)
 	if err := h.virt.Destroy(ctx, vm.ID); err != nil {
 		return err

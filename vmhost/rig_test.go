@@ -38,7 +38,6 @@ func needVMs(t *testing.T) {
 
 // rig is a state directory with a tiny image, and the daemons that run over it one after the other.
 type rig struct {
-	dir     string
 	config  vmhost.Config
 	records *records
 	host    *vmhost.Host
@@ -49,18 +48,11 @@ type rig struct {
 // newRig prepares a state directory under parent and runs a daemon over it.
 func newRig(t *testing.T, parent string) *rig {
 	t.Helper()
-	dir, err := os.MkdirTemp(parent, "lv") //nolint:usetesting // short, for the sockets, and open to QEMU, unlike t.TempDir
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // only litter
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	tinyImage(t, filepath.Join(dir, "state", "images"))
-	r := &rig{dir: dir, records: &records{all: map[gateway.ID]gateway.Machine{}}}
+	state := filepath.Join(openDir(t, parent), "state")
+	tinyImage(t, filepath.Join(state, "images"))
+	r := &rig{records: &records{all: map[gateway.ID]gateway.Machine{}}}
 	r.config = vmhost.Config{
-		StateDir: filepath.Join(dir, "state"), RunDir: filepath.Join(dir, "run"), Domain: "lodge.localhost", Accel: vmhost.TCG,
+		StateDir: state, RunDir: openDir(t, "/var/tmp"), Domain: "lodge.localhost", Accel: vmhost.TCG,
 		Defaults: gateway.Spec{Image: "tiny", CPUs: 1, MemoryMiB: 128, DiskGiB: 2}, StopTimeout: 20 * time.Second,
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
@@ -71,6 +63,20 @@ func newRig(t *testing.T, parent string) *rig {
 	r.run(t)
 	t.Cleanup(func() { r.stop() })
 	return r
+}
+
+// openDir makes a directory that has a short name, for the sockets, and is open to QEMU, unlike t.TempDir.
+func openDir(t *testing.T, parent string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(parent, "lv") //nolint:usetesting // as said above
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // only litter
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // run starts a daemon over what the one before has left.
@@ -211,8 +217,9 @@ func (r *rig) wantNothing(t *testing.T) {
 	if all := r.config.Directory.All(); len(all) != 0 {
 		t.Errorf("the directory still has %v", all)
 	}
-	for _, dir := range []string{"state/disks", "state/console", "run/console"} {
-		entries, err := os.ReadDir(filepath.Join(r.dir, dir))
+	c := r.config
+	for _, dir := range []string{filepath.Join(c.StateDir, "disks"), filepath.Join(c.StateDir, "console"), filepath.Join(c.RunDir, "console")} {
+		entries, err := os.ReadDir(dir)
 		if err != nil || len(entries) != 0 {
 			t.Errorf("%s still has %v (%v)", dir, entries, err)
 		}

@@ -47,9 +47,6 @@ func TestScripts(t *testing.T) {
 				Setup: func(env *testscript.Env) error {
 					env.Setenv("SOCK", h.Socket)
 					env.Setenv("TMPDIR", env.WorkDir)
-					h.SSHAccess = gateway.SSHAccess{
-						Addr: "10.213.0.2", User: gateway.GuestUser, KeyFile: env.WorkDir + "/key", KnownHosts: "10.213.0.2 ssh-ed25519 AAAA",
-					}
 					return nil
 				},
 				Cmds: commands(t, h),
@@ -264,10 +261,10 @@ func TestHomes(t *testing.T) {
 // Ctrl-C while a VM is being made takes it away again, says so, and exits as shells expect.
 func TestInterrupted(t *testing.T) {
 	h := controltest.Start(t)
-	h.Stuck = make(chan struct{})
+	begun := h.Stick()
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
-		<-h.Stuck
+		<-begun
 		cancel()
 	}()
 	var stderr bytes.Buffer

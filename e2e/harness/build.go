@@ -16,7 +16,7 @@ type programs struct {
 	out  []byte
 }
 
-var plain, raced programs
+var plain, raced programs //nolint:gochecknoglobals // a build is worth sharing among all tests
 
 // Programs returns a directory with lodged and lodge, built from this tree.
 func Programs(t testing.TB, race bool) string {

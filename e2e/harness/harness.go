@@ -32,8 +32,8 @@ import (
 
 // Flags of test binaries that import this package.
 var (
-	withVMs = flag.Bool("vm", false, "run the tests that boot VMs")
-	images  = flag.String("images", "/var/lib/lodge/images", "directory of base images")
+	withVMs = flag.Bool("vm", false, "run the tests that boot VMs")                      //nolint:gochecknoglobals // how package flag works
+	images  = flag.String("images", "/var/lib/lodge/images", "directory of base images") //nolint:gochecknoglobals // as above
 )
 
 // Main runs the tests in a sandbox in which the machine's own trust store, Lodge and libvirt cannot be seen or changed.

@@ -91,9 +91,9 @@ func TestRootCannotVouchForOtherNames(t *testing.T) {
 			os.WriteFile(filepath.Join(dir, "leaf"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600)); err != nil {
 			t.Fatal(err)
 		}
-		out, err := exec.CommandContext(t.Context(), "openssl", "verify", "-x509_strict", "-purpose", "sslserver", //nolint:gosec // the test's own files
+		out, err := exec.CommandContext(t.Context(), "openssl", "verify", "-purpose", "sslserver", //nolint:gosec // the test's own files
 			"-CAfile", filepath.Join(dir, "root"), filepath.Join(dir, "leaf")).CombinedOutput()
-		if (err == nil) != want && !strings.Contains(string(out), "uthority key identifier") {
+		if (err == nil) != want {
 			t.Errorf("OpenSSL, %s: %v, want %t: %s", name, err, want, out)
 		}
 	}
@@ -190,7 +190,9 @@ func TestIssueRefusesOddRequests(t *testing.T) {
 	r.leafLife, r.allow = time.Hour, func(string) bool { return true }
 	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader) // never fails
 	for _, template := range []*x509.CertificateRequest{
-		{}, {DNSNames: []string{"a.lodge.localhost", "b.lodge.localhost"}}, {IPAddresses: []net.IP{{127, 0, 0, 1}}},
+		{},
+		{DNSNames: []string{"a.lodge.localhost", "b.lodge.localhost"}},
+		{IPAddresses: []net.IP{{127, 0, 0, 1}}},
 		{DNSNames: []string{"a.lodge.localhost"}, EmailAddresses: []string{"a@b"}},
 	} {
 		der, err := x509.CreateCertificateRequest(rand.Reader, template, key)
@@ -308,7 +310,7 @@ func ask(ctx context.Context, a *Authority, subject string) error {
 	client, server := net.Pipe()
 	var asking sync.WaitGroup
 	defer asking.Wait()
-	defer client.Close() //nolint:errcheck // a pipe
+	defer client.Close()
 	asking.Go(func() {
 		_ = tls.Client(client, &tls.Config{ServerName: subject, InsecureSkipVerify: true}).HandshakeContext(ctx) //nolint:gosec // the server's side says it
 	})

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -142,26 +143,38 @@ func (g *guest) deliver(ctx context.Context, name string, content io.Reader, siz
 	return at(stageMaildir, err)
 }
 
-// there reports whether an earlier attempt got as far as the link: as it was named, or moved on by a mail reader.
+// there reports whether an earlier attempt got as far as the link. Then it ends what that attempt has not: the name in
+// tmp goes, and new is synced.
 func (g *guest) there(ctx context.Context, name string) (there bool, err error) {
 	err = g.within(ctx, func() error {
-		if _, err := g.sftp.Lstat(newDir + "/" + name); err == nil {
-			there = true
-			return g.syncDir(newDir)
-		} else if !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("look into ~/%s: %w", newDir, err)
+		if there, err = g.find(name); !there || err != nil {
+			return err
 		}
-		seen, err := g.sftp.ReadDir(curDir)
-		if err != nil {
-			return fmt.Errorf("look into ~/%s: %w", curDir, err)
+		if err := g.sftp.Remove(tmpDir + "/" + name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("unlink from tmp: %w", err)
 		}
-		for _, f := range seen {
-			base, _, _ := strings.Cut(f.Name(), ":")
-			there = there || base == name
-		}
-		return nil
+		return g.syncDir(newDir)
 	})
 	return there, err
+}
+
+// find looks for a message as it was named, and as a mail reader has moved it on.
+func (g *guest) find(name string) (bool, error) {
+	_, err := g.sftp.Lstat(newDir + "/" + name)
+	if err == nil {
+		return true, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("look into ~/%s: %w", newDir, err)
+	}
+	seen, err := g.sftp.ReadDir(curDir)
+	if err != nil {
+		return false, fmt.Errorf("look into ~/%s: %w", curDir, err)
+	}
+	return slices.ContainsFunc(seen, func(f fs.FileInfo) bool {
+		base, _, _ := strings.Cut(f.Name(), ":")
+		return base == name
+	}), nil
 }
 
 // write makes the file in tmp, over what an earlier attempt may have left, and syncs it.

@@ -142,8 +142,10 @@ type Conn struct {
 	peer     peer
 	end      time.Time
 
+	first   []byte // of the client's first line, as far as it has come; used by Read alone
+	checked bool
+
 	mu       sync.Mutex
-	started  bool
 	busy     bool      // in a transfer that shutdown must not cut
 	until    time.Time // the transfer's own limit
 	writes   int       // left
@@ -191,18 +193,16 @@ func (g *Conn) Expire() {
 
 var errWrites = errors.New("too many commands in one session")
 
-// Read reads within the deadlines. The first read looks for an HTTP request.
+// Read reads within the deadlines, and looks for an HTTP request in the first line.
 func (g *Conn) Read(p []byte) (int, error) {
 	g.mu.Lock()
-	first := !g.started
-	g.started = true
 	err := g.Conn.SetReadDeadline(g.deadline())
 	g.mu.Unlock()
 	if err != nil {
 		return 0, err
 	}
 	n, err := g.Conn.Read(p)
-	if first && isHTTP(p[:n]) {
+	if !g.checked && g.isHTTP(p[:n]) {
 		_, _ = g.Write([]byte(g.listener.HTTP + "\r\n")) // a courtesy
 		_ = g.Close()                                    // the read gives the error that matters
 		return 0, net.ErrClosed
@@ -264,6 +264,19 @@ func (g *Conn) drain() {
 	if !g.busy {
 		_ = g.Conn.SetReadDeadline(time.Now()) // fails on a closed one only
 	}
+}
+
+// isHTTP adds a piece to the first line and judges it. A server acts on no line before its end, so one that comes in
+// pieces is caught in time.
+func (g *Conn) isHTTP(piece []byte) bool {
+	const enough = 256
+	g.first = append(g.first, piece[:min(len(piece), enough)]...)
+	g.checked = len(g.first) >= enough || bytes.IndexByte(g.first, '\n') >= 0
+	found := isHTTP(g.first)
+	if g.checked {
+		g.first = nil
+	}
+	return found
 }
 
 // isHTTP reports whether a client's first bytes are an HTTP request: forged requests of a browser or a server-side

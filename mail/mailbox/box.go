@@ -18,6 +18,7 @@ type Box struct {
 	logger *slog.Logger
 
 	mu       sync.Mutex
+	bodies   *os.File // the directory msg, to sync it
 	index    *os.File
 	size     int64   // of the index up to its last good record
 	reserved int64   // the index may grow to here even on a full disk

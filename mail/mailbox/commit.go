@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"syscall"
 )
 
@@ -105,8 +104,8 @@ func layOut(batch []*ticket, offset int64) (buf []byte, places []place, err erro
 // it did before, or takes no more changes until it is opened again.
 func (b *Box) append(index *os.File, size int64, buf []byte, batch []*ticket) error {
 	if hasAdd(batch) {
-		if err := syncDir(filepath.Join(b.dir, "msg")); err != nil {
-			return err
+		if err := b.bodies.Sync(); err != nil {
+			return fmt.Errorf("sync directory: %w", err)
 		}
 	}
 	_, err := index.WriteAt(buf, size)

@@ -20,20 +20,38 @@ func openBox(dir string, logger *slog.Logger) (*Box, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "msg"), 0o700); err != nil {
 		return nil, fmt.Errorf("make mailbox: %w", err)
 	}
+	var err error
+	if b.bodies, err = os.Open(filepath.Join(dir, "msg")); err != nil {
+		return nil, fmt.Errorf("open mailbox: %w", err)
+	}
+	if err := b.restore(); err != nil {
+		b.closeFiles()
+		return nil, err
+	}
+	return b, nil
+}
+
+// restore loads the index and rewrites it when there is none, or something in it is wrong or stale.
+func (b *Box) restore() error {
 	damage, err := b.load()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	lost, err := b.reconcile(damage.inside)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if b.index == nil || b.validity == 0 || damage.any() || lost || b.lines > 1000+2*len(b.entries) {
-		if err := b.compact(); err != nil {
-			return nil, err
-		}
+		return b.compact()
 	}
-	return b, nil
+	return nil
+}
+
+func (b *Box) closeFiles() {
+	_ = b.bodies.Close() // opened for reading only
+	if b.index != nil {
+		_ = b.index.Close() // every record was synced when it was written
+	}
 }
 
 // damage is what load found wrong in an index.
@@ -208,7 +226,7 @@ func (b *Box) close() {
 	for b.leading {
 		b.idle.Wait()
 	}
-	_ = b.index.Close() // every record was synced when it was written
+	b.closeFiles()
 	close(b.changed)
 	b.changed = make(chan struct{})
 }

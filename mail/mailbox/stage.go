@@ -69,11 +69,13 @@ func (s *Store) Commit(st *Staged, letters []Letter) error {
 		byVM[l.VM] = append(byVM[l.VM], l)
 	}
 	adds := make([]*addition, 0, len(byVM))
+	left := len(letters)
 	for id, mine := range byVM {
+		left -= len(mine)
 		b, err := s.Box(id)
 		if err == nil {
 			var a *addition
-			a, err = b.prepare(st, mine)
+			a, err = b.prepare(st, mine, left == 0)
 			adds = append(adds, a)
 		}
 		if err != nil {
@@ -99,14 +101,19 @@ type addition struct {
 	done bool
 }
 
-// prepare does all that a full disk can refuse: it reserves room in the index and links the body.
-func (b *Box) prepare(st *Staged, letters []Letter) (*addition, error) {
+// prepare does all that a full disk can refuse: it reserves room in the index and links the body. The last letter of all
+// takes the staged file itself.
+func (b *Box) prepare(st *Staged, letters []Letter, last bool) (*addition, error) {
 	a := &addition{box: b}
 	if err := b.reserve(); err != nil {
 		return a, err
 	}
-	for _, l := range letters {
-		if err := os.Link(st.f.Name(), b.body(l.QueueID)); err != nil {
+	for i, l := range letters {
+		place := os.Link
+		if last && i == len(letters)-1 {
+			place = os.Rename
+		}
+		if err := place(st.f.Name(), b.body(l.QueueID)); err != nil {
 			return a, fmt.Errorf("link message: %w", err)
 		}
 		a.recs = append(a.recs, record{

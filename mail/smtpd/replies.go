@@ -23,6 +23,7 @@ func replyTooBig() *smtp.SMTPError { return reply(552, 5, 3, 4, "Message is too 
 func replyFull() *smtp.SMTPError {
 	return reply(452, 4, 3, 1, "No room for mail right now, try again later")
 }
+
 func replyLater() *smtp.SMTPError {
 	return reply(451, 4, 3, 0, "Cannot take mail right now, try again later")
 }

@@ -22,9 +22,11 @@ type session struct {
 	conn   *smtp.Conn
 	guard  *guard.Conn // nil only in tests that bypass the listener
 
-	mu     sync.Mutex
-	errors int
-	mail   *transaction // nil outside of MAIL … DATA
+	mu      sync.Mutex
+	errors  int
+	mail    *transaction // nil outside of MAIL … DATA
+	running bool         // Data is
+	aborted bool         // a chunked message was given up: see Reset
 }
 
 // transaction is an envelope: who sends, to whom.
@@ -43,6 +45,8 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
+	case s.aborted:
+		return s.hangUp(replyLater())
 	case s.mail != nil:
 		return s.refuse(replyNested())
 	case !sane(from):
@@ -78,17 +82,25 @@ func (s *session) refuse(r *smtp.SMTPError) error {
 	if s.errors++; s.errors <= maxErrors {
 		return r
 	}
+	return s.hangUp(replyErrors())
+}
+
+// hangUp ends the session after the answer r.
+func (s *session) hangUp(r *smtp.SMTPError) error {
 	if s.guard != nil {
 		s.guard.Expire()
 	}
-	return replyErrors()
+	r.Code = 421 // RFC 5321 §3.8: the connection closes
+	return r
 }
 
 // Data takes the message. It returns nil, which go-smtp answers with 250, only once the message is safe on disk.
 func (s *session) Data(r io.Reader) error {
 	s.mu.Lock()
 	mail := s.mail
+	s.running = true
 	s.mu.Unlock()
+	defer s.finished()
 	if mail == nil || len(mail.rcpts) == 0 {
 		return reply(503, 5, 5, 1, "RCPT first")
 	}
@@ -109,11 +121,19 @@ func (s *session) Data(r io.Reader) error {
 	return answer
 }
 
-// Reset ends the transaction.
+func (s *session) finished() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running = false
+}
+
+// Reset ends the transaction. When it comes while Data still runs, a client has given up a message between two chunks
+// (RFC 3030). go-smtp would then let the outcome of the old message answer for the next one: there is none in this session.
 func (s *session) Reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mail = nil
+	s.aborted = s.aborted || s.running
 	if s.guard != nil {
 		s.guard.End()
 	}

@@ -4,10 +4,11 @@
 // disk → lines are checked, trace headers made → one Commit for all recipients → 250. There is no AUTH and no relaying.
 //
 // What go-smtp leaves open, and what is done about it here: it has one read deadline for a whole DATA (guard: one per
-// read and one per message); it never limits sessions or connections (guard); it accepts a second MAIL (refused); it drops
-// a CR behind a leading dot (rawCheck); it answers strangers with whatever an error says (replyFor); its Shutdown waits
-// for idle clients for ever (guard.Drain). Its reader of DATA ends only at CRLF.CRLF, and bare CRs and LFs are
-// refused here. A message of exactly the limit counts as too big in go-smtp.
+// read and one per message); it never limits sessions or connections (guard); it accepts a second MAIL (refused); it mixes
+// up the outcomes of two messages when the first is given up between chunks (session.Reset); it answers strangers with
+// whatever an error says (replyFor); its Shutdown waits for idle clients for ever (guard.Drain). Its reader of DATA ends only at CRLF.CRLF, and bare CRs and LFs are
+// refused here. What remains: a message of exactly the limit
+// counts as too big, and a bare CR behind a line's leading dot is dropped unseen.
 package smtpd
 
 import (

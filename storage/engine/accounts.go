@@ -6,9 +6,9 @@ import (
 	"encoding/hex"
 	"errors"
 
-	"lodge/gateway"
-
 	"github.com/versity/versitygw/auth"
+
+	"lodge/gateway"
 )
 
 const rootAccount = "lodge-root"

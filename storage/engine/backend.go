@@ -6,12 +6,12 @@ import (
 	"path/filepath"
 	"sync"
 
-	"lodge/gateway"
-
 	"github.com/versity/versitygw/auth"
 	vgw "github.com/versity/versitygw/backend"
 	"github.com/versity/versitygw/backend/posix"
 	"github.com/versity/versitygw/s3err"
+
+	"lodge/gateway"
 )
 
 const (

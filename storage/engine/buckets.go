@@ -10,14 +10,14 @@ import (
 	"path/filepath"
 	"strings"
 
-	"lodge/gateway"
-
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/versity/versitygw/auth"
 	"github.com/versity/versitygw/backend/posix"
 	"github.com/versity/versitygw/s3err"
 	"github.com/versity/versitygw/s3response"
+
+	"lodge/gateway"
 )
 
 // makeBucket makes a bucket where there is none, synced, and reports whether it did. A fresh one stays only if something

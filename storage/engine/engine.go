@@ -30,9 +30,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"lodge/gateway"
-	"lodge/storage/sigv4"
-
 	"github.com/gofiber/fiber/v3"
 	"github.com/valyala/fasthttp"
 	"github.com/versity/versitygw/backend/meta"
@@ -40,6 +37,9 @@ import (
 	"github.com/versity/versitygw/s3api"
 	"github.com/versity/versitygw/s3api/middlewares"
 	"github.com/versity/versitygw/s3api/utils"
+
+	"lodge/gateway"
+	"lodge/storage/sigv4"
 )
 
 // Region is what the engine says its region is; clients may sign for any.

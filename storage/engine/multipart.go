@@ -10,14 +10,14 @@ import (
 	"os"
 	"path/filepath"
 
-	"lodge/gateway"
-
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	vgw "github.com/versity/versitygw/backend"
 	"github.com/versity/versitygw/backend/meta"
 	"github.com/versity/versitygw/backend/posix"
 	"github.com/versity/versitygw/s3err"
 	"github.com/versity/versitygw/s3response"
+
+	"lodge/gateway"
 )
 
 // uploadAttribute is where versitygw keeps, with an object, which multipart upload it came from.

@@ -9,9 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"lodge/gateway"
-
 	"github.com/versity/versitygw/backend/posix"
+
+	"lodge/gateway"
 )
 
 // remove takes away all that a VM has stored; see Engine.Remove.

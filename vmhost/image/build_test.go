@@ -17,7 +17,6 @@ import (
 	"lodge/vmhost/image"
 )
 
-//nolint:gochecknoglobals // flags
 var (
 	buildDir  = flag.String("image.build", "", "build a real image in this directory")
 	buildName = flag.String("image.name", image.Default, "which image")

@@ -12,7 +12,8 @@ chroot "$root" systemctl --quiet enable systemd-networkd.service serial-getty@tt
 chroot "$root" systemctl --quiet disable e2scrub_reap.service
 chroot "$root" systemctl --quiet mask modprobe@drm.service modprobe@efi_pstore.service modprobe@configfs.service \
 	modprobe@fuse.service sys-kernel-config.mount sys-kernel-debug.mount sys-kernel-tracing.mount systemd-pstore.service \
-	systemd-network-generator.service systemd-udev-load-credentials.service
+	systemd-network-generator.service systemd-udev-load-credentials.service \
+	systemd-networkd-persistent-storage.service
 mkdir -p "$root/etc/systemd/system-generators"
 for generator in systemd-ssh-generator systemd-hibernate-resume-generator systemd-integritysetup-generator systemd-tpm2-generator; do
 	ln -s /dev/null "$root/etc/systemd/system-generators/$generator"

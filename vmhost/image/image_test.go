@@ -61,52 +61,39 @@ func put(t *testing.T, path, text string) {
 }
 
 func TestOpen(t *testing.T) {
-	at := func(dir, file string) string { return filepath.Join(dir, "debian-13"+file) }
 	for name, row := range map[string]struct {
-		spoil func(t *testing.T, dir string)
+		spoil func(file string) error // gets the image's path without an extension
 		kind  gateway.Kind
 		says  string
 	}{
-		"whole":   {func(*testing.T, string) {}, "", ""},
-		"missing": {func(t *testing.T, dir string) { remove(t, at(dir, ".json")) }, gateway.KindNotFound, "there is no image"},
-		"no disk": {func(t *testing.T, dir string) { remove(t, at(dir, ".raw")) }, gateway.KindInvalid, "debian-13.raw is missing"},
-		"no kernel": {
-			func(t *testing.T, dir string) { remove(t, at(dir, ".vmlinuz")) }, gateway.KindInvalid, "debian-13.vmlinuz is missing",
-		},
-		"truncated": {
-			func(t *testing.T, dir string) { truncate(t, at(dir, ".raw"), testBytes-1) }, gateway.KindInvalid, "has 1073741823 bytes instead of",
-		},
-		"truncated initrd": {func(t *testing.T, dir string) { truncate(t, at(dir, ".initrd"), 1) }, gateway.KindInvalid, "instead of"},
-		"not a disk": {
-			func(t *testing.T, dir string) {
-				truncate(t, at(dir, ".raw"), 0)
-				truncate(t, at(dir, ".raw"), testBytes)
-			},
-			gateway.KindInvalid, "not a bootable disk",
-		},
-		"manifest cut off": {func(t *testing.T, dir string) { truncate(t, at(dir, ".json"), 20) }, gateway.KindInvalid, "manifest cannot be read"},
-		"empty manifest":   {func(t *testing.T, dir string) { put(t, at(dir, ".json"), "{}") }, gateway.KindInvalid, "names no file"},
-		"manifest leads elsewhere": {
-			func(t *testing.T, dir string) {
-				put(t, at(dir, ".json"), `{"disk":{"file":"../passwd","bytes":1}}`)
-			}, gateway.KindInvalid, "names no file",
-		},
-		"a directory": {
-			func(t *testing.T, dir string) {
-				remove(t, at(dir, ".raw"))
-				if err := os.Mkdir(at(dir, ".raw"), 0o700); err != nil {
-					t.Fatal(err)
-				}
-			}, gateway.KindInvalid, "instead of",
-		},
+		"whole":            {func(string) error { return nil }, "", ""},
+		"missing":          {func(file string) error { return os.Remove(file + ".json") }, gateway.KindNotFound, "there is no image"},
+		"no disk":          {func(file string) error { return os.Remove(file + ".raw") }, gateway.KindInvalid, "debian-13.raw is missing"},
+		"no kernel":        {func(file string) error { return os.Remove(file + ".vmlinuz") }, gateway.KindInvalid, "debian-13.vmlinuz is missing"},
+		"truncated":        {func(file string) error { return os.Truncate(file+".raw", testBytes-1) }, gateway.KindInvalid, "has 1073741823 bytes instead"},
+		"truncated initrd": {func(file string) error { return os.Truncate(file+".initrd", 1) }, gateway.KindInvalid, "instead of"},
+		"not a disk": {func(file string) error {
+			return errors.Join(os.Truncate(file+".raw", 0), os.Truncate(file+".raw", testBytes))
+		}, gateway.KindInvalid, "not a bootable disk"},
+		"manifest cut off": {func(file string) error { return os.Truncate(file+".json", 20) }, gateway.KindInvalid, "manifest cannot be read"},
+		"empty manifest":   {func(file string) error { return os.WriteFile(file+".json", []byte("{}"), 0o600) }, gateway.KindInvalid, "names no file"},
+		"manifest leads elsewhere": {func(file string) error {
+			return os.WriteFile(file+".json", []byte(`{"disk":{"file":"../passwd","bytes":1}}`), 0o600)
+		}, gateway.KindInvalid, "names no file"},
+		"a directory": {func(file string) error {
+			return errors.Join(os.Remove(file+".raw"), os.Mkdir(file+".raw", 0o700))
+		}, gateway.KindInvalid, "instead of"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			fake(t, dir, "debian-13")
-			row.spoil(t, dir)
+			file := filepath.Join(dir, "debian-13")
+			if err := row.spoil(file); err != nil {
+				t.Fatal(err)
+			}
 			img, err := image.Open(dir, "debian-13")
 			if row.kind == "" {
-				if err != nil || img.Disk != at(dir, ".raw") || img.Cmdline != "ro" || img.Kernel != at(dir, ".vmlinuz") {
+				if err != nil || img.Disk != file+".raw" || img.Cmdline != "ro" || img.Kernel != file+".vmlinuz" {
 					t.Errorf("Open: %+v, %v", img, err)
 				}
 				return
@@ -248,13 +235,6 @@ func checkAlone(t *testing.T, path string) {
 func remove(t *testing.T, path string) {
 	t.Helper()
 	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func truncate(t *testing.T, path string, size int64) {
-	t.Helper()
-	if err := os.Truncate(path, size); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -12,10 +12,10 @@ import (
 	"strings"
 )
 
-// tree is what an image has on top of its packages, and customize.sh what is done in it at the end. Scripts are those files
-// that begin with "#!".
+// tree is what every image has on top of its packages (root), what one has beside that (a directory of its name), and what is
+// done at the end (customize.sh). Scripts are those files that begin with "#!".
 //
-//go:embed root customize.sh
+//go:embed root debian-12 customize.sh
 var tree embed.FS
 
 // mmdebstrapSteps is how many lines of the form "I: …" mmdebstrap 1.3 and 1.5 write, about: progress is counted in them.
@@ -35,8 +35,8 @@ func (b *build) makeRoot(ctx context.Context, root string) error {
 		"--essential-hook=copy-in " + quote(filepath.Join(overlay, "root")+"/.") + " /",
 		"--customize-hook=" + filepath.Join(overlay, "customize.sh"),
 	}
-	for _, path := range []string{"man", "info", "groff", "locale", "lintian", "doc"} {
-		args = append(args, "--dpkgopt=path-exclude=/usr/share/"+path+"/*")
+	for _, path := range []string{"share/man", "share/info", "share/groff", "share/locale", "share/lintian", "share/doc", "lib/binfmt.d"} {
+		args = append(args, "--dpkgopt=path-exclude=/usr/"+path+"/*")
 	}
 	args = append(args, "--dpkgopt=path-include=/usr/share/doc/*/copyright", b.codename, root, "-")
 	var step int64
@@ -54,29 +54,34 @@ func (b *build) makeRoot(ctx context.Context, root string) error {
 
 // writeOverlay writes the embedded files, and those that are made here, below dir.
 func (b *build) writeOverlay(dir string) error {
-	made := map[string]string{
-		"root/boot/grub/grub.cfg": grubConfig,
-		"root/etc/fstab":          rootDevice + " / ext4 errors=remount-ro,x-systemd.growfs 0 1\n",
+	root := filepath.Join(dir, "root")
+	err := errors.Join(
+		writeTree("root", root),
+		writeTree("customize.sh", filepath.Join(dir, "customize.sh")),
+		writeFile(filepath.Join(root, "boot/grub/grub.cfg"), []byte(grubConfig)),
+		writeFile(filepath.Join(root, "etc/fstab"), []byte(rootDevice+" / ext4 errors=remount-ro,x-systemd.growfs 0 1\n")),
+	)
+	if own := writeTree(b.recipe.Name, root); !errors.Is(own, fs.ErrNotExist) { // most images have nothing of their own
+		err = errors.Join(err, own)
 	}
-	for name, text := range made {
-		if err := writeFile(filepath.Join(dir, name), []byte(text)); err != nil {
-			return err
-		}
-	}
-	err := fs.WalkDir(tree, ".", func(name string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return err
-		}
-		text, err := tree.ReadFile(name)
-		if err != nil {
-			return err //nolint:wrapcheck // wrapped below
-		}
-		return writeFile(filepath.Join(dir, name), text)
-	})
 	if err != nil {
 		return fmt.Errorf("write the image's own files: %w", err)
 	}
 	return nil
+}
+
+// writeTree writes an embedded file or directory to path.
+func writeTree(name, path string) error {
+	return fs.WalkDir(tree, name, func(at string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		text, err := tree.ReadFile(at)
+		if err != nil {
+			return err
+		}
+		return writeFile(path+strings.TrimPrefix(at, name), text)
+	})
 }
 
 func writeFile(path string, text []byte) error {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -17,7 +18,7 @@ import (
 	"lodge/gateway"
 )
 
-// stopLimit is how long a program may take to end after it was told to.
+// stopLimit is how long the output of a program that was killed may stay open.
 const stopLimit = 10 * time.Second
 
 // tailBytes is how much of a program's last output is kept for the error.
@@ -29,25 +30,28 @@ type command struct {
 	line  func(string) // called with each line of output
 }
 
-// run runs a program to its end with an environment that does not depend on the caller's. On an error its last lines are
-// looked at for causes that a person can do something about.
+// run runs a program to its end with an environment that does not depend on the caller's, in process and mount namespaces of its
+// own (unshare(1)): when ctx ends, or this process does in whatever way, all that the program has started dies at once, and
+// what it has mounted is gone. On an error its last lines are looked at for causes that a person can do something about.
 func (b *build) run(ctx context.Context, c *command, program string, args ...string) error {
 	path, err := find(program)
 	if err != nil {
 		return missingPackage(program, tools()[program])
 	}
 	var out output
-	cmd := exec.CommandContext(ctx, path, args...)
+	args = append([]string{"--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--", path}, args...)
+	cmd := exec.CommandContext(ctx, "/usr/bin/unshare", args...)
 	if c != nil {
 		cmd.Stdin, out.line = c.stdin, c.line
 	}
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.Dir, cmd.Env = "/", environment()
 	cmd.ExtraFiles = []*os.File{b.lock} // whatever outlives this process still holds the lock
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = stopLimit
+	runtime.LockOSThread() // Pdeathsig is sent when the thread ends
 	err = cmd.Run()
+	runtime.UnlockOSThread()
 	if ctx.Err() != nil {
 		return ctx.Err() //nolint:wrapcheck // the caller gave up
 	}

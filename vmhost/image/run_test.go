@@ -2,7 +2,9 @@ package image
 
 import (
 	"errors"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -97,5 +99,25 @@ func FuzzMountsBelow(f *testing.F) {
 	below := mountsBelow("36 35 98:0 / /a\\040b/root/dev rw\n37 36 0:1 / /a\\040bc rw\n38 35 0:1 / /a\\040b rw\nshort\n", "/a b")
 	if diff := cmp.Diff([]string{"/a b/root/dev"}, below); diff != "" {
 		f.Error(diff)
+	}
+}
+
+// Every image gets the common files, Debian 12 its own as well, and scripts can be run.
+func TestOverlay(t *testing.T) {
+	for name, own := range map[string]bool{"debian-13": false, "debian-12": true} {
+		dir := t.TempDir()
+		if err := (&build{recipe: Recipe{Name: name}}).writeOverlay(dir); err != nil {
+			t.Fatal(err)
+		}
+		for path, mode := range map[string]os.FileMode{
+			"customize.sh": 0o755, "root/usr/lib/lodge/seed": 0o755, "root/etc/fstab": 0o644, "root/boot/grub/grub.cfg": 0o644,
+		} {
+			if info, err := os.Stat(filepath.Join(dir, path)); err != nil || info.Mode() != mode {
+				t.Errorf("%s: %s: %v %v", name, path, info, err)
+			}
+		}
+		if _, err := os.Stat(filepath.Join(dir, "root/usr/local/bin/aws")); (err == nil) != own {
+			t.Errorf("%s: its own aws: %v", name, err)
+		}
 	}
 }

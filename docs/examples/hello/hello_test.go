@@ -22,7 +22,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var update = flag.Bool("update", false, "copy page.py into user-data.yaml") //nolint:gochecknoglobals // a flag
+var update = flag.Bool("update", false, "copy page.py into user-data.yaml")
 
 // marker is the line of user-data.yaml after which page.py follows, indented.
 const (
@@ -44,7 +44,7 @@ func TestUserDataCarriesPage(t *testing.T) {
 		return
 	}
 	if diff := cmp.Diff(want, have); diff != "" {
-		t.Errorf("user-data.yaml does not carry page.py; run go test ./docs/... -update (-page +user data):\n%s", diff)
+		t.Errorf("user-data.yaml does not carry page.py; run go test ./docs/... -update (- page, + user data):\n%s", diff)
 	}
 	if strings.Contains(page, "\t") || strings.Contains(page, "\r") || !strings.HasSuffix(page, "\n") {
 		t.Error("page.py has characters that a YAML block would not carry as they are")

@@ -27,14 +27,12 @@ import (
 // LoginSecret is in every login link; it belongs in no log.
 const LoginSecret = "one-time-secret"
 
-// Host is a server with its fakes. Its fields may be changed before the first call.
+// Host is a server with its fakes. Nothing of it is changed but by its methods.
 type Host struct {
 	Socket    string
 	Directory *gateway.Directory
 	Keyring   *gateway.Keyring
 	Logs      *Buffer
-	SSHAccess gateway.SSHAccess // what SSH answers
-	Stuck     chan struct{}     // if not nil, New closes it when it has begun, and goes on until it is cancelled
 
 	server *control.Server
 	ended  chan error
@@ -42,6 +40,7 @@ type Host struct {
 
 	mu        sync.Mutex
 	listening bool
+	stuck     chan struct{}
 	messages  map[gateway.ID][]Mail
 }
 
@@ -124,6 +123,22 @@ func (h *Host) Listen() {
 // Fill makes New fail from now on, after some progress, since the disk is full.
 func (h *Host) Fill() { h.full.Store(true) }
 
+// Stick makes the next New go on until it is cancelled; what it returns is closed when New has begun.
+func (h *Host) Stick() (begun <-chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.stuck = make(chan struct{})
+	return h.stuck
+}
+
+func (h *Host) sticking() chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	begun := h.stuck
+	h.stuck = nil
+	return begun
+}
+
 // Receive puts mail into a VM's mailbox.
 func (h *Host) Receive(id gateway.ID, m Mail) {
 	h.mu.Lock()
@@ -146,8 +161,8 @@ func (h *Host) New(ctx context.Context, spec gateway.Spec, progress func(gateway
 	}
 	progress(gateway.Progress{Phase: "disk", Text: "copying " + m.Image, Done: 1, Total: 2})
 	progress(gateway.Progress{Phase: "disk", Text: "copying " + m.Image, Done: 2, Total: 2})
-	if h.Stuck != nil {
-		close(h.Stuck)
+	if begun := h.sticking(); begun != nil {
+		close(begun)
 		<-ctx.Done()
 		return gateway.Machine{}, errors.Join(ctx.Err(), h.Directory.Delete(context.WithoutCancel(ctx), m.ID))
 	}
@@ -230,7 +245,12 @@ func (h *Host) Log(_ context.Context, _ gateway.ID, follow bool) (io.ReadCloser,
 }
 
 // SSH implements control.Observer.
-func (h *Host) SSH(gateway.ID) (gateway.SSHAccess, error) { return h.SSHAccess, nil }
+func (h *Host) SSH(id gateway.ID) (gateway.SSHAccess, error) {
+	m, _ := h.Directory.ByID(id)
+	return gateway.SSHAccess{
+		Addr: m.Addr.String(), User: gateway.GuestUser, KeyFile: "/var/lib/lodge/ssh/key", KnownHosts: m.Addr.String() + " ssh-ed25519 AAAA",
+	}, nil
+}
 
 // List implements control.Mailbox.
 func (h *Host) List(_ context.Context, id gateway.ID, limit int) ([]gateway.Message, error) {

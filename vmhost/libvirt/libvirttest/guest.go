@@ -3,6 +3,7 @@ package libvirttest
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -35,7 +36,12 @@ func TinyDisk(tb testing.TB, path string) {
 
 // bootSector is 16-bit code for 0000:7c00 on QEMU's "pc" board (PIIX4 power management at port 0x600, COM1 at 0x3f8).
 func bootSector() []byte {
-	code := []byte{
+	return slices.Concat(greetCode(), loopCode(), keyCode(), []byte(Greeting+"\x00"))
+}
+
+// greetCode writes the greeting and turns the power button on.
+func greetCode() []byte {
+	return []byte{
 		0x31, 0xc0, // start: xor ax, ax
 		0x8e, 0xd8, //        mov ds, ax
 		0x8e, 0xd0, //        mov ss, ax
@@ -49,7 +55,13 @@ func bootSector() []byte {
 		0xeb, 0xf5, //        jmp greet
 		0xba, 0x02, 0x06, // listen: mov dx, 0x602 (PM1 enable)
 		0xb8, 0x00, 0x01, //  mov ax, 0x100 (power button)
-		0xef,             //  out dx, ax
+		0xef, //  out dx, ax
+	}
+}
+
+// loopCode waits for the power button or a key.
+func loopCode() []byte {
+	return []byte{
 		0xba, 0x00, 0x06, // loop: mov dx, 0x600 (PM1 status)
 		0xed,             //  in ax, dx
 		0xf6, 0xc4, 0x01, //  test ah, 1 (power button)
@@ -72,6 +84,12 @@ func bootSector() []byte {
 		0xfb,       // idle:  sti
 		0xf4,       //        hlt
 		0xeb, 0xd6, //        jmp loop
+	}
+}
+
+// keyCode is what the keys do.
+func keyCode() []byte {
+	return []byte{
 		0xee,             // deaf: out dx, al
 		0xba, 0x02, 0x06, //  mov dx, 0x602
 		0x31, 0xc0, //        xor ax, ax
@@ -98,5 +116,4 @@ func bootSector() []byte {
 		0x00, 0x7c, 0, 0, // from 0000:7c00
 		0, 0, 0x10, 0, 0, 0, 0, 0, // to sector 0x100000
 	}
-	return append(code, Greeting+"\x00"...)
 }
