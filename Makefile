@@ -24,7 +24,7 @@ purge: ## remove the VMs and all that `make up` made, after asking (YES=1 does n
 	@packaging/purge
 
 build: go ## build bin/lodged and bin/lodge
-	@$(GO) build -trimpath -o bin/ ./cmd/lodged ./cmd/lodge
+	@$(GO) build -o bin/ ./cmd/lodged ./cmd/lodge
 
 image: deps build ## build the base image, unless it is there
 	@test -s $(IMAGES)/$(IMAGE).json && echo "image: $(IMAGES)/$(IMAGE).raw is there" || bin/lodge image build $(IMAGE)

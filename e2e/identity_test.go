@@ -18,7 +18,7 @@ const selfScript = `curl -sS -m 10 -H 'Lodge-Request: 1' http://169.254.169.254/
 
 // questions asks every question of identity from both VMs.
 func (s *suite) questions(t *testing.T) {
-	s.each(t, func(t *testing.T, me, _ *harness.VM) {
+	s.both(t, func(t *testing.T, me, _ *harness.VM) {
 		info := me.Info(t)
 		var self metadata.Self
 		if err := json.Unmarshal([]byte(me.Run(t, selfScript)), &self); err != nil {
@@ -94,7 +94,7 @@ const impostorLibrary = `
 set +e
 try() { timeout 5 "$@" 2>/dev/null; }
 verdict() { if [ -z "$1" ]; then echo nothing; else printf 'ANSWER: %s\n' "$1"; fi; }
-self() { try curl -s -m 4 "$@" -H 'Lodge-Request: 1' http://169.254.169.254/lodge/v1/self; }
+self() { try curl -s -m 3 "$@" -H 'Lodge-Request: 1' http://169.254.169.254/lodge/v1/self; }
 `
 
 // impostures are scripts, run in one VM, that try to be or to reach the other.

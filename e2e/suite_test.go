@@ -120,6 +120,17 @@ func (s *suite) each(t *testing.T, f func(t *testing.T, me, other *harness.VM)) 
 	t.Run(s.beta.Name, func(t *testing.T) { f(t, s.beta, s.alpha) })
 }
 
+// both is each, with both VMs at the same time.
+func (s *suite) both(t *testing.T, f func(t *testing.T, me, other *harness.VM)) {
+	t.Helper()
+	t.Run("both", func(t *testing.T) { // returns once its parallel tests have ended
+		s.each(t, func(t *testing.T, me, other *harness.VM) {
+			t.Parallel()
+			f(t, me, other)
+		})
+	})
+}
+
 // client is a web client outside that trusts the authority and nobody else. All names lead to the host's loopback address.
 func (s *suite) client() *http.Client {
 	dialer := &net.Dialer{Timeout: 10 * time.Second}

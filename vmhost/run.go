@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"lodge/gateway"
 )
@@ -20,6 +21,7 @@ func (h *Host) Run(ctx context.Context) error {
 	defer h.virt.Close()
 	defer running.Wait()
 	running.Go(func() { _ = h.virt.Run(ctx) }) // it has no error to tell
+	running.Go(func() { h.mend(ctx) })
 	known := map[gateway.ID]bool{}
 	for {
 		h.look(ctx, &running)
@@ -30,6 +32,29 @@ func (h *Host) Run(ctx context.Context) error {
 		case <-h.virt.Hints():
 		case <-h.nudge:
 		}
+	}
+}
+
+// mendEvery is how long the rules may be missing after somebody has flushed them. What is missing lets guests reach more of
+// the host's networks, but makes nobody another: the doors are bound to their taps.
+const mendEvery = 5 * time.Second
+
+// mend keeps the network side whole until ctx ends.
+func (h *Host) mend(ctx context.Context) {
+	due := time.NewTicker(mendEvery)
+	defer due.Stop()
+	var last string
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-due.C:
+		}
+		err := h.cfg.Net.Mend(ctx)
+		if now := fmt.Sprint(err); err != nil && now != last && ctx.Err() == nil { // said once
+			h.log.ErrorContext(ctx, "network identity is not whole", "err", err)
+		}
+		last = fmt.Sprint(err)
 	}
 }
 

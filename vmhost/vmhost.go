@@ -35,6 +35,8 @@ type Net interface {
 	Up(ctx context.Context, vm gateway.VM) error
 	// Down takes them away. It is no error when they are gone.
 	Down(ctx context.Context, vm gateway.VM) error
+	// Mend puts back what others have taken away, such as a restart of nftables.service that flushed all rules.
+	Mend(ctx context.Context) error
 }
 
 // Doors are the services that listen on a VM's tap; gateway.Doors is the implementation.

@@ -33,8 +33,8 @@ func Programs(t testing.TB, race bool) string {
 }
 
 func (p *programs) build(race bool) {
-	// The sandbox's /run/lodge is in memory and goes with it.
-	if p.dir, p.err = os.MkdirTemp("/run/lodge", "bin-"); p.err != nil {
+	// The sandbox's /run is in memory and goes with it.
+	if p.dir, p.err = os.MkdirTemp("/run", "bin-"); p.err != nil {
 		return
 	}
 	if p.err = os.Chmod(p.dir, 0o755); p.err != nil { //nolint:gosec // tests run programs as others too

@@ -38,7 +38,7 @@ var (
 
 // Main runs the tests in a sandbox in which the machine's own trust store, Lodge and libvirt cannot be seen or changed.
 func Main(m *testing.M) {
-	sandbox.Main(m, sandbox.Tmpfs("/var/cache/libvirt", "/run/lodge", "/usr/local/share/ca-certificates", "/etc/ssl/certs"))
+	sandbox.Main(m, sandbox.Tmpfs("/run", "/var/cache/libvirt", "/usr/local/share/ca-certificates", "/etc/ssl/certs"))
 }
 
 // NeedVMs skips the test unless VMs are asked for.

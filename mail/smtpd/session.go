@@ -100,7 +100,19 @@ func (s *session) Data(r io.Reader) error {
 	mail := s.mail
 	s.running = true
 	s.mu.Unlock()
-	defer s.finished()
+	err := s.receive(r, mail)
+	s.mu.Lock()
+	s.running = false
+	s.aborted = s.aborted || errors.Is(err, smtp.ErrDataReset)
+	s.mu.Unlock()
+	if err != nil {
+		return replyFor(err)
+	}
+	return nil
+}
+
+// receive takes the message and logs what became of it.
+func (s *session) receive(r io.Reader, mail *transaction) error {
 	if mail == nil || len(mail.rcpts) == 0 {
 		return reply(503, 5, 5, 1, "RCPT first")
 	}
@@ -110,25 +122,19 @@ func (s *session) Data(r io.Reader) error {
 	start := time.Now()
 	size, ids, err := s.server.take(r, *mail, s.trace())
 	log := s.server.config.Logger.With("remote", s.remote(), "from", mail.from, "bytes", size, "duration", time.Since(start))
-	if err == nil {
-		for i, r := range mail.rcpts {
-			log.Info("message accepted", "rcpt", r.address, "vm", r.vm.String(), "queue_id", ids[i])
-		}
-		return nil
+	if err != nil {
+		log.Warn("message not accepted", "status", replyFor(err).Code, "err", err)
+		return err
 	}
-	answer := replyFor(err)
-	log.Warn("message not accepted", "status", answer.Code, "err", err)
-	return answer
+	for i, r := range mail.rcpts {
+		log.Info("message accepted", "rcpt", r.address, "vm", r.vm.String(), "queue_id", ids[i])
+	}
+	return nil
 }
 
-func (s *session) finished() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.running = false
-}
-
-// Reset ends the transaction. When it comes while Data still runs, a client has given up a message between two chunks
-// (RFC 3030). go-smtp would then let the outcome of the old message answer for the next one: there is none in this session.
+// Reset ends the transaction. When it comes while Data still runs, or has just been told so, a client has given up a
+// message between two chunks (RFC 3030). go-smtp would then let the outcome of the old message answer for the next one:
+// there is none in this session.
 func (s *session) Reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

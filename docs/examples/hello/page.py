@@ -9,6 +9,7 @@ import datetime
 import email.parser
 import email.policy
 import html
+import http.client
 import json
 import os
 import pathlib
@@ -35,6 +36,7 @@ MAX_MAIL_READ = 256 << 10  # bytes of one mail that are looked at
 MAX_FILES = 200
 STATE_LIFE = 1.5  # seconds that one look at the mailbox and the bucket serves everyone
 KEEPALIVE = 15  # seconds
+BROKEN = (OSError, http.client.HTTPException)  # what a request to S3 raises; urllib's errors are OSErrors
 
 
 # --- Mail: one file each in Maildir/new, put there by the host -----------------------------------------------------------
@@ -142,7 +144,7 @@ class State:
         state = {"mails": mails(), "files": [], "problem": ""}
         try:
             state["files"] = files()
-        except (OSError, xml.ParseError, ValueError) as error:
+        except (*BROKEN, xml.ParseError, ValueError) as error:
             state["problem"] = f"The files cannot be listed now: {explain(error)}"
         return json.dumps(state)
 
@@ -243,7 +245,7 @@ class Page(BaseHTTPRequestHandler):
                 "There is no such file." if gone else f"S3 does not give the file: {explain(error)}",
             )
             return
-        except OSError as error:
+        except BROKEN as error:
             self.problem(HTTPStatus.BAD_GATEWAY, f"S3 does not answer: {explain(error)}")
             return
         with answer:
@@ -261,10 +263,7 @@ class Page(BaseHTTPRequestHandler):
             headers = {"Content-Length": str(length), "Content-Type": "application/octet-stream"}
             with s3("PUT", "/" + name, body if length else b"", headers):
                 pass
-        except ConnectionError as error:
-            self.problem(HTTPStatus.BAD_GATEWAY, f"The upload did not work: {explain(error)}")
-            return
-        except OSError as error:  # urllib's errors are OSErrors too
+        except BROKEN as error:
             self.problem(HTTPStatus.BAD_GATEWAY, f"S3 did not take the file: {explain(error)}")
             return
         self.state.get(fresh=True)
@@ -298,7 +297,7 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 64
 
     def handle_error(self, request, client_address):
-        if not isinstance(sys.exc_info()[1], ConnectionError):  # visitors come and go
+        if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):  # visitors come and go
             super().handle_error(request, client_address)
 
 
