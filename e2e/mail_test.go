@@ -183,9 +183,15 @@ func (s *suite) brokenGuest(t *testing.T) {
 		s.delivered(t, s.beta, "while the Maildir is broken", 3*time.Minute)
 	})
 	t.Run("sshd", func(t *testing.T) {
-		// The guest mends itself: nobody can log in meanwhile.
-		s.beta.Run(t, `sudo systemd-run --quiet --unit=mend --on-active=40 systemctl start ssh.service ssh.socket
-			sudo systemd-run --quiet --unit=break sh -c 'systemctl stop ssh.socket ssh.service; pkill -x sshd; pkill -f "^sshd"; true'`)
+		// The guest mends itself, since nobody can log in meanwhile. What breaks it ends this session too.
+		s.beta.Try(t, `sudo systemd-run --quiet --unit=mend --on-active=45 systemctl start ssh.service
+			sudo systemd-run --quiet --unit=break sh -c 'systemctl stop ssh.socket; systemctl stop ssh.service; pkill -f ^sshd'`)
+		harness.Eventually(t, "sshd is gone", 30*time.Second, func() error {
+			if r := s.beta.Try(t, "true"); r.Code != 255 {
+				return fmt.Errorf("lodge ssh ends with %d", r.Code)
+			}
+			return nil
+		})
 		s.waits(t, "while sshd is broken")
 		s.delivered(t, s.beta, "while sshd is broken", 4*time.Minute)
 	})

@@ -332,6 +332,7 @@ a { color: var(--accent); }
 .live::before { content: ""; display: inline-block; width: .6em; height: .6em; margin-right: .45em; border-radius: 50%; background: var(--soft); }
 .live.on::before { background: var(--accent); }
 form { display: flex; flex-wrap: wrap; gap: .6rem; margin-bottom: .75rem; align-items: center; }
+form label { flex: 1 1 100%; }
 input[type=file] { flex: 1 1 12rem; min-width: 0; font: inherit; color: inherit; }
 button { font: inherit; font-weight: 600; padding: .45rem 1rem; border: 0; border-radius: 8px; background: var(--accent); color: var(--card); cursor: pointer; }
 button:disabled { opacity: .5; cursor: default; }
