@@ -15,7 +15,8 @@ chroot "$root" systemctl --quiet mask modprobe@drm.service modprobe@efi_pstore.s
 	systemd-network-generator.service systemd-udev-load-credentials.service \
 	systemd-networkd-persistent-storage.service
 mkdir -p "$root/etc/systemd/system-generators"
-for generator in systemd-ssh-generator systemd-hibernate-resume-generator systemd-integritysetup-generator systemd-tpm2-generator; do
+# cloud-init is started by lodge-user-data.service, if at all.
+for generator in cloud-init-generator systemd-ssh-generator systemd-hibernate-resume-generator systemd-integritysetup-generator systemd-tpm2-generator; do
 	ln -s /dev/null "$root/etc/systemd/system-generators/$generator"
 done
 
@@ -26,6 +27,7 @@ rm -f "$root"/etc/apt/apt.conf.d/99mmdebstrap "$root"/etc/dpkg/dpkg.cfg.d/99mmde
 rm -f "$root"/etc/ssh/ssh_host_* "$root"/var/lib/dbus/machine-id "$root"/etc/resolv.conf "$root"/*.old
 : >"$root/etc/machine-id"
 echo localhost >"$root/etc/hostname"
+echo LANG=C.UTF-8 >"$root/etc/default/locale"
 echo 'nameserver 169.254.169.254' >"$root/etc/resolv.conf"
 printf '127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n' >"$root/etc/hosts"
 rm -rf "$root"/var/log/*.log "$root"/var/log/apt "$root"/var/cache/debconf/*-old "$root"/var/lib/dpkg/*-old

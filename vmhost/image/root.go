@@ -38,7 +38,10 @@ func (b *build) makeRoot(ctx context.Context, root string) error {
 	for _, path := range []string{"share/man", "share/info", "share/groff", "share/locale", "share/lintian", "share/doc", "lib/binfmt.d"} {
 		args = append(args, "--dpkgopt=path-exclude=/usr/"+path+"/*")
 	}
-	args = append(args, "--dpkgopt=path-include=/usr/share/doc/*/copyright", b.codename, root, "-")
+	for _, path := range []string{"doc/*/copyright", "locale/locale.alias"} { // locale-gen(8) needs the second
+		args = append(args, "--dpkgopt=path-include=/usr/share/"+path)
+	}
+	args = append(args, b.codename, root, "-")
 	var step int64
 	b.report("packages", "starting", 0, mmdebstrapSteps)
 	return b.run(ctx, &command{

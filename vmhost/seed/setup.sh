@@ -12,7 +12,7 @@ base64 -d <<'END' | tar -xz --no-overwrite-dir -C /
 END
 hostname "$(cat /etc/hostname)"
 
-# PAM (logins, cron, sudo) and systemd (units) read these; the file in system.conf.d counts from the next boot on.
+# PAM (logins, cron) and systemd (units) read these; the file in system.conf.d counts from the next boot on.
 grep -qs '^AWS_ENDPOINT_URL_S3=' /etc/environment || cat /etc/lodge/environment >>/etc/environment
 xargs systemctl set-environment </etc/lodge/environment || true # not where systemd does not run
 
