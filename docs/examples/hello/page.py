@@ -273,6 +273,19 @@ class Page(BaseHTTPRequestHandler):
         """An answer that ends the connection, since the request's body may not have been read."""
         self.close_connection = True
         self.answer(status, "text/plain; charset=utf-8", (text + "\n").encode(), {"Connection": "close"})
+        self.linger()
+
+    def linger(self):
+        """Reads on for a moment: a connection that is closed with input unread is reset, and the answer may be lost with it."""
+        end = time.monotonic() + 5
+        try:
+            self.wfile.flush()
+            self.connection.shutdown(socket.SHUT_WR)
+            self.connection.settimeout(2)
+            while time.monotonic() < end and self.rfile.read1(1 << 16):
+                pass
+        except OSError:
+            pass  # it has gone, which is what was waited for
 
     def answer(self, status, kind, body, headers=None):
         self.send_response(status)
