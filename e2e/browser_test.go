@@ -45,12 +45,12 @@ func (s *suite) browser(t *testing.T) {
 	if err != nil {
 		t.Fatalf("read the page: %v", err)
 	}
-	picture, err := chromedp.Run(ctx, chromedp.FullScreenshot(90))
+	picture, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
 	if err != nil {
 		t.Fatalf("take a picture: %v", err)
 	}
 	contains(t, "what Chromium shows", text, owner)
-	file := harness.Artefact(t, "hello.jpg")
+	file := harness.Artefact(t, "hello.png")
 	if err := os.WriteFile(file, picture, 0o644); err != nil { //nolint:gosec // for people to look at
 		t.Fatal(err)
 	}

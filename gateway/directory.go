@@ -26,7 +26,8 @@ type Records interface {
 }
 
 // Directory is what the host knows of its VMs. Reads are from an immutable snapshot, without a lock; each write is on
-// disk before it is seen. It is safe for concurrent use.
+// disk before it is seen, and goes on though its caller gives up: half-way, it would be on disk and never seen. It is safe
+// for concurrent use.
 type Directory struct {
 	records Records
 	write   sync.Mutex // one writer; also guards watchers
@@ -100,7 +101,7 @@ func (d *Directory) Create(ctx context.Context, m Machine) (Machine, error) {
 		return Machine{}, err
 	}
 	m.Created = time.Now().UTC().Truncate(time.Second)
-	m, err := d.records.Create(ctx, m)
+	m, err := d.records.Create(context.WithoutCancel(ctx), m)
 	if err != nil {
 		return Machine{}, fmt.Errorf("record machine: %w", err)
 	}
@@ -142,7 +143,7 @@ func (d *Directory) Update(ctx context.Context, id ID, change func(*Machine) err
 			return Machine{}, err
 		}
 	}
-	if err := d.records.Save(ctx, m); err != nil {
+	if err := d.records.Save(context.WithoutCancel(ctx), m); err != nil {
 		return Machine{}, fmt.Errorf("record machine: %w", err)
 	}
 	d.show(old, m)
@@ -157,7 +158,7 @@ func (d *Directory) Delete(ctx context.Context, id ID) error {
 	if !ok {
 		return nil
 	}
-	if err := d.records.Delete(ctx, id); err != nil {
+	if err := d.records.Delete(context.WithoutCancel(ctx), id); err != nil {
 		return fmt.Errorf("delete machine: %w", err)
 	}
 	d.show(old, Machine{})

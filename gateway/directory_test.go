@@ -49,6 +49,30 @@ func (m *memory) Delete(_ context.Context, id gateway.ID) error {
 	return m.fail
 }
 
+// hasty is Records that writes and then fails if the caller has gone meanwhile, as database/sql's drivers do.
+type hasty struct{ *memory }
+
+func (h hasty) Save(ctx context.Context, m gateway.Machine) error {
+	return errors.Join(h.memory.Save(ctx, m), ctx.Err())
+}
+
+// What is on disk and what is seen are the same, although a caller goes away in the middle of a write.
+func TestWritesDoNotEndWithTheirCaller(t *testing.T) {
+	records := &memory{all: map[gateway.ID]gateway.Machine{}}
+	d, err := gateway.OpenDirectory(t.Context(), hasty{records})
+	fatal(t, err)
+	m := create(t, d, "blog")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = d.Update(ctx, m.ID, func(m *gateway.Machine) error {
+		m.Desired = gateway.Stopped
+		return nil
+	})
+	if now, _ := d.ByID(m.ID); err != nil || now.Desired != records.all[m.ID].Desired {
+		t.Errorf("%v: %v is seen and %v is on disk", err, now.Desired, records.all[m.ID].Desired)
+	}
+}
+
 func openDirectory(t *testing.T, names ...string) (*gateway.Directory, *memory) {
 	t.Helper()
 	records := &memory{all: map[gateway.ID]gateway.Machine{}}

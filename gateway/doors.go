@@ -12,7 +12,7 @@ import (
 )
 
 // Doors are the services that guests reach at LinkLocal. For each VM, each service listens once on that VM's tap with
-// SO_BINDTODEVICE: a connection accepted there is that VM's, whatever its packets claim.
+// SO_BINDTODEVICE: a connection accepted there is that VM's, or nobody's when it has not the VM's address.
 //
 // TCP services get one net.Listener for all VMs (Listener), whose connections carry their VM. UDP services are called
 // once per VM with its socket (Packets).
@@ -93,7 +93,7 @@ func (d *Doors) listen(ctx context.Context, way *doorway) error {
 		if err != nil {
 			return listenError(way.vm, "TCP", port, err)
 		}
-		way.streams = append(way.streams, fan.add(way.vm, l))
+		way.streams = append(way.streams, fan.add(way.vm, ownStreams{l, way.vm.Addr}))
 	}
 	for port, serve := range d.packets {
 		c, err := config.ListenPacket(ctx, "udp4", address(port))
@@ -101,7 +101,7 @@ func (d *Doors) listen(ctx context.Context, way *doorway) error {
 			return listenError(way.vm, "UDP", port, err)
 		}
 		way.packets = append(way.packets, c)
-		d.serving.Go(func() { serve(way.vm, c) })
+		d.serving.Go(func() { serve(way.vm, ownPackets{c, way.vm.Addr}) })
 	}
 	return nil
 }

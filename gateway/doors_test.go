@@ -9,6 +9,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -84,8 +85,8 @@ func TestDoorsKnowWhoIsThere(t *testing.T) {
 	askAll(t, a, b)
 }
 
-// Who has another's address is still who the tap says, even where no rule drops such packets.
-func TestDoorsBelongToTheTapNotToTheAddress(t *testing.T) {
+// Who has another's address is nobody, even where no rule drops such packets.
+func TestDoorsWantTheAddressToo(t *testing.T) {
 	a, b := twoGuests(t)
 	openDoors(t, a, b)
 	a.do(func() {
@@ -99,8 +100,36 @@ func TestDoorsBelongToTheTapNotToTheAddress(t *testing.T) {
 	defer c.Close()
 	_, err = c.Write([]byte("who am I?"))
 	fatal(t, err)
-	if name, err := readName(c); name != "alice" || err != nil {
-		t.Errorf("with bob's address alice is told that she is %q, %v", name, err)
+	fatal(t, c.SetReadDeadline(time.Now().Add(impatience)))
+	if n, err := c.Read(make([]byte, 64)); err == nil {
+		t.Errorf("with bob's address alice is told %d bytes", n)
+	}
+	askAll(t, a, b)
+}
+
+// Processes of the host reach LinkLocal as well, and choose a tap without being root: no VM must be seen in them.
+func TestDoorsAreShutToTheHost(t *testing.T) {
+	a, b := twoGuests(t)
+	openDoors(t, a, b)
+	for _, tap := range []string{"", a.vm.Tap(), b.vm.Tap()} {
+		for network, port := range map[string]string{"tcp": "80", "udp": "53"} {
+			d := net.Dialer{Timeout: patience, Control: func(_, _ string, raw syscall.RawConn) error {
+				var bound error
+				err := raw.Control(func(fd uintptr) { bound = syscall.BindToDevice(int(fd), tap) })
+				return errors.Join(err, bound)
+			}}
+			c, err := d.DialContext(t.Context(), network, "169.254.169.254:"+port)
+			if err != nil {
+				continue // as good
+			}
+			_, _ = c.Write([]byte("who am I?")) // the door may have shut
+			fatal(t, c.SetReadDeadline(time.Now().Add(impatience)))
+			var name [64]byte
+			if n, err := c.Read(name[:]); err == nil {
+				t.Errorf("by %s on %q the host is taken for %s", network, tap, name[:n])
+			}
+			fatal(t, c.Close())
+		}
 	}
 	askAll(t, a, b)
 }

@@ -19,6 +19,9 @@ import (
 // patience is how long a test waits for what must come.
 const patience = 10 * time.Second
 
+// impatience is how long it waits for what must not.
+const impatience = 200 * time.Millisecond
+
 func vm(number uint32, name, addr string) gateway.VM {
 	return gateway.VM{ID: gateway.NewID(), Number: number, Name: name, Addr: netip.MustParseAddr(addr)}
 }

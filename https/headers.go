@@ -14,9 +14,17 @@ const (
 )
 
 // ours reports whether a header is one that only the gateway may set. Many servers turn "-" and "_" into the same
-// variable (CGI, RFC 3875 §4.1.18), so both spellings count.
+// variable (CGI, RFC 3875 §4.1.18), and some any other sign too, so all spellings count.
 func ours(header string) bool {
-	name := strings.ReplaceAll(strings.ToLower(header), "_", "-")
+	name := strings.Map(func(c rune) rune {
+		switch {
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+			return c
+		case 'A' <= c && c <= 'Z':
+			return c + 'a' - 'A'
+		}
+		return '-'
+	}, header)
 	return strings.HasPrefix(name, "x-lodge-") || strings.HasPrefix(name, "x-forwarded-") ||
 		name == "x-lodge" || name == "forwarded" || name == "x-real-ip"
 }

@@ -65,6 +65,7 @@ type Server struct {
 	closed   bool // by Shutdown; guarded by mu
 	open     map[net.Listener]struct{}
 	conns    connCount
+	requests requestCount
 }
 
 // New reads or makes the root certificate and returns a Server that serves nothing yet. Shutdown ends it.

@@ -51,6 +51,11 @@ func (s *Server) serveVM(w http.ResponseWriter, r *http.Request, rt route) {
 		s.say(w, r, s.stopped(rt, who))
 		return
 	}
+	if !s.requests.enter(rt.vm.ID) {
+		s.say(w, r, busy(rt))
+		return
+	}
+	defer s.requests.leave(rt.vm.ID)
 	port := rt.port
 	if port == gateway.DefaultPort {
 		var err error
@@ -90,9 +95,20 @@ func rewrite(p *httputil.ProxyRequest, rt route, who visitor, port uint16) {
 	p.Out.Host = p.In.Host
 	stripOurs(p.Out.Header)
 	stripCookies(p.Out.Header)
+	keepHTTP1(p.Out.Header)
 	p.SetXForwarded()
 	announce(p.Out.Header, who)
 	forwardTrailers(p)
+}
+
+// keepHTTP1 takes out the wish to go on in HTTP/2 (RFC 7540 §3.2): requests on such a connection would reach the app
+// unseen, with whatever they claim of who sends them. Servers may ignore the wish, and so do we.
+func keepHTTP1(h http.Header) {
+	if strings.Contains(strings.ToLower(strings.Join(h["Upgrade"], ",")), "h2c") {
+		h.Del("Connection")
+		h.Del("Upgrade")
+	}
+	h.Del("Http2-Settings")
 }
 
 // forwardTrailers passes on the trailers that the request has announced. Their values are there once its body is read.

@@ -32,7 +32,7 @@ func TestAppSeesWhoCallsAndNothingElseDoes(t *testing.T) {
 	s.login(c, blog)
 
 	forged := []string{
-		"X-Lodge-User", "evil", "x-lodge-email", "evil", "X_Lodge_User", "evil", "x_lodge-Vm", "evil", "X-Lodge_Vm", "evil", "X-Lodge", "evil",
+		"X-Lodge-User", "evil", "x-lodge-email", "evil", "X_Lodge_User", "evil", "x_lodge-Vm", "evil", "X-Lodge_Vm", "evil", "X-Lodge", "evil", "X.Lodge.User", "evil", "x~lodge|vm", "evil",
 		"X-Forwarded-For", "evil", "X_Forwarded_Proto", "evil", "Forwarded", "for=evil", "X-Real-Ip", "evil", "X_Real_IP", "evil",
 		"Connection", "X-Lodge-User, X-Forwarded-For, X-Hop", "X-Hop", "evil", "Proxy-Connection", "evil", "Keep-Alive", "evil",
 		"Cookie", "a=1; __Host-lodge-hop=evil; b=2", "App-Header", "kept",
@@ -329,6 +329,28 @@ func TestSmuggling(t *testing.T) {
 	for _, request := range seen {
 		if strings.Contains(request, "GET /evil") && strings.HasPrefix(request, "GET") {
 			t.Errorf("the app was given %q", request)
+		}
+	}
+}
+
+// On an upgraded connection nothing is stripped any more: it must not be one that carries further requests.
+func TestNoUpgradeToHTTP2(t *testing.T) {
+	s := newSite(t)
+	blog := s.vm("blog", public(0)...)
+	s.app(blog, 80, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(strings.ToLower(r.Header.Get("Upgrade")), "h2c") || r.Header.Get("Http2-Settings") != "" {
+			t.Errorf("the app was asked to go on in HTTP/2: %v", r.Header)
+		}
+		_, _ = io.WriteString(w, "HTTP/1") // the client misses it
+	}))
+	for _, upgrade := range []string{"h2c", "H2C", "websocket, h2c", "h2c\r\nUpgrade: websocket", "websocket\r\nUpgrade: h2c"} {
+		c, err := handshake(s, s.addr, "blog.lodge.localhost")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := rawRequest(t, c, "GET / HTTP/1.1\r\nHost: blog.lodge.localhost\r\nConnection: Upgrade, HTTP2-Settings, close\r\nUpgrade: "+upgrade+"\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n")
+		if !strings.HasPrefix(got, "HTTP/1.1 200") {
+			t.Errorf("%q: %q", upgrade, firstLine(got))
 		}
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"sync"
+	"strings"
 	"time"
 
 	"lodge/gateway"
@@ -14,7 +14,6 @@ import (
 
 // Limits of what strangers can make large.
 const (
-	maxConns       = 4096
 	maxHeaderBytes = 64 << 10
 	headerTimeout  = 10 * time.Second // TLS handshake and request header, each
 	idleTimeout    = 2 * time.Minute
@@ -107,59 +106,11 @@ func (s *Server) lastAnswer(h http.Header, r *http.Request) {
 func (s *Server) serveRedirect(w http.ResponseWriter, r *http.Request) {
 	s.lastAnswer(w.Header(), r)
 	rt, ok := s.route(r.Host, gateway.VMFrom(r.Context()))
-	if !ok || rt.inside != nil {
+	if !ok || rt.inside != nil || !strings.HasPrefix(r.URL.RequestURI(), "/") {
 		s.say(w, r, misdirected())
 		return
 	}
 	target := s.origin(rt.host, s.Port) + r.URL.RequestURI()
 	w.Header().Set("Location", target)
 	w.WriteHeader(http.StatusPermanentRedirect)
-}
-
-// connCount counts live connections, refuses those above maxConns and tells when none is left.
-type connCount struct {
-	mu   sync.Mutex
-	live map[net.Conn]struct{}
-	none chan struct{} // closed when live becomes empty; nil while nobody waits
-}
-
-// change is for http.Server.ConnState.
-func (c *connCount) change(conn net.Conn, state http.ConnState) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch state {
-	case http.StateNew:
-		if len(c.live) >= maxConns {
-			_ = conn.Close() // refused before a word was said
-		}
-		if c.live == nil {
-			c.live = map[net.Conn]struct{}{}
-		}
-		c.live[conn] = struct{}{}
-	case http.StateHijacked, http.StateClosed:
-		delete(c.live, conn)
-		if len(c.live) == 0 && c.none != nil {
-			close(c.none)
-			c.none = nil
-		}
-	}
-}
-
-// wait returns when no connection is left, after limit, or when ctx ends.
-func (c *connCount) wait(ctx context.Context, limit time.Duration) {
-	c.mu.Lock()
-	if len(c.live) == 0 {
-		c.mu.Unlock()
-		return
-	}
-	none := make(chan struct{})
-	c.none = none
-	c.mu.Unlock()
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	select {
-	case <-none:
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }

@@ -228,6 +228,21 @@ func TestRedirect(t *testing.T) {
 	}
 }
 
+// What is not a path must not become part of the name.
+func TestRedirectLeadsNowhereElse(t *testing.T) {
+	s := newSite(t)
+	s.vm("blog")
+	for _, target := range []string{"x:.evil.example/", "*"} {
+		c, err := new(net.Dialer).DialContext(t.Context(), "tcp", s.plain)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := rawRequest(t, c, "GET "+target+" HTTP/1.1\r\nHost: blog.lodge.localhost\r\nConnection: close\r\n\r\n"); strings.Contains(got, "Location:") {
+			t.Errorf("%s: %q", target, got)
+		}
+	}
+}
+
 // eventually fails the test when cond does not become true in time.
 func eventually(tb testing.TB, limit time.Duration, what string, cond func() bool) {
 	tb.Helper()

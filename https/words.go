@@ -103,6 +103,13 @@ func (s *Server) stopped(rt route, who visitor) page {
 	return p
 }
 
+func busy(rt route) page {
+	return page{
+		Status: http.StatusServiceUnavailable, Kind: gateway.KindUnavailable, Title: rt.vm.Name + " is busy",
+		Text: []string{"Too many requests wait for its answer. This page opens by itself when there is room."}, Refresh: 10,
+	}
+}
+
 func starting(rt route) page {
 	return page{
 		Status: http.StatusServiceUnavailable, Kind: gateway.KindUnavailable, Title: rt.vm.Name + " does not answer yet",

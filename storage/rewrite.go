@@ -14,7 +14,7 @@ import (
 	"lodge/storage/sigv4"
 )
 
-// maxSmallBody limits bodies that are read whole: lists of parts and of keys to delete, tags.
+// maxSmallBody limits bodies that are read whole: lists of parts and of keys to delete. Tags and settings are below longList.
 const maxSmallBody = 8 << 20
 
 // target is what a request is about: everything (both empty), a bucket, or an object.
@@ -151,8 +151,12 @@ func smallBody(out *http.Request, b *body, r *http.Request) error {
 	if r.ContentLength < 0 {
 		return errNoLength("Content-Length")
 	}
-	if r.ContentLength > maxSmallBody {
-		return errorf(http.StatusBadRequest, "MaxMessageLengthExceeded", "The body has %d bytes; at most %d are possible here.", r.ContentLength, maxSmallBody)
+	most := int64(longList)
+	if r.Method == http.MethodPost {
+		most = maxSmallBody
+	}
+	if r.ContentLength > most {
+		return errorf(http.StatusBadRequest, "MaxMessageLengthExceeded", "The body has %d bytes; at most %d are possible here.", r.ContentLength, most)
 	}
 	hash := r.Header.Get("X-Amz-Content-Sha256")
 	if strings.HasPrefix(hash, "STREAMING-") {

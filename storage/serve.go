@@ -18,7 +18,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		s.answer(w, r, err)
 		return
 	}
-	ctx, leave, err := s.tenants.enter(r.Context(), who.vm.ID)
+	ctx, leave, err := s.tenants.enter(r.Context(), who.vm.ID, r.Method == http.MethodPost && r.ContentLength > longList)
 	if err != nil {
 		s.answer(w, r, err)
 		return

@@ -1,6 +1,8 @@
 package storage
 
 import (
+	"net/http"
+	"strings"
 	"testing"
 
 	"lodge/gateway"
@@ -11,21 +13,21 @@ func TestTenants(t *testing.T) {
 	a, b := gateway.NewID(), gateway.NewID()
 	var leave []func()
 	for range maxRequestsPerVM {
-		_, l, err := all.enter(t.Context(), a)
+		_, l, err := all.enter(t.Context(), a, false)
 		if err != nil {
 			t.Fatal(err)
 		}
 		leave = append(leave, l)
 	}
-	if _, _, err := all.enter(t.Context(), a); err == nil {
+	if _, _, err := all.enter(t.Context(), a, false); err == nil {
 		t.Fatal("one request too many was let in")
 	}
-	ctx, leaveB, err := all.enter(t.Context(), b)
+	ctx, leaveB, err := all.enter(t.Context(), b, false)
 	if err != nil {
 		t.Fatalf("another VM has to wait: %v", err)
 	}
 	leave[0]()
-	if _, l, err := all.enter(t.Context(), a); err != nil {
+	if _, l, err := all.enter(t.Context(), a, false); err != nil {
 		t.Fatal(err)
 	} else {
 		l()
@@ -33,7 +35,7 @@ func TestTenants(t *testing.T) {
 	all.end(b)
 	<-ctx.Done() // the VM's requests end with it
 	leaveB()
-	if _, _, err := all.enter(t.Context(), b); err == nil {
+	if _, _, err := all.enter(t.Context(), b, false); err == nil {
 		t.Fatal("a removed VM was let in")
 	}
 	for _, l := range leave[1:] {
@@ -41,5 +43,50 @@ func TestTenants(t *testing.T) {
 	}
 	if len(all.all) != 1 {
 		t.Fatalf("%d VMs are remembered; only the removed one needs to be", len(all.all))
+	}
+}
+
+func TestFewLongListsPerVM(t *testing.T) {
+	all := newTenants()
+	a, b := gateway.NewID(), gateway.NewID()
+	var leave func()
+	for range maxLongListsPerVM {
+		var err error
+		if _, leave, err = all.enter(t.Context(), a, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := all.enter(t.Context(), a, true); err == nil {
+		t.Error("one long list too many was let in")
+	}
+	if _, _, err := all.enter(t.Context(), a, false); err != nil {
+		t.Errorf("a plain request has to wait: %v", err)
+	}
+	if _, _, err := all.enter(t.Context(), b, true); err != nil {
+		t.Errorf("another VM has to wait: %v", err)
+	}
+	leave()
+	if _, _, err := all.enter(t.Context(), a, true); err != nil {
+		t.Errorf("a place that was given back is lost: %v", err)
+	}
+}
+
+func TestLongLists(t *testing.T) {
+	g := newHost(t).guest("a")
+	g.do(t, http.MethodPut, "/bucket/key", nil)
+	remove := func(n int) string {
+		return "<Delete>" + strings.Repeat("<Object><Key>x</Key></Object>", n) + "</Delete>"
+	}
+	for name, tt := range map[string]struct {
+		method, path, body string
+		status             int
+	}{
+		"as many keys as AWS takes": {http.MethodPost, "/bucket?delete", remove(1000), http.StatusOK},
+		"one more":                  {http.MethodPost, "/bucket?delete", remove(1001), http.StatusBadRequest},
+		"long tags":                 {http.MethodPut, "/bucket/key?tagging", strings.Repeat(" ", longList+1), http.StatusBadRequest},
+	} {
+		if got := g.send(t, tt.method, tt.path, "", tt.body, map[string]string{"Content-Md5": base64MD5(tt.body)}); got.status != tt.status {
+			t.Errorf("%s: %d %.200s", name, got.status, got.body)
+		}
 	}
 }

@@ -90,7 +90,7 @@ func New(c Config) (*Host, error) {
 		c.StateDir: 0o711, c.imageDir(): 0o755, c.diskDir(): 0o711, c.logDir(): 0o711, c.keyDir(): 0o700,
 		c.RunDir: 0o711, c.consoleDir(): 0o711,
 	} {
-		if err := os.MkdirAll(dir, mode); err != nil {
+		if err := makeDir(dir, mode); err != nil {
 			return nil, fmt.Errorf("make directory: %w", err)
 		}
 	}
@@ -109,6 +109,18 @@ func New(c Config) (*Host, error) {
 		starts: make(chan struct{}, c.StartsAtOnce),
 		vms:    map[gateway.ID]*worker{},
 	}, nil
+}
+
+// makeDir makes sure that there is a directory with at least these permissions, whatever the umask is.
+func makeDir(dir string, mode os.FileMode) error {
+	if err := os.MkdirAll(dir, mode); err != nil {
+		return err
+	}
+	info, err := os.Stat(dir)
+	if err != nil || info.Mode().Perm()|mode == info.Mode().Perm() {
+		return err
+	}
+	return os.Chmod(dir, info.Mode().Perm()|mode)
 }
 
 func withDefaults(c Config) Config {

@@ -66,6 +66,26 @@ func TestHostMemory(t *testing.T) {
 	}
 }
 
+// QEMU is not root: it passes through the directories whatever the daemon's umask is (0077 as a systemd unit).
+func TestDirectoriesLetQEMUThrough(t *testing.T) {
+	c := Config{StateDir: filepath.Join(t.TempDir(), "state"), RunDir: filepath.Join(t.TempDir(), "run")}
+	for _, dir := range []string{c.diskDir(), c.imageDir(), c.consoleDir(), c.keyDir()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := New(c); err != nil {
+		t.Fatal(err)
+	}
+	for dir, want := range map[string]os.FileMode{
+		c.StateDir: 0o711, c.imageDir(): 0o755, c.diskDir(): 0o711, c.logDir(): 0o711, c.consoleDir(): 0o711, c.keyDir(): 0o700,
+	} {
+		if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v; want %v", dir, info.Mode().Perm(), err, want)
+		}
+	}
+}
+
 func TestLoginKeyIsMadeOnce(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "key")
 	first, err := loginKey(file)

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"lodge/gateway"
 	"lodge/gateway/control"
 	"lodge/gateway/dns"
@@ -148,11 +150,27 @@ func httpServer(h http.Handler, log *slog.Logger) *http.Server {
 }
 
 // shutdown lets what is under way finish, and closes.
-func (p *parts) shutdown() error {
+func (p *parts) shutdown(log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownLimit)
 	defer cancel()
-	err := errors.Join(
-		p.control.Shutdown(ctx), p.web.Shutdown(ctx), p.post.Shutdown(ctx), p.inside.Shutdown(ctx), p.local.Shutdown(ctx))
+	err := shutAll(ctx, log, p.control.Shutdown, p.web.Shutdown, p.post.Shutdown, p.inside.Shutdown, p.local.Shutdown)
 	p.doors.Shutdown()
 	return err
+}
+
+// shutAll shuts servers down side by side, so that one page that never ends its answer takes no time from the others. To cut
+// off what is still under way when ctx ends is no error.
+func shutAll(ctx context.Context, log *slog.Logger, servers ...func(context.Context) error) error {
+	var group errgroup.Group
+	for _, shut := range servers {
+		group.Go(func() error {
+			err := shut(ctx)
+			if errors.Is(err, context.DeadlineExceeded) {
+				log.Info("requests were cut off", "err", err)
+				return nil
+			}
+			return err
+		})
+	}
+	return group.Wait()
 }

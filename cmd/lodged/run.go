@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,9 @@ import (
 
 // shutdownLimit is how long requests that are under way may take to finish after SIGTERM.
 const shutdownLimit = 20 * time.Second
+
+// errEnded is what a part has done that returned although nobody asked it to.
+var errEnded = errors.New("ended by itself")
 
 // run is the whole daemon: it returns when ctx ends and everything is closed, or with the first error that stops it.
 func run(ctx context.Context, args []string, stderr io.Writer) error {
@@ -52,14 +56,15 @@ func serve(ctx context.Context, p *parts, outside *outside, log *slog.Logger) er
 	group, ctx := errgroup.WithContext(ctx)
 	start := func(name string, run func() error) {
 		group.Go(func() error {
-			if err := run(); err != nil && ctx.Err() == nil {
-				return fmt.Errorf("%s: %w", name, err)
+			if err := run(); ctx.Err() == nil {
+				return fmt.Errorf("%s: %w", name, cmp.Or(err, errEnded))
 			}
 			return nil
 		})
 	}
 	start("virtual machines", func() error { return p.host.Run(ctx) })
-	start("object storage", func() error { return p.objects.Run(ctx) })
+	engine, stopEngine := context.WithCancel(context.WithoutCancel(ctx)) // requests that are under way need it to the end
+	start("object storage", func() error { return p.objects.Run(engine) })
 	start("mail delivery", func() error { return p.post.Run(ctx) })
 	for _, l := range outside.https {
 		start("https", func() error { return p.web.Serve(l) })
@@ -79,7 +84,8 @@ func serve(ctx context.Context, p *parts, outside *outside, log *slog.Logger) er
 	group.Go(func() error {
 		<-ctx.Done()
 		log.Info("daemon stopping")
-		return p.shutdown()
+		defer stopEngine()
+		return p.shutdown(log)
 	})
 	log.Info("daemon ready", "addr", outside.String())
 	return group.Wait()

@@ -20,7 +20,7 @@ type Daemon struct {
 	err  error         // how; valid after done
 }
 
-// StartDaemon starts lodged and waits until it says that it is ready. It ends with the test.
+// StartDaemon starts lodged and waits until it says that it is ready. It ends with the Host's test.
 func (h *Host) StartDaemon(t testing.TB) *Daemon {
 	t.Helper()
 	d := h.LaunchDaemon(t)
@@ -57,8 +57,7 @@ func (h *Host) LaunchDaemon(t testing.TB, args ...string) *Daemon {
 		d.err = d.cmd.Wait()
 		close(d.done)
 	}()
-	t.Cleanup(func() { d.Stop(t) })
-	h.daemon = d
+	h.owner.Cleanup(func() { d.Stop(h.owner) })
 	return d
 }
 

@@ -59,8 +59,7 @@ type Host struct {
 	Args     []string // more flags for lodged
 	Race     bool     // run a lodged that was built with the race detector
 
-	libvirt *libvirttest.Daemon
-	daemon  *Daemon
+	owner testing.TB // the test that New was called for: what is started ends with it, whichever of its steps starts it
 }
 
 // New makes the directories of a Host in dir, or in a new one.
@@ -74,7 +73,7 @@ func New(t testing.TB, dir ...string) *Host {
 	}
 	h := &Host{
 		Dir: root, StateDir: filepath.Join(root, "lib"), RunDir: filepath.Join(root, "run"), Home: filepath.Join(root, "home"),
-		Domain: "lodge.localhost",
+		Domain: "lodge.localhost", owner: t,
 	}
 	for _, dir := range []string{h.StateDir, h.RunDir, h.Home} {
 		if err := os.MkdirAll(dir, 0o711); err != nil { //nolint:gosec // QEMU's user passes through
@@ -155,8 +154,7 @@ func (h *Host) OwnPasswd(t testing.TB) {
 // StartLibvirt starts virtlogd and libvirtd.
 func (h *Host) StartLibvirt(t testing.TB) *libvirttest.Daemon {
 	t.Helper()
-	h.libvirt = libvirttest.Start(t)
-	return h.libvirt
+	return libvirttest.Start(t)
 }
 
 // Client speaks to lodged directly.

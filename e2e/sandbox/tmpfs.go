@@ -28,8 +28,12 @@ func Tmpfs(paths ...string) Option {
 // a disk is full. It is gone when the test ends. Only for tests under Main.
 func SmallDisk(tb testing.TB, bytes int64) string {
 	tb.Helper()
-	dir := filepath.Join(tb.TempDir(), "disk")
+	temp := tb.TempDir()
+	dir := filepath.Join(temp, "disk")
 	if err := os.Mkdir(dir, 0o755); err != nil {
+		tb.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Dir(temp), 0o711); err != nil { //nolint:gosec // it is 0700, and QEMU, another user, passes through
 		tb.Fatal(err)
 	}
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d,mode=0755", bytes)); err != nil {

@@ -267,12 +267,13 @@ func (g *Conn) drain() {
 }
 
 // isHTTP adds a piece to the first line and judges it. A server acts on no line before its end, so one that comes in
-// pieces is caught in time.
+// pieces is caught in time. One that is longer than any mail client's first counts as HTTP: it could be a long URL.
 func (g *Conn) isHTTP(piece []byte) bool {
-	const enough = 256
+	const enough = 1 << 10
 	g.first = append(g.first, piece[:min(len(piece), enough)]...)
-	g.checked = len(g.first) >= enough || bytes.IndexByte(g.first, '\n') >= 0
-	found := isHTTP(g.first)
+	ended := bytes.IndexByte(g.first, '\n') >= 0
+	g.checked = ended || len(g.first) >= enough
+	found := isHTTP(g.first) || g.checked && !ended
 	if g.checked {
 		g.first = nil
 	}

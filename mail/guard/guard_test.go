@@ -150,3 +150,21 @@ func TestHTTP(t *testing.T) {
 		t.Errorf("the client saw %q", got)
 	}
 }
+
+// A method that we do not know gives itself away behind its URL only, however long that is.
+func TestLongFirstLineIsHTTP(t *testing.T) {
+	client, server := pair(t, listen(t, limits()))
+	go func() {
+		_, _ = io.WriteString(client, "LOCK /"+strings.Repeat("x", 4000)+" HTTP/1.1\r\n\r\na DELETE INBOX\r\n")
+	}() // hung up on
+	for {
+		if n, err := server.Read(make([]byte, 300)); err != nil {
+			return
+		} else if n == 0 {
+			t.Fatal("nothing was read")
+		}
+		if server.(*Conn).checked {
+			t.Fatal("the request passed")
+		}
+	}
+}

@@ -48,6 +48,7 @@ const Region = "us-east-1"
 const (
 	maxConnections  = 4096
 	maxParts        = 10_000  // AWS's limit
+	maxDeletes      = 1000    // AWS's limit for one request
 	maxCopyBytes    = 5 << 30 // AWS's limit for one copy
 	maxSocketPath   = 107     // sockaddr_un, without its final zero
 	maxIdleConns    = 256

@@ -181,6 +181,9 @@ func (b *backend) DeleteObjects(ctx context.Context, in *s3.DeleteObjectsInput) 
 		return s3response.DeleteResult{}, err
 	}
 	defer p.leave()
+	if len(in.Delete.Objects) > maxDeletes {
+		return s3response.DeleteResult{}, s3err.GetAPIError(s3err.ErrMalformedXML)
+	}
 	var res s3response.DeleteResult
 	for _, o := range in.Delete.Objects {
 		_, err := b.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: in.Bucket, Key: o.Key, VersionId: o.VersionId})

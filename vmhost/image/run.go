@@ -81,7 +81,7 @@ func explain(program, tail string, err error) error {
 	case strings.Contains(tail, "Could not resolve") || strings.Contains(tail, "Unable to connect") || strings.Contains(tail, "Failed to fetch") ||
 		strings.Contains(tail, "Could not connect"):
 		return gateway.Errorf(gateway.KindUnavailable, "the Debian mirror does not answer: %s", reason(tail)).
-			WithHint("Check the network and the mirror that the daemon's configuration names, then do it again.").Because(err)
+			WithHint("Check the network, then do it again. A proxy is taken from the variable http_proxy.").Because(err)
 	case strings.Contains(tail, "NO_PUBKEY") || strings.Contains(tail, "signed-by"):
 		return gateway.Errorf(gateway.KindUnavailable, "this host does not have the keys of that Debian release").
 			WithHint("apt-get install --only-upgrade debian-archive-keyring").Because(err)

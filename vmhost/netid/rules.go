@@ -28,7 +28,8 @@ func elsewhere() []string {
 //
 // Its chain from-tap stands before the kernel puts fragments together (NF_IP_PRI_CONNTRACK_DEFRAG, -400): behind that, a
 // guest could slip a fragment with its neighbour's source address into the neighbour's packet. The arp table keeps guests
-// from filling the neighbour cache, and the host from answering for gateway.LinkLocal on its own networks.
+// from filling the neighbour cache, and the host from answering for gateway.LinkLocal on its own networks. The last rule of
+// input keeps processes of the host from the doors: sockets on a tap would take what they send.
 const ruleset = `
 add table inet lodge
 delete table inet lodge
@@ -73,6 +74,7 @@ table inet lodge {
 	chain input {
 		type filter hook input priority filter; policy accept;
 		iifname "lg*" goto to-host
+		ip daddr {{.Gateway}} meta l4proto { tcp, udp } reject
 	}
 	chain to-host {
 		ip daddr != {{.Gateway}} drop

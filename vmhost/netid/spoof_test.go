@@ -278,6 +278,24 @@ func TestConnectionsToGuests(t *testing.T) {
 	}
 }
 
+// A process of the host is no guest, whichever tap it names.
+func TestHostItselfReachesNoDoor(t *testing.T) {
+	l := newLab(t)
+	for _, tap := range []string{"", l.a.Tap(), l.b.Tap()} {
+		d := net.Dialer{Timeout: impatience, Control: func(_, _ string, raw syscall.RawConn) error {
+			var bound error
+			err := raw.Control(func(fd uintptr) { bound = syscall.BindToDevice(int(fd), tap) })
+			return errors.Join(err, bound)
+		}}
+		if _, err := d.DialContext(t.Context(), "tcp", "169.254.169.254:80"); err == nil || tap == "" && failure(err) != "refused" {
+			t.Errorf("on %q: %v", tap, err)
+		}
+	}
+	if got := whoAmI(t, l.alice); got != "alice" {
+		t.Errorf("alice is %q", got)
+	}
+}
+
 // A guest whose kernel takes its neighbour's addresses is nobody, and its neighbour notices nothing.
 func TestGuestThatPosesAsItsNeighbour(t *testing.T) {
 	l := newLab(t)

@@ -1,0 +1,55 @@
+package gateway
+
+import (
+	"net"
+	"net/netip"
+)
+
+// The source address is the second lock on a door. A socket on a tap also takes what processes of the host itself, root or not,
+// send to LinkLocal: for such packets the kernel looks at the interface that has the address, not at the one they came
+// in on. None of them can have the guest's address.
+
+// ownStreams accepts connections from addr alone.
+type ownStreams struct {
+	net.Listener
+	addr netip.Addr
+}
+
+// Accept implements net.Listener.
+func (l ownStreams) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil || sourceOf(c.RemoteAddr()) == l.addr {
+			return c, err //nolint:wrapcheck // the caller looks for net.ErrClosed
+		}
+		_ = c.Close() // not the guest: not a word to it
+	}
+}
+
+// ownPackets reads packets from addr alone.
+type ownPackets struct {
+	net.PacketConn
+	addr netip.Addr
+}
+
+// ReadFrom implements net.PacketConn.
+func (p ownPackets) ReadFrom(b []byte) (int, net.Addr, error) {
+	for {
+		n, from, err := p.PacketConn.ReadFrom(b)
+		if err != nil || sourceOf(from) == p.addr {
+			return n, from, err //nolint:wrapcheck // the caller looks for net.ErrClosed
+		}
+	}
+}
+
+// sourceOf is the IP address in addr; the zero Addr, which is no guest's, when it has none.
+func sourceOf(addr net.Addr) netip.Addr {
+	switch a := addr.(type) {
+	case *net.TCPAddr:
+		return a.AddrPort().Addr().Unmap()
+	case *net.UDPAddr:
+		return a.AddrPort().Addr().Unmap()
+	default:
+		return netip.Addr{}
+	}
+}
