@@ -30,6 +30,9 @@ func elsewhere() []string {
 // guest could slip a fragment with its neighbour's source address into the neighbour's packet. The arp table keeps guests
 // from filling the neighbour cache, and the host from answering for gateway.LinkLocal on its own networks. The last rule of
 // input keeps processes of the host from the doors: sockets on a tap would take what they send.
+//
+// Its chain from-user keeps people of the host who are not root from the guests' ports: the way in is the gateway, which knows
+// who may. A guest's sshd asks for a key itself, so that "ssh -J" works.
 const ruleset = `
 add table inet lodge
 delete table inet lodge
@@ -82,6 +85,16 @@ table inet lodge {
 		{{if .TCP}}tcp dport { {{range .TCP}}{{.}}, {{end}} } accept{{end}}
 		{{if .UDP}}udp dport { {{range .UDP}}{{.}}, {{end}} } accept{{end}}
 		icmp type echo-request accept
+		drop
+	}
+
+	chain output {
+		type filter hook output priority filter; policy accept;
+		oifname "lg*" meta skuid != 0 goto from-user
+	}
+	chain from-user {
+		tcp dport 22 accept
+		meta l4proto { tcp, udp } reject
 		drop
 	}
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -293,6 +294,28 @@ func TestHostItselfReachesNoDoor(t *testing.T) {
 	}
 	if got := whoAmI(t, l.alice); got != "alice" {
 		t.Errorf("alice is %q", got)
+	}
+}
+
+// Only root reaches a guest's ports from the host; others have the gateway, which asks who they are, and the guest's sshd.
+func TestOtherUsersOfTheHostReachOnlySSH(t *testing.T) {
+	l := newLab(t)
+	answer(t, l.alice, ":22")
+	answer(t, l.alice, ":8080")
+	for name, c := range map[string]struct {
+		uid  uint32
+		port string
+		want bool
+	}{
+		"root, a page":   {0, "8080", true},
+		"nobody, a page": {65534, "8080", false},
+		"nobody, sshd":   {65534, "22", true},
+	} {
+		dial := exec.CommandContext(t.Context(), "timeout", "10", "bash", "-c", "read -r line </dev/tcp/10.213.0.2/"+c.port)
+		dial.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: c.uid, Gid: c.uid}}
+		if out, err := dial.CombinedOutput(); (err == nil) != c.want {
+			t.Errorf("%s: %v %s", name, err, out)
+		}
 	}
 }
 
