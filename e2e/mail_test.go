@@ -188,12 +188,13 @@ func (s *suite) brokenGuest(t *testing.T) {
 systemctl stop ssh.socket
 systemctl stop ssh.service
 for p in /proc/[0-9]*; do case $(cat $p/comm) in sshd*) kill -9 ${p#/proc/};; esac; done
+echo sshd and its sessions are gone >/dev/ttyS0
 END
-			sudo systemd-run --quiet --unit=mend --on-active=45 systemctl start ssh.service
+			sudo systemd-run --quiet --unit=mend --on-active=90 systemctl start ssh.service
 			sudo systemd-run --quiet --unit=break sh /tmp/break`)
-		harness.Eventually(t, "sshd is gone", 30*time.Second, func() error {
-			if r := s.beta.Try(t, "true"); r.Code != 255 {
-				return fmt.Errorf("lodge ssh ends with %d", r.Code)
+		harness.Eventually(t, "sshd is gone", 40*time.Second, func() error {
+			if log := s.h.Lodge(t, "logs", "beta"); !strings.Contains(log, "sshd and its sessions are gone") {
+				return errors.New("the console does not say so")
 			}
 			return nil
 		})
