@@ -40,14 +40,18 @@ func listenFor(ctx context.Context, path string, uid uint32) (net.Listener, erro
 	if err := errors.Join(os.Chmod(fresh, 0o600), os.Rename(fresh, path)); err != nil {
 		return nil, errors.Join(fmt.Errorf("place socket %s: %w", path, err), l.Close())
 	}
-	return &peerListener{UnixListener: l, uid: uid}, nil
+	return &peerListener{UnixListener: l, path: path, uid: uid}, nil
 }
 
 // peerListener hangs up on callers of another uid.
 type peerListener struct {
 	*net.UnixListener
-	uid uint32
+	path string // where it is now
+	uid  uint32
 }
+
+// Addr implements net.Listener.
+func (l *peerListener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
 
 // Accept implements net.Listener.
 func (l *peerListener) Accept() (net.Conn, error) {

@@ -1,7 +1,6 @@
 package image
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -35,8 +34,6 @@ func Build(ctx context.Context, recipe Recipe) (err error) {
 	if !ok {
 		return gateway.Invalid("no image named %q can be built", recipe.Name).WithHint("%s", buildHint(recipe.Name))
 	}
-	recipe.Mirror = cmp.Or(recipe.Mirror, DefaultMirror)
-	recipe.SecurityMirror = cmp.Or(recipe.SecurityMirror, DefaultSecurityMirror)
 	b := &build{recipe: recipe, codename: codename, dir: filepath.Join(recipe.Dir, ".build-"+recipe.Name), begun: time.Now()}
 	if err := b.check(); err != nil {
 		return err

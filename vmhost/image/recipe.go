@@ -9,18 +9,12 @@ import (
 // Default is the image that VMs get when nobody says otherwise.
 const Default = "debian-13"
 
-// Mirrors used when a Recipe names none.
-const (
-	DefaultMirror         = "http://deb.debian.org/debian"
-	DefaultSecurityMirror = "http://deb.debian.org/debian-security"
-)
-
 // Recipe says what to build and where.
 type Recipe struct {
 	Name           string                 // one of Names
 	Dir            string                 // where images are kept; made if need be
-	Mirror         string                 // DefaultMirror if empty
-	SecurityMirror string                 // DefaultSecurityMirror if empty
+	Mirror         string                 // URL of a Debian archive; mmdebstrap(1) knows Debian's own if empty
+	SecurityMirror string                 // URL of its security updates; needed when Mirror is given
 	Progress       func(gateway.Progress) // phases "packages", "filesystem", "bootloader", "done"; may be nil
 }
 
@@ -53,8 +47,12 @@ func packages() string {
 	}, ",")
 }
 
-// sources is the guest's sources.list, and where the build gets its packages from.
+// sources is the guest's sources.list, and where the build gets its packages from. It is empty for Debian's own archive:
+// mmdebstrap then writes the same lines itself.
 func (r Recipe) sources(codename string) string {
+	if r.Mirror == "" {
+		return ""
+	}
 	return strings.NewReplacer("MIRROR", r.Mirror, "SECURITY", r.SecurityMirror, "CODENAME", codename).Replace(
 		"deb MIRROR CODENAME main\ndeb MIRROR CODENAME-updates main\ndeb SECURITY CODENAME-security main\n")
 }

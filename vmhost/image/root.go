@@ -41,11 +41,15 @@ func (b *build) makeRoot(ctx context.Context, root string) error {
 	for _, path := range []string{"doc/*/copyright", "locale/locale.alias"} { // locale-gen(8) needs the second
 		args = append(args, "--dpkgopt=path-include=/usr/share/"+path)
 	}
-	args = append(args, b.codename, root, "-")
+	args = append(args, b.codename, root)
+	sources := b.recipe.sources(b.codename)
+	if sources != "" {
+		args = append(args, "-")
+	}
 	var step int64
 	b.report("packages", "starting", 0, mmdebstrapSteps)
 	return b.run(ctx, &command{
-		stdin: strings.NewReader(b.recipe.sources(b.codename)),
+		stdin: strings.NewReader(sources),
 		line: func(line string) {
 			if text, ok := strings.CutPrefix(line, "I: "); ok {
 				step = min(step+1, mmdebstrapSteps)
