@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -191,6 +192,38 @@ func TestIdle(t *testing.T) {
 	receive(t, expunged, 1)
 	must(t, idle.Close())
 	must(t, idle.Wait())
+}
+
+// Clients that end IDLE in any way but DONE, while mail comes in, disturb nothing; the race detector looks on.
+func TestIdleEndsWithoutDone(t *testing.T) {
+	f := start(t, t.TempDir(), nil)
+	vm := f.add(t, "blog")
+	addr := f.openDoor(t, vm)
+	for _, last := range []string{"", "NO\r\na3 FETCH 1:* FLAGS\r\na4 UNSELECT\r\n"} {
+		var clients sync.WaitGroup
+		for range 8 {
+			c, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr)
+			must(t, err)
+			lines := bufio.NewReader(c)
+			_, err = io.WriteString(c, "a1 SELECT INBOX\r\na2 IDLE\r\n")
+			must(t, err)
+			for line := ""; !strings.HasPrefix(line, "+"); {
+				line, err = lines.ReadString('\n')
+				must(t, err)
+			}
+			clients.Go(func() {
+				_, _ = lines.ReadString('\n') // the news of the first mail; then it leaves while more come in
+				_, _ = io.WriteString(c, last)
+				_ = c.(*net.TCPConn).CloseWrite()
+				_, _ = io.Copy(io.Discard, lines)
+				_ = c.Close()
+			})
+		}
+		for range 5 {
+			f.sendRaw(t, vm, "Subject: one\r\n\r\n1\r\n")
+		}
+		clients.Wait()
+	}
 }
 
 func receive(t *testing.T, from <-chan uint32, want uint32) {

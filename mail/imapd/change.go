@@ -9,6 +9,8 @@ import (
 
 // Store changes flags, and shows them unless the client wants silence.
 func (s *session) Store(w *imapserver.FetchWriter, set imap.NumSet, change *imap.StoreFlags, _ *imap.StoreOptions) error {
+	s.turn.Lock()
+	defer s.turn.Unlock()
 	if s.view.readOnly {
 		return no("", "INBOX was opened read-only")
 	}
@@ -55,6 +57,8 @@ func (s *session) setFlags(before mailbox.Snapshot, uids []uint32, set, unset ma
 // Expunge removes what is flagged \Deleted, of uids only when given. Poll then tells the client the numbers. CLOSE of a
 // mailbox that was opened read-only calls it too, and must do nothing.
 func (s *session) Expunge(_ *imapserver.ExpungeWriter, uids *imap.UIDSet) error {
+	s.turn.Lock()
+	defer s.turn.Unlock()
 	if s.view.readOnly {
 		return nil
 	}

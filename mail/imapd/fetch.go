@@ -15,6 +15,8 @@ import (
 
 // Fetch writes what was asked for of each message.
 func (s *session) Fetch(w *imapserver.FetchWriter, set imap.NumSet, options *imap.FetchOptions) error {
+	s.turn.Lock()
+	defer s.turn.Unlock()
 	now := s.box.Snapshot()
 	picked := s.view.pick(set, now)
 	if err := s.markSeen(now, picked, options); err != nil {

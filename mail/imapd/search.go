@@ -19,6 +19,8 @@ import (
 
 // Search finds messages. TEXT and BODY look for the bytes as they lie in the message, without case but without decoding.
 func (s *session) Search(kind imapserver.NumKind, criteria *imap.SearchCriteria, _ *imap.SearchOptions) (*imap.SearchData, error) {
+	s.turn.Lock()
+	defer s.turn.Unlock()
 	var data imap.SearchData
 	var seqs imap.SeqSet
 	var uids imap.UIDSet

@@ -2,6 +2,7 @@ package imapd
 
 import (
 	"strings"
+	"sync"
 
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapserver"
@@ -12,11 +13,13 @@ import (
 
 const inbox = "INBOX"
 
-// session is one connection. go-imap calls its methods one at a time, but for Idle, which runs alone.
+// session is one connection. go-imap calls its methods one at a time, but for Idle: when the client goes away, or says
+// anything else than DONE, go-imap goes on without waiting for it. So they take turns.
 type session struct {
 	server *Server
 	box    *mailbox.Box
-	view   *view // nil until SELECT
+	turn   sync.Mutex // held by whatever uses the view, Idle included
+	view   *view      // nil until SELECT
 }
 
 // Close ends the session.
@@ -32,6 +35,8 @@ func (s *session) Select(name string, options *imap.SelectOptions) (*imap.Select
 	if err := mustBeInbox(name); err != nil {
 		return nil, err
 	}
+	s.turn.Lock()
+	defer s.turn.Unlock()
 	now := s.box.Snapshot()
 	s.view = newView(now, options != nil && options.ReadOnly)
 	data := &imap.SelectData{
@@ -52,6 +57,8 @@ func (s *session) Select(name string, options *imap.SelectOptions) (*imap.Select
 
 // Unselect closes INBOX.
 func (s *session) Unselect() error {
+	s.turn.Lock()
+	defer s.turn.Unlock()
 	s.view = nil
 	return nil
 }

@@ -141,6 +141,12 @@ func within(n, start, stop, last uint32) bool {
 
 // Poll tells the client what has changed since it last heard.
 func (s *session) Poll(w *imapserver.UpdateWriter, allowExpunge bool) error {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	return s.tell(w, allowExpunge)
+}
+
+func (s *session) tell(w *imapserver.UpdateWriter, allowExpunge bool) error {
 	if s.view == nil {
 		return nil
 	}
@@ -152,9 +158,11 @@ func (s *session) Poll(w *imapserver.UpdateWriter, allowExpunge bool) error {
 
 // Idle tells the client what changes as it changes.
 func (s *session) Idle(w *imapserver.UpdateWriter, stop <-chan struct{}) error {
+	s.turn.Lock()
+	defer s.turn.Unlock()
 	for {
 		_, changed := s.box.Changed()
-		if err := s.Poll(w, true); err != nil {
+		if err := s.tell(w, true); err != nil {
 			return err
 		}
 		select {
