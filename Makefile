@@ -43,7 +43,7 @@ e2e: image ## run the tests that need VMs, the suite with two of them at last
 	$(GO) test -count=1 -timeout 60m $(E2EFLAGS) ./e2e -args -vm -images $(IMAGES)
 
 lint: go ## run the linters
-	@$(LINT) run ./...
+	@GOLANGCI_LINT_CACHE=$(CURDIR)/build/lint $(LINT) run ./...
 
 fuzz: deps go ## run each fuzz target for FUZZTIME
 	@grep -rHoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed -E 's|/[^/]*:func | |' | sort | \
