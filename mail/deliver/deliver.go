@@ -48,7 +48,7 @@ type Times struct {
 // DefaultTimes suit guests on this host.
 func DefaultTimes() Times {
 	return Times{
-		Connect: 20 * time.Second, Step: time.Minute, RetryMin: time.Second, RetryMax: 5 * time.Minute,
+		Connect: 20 * time.Second, Step: time.Minute, RetryMin: time.Second, RetryMax: time.Minute,
 		Idle: 10 * time.Minute,
 	}
 }

@@ -62,13 +62,15 @@ func canonicalQuery(raw string, presigned bool) (string, error) {
 	return strings.Join(pairs, "&"), nil
 }
 
-// headerValue is a header as it is signed. net/http takes Host and Content-Length out of the header map.
+// headerValue is a header as it is signed. net/http takes Host, Content-Length and Transfer-Encoding out of the header map.
 func headerValue(r *http.Request, name string) string {
 	switch name {
 	case "host":
 		return r.Host
 	case "content-length":
 		return strconv.FormatInt(r.ContentLength, 10)
+	case "transfer-encoding":
+		return strings.Join(r.TransferEncoding, ",")
 	}
 	var values []string
 	for _, v := range r.Header.Values(name) {

@@ -84,6 +84,26 @@ func TestPeer(t *testing.T) {
 	}
 }
 
+// TestSignedTransferEncoding: botocore signs it, over TLS where its bodies are chunked, and net/http takes it out of the headers.
+func TestSignedTransferEncoding(t *testing.T) {
+	r := example(http.MethodPut, "/bucket/key", "", map[string]string{
+		"X-Amz-Content-Sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER", "Transfer-Encoding": "chunked",
+	})
+	signed := signer.SignV4(*r, "key", "secret", "", "us-east-1")
+	if !strings.Contains(signed.Header.Get("Authorization"), "transfer-encoding") {
+		t.Fatal("the signer left transfer-encoding out: the test shows nothing")
+	}
+	signed.Header.Del("Transfer-Encoding")
+	signed.TransferEncoding = []string{"chunked"}
+	a, err := Parse(signed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Verify(signed, "secret", time.Now()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestChunkExample(t *testing.T) {
 	// AWS: "Signature Calculations for the Authorization Header: Transferring Payload in Multiple Chunks".
 	chain := &Chain{
