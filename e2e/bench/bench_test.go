@@ -34,9 +34,9 @@ func took(d time.Duration) string { return d.Round(time.Millisecond).String() }
 func TestTable(t *testing.T) {
 	harness.NeedVMs(t)
 	identity()
-	manyVMs(t)
-	firstByte(t, "own boot loader", false)
-	firstByte(t, "kernel started directly", true)
+	t.Run("many", manyVMs) // each ends its libvirtd
+	t.Run("loader", func(t *testing.T) { firstByte(t, "own boot loader", false) })
+	t.Run("direct", func(t *testing.T) { firstByte(t, "kernel started directly", true) })
 }
 
 // identity measures what it costs to know who is at the other end of a connection, through TLS as well.
