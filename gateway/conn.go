@@ -10,23 +10,23 @@ import (
 // Conn is a connection that carries the VM at its other end.
 type Conn struct {
 	net.Conn
-	vm     VM
-	branch *branch // which counts it; nil for one that NewConn made
+	vm      Identity
+	counted *perVM // which counts it; nil for one that NewConn made
 }
 
-// NewConn says that vm is at the other end of c. Only Doors, and a server whose socket proves it, may say so.
-func NewConn(c net.Conn, vm VM) *Conn { return &Conn{Conn: c, vm: vm} }
+// NewConn says that vm is at the other end of c. Only TapListeners, and a server whose socket proves it, may say so.
+func NewConn(c net.Conn, vm Identity) *Conn { return &Conn{Conn: c, vm: vm} }
 
-// VM is who is at the other end.
-func (c *Conn) VM() VM { return c.vm }
+// Identity is who is at the other end.
+func (c *Conn) Identity() Identity { return c.vm }
 
 // NetConn gives the connection beneath, as tls.Conn does.
 func (c *Conn) NetConn() net.Conn { return c.Conn }
 
 // Close implements net.Conn.
 func (c *Conn) Close() error {
-	if c.branch != nil {
-		c.branch.forget(c)
+	if c.counted != nil {
+		c.counted.release(c)
 	}
 	return c.Conn.Close()
 }
@@ -43,9 +43,9 @@ func (c *Conn) CloseWrite() error {
 // ReadFrom implements io.ReaderFrom, so that files still leave by sendfile(2).
 func (c *Conn) ReadFrom(r io.Reader) (int64, error) { return io.Copy(c.Conn, r) }
 
-// VMOf says which VM is at the other end of c, looking through TLS. The zero VM means that c did not come in on a tap.
+// IdentityOf says which VM is at the other end of c, looking through TLS. The zero VM means that c did not come in on a tap.
 // It allocates nothing and asks nobody.
-func VMOf(c net.Conn) VM {
+func IdentityOf(c net.Conn) Identity {
 	for range 4 { // layers: TLS over our Conn over a server's own wrapper is the deepest there is
 		switch t := c.(type) {
 		case *Conn:
@@ -53,22 +53,24 @@ func VMOf(c net.Conn) VM {
 		case interface{ NetConn() net.Conn }:
 			c = t.NetConn()
 		default:
-			return VM{}
+			return Identity{}
 		}
 	}
-	return VM{}
+	return Identity{}
 }
 
 type vmKey struct{}
 
 // ConnContext is for http.Server.ConnContext: requests on c get its VM in their context.
-func ConnContext(ctx context.Context, c net.Conn) context.Context { return WithVM(ctx, VMOf(c)) }
+func ConnContext(ctx context.Context, c net.Conn) context.Context { return WithVM(ctx, IdentityOf(c)) }
 
 // WithVM returns a context that carries vm. It exists for net/http alone, which has no other way.
-func WithVM(ctx context.Context, vm VM) context.Context { return context.WithValue(ctx, vmKey{}, vm) }
+func WithVM(ctx context.Context, vm Identity) context.Context {
+	return context.WithValue(ctx, vmKey{}, vm)
+}
 
 // VMFrom reads what WithVM has set; the zero VM otherwise.
-func VMFrom(ctx context.Context) VM {
-	vm, _ := ctx.Value(vmKey{}).(VM)
+func VMFrom(ctx context.Context) Identity {
+	vm, _ := ctx.Value(vmKey{}).(Identity)
 	return vm
 }

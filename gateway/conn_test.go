@@ -26,7 +26,7 @@ type endless struct{ net.Conn }
 
 func (e endless) NetConn() net.Conn { return e }
 
-func layers(vm gateway.VM) (plain, overTLS net.Conn) {
+func layers(vm gateway.Identity) (plain, overTLS net.Conn) {
 	_, raw := net.Pipe()
 	plain = gateway.NewConn(raw, vm)
 	return plain, wrapper{tls.Server(wrapper{plain}, &tls.Config{})} //nolint:gosec // no handshake is ever made
@@ -39,17 +39,17 @@ func TestVMOf(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		conn net.Conn
-		want gateway.VM
+		want gateway.Identity
 	}{
 		{"plain", plain, a},
 		{"TLS between wrappers", overTLS, a},
-		{"not from a tap", raw, gateway.VM{}},
-		{"TLS not from a tap", tls.Server(raw, &tls.Config{}), gateway.VM{}}, //nolint:gosec // no handshake is ever made
-		{"hidden", opaque{plain}, gateway.VM{}},
-		{"endless", endless{raw}, gateway.VM{}},
-		{"none", nil, gateway.VM{}},
+		{"not from a tap", raw, gateway.Identity{}},
+		{"TLS not from a tap", tls.Server(raw, &tls.Config{}), gateway.Identity{}}, //nolint:gosec // no handshake is ever made
+		{"hidden", opaque{plain}, gateway.Identity{}},
+		{"endless", endless{raw}, gateway.Identity{}},
+		{"none", nil, gateway.Identity{}},
 	} {
-		if got := gateway.VMOf(tt.conn); got != tt.want {
+		if got := gateway.IdentityOf(tt.conn); got != tt.want {
 			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
 		}
 		if got := gateway.VMFrom(gateway.ConnContext(t.Context(), tt.conn)); got != tt.want {
@@ -64,19 +64,19 @@ func TestVMOf(t *testing.T) {
 func TestVMOfAllocatesNothing(t *testing.T) {
 	plain, overTLS := layers(vm(1, "alice", "10.213.0.2"))
 	for name, c := range map[string]net.Conn{"plain": plain, "TLS": overTLS} {
-		if n := testing.AllocsPerRun(100, func() { gateway.VMOf(c) }); n != 0 {
+		if n := testing.AllocsPerRun(100, func() { gateway.IdentityOf(c) }); n != 0 {
 			t.Errorf("%s: %v allocations, want none", name, n)
 		}
 	}
 }
 
 func BenchmarkVMOf(b *testing.B) {
-	plain, overTLS := layers(gateway.VM{ID: gateway.NewID(), Number: 1, Name: "alice"})
+	plain, overTLS := layers(gateway.Identity{ID: gateway.NewID(), Number: 1, Name: "alice"})
 	for name, c := range map[string]net.Conn{"plain": plain, "tls": overTLS} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if !gateway.VMOf(c).Known() {
+				if !gateway.IdentityOf(c).Known() {
 					b.Fatal("unknown")
 				}
 			}
@@ -97,7 +97,7 @@ func (f *fullDuplex) CloseWrite() error           { f.halfClosed = true; return 
 
 func TestConnKeepsWhatTCPCan(t *testing.T) {
 	beneath := &fullDuplex{}
-	c := gateway.NewConn(beneath, gateway.VM{})
+	c := gateway.NewConn(beneath, gateway.Identity{})
 	if n, err := io.Copy(c, strings.NewReader("a file")); n != 6 || err != nil || beneath.String() != "a file" {
 		t.Errorf("copied %d, %v: %q", n, err, beneath.String())
 	}
@@ -105,7 +105,7 @@ func TestConnKeepsWhatTCPCan(t *testing.T) {
 		t.Errorf("CloseWrite: %v", err)
 	}
 	_, raw := net.Pipe()
-	if err := gateway.NewConn(raw, gateway.VM{}).CloseWrite(); !errors.Is(err, errors.ErrUnsupported) {
+	if err := gateway.NewConn(raw, gateway.Identity{}).CloseWrite(); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("CloseWrite of a pipe: %v", err)
 	}
 }

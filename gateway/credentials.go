@@ -36,8 +36,8 @@ type Keyring struct {
 // NewKeyring uses the host's secret, 32 random bytes that are made once and kept in the store.
 func NewKeyring(secret [32]byte, dir *Directory) *Keyring { return &Keyring{secret: secret, dir: dir} }
 
-// Mint makes credentials for the VM as it is now. It fails with KindNotFound for a VM that is gone.
-func (k *Keyring) Mint(id ID, now time.Time) (Credentials, error) {
+// Issue makes credentials for the VM as it is now. It fails with KindNotFound for a VM that is gone.
+func (k *Keyring) Issue(id ID, now time.Time) (Credentials, error) {
 	m, ok := k.dir.ByID(id)
 	if !ok || m.Desired == Removed {
 		return Credentials{}, Errorf(KindNotFound, "the VM is gone")
@@ -51,26 +51,26 @@ func (k *Keyring) Mint(id ID, now time.Time) (Credentials, error) {
 	return Credentials{AccessKey: access, SecretKey: k.secretFor(access), Expires: expires}, nil
 }
 
-// Ours reports whether access has the shape of a key that Mint makes.
-func Ours(access string) bool { return strings.HasPrefix(access, accessPrefix) }
+// IsAccessKey reports whether access has the shape of a key that Issue makes.
+func IsAccessKey(access string) bool { return strings.HasPrefix(access, accessPrefix) }
 
 // Check finds the VM and the secret behind one of our access keys. That the caller holds the secret is for
 // its signature to show. Errors (KindDenied): not one of ours, expired, from an earlier incarnation, or its VM is gone.
-func (k *Keyring) Check(access string, now time.Time) (VM, string, error) {
+func (k *Keyring) Check(access string, now time.Time) (Identity, string, error) {
 	claim, err := encoding().DecodeString(strings.TrimPrefix(access, accessPrefix))
 	if err != nil || len(claim) != claimBytes || access != accessKey(claim) { // base32 alone lets spare bits and line ends pass
-		return VM{}, "", Errorf(KindDenied, "unknown access key")
+		return Identity{}, "", Errorf(KindDenied, "unknown access key")
 	}
 	m, ok := k.dir.ByID(ID(claim[:16]))
 	switch {
 	case !ok || m.Desired == Removed:
-		return VM{}, "", Errorf(KindDenied, "the access key belongs to a VM that is gone")
+		return Identity{}, "", Errorf(KindDenied, "the access key belongs to a VM that is gone")
 	case m.Incarnation != binary.BigEndian.Uint32(claim[16:]):
-		return VM{}, "", Errorf(KindDenied, "the access key is from before the VM was last started")
+		return Identity{}, "", Errorf(KindDenied, "the access key is from before the VM was last started")
 	case now.Unix() >= int64(binary.BigEndian.Uint32(claim[20:])):
-		return VM{}, "", Errorf(KindDenied, "the access key has expired")
+		return Identity{}, "", Errorf(KindDenied, "the access key has expired")
 	}
-	return m.VM, k.secretFor(access), nil
+	return m.Identity, k.secretFor(access), nil
 }
 
 func (k *Keyring) secretFor(access string) string {

@@ -12,7 +12,7 @@ func noon() time.Time { return time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC) }
 
 func mint(t *testing.T, k *gateway.Keyring, id gateway.ID) gateway.Credentials {
 	t.Helper()
-	c, err := k.Mint(id, noon())
+	c, err := k.Issue(id, noon())
 	fatal(t, err)
 	return c
 }
@@ -23,7 +23,7 @@ func TestCredentialsNameTheirVM(t *testing.T) {
 	for _, m := range d.All() {
 		c := mint(t, k, m.ID)
 		vm, secret, err := k.Check(c.AccessKey, noon())
-		if vm != m.VM || secret != c.SecretKey || err != nil || !gateway.Ours(c.AccessKey) {
+		if vm != m.Identity || secret != c.SecretKey || err != nil || !gateway.IsAccessKey(c.AccessKey) {
 			t.Errorf("%s: %v, %v", m.Name, vm, err)
 		}
 		if want := noon().Add(gateway.CredentialLife); !c.Expires.Equal(want) {
@@ -48,7 +48,7 @@ func TestCredentialsOfOthersDiffer(t *testing.T) {
 	if _, secret, err := k.Check(theirs.AccessKey, noon()); err == nil && secret == theirs.SecretKey {
 		t.Error("another host's secret is good here")
 	}
-	if later, err := k.Mint(blog.ID, noon().Add(time.Second)); err != nil || later.SecretKey == own.SecretKey {
+	if later, err := k.Issue(blog.ID, noon().Add(time.Second)); err != nil || later.SecretKey == own.SecretKey {
 		t.Errorf("the secret outlives its key: %v", err)
 	}
 }
@@ -71,14 +71,14 @@ func TestCredentialsEnd(t *testing.T) {
 			t.Errorf("%s: %v, %v", when, vm, err)
 		}
 	}
-	_, err := d.Update(t.Context(), blog.ID, func(m *gateway.Machine) error { m.Incarnation++; return nil })
+	_, err := d.Update(t.Context(), blog.ID, func(m *gateway.VM) error { m.Incarnation++; return nil })
 	fatal(t, err)
 	check("after a restart")
 	c = mint(t, k, blog.ID)
 	_, err = d.Update(t.Context(), blog.ID, desire(gateway.Removed))
 	fatal(t, err)
 	check("while it is being removed")
-	if _, err := k.Mint(blog.ID, noon()); gateway.KindOf(err) != gateway.KindNotFound {
+	if _, err := k.Issue(blog.ID, noon()); gateway.KindOf(err) != gateway.KindNotFound {
 		t.Errorf("minted for a VM that is being removed: %v", err)
 	}
 	fatal(t, d.Delete(t.Context(), blog.ID))
@@ -111,19 +111,19 @@ func TestTamperedKeys(t *testing.T) {
 	}
 }
 
-// A key that passes names a VM that there is, and has one spelling: nothing but what Mint writes.
+// A key that passes names a VM that there is, and has one spelling: nothing but what Issue writes.
 func FuzzKeyringCheck(f *testing.F) {
-	records := &memory{all: map[gateway.ID]gateway.Machine{}}
+	records := &memory{all: map[gateway.ID]gateway.VM{}}
 	d, err := gateway.OpenDirectory(f.Context(), records)
 	if err != nil {
 		f.Fatal(err)
 	}
-	m, err := d.Create(f.Context(), gateway.Machine{VM: gateway.VM{ID: gateway.ID{1, 2, 3}, Name: "blog"}})
+	m, err := d.Create(f.Context(), gateway.VM{Identity: gateway.Identity{ID: gateway.ID{1, 2, 3}, Name: "blog"}})
 	if err != nil {
 		f.Fatal(err)
 	}
 	k := gateway.NewKeyring([32]byte{1}, d)
-	c, err := k.Mint(m.ID, noon())
+	c, err := k.Issue(m.ID, noon())
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -138,7 +138,7 @@ func FuzzKeyringCheck(f *testing.F) {
 			}
 			return
 		}
-		if vm != m.VM || len(access) != len(c.AccessKey) || strings.Trim(access, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") != "" {
+		if vm != m.Identity || len(access) != len(c.AccessKey) || strings.Trim(access, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") != "" {
 			t.Fatalf("%q passes as %v", access, vm)
 		}
 		if secret == c.SecretKey && access != c.AccessKey {

@@ -14,13 +14,13 @@ import (
 
 // Records keeps machines on disk. Each call returns only once the change is synced; gateway/store is the implementation.
 type Records interface {
-	// Machines returns every machine there is, removed ones that are not yet gone included.
-	Machines(ctx context.Context) ([]Machine, error)
+	// VMs returns every machine there is, removed ones that are not yet gone included.
+	VMs(ctx context.Context) ([]VM, error)
 	// Create stores m with a Number and an Addr that it picks: a number is never given twice, and an address rests for
 	// 15 minutes after its VM is gone. It fails with KindTaken when the name is in use.
-	Create(ctx context.Context, m Machine) (Machine, error)
+	Create(ctx context.Context, m VM) (VM, error)
 	// Save replaces what is stored under m.ID.
-	Save(ctx context.Context, m Machine) error
+	Save(ctx context.Context, m VM) error
 	// Delete forgets the machine and puts its address to rest.
 	Delete(ctx context.Context, id ID) error
 }
@@ -32,21 +32,21 @@ type Directory struct {
 	records Records
 	write   sync.Mutex // one writer; also guards watchers
 	now     atomic.Pointer[snapshot]
-	watch   []func(old, new Machine)
+	watch   []func(old, new VM)
 }
 
 type snapshot struct {
-	byName map[string]Machine
-	byID   map[ID]Machine
+	byName map[string]VM
+	byID   map[ID]VM
 }
 
 // OpenDirectory reads all machines from records.
 func OpenDirectory(ctx context.Context, records Records) (*Directory, error) {
-	all, err := records.Machines(ctx)
+	all, err := records.VMs(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read machines: %w", err)
 	}
-	byID := make(map[ID]Machine, len(all))
+	byID := make(map[ID]VM, len(all))
 	for _, m := range all {
 		byID[m.ID] = m
 	}
@@ -55,8 +55,8 @@ func OpenDirectory(ctx context.Context, records Records) (*Directory, error) {
 	return d, nil
 }
 
-func newSnapshot(byID map[ID]Machine) *snapshot {
-	s := &snapshot{byName: make(map[string]Machine, len(byID)), byID: byID}
+func newSnapshot(byID map[ID]VM) *snapshot {
+	s := &snapshot{byName: make(map[string]VM, len(byID)), byID: byID}
 	for _, m := range byID {
 		if m.Desired != Removed {
 			s.byName[m.Name] = m
@@ -66,46 +66,46 @@ func newSnapshot(byID map[ID]Machine) *snapshot {
 }
 
 // ByName finds the VM that has a name now. A VM that is being removed has none.
-func (d *Directory) ByName(name string) (Machine, bool) {
+func (d *Directory) ByName(name string) (VM, bool) {
 	m, ok := d.now.Load().byName[name]
 	return m, ok
 }
 
 // ByID finds a VM by its UUID, one that is being removed included.
-func (d *Directory) ByID(id ID) (Machine, bool) {
+func (d *Directory) ByID(id ID) (VM, bool) {
 	m, ok := d.now.Load().byID[id]
 	return m, ok
 }
 
 // All returns every VM, ordered by name.
-func (d *Directory) All() []Machine {
+func (d *Directory) All() []VM {
 	s := d.now.Load()
-	all := make([]Machine, 0, len(s.byID))
+	all := make([]VM, 0, len(s.byID))
 	for _, m := range s.byID {
 		all = append(all, m)
 	}
-	slices.SortFunc(all, func(a, b Machine) int {
+	slices.SortFunc(all, func(a, b VM) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Number, b.Number))
 	})
 	return all
 }
 
 // Create records a new machine, not Ready yet. m needs its ID and definition; the number and the address are given to it here.
-func (d *Directory) Create(ctx context.Context, m Machine) (Machine, error) {
+func (d *Directory) Create(ctx context.Context, m VM) (VM, error) {
 	if !m.Known() {
-		return Machine{}, errors.New("create machine: it has no ID")
+		return VM{}, errors.New("create machine: it has no ID")
 	}
 	d.write.Lock()
 	defer d.write.Unlock()
 	if err := d.free(m.Name); err != nil {
-		return Machine{}, err
+		return VM{}, err
 	}
 	m.Created = time.Now().UTC().Truncate(time.Second)
 	m, err := d.records.Create(context.WithoutCancel(ctx), m)
 	if err != nil {
-		return Machine{}, fmt.Errorf("record machine: %w", err)
+		return VM{}, fmt.Errorf("record machine: %w", err)
 	}
-	d.show(Machine{}, m)
+	d.show(VM{}, m)
 	return m, nil
 }
 
@@ -123,28 +123,28 @@ func (d *Directory) free(name string) error {
 
 // Update changes one machine: change gets a copy and may refuse with an error. Identity (ID, Number, Addr) cannot
 // change, a new name must be free, and Removed is final: KindNotFound for whoever wants such a VM back.
-func (d *Directory) Update(ctx context.Context, id ID, change func(*Machine) error) (Machine, error) {
+func (d *Directory) Update(ctx context.Context, id ID, change func(*VM) error) (VM, error) {
 	d.write.Lock()
 	defer d.write.Unlock()
 	old, ok := d.ByID(id)
 	if !ok {
-		return Machine{}, Errorf(KindNotFound, "the VM is gone")
+		return VM{}, Errorf(KindNotFound, "the VM is gone")
 	}
 	m := old
 	if err := change(&m); err != nil {
-		return Machine{}, err
+		return VM{}, err
 	}
 	m.ID, m.Number, m.Addr = old.ID, old.Number, old.Addr
 	if old.Desired == Removed && m.Desired != Removed {
-		return Machine{}, NotFound(old.Name)
+		return VM{}, NotFound(old.Name)
 	}
 	if m.Name != old.Name {
 		if err := d.free(m.Name); err != nil {
-			return Machine{}, err
+			return VM{}, err
 		}
 	}
 	if err := d.records.Save(context.WithoutCancel(ctx), m); err != nil {
-		return Machine{}, fmt.Errorf("record machine: %w", err)
+		return VM{}, fmt.Errorf("record machine: %w", err)
 	}
 	d.show(old, m)
 	return m, nil
@@ -161,20 +161,20 @@ func (d *Directory) Delete(ctx context.Context, id ID) error {
 	if err := d.records.Delete(context.WithoutCancel(ctx), id); err != nil {
 		return fmt.Errorf("delete machine: %w", err)
 	}
-	d.show(old, Machine{})
+	d.show(old, VM{})
 	return nil
 }
 
-// Watch calls f after every change, in order, with the machine before and after it (the zero Machine where there is
+// Watch calls f after every change, in order, with the VM before and after it (the zero VM where there is
 // none). f must not block and must not write to the Directory.
-func (d *Directory) Watch(f func(old, new Machine)) {
+func (d *Directory) Watch(f func(old, new VM)) {
 	d.write.Lock()
 	defer d.write.Unlock()
 	d.watch = append(d.watch, f)
 }
 
 // show replaces the snapshot by one in which old has become m. The caller holds d.write.
-func (d *Directory) show(old, m Machine) {
+func (d *Directory) show(old, m VM) {
 	byID := maps.Clone(d.now.Load().byID)
 	delete(byID, old.ID)
 	if m.Known() {

@@ -15,27 +15,27 @@ import (
 
 // memory is Records without a disk. Its next write fails with fail.
 type memory struct {
-	all    map[gateway.ID]gateway.Machine
+	all    map[gateway.ID]gateway.VM
 	number uint32
 	fail   error
 }
 
-func (m *memory) Machines(context.Context) ([]gateway.Machine, error) {
-	var all []gateway.Machine
+func (m *memory) VMs(context.Context) ([]gateway.VM, error) {
+	var all []gateway.VM
 	for _, one := range m.all {
 		all = append(all, one)
 	}
 	return all, m.fail
 }
 
-func (m *memory) Create(_ context.Context, one gateway.Machine) (gateway.Machine, error) {
+func (m *memory) Create(_ context.Context, one gateway.VM) (gateway.VM, error) {
 	m.number++
 	one.Number = m.number
 	one.Addr = netip.AddrFrom4([4]byte{10, 213, byte(m.number >> 8), byte(m.number)})
 	return one, m.Save(context.Background(), one)
 }
 
-func (m *memory) Save(_ context.Context, one gateway.Machine) error {
+func (m *memory) Save(_ context.Context, one gateway.VM) error {
 	if m.fail == nil {
 		m.all[one.ID] = one
 	}
@@ -52,19 +52,19 @@ func (m *memory) Delete(_ context.Context, id gateway.ID) error {
 // hasty is Records that writes and then fails if the caller has gone meanwhile, as database/sql's drivers do.
 type hasty struct{ *memory }
 
-func (h hasty) Save(ctx context.Context, m gateway.Machine) error {
+func (h hasty) Save(ctx context.Context, m gateway.VM) error {
 	return errors.Join(h.memory.Save(ctx, m), ctx.Err())
 }
 
 // What is on disk and what is seen are the same, although a caller goes away in the middle of a write.
 func TestWritesDoNotEndWithTheirCaller(t *testing.T) {
-	records := &memory{all: map[gateway.ID]gateway.Machine{}}
+	records := &memory{all: map[gateway.ID]gateway.VM{}}
 	d, err := gateway.OpenDirectory(t.Context(), hasty{records})
 	fatal(t, err)
 	m := create(t, d, "blog")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = d.Update(ctx, m.ID, func(m *gateway.Machine) error {
+	_, err = d.Update(ctx, m.ID, func(m *gateway.VM) error {
 		m.Desired = gateway.Stopped
 		return nil
 	})
@@ -75,7 +75,7 @@ func TestWritesDoNotEndWithTheirCaller(t *testing.T) {
 
 func openDirectory(t *testing.T, names ...string) (*gateway.Directory, *memory) {
 	t.Helper()
-	records := &memory{all: map[gateway.ID]gateway.Machine{}}
+	records := &memory{all: map[gateway.ID]gateway.VM{}}
 	d, err := gateway.OpenDirectory(t.Context(), records)
 	fatal(t, err)
 	for _, name := range names {
@@ -84,23 +84,23 @@ func openDirectory(t *testing.T, names ...string) (*gateway.Directory, *memory) 
 	return d, records
 }
 
-func create(t *testing.T, d *gateway.Directory, name string) gateway.Machine {
+func create(t *testing.T, d *gateway.Directory, name string) gateway.VM {
 	t.Helper()
 	m, err := d.Create(t.Context(), machine(name))
 	fatal(t, err)
 	return m
 }
 
-func machine(name string) gateway.Machine {
-	return gateway.Machine{VM: gateway.VM{ID: gateway.NewID(), Name: name}, Desired: gateway.Running}
+func machine(name string) gateway.VM {
+	return gateway.VM{Identity: gateway.Identity{ID: gateway.NewID(), Name: name}, Desired: gateway.Running}
 }
 
-func desire(state gateway.Desired) func(*gateway.Machine) error {
-	return func(m *gateway.Machine) error { m.Desired = state; return nil }
+func desire(state gateway.Desired) func(*gateway.VM) error {
+	return func(m *gateway.VM) error { m.Desired = state; return nil }
 }
 
-func rename(to string) func(*gateway.Machine) error {
-	return func(m *gateway.Machine) error { m.Name = to; return nil }
+func rename(to string) func(*gateway.VM) error {
+	return func(m *gateway.VM) error { m.Name = to; return nil }
 }
 
 func names(d *gateway.Directory) (all []string) {
@@ -139,12 +139,15 @@ func TestDirectoryRefuses(t *testing.T) {
 	}{
 		{"create with a name that is taken", func() error { _, err := d.Create(t.Context(), machine("web")); return err }, gateway.KindTaken},
 		{"create with a bad name", func() error { _, err := d.Create(t.Context(), machine("WEB")); return err }, gateway.KindInvalid},
-		{"create without an ID", func() error { _, err := d.Create(t.Context(), gateway.Machine{VM: gateway.VM{Name: "x"}}); return err }, gateway.KindInternal},
+		{"create without an ID", func() error {
+			_, err := d.Create(t.Context(), gateway.VM{Identity: gateway.Identity{Name: "x"}})
+			return err
+		}, gateway.KindInternal},
 		{"rename to a name that is taken", func() error { _, err := d.Update(t.Context(), blog.ID, rename("web")); return err }, gateway.KindTaken},
 		{"rename to a bad name", func() error { _, err := d.Update(t.Context(), blog.ID, rename("s3")); return err }, gateway.KindInvalid},
 		{"update nobody", func() error { _, err := d.Update(t.Context(), gateway.NewID(), desire(gateway.Stopped)); return err }, gateway.KindNotFound},
 		{"update against its will", func() error {
-			_, err := d.Update(t.Context(), blog.ID, func(*gateway.Machine) error { return gateway.Errorf(gateway.KindConflict, "no") })
+			_, err := d.Update(t.Context(), blog.ID, func(*gateway.VM) error { return gateway.Errorf(gateway.KindConflict, "no") })
 			return err
 		}, gateway.KindConflict},
 	} {
@@ -162,19 +165,19 @@ func TestUpdateCannotChangeIdentity(t *testing.T) {
 	d, records := openDirectory(t, "blog", "web")
 	blog, _ := d.ByName("blog")
 	web, _ := d.ByName("web")
-	got, err := d.Update(t.Context(), blog.ID, func(m *gateway.Machine) error {
-		m.VM = web.VM
+	got, err := d.Update(t.Context(), blog.ID, func(m *gateway.VM) error {
+		m.Identity = web.Identity
 		m.Name = "journal"
 		return nil
 	})
 	fatal(t, err)
-	want := blog.VM
+	want := blog.Identity
 	want.Name = "journal"
-	if got.VM != want || records.all[blog.ID].VM != want {
-		t.Errorf("it became %v, want %v", got.VM, want)
+	if got.Identity != want || records.all[blog.ID].Identity != want {
+		t.Errorf("it became %v, want %v", got.Identity, want)
 	}
-	if now, _ := d.ByName("web"); now.VM != web.VM {
-		t.Errorf("the other became %v", now.VM)
+	if now, _ := d.ByName("web"); now.Identity != web.Identity {
+		t.Errorf("the other became %v", now.Identity)
 	}
 	if _, ok := d.ByName("blog"); ok {
 		t.Error("the old name is still there")
@@ -199,7 +202,7 @@ func TestRemovedIsFinal(t *testing.T) {
 	}
 	fatal(t, d.Delete(t.Context(), old.ID))
 	if now, ok := d.ByName("blog"); !ok || now.ID != heir.ID || now.Number == old.Number || now.Addr == old.Addr {
-		t.Errorf("blog is %v, want %v", now.VM, heir.VM)
+		t.Errorf("blog is %v, want %v", now.Identity, heir.Identity)
 	}
 	if _, ok := d.ByID(old.ID); ok {
 		t.Error("the old one is still known")
@@ -210,7 +213,7 @@ func TestRemovedIsFinal(t *testing.T) {
 func TestFailedWritesAreNotSeen(t *testing.T) {
 	d, records := openDirectory(t, "blog")
 	blog, _ := d.ByName("blog")
-	d.Watch(func(_, new gateway.Machine) { t.Errorf("told of %v", new.VM) })
+	d.Watch(func(_, new gateway.VM) { t.Errorf("told of %v", new.Identity) })
 	records.fail = errors.New("disk on fire")
 	_, created := d.Create(t.Context(), machine("web"))
 	_, updated := d.Update(t.Context(), blog.ID, rename("journal"))
@@ -230,7 +233,7 @@ func TestFailedWritesAreNotSeen(t *testing.T) {
 func TestWatchTellsEveryChangeInOrder(t *testing.T) {
 	d, _ := openDirectory(t)
 	var told []string
-	d.Watch(func(old, new gateway.Machine) {
+	d.Watch(func(old, new gateway.VM) {
 		if now, ok := d.ByName(new.Name); ok && now.Desired != new.Desired {
 			t.Error("told before it is seen")
 		}
@@ -275,7 +278,7 @@ func TestDirectoryAtOnce(t *testing.T) {
 }
 
 func TestShares(t *testing.T) {
-	var m gateway.Machine
+	var m gateway.VM
 	m.Shares = m.WithShare(8080, gateway.Public)
 	first := m.Shares
 	m.Shares = m.WithShare(gateway.DefaultPort, gateway.Public)

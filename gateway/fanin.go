@@ -47,10 +47,10 @@ func (f *FanIn) Close() error {
 func (f *FanIn) Addr() net.Addr { return f.addr }
 
 // Add accepts from l on behalf of vm until the returned function is called, which also ends the live connections.
-func (f *FanIn) Add(vm VM, l net.Listener) (remove func()) { return f.add(vm, l).end }
+func (f *FanIn) Add(vm Identity, l net.Listener) (remove func()) { return f.add(vm, l).end }
 
-func (f *FanIn) add(vm VM, l net.Listener) *branch {
-	b := &branch{vm: vm, gone: make(chan struct{}), live: map[*Conn]struct{}{}}
+func (f *FanIn) add(vm Identity, l net.Listener) *perVM {
+	b := &perVM{vm: vm, gone: make(chan struct{}), live: map[*Conn]struct{}{}}
 	var accepting sync.WaitGroup
 	accepting.Go(func() { b.accept(l, f) })
 	b.stop = sync.OnceFunc(func() {
@@ -61,9 +61,9 @@ func (f *FanIn) add(vm VM, l net.Listener) *branch {
 	return b
 }
 
-// branch is the part of a FanIn that belongs to one VM.
-type branch struct {
-	vm   VM
+// perVM is the part of a FanIn that belongs to one VM.
+type perVM struct {
+	vm   Identity
 	gone chan struct{} // closed by stop
 	stop func()        // closes the listener and waits; live connections stay
 
@@ -77,7 +77,7 @@ const maxConnsPerVM = 512
 // acceptPause is the time between two tries when the host is out of descriptors or memory.
 const acceptPause = 50 * time.Millisecond
 
-func (b *branch) accept(l net.Listener, f *FanIn) {
+func (b *perVM) accept(l net.Listener, f *FanIn) {
 	for {
 		raw, err := l.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -98,37 +98,37 @@ func (b *branch) accept(l net.Listener, f *FanIn) {
 }
 
 // hand passes c to f.Accept; false when the service or the VM goes first.
-func (b *branch) hand(c *Conn, f *FanIn) bool {
+func (b *perVM) hand(c *Conn, f *FanIn) bool {
 	select {
 	case f.conns <- c:
 		return true
 	case <-f.closed:
 	case <-b.gone:
 	}
-	b.forget(c)
+	b.release(c)
 	return false
 }
 
 // track makes raw one of the VM's live connections; nil when it has too many.
-func (b *branch) track(raw net.Conn) *Conn {
+func (b *perVM) track(raw net.Conn) *Conn {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.live) >= maxConnsPerVM {
 		return nil
 	}
-	c := &Conn{Conn: raw, vm: b.vm, branch: b}
+	c := &Conn{Conn: raw, vm: b.vm, counted: b}
 	b.live[c] = struct{}{}
 	return c
 }
 
-func (b *branch) forget(c *Conn) {
+func (b *perVM) release(c *Conn) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.live, c)
 }
 
-// end stops the branch and ends its live connections.
-func (b *branch) end() {
+// end stops the counted and ends its live connections.
+func (b *perVM) end() {
 	b.stop() // waits, so that no connection is added any more
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -48,8 +48,8 @@ func TestFanInSurvivesAcceptErrors(t *testing.T) {
 	}
 	l.next <- server
 	c, err := f.Accept()
-	if err != nil || gateway.VMOf(c) != a {
-		t.Errorf("accepted %v, %v", gateway.VMOf(c), err)
+	if err != nil || gateway.IdentityOf(c) != a {
+		t.Errorf("accepted %v, %v", gateway.IdentityOf(c), err)
 	}
 }
 
@@ -109,13 +109,13 @@ func TestFanInLimitsConnectionsPerVM(t *testing.T) {
 		t.Errorf("one too many: %v, want EOF", err)
 	}
 	connect(calm)
-	if c, err := f.Accept(); err != nil || gateway.VMOf(c) != b {
-		t.Errorf("the other VM: %v, %v", gateway.VMOf(c), err)
+	if c, err := f.Accept(); err != nil || gateway.IdentityOf(c) != b {
+		t.Errorf("the other VM: %v, %v", gateway.IdentityOf(c), err)
 	}
 	fatal(t, last.Close())
 	connect(busy)
-	if c, err := f.Accept(); err != nil || gateway.VMOf(c) != a {
-		t.Errorf("after one was closed: %v, %v", gateway.VMOf(c), err)
+	if c, err := f.Accept(); err != nil || gateway.IdentityOf(c) != a {
+		t.Errorf("after one was closed: %v, %v", gateway.IdentityOf(c), err)
 	}
 }
 

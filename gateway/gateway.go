@@ -1,7 +1,7 @@
 // Package gateway says who is who.
 //
 // A VM is known by the tap its packets come in on, and by nothing else: each service listens once per tap
-// (Doors), and the connection it accepts there carries the VM as a value (VMOf). Nobody asks libvirt, a lease, ARP or a
+// (TapListeners), and the connection it accepts there carries the VM as a value (IdentityOf). Nobody asks libvirt, a lease, ARP or a
 // header who is calling, because those are the guest's to influence.
 //
 // The Directory holds what is known about each VM, in an immutable snapshot that is read without a lock, and writes

@@ -22,18 +22,18 @@ const patience = 10 * time.Second
 // impatience is how long it waits for what must not.
 const impatience = 200 * time.Millisecond
 
-func vm(number uint32, name, addr string) gateway.VM {
-	return gateway.VM{ID: gateway.NewID(), Number: number, Name: name, Addr: netip.MustParseAddr(addr)}
+func vm(number uint32, name, addr string) gateway.Identity {
+	return gateway.Identity{ID: gateway.NewID(), Number: number, Name: name, Addr: netip.MustParseAddr(addr)}
 }
 
 // guest is a network namespace that plays a VM. Its wire is a veth pair, whose end at the host has the name of the tap.
 type guest struct {
-	vm   gateway.VM
+	vm   gateway.Identity
 	work chan func()
 	ns   *os.File
 }
 
-func newGuest(t *testing.T, vm gateway.VM) *guest {
+func newGuest(t *testing.T, vm gateway.Identity) *guest {
 	t.Helper()
 	g := &guest{vm: vm, work: make(chan func())}
 	entered := make(chan error)

@@ -154,7 +154,7 @@ func TestTapAndMACFollowFromTheNumber(t *testing.T) {
 	for number, want := range map[uint32]string{
 		1: "lg00000001 52:54:00:00:00:01", 0xdeadbeef: "lgdeadbeef 52:54:de:ad:be:ef", 1<<32 - 1: "lgffffffff 52:54:ff:ff:ff:ff",
 	} {
-		vm := gateway.VM{Number: number}
+		vm := gateway.Identity{Number: number}
 		if got := vm.Tap() + " " + vm.MAC().String(); got != want || len(vm.Tap()) > 15 {
 			t.Errorf("number %d has %s, want %s", number, got, want)
 		}

@@ -1,72 +1,100 @@
 package gateway
 
 import (
-	"crypto/rand"
-	"encoding/hex"
-	"fmt"
-	"net"
-	"net/netip"
+	"slices"
+	"time"
 )
 
-// ID is the UUID of a VM (RFC 9562, version 4). Everything that is kept for a VM is keyed by it, never by the name, so
-// a new "blog" never sees what the old "blog" had.
-type ID [16]byte
+// Desired is the state that a VM ought to be in; the reconciler in vmhost brings it there.
+type Desired string
 
-// NewID returns a fresh random ID.
-func NewID() ID {
-	var id ID
-	_, _ = rand.Read(id[:]) // crypto/rand.Read never fails (it aborts the program instead)
-	id[6] = id[6]&0x0f | 0x40
-	id[8] = id[8]&0x3f | 0x80
-	return id
-}
+// What can be desired of a VM.
+const (
+	Running Desired = "running"
+	Stopped Desired = "stopped"
+	Removed Desired = "removed" // being deleted: no work is taken, and a crash in between goes on deleting
+)
 
-// ParseID reads the 36-character form that String writes.
-func ParseID(s string) (ID, error) {
-	var id ID
-	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
-		return id, Invalid("not a VM id: %q", s)
-	}
-	compact := s[:8] + s[9:13] + s[14:18] + s[19:23] + s[24:]
-	if _, err := hex.Decode(id[:], []byte(compact)); err != nil {
-		return ID{}, Invalid("not a VM id: %q", s)
-	}
-	return id, nil
-}
+// Visibility says who may open a port's page.
+type Visibility string
 
-// String is the canonical lower-case form with dashes.
-func (id ID) String() string {
-	h := hex.EncodeToString(id[:])
-	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
-}
+// The visibilities. What is not shared is private.
+const (
+	Private Visibility = "private" // the owner only, and the VM itself
+	Public  Visibility = "public"  // anyone
+)
 
-// MarshalText implements encoding.TextMarshaler.
-func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+// DefaultPort, as the port of a share or a route, stands for whatever port the VM's plain name leads to.
+const DefaultPort uint16 = 0
 
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (id *ID) UnmarshalText(text []byte) error {
-	parsed, err := ParseID(string(text))
-	*id = parsed
-	return err
-}
-
-// VM is who is at the other end of a connection. It is small and comparable, worked out once at accept, and passed by
-// value. The zero value means "unknown": refuse.
+// VM is all that is recorded of a VM: its identity and its definition. Values are copies; Shares is never
+// changed in place.
 type VM struct {
-	ID     ID         `json:"id"`
-	Number uint32     `json:"number"` // never used again after the VM is deleted; the tap and the MAC follow from it
-	Name   string     `json:"name"`   // the name at the time of accept
-	Addr   netip.Addr `json:"addr"`   // the guest's own IPv4 address
+	Identity
+	Image       string    `json:"image"`                 // name of the base image, such as "debian-13"
+	CPUs        int       `json:"cpus"`                  // virtual processors
+	MemoryMiB   int       `json:"memory_mib"`            // memory in MiB
+	DiskGiB     int       `json:"disk_gib"`              // size of the root disk in GiB
+	DirectBoot  bool      `json:"direct_boot,omitempty"` // start the image's kernel directly instead of through its boot loader
+	Desired     Desired   `json:"desired"`
+	Ready       bool      `json:"ready"`       // its disk and seed are whole; a VM that is not ready after a crash is taken away again
+	Incarnation uint32    `json:"incarnation"` // counts the starts of the VM from the host; credentials end with it
+	HostKey     string    `json:"host_key"`    // the guest's SSH host key as an authorized_keys line, fixed before its first boot
+	Created     time.Time `json:"created"`
+	Shares      []Share   `json:"shares"`
 }
 
-// Known reports whether vm names a VM at all.
-func (vm VM) Known() bool { return vm.ID != ID{} }
+// Share is the visibility of one port of a VM.
+type Share struct {
+	Port       uint16     `json:"port"` // DefaultPort or 1 to 65535
+	Visibility Visibility `json:"visibility"`
+}
 
-// Tap is the name of the VM's network interface on the host: "lg" and 8 hex digits, within the kernel's 15 bytes.
-func (vm VM) Tap() string { return fmt.Sprintf("lg%08x", vm.Number) }
+// Visibility of a port: Private unless a share says otherwise. A share of DefaultPort opens exactly the plain name, and
+// a share of a port opens exactly <port>-<vm>.
+func (m VM) Visibility(port uint16) Visibility {
+	for _, s := range m.Shares {
+		if s.Port == port {
+			return s.Visibility
+		}
+	}
+	return Private
+}
 
-// MAC is the guest's hardware address: QEMU's prefix 52:54 with the VM's number behind it.
-func (vm VM) MAC() net.HardwareAddr {
-	n := vm.Number
-	return net.HardwareAddr{0x52, 0x54, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}
+// WithShare returns m's shares with that of port set.
+func (m VM) WithShare(port uint16, v Visibility) []Share {
+	shares := slices.DeleteFunc(slices.Clone(m.Shares), func(s Share) bool { return s.Port == port })
+	if v == Private {
+		return shares
+	}
+	return append(shares, Share{Port: port, Visibility: v})
+}
+
+// Spec is what a person asks for when making a VM. Zero values mean the daemon's defaults.
+type Spec struct {
+	Name       string `json:"name"`
+	Image      string `json:"image,omitempty"`
+	CPUs       int    `json:"cpus,omitempty"`
+	MemoryMiB  int    `json:"memory_mib,omitempty"`
+	DiskGiB    int    `json:"disk_gib,omitempty"`
+	UserData   string `json:"user_data,omitempty"` // cloud-init user data, at most MaxUserDataBytes
+	DirectBoot bool   `json:"direct_boot,omitempty"`
+}
+
+// MaxUserDataBytes limits cloud-init user data.
+const MaxUserDataBytes = 1 << 20
+
+// Progress is one step of long work, as shown to a person and written to the log.
+type Progress struct {
+	Phase   string        `json:"phase"`             // one word: "disk", "define", "kernel", "userspace", "service"
+	Text    string        `json:"text,omitempty"`    // a line to show
+	Done    int64         `json:"done,omitempty"`    // of Total, in any unit
+	Total   int64         `json:"total,omitempty"`   // 0 when not known
+	Elapsed time.Duration `json:"elapsed,omitempty"` // since the work began
+}
+
+// Status is what is seen of a VM now, as opposed to what is desired.
+type Status struct {
+	State  string `json:"state"`            // "running", "stopped", "starting", "stopping", "crashed" or "unknown"
+	Reason string `json:"reason,omitempty"` // why it is not as desired, with what to do, where that is known
 }

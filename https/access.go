@@ -61,7 +61,7 @@ func (s *Server) sameVM(from string, rt route) bool {
 	if err != nil || u.Scheme != "https" {
 		return false
 	}
-	other, ok := s.route(u.Host, gateway.VM{})
+	other, ok := s.route(u.Host, gateway.Identity{})
 	return ok && other.vm.ID == rt.vm.ID
 }
 

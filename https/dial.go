@@ -20,7 +20,7 @@ const dialTimeout = 3 * time.Second
 
 // dialTap is the default Config.Dial. The socket is bound to the VM's tap, so that a VM without one is not looked for in
 // some other network.
-func dialTap(ctx context.Context, m gateway.Machine, port uint16) (net.Conn, error) {
+func dialTap(ctx context.Context, m gateway.VM, port uint16) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: dialTimeout, Control: func(_, _ string, raw syscall.RawConn) error {
 		var err error
 		controlErr := raw.Control(func(fd uintptr) {
@@ -58,7 +58,7 @@ const probeTimeout = time.Second
 
 // finder finds the port that a VM's plain name leads to: the first of the usual ones that listens.
 type finder struct {
-	dial   func(context.Context, gateway.Machine, uint16) (net.Conn, error)
+	dial   func(context.Context, gateway.VM, uint16) (net.Conn, error)
 	flight singleflight.Group // a crowd at a silent VM asks it once
 	mu     sync.Mutex
 	found  map[gateway.ID]found
@@ -70,7 +70,7 @@ type found struct {
 	until       time.Time
 }
 
-func newFinder(dial func(context.Context, gateway.Machine, uint16) (net.Conn, error)) *finder {
+func newFinder(dial func(context.Context, gateway.VM, uint16) (net.Conn, error)) *finder {
 	return &finder{dial: dial, found: map[gateway.ID]found{}}
 }
 
@@ -78,7 +78,7 @@ func newFinder(dial func(context.Context, gateway.Machine, uint16) (net.Conn, er
 func usualPorts() []uint16 { return []uint16{80, 8000, 8080, 3000, 5000, 5173} }
 
 // find returns errSilent or errAbsent when there is none.
-func (f *finder) find(ctx context.Context, m gateway.Machine) (uint16, error) {
+func (f *finder) find(ctx context.Context, m gateway.VM) (uint16, error) {
 	f.mu.Lock()
 	have, ok := f.found[m.ID]
 	f.mu.Unlock()
@@ -110,7 +110,7 @@ func (f *finder) forget(id gateway.ID) {
 }
 
 // listening says which of ports answer, in their order; errSilent when the VM says that none does, errAbsent when it says nothing.
-func (f *finder) listening(ctx context.Context, m gateway.Machine, ports []uint16) ([]uint16, error) {
+func (f *finder) listening(ctx context.Context, m gateway.VM, ports []uint16) ([]uint16, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	errs := make([]error, len(ports))

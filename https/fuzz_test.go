@@ -25,10 +25,10 @@ func fuzzSite(f *testing.F) *Server {
 // records has two VMs.
 type records struct{ gateway.Records }
 
-func (records) Machines(context.Context) ([]gateway.Machine, error) {
-	return []gateway.Machine{
-		{VM: gateway.VM{ID: gateway.ID{1}, Number: 1, Name: "blog"}, Desired: gateway.Running},
-		{VM: gateway.VM{ID: gateway.ID{2}, Number: 2, Name: "shop"}, Desired: gateway.Running},
+func (records) VMs(context.Context) ([]gateway.VM, error) {
+	return []gateway.VM{
+		{Identity: gateway.Identity{ID: gateway.ID{1}, Number: 1, Name: "blog"}, Desired: gateway.Running},
+		{Identity: gateway.Identity{ID: gateway.ID{2}, Number: 2, Name: "shop"}, Desired: gateway.Running},
 	}, nil
 }
 
@@ -44,7 +44,7 @@ func FuzzRoute(f *testing.F) {
 		f.Add(host)
 	}
 	f.Fuzz(func(t *testing.T, host string) {
-		for _, from := range []gateway.VM{{}, {ID: gateway.ID{1}}} {
+		for _, from := range []gateway.Identity{{}, {ID: gateway.ID{1}}} {
 			rt, ok := s.route(host, from)
 			if !ok {
 				continue

@@ -103,6 +103,6 @@ func announce(h http.Header, who visitor) {
 
 // visitor is who makes a request: a VM on its tap, a person with a session, or (neither) a stranger.
 type visitor struct {
-	vm     gateway.VM
+	vm     gateway.Identity
 	person string
 }

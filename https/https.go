@@ -41,7 +41,7 @@ type Config struct {
 	// Inside are names that only guests can use, such as "s3.lodge.internal", each with the names directly below it.
 	Inside map[string]http.Handler
 	// Dial connects to a port of a VM. The default goes through the VM's tap and nowhere else.
-	Dial func(ctx context.Context, m gateway.Machine, port uint16) (net.Conn, error)
+	Dial func(ctx context.Context, m gateway.VM, port uint16) (net.Conn, error)
 	// LeafLife is how long certificates are valid; 0 means ca.DefaultLeafLife.
 	LeafLife time.Duration
 }
@@ -102,7 +102,7 @@ func New(cfg Config) (*Server, error) {
 func (s *Server) RootPEM() []byte { return s.authority.RootPEM() }
 
 // URL is where port of m is; gateway.DefaultPort gives the plain name.
-func (s *Server) URL(m gateway.Machine, port uint16) string {
+func (s *Server) URL(m gateway.VM, port uint16) string {
 	host := m.Name + "." + s.Domain
 	if port != gateway.DefaultPort {
 		host = strconv.Itoa(int(port)) + "-" + host
@@ -114,7 +114,7 @@ func (s *Server) URL(m gateway.Machine, port uint16) string {
 }
 
 // Probe says which port the plain name of m leads to now, if anything listens there.
-func (s *Server) Probe(ctx context.Context, m gateway.Machine) (uint16, bool) {
+func (s *Server) Probe(ctx context.Context, m gateway.VM) (uint16, bool) {
 	port, err := s.finder.find(ctx, m)
 	return port, err == nil
 }
@@ -141,13 +141,13 @@ func (s *Server) tlsConfig() *tls.Config {
 		MinVersion: tls.VersionTLS12,
 		NextProtos: []string{"h2", "http/1.1"},
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			if _, ok := s.route(hello.ServerName, gateway.VMOf(hello.Conn)); !ok {
+			if _, ok := s.route(hello.ServerName, gateway.IdentityOf(hello.Conn)); !ok {
 				return refuse, nil
 			}
 			return nil, nil //nolint:nilnil // crypto/tls: go on with the config there is
 		},
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			rt, ok := s.route(hello.ServerName, gateway.VMOf(hello.Conn))
+			rt, ok := s.route(hello.ServerName, gateway.IdentityOf(hello.Conn))
 			if !ok { // the VM was removed a moment ago
 				return nil, gateway.Errorf(gateway.KindNotFound, "there is no %q here", hello.ServerName)
 			}

@@ -35,7 +35,7 @@ type peer struct {
 }
 
 func peerOf(c net.Conn) peer {
-	if gateway.VMOf(c).Known() {
+	if gateway.IdentityOf(c).Known() {
 		return peer{tap: true}
 	}
 	from, err := netip.ParseAddrPort(c.RemoteAddr().String())

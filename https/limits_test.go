@@ -60,7 +60,7 @@ func TestOneClientLeavesRoomForOthers(t *testing.T) {
 		t.Error("there is no limit to all together")
 	}
 	tap := &farConn{from: "10.213.0.2:1"}
-	inside := gateway.NewConn(tap, gateway.VM{ID: gateway.NewID()})
+	inside := gateway.NewConn(tap, gateway.Identity{ID: gateway.NewID()})
 	if count.change(inside, http.StateNew); tap.closed {
 		t.Error("the outside shuts a VM out")
 	}

@@ -116,7 +116,7 @@ func (s *Server) startHop(w http.ResponseWriter, r *http.Request, rt route) {
 // hop sends a browser that is logged in at the plain name back to another name of the same VM, with a one-time code.
 func (s *Server) hop(w http.ResponseWriter, r *http.Request, rt route) {
 	query := r.URL.Query()
-	to, ok := s.route(query.Get("to"), gateway.VM{})
+	to, ok := s.route(query.Get("to"), gateway.Identity{})
 	person, loggedIn := s.session(r, rt)
 	switch {
 	case !ok || to.vm.ID != rt.vm.ID || to.host == rt.host || rt.host != s.plainHost(rt):

@@ -106,7 +106,7 @@ func TestLinkWorksOnceAmongMany(t *testing.T) {
 func TestSessionCountsAtItsOwnNameOnly(t *testing.T) {
 	s := newSite(t)
 	blog, shop := s.vm("blog"), s.vm("shop")
-	for _, m := range []gateway.Machine{blog, shop} {
+	for _, m := range []gateway.VM{blog, shop} {
 		s.app(m, 80, echo(m.Name))
 	}
 	c := s.client()
@@ -138,7 +138,7 @@ func TestSessionDiesWithItsVM(t *testing.T) {
 	blog := s.vm("blog")
 	c := s.client()
 	s.login(c, blog)
-	if _, err := s.dir.Update(t.Context(), blog.ID, func(m *gateway.Machine) error { m.Desired = gateway.Removed; return nil }); err != nil {
+	if _, err := s.dir.Update(t.Context(), blog.ID, func(m *gateway.VM) error { m.Desired = gateway.Removed; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	again := s.vm("blog")
@@ -333,7 +333,7 @@ func TestPagesOfOtherVMsCannotUseTheSession(t *testing.T) {
 func TestPagesForPeopleAndPrograms(t *testing.T) {
 	s := newSite(t)
 	blog := s.vm("blog", public(8080)...)
-	off, err := s.dir.Update(t.Context(), s.vm("off", public(0)...).ID, func(m *gateway.Machine) error { m.Desired = gateway.Stopped; return nil })
+	off, err := s.dir.Update(t.Context(), s.vm("off", public(0)...).ID, func(m *gateway.VM) error { m.Desired = gateway.Stopped; return nil })
 	if err != nil {
 		t.Fatal(err)
 	}

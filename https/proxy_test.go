@@ -450,7 +450,7 @@ func TestOldIncarnationIsNotSpokenTo(t *testing.T) {
 	if again := s.get(c, s.url("8080-blog")).body; again != first {
 		t.Errorf("the connection to the VM was not kept: %s, %s", first, again)
 	}
-	if _, err := s.dir.Update(t.Context(), blog.ID, func(m *gateway.Machine) error { m.Incarnation++; return nil }); err != nil {
+	if _, err := s.dir.Update(t.Context(), blog.ID, func(m *gateway.VM) error { m.Incarnation++; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	if after := s.get(c, s.url("8080-blog")).body; after == first {

@@ -9,11 +9,11 @@ import (
 
 // route is what a host name stands for: a port of a VM, a name for guests, or (neither) the host's own page.
 type route struct {
-	host    string          // the name itself, lower case, without a port
-	subject string          // whose certificate serves it
-	vm      gateway.Machine // known for a VM's name
-	port    uint16          // of the VM; DefaultPort for the plain name and the names below it
-	inside  http.Handler    // for a name of Config.Inside
+	host    string       // the name itself, lower case, without a port
+	subject string       // whose certificate serves it
+	vm      gateway.VM   // known for a VM's name
+	port    uint16       // of the VM; DefaultPort for the plain name and the names below it
+	inside  http.Handler // for a name of Config.Inside
 }
 
 // isVM reports whether the name is a VM's.
@@ -21,7 +21,7 @@ func (rt route) isVM() bool { return rt.vm.Known() }
 
 // route says what a host name means to from, who is the zero VM outside. False: there is no such name here.
 // The port behind a colon does not matter: the listener may be reached through any other.
-func (s *Server) route(host string, from gateway.VM) (route, bool) {
+func (s *Server) route(host string, from gateway.Identity) (route, bool) {
 	host, ok := normalHost(host)
 	if !ok {
 		return route{}, false

@@ -105,10 +105,10 @@ func (s *site) serve(all ...func() error) {
 }
 
 // vm makes a running VM.
-func (s *site) vm(name string, shares ...gateway.Share) gateway.Machine {
+func (s *site) vm(name string, shares ...gateway.Share) gateway.VM {
 	s.tb.Helper()
-	m, err := s.dir.Create(s.tb.Context(), gateway.Machine{
-		VM: gateway.VM{ID: gateway.NewID(), Name: name}, Desired: gateway.Running, Ready: true, Shares: shares,
+	m, err := s.dir.Create(s.tb.Context(), gateway.VM{
+		Identity: gateway.Identity{ID: gateway.NewID(), Name: name}, Desired: gateway.Running, Ready: true, Shares: shares,
 	})
 	if err != nil {
 		s.tb.Fatal(err)
@@ -125,21 +125,21 @@ func public(ports ...uint16) []gateway.Share {
 }
 
 // app serves h at a port of a VM.
-func (s *site) app(m gateway.Machine, port uint16, h http.Handler) *httptest.Server {
+func (s *site) app(m gateway.VM, port uint16, h http.Handler) *httptest.Server {
 	backend := httptest.NewServer(h)
 	s.tb.Cleanup(backend.Close)
 	s.backend(m, port, backend.Listener.Addr().String())
 	return backend
 }
 
-func (s *site) backend(m gateway.Machine, port uint16, addr string) {
+func (s *site) backend(m gateway.VM, port uint16, addr string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.backends[fmt.Sprintf("%s:%d", m.Name, port)] = addr
 }
 
 // dial is Config.Dial: real loopback connections, refused for real where the VM has nothing.
-func (s *site) dial(ctx context.Context, m gateway.Machine, port uint16) (net.Conn, error) {
+func (s *site) dial(ctx context.Context, m gateway.VM, port uint16) (net.Conn, error) {
 	s.mu.Lock()
 	addr, ok := s.backends[fmt.Sprintf("%s:%d", m.Name, port)]
 	hangs := s.hanging[m.Name]
@@ -179,9 +179,9 @@ func (s *site) clientVia(addr string, jar http.CookieJar) *http.Client {
 }
 
 // tap is a client inside a VM.
-func (s *site) tap(m gateway.Machine) *http.Client {
+func (s *site) tap(m gateway.VM) *http.Client {
 	l := listen(s.tb)
-	s.tb.Cleanup(s.fan.Add(m.VM, l))
+	s.tb.Cleanup(s.fan.Add(m.Identity, l))
 	return s.clientVia(l.Addr().String(), nil)
 }
 
@@ -222,14 +222,14 @@ func (s *site) get(c *http.Client, target string, header ...string) answer {
 }
 
 // login logs c in to a VM's plain name by a fresh link.
-func (s *site) login(c *http.Client, m gateway.Machine) {
+func (s *site) login(c *http.Client, m gateway.VM) {
 	s.tb.Helper()
 	if a := s.useLink(c, s.link(m)); a.StatusCode != http.StatusSeeOther {
 		s.tb.Fatalf("login: %s: %s", a.Status, a.body)
 	}
 }
 
-func (s *site) link(m gateway.Machine) string {
+func (s *site) link(m gateway.VM) string {
 	s.tb.Helper()
 	link, err := s.server.LoginURL(s.tb.Context(), m.ID, "")
 	if err != nil {

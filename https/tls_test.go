@@ -30,7 +30,7 @@ func TestHandshakeKnowsOnlyNamesThatExist(t *testing.T) {
 	s := newSite(t, func(c *https.Config) { c.Inside = map[string]http.Handler{"s3.lodge.internal": echo("s3")} })
 	blog := s.vm("blog")
 	l := listen(t)
-	t.Cleanup(s.fan.Add(blog.VM, l))
+	t.Cleanup(s.fan.Add(blog.Identity, l))
 	tests := []struct {
 		name    string
 		outside bool
@@ -139,7 +139,7 @@ func TestCertificateGoesWithItsVM(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.dir.Update(t.Context(), blog.ID, func(m *gateway.Machine) error { m.Desired = gateway.Removed; return nil }); err != nil {
+	if _, err := s.dir.Update(t.Context(), blog.ID, func(m *gateway.VM) error { m.Desired = gateway.Removed; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := handshake(s, s.addr, "blog.lodge.localhost"); err == nil {

@@ -41,7 +41,7 @@ func (l *one) Addr() net.Addr { return &net.TCPAddr{} }
 
 // session feeds input to a server over a pipe, hangs up, and waits until the server has let go. A panic that escapes, and
 // a session that does not end, are failures.
-func session(t *testing.T, serve func(net.Listener) error, input []byte, vm gateway.VM) {
+func session(t *testing.T, serve func(net.Listener) error, input []byte, vm gateway.Identity) {
 	t.Helper()
 	client, server := net.Pipe()
 	l := newOne(gateway.NewConn(server, vm))
@@ -70,7 +70,7 @@ func FuzzSMTPSession(f *testing.F) {
 	server := start(f, f.TempDir(), nil)
 	vm := server.add(f, "blog")
 	f.Fuzz(func(t *testing.T, input []byte) {
-		session(t, server.ServeSMTP, input, gateway.VM{})
+		session(t, server.ServeSMTP, input, gateway.Identity{})
 		for _, m := range server.list(t, vm) {
 			if n := len(server.read(t, vm, m.QueueID)); int64(n) != m.Bytes {
 				t.Fatalf("message of %d bytes says %d", n, m.Bytes)

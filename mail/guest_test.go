@@ -141,11 +141,11 @@ func keyPair(t *testing.T, path string) string {
 }
 
 // withGuest is a server whose VM "hello" is g.
-func withGuest(t *testing.T, dir string, g *guest) (*fixture, gateway.VM) {
+func withGuest(t *testing.T, dir string, g *guest) (*fixture, gateway.Identity) {
 	t.Helper()
 	f := start(t, dir, func(c *Config) {
 		c.SSHKeyFile = g.keyFile
-		c.Dial = func(ctx context.Context, m gateway.Machine) (net.Conn, error) {
+		c.Dial = func(ctx context.Context, m gateway.VM) (net.Conn, error) {
 			if m.Name != "hello" {
 				return nil, fmt.Errorf("%s is off", m.Name)
 			}
@@ -156,7 +156,7 @@ func withGuest(t *testing.T, dir string, g *guest) (*fixture, gateway.VM) {
 }
 
 // deliverTo sends one message and returns its queue id.
-func (f *fixture) deliverTo(t *testing.T, vm gateway.VM, body string) string {
+func (f *fixture) deliverTo(t *testing.T, vm gateway.Identity, body string) string {
 	t.Helper()
 	c, _ := hello(t, f.addr)
 	c.ask("MAIL FROM:<a@b.c>", "250")
@@ -167,7 +167,7 @@ func (f *fixture) deliverTo(t *testing.T, vm gateway.VM, body string) string {
 	return f.list(t, vm)[0].QueueID
 }
 
-func (f *fixture) delivered(t *testing.T, vm gateway.VM, queueID string) bool {
+func (f *fixture) delivered(t *testing.T, vm gateway.Identity, queueID string) bool {
 	t.Helper()
 	for _, m := range f.list(t, vm) {
 		if m.QueueID == queueID {
@@ -177,7 +177,7 @@ func (f *fixture) delivered(t *testing.T, vm gateway.VM, queueID string) bool {
 	return false
 }
 
-func (f *fixture) awaitDelivery(t *testing.T, vm gateway.VM, queueID string) {
+func (f *fixture) awaitDelivery(t *testing.T, vm gateway.Identity, queueID string) {
 	t.Helper()
 	eventually(t, "delivery", func() bool { return f.delivered(t, vm, queueID) })
 }
@@ -364,7 +364,7 @@ func TestGuestDiesAgainAndAgain(t *testing.T) {
 	leftNothing(t, g.home+"/Maildir/tmp")
 }
 
-func pending(t *testing.T, f *fixture, vm gateway.VM) []gateway.Message {
+func pending(t *testing.T, f *fixture, vm gateway.Identity) []gateway.Message {
 	t.Helper()
 	var waiting []gateway.Message
 	for _, m := range f.list(t, vm) {
@@ -384,7 +384,7 @@ func TestRemove(t *testing.T) {
 	if err := f.Remove(t.Context(), vm.ID); err == nil {
 		t.Error("mail of a VM that lives was removed")
 	}
-	_, err := f.directory.Update(t.Context(), vm.ID, func(m *gateway.Machine) error { m.Desired = gateway.Removed; return nil })
+	_, err := f.directory.Update(t.Context(), vm.ID, func(m *gateway.VM) error { m.Desired = gateway.Removed; return nil })
 	must(t, err)
 	must(t, f.Remove(t.Context(), vm.ID))
 	if _, err := os.Stat(filepath.Join(dir, vm.ID.String())); err == nil {

@@ -22,10 +22,10 @@ import (
 	"lodge/mail/mailbox"
 )
 
-// door is what gateway.Doors is to a real daemon: a listener whose connections are vm's.
+// door is what gateway.TapListeners is to a real daemon: a listener whose connections are vm's.
 type door struct {
 	net.Listener
-	vm gateway.VM
+	vm gateway.Identity
 }
 
 func (d door) Accept() (net.Conn, error) {
@@ -37,7 +37,7 @@ func (d door) Accept() (net.Conn, error) {
 }
 
 // openDoor serves IMAP to vm and returns the address.
-func (f *fixture) openDoor(tb testing.TB, vm gateway.VM) string {
+func (f *fixture) openDoor(tb testing.TB, vm gateway.Identity) string {
 	tb.Helper()
 	l := listen(tb)
 	go f.ServeIMAP(door{l, vm}) // ends at Shutdown; its error would show as a failing client
@@ -58,7 +58,7 @@ const multipart = "From: Ann <ann@example.com>\r\nTo: x@blog\r\nSubject: =?utf-8
 	"Message-Id: <1@example.com>\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n" +
 	"--b\r\nContent-Type: text/plain\r\n\r\nfirst part\r\n--b\r\nContent-Type: application/pdf\r\n\r\nsecond\r\n--b--\r\n"
 
-func (f *fixture) sendRaw(tb testing.TB, vm gateway.VM, text string) string {
+func (f *fixture) sendRaw(tb testing.TB, vm gateway.Identity, text string) string {
 	tb.Helper()
 	c, _ := hello(tb, f.addr)
 	c.ask("MAIL FROM:<a@b.c>", "250")
@@ -137,7 +137,7 @@ func testSearch(t *testing.T, c *imapclient.Client) {
 	}
 }
 
-func testExpunge(t *testing.T, f *fixture, c *imapclient.Client, vm gateway.VM) {
+func testExpunge(t *testing.T, f *fixture, c *imapclient.Client, vm gateway.Identity) {
 	t.Helper()
 	stored, err := c.Store(imap.SeqSetNum(1), &imap.StoreFlags{Op: imap.StoreFlagsAdd, Flags: []imap.Flag{imap.FlagDeleted, imap.FlagFlagged}}, nil).Collect()
 	must(t, err)
@@ -243,7 +243,7 @@ func TestIMAPRefuses(t *testing.T) {
 	f := start(t, t.TempDir(), nil)
 	vm := f.add(t, "blog")
 	for name, addr := range map[string]string{
-		"no VM": f.openDoor(t, gateway.VM{}), "gone VM": f.openDoor(t, gateway.VM{ID: gateway.NewID(), Name: "blog"}),
+		"no VM": f.openDoor(t, gateway.Identity{}), "gone VM": f.openDoor(t, gateway.Identity{ID: gateway.NewID(), Name: "blog"}),
 	} {
 		c := dial(t, addr)
 		if got, _ := io.ReadAll(c.r); !bytes.HasPrefix(got, []byte("* BYE ")) {
@@ -263,7 +263,7 @@ func TestTwoVMs(t *testing.T) {
 	f := start(t, t.TempDir(), nil)
 	one, two := f.add(t, "one"), f.add(t, "two")
 	f.sendRaw(t, one, "Subject: for one\r\n\r\nx\r\n")
-	for vm, want := range map[gateway.VM]uint32{one: 1, two: 0} {
+	for vm, want := range map[gateway.Identity]uint32{one: 1, two: 0} {
 		selected, err := imapDial(t, f.openDoor(t, vm), nil).Select("INBOX", nil).Wait()
 		must(t, err)
 		if selected.NumMessages != want {

@@ -40,7 +40,7 @@ type Config struct {
 	MaxMessageBytes int64              // 0 means DefaultMaxMessageBytes; a message of this size is too big
 	TLS             *tls.Config        // STARTTLS is offered when set
 	// Dial reaches a guest's sshd; nil means port 22 at the machine's address.
-	Dial   func(ctx context.Context, m gateway.Machine) (net.Conn, error)
+	Dial   func(ctx context.Context, m gateway.VM) (net.Conn, error)
 	Logger *slog.Logger
 }
 
@@ -87,14 +87,14 @@ func New(config Config) (*Server, error) {
 	}, nil
 }
 
-func dialGuest(ctx context.Context, m gateway.Machine) (net.Conn, error) {
+func dialGuest(ctx context.Context, m gateway.VM) (net.Conn, error) {
 	return new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(m.Addr.String(), sshPort))
 }
 
 // ServeSMTP takes mail from anyone on l until Shutdown.
 func (s *Server) ServeSMTP(l net.Listener) error { return s.smtp.Serve(l) }
 
-// ServeIMAP serves VMs on l, whose connections must carry their VM (gateway.Doors), until Shutdown.
+// ServeIMAP serves VMs on l, whose connections must carry their VM (gateway.TapListeners), until Shutdown.
 func (s *Server) ServeIMAP(l net.Listener) error { return s.imap.Serve(l) }
 
 // Run delivers mail into the guests until ctx ends or Shutdown. It is called once.

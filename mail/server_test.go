@@ -27,9 +27,9 @@ type records struct {
 	last uint32
 }
 
-func (r *records) Machines(context.Context) ([]gateway.Machine, error) { return nil, nil }
+func (r *records) VMs(context.Context) ([]gateway.VM, error) { return nil, nil }
 
-func (r *records) Create(_ context.Context, m gateway.Machine) (gateway.Machine, error) {
+func (r *records) Create(_ context.Context, m gateway.VM) (gateway.VM, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.last++
@@ -37,8 +37,8 @@ func (r *records) Create(_ context.Context, m gateway.Machine) (gateway.Machine,
 	m.Addr = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	return m, nil
 }
-func (r *records) Save(context.Context, gateway.Machine) error { return nil }
-func (r *records) Delete(context.Context, gateway.ID) error    { return nil }
+func (r *records) Save(context.Context, gateway.VM) error   { return nil }
+func (r *records) Delete(context.Context, gateway.ID) error { return nil }
 
 // fixture is a mail server on loopback with its directory.
 type fixture struct {
@@ -58,7 +58,7 @@ func start(tb testing.TB, dir string, change func(*Config)) *fixture {
 	config := Config{
 		Dir: dir, Domain: domain, Directory: directory, SSHKeyFile: "/nonexistent",
 		Logger: slog.New(slog.NewTextHandler(f.log, nil)),
-		Dial:   func(context.Context, gateway.Machine) (net.Conn, error) { return nil, errors.New("no guest") },
+		Dial:   func(context.Context, gateway.VM) (net.Conn, error) { return nil, errors.New("no guest") },
 	}
 	if change != nil {
 		change(&config)
@@ -94,27 +94,27 @@ func start(tb testing.TB, dir string, change func(*Config)) *fixture {
 }
 
 // add makes a running VM.
-func (f *fixture) add(tb testing.TB, name string) gateway.VM {
+func (f *fixture) add(tb testing.TB, name string) gateway.Identity {
 	tb.Helper()
 	return f.addAs(tb, name, gateway.NewID(), "")
 }
 
-func (f *fixture) addAs(tb testing.TB, name string, id gateway.ID, hostKey string) gateway.VM {
+func (f *fixture) addAs(tb testing.TB, name string, id gateway.ID, hostKey string) gateway.Identity {
 	tb.Helper()
-	m := gateway.Machine{VM: gateway.VM{ID: id, Name: name}, Desired: gateway.Running, HostKey: hostKey}
+	m := gateway.VM{Identity: gateway.Identity{ID: id, Name: name}, Desired: gateway.Running, HostKey: hostKey}
 	m, err := f.directory.Create(tb.Context(), m)
 	must(tb, err)
-	return m.VM
+	return m.Identity
 }
 
-func (f *fixture) list(tb testing.TB, vm gateway.VM) []gateway.Message {
+func (f *fixture) list(tb testing.TB, vm gateway.Identity) []gateway.Message {
 	tb.Helper()
 	list, err := f.List(tb.Context(), vm.ID, 0)
 	must(tb, err)
 	return list
 }
 
-func (f *fixture) read(tb testing.TB, vm gateway.VM, queueID string) []byte {
+func (f *fixture) read(tb testing.TB, vm gateway.Identity, queueID string) []byte {
 	tb.Helper()
 	r, err := f.Open(tb.Context(), vm.ID, queueID)
 	must(tb, err)

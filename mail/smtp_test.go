@@ -131,7 +131,7 @@ func TestEnvelope(t *testing.T) {
 	f := start(t, t.TempDir(), nil)
 	f.add(t, "blog")
 	gone := f.add(t, "gone")
-	if _, err := f.directory.Update(t.Context(), gone.ID, func(m *gateway.Machine) error { m.Desired = gateway.Removed; return nil }); err != nil {
+	if _, err := f.directory.Update(t.Context(), gone.ID, func(m *gateway.VM) error { m.Desired = gateway.Removed; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	mail := "MAIL FROM:<a@b.c>"

@@ -10,7 +10,7 @@ import (
 
 // setACL answers a PUT of an access control list. There is one list that everything has, the owner alone, and setting that is no
 // error: s3cmd sets what it has read before whenever it copies. refuse has seen to the headers.
-func setACL(r *http.Request, vm gateway.VM) error {
+func setACL(r *http.Request, vm gateway.Identity) error {
 	raw, err := io.ReadAll(io.LimitReader(r.Body, 64<<10))
 	if err != nil {
 		return errorf(http.StatusBadRequest, "IncompleteBody", "The body could not be read to its end.")

@@ -59,7 +59,7 @@ func BenchmarkEngineGet1KiB(b *testing.B) {
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
 			r := &http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/box/k"}, Header: http.Header{"X-Amz-Content-Sha256": {sigv4.Unsigned}}}
-			res, err := h.objects.Do(r.WithContext(b.Context()), g.VM)
+			res, err := h.objects.Do(r.WithContext(b.Context()), g.Identity)
 			if err != nil {
 				b.Error(err)
 				return

@@ -11,7 +11,7 @@ import (
 
 // caller is who a request is from.
 type caller struct {
-	vm    gateway.VM
+	vm    gateway.Identity
 	chain *sigv4.Chain // not nil: the signature is proven, and this proves the chunks of the body
 }
 
@@ -31,7 +31,7 @@ func (s *Server) identify(r *http.Request) (caller, error) {
 	if err != nil {
 		return caller{}, signatureError(err)
 	}
-	if !gateway.Ours(auth.AccessKey) {
+	if !gateway.IsAccessKey(auth.AccessKey) {
 		switch {
 		case !tap.Known():
 			return caller{}, errUnknownKey()
@@ -55,7 +55,7 @@ func (s *Server) identify(r *http.Request) (caller, error) {
 }
 
 // mayWork refuses a VM that is being removed.
-func (s *Server) mayWork(vm gateway.VM) error {
+func (s *Server) mayWork(vm gateway.Identity) error {
 	if m, ok := s.directory.ByID(vm.ID); !ok || m.Desired == gateway.Removed {
 		return errGone()
 	}

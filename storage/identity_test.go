@@ -13,7 +13,7 @@ import (
 	"lodge/storage/sigv4"
 )
 
-func noVM() gateway.VM { return gateway.VM{} }
+func noVM() gateway.Identity { return gateway.Identity{} }
 
 func staticCredentials(access, secret string) *credentials.Credentials {
 	return credentials.NewStaticV4(access, secret, "")
@@ -46,10 +46,10 @@ func TestIdentity(t *testing.T) {
 	put(t, b.dummy(), "whose", "k", []byte("bob"))
 	door := h.listen(noVM())
 	old := a.minted()
-	if _, err := h.directory.Update(t.Context(), a.ID, func(m *gateway.Machine) error { m.Incarnation++; return nil }); err != nil {
+	if _, err := h.directory.Update(t.Context(), a.ID, func(m *gateway.VM) error { m.Incarnation++; return nil }); err != nil {
 		t.Fatal(err)
 	}
-	expired, err := h.keyring.Mint(a.ID, time.Now().Add(-2*gateway.CredentialLife))
+	expired, err := h.keyring.Issue(a.ID, time.Now().Add(-2*gateway.CredentialLife))
 	if err != nil {
 		t.Fatal(err)
 	}

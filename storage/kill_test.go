@@ -33,11 +33,11 @@ func TestChild(t *testing.T) {
 	if dir == "" {
 		t.Skip("it runs as a child of TestKill only")
 	}
-	directory, err := gateway.OpenDirectory(t.Context(), &records{machines: map[gateway.ID]gateway.Machine{}})
+	directory, err := gateway.OpenDirectory(t.Context(), &records{machines: map[gateway.ID]gateway.VM{}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := directory.Create(t.Context(), gateway.Machine{VM: gateway.VM{ID: killID, Name: "blog"}})
+	m, err := directory.Create(t.Context(), gateway.VM{Identity: gateway.Identity{ID: killID, Name: "blog"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +51,7 @@ func TestChild(t *testing.T) {
 		t.Fatal(err)
 	}
 	fmt.Printf("listening http://%s\n", l.Addr())
-	_ = (&http.Server{Handler: s.Handler(), ConnContext: func(ctx context.Context, _ net.Conn) context.Context { return gateway.WithVM(ctx, m.VM) }}).Serve(l)
+	_ = (&http.Server{Handler: s.Handler(), ConnContext: func(ctx context.Context, _ net.Conn) context.Context { return gateway.WithVM(ctx, m.Identity) }}).Serve(l)
 }
 
 // child is one life of the server.

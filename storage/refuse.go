@@ -13,7 +13,7 @@ const maxHeaderBytes = 8 << 10
 
 // refuse turns away what the engine would ignore: a client that asks for encryption, a public object or an append must not
 // be told that it got it.
-func refuse(r *http.Request, vm gateway.VM) error {
+func refuse(r *http.Request, vm gateway.Identity) error {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodPut, http.MethodPost, http.MethodDelete:
 	default:
@@ -40,7 +40,7 @@ func refuse(r *http.Request, vm gateway.VM) error {
 	return nil
 }
 
-func refuseHeader(name, value string, vm gateway.VM) error {
+func refuseHeader(name, value string, vm gateway.Identity) error {
 	switch {
 	case strings.HasPrefix(name, "X-Amz-Server-Side-Encryption"), strings.HasPrefix(name, "X-Amz-Copy-Source-Server-Side-Encryption"):
 		return errNotImplemented("Server-side encryption is not implemented (%s). Encrypt the host's disk, or before you upload.", name)

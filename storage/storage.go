@@ -43,11 +43,11 @@ type Server struct {
 // objects is the engine behind the service: the disk of this host, later a cluster.
 type objects interface {
 	// Do carries out a request whose path is /bucket/key, in the VM's own namespace.
-	Do(r *http.Request, vm gateway.VM) (*http.Response, error)
+	Do(r *http.Request, vm gateway.Identity) (*http.Response, error)
 	// MakeBucket makes a bucket, where there is none, for the write that follows.
-	MakeBucket(vm gateway.VM, bucket string) error
+	MakeBucket(vm gateway.Identity, bucket string) error
 	// DropBucket takes back what MakeBucket has made when no write has followed.
-	DropBucket(vm gateway.VM, bucket string)
+	DropBucket(vm gateway.Identity, bucket string)
 	// Remove deletes a VM's namespace.
 	Remove(ctx context.Context, id gateway.ID) error
 	// Run serves until ctx is done.

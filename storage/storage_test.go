@@ -21,18 +21,18 @@ import (
 
 // records keeps machines in memory, for a real Directory.
 type records struct {
-	machines map[gateway.ID]gateway.Machine
+	machines map[gateway.ID]gateway.VM
 }
 
-func (r *records) Machines(context.Context) ([]gateway.Machine, error) { return nil, nil }
+func (r *records) VMs(context.Context) ([]gateway.VM, error) { return nil, nil }
 
-func (r *records) Create(_ context.Context, m gateway.Machine) (gateway.Machine, error) {
+func (r *records) Create(_ context.Context, m gateway.VM) (gateway.VM, error) {
 	m.Number = uint32(len(r.machines) + 1)
 	m.Addr = netip.AddrFrom4([4]byte{10, 213, 0, byte(m.Number)})
 	return m, r.Save(context.Background(), m)
 }
 
-func (r *records) Save(_ context.Context, m gateway.Machine) error {
+func (r *records) Save(_ context.Context, m gateway.VM) error {
 	r.machines[m.ID] = m
 	return nil
 }
@@ -53,7 +53,7 @@ type host struct {
 
 // guest is one VM's view of the service.
 type guest struct {
-	gateway.VM
+	gateway.Identity
 	host *host
 	url  string // http://127.0.0.1:port
 }
@@ -65,7 +65,7 @@ func newHost(tb testing.TB) *host {
 
 func newHostIn(tb testing.TB, dir string) *host {
 	tb.Helper()
-	directory, err := gateway.OpenDirectory(tb.Context(), &records{machines: map[gateway.ID]gateway.Machine{}})
+	directory, err := gateway.OpenDirectory(tb.Context(), &records{machines: map[gateway.ID]gateway.VM{}})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -97,15 +97,15 @@ func (w testWriter) Write(p []byte) (int, error) {
 // guest makes a VM with a tap.
 func (h *host) guest(name string) guest {
 	h.t.Helper()
-	m, err := h.directory.Create(h.t.Context(), gateway.Machine{VM: gateway.VM{ID: gateway.NewID(), Name: name}, Desired: gateway.Running})
+	m, err := h.directory.Create(h.t.Context(), gateway.VM{Identity: gateway.Identity{ID: gateway.NewID(), Name: name}, Desired: gateway.Running})
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	return guest{VM: m.VM, host: h, url: h.listen(m.VM)}
+	return guest{Identity: m.Identity, host: h, url: h.listen(m.Identity)}
 }
 
 // listen serves on a port where every connection is vm's; the zero VM stands for the host's own door.
-func (h *host) listen(vm gateway.VM) string {
+func (h *host) listen(vm gateway.Identity) string {
 	srv := httptest.NewUnstartedServer(h.Handler())
 	srv.Config.ConnContext = func(ctx context.Context, _ net.Conn) context.Context { return gateway.WithVM(ctx, vm) }
 	srv.Start()
@@ -116,7 +116,7 @@ func (h *host) listen(vm gateway.VM) string {
 // minted are the guest's instance credentials.
 func (g guest) minted() gateway.Credentials {
 	g.host.t.Helper()
-	c, err := g.host.keyring.Mint(g.ID, time.Now())
+	c, err := g.host.keyring.Issue(g.ID, time.Now())
 	if err != nil {
 		g.host.t.Fatal(err)
 	}

@@ -20,42 +20,42 @@ const undoLimit = time.Minute
 
 // New makes a VM and starts it; report hears of the phases "disk" and "define". It returns once the domain runs; Wait waits for
 // the guest. When anything fails, or ctx ends, nothing of the VM stays.
-func (h *Host) New(ctx context.Context, spec gateway.Spec, report func(gateway.Progress)) (gateway.Machine, error) {
+func (h *Host) New(ctx context.Context, spec gateway.Spec, report func(gateway.Progress)) (gateway.VM, error) {
 	spec = fill(spec, h.cfg.Defaults)
 	memory, err := hostMemory()
 	if err != nil {
-		return gateway.Machine{}, err
+		return gateway.VM{}, err
 	}
 	if err := check(spec, memory); err != nil {
-		return gateway.Machine{}, err
+		return gateway.VM{}, err
 	}
 	img, err := image.Open(h.cfg.imageDir(), spec.Image)
 	if err != nil {
-		return gateway.Machine{}, err
+		return gateway.VM{}, err
 	}
 	if err := h.await(ctx); err != nil {
-		return gateway.Machine{}, err
+		return gateway.VM{}, err
 	}
 	if _, err := h.virt.Ping(ctx); err != nil { // before anything is made
-		return gateway.Machine{}, err
+		return gateway.VM{}, err
 	}
 	hostKey, hostPublic, err := newKey(spec.Name)
 	if err != nil {
-		return gateway.Machine{}, err
+		return gateway.VM{}, err
 	}
-	m, err := h.dir.Create(ctx, gateway.Machine{
-		VM:    gateway.VM{ID: gateway.NewID(), Name: spec.Name},
-		Image: spec.Image, CPUs: spec.CPUs, MemoryMiB: spec.MemoryMiB, DiskGiB: spec.DiskGiB, DirectBoot: spec.DirectBoot,
+	m, err := h.dir.Create(ctx, gateway.VM{
+		Identity: gateway.Identity{ID: gateway.NewID(), Name: spec.Name},
+		Image:    spec.Image, CPUs: spec.CPUs, MemoryMiB: spec.MemoryMiB, DiskGiB: spec.DiskGiB, DirectBoot: spec.DirectBoot,
 		Desired: gateway.Running, HostKey: hostPublic,
 	})
 	if err != nil {
-		return gateway.Machine{}, err
+		return gateway.VM{}, err
 	}
 	m, err = h.build(ctx, m, img, seed.Guest{
-		Machine: m, Domain: h.cfg.Domain, HostKeyPEM: hostKey, AuthorizedKey: h.login, RootPEM: h.cfg.RootPEM, UserData: spec.UserData,
+		VM: m, Domain: h.cfg.Domain, HostKeyPEM: hostKey, AuthorizedKey: h.login, RootPEM: h.cfg.RootPEM, UserData: spec.UserData,
 	}, report)
 	if err != nil {
-		return gateway.Machine{}, h.undo(ctx, m, err)
+		return gateway.VM{}, h.undo(ctx, m, err)
 	}
 	h.log.InfoContext(ctx, "VM was made", "vm", m.Name)
 	h.lookAgain()
@@ -63,7 +63,7 @@ func (h *Host) New(ctx context.Context, spec gateway.Spec, report func(gateway.P
 }
 
 // build makes what a recorded VM needs and starts it.
-func (h *Host) build(ctx context.Context, m gateway.Machine, img image.Image, guest seed.Guest, report func(gateway.Progress)) (gateway.Machine, error) {
+func (h *Host) build(ctx context.Context, m gateway.VM, img image.Image, guest seed.Guest, report func(gateway.Progress)) (gateway.VM, error) {
 	begun := time.Now()
 	step := func(phase, text string) {
 		report(gateway.Progress{Phase: phase, Text: text, Elapsed: time.Since(begun)})
@@ -82,7 +82,7 @@ func (h *Host) build(ctx context.Context, m gateway.Machine, img image.Image, gu
 		return m, err
 	}
 	step("define", "starting the VM")
-	if _, err := h.dir.Update(ctx, m.ID, func(m *gateway.Machine) error {
+	if _, err := h.dir.Update(ctx, m.ID, func(m *gateway.VM) error {
 		m.Ready = true
 		return nil
 	}); err != nil {
@@ -96,7 +96,7 @@ func (h *Host) build(ctx context.Context, m gateway.Machine, img image.Image, gu
 }
 
 // makeDisks makes the root disk and the seed, both on disk when it returns.
-func (h *Host) makeDisks(ctx context.Context, m gateway.Machine, img image.Image, guest seed.Guest) error {
+func (h *Host) makeDisks(ctx context.Context, m gateway.VM, img image.Image, guest seed.Guest) error {
 	disk, seedFile := h.cfg.diskFile(m.ID), h.cfg.seedFile(m.ID)
 	if err := img.NewDisk(ctx, disk, m.DiskGiB); err != nil {
 		return explainFull(fmt.Errorf("make disk: %w", err), h.cfg.diskDir())
@@ -109,7 +109,7 @@ func (h *Host) makeDisks(ctx context.Context, m gateway.Machine, img image.Image
 
 // undo takes away what New has made, although its caller may be gone, and returns why. What cannot be taken away now the worker
 // takes away later.
-func (h *Host) undo(ctx context.Context, m gateway.Machine, why error) error {
+func (h *Host) undo(ctx context.Context, m gateway.VM, why error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
 	defer cancel()
 	if err := h.Remove(ctx, m.ID); err != nil && gateway.KindOf(err) != gateway.KindNotFound {
@@ -129,22 +129,22 @@ func (h *Host) Remove(ctx context.Context, id gateway.ID) error {
 	if err != nil {
 		return err
 	}
-	h.cfg.Doors.Close(id) // at once, even if a start has the turn
+	h.cfg.TapListeners.Close(id) // at once, even if a start has the turn
 	defer h.lookAgain()
 	done, err := w.take(ctx)
 	if err != nil {
 		return err
 	}
 	defer done()
-	return h.takeAway(ctx, w, m.VM)
+	return h.takeAway(ctx, w, m.Identity)
 }
 
 // takeAway does the steps of a removal; each may have been done before. The caller has the worker's turn.
-func (h *Host) takeAway(ctx context.Context, w *worker, vm gateway.VM) error {
+func (h *Host) takeAway(ctx context.Context, w *worker, vm gateway.Identity) error {
 	if _, ok := h.dir.ByID(vm.ID); !ok {
 		return nil // whoever had the turn before has done it
 	}
-	h.cfg.Doors.Close(vm.ID)
+	h.cfg.TapListeners.Close(vm.ID)
 	if err := h.virt.Destroy(ctx, vm.ID); err != nil {
 		return err
 	}
@@ -154,7 +154,7 @@ func (h *Host) takeAway(ctx context.Context, w *worker, vm gateway.VM) error {
 	if err := h.cfg.Net.Down(ctx, vm); err != nil {
 		return fmt.Errorf("take network away: %w", err)
 	}
-	for _, forget := range h.cfg.Forget {
+	for _, forget := range h.cfg.OnRemove {
 		if err := forget(ctx, vm.ID); err != nil {
 			return fmt.Errorf("forget the VM's data: %w", err)
 		}

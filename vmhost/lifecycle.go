@@ -108,7 +108,7 @@ func (h *Host) Restart(ctx context.Context, id gateway.ID) error {
 }
 
 // shutDown asks the guest to shut down until it has. It gives up when the VM is no longer to be as want says.
-func (h *Host) shutDown(ctx context.Context, m gateway.Machine, want gateway.Desired) error {
+func (h *Host) shutDown(ctx context.Context, m gateway.VM, want gateway.Desired) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, h.cfg.StopTimeout, errStubborn(m.Name, h.cfg.StopTimeout))
 	defer cancel()
 	poll := time.NewTicker(pollEvery)
@@ -168,7 +168,7 @@ func (h *Host) bringUp(ctx context.Context, w *worker) error {
 	}
 	w.setStarting(true)
 	defer w.setStarting(false)
-	m, err := h.dir.Update(ctx, w.id, func(m *gateway.Machine) error {
+	m, err := h.dir.Update(ctx, w.id, func(m *gateway.VM) error {
 		if m.Desired != gateway.Running {
 			return gateway.Errorf(gateway.KindConflict, "the VM was told something else meanwhile")
 		}
@@ -182,7 +182,7 @@ func (h *Host) bringUp(ctx context.Context, w *worker) error {
 	if err != nil {
 		return err
 	}
-	if err := h.identify(ctx, w, m.VM); err != nil {
+	if err := h.identify(ctx, w, m.Identity); err != nil {
 		return err
 	}
 	w.startsNow(def.Log)
@@ -194,14 +194,14 @@ func (h *Host) bringUp(ctx context.Context, w *worker) error {
 }
 
 // identify puts the VM's tap and doors in place, if this process has not done so yet.
-func (h *Host) identify(ctx context.Context, w *worker, vm gateway.VM) error {
+func (h *Host) identify(ctx context.Context, w *worker, vm gateway.Identity) error {
 	if w.isIdentified() {
 		return nil
 	}
 	if err := h.cfg.Net.Up(ctx, vm); err != nil {
 		return err
 	}
-	if err := h.cfg.Doors.Open(ctx, vm); err != nil {
+	if err := h.cfg.TapListeners.Open(ctx, vm); err != nil {
 		return err
 	}
 	w.identified()
@@ -209,9 +209,9 @@ func (h *Host) identify(ctx context.Context, w *worker, vm gateway.VM) error {
 }
 
 // definition is the VM as libvirt is to run it. Its image is needed only to boot the kernel directly, and to prove KVM with it.
-func (h *Host) definition(ctx context.Context, m gateway.Machine) (libvirt.Definition, error) {
+func (h *Host) definition(ctx context.Context, m gateway.VM) (libvirt.Definition, error) {
 	def := libvirt.Definition{
-		VM: m.VM, CPUs: m.CPUs, MemoryMiB: m.MemoryMiB,
+		VM: m.Identity, CPUs: m.CPUs, MemoryMiB: m.MemoryMiB,
 		Disk: h.cfg.diskFile(m.ID), DiskFormat: "raw", Seed: h.cfg.seedFile(m.ID),
 		Console: h.cfg.consoleFile(m.ID), Log: h.cfg.logFile(m.ID),
 	}
@@ -227,9 +227,9 @@ func (h *Host) definition(ctx context.Context, m gateway.Machine) (libvirt.Defin
 	return def, err
 }
 
-func (h *Host) vm(id gateway.ID) gateway.VM {
+func (h *Host) vm(id gateway.ID) gateway.Identity {
 	m, _ := h.dir.ByID(id)
-	return m.VM
+	return m.Identity
 }
 
 func (w *worker) setStarting(is bool) {

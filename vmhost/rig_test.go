@@ -50,13 +50,13 @@ func newRig(t *testing.T, parent string) *rig {
 	t.Helper()
 	state := filepath.Join(openDir(t, parent), "state")
 	tinyImage(t, filepath.Join(state, "images"))
-	r := &rig{records: &records{all: map[gateway.ID]gateway.Machine{}}}
+	r := &rig{records: &records{all: map[gateway.ID]gateway.VM{}}}
 	r.config = vmhost.Config{
 		StateDir: state, RunDir: openDir(t, "/var/tmp"), Domain: "lodge.localhost", Accel: vmhost.TCG,
 		Defaults: gateway.Spec{Image: "tiny", CPUs: 1, MemoryMiB: 128, DiskGiB: 2}, StopTimeout: 20 * time.Second,
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
-	r.config.Forget = []func(context.Context, gateway.ID) error{func(_ context.Context, id gateway.ID) error {
+	r.config.OnRemove = []func(context.Context, gateway.ID) error{func(_ context.Context, id gateway.ID) error {
 		r.forgot = append(r.forgot, id)
 		return nil
 	}}
@@ -86,10 +86,10 @@ func (r *rig) run(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	doors := gateway.NewDoors()
+	doors := gateway.NewTapListeners()
 	doors.Listener(80)
 	c := r.config
-	c.Directory, c.Doors = dir, doors
+	c.Directory, c.TapListeners = dir, doors
 	c.Net = netid.New(netid.Config{Net: netip.MustParsePrefix("10.213.0.0/16"), TCP: []uint16{80}, Logger: c.Logger})
 	host, err := vmhost.New(c)
 	if err != nil {
@@ -115,7 +115,7 @@ func (r *rig) restart(t *testing.T) {
 	r.run(t)
 }
 
-func (r *rig) make(t *testing.T, name string) gateway.Machine {
+func (r *rig) make(t *testing.T, name string) gateway.VM {
 	t.Helper()
 	m, err := r.host.New(t.Context(), gateway.Spec{Name: name}, func(gateway.Progress) {})
 	if err != nil {
@@ -126,7 +126,7 @@ func (r *rig) make(t *testing.T, name string) gateway.Machine {
 	return m
 }
 
-func (r *rig) machine(t *testing.T, id gateway.ID) gateway.Machine {
+func (r *rig) machine(t *testing.T, id gateway.ID) gateway.VM {
 	t.Helper()
 	m, ok := r.config.Directory.ByID(id)
 	if !ok {
@@ -276,17 +276,17 @@ func eventually(t *testing.T, check func() error) {
 // records keeps machines in memory; it outlives the daemon as the real store's file does.
 type records struct {
 	mu   sync.Mutex
-	all  map[gateway.ID]gateway.Machine
+	all  map[gateway.ID]gateway.VM
 	last uint32
 }
 
-func (r *records) Machines(context.Context) ([]gateway.Machine, error) {
+func (r *records) VMs(context.Context) ([]gateway.VM, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Collect(maps.Values(r.all)), nil
 }
 
-func (r *records) Create(_ context.Context, m gateway.Machine) (gateway.Machine, error) {
+func (r *records) Create(_ context.Context, m gateway.VM) (gateway.VM, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.last++
@@ -295,7 +295,7 @@ func (r *records) Create(_ context.Context, m gateway.Machine) (gateway.Machine,
 	return m, nil
 }
 
-func (r *records) Save(_ context.Context, m gateway.Machine) error {
+func (r *records) Save(_ context.Context, m gateway.VM) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if _, ok := r.all[m.ID]; !ok {

@@ -77,9 +77,9 @@ func (h *Host) giveUpHalfMade(ctx context.Context) error {
 // not start before that has worked.
 func (h *Host) identifyAll(ctx context.Context) {
 	all := h.dir.All()
-	vms := make([]gateway.VM, len(all))
+	vms := make([]gateway.Identity, len(all))
 	for i, m := range all {
-		vms[i] = m.VM
+		vms[i] = m.Identity
 	}
 	err := h.cfg.Net.Apply(ctx, vms)
 	if ctx.Err() != nil {
@@ -93,7 +93,7 @@ func (h *Host) identifyAll(ctx context.Context) {
 		if m.Desired == gateway.Removed {
 			continue
 		}
-		if err := h.cfg.Doors.Open(ctx, m.VM); err != nil {
+		if err := h.cfg.TapListeners.Open(ctx, m.Identity); err != nil {
 			h.log.ErrorContext(ctx, "doors stayed shut", "vm", m.Name, "err", err)
 			continue
 		}

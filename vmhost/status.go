@@ -25,7 +25,7 @@ func (h *Host) Status(ctx context.Context, id gateway.ID) gateway.Status {
 	return h.status(m, state)
 }
 
-func (h *Host) status(m gateway.Machine, state libvirt.State) gateway.Status {
+func (h *Host) status(m gateway.VM, state libvirt.State) gateway.Status {
 	switch state {
 	case libvirt.Running, libvirt.Suspended:
 		if m.Desired == gateway.Stopped {
@@ -44,7 +44,7 @@ func (h *Host) status(m gateway.Machine, state libvirt.State) gateway.Status {
 }
 
 // statusOff is the status of a VM whose domain does not run.
-func (h *Host) statusOff(m gateway.Machine) gateway.Status {
+func (h *Host) statusOff(m gateway.VM) gateway.Status {
 	if m.Desired == gateway.Stopped {
 		return gateway.Status{State: "stopped"}
 	}

@@ -30,18 +30,18 @@ import (
 // Net makes the taps and the rules by which a VM is known; netid is the implementation.
 type Net interface {
 	// Apply makes exactly these VMs' taps and rules: missing ones are made, others of ours go.
-	Apply(ctx context.Context, vms []gateway.VM) error
+	Apply(ctx context.Context, vms []gateway.Identity) error
 	// Up makes one VM's tap and rules. It is no error when they are there.
-	Up(ctx context.Context, vm gateway.VM) error
+	Up(ctx context.Context, vm gateway.Identity) error
 	// Down takes them away. It is no error when they are gone.
-	Down(ctx context.Context, vm gateway.VM) error
+	Down(ctx context.Context, vm gateway.Identity) error
 	// Mend puts back what others have taken away, such as a restart of nftables.service that flushed all rules.
 	Mend(ctx context.Context) error
 }
 
-// Doors are the services that listen on a VM's tap; gateway.Doors is the implementation.
-type Doors interface {
-	Open(ctx context.Context, vm gateway.VM) error
+// TapListeners are the services that listen on a VM's tap; gateway.TapListeners is the implementation.
+type TapListeners interface {
+	Open(ctx context.Context, vm gateway.Identity) error
 	Close(id gateway.ID)
 }
 
@@ -52,10 +52,10 @@ type Config struct {
 	Domain   string // VMs are called <name>.<Domain>
 	RootPEM  []byte // the certificate authority that guests trust from birth
 
-	Directory *gateway.Directory
-	Net       Net
-	Doors     Doors
-	Forget    []func(context.Context, gateway.ID) error // called when a VM is removed; called again until they succeed
+	Directory    *gateway.Directory
+	Net          Net
+	TapListeners TapListeners
+	OnRemove     []func(context.Context, gateway.ID) error // called when a VM is removed; called again until they succeed
 
 	Accel         Accel         // how guests run; Auto
 	LibvirtSocket string        // libvirt.DefaultSocket
@@ -192,8 +192,8 @@ func (h *Host) begin(ctx context.Context, id gateway.ID) (*worker, error) {
 }
 
 // desire writes what the VM ought to be. It refuses for a VM that is being removed.
-func (h *Host) desire(ctx context.Context, id gateway.ID, want gateway.Desired) (gateway.Machine, error) {
-	return h.dir.Update(ctx, id, func(m *gateway.Machine) error {
+func (h *Host) desire(ctx context.Context, id gateway.ID, want gateway.Desired) (gateway.VM, error) {
+	return h.dir.Update(ctx, id, func(m *gateway.VM) error {
 		if m.Desired == gateway.Removed && want != gateway.Removed {
 			return errGone()
 		}

@@ -146,7 +146,7 @@ func (h *Host) reconcile(ctx context.Context, w *worker) (again time.Duration, e
 		return 0, nil
 	}
 	if m.Desired == gateway.Removed {
-		return 0, h.takeAway(ctx, w, m.VM)
+		return 0, h.takeAway(ctx, w, m.Identity)
 	}
 	state, err := h.virt.State(ctx, m.ID)
 	if err != nil {
@@ -159,7 +159,7 @@ func (h *Host) reconcile(ctx context.Context, w *worker) (again time.Duration, e
 }
 
 // keepRunning starts a VM that has ended, unless its guest has powered itself off: then it is to stay stopped.
-func (h *Host) keepRunning(ctx context.Context, w *worker, m gateway.Machine, state libvirt.State) (again time.Duration, err error) {
+func (h *Host) keepRunning(ctx context.Context, w *worker, m gateway.VM, state libvirt.State) (again time.Duration, err error) {
 	switch state {
 	case libvirt.PoweredOff:
 		h.log.InfoContext(ctx, "VM was powered off from inside", "vm", m.Name)
@@ -175,12 +175,12 @@ func (h *Host) keepRunning(ctx context.Context, w *worker, m gateway.Machine, st
 			return h.bringUp(ctx, w)
 		})
 	default:
-		return 0, h.identify(ctx, w, m.VM)
+		return 0, h.identify(ctx, w, m.Identity)
 	}
 }
 
 // keepStopped presses the power button of a VM that runs, gently, at every look, and clears away what has ended.
-func (h *Host) keepStopped(ctx context.Context, m gateway.Machine, state libvirt.State) error {
+func (h *Host) keepStopped(ctx context.Context, m gateway.VM, state libvirt.State) error {
 	switch state {
 	case libvirt.Running:
 		return h.virt.Shutdown(ctx, m.ID, true)

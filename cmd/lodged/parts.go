@@ -33,29 +33,29 @@ const (
 
 // parts are the daemon's services, put together.
 type parts struct {
-	doors   doors
-	host    *vmhost.Host
-	web     *https.Server
-	post    *mail.Server
-	objects *storage.Server
-	names   *dns.Server
-	inside  *http.Server // metadata and S3, on taps
-	local   *http.Server // S3 for the host itself, on a unix socket
-	control *control.Server
+	doors     tapListeners
+	host      *vmhost.Host
+	web       *https.Server
+	mail      *mail.Server
+	objects   *storage.Server
+	dns       *dns.Server
+	guestHTTP *http.Server // metadata and S3, on taps
+	hostS3    *http.Server // S3 for the host itself, on a unix socket
+	control   *control.Server
 }
 
-// doors are the listeners on the taps.
-type doors struct {
-	*gateway.Doors
+// tapListeners are the listeners on the taps.
+type tapListeners struct {
+	*gateway.TapListeners
 	http, https, imap, dns net.Listener
 }
 
-func openDoors(names *dns.Server) doors {
-	d := gateway.NewDoors()
+func openListeners(names *dns.Server) tapListeners {
+	d := gateway.NewTapListeners()
 	d.Packets(portDNS, names.ServeUDP)
-	return doors{
-		Doors: d,
-		http:  d.Listener(portHTTP), https: d.Listener(portHTTPS), imap: d.Listener(portIMAP), dns: d.Listener(portDNS),
+	return tapListeners{
+		TapListeners: d,
+		http:         d.Listener(portHTTP), https: d.Listener(portHTTPS), imap: d.Listener(portIMAP), dns: d.Listener(portDNS),
 	}
 }
 
@@ -70,17 +70,17 @@ func assemble(cfg Config, s *state, log *slog.Logger) (p *parts, err error) {
 	if p.web, err = https.New(webConfig(cfg, s, p.objects.Handler(), log)); err != nil {
 		return nil, fmt.Errorf("https: %w", err)
 	}
-	p.names = dns.New(dns.Config{Directory: s.directory, Domain: cfg.Domain, ResolvConf: "/etc/resolv.conf", Logger: log})
-	p.doors = openDoors(p.names)
+	p.dns = dns.New(dns.Config{Directory: s.directory, Domain: cfg.Domain, ResolvConf: "/etc/resolv.conf", Logger: log})
+	p.doors = openListeners(p.dns)
 	if err := p.assembleHost(cfg, s, log); err != nil {
 		return nil, err
 	}
 	self := metadata.New(metadata.Config{Directory: s.directory, Keyring: s.keyring, Domain: cfg.Domain, URL: p.web.URL, Logger: log})
-	p.inside = httpServer(insideHosts(self.Handler(), p.objects.Handler()), log)
-	p.inside.ConnContext = gateway.ConnContext
-	p.local = httpServer(p.objects.Handler(), log)
+	p.guestHTTP = httpServer(insideHosts(self.Handler(), p.objects.Handler()), log)
+	p.guestHTTP.ConnContext = gateway.ConnContext
+	p.hostS3 = httpServer(p.objects.Handler(), log)
 	p.control = control.New(control.Config{
-		Directory: s.directory, Keyring: s.keyring, Machines: p.host, Observer: p.host, Mailbox: p.post, Web: p.web,
+		Directory: s.directory, Keyring: s.keyring, Machines: p.host, Observer: p.host, Mailbox: p.mail, Web: p.web,
 		Domain: cfg.Domain, Version: version(), Logger: log,
 	})
 	return p, nil
@@ -97,21 +97,21 @@ func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
 	})
 	hostConfig := vmhost.Config{
 		StateDir: cfg.StateDir, RunDir: cfg.RunDir, Domain: cfg.Domain, RootPEM: p.web.RootPEM(),
-		Directory: s.directory, Net: guests, Doors: p.doors, Accel: accel, LibvirtSocket: cfg.LibvirtSocket,
+		Directory: s.directory, Net: guests, TapListeners: p.doors, Accel: accel, LibvirtSocket: cfg.LibvirtSocket,
 		Defaults: gateway.Spec{Image: cfg.Image}, Logger: log,
 	}
-	if p.post, err = mail.New(mail.Config{
+	if p.mail, err = mail.New(mail.Config{
 		Dir: cfg.path("mail"), Domain: cfg.Domain, Directory: s.directory, SSHKeyFile: hostConfig.LoginKeyFile(), Logger: log,
 	}); err != nil {
 		return fmt.Errorf("mail: %w", err)
 	}
-	hostConfig.Forget = []func(context.Context, gateway.ID) error{p.web.Remove, p.post.Remove, p.objects.Remove}
+	hostConfig.OnRemove = []func(context.Context, gateway.ID) error{p.web.Remove, p.mail.Remove, p.objects.Remove}
 	if p.host, err = vmhost.New(hostConfig); err != nil {
 		return fmt.Errorf("virtual machines: %w", err)
 	}
-	s.directory.Watch(func(_, m gateway.Machine) {
+	s.directory.Watch(func(_, m gateway.VM) {
 		if m.Known() && m.Desired == gateway.Running {
-			p.post.Wake(m.ID)
+			p.mail.Wake(m.ID)
 		}
 	})
 	return nil
@@ -153,7 +153,7 @@ func httpServer(h http.Handler, log *slog.Logger) *http.Server {
 func (p *parts) shutdown(log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownLimit)
 	defer cancel()
-	err := shutAll(ctx, log, p.control.Shutdown, p.web.Shutdown, p.post.Shutdown, p.inside.Shutdown, p.local.Shutdown)
+	err := shutAll(ctx, log, p.control.Shutdown, p.web.Shutdown, p.mail.Shutdown, p.guestHTTP.Shutdown, p.hostS3.Shutdown)
 	p.doors.Shutdown()
 	return err
 }

@@ -50,7 +50,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 }
 
 // serve runs every part until ctx ends or one of them fails, then lets work finish and closes.
-func serve(ctx context.Context, p *parts, outside *outside, log *slog.Logger) error {
+func serve(ctx context.Context, p *parts, outside *hostListeners, log *slog.Logger) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	group, ctx := errgroup.WithContext(ctx)
@@ -65,7 +65,7 @@ func serve(ctx context.Context, p *parts, outside *outside, log *slog.Logger) er
 	start("virtual machines", func() error { return p.host.Run(ctx) })
 	engine, stopEngine := context.WithCancel(context.WithoutCancel(ctx)) // requests that are under way need it to the end
 	start("object storage", func() error { return p.objects.Run(engine) })
-	start("mail delivery", func() error { return p.post.Run(ctx) })
+	start("mail delivery", func() error { return p.mail.Run(ctx) })
 	for _, l := range outside.https {
 		start("https", func() error { return p.web.Serve(l) })
 	}
@@ -73,13 +73,13 @@ func serve(ctx context.Context, p *parts, outside *outside, log *slog.Logger) er
 		start("http", func() error { return p.web.ServeRedirect(l) })
 	}
 	for _, l := range outside.smtp {
-		start("smtp", func() error { return p.post.ServeSMTP(l) })
+		start("smtp", func() error { return p.mail.ServeSMTP(l) })
 	}
-	start("guests' http", func() error { return p.inside.Serve(p.doors.http) })
+	start("guests' http", func() error { return p.guestHTTP.Serve(p.doors.http) })
 	start("guests' https", func() error { return p.web.Serve(p.doors.https) })
-	start("guests' imap", func() error { return p.post.ServeIMAP(p.doors.imap) })
-	start("guests' dns", func() error { return p.names.ServeTCP(p.doors.dns) })
-	start("host's s3", func() error { return p.local.Serve(outside.s3) })
+	start("guests' imap", func() error { return p.mail.ServeIMAP(p.doors.imap) })
+	start("guests' dns", func() error { return p.dns.ServeTCP(p.doors.dns) })
+	start("host's s3", func() error { return p.hostS3.Serve(outside.s3) })
 	start("control", func() error { return p.control.Serve(outside.control) })
 	group.Go(func() error {
 		<-ctx.Done()

@@ -41,13 +41,13 @@ func TestTable(t *testing.T) {
 
 // identity measures what it costs to know who is at the other end of a connection, through TLS as well.
 func identity() {
-	vm := gateway.VM{ID: gateway.NewID(), Name: "alpha"}
+	vm := gateway.Identity{ID: gateway.NewID(), Name: "alpha"}
 	plain := net.Conn(gateway.NewConn(nil, vm))
 	for name, c := range map[string]net.Conn{"identity of a connection": plain, "identity of a connection, through TLS": tls.Server(plain, nil)} {
 		r := testing.Benchmark(func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if gateway.VMOf(c) != vm {
+				if gateway.IdentityOf(c) != vm {
 					b.Fatal("the wrong VM")
 				}
 			}
@@ -105,9 +105,9 @@ func define(t *testing.T, h *harness.Host, vms int) {
 		t.Fatal(err)
 	}
 	for n := range vms {
-		if _, err := dir.Create(ctx, gateway.Machine{
-			VM:    gateway.VM{ID: gateway.NewID(), Name: fmt.Sprintf("vm%d", n)},
-			Image: "debian-13", CPUs: 1, MemoryMiB: 512, DiskGiB: 4, Desired: gateway.Stopped, Ready: true,
+		if _, err := dir.Create(ctx, gateway.VM{
+			Identity: gateway.Identity{ID: gateway.NewID(), Name: fmt.Sprintf("vm%d", n)},
+			Image:    "debian-13", CPUs: 1, MemoryMiB: 512, DiskGiB: 4, Desired: gateway.Stopped, Ready: true,
 		}); err != nil {
 			t.Fatal(err)
 		}

@@ -8,7 +8,7 @@ import (
 
 // Info is a VM as the verbs show it: what is recorded, what is seen, and where its doors are.
 type Info struct {
-	gateway.Machine
+	gateway.VM
 	gateway.Status
 	URL        string `json:"url"`
 	MailDomain string `json:"mail_domain"` // anything@ this lands in the VM

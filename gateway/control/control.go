@@ -26,7 +26,7 @@ const DefaultSocket = "/run/lodge/lodged.sock"
 // Machines makes and changes VMs; vmhost.Host is one.
 type Machines interface {
 	// New makes a VM and starts it; progress may be called from any goroutine until New returns. Cancelling ctx leaves nothing behind.
-	New(ctx context.Context, spec gateway.Spec, progress func(gateway.Progress)) (gateway.Machine, error)
+	New(ctx context.Context, spec gateway.Spec, progress func(gateway.Progress)) (gateway.VM, error)
 	// Start returns when the VM runs, Stop when it does not; force pulls the plug.
 	Start(ctx context.Context, id gateway.ID) error
 	Stop(ctx context.Context, id gateway.ID, force bool) error
@@ -59,11 +59,11 @@ type Mailbox interface {
 type Web interface {
 	// LoginURL makes a link that logs person in, once. The empty person is the owner.
 	LoginURL(ctx context.Context, id gateway.ID, person string) (string, error)
-	URL(m gateway.Machine, port uint16) string
+	URL(m gateway.VM, port uint16) string
 	// RootPEM is the certificate of our own CA.
 	RootPEM() []byte
 	// Probe says which port the VM's plain name leads to, if anything listens there.
-	Probe(ctx context.Context, m gateway.Machine) (port uint16, ok bool)
+	Probe(ctx context.Context, m gateway.VM) (port uint16, ok bool)
 }
 
 // Config is what a Server needs. Every field but Ready is required.

@@ -169,7 +169,7 @@ func TestCredentialsAreTheVMs(t *testing.T) {
 	m := h.Add(t, "hello")
 	keys := must(c.Credentials(t.Context(), "hello"))(t)
 	vm, secret, err := h.Keyring.Check(keys.AccessKey, keys.Expires.Add(-1))
-	if err != nil || vm != m.VM || secret != keys.SecretKey {
+	if err != nil || vm != m.Identity || secret != keys.SecretKey {
 		t.Errorf("%v of %s", err, vm.Name)
 	}
 }

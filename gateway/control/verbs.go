@@ -8,19 +8,19 @@ import (
 )
 
 // vm finds the VM that the path names.
-func (s *Server) vm(r *http.Request) (gateway.Machine, error) {
+func (s *Server) vm(r *http.Request) (gateway.VM, error) {
 	name := r.PathValue("name")
 	m, ok := s.Directory.ByName(name)
 	if !ok {
-		return gateway.Machine{}, gateway.NotFound(name)
+		return gateway.VM{}, gateway.NotFound(name)
 	}
 	return m, nil
 }
 
 // info completes a machine by what is seen of it.
-func (s *Server) info(r *http.Request, m gateway.Machine) *Info {
+func (s *Server) info(r *http.Request, m gateway.VM) *Info {
 	return &Info{
-		Machine:    m,
+		VM:         m,
 		Status:     s.Observer.Status(r.Context(), m.ID),
 		URL:        s.Web.URL(m, gateway.DefaultPort),
 		MailDomain: m.Name + "." + s.Domain,
@@ -149,7 +149,7 @@ func (s *Server) share(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	m, err = s.Directory.Update(r.Context(), m.ID, func(m *gateway.Machine) error {
+	m, err = s.Directory.Update(r.Context(), m.ID, func(m *gateway.VM) error {
 		m.Shares = m.WithShare(ask.Port, ask.Visibility)
 		return nil
 	})
@@ -184,7 +184,7 @@ func (s *Server) credentials(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	c, err := s.Keyring.Mint(m.ID, time.Now())
+	c, err := s.Keyring.Issue(m.ID, time.Now())
 	if err != nil {
 		return err
 	}

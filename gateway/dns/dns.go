@@ -59,7 +59,7 @@ func New(config Config) *Server {
 }
 
 // answer is the whole of a conversation. It returns nil for what deserves no answer.
-func (s *Server) answer(ctx context.Context, vm gateway.VM, network string, query *wire.Msg) *wire.Msg {
+func (s *Server) answer(ctx context.Context, vm gateway.Identity, network string, query *wire.Msg) *wire.Msg {
 	if query.Response || !vm.Known() {
 		return nil // answering an answer is how loops begin
 	}

@@ -23,7 +23,7 @@ import (
 // host is a Server with two VMs on loopback, and a resolver behind it that is a real DNS server and notes what it is asked.
 type host struct {
 	*Server
-	a, b     gateway.Machine
+	a, b     gateway.VM
 	udp, tcp map[gateway.ID]string
 	resolver *resolver
 }
@@ -45,9 +45,9 @@ func newHost(tb testing.TB) *host {
 	write(tb, conf, "nameserver 169.254.169.254\nnameserver 127.0.0.1\n")
 	h.Server = New(Config{Directory: directory, Domain: "Lodge.localhost", ResolvConf: conf, Logger: slog.New(slog.DiscardHandler)})
 	h.upstream.port = h.resolver.port
-	for _, m := range []*gateway.Machine{&h.a, &h.b} {
-		name := map[*gateway.Machine]string{&h.a: "alpha", &h.b: "beta"}[m]
-		if *m, err = directory.Create(tb.Context(), gateway.Machine{VM: gateway.VM{ID: gateway.NewID(), Name: name}, Desired: gateway.Running}); err != nil {
+	for _, m := range []*gateway.VM{&h.a, &h.b} {
+		name := map[*gateway.VM]string{&h.a: "alpha", &h.b: "beta"}[m]
+		if *m, err = directory.Create(tb.Context(), gateway.VM{Identity: gateway.Identity{ID: gateway.NewID(), Name: name}, Desired: gateway.Running}); err != nil {
 			tb.Fatal(err)
 		}
 	}
@@ -67,7 +67,7 @@ func (h *host) serve(t *testing.T) {
 	fan := gateway.NewFanIn(&net.TCPAddr{})
 	var served sync.WaitGroup
 	t.Cleanup(served.Wait)
-	for _, m := range []gateway.Machine{h.a, h.b} {
+	for _, m := range []gateway.VM{h.a, h.b} {
 		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
@@ -76,10 +76,10 @@ func (h *host) serve(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(fan.Add(m.VM, l))
+		t.Cleanup(fan.Add(m.Identity, l))
 		t.Cleanup(func() { _ = c.Close() })
 		h.tcp[m.ID], h.udp[m.ID] = l.Addr().String(), c.LocalAddr().String()
-		served.Go(func() { h.ServeUDP(m.VM, c) })
+		served.Go(func() { h.ServeUDP(m.Identity, c) })
 	}
 	served.Go(func() {
 		if err := h.ServeTCP(fan); err != nil {
@@ -90,10 +90,10 @@ func (h *host) serve(t *testing.T) {
 }
 
 // ask puts a question as m, over the network if that is "udp" or "tcp".
-func (h *host) ask(tb testing.TB, m gateway.Machine, network string, query *wire.Msg) *wire.Msg {
+func (h *host) ask(tb testing.TB, m gateway.VM, network string, query *wire.Msg) *wire.Msg {
 	tb.Helper()
 	if network == "" {
-		return h.answer(tb.Context(), m.VM, "udp", query)
+		return h.answer(tb.Context(), m.Identity, "udp", query)
 	}
 	address := h.udp[m.ID]
 	if network == "tcp" {
@@ -253,7 +253,7 @@ func summary(reply *wire.Msg) string {
 
 func TestRemovedVMHasNoName(t *testing.T) {
 	h := newHost(t)
-	_, err := h.Directory.Update(t.Context(), h.b.ID, func(m *gateway.Machine) error {
+	_, err := h.Directory.Update(t.Context(), h.b.ID, func(m *gateway.VM) error {
 		m.Desired = gateway.Removed
 		return nil
 	})
@@ -303,7 +303,7 @@ func TestWhatIsRefused(t *testing.T) {
 			}
 		})
 	}
-	if h.ask(t, gateway.Machine{}, "", question("example.org.", wire.TypeA)) != nil {
+	if h.ask(t, gateway.VM{}, "", question("example.org.", wire.TypeA)) != nil {
 		t.Error("somebody who did not come in on a tap got an answer")
 	}
 	if h.ask(t, h.a, "", new(wire.Msg).SetReply(question("example.org.", wire.TypeA))) != nil {
@@ -377,7 +377,7 @@ func TestOneVMCannotUseUpTheResolver(t *testing.T) {
 	defer stuck.Wait()
 	defer cancel()
 	for range maxPerVM {
-		stuck.Go(func() { h.answer(ctx, h.a.VM, "udp", question("slow.", wire.TypeA)) })
+		stuck.Go(func() { h.answer(ctx, h.a.Identity, "udp", question("slow.", wire.TypeA)) })
 	}
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
@@ -444,7 +444,7 @@ func FuzzPackets(f *testing.F) {
 		if query.Unpack(packet) != nil || len(query.Question) == 1 && query.Question[0].Name == "slow." {
 			return
 		}
-		reply := h.answer(t.Context(), h.a.VM, "udp", query)
+		reply := h.answer(t.Context(), h.a.Identity, "udp", query)
 		asked := strings.ToLower(h.resolver.wasAsked())
 		if "."+asked == ".lodge.localhost." || strings.HasSuffix("."+asked, ".lodge.internal.") && !strings.HasSuffix(asked, `\.lodge.internal.`) ||
 			strings.HasSuffix("."+asked, ".lodge.localhost.") && !strings.HasSuffix(asked, `\.lodge.localhost.`) {

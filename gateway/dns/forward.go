@@ -24,7 +24,7 @@ const (
 )
 
 // forward asks the host's resolvers and fills in reply. When none answers, or the VM has too much under way, it is SERVFAIL.
-func (s *Server) forward(ctx context.Context, vm gateway.VM, network string, query, reply *wire.Msg) {
+func (s *Server) forward(ctx context.Context, vm gateway.Identity, network string, query, reply *wire.Msg) {
 	reply.Rcode = wire.RcodeServerFailure
 	if !s.queries.take(vm.ID) {
 		s.Logger.DebugContext(ctx, "dns query refused", "vm", vm.Name, "err", "too many under way")

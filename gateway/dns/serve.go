@@ -26,7 +26,7 @@ func (s *Server) ServeTCP(l net.Listener) error {
 		if err != nil {
 			return err
 		}
-		vm := gateway.VMOf(c)
+		vm := gateway.IdentityOf(c)
 		if !s.conns.take(vm.ID) {
 			_ = c.Close() // it has enough of them
 			continue
@@ -39,7 +39,7 @@ func (s *Server) ServeTCP(l net.Listener) error {
 }
 
 // serveConn answers one question after the other.
-func (s *Server) serveConn(ctx context.Context, vm gateway.VM, c net.Conn) {
+func (s *Server) serveConn(ctx context.Context, vm gateway.Identity, c net.Conn) {
 	defer c.Close()                                          //nolint:errcheck // nothing was buffered that could be lost
 	defer context.AfterFunc(ctx, func() { _ = c.Close() })() // it ends the reading below
 	framed := &wire.Conn{Conn: c}
@@ -56,7 +56,7 @@ func (s *Server) serveConn(ctx context.Context, vm gateway.VM, c net.Conn) {
 }
 
 // ServeUDP answers vm on c, the socket on its tap, until c closes.
-func (s *Server) ServeUDP(vm gateway.VM, c net.PacketConn) {
+func (s *Server) ServeUDP(vm gateway.Identity, c net.PacketConn) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var answers sync.WaitGroup
 	defer answers.Wait()
@@ -85,7 +85,7 @@ func (s *Server) ServeUDP(vm gateway.VM, c net.PacketConn) {
 	}
 }
 
-func (s *Server) answerPacket(ctx context.Context, vm gateway.VM, c net.PacketConn, from net.Addr, query *wire.Msg) {
+func (s *Server) answerPacket(ctx context.Context, vm gateway.Identity, c net.PacketConn, from net.Addr, query *wire.Msg) {
 	reply := s.answer(ctx, vm, "udp", query)
 	if reply == nil {
 		return

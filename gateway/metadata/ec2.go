@@ -19,22 +19,22 @@ const region = "us-east-1"
 // A leaf is one value of EC2's tree below /latest/.
 type leaf struct {
 	path  string
-	value func(m gateway.Machine) (string, error)
+	value func(m gateway.VM) (string, error)
 }
 
 // tree is all of it, in the order of its listings.
 func (s *Server) tree() []leaf {
-	hostname := func(m gateway.Machine) (string, error) { return m.Name + "." + s.Domain, nil }
-	constant := func(text string) func(gateway.Machine) (string, error) {
-		return func(gateway.Machine) (string, error) { return text, nil }
+	hostname := func(m gateway.VM) (string, error) { return m.Name + "." + s.Domain, nil }
+	constant := func(text string) func(gateway.VM) (string, error) {
+		return func(gateway.VM) (string, error) { return text, nil }
 	}
 	return []leaf{
 		{"meta-data/hostname", hostname},
 		{"meta-data/iam/security-credentials/" + role, s.credentials},
-		{"meta-data/instance-id", func(m gateway.Machine) (string, error) { return m.ID.String(), nil }},
+		{"meta-data/instance-id", func(m gateway.VM) (string, error) { return m.ID.String(), nil }},
 		{"meta-data/local-hostname", hostname},
-		{"meta-data/local-ipv4", func(m gateway.Machine) (string, error) { return m.Addr.String(), nil }},
-		{"meta-data/mac", func(m gateway.Machine) (string, error) { return m.MAC().String(), nil }},
+		{"meta-data/local-ipv4", func(m gateway.VM) (string, error) { return m.Addr.String(), nil }},
+		{"meta-data/mac", func(m gateway.VM) (string, error) { return m.MAC().String(), nil }},
 		{"meta-data/placement/availability-zone", constant(region + "a")},
 		{"meta-data/placement/region", constant(region)},
 	}
@@ -42,7 +42,7 @@ func (s *Server) tree() []leaf {
 
 // metadata answers below /latest: a leaf with its value, a directory with its names, one per line and "/" behind those
 // of directories, as EC2 does. A slash at the end makes no difference (botocore asks for a leaf with one).
-func (s *Server) metadata(w http.ResponseWriter, r *http.Request, m gateway.Machine) *refusal {
+func (s *Server) metadata(w http.ResponseWriter, r *http.Request, m gateway.VM) *refusal {
 	if !s.valid(r.Header.Get(tokenHeader), m.ID) {
 		return refuse(http.StatusUnauthorized, "A token is needed in %s; PUT %s gives one (IMDSv2).", tokenHeader, tokenPath)
 	}
@@ -74,7 +74,7 @@ func below(dir, path string) (rest string, ok bool) {
 	return strings.CutPrefix(path, dir+"/")
 }
 
-func (s *Server) giveLeaf(w http.ResponseWriter, r *http.Request, m gateway.Machine, leaf leaf) *refusal {
+func (s *Server) giveLeaf(w http.ResponseWriter, r *http.Request, m gateway.VM, leaf leaf) *refusal {
 	value, err := leaf.value(m)
 	if err != nil {
 		s.Logger.ErrorContext(r.Context(), "metadata not made", "vm", m.Name, "method", leaf.path, "err", err)
@@ -86,9 +86,9 @@ func (s *Server) giveLeaf(w http.ResponseWriter, r *http.Request, m gateway.Mach
 
 // credentials are EC2's form of S3 credentials. SDKs want a Token to be there; an empty one they do not send, and S3
 // engines refuse one beside keys that need none.
-func (s *Server) credentials(m gateway.Machine) (string, error) {
+func (s *Server) credentials(m gateway.VM) (string, error) {
 	now := s.now().UTC().Truncate(time.Second)
-	minted, err := s.Keyring.Mint(m.ID, now)
+	minted, err := s.Keyring.Issue(m.ID, now)
 	if err != nil {
 		return "", err
 	}

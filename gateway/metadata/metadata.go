@@ -25,8 +25,8 @@ import (
 type Config struct {
 	Directory *gateway.Directory
 	Keyring   *gateway.Keyring
-	Domain    string                                      // below which VMs have their names
-	URL       func(m gateway.Machine, port uint16) string // a VM's page, from outside
+	Domain    string                                 // below which VMs have their names
+	URL       func(m gateway.VM, port uint16) string // a VM's page, from outside
 	Logger    *slog.Logger
 }
 
@@ -70,7 +70,7 @@ func (s *Server) Handler() http.Handler {
 	})
 }
 
-func (s *Server) serve(w http.ResponseWriter, r *http.Request, vm gateway.VM) *refusal {
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, vm gateway.Identity) *refusal {
 	m, ok := s.Directory.ByID(vm.ID)
 	if !vm.Known() || !ok || m.Desired == gateway.Removed {
 		return refuse(http.StatusForbidden, "Only a VM of this host is answered here, on its own network interface.")
@@ -132,7 +132,7 @@ func clip(text string) string {
 	return text
 }
 
-func explain(w http.ResponseWriter, m gateway.Machine) *refusal {
+func explain(w http.ResponseWriter, m gateway.VM) *refusal {
 	text(w, fmt.Sprintf(`This is the host of %[1]s, as %[1]s sees it. It knows the VM by its network interface; no key is needed.
 
 What this VM has, in JSON:

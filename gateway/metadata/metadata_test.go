@@ -26,7 +26,7 @@ import (
 // host is a Server with two VMs, each behind a loopback listener of its own, as behind its own tap.
 type host struct {
 	*Server
-	a, b gateway.Machine
+	a, b gateway.VM
 	log  strings.Builder
 	addr map[gateway.ID]string
 }
@@ -45,17 +45,17 @@ func newHost(tb testing.TB) *host {
 	h := &host{addr: map[gateway.ID]string{}}
 	h.Server = New(Config{
 		Directory: directory, Keyring: gateway.NewKeyring([32]byte{1}, directory), Domain: "lodge.localhost",
-		URL:    func(m gateway.Machine, port uint16) string { return fmt.Sprintf("https://%d-%s", port, m.Name) },
+		URL:    func(m gateway.VM, port uint16) string { return fmt.Sprintf("https://%d-%s", port, m.Name) },
 		Logger: slog.New(slog.NewTextHandler(&h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	h.a, h.b = h.add(tb, "alpha"), h.add(tb, "beta")
 	return h
 }
 
-func (h *host) add(tb testing.TB, name string) gateway.Machine {
+func (h *host) add(tb testing.TB, name string) gateway.VM {
 	tb.Helper()
-	m, err := h.Directory.Create(tb.Context(), gateway.Machine{
-		VM: gateway.VM{ID: gateway.NewID(), Name: name}, Image: "debian-13", CPUs: 2, MemoryMiB: 1024, DiskGiB: 8,
+	m, err := h.Directory.Create(tb.Context(), gateway.VM{
+		Identity: gateway.Identity{ID: gateway.NewID(), Name: name}, Image: "debian-13", CPUs: 2, MemoryMiB: 1024, DiskGiB: 8,
 		Desired: gateway.Running, Ready: true, Incarnation: 1, Shares: []gateway.Share{{Port: 8080, Visibility: gateway.Public}},
 	})
 	if err != nil {
@@ -68,12 +68,12 @@ func (h *host) add(tb testing.TB, name string) gateway.Machine {
 func (h *host) serve(t *testing.T) {
 	t.Helper()
 	fan := gateway.NewFanIn(&net.TCPAddr{})
-	for _, m := range []gateway.Machine{h.a, h.b} {
+	for _, m := range []gateway.VM{h.a, h.b} {
 		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(fan.Add(m.VM, l))
+		t.Cleanup(fan.Add(m.Identity, l))
 		h.addr[m.ID] = l.Addr().String()
 	}
 	server := &http.Server{Handler: h.Handler(), ConnContext: gateway.ConnContext, ReadHeaderTimeout: time.Minute}
@@ -82,15 +82,15 @@ func (h *host) serve(t *testing.T) {
 }
 
 // transport leads m's requests to its own listener, whatever their URL says.
-func (h *host) transport(m gateway.Machine) http.RoundTripper {
+func (h *host) transport(m gateway.VM) http.RoundTripper {
 	return &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "tcp", h.addr[m.ID])
 	}}
 }
 
 // ask makes one request as m, without a network. Headers are "Name: value".
-func (h *host) ask(m gateway.Machine, method, path string, headers ...string) *httptest.ResponseRecorder {
-	r := httptest.NewRequestWithContext(gateway.WithVM(context.Background(), m.VM), method, "http://169.254.169.254/", nil)
+func (h *host) ask(m gateway.VM, method, path string, headers ...string) *httptest.ResponseRecorder {
+	r := httptest.NewRequestWithContext(gateway.WithVM(context.Background(), m.Identity), method, "http://169.254.169.254/", nil)
 	r.URL.Path = path
 	for _, header := range headers {
 		name, value, _ := strings.Cut(header, ": ")
@@ -105,7 +105,7 @@ func (h *host) ask(m gateway.Machine, method, path string, headers ...string) *h
 	return w
 }
 
-func (h *host) tokenOf(m gateway.Machine) string {
+func (h *host) tokenOf(m gateway.VM) string {
 	return h.ask(m, "PUT", tokenPath, ttlHeader+": 60").Body.String()
 }
 
@@ -196,10 +196,10 @@ func TestOurNames(t *testing.T) {
 func TestOnlyLivingVMsAreAnswered(t *testing.T) {
 	h := newHost(t)
 	token := tokenHeader + ": " + h.tokenOf(h.a)
-	if w := h.ask(gateway.Machine{}, "GET", "/"); w.Code != http.StatusForbidden {
+	if w := h.ask(gateway.VM{}, "GET", "/"); w.Code != http.StatusForbidden {
 		t.Errorf("not from a tap: %d", w.Code)
 	}
-	_, err := h.Directory.Update(t.Context(), h.a.ID, func(m *gateway.Machine) error {
+	_, err := h.Directory.Update(t.Context(), h.a.ID, func(m *gateway.VM) error {
 		m.Desired = gateway.Removed
 		return nil
 	})
@@ -251,7 +251,7 @@ func TestSelf(t *testing.T) {
 func TestSDKFindsCredentials(t *testing.T) {
 	h := newHost(t)
 	h.serve(t)
-	for _, m := range []gateway.Machine{h.a, h.b} {
+	for _, m := range []gateway.VM{h.a, h.b} {
 		iam := credentials.New(&credentials.IAM{
 			Client: &http.Client{Transport: h.transport(m)}, Endpoint: "http://169.254.169.254",
 		})
@@ -260,7 +260,7 @@ func TestSDKFindsCredentials(t *testing.T) {
 			t.Fatal(err)
 		}
 		vm, secret, err := h.Keyring.Check(keys.AccessKeyID, time.Now())
-		if err != nil || vm != m.VM || secret != keys.SecretAccessKey || keys.SessionToken != "" {
+		if err != nil || vm != m.Identity || secret != keys.SecretAccessKey || keys.SessionToken != "" {
 			t.Errorf("%s got the keys of %q: %v", m.Name, vm.Name, err)
 		}
 		if time.Until(keys.Expiration) < gateway.CredentialLife-time.Minute {
@@ -332,7 +332,7 @@ func FuzzRequests(f *testing.F) {
 		if value == valid {
 			return
 		}
-		r := httptest.NewRequestWithContext(gateway.WithVM(t.Context(), h.a.VM), http.MethodGet, "http://x/", nil)
+		r := httptest.NewRequestWithContext(gateway.WithVM(t.Context(), h.a.Identity), http.MethodGet, "http://x/", nil)
 		r.Method, r.URL.Path, r.Host = method, path, hostname
 		r.Header[header] = []string{value}
 		w := httptest.NewRecorder()

@@ -37,7 +37,7 @@ type SharedPorts struct {
 	URL string `json:"url"`
 }
 
-func (s *Server) self(w http.ResponseWriter, r *http.Request, m gateway.Machine) *refusal {
+func (s *Server) self(w http.ResponseWriter, r *http.Request, m gateway.VM) *refusal {
 	if r.Header.Get("Lodge-Request") != "1" {
 		return refuse(http.StatusForbidden, "Send the header \"Lodge-Request: 1\". It shows that a program of yours asks, not a page that was misled.")
 	}

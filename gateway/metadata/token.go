@@ -20,7 +20,7 @@ const (
 	maxTTL      = 21600
 )
 
-func (s *Server) giveToken(w http.ResponseWriter, r *http.Request, m gateway.Machine) *refusal {
+func (s *Server) giveToken(w http.ResponseWriter, r *http.Request, m gateway.VM) *refusal {
 	if r.Method != http.MethodPut {
 		w.Header().Set("Allow", http.MethodPut)
 		return refuse(http.StatusMethodNotAllowed, "A token is given for PUT only.")

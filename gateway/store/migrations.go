@@ -16,7 +16,7 @@ CREATE TABLE machines (
 	name       TEXT NOT NULL,
 	addr       TEXT NOT NULL UNIQUE,
 	removed    INTEGER NOT NULL DEFAULT 0,
-	definition TEXT NOT NULL                      -- the gateway.Machine as JSON
+	definition TEXT NOT NULL                      -- the gateway.VM as JSON
 );
 CREATE UNIQUE INDEX machine_names ON machines (name) WHERE NOT removed;
 CREATE TABLE resting (addr TEXT PRIMARY KEY, until INTEGER NOT NULL); -- Unix seconds

@@ -29,8 +29,8 @@ func open(t *testing.T, path string) *store.Store {
 	return s
 }
 
-func machine(name string) gateway.Machine {
-	return gateway.Machine{VM: gateway.VM{ID: gateway.NewID(), Name: name}, Image: "debian-13", Desired: gateway.Running}
+func machine(name string) gateway.VM {
+	return gateway.VM{Identity: gateway.Identity{ID: gateway.NewID(), Name: name}, Image: "debian-13", Desired: gateway.Running}
 }
 
 func TestMachinesSurviveReopening(t *testing.T) {
@@ -48,11 +48,11 @@ func TestMachinesSurviveReopening(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	got, err := open(t, path).Machines(t.Context())
+	got, err := open(t, path).VMs(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]gateway.Machine{m}, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+	if diff := cmp.Diff([]gateway.VM{m}, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 		t.Error(diff)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {

@@ -31,7 +31,7 @@ type Config struct {
 	Store     *mailbox.Store
 	Directory *gateway.Directory
 	KeyFile   string // the host's private SSH key; read at every connect
-	Dial      func(ctx context.Context, m gateway.Machine) (net.Conn, error)
+	Dial      func(ctx context.Context, m gateway.VM) (net.Conn, error)
 	Times     Times
 	Logger    *slog.Logger
 }
@@ -69,7 +69,7 @@ func New(config Config) *Replica {
 
 // Run delivers until ctx ends, and waits for its workers.
 func (r *Replica) Run(ctx context.Context) error {
-	r.config.Directory.Watch(func(old, m gateway.Machine) { r.follow(ctx, old.ID, m) })
+	r.config.Directory.Watch(func(old, m gateway.VM) { r.follow(ctx, old.ID, m) })
 	for _, m := range r.config.Directory.All() {
 		r.follow(ctx, m.ID, m)
 	}
@@ -90,7 +90,7 @@ func (r *Replica) Wake(id gateway.ID) {
 }
 
 // follow starts, nudges or stops a VM's worker as the VM changes.
-func (r *Replica) follow(ctx context.Context, id gateway.ID, m gateway.Machine) {
+func (r *Replica) follow(ctx context.Context, id gateway.ID, m gateway.VM) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if m.Known() {
@@ -118,7 +118,7 @@ func (r *Replica) follow(ctx context.Context, id gateway.ID, m gateway.Machine) 
 }
 
 // clientConfig pins the guest's key.
-func (c Config) clientConfig(m gateway.Machine) (*ssh.ClientConfig, error) {
+func (c Config) clientConfig(m gateway.VM) (*ssh.ClientConfig, error) {
 	pem, err := os.ReadFile(c.KeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("read SSH key: %w", err)

@@ -42,7 +42,7 @@ type guest struct {
 }
 
 // connect logs in and makes the Maildir if there is none.
-func connect(ctx context.Context, config Config, m gateway.Machine) (*guest, error) {
+func connect(ctx context.Context, config Config, m gateway.VM) (*guest, error) {
 	ctx, cancel := context.WithTimeout(ctx, config.Times.Connect)
 	defer cancel()
 	auth, err := config.clientConfig(m)

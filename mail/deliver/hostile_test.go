@@ -63,7 +63,7 @@ func TestHostileGuests(t *testing.T) {
 }
 
 // attemptOnce is one delivery with the recovery of worker.attempt around it.
-func attemptOnce(ctx context.Context, w *worker, m gateway.Machine) (err error) {
+func attemptOnce(ctx context.Context, w *worker, m gateway.VM) (err error) {
 	defer w.disconnect()
 	return w.guarded(func() (err error) {
 		if w.guest, err = connect(ctx, w.config, m); err != nil {
@@ -81,8 +81,8 @@ func hostileWorker(t *testing.T, behave func(net.Conn, *ssh.ServerConfig)) *work
 	server.AddHostKey(signer)
 	directory, err := gateway.OpenDirectory(t.Context(), records{})
 	must(t, err)
-	m, err := directory.Create(t.Context(), gateway.Machine{
-		VM: gateway.VM{ID: gateway.NewID(), Name: "hello"}, Desired: gateway.Running, HostKey: public,
+	m, err := directory.Create(t.Context(), gateway.VM{
+		Identity: gateway.Identity{ID: gateway.NewID(), Name: "hello"}, Desired: gateway.Running, HostKey: public,
 	})
 	must(t, err)
 	var all sync.WaitGroup
@@ -90,7 +90,7 @@ func hostileWorker(t *testing.T, behave func(net.Conn, *ssh.ServerConfig)) *work
 	return &worker{id: m.ID, logger: slog.New(slog.DiscardHandler), config: Config{
 		Directory: directory, KeyFile: hostKeyFile(t), Logger: slog.New(slog.DiscardHandler),
 		Times: Times{Connect: 2 * time.Second, Step: 2 * time.Second},
-		Dial: func(ctx context.Context, _ gateway.Machine) (net.Conn, error) {
+		Dial: func(ctx context.Context, _ gateway.VM) (net.Conn, error) {
 			l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 			if err != nil {
 				return nil, err
@@ -214,13 +214,13 @@ func endlessDirectory() func(ssh.Channel) {
 
 type records struct{}
 
-func (records) Machines(context.Context) ([]gateway.Machine, error) { return nil, nil }
-func (records) Create(_ context.Context, m gateway.Machine) (gateway.Machine, error) {
+func (records) VMs(context.Context) ([]gateway.VM, error) { return nil, nil }
+func (records) Create(_ context.Context, m gateway.VM) (gateway.VM, error) {
 	m.Addr = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	return m, nil
 }
-func (records) Save(context.Context, gateway.Machine) error { return nil }
-func (records) Delete(context.Context, gateway.ID) error    { return nil }
+func (records) Save(context.Context, gateway.VM) error   { return nil }
+func (records) Delete(context.Context, gateway.ID) error { return nil }
 
 func key(t *testing.T) (ssh.Signer, string) {
 	t.Helper()

@@ -120,7 +120,7 @@ func (l *Listener) Count() int {
 }
 
 func peerOf(c net.Conn) peer {
-	if vm := gateway.VMOf(c); vm.Known() {
+	if vm := gateway.IdentityOf(c); vm.Known() {
 		return peer{vm: vm.ID}
 	}
 	ap, err := netip.ParseAddrPort(c.RemoteAddr().String())

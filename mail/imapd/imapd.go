@@ -1,6 +1,6 @@
 // Package imapd shows a VM its own mailbox: IMAP4rev1 (RFC 3501) by go-imap, inside the VM, without a password.
 //
-// The connection says which VM it is (gateway.VMOf): the greeting is PREAUTH and there is one mailbox, INBOX. A
+// The connection says which VM it is (gateway.IdentityOf): the greeting is PREAUTH and there is one mailbox, INBOX. A
 // connection that carries no VM is told BYE. Mail is only read, flagged and expunged here; it comes in by SMTP alone.
 //
 // A session keeps a list of UIDs as its view, which is what message sequence numbers count; Poll and Idle bring it up to
@@ -108,7 +108,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 }
 
 func (s *Server) newSession(c *imapserver.Conn) (imapserver.Session, *imapserver.GreetingData, error) {
-	vm := gateway.VMOf(c.NetConn())
+	vm := gateway.IdentityOf(c.NetConn())
 	m, ok := s.config.Directory.ByID(vm.ID)
 	if !vm.Known() || !ok || m.Desired == gateway.Removed {
 		return nil, nil, bye("This mailbox opens only inside its VM")

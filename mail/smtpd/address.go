@@ -62,17 +62,17 @@ func isDotString(local string) bool {
 }
 
 // find is the VM that rcpt belongs to, if mail is taken for it now.
-func (s *Server) find(rcpt string) (gateway.Machine, error) {
+func (s *Server) find(rcpt string) (gateway.VM, error) {
 	if !sane(rcpt) {
-		return gateway.Machine{}, replyBadAddress()
+		return gateway.VM{}, replyBadAddress()
 	}
 	name, ok := vmName(rcpt, s.config.Domain)
 	if !ok {
-		return gateway.Machine{}, replyRelay()
+		return gateway.VM{}, replyRelay()
 	}
 	m, ok := s.config.Directory.ByName(name)
 	if !ok || m.Desired == gateway.Removed {
-		return gateway.Machine{}, replyUnknown()
+		return gateway.VM{}, replyUnknown()
 	}
 	return m, nil
 }

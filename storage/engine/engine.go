@@ -216,7 +216,7 @@ func (e *Engine) meet(c fiber.Ctx) error {
 }
 
 // Do carries out r for vm. r.URL needs the path and the query only; r's signature, if it has one, is replaced.
-func (e *Engine) Do(r *http.Request, vm gateway.VM) (*http.Response, error) {
+func (e *Engine) Do(r *http.Request, vm gateway.Identity) (*http.Response, error) {
 	r.URL.Scheme, r.URL.Host, r.Host, r.RequestURI = "http", "engine", "engine", ""
 	access := vm.ID.String()
 	if err := sigv4.Sign(r, access, e.accounts.secret(access), Region, time.Now()); err != nil {
@@ -226,13 +226,13 @@ func (e *Engine) Do(r *http.Request, vm gateway.VM) (*http.Response, error) {
 }
 
 // MakeBucket makes a bucket, where there is none, for the write that follows. It is gone again if that fails.
-func (e *Engine) MakeBucket(vm gateway.VM, bucket string) error {
+func (e *Engine) MakeBucket(vm gateway.Identity, bucket string) error {
 	_, err := e.backend.makeBucket(vm.ID, bucket, true)
 	return err
 }
 
 // DropBucket takes back what MakeBucket has made when no write has followed.
-func (e *Engine) DropBucket(vm gateway.VM, bucket string) {
+func (e *Engine) DropBucket(vm gateway.Identity, bucket string) {
 	if path, err := e.backend.bucketPath(vm.ID, bucket); err == nil {
 		e.backend.wrote(path, false)
 	}

@@ -217,7 +217,7 @@ func newClient(t *testing.T, timeout time.Duration) *libvirt.Client {
 func tinyGuest(t *testing.T) libvirt.Definition {
 	t.Helper()
 	dir := openDir(t)
-	vm := gateway.VM{ID: gateway.NewID(), Number: 7, Name: "tiny", Addr: netip.MustParseAddr("10.213.0.7")}
+	vm := gateway.Identity{ID: gateway.NewID(), Number: 7, Name: "tiny", Addr: netip.MustParseAddr("10.213.0.7")}
 	run(t, "ip", "tuntap", "add", vm.Tap(), "mode", "tap")
 	t.Cleanup(func() { run(t, "ip", "link", "del", vm.Tap()) })
 	def := libvirt.Definition{

@@ -10,7 +10,7 @@ import (
 
 // Definition is all that libvirt has to know to run a VM. Paths are absolute.
 type Definition struct {
-	VM        gateway.VM
+	VM        gateway.Identity
 	CPUs      int
 	MemoryMiB int
 	KVM       bool // hardware virtualization; otherwise QEMU translates (TCG)

@@ -18,7 +18,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 func blog() libvirt.Definition {
 	return libvirt.Definition{
-		VM: gateway.VM{
+		VM: gateway.Identity{
 			ID: gateway.ID{0xa0, 1, 2, 3, 4, 5, 0x46, 7, 0x88, 9, 10, 11, 12, 13, 14, 15}, Number: 0x1f, Name: "blog",
 			Addr: netip.MustParseAddr("10.213.0.31"),
 		},

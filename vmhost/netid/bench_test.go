@@ -10,8 +10,8 @@ import (
 	"lodge/gateway"
 )
 
-func many(count uint32) []gateway.VM {
-	vms := make([]gateway.VM, count)
+func many(count uint32) []gateway.Identity {
+	vms := make([]gateway.Identity, count)
 	addr := netip.MustParseAddr("10.213.1.0")
 	for i := range vms {
 		vms[i] = vm(uint32(i)+1, fmt.Sprintf("vm%d", i), addr.String())

@@ -40,8 +40,8 @@ var (
 // lab is a host with two VMs and an outside. Whatever datagram is heard anywhere ends up in heard.
 type lab struct {
 	net        *Net
-	doors      *gateway.Doors
-	a, b       gateway.VM
+	doors      *gateway.TapListeners
+	a, b       gateway.Identity
 	alice, bob *node
 	outside    *node
 	host       net.PacketConn
@@ -51,27 +51,27 @@ type lab struct {
 
 type hearing struct{ where, payload string }
 
-func vm(number uint32, name, addr string) gateway.VM {
-	return gateway.VM{ID: gateway.NewID(), Number: number, Name: name, Addr: netip.MustParseAddr(addr)}
+func vm(number uint32, name, addr string) gateway.Identity {
+	return gateway.Identity{ID: gateway.NewID(), Number: number, Name: name, Addr: netip.MustParseAddr(addr)}
 }
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
 	l := &lab{
 		net:   New(Config{Net: guestNet, TCP: []uint16{80}, UDP: []uint16{openPort}, Logger: quietLogger}),
-		doors: gateway.NewDoors(),
+		doors: gateway.NewTapListeners(),
 		a:     vm(1, "alice", "10.213.0.2"), b: vm(2, "bob", "10.213.0.3"),
 		heard: make(chan hearing, 1024),
 	}
 	l.raiseOutside(t)
-	fatal(t, l.net.Apply(t.Context(), []gateway.VM{l.a, l.b}))
+	fatal(t, l.net.Apply(t.Context(), []gateway.Identity{l.a, l.b}))
 	t.Cleanup(func() {
 		if err := l.net.Apply(context.WithoutCancel(t.Context()), nil); err != nil {
 			t.Errorf("take all down: %v", err)
 		}
 	})
 	l.alice, l.bob = newGuest(t, l.a), newGuest(t, l.b)
-	l.openDoors(t)
+	l.openListeners(t)
 	l.host = l.listen(t, "host", nil, closedHost)
 	l.listen(t, "host's own DNS", nil, "198.51.100.1:53")
 	l.listen(t, "host's own DNS", nil, "127.0.0.1:53")
@@ -97,13 +97,13 @@ func (l *lab) raiseOutside(t *testing.T) {
 	l.outside = newNode(t, "up0", outsideMAC, uplink.Addr(), neighbour, internet, private)
 }
 
-// openDoors says to each guest who it is, by TCP, and hears its datagrams.
-func (l *lab) openDoors(t *testing.T) {
+// openListeners says to each guest who it is, by TCP, and hears its datagrams.
+func (l *lab) openListeners(t *testing.T) {
 	t.Helper()
 	names := l.doors.Listener(80)
-	l.doors.Packets(openPort, func(vm gateway.VM, c net.PacketConn) { l.hear("door of "+vm.Name, c) })
-	go serve(names, func(c net.Conn) string { return gateway.VMOf(c).Name })
-	for _, vm := range []gateway.VM{l.a, l.b} {
+	l.doors.Packets(openPort, func(vm gateway.Identity, c net.PacketConn) { l.hear("door of "+vm.Name, c) })
+	go serve(names, func(c net.Conn) string { return gateway.IdentityOf(c).Name })
+	for _, vm := range []gateway.Identity{l.a, l.b} {
 		fatal(t, l.doors.Open(t.Context(), vm))
 	}
 	t.Cleanup(l.doors.Shutdown)
@@ -170,7 +170,7 @@ func (l *lab) hear(where string, c net.PacketConn) {
 }
 
 // from is the datagram that a guest rightly sends to its door.
-func from(vm gateway.VM, payload string) datagram {
+func from(vm gateway.Identity, payload string) datagram {
 	return datagram{
 		srcMAC: vm.MAC(), dstMAC: hostMAC(vm), src: vm.Addr, dst: gateway.LinkLocal, port: openPort, payload: payload,
 	}

@@ -12,7 +12,7 @@
 // what the host forwards for others is not its business. While any tap is up, the host itself cannot reach a
 // metadata service of its own cloud at gateway.LinkLocal.
 //
-// This package never starts a VM, never opens a socket for guests (gateway.Doors does) and never asks a guest anything.
+// This package never starts a VM, never opens a socket for guests (gateway.TapListeners does) and never asks a guest anything.
 package netid
 
 import (
@@ -44,7 +44,7 @@ type Net struct {
 	broken guests // that Mend tries again
 }
 
-type guests map[gateway.ID]gateway.VM
+type guests map[gateway.ID]gateway.Identity
 
 // New returns a Net. Apply comes first: before it, Up and Down would shut out VMs that are already running, and fail.
 func New(c Config) *Net { return &Net{config: c} }
@@ -53,7 +53,7 @@ func New(c Config) *Net { return &Net{config: c} }
 // removed, and the ruleset is replaced. What is right already is left alone, so it may be called with VMs running. A VM
 // that fails is shut out, the others work on, and the errors are joined. When the ruleset cannot be set, the old one
 // stays in force and nothing else is changed; Up, Down and Mend then go on from these VMs.
-func (n *Net) Apply(ctx context.Context, vms []gateway.VM) error {
+func (n *Net) Apply(ctx context.Context, vms []gateway.Identity) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.guests, n.broken = guests{}, guests{}
@@ -121,7 +121,7 @@ func (n *Net) plugAll(ctx context.Context) error {
 }
 
 // Up makes the VM's tap and lets its packets through, in this order. It is no error that the VM is up.
-func (n *Net) Up(ctx context.Context, vm gateway.VM) error {
+func (n *Net) Up(ctx context.Context, vm gateway.Identity) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.guests == nil {
@@ -154,7 +154,7 @@ func (n *Net) Up(ctx context.Context, vm gateway.VM) error {
 
 // Down shuts the VM out and then removes its tap with all that hangs on it, also what the kernel remembers of its
 // connections. It is no error that the VM is down.
-func (n *Net) Down(ctx context.Context, vm gateway.VM) error {
+func (n *Net) Down(ctx context.Context, vm gateway.Identity) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.guests == nil {
@@ -207,7 +207,7 @@ func (n *Net) clash() error {
 }
 
 // check refuses a VM that could be taken for another.
-func (n *Net) check(vm gateway.VM) error {
+func (n *Net) check(vm gateway.Identity) error {
 	switch {
 	case !vm.Known() || vm.Number == 0:
 		return fmt.Errorf("check VM %q: it has no number", vm.Name)

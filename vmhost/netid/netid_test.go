@@ -78,13 +78,13 @@ func TestApplyMakesExactlyThese(t *testing.T) {
 		want map[string][]string
 	}{
 		{"nothing", func() error { return n.Apply(t.Context(), nil) }, map[string][]string{}},
-		{"two", func() error { return n.Apply(t.Context(), []gateway.VM{a, b}) }, map[string][]string{"lg00000001": aliceTap, "lg00000002": bobTap}},
-		{"again", func() error { return n.Apply(t.Context(), []gateway.VM{a, b}) }, map[string][]string{"lg00000001": aliceTap, "lg00000002": bobTap}},
+		{"two", func() error { return n.Apply(t.Context(), []gateway.Identity{a, b}) }, map[string][]string{"lg00000001": aliceTap, "lg00000002": bobTap}},
+		{"again", func() error { return n.Apply(t.Context(), []gateway.Identity{a, b}) }, map[string][]string{"lg00000001": aliceTap, "lg00000002": bobTap}},
 		{"down", func() error { return n.Down(t.Context(), b) }, map[string][]string{"lg00000001": aliceTap}},
 		{"down again", func() error { return n.Down(t.Context(), b) }, map[string][]string{"lg00000001": aliceTap}},
 		{"up", func() error { return n.Up(t.Context(), b) }, map[string][]string{"lg00000001": aliceTap, "lg00000002": bobTap}},
 		{"up again", func() error { return n.Up(t.Context(), b) }, map[string][]string{"lg00000001": aliceTap, "lg00000002": bobTap}},
-		{"stray", func() error { return New(n.config).Apply(t.Context(), []gateway.VM{a}) }, map[string][]string{"lg00000001": aliceTap}},
+		{"stray", func() error { return New(n.config).Apply(t.Context(), []gateway.Identity{a}) }, map[string][]string{"lg00000001": aliceTap}},
 	}
 	for _, s := range steps {
 		fatal(t, s.do())
@@ -106,7 +106,7 @@ func TestMend(t *testing.T) {
 	nft(t, "add table inet somebody")
 	t.Cleanup(func() { must(t, netlink.LinkDel(link(t, "tap9"))) })
 	must(t, netlink.LinkAdd(&netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "tap9"}, Mode: netlink.TUNTAP_MODE_TAP}))
-	fatal(t, n.Apply(t.Context(), []gateway.VM{a}))
+	fatal(t, n.Apply(t.Context(), []gateway.Identity{a}))
 	index := link(t, "lg00000001").Attrs().Index
 	for name, harm := range map[string]func(){
 		"link down":         func() { must(t, netlink.LinkSetDown(link(t, "lg00000001"))) },
@@ -150,10 +150,10 @@ func TestRefusals(t *testing.T) {
 	if n.Up(t.Context(), a) == nil || n.Down(t.Context(), a) == nil || n.Mend(t.Context()) == nil {
 		t.Error("Up, Down or Mend worked before Apply")
 	}
-	fatal(t, n.Apply(t.Context(), []gateway.VM{a}))
+	fatal(t, n.Apply(t.Context(), []gateway.Identity{a}))
 	nobody := vm(3, "nobody", "10.213.0.4")
 	nobody.ID = gateway.ID{}
-	for name, other := range map[string]gateway.VM{
+	for name, other := range map[string]gateway.Identity{
 		"unknown":         nobody,
 		"same number":     vm(1, "x", "10.213.0.9"),
 		"same address":    vm(9, "x", "10.213.0.2"),
@@ -166,7 +166,7 @@ func TestRefusals(t *testing.T) {
 		if n.Up(t.Context(), other) == nil {
 			t.Errorf("Up took a VM with %s", name)
 		}
-		if n.Apply(t.Context(), []gateway.VM{a, other}) == nil {
+		if n.Apply(t.Context(), []gateway.Identity{a, other}) == nil {
 			t.Errorf("Apply took a VM with %s", name)
 		}
 		if rules := nft(t, "list", "table", "inet", "lodge"); strings.Count(rules, `"lg0`) != 1 {
@@ -189,7 +189,7 @@ func TestFailures(t *testing.T) {
 	}
 	t.Run("nft is not installed", func(t *testing.T) {
 		n := newNet(t)
-		fatal(t, n.Apply(t.Context(), []gateway.VM{a}))
+		fatal(t, n.Apply(t.Context(), []gateway.Identity{a}))
 		path := os.Getenv("PATH")
 		t.Setenv("PATH", "")
 		err := n.Up(t.Context(), b)
@@ -203,7 +203,7 @@ func TestFailures(t *testing.T) {
 		n := newNet(t)
 		path := os.Getenv("PATH")
 		t.Setenv("PATH", "")
-		err := n.Apply(t.Context(), []gateway.VM{a})
+		err := n.Apply(t.Context(), []gateway.Identity{a})
 		t.Setenv("PATH", path)
 		if gateway.KindOf(err) != gateway.KindUnavailable || len(taps(t)) > 0 {
 			t.Errorf("Apply: %v; taps %v", err, taps(t))
@@ -214,7 +214,7 @@ func TestFailures(t *testing.T) {
 	t.Run("another interface has the name", func(t *testing.T) {
 		n := newNet(t)
 		must(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "lg00000002"}, PeerName: "peer"}))
-		if err := n.Apply(t.Context(), []gateway.VM{b, a}); err == nil || !strings.Contains(err.Error(), "lg00000002") {
+		if err := n.Apply(t.Context(), []gateway.Identity{b, a}); err == nil || !strings.Contains(err.Error(), "lg00000002") {
 			t.Errorf("Apply: %v", err)
 		}
 		onlyAlice(t)
@@ -233,7 +233,7 @@ func TestFailures(t *testing.T) {
 	})
 	t.Run("the guests' network is in use", func(t *testing.T) {
 		n := newNet(t)
-		fatal(t, n.Apply(t.Context(), []gateway.VM{a}))
+		fatal(t, n.Apply(t.Context(), []gateway.Identity{a}))
 		must(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "lan"}, PeerName: "peer"}))
 		defer func() { must(t, netlink.LinkDel(link(t, "peer"))) }()
 		setUp(t, "lan", netip.MustParsePrefix("10.213.64.1/24"))

@@ -59,7 +59,7 @@ func newNode(t *testing.T, tap string, mac net.HardwareAddr, via netip.Addr, add
 }
 
 // newGuest is newNode for a VM that is up.
-func newGuest(t *testing.T, vm gateway.VM) *node {
+func newGuest(t *testing.T, vm gateway.Identity) *node {
 	t.Helper()
 	return newNode(t, vm.Tap(), vm.MAC(), gateway.LinkLocal, netip.PrefixFrom(vm.Addr, 32))
 }

@@ -123,7 +123,7 @@ func (c Config) rules(g guests, around []netip.Prefix) string {
 	for _, p := range around {
 		networks = append(networks, p.String())
 	}
-	byNumber := func(a, b gateway.VM) int { return cmp.Compare(a.Number, b.Number) }
+	byNumber := func(a, b gateway.Identity) int { return cmp.Compare(a.Number, b.Number) }
 	var text strings.Builder
 	err := template.Must(template.New("").Parse(ruleset)).Execute(&text, map[string]any{
 		"Guests": slices.SortedFunc(maps.Values(g), byNumber), "Elsewhere": networks,

@@ -126,7 +126,7 @@ func TestFlushedRulesComeBack(t *testing.T) {
 	if diff := cmp.Diff(want, heardNow()); diff != "" {
 		t.Errorf("heard without rules (-want +got):\n%s", diff)
 	}
-	fatal(t, l.net.Apply(t.Context(), []gateway.VM{l.a, l.b}))
+	fatal(t, l.net.Apply(t.Context(), []gateway.Identity{l.a, l.b}))
 	if got := heardNow(); len(got) > 0 {
 		t.Errorf("heard after Apply: %v", got)
 	}

@@ -37,7 +37,7 @@ var settings = []struct{ path, value string }{ //nolint:gochecknoglobals // a co
 
 // plug makes the VM's tap with all that hangs on it. What is right already is left alone. A tap that was made now may
 // have a predecessor with the same address whose Down was not finished: the caller has to forget its flows.
-func plug(vm gateway.VM) (made bool, err error) {
+func plug(vm gateway.Identity) (made bool, err error) {
 	tap, made, err := ensureTap(vm)
 	if err != nil {
 		return made, err
@@ -50,7 +50,7 @@ func plug(vm gateway.VM) (made bool, err error) {
 
 // ensureTap finds or makes the tap. It belongs to root alone: libvirt opens it as root and passes the descriptor to
 // QEMU, so that no user can attach to it. The flags are those with which libvirt opens a tap for virtio.
-func ensureTap(vm gateway.VM) (tap netlink.Link, made bool, err error) {
+func ensureTap(vm gateway.Identity) (tap netlink.Link, made bool, err error) {
 	tap, err = findTap(vm.Tap())
 	if tap != nil || err != nil {
 		return tap, false, err
@@ -86,7 +86,7 @@ func findTap(name string) (netlink.Link, error) {
 }
 
 // wire gives the tap its settings, address, neighbour and route, in an order in which each finds what it needs.
-func wire(tap netlink.Link, vm gateway.VM) error {
+func wire(tap netlink.Link, vm gateway.Identity) error {
 	for _, s := range settings {
 		err := set(fmt.Sprintf(s.path, vm.Tap()), s.value)
 		if noIPv6 := strings.HasPrefix(s.path, "ipv6/") && errors.Is(err, fs.ErrNotExist); err != nil && !noIPv6 {
@@ -121,7 +121,7 @@ func wire(tap netlink.Link, vm gateway.VM) error {
 
 // hostMAC is the tap's own hardware address. It follows from the VM's number, so that a guest which resumes after a
 // reboot of the host still has the right one in its ARP cache. 52:55 where the guest has 52:54.
-func hostMAC(vm gateway.VM) net.HardwareAddr {
+func hostMAC(vm gateway.Identity) net.HardwareAddr {
 	mac := vm.MAC()
 	mac[1]++
 	return mac
@@ -140,7 +140,7 @@ func unplug(name string) error {
 }
 
 // removeStrays removes the taps with names like ours that belong to none of these VMs.
-func (n *Net) removeStrays(ctx context.Context, vms []gateway.VM) error {
+func (n *Net) removeStrays(ctx context.Context, vms []gateway.Identity) error {
 	ours := regexp.MustCompile(`^lg[0-9a-f]{8}$`)
 	wanted := map[string]bool{}
 	for _, vm := range vms {

@@ -27,8 +27,8 @@ func text(name string) string {
 // fill puts the guest's values into a template. They are all checked, and none has a character that is special anywhere.
 func (g Guest) fill(name string) string {
 	return strings.NewReplacer(
-		"@ID@", g.Machine.ID.String(), "@NAME@", g.Machine.Name, "@HOST@", g.Machine.Name+"."+g.Domain,
-		"@MAC@", g.Machine.MAC().String(), "@ADDR@", g.Machine.Addr.String(),
+		"@ID@", g.VM.ID.String(), "@NAME@", g.VM.Name, "@HOST@", g.VM.Name+"."+g.Domain,
+		"@MAC@", g.VM.MAC().String(), "@ADDR@", g.VM.Addr.String(),
 	).Replace(text(name))
 }
 
@@ -42,17 +42,17 @@ type entry struct {
 // entries is everything that Lodge puts into a guest.
 func (g Guest) entries() []entry {
 	const root = "root"
-	host := g.Machine.Name + "." + g.Domain
+	host := g.VM.Name + "." + g.Domain
 	all := []entry{
-		{"etc/hostname", g.Machine.Name + "\n", 0o644, root},
-		{"etc/hosts", "127.0.0.1\tlocalhost\n127.0.1.1\t" + host + " " + g.Machine.Name + "\n::1\tlocalhost ip6-localhost ip6-loopback\n", 0o644, root},
+		{"etc/hostname", g.VM.Name + "\n", 0o644, root},
+		{"etc/hosts", "127.0.0.1\tlocalhost\n127.0.1.1\t" + host + " " + g.VM.Name + "\n::1\tlocalhost ip6-localhost ip6-loopback\n", 0o644, root},
 		{"etc/systemd/network/10-lodge.network", g.fill("files/network"), 0o644, root},
 		{"etc/systemd/system.conf.d/", "", 0o755, root},
 		{"etc/systemd/system.conf.d/10-lodge.conf", systemdConfig(text("files/environment")), 0o644, root},
 		{"etc/ssh/sshd_config.d/10-lodge.conf", text("files/sshd.conf"), 0o644, root},
 		{"etc/sudoers.d/lodge", gateway.GuestUser + " ALL=(ALL) NOPASSWD:ALL\n", 0o440, root},
 		{"etc/lodge/ssh_host_ed25519_key", string(g.HostKeyPEM), 0o600, root},
-		{"etc/lodge/ssh_host_ed25519_key.pub", g.Machine.HostKey + "\n", 0o644, root},
+		{"etc/lodge/ssh_host_ed25519_key.pub", g.VM.HostKey + "\n", 0o644, root},
 		{"etc/lodge/authorized_keys", g.AuthorizedKey + "\n", 0o644, root},
 		{"etc/lodge/environment", text("files/environment"), 0o644, root},
 		{"etc/lodge/README", g.fill("files/README"), 0o644, root},

@@ -23,12 +23,12 @@ import (
 
 // Guest is what a seed says about a VM.
 type Guest struct {
-	Machine       gateway.Machine // its ID becomes the instance-id; name, address, MAC and host key are used as well
-	Domain        string          // such as "lodge.localhost"
-	HostKeyPEM    []byte          // the private half of Machine.HostKey, as OpenSSH writes it
-	AuthorizedKey string          // the host's own login key, as one authorized_keys line
-	RootPEM       []byte          // the CA that the guest trusts from birth; none if empty
-	UserData      string          // cloud-init user data, verbatim; may be empty
+	VM            gateway.VM // its ID becomes the instance-id; name, address, MAC and host key are used as well
+	Domain        string     // such as "lodge.localhost"
+	HostKeyPEM    []byte     // the private half of Machine.HostKey, as OpenSSH writes it
+	AuthorizedKey string     // the host's own login key, as one authorized_keys line
+	RootPEM       []byte     // the CA that the guest trusts from birth; none if empty
+	UserData      string     // cloud-init user data, verbatim; may be empty
 }
 
 // Write makes the seed at path, which it replaces, with mode 0600 (the host key is in it). It is whole or not there, and
@@ -51,16 +51,16 @@ func Write(path string, g Guest) error {
 const label = "cidata"
 
 func (g Guest) check() error {
-	if err := gateway.CheckName(g.Machine.Name); err != nil {
+	if err := gateway.CheckName(g.VM.Name); err != nil {
 		return err //nolint:wrapcheck // it is for people as it is
 	}
 	switch {
 	case len(g.UserData) > gateway.MaxUserDataBytes:
 		return gateway.Invalid("the user data has %d bytes; at most %d are possible", len(g.UserData), gateway.MaxUserDataBytes)
-	case !g.Machine.Known() || !g.Machine.Addr.Is4():
-		return gateway.Invalid("the VM %q has no identity or no IPv4 address yet", g.Machine.Name)
-	case len(g.HostKeyPEM) == 0 || g.Machine.HostKey == "" || strings.ContainsAny(g.Machine.HostKey+g.AuthorizedKey, "\r\n"):
-		return gateway.Invalid("the VM %q has no SSH host key, or a key of more than one line", g.Machine.Name)
+	case !g.VM.Known() || !g.VM.Addr.Is4():
+		return gateway.Invalid("the VM %q has no identity or no IPv4 address yet", g.VM.Name)
+	case len(g.HostKeyPEM) == 0 || g.VM.HostKey == "" || strings.ContainsAny(g.VM.HostKey+g.AuthorizedKey, "\r\n"):
+		return gateway.Invalid("the VM %q has no SSH host key, or a key of more than one line", g.VM.Name)
 	}
 	return nil
 }

@@ -28,8 +28,8 @@ import (
 
 func guest() seed.Guest {
 	return seed.Guest{
-		Machine: gateway.Machine{
-			VM: gateway.VM{
+		VM: gateway.VM{
+			Identity: gateway.Identity{
 				ID:     gateway.ID{0x7f, 0x8e, 6: 0x40, 8: 0x80, 15: 1},
 				Number: 0x1234, Name: "hello", Addr: netip.MustParseAddr("10.213.0.2"),
 			},
@@ -200,11 +200,11 @@ func TestWriteWithoutRoot(t *testing.T) {
 
 func TestWriteRefuses(t *testing.T) {
 	for name, change := range map[string]func(*seed.Guest){
-		"no name":        func(g *seed.Guest) { g.Machine.Name = "" },
-		"bad name":       func(g *seed.Guest) { g.Machine.Name = "a\nb: c" },
-		"no id":          func(g *seed.Guest) { g.Machine.ID = gateway.ID{} },
-		"no address":     func(g *seed.Guest) { g.Machine.Addr = netip.Addr{} },
-		"IPv6":           func(g *seed.Guest) { g.Machine.Addr = netip.IPv6Loopback() },
+		"no name":        func(g *seed.Guest) { g.VM.Name = "" },
+		"bad name":       func(g *seed.Guest) { g.VM.Name = "a\nb: c" },
+		"no id":          func(g *seed.Guest) { g.VM.ID = gateway.ID{} },
+		"no address":     func(g *seed.Guest) { g.VM.Addr = netip.Addr{} },
+		"IPv6":           func(g *seed.Guest) { g.VM.Addr = netip.IPv6Loopback() },
 		"no host key":    func(g *seed.Guest) { g.HostKeyPEM = nil },
 		"two keys":       func(g *seed.Guest) { g.AuthorizedKey = "ssh-ed25519 A\nssh-ed25519 B" },
 		"long user data": func(g *seed.Guest) { g.UserData = strings.Repeat("x", gateway.MaxUserDataBytes+1) },

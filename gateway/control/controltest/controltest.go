@@ -104,7 +104,7 @@ func Serve(handler http.Handler, method, path string, body io.Reader) (status in
 }
 
 // Add makes a running VM.
-func (h *Host) Add(tb testing.TB, name string) gateway.Machine {
+func (h *Host) Add(tb testing.TB, name string) gateway.VM {
 	tb.Helper()
 	m, err := h.New(tb.Context(), gateway.Spec{Name: name}, func(gateway.Progress) {})
 	if err != nil {
@@ -147,9 +147,9 @@ func (h *Host) Receive(id gateway.ID, m Mail) {
 }
 
 // New implements control.Machines.
-func (h *Host) New(ctx context.Context, spec gateway.Spec, progress func(gateway.Progress)) (gateway.Machine, error) {
-	m := gateway.Machine{
-		VM: gateway.VM{ID: gateway.NewID(), Name: spec.Name}, Image: "debian-13", CPUs: max(spec.CPUs, 1),
+func (h *Host) New(ctx context.Context, spec gateway.Spec, progress func(gateway.Progress)) (gateway.VM, error) {
+	m := gateway.VM{
+		Identity: gateway.Identity{ID: gateway.NewID(), Name: spec.Name}, Image: "debian-13", CPUs: max(spec.CPUs, 1),
 		MemoryMiB: max(spec.MemoryMiB, 1024), DiskGiB: max(spec.DiskGiB, 8), Desired: gateway.Running, Ready: true, Incarnation: 1,
 	}
 	if spec.Image != "" {
@@ -157,25 +157,25 @@ func (h *Host) New(ctx context.Context, spec gateway.Spec, progress func(gateway
 	}
 	m, err := h.Directory.Create(ctx, m)
 	if err != nil {
-		return gateway.Machine{}, err
+		return gateway.VM{}, err
 	}
 	progress(gateway.Progress{Phase: "disk", Text: "copying " + m.Image, Done: 1, Total: 2})
 	progress(gateway.Progress{Phase: "disk", Text: "copying " + m.Image, Done: 2, Total: 2})
 	if begun := h.sticking(); begun != nil {
 		close(begun)
 		<-ctx.Done()
-		return gateway.Machine{}, errors.Join(ctx.Err(), h.Directory.Delete(context.WithoutCancel(ctx), m.ID))
+		return gateway.VM{}, errors.Join(ctx.Err(), h.Directory.Delete(context.WithoutCancel(ctx), m.ID))
 	}
 	if h.full.Load() {
 		err := gateway.Errorf(gateway.KindNoSpace, "the host's disk is full").WithHint("Free some space below /var/lib/lodge.")
-		return gateway.Machine{}, errors.Join(err, h.Directory.Delete(ctx, m.ID))
+		return gateway.VM{}, errors.Join(err, h.Directory.Delete(ctx, m.ID))
 	}
 	progress(gateway.Progress{Phase: "define", Text: fmt.Sprintf("with %d bytes of user data", len(spec.UserData))})
 	return m, nil
 }
 
 func (h *Host) desire(ctx context.Context, id gateway.ID, desired gateway.Desired) error {
-	_, err := h.Directory.Update(ctx, id, func(m *gateway.Machine) error {
+	_, err := h.Directory.Update(ctx, id, func(m *gateway.VM) error {
 		m.Desired = desired
 		return nil
 	})
@@ -282,7 +282,7 @@ func (h *Host) LoginURL(_ context.Context, id gateway.ID, _ string) (string, err
 }
 
 // URL implements control.Web.
-func (h *Host) URL(m gateway.Machine, port uint16) string {
+func (h *Host) URL(m gateway.VM, port uint16) string {
 	if port == gateway.DefaultPort {
 		return "https://" + m.Name + ".lodge.localhost"
 	}
@@ -295,7 +295,7 @@ func (h *Host) RootPEM() []byte {
 }
 
 // Probe implements control.Web.
-func (h *Host) Probe(context.Context, gateway.Machine) (uint16, bool) {
+func (h *Host) Probe(context.Context, gateway.VM) (uint16, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return 8000, h.listening

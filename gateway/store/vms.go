@@ -14,17 +14,17 @@ import (
 	"lodge/gateway"
 )
 
-// Machines implements gateway.Records.
-func (s *Store) Machines(ctx context.Context) ([]gateway.Machine, error) {
+// VMs implements gateway.Records.
+func (s *Store) VMs(ctx context.Context) ([]gateway.VM, error) {
 	rows, err := s.db.QueryContext(ctx, `SELECT definition FROM machines ORDER BY number`)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close() //nolint:errcheck // rows.Err says all there is
-	var all []gateway.Machine
+	var all []gateway.VM
 	for rows.Next() {
 		var definition []byte
-		var m gateway.Machine
+		var m gateway.VM
 		if err := rows.Scan(&definition); err != nil {
 			return nil, err
 		}
@@ -37,7 +37,7 @@ func (s *Store) Machines(ctx context.Context) ([]gateway.Machine, error) {
 }
 
 // Create implements gateway.Records.
-func (s *Store) Create(ctx context.Context, m gateway.Machine) (gateway.Machine, error) {
+func (s *Store) Create(ctx context.Context, m gateway.VM) (gateway.VM, error) {
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
 		return m, refine(err)
@@ -68,7 +68,7 @@ func (s *Store) Create(ctx context.Context, m gateway.Machine) (gateway.Machine,
 }
 
 // Save implements gateway.Records.
-func (s *Store) Save(ctx context.Context, m gateway.Machine) error {
+func (s *Store) Save(ctx context.Context, m gateway.VM) error {
 	err := save(ctx, s.db, m)
 	if isUnique(err) {
 		return gateway.Errorf(gateway.KindTaken, "there is a VM named %q already", m.Name)
@@ -103,7 +103,7 @@ type execer interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }
 
-func save(ctx context.Context, db execer, m gateway.Machine) error {
+func save(ctx context.Context, db execer, m gateway.VM) error {
 	definition, err := json.Marshal(m)
 	if err != nil {
 		return fmt.Errorf("encode machine: %w", err)

@@ -11,35 +11,35 @@ import (
 	"syscall"
 )
 
-// Doors are the services that guests reach at LinkLocal. For each VM, each service listens once on that VM's tap with
+// TapListeners are the services that guests reach at LinkLocal. For each VM, each service listens once on that VM's tap with
 // SO_BINDTODEVICE: a connection accepted there is that VM's, or nobody's when it has not the VM's address.
 //
 // TCP services get one net.Listener for all VMs (Listener), whose connections carry their VM. UDP services are called
 // once per VM with its socket (Packets).
-type Doors struct {
+type TapListeners struct {
 	mu      sync.Mutex
 	streams map[uint16]*FanIn
-	packets map[uint16]func(VM, net.PacketConn)
-	open    map[ID]*doorway
+	packets map[uint16]func(Identity, net.PacketConn)
+	open    map[ID]*tapSockets
 	shut    bool
 	serving sync.WaitGroup // the UDP services
 }
 
-// doorway is what one VM has open.
-type doorway struct {
-	vm      VM
+// tapSockets is what one VM has open.
+type tapSockets struct {
+	vm      Identity
 	tap     int // interface index: sockets stay bound to it even when a new tap gets the old name
-	streams []*branch
+	streams []*perVM
 	packets []net.PacketConn
 }
 
-// NewDoors returns Doors without any service.
-func NewDoors() *Doors {
-	return &Doors{streams: map[uint16]*FanIn{}, packets: map[uint16]func(VM, net.PacketConn){}, open: map[ID]*doorway{}}
+// NewTapListeners returns TapListeners without any service.
+func NewTapListeners() *TapListeners {
+	return &TapListeners{streams: map[uint16]*FanIn{}, packets: map[uint16]func(Identity, net.PacketConn){}, open: map[ID]*tapSockets{}}
 }
 
 // Listener adds a TCP service on port, before the first Open, and returns the listener that its server uses.
-func (d *Doors) Listener(port uint16) net.Listener {
+func (d *TapListeners) Listener(port uint16) net.Listener {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	fan := NewFanIn(net.TCPAddrFromAddrPort(netip.AddrPortFrom(LinkLocal, port)))
@@ -48,7 +48,7 @@ func (d *Doors) Listener(port uint16) net.Listener {
 }
 
 // Packets adds a UDP service on port, before the first Open. serve runs until the socket closes.
-func (d *Doors) Packets(port uint16, serve func(VM, net.PacketConn)) {
+func (d *TapListeners) Packets(port uint16, serve func(Identity, net.PacketConn)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.packets[port] = serve
@@ -57,7 +57,7 @@ func (d *Doors) Packets(port uint16, serve func(VM, net.PacketConn)) {
 // Open listens on the VM's tap, which must exist, be up and have LinkLocal. All services are open after it, or none.
 // Opening twice is no error; when the tap was made anew in between, the doors are too. A port that another process holds
 // gives a KindConflict error; after Shutdown it fails with net.ErrClosed.
-func (d *Doors) Open(ctx context.Context, vm VM) error {
+func (d *TapListeners) Open(ctx context.Context, vm Identity) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !vm.Known() {
@@ -76,7 +76,7 @@ func (d *Doors) Open(ctx context.Context, vm VM) error {
 		}
 		d.close(vm.ID)
 	}
-	way := &doorway{vm: vm, tap: tap.Index}
+	way := &tapSockets{vm: vm, tap: tap.Index}
 	if err := d.listen(ctx, way); err != nil {
 		way.end()
 		return err
@@ -86,7 +86,7 @@ func (d *Doors) Open(ctx context.Context, vm VM) error {
 }
 
 // listen opens every service in way. What it has opened before an error is in way too.
-func (d *Doors) listen(ctx context.Context, way *doorway) error {
+func (d *TapListeners) listen(ctx context.Context, way *tapSockets) error {
 	config := tapConfig(way.vm)
 	for port, fan := range d.streams {
 		l, err := config.Listen(ctx, "tcp4", address(port))
@@ -107,13 +107,13 @@ func (d *Doors) listen(ctx context.Context, way *doorway) error {
 }
 
 // Close shuts the VM's doors and ends its live connections.
-func (d *Doors) Close(id ID) {
+func (d *TapListeners) Close(id ID) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.close(id)
 }
 
-func (d *Doors) close(id ID) {
+func (d *TapListeners) close(id ID) {
 	if way, ok := d.open[id]; ok {
 		way.end()
 		delete(d.open, id)
@@ -122,7 +122,7 @@ func (d *Doors) close(id ID) {
 
 // Shutdown closes every door of every VM for good and waits for the UDP services. Live TCP connections are left to their
 // servers.
-func (d *Doors) Shutdown() {
+func (d *TapListeners) Shutdown() {
 	d.mu.Lock()
 	d.shut = true
 	for _, fan := range d.streams {
@@ -137,7 +137,7 @@ func (d *Doors) Shutdown() {
 }
 
 // stop closes the sockets; live connections stay.
-func (w *doorway) stop() {
+func (w *tapSockets) stop() {
 	for _, b := range w.streams {
 		b.stop()
 	}
@@ -147,7 +147,7 @@ func (w *doorway) stop() {
 }
 
 // end closes the sockets and the live connections.
-func (w *doorway) end() {
+func (w *tapSockets) end() {
 	w.stop()
 	for _, b := range w.streams {
 		b.end()
@@ -160,7 +160,7 @@ func address(port uint16) string {
 
 // tapConfig binds sockets to the VM's tap before they listen. Multipath TCP (RFC 8684) is off: a connection of it could
 // take in subflows from another tap.
-func tapConfig(vm VM) *net.ListenConfig {
+func tapConfig(vm Identity) *net.ListenConfig {
 	config := &net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var bound error
 		err := raw.Control(func(fd uintptr) { bound = syscall.BindToDevice(int(fd), vm.Tap()) })
@@ -170,7 +170,7 @@ func tapConfig(vm VM) *net.ListenConfig {
 	return config
 }
 
-func listenError(vm VM, network string, port uint16, err error) error {
+func listenError(vm Identity, network string, port uint16, err error) error {
 	err = fmt.Errorf("listen on %s %s port %d: %w", vm.Tap(), network, port, err)
 	if !errors.Is(err, syscall.EADDRINUSE) {
 		return err

@@ -10,14 +10,14 @@ import (
 	"lodge/gateway/control"
 )
 
-// outside are the listeners that are not on taps: the host's addresses, and the unix sockets that root alone can use.
-type outside struct {
+// hostListeners are the listeners that are not on taps: the host's addresses, and the unix sockets that root alone can use.
+type hostListeners struct {
 	https, http, smtp []net.Listener
 	control, s3       net.Listener
 }
 
-func openOutside(ctx context.Context, cfg Config) (_ *outside, err error) {
-	o := new(outside)
+func openOutside(ctx context.Context, cfg Config) (_ *hostListeners, err error) {
+	o := new(hostListeners)
 	defer func() {
 		if err != nil {
 			_ = o.close() // the error that is returned says why
@@ -39,7 +39,7 @@ func openOutside(ctx context.Context, cfg Config) (_ *outside, err error) {
 	return o, err
 }
 
-func (o *outside) all() []net.Listener {
+func (o *hostListeners) all() []net.Listener {
 	all := append(append(append([]net.Listener{}, o.https...), o.http...), o.smtp...)
 	for _, l := range []net.Listener{o.s3, o.control} {
 		if l != nil {
@@ -49,7 +49,7 @@ func (o *outside) all() []net.Listener {
 	return all
 }
 
-func (o *outside) close() error {
+func (o *hostListeners) close() error {
 	var errs []error
 	for _, l := range o.all() {
 		errs = append(errs, l.Close())
@@ -58,7 +58,7 @@ func (o *outside) close() error {
 }
 
 // String lists the addresses, for the log.
-func (o *outside) String() string {
+func (o *hostListeners) String() string {
 	var addrs []string
 	for _, l := range o.all() {
 		addrs = append(addrs, l.Addr().String())

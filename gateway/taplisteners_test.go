@@ -21,10 +21,10 @@ const (
 	dnsPort = 53
 )
 
-// openDoors opens a TCP and a UDP service for some guests, each of which tells the guest its name.
-func openDoors(t *testing.T, guests ...*guest) *gateway.Doors {
+// openListeners opens a TCP and a UDP service for some guests, each of which tells the guest its name.
+func openListeners(t *testing.T, guests ...*guest) *gateway.TapListeners {
 	t.Helper()
-	d := gateway.NewDoors()
+	d := gateway.NewTapListeners()
 	d.Packets(dnsPort, echoName)
 	go sayName(d.Listener(webPort))
 	for _, g := range guests {
@@ -34,7 +34,7 @@ func openDoors(t *testing.T, guests ...*guest) *gateway.Doors {
 	return d
 }
 
-func echoName(vm gateway.VM, c net.PacketConn) {
+func echoName(vm gateway.Identity, c net.PacketConn) {
 	buf := make([]byte, 64)
 	for {
 		_, from, err := c.ReadFrom(buf)
@@ -53,7 +53,7 @@ func sayName(l net.Listener) {
 			return
 		}
 		go func() {
-			_, _ = io.WriteString(c, gateway.VMOf(c).Name) // the guest misses it
+			_, _ = io.WriteString(c, gateway.IdentityOf(c).Name) // the guest misses it
 			_, _ = io.Copy(io.Discard, c)
 			_ = c.Close() // it is read to its end
 		}()
@@ -79,7 +79,7 @@ func askAll(t *testing.T, guests ...*guest) {
 
 func TestDoorsKnowWhoIsThere(t *testing.T) {
 	a, b := twoGuests(t)
-	d := openDoors(t, a, b)
+	d := openListeners(t, a, b)
 	askAll(t, a, b)
 	fatal(t, d.Open(t.Context(), a.vm))
 	askAll(t, a, b)
@@ -88,7 +88,7 @@ func TestDoorsKnowWhoIsThere(t *testing.T) {
 // Who has another's address is nobody, even where no rule drops such packets.
 func TestDoorsWantTheAddressToo(t *testing.T) {
 	a, b := twoGuests(t)
-	openDoors(t, a, b)
+	openListeners(t, a, b)
 	a.do(func() {
 		eth0, err := netlink.LinkByName("eth0")
 		if err = errors.Join(err, netlink.AddrAdd(eth0, &netlink.Addr{IPNet: host(b.vm.Addr)})); err != nil {
@@ -110,7 +110,7 @@ func TestDoorsWantTheAddressToo(t *testing.T) {
 // Processes of the host reach LinkLocal as well, and choose a tap without being root: no VM must be seen in them.
 func TestDoorsAreShutToTheHost(t *testing.T) {
 	a, b := twoGuests(t)
-	openDoors(t, a, b)
+	openListeners(t, a, b)
 	for _, tap := range []string{"", a.vm.Tap(), b.vm.Tap()} {
 		for network, port := range map[string]string{"tcp": "80", "udp": "53"} {
 			d := net.Dialer{Timeout: patience, Control: func(_, _ string, raw syscall.RawConn) error {
@@ -136,7 +136,7 @@ func TestDoorsAreShutToTheHost(t *testing.T) {
 
 func TestDoorsOpenAllOrNone(t *testing.T) {
 	a, b := twoGuests(t)
-	d := openDoors(t, b)
+	d := openListeners(t, b)
 	for name, where := range map[string]struct{ network, addr, tap string }{
 		"TCP, same tap":    {"tcp4", "169.254.169.254:80", a.vm.Tap()},
 		"UDP, same tap":    {"udp4", "169.254.169.254:53", a.vm.Tap()},
@@ -191,8 +191,8 @@ func squatter(t *testing.T, network, addr, tap string) io.Closer {
 
 func TestDoorsRefuse(t *testing.T) {
 	a, _ := twoGuests(t)
-	d := openDoors(t)
-	if d.Open(t.Context(), gateway.VM{Number: 1}) == nil {
+	d := openListeners(t)
+	if d.Open(t.Context(), gateway.Identity{Number: 1}) == nil {
 		t.Error("Open took an unknown VM")
 	}
 	if err := d.Open(t.Context(), vm(9, "nobody", "10.213.0.9")); err == nil || !strings.Contains(err.Error(), "lg00000009") {
@@ -209,7 +209,7 @@ func TestDoorsRefuse(t *testing.T) {
 // A tap that is made anew has the old name but none of the old sockets.
 func TestDoorsFollowANewTap(t *testing.T) {
 	a, b := twoGuests(t)
-	d := openDoors(t, a, b)
+	d := openListeners(t, a, b)
 	a.unplug(t)
 	a.plug(t)
 	fatal(t, d.Open(t.Context(), a.vm))
@@ -230,7 +230,7 @@ func hold(t *testing.T, g *guest) net.Conn {
 
 func TestCloseEndsLiveConnections(t *testing.T) {
 	a, b := twoGuests(t)
-	d := openDoors(t, a, b)
+	d := openListeners(t, a, b)
 	alice, bob := hold(t, a), hold(t, b)
 	d.Close(a.vm.ID)
 	if _, err := readName(alice); !errors.Is(err, io.EOF) {
@@ -250,10 +250,10 @@ func TestCloseEndsLiveConnections(t *testing.T) {
 	askAll(t, a, b)
 }
 
-// Servers finish the connections they have; Doors only takes no more.
+// Servers finish the connections they have; TapListeners only takes no more.
 func TestShutdownLeavesLiveConnections(t *testing.T) {
 	a, _ := twoGuests(t)
-	d := gateway.NewDoors()
+	d := gateway.NewTapListeners()
 	l := d.Listener(webPort)
 	fatal(t, d.Open(t.Context(), a.vm))
 	var client net.Conn
@@ -280,7 +280,7 @@ func TestShutdownLeavesLiveConnections(t *testing.T) {
 // A multipath connection could take in subflows from another VM's tap.
 func TestDoorsTakeNoMultipathTCP(t *testing.T) {
 	a, _ := twoGuests(t)
-	openDoors(t, a)
+	openListeners(t, a)
 	var d net.Dialer
 	d.SetMultipathTCP(true)
 	c, err := a.dial(d, "tcp", webPort)
@@ -294,7 +294,7 @@ func TestDoorsTakeNoMultipathTCP(t *testing.T) {
 // Whatever is opened and closed at the same time, no guest is ever told another name.
 func TestDoorsAtOnce(t *testing.T) {
 	a, b := twoGuests(t)
-	d := openDoors(t, a, b)
+	d := openListeners(t, a, b)
 	ctx, cancel := context.WithCancel(t.Context())
 	var moving sync.WaitGroup
 	for _, g := range []*guest{a, a, b} {
