@@ -1,0 +1,34 @@
+package gateway
+
+import (
+	"net"
+	"net/netip"
+)
+
+// Peer is what connections are counted by: a VM, an IPv4 address or an IPv6 /64. The zero Peer stands for every connection
+// without an IP address: a pipe, a unix socket.
+type Peer struct {
+	VM  ID
+	Net netip.Prefix
+}
+
+// PeerOf returns the Peer at the other end of c. A connection that carries a VM is that VM's, whatever its address.
+func PeerOf(c net.Conn) Peer {
+	if vm := IdentityOf(c); vm.Known() {
+		return Peer{VM: vm.ID}
+	}
+	from, err := netip.ParseAddrPort(c.RemoteAddr().String())
+	if err != nil {
+		return Peer{}
+	}
+	addr := from.Addr().Unmap().WithZone("")
+	bits := addr.BitLen()
+	if addr.Is6() && !addr.IsLoopback() {
+		bits = 64
+	}
+	prefix, _ := addr.Prefix(bits) // bits fit the address
+	return Peer{Net: prefix}
+}
+
+// Loopback reports whether p is an address of this host, where tunnels and proxies end.
+func (p Peer) Loopback() bool { return p.Net.IsValid() && p.Net.Addr().IsLoopback() }

@@ -1,0 +1,36 @@
+package gateway_test
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+
+	"lodge/gateway"
+)
+
+type from struct {
+	net.Conn
+	addr net.Addr
+}
+
+func (f from) RemoteAddr() net.Addr { return f.addr }
+
+func TestPeerOf(t *testing.T) {
+	for addr, want := range map[string]string{
+		"192.0.2.7:1":          "192.0.2.7/32",
+		"[::ffff:192.0.2.7]:9": "192.0.2.7/32",
+		"[2001:db8::1:2]:1":    "2001:db8::/64",
+		"[fe80::1%eth0]:1":     "fe80::/64",
+	} {
+		c := from{addr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(addr))}
+		if got := gateway.PeerOf(c); got.Net.String() != want || got.VM != (gateway.ID{}) {
+			t.Errorf("%s: got %+v, want %s", addr, got, want)
+		}
+	}
+	if got := gateway.PeerOf(from{addr: &net.UnixAddr{Name: "x"}}); got != (gateway.Peer{}) {
+		t.Errorf("a unix socket: %+v", got)
+	}
+	if !gateway.PeerOf(from{addr: &net.TCPAddr{IP: net.IPv6loopback, Port: 1}}).Loopback() {
+		t.Error("::1 is not loopback")
+	}
+}
