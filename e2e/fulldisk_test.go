@@ -8,16 +8,16 @@ import (
 	"testing"
 
 	"lodge/e2e/harness"
-	"lodge/e2e/sandbox"
 	"lodge/gateway"
 	"lodge/gateway/control"
+	"lodge/gateway/sandboxtest"
 )
 
 // TestFullDisk: where the host's disk is full, a VM is not made, mail gets 452 and PUT an error, each with nothing left behind; and
 // all of it works once there is room.
 func TestFullDisk(t *testing.T) {
 	harness.NeedVMs(t)
-	dir := sandbox.SmallDisk(t, 2<<30)           // room for one VM
+	dir := sandboxtest.SmallDisk(t, 2<<30)       // room for one VM
 	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // QEMU's user passes through
 		t.Fatal(err)
 	}

@@ -3,7 +3,7 @@ package gateway_test
 import (
 	"testing"
 
-	"lodge/e2e/sandbox"
+	"lodge/gateway/sandboxtest"
 )
 
-func TestMain(m *testing.M) { sandbox.Main(m) }
+func TestMain(m *testing.M) { sandboxtest.Main(m) }

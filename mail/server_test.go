@@ -13,11 +13,11 @@ import (
 	"testing"
 	"time"
 
-	"lodge/e2e/sandbox"
 	"lodge/gateway"
+	"lodge/gateway/sandboxtest"
 )
 
-func TestMain(m *testing.M) { sandbox.Main(m, sandbox.Tmpfs("/run")) }
+func TestMain(m *testing.M) { sandboxtest.Main(m, sandboxtest.Tmpfs("/run")) }
 
 const domain = "lodge.localhost"
 

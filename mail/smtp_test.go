@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"lodge/e2e/sandbox"
 	"lodge/gateway"
+	"lodge/gateway/sandboxtest"
 )
 
 // talk is a raw SMTP conversation.
@@ -336,7 +336,7 @@ func TestSTARTTLS(t *testing.T) {
 
 // When the disk is full mail is put off, nothing stays behind, and mail comes in again once there is room.
 func TestDiskFull(t *testing.T) {
-	dir := sandbox.SmallDisk(t, 4<<20)
+	dir := sandboxtest.SmallDisk(t, 4<<20)
 	f := start(t, dir, nil)
 	vm := f.add(t, "blog")
 	send := func(size int, want string) {

@@ -13,7 +13,7 @@ import (
 
 	"github.com/minio/minio-go/v7"
 
-	"lodge/e2e/sandbox"
+	"lodge/gateway/sandboxtest"
 )
 
 func getOptions() minio.GetObjectOptions { return minio.GetObjectOptions{} }
@@ -57,7 +57,7 @@ func eventually(t *testing.T, check func() error) {
 
 // TestFullDisk fills the disk: what does not fit is refused in a way that SDKs do not try again, leaves nothing, and what was there stays.
 func TestFullDisk(t *testing.T) {
-	h := newHostIn(t, filepath.Join(sandbox.SmallDisk(t, 4<<20), "objects"))
+	h := newHostIn(t, filepath.Join(sandboxtest.SmallDisk(t, 4<<20), "objects"))
 	g := h.guest("blog")
 	c := g.dummy()
 	small, large := random(1<<20), random(6<<20)

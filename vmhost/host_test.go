@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"lodge/e2e/sandbox"
 	"lodge/gateway"
+	"lodge/gateway/sandboxtest"
 	"lodge/vmhost/libvirt"
 	"lodge/vmhost/libvirt/libvirttest"
 )
@@ -180,7 +180,7 @@ func TestStuckDomainBlocksNoOther(t *testing.T) {
 func TestFullDiskPausesVM(t *testing.T) {
 	needVMs(t)
 	libvirttest.Start(t)
-	disk := sandbox.SmallDisk(t, 4<<20)
+	disk := sandboxtest.SmallDisk(t, 4<<20)
 	open(t, disk)
 	r := newRig(t, disk)
 	m := r.make(t, "blog")
@@ -248,7 +248,7 @@ func TestNewFailsWithoutATrace(t *testing.T) {
 	needVMs(t)
 	libvirttest.Start(t)
 	t.Run("disk full", func(t *testing.T) {
-		r := newRig(t, sandbox.SmallDisk(t, 4<<20))
+		r := newRig(t, sandboxtest.SmallDisk(t, 4<<20))
 		fill(t, filepath.Join(r.config.StateDir, "full"))
 		_, err := r.host.New(t.Context(), gateway.Spec{Name: "blog"}, func(gateway.Progress) {})
 		wantError(t, err, gateway.KindNoSpace, "df -h")

@@ -1,5 +1,5 @@
 // Package harness runs Lodge as a whole for tests: a real libvirtd, the built lodged and lodge, and VMs, all inside the
-// namespaces of lodge/e2e/sandbox, with state in a directory that ends with the test.
+// namespaces of lodge/gateway/sandboxtest, with state in a directory that ends with the test.
 //
 //	func TestMain(m *testing.M) { harness.Main(m) }
 //
@@ -25,8 +25,8 @@ import (
 	"syscall"
 	"testing"
 
-	"lodge/e2e/sandbox"
 	"lodge/gateway/control"
+	"lodge/gateway/sandboxtest"
 	"lodge/vmhost/libvirt/libvirttest"
 )
 
@@ -38,7 +38,7 @@ var (
 
 // Main runs the tests in a sandbox in which the machine's own trust store, Lodge and libvirt cannot be seen or changed.
 func Main(m *testing.M) {
-	sandbox.Main(m, sandbox.Tmpfs("/run", "/var/cache/libvirt", "/usr/local/share/ca-certificates", "/etc/ssl/certs"))
+	sandboxtest.Main(m, sandboxtest.Tmpfs("/run", "/var/cache/libvirt", "/usr/local/share/ca-certificates", "/etc/ssl/certs"))
 }
 
 // NeedVMs skips the test unless VMs are asked for.

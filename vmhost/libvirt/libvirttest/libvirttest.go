@@ -15,11 +15,11 @@ import (
 	"testing"
 	"time"
 
-	"lodge/e2e/sandbox"
+	"lodge/gateway/sandboxtest"
 )
 
 // Main runs the tests in a sandbox. libvirt's cache is shared by all of them: it takes seconds to ask QEMU what it can do.
-func Main(m *testing.M) { sandbox.Main(m, sandbox.Tmpfs("/var/cache/libvirt")) }
+func Main(m *testing.M) { sandboxtest.Main(m, sandboxtest.Tmpfs("/var/cache/libvirt")) }
 
 // Socket is where the daemon listens.
 const Socket = "/run/libvirt/libvirt-sock"

@@ -1,4 +1,4 @@
-package sandbox_test
+package sandboxtest_test
 
 import (
 	"errors"
@@ -12,10 +12,10 @@ import (
 	"testing"
 	"time"
 
-	"lodge/e2e/sandbox"
+	"lodge/gateway/sandboxtest"
 )
 
-func TestMain(m *testing.M) { sandbox.Main(m, sandbox.Tmpfs("/run/lodge")) }
+func TestMain(m *testing.M) { sandboxtest.Main(m, sandboxtest.Tmpfs("/run/lodge")) }
 
 func TestOnlyLoopback(t *testing.T) {
 	interfaces, err := net.Interfaces()
@@ -74,7 +74,7 @@ func TestOrphansAreReaped(t *testing.T) {
 }
 
 func TestSmallDiskIsSmall(t *testing.T) {
-	dir := sandbox.SmallDisk(t, 1<<20)
+	dir := sandboxtest.SmallDisk(t, 1<<20)
 	err := os.WriteFile(filepath.Join(dir, "big"), make([]byte, 2<<20), 0o600)
 	if !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("writing 2 MiB: %v; want ENOSPC", err)

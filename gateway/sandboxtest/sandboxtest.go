@@ -1,6 +1,6 @@
-// Package sandbox runs a package's tests as root in network, mount, pid, ipc and uts namespaces of their own.
+// Package sandboxtest runs a package's tests as root in network, mount, pid, ipc and uts namespaces of their own.
 //
-//	func TestMain(m *testing.M) { sandbox.Main(m, sandbox.Tmpfs("/run/lodge")) }
+//	func TestMain(m *testing.M) { sandboxtest.Main(m, sandboxtest.Tmpfs("/run/lodge")) }
 //
 // Main starts the same test binary three times over: the outermost process makes the namespaces and waits; the second is
 // their pid 1, which mounts /proc and /sys anew, brings lo up, reaps orphans (a daemonized QEMU is one, and libvirt waits
@@ -8,7 +8,7 @@
 // ends everything inside and takes the interfaces and the mounts away: nothing leaks, not even after kill -9.
 //
 // It never changes the machine's own namespaces, and files are not in a namespace: tests still use t.TempDir.
-package sandbox
+package sandboxtest
 
 import (
 	"fmt"
