@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"context"
@@ -47,15 +47,4 @@ func parseShare(words []string) (gateway.Share, error) {
 		return share, gateway.Invalid("not a visibility: %q", words[0]).WithHint("%s", hint)
 	}
 	return share, nil
-}
-
-type loginCmd struct{ named }
-
-// Run makes a login link.
-func (c *loginCmd) Run(ctx context.Context, a *app) error {
-	url, err := a.client.Login(ctx, c.Name, "")
-	if err != nil {
-		return err
-	}
-	return a.print(map[string]string{"url": url}, func(w io.Writer) { _, _ = fmt.Fprintln(w, url) })
 }

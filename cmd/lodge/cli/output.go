@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"context"
@@ -52,7 +52,7 @@ func report(stderr io.Writer, err error, asJSON bool) {
 		_ = json.NewEncoder(stderr).Encode(struct {
 			*gateway.Error
 			Exit int `json:"exit"`
-		}{shown, exitCode(err)})
+		}{shown, ExitCode(err)})
 		return
 	}
 	_, _ = fmt.Fprintf(stderr, "lodge: %s\n", shown.Msg)

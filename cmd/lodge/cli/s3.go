@@ -1,15 +1,13 @@
-package main
+package cli
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/alecthomas/kong"
 	"github.com/minio/minio-go/v7"
@@ -85,64 +83,4 @@ func s3Error(ctx context.Context, name string, err error) error {
 	default:
 		return gateway.Errorf(gateway.KindUnavailable, "S3: %s (%s)", said.Message, said.Code).Because(err)
 	}
-}
-
-type s3LsCmd struct {
-	Path string `arg:"" help:"BUCKET or BUCKET/PREFIX; none lists the buckets." optional:""`
-}
-
-// s3Bucket and s3Object are the JSON forms of what ls shows.
-type s3Bucket struct {
-	Name    string    `json:"name"`
-	Created time.Time `json:"created"`
-}
-
-type s3Object struct {
-	Key      string    `json:"key"`
-	Bytes    int64     `json:"bytes"`
-	Modified time.Time `json:"modified"`
-	ETag     string    `json:"etag"`
-}
-
-// Run lists buckets or objects.
-func (c *s3LsCmd) Run(ctx context.Context, a *app, vm *s3VM) error {
-	client, err := a.s3Client(ctx, vm.Name)
-	if err != nil {
-		return err
-	}
-	bucket, prefix, _ := strings.Cut(strings.TrimPrefix(c.Path, "s3://"), "/")
-	if bucket == "" {
-		return listBuckets(ctx, a, vm.Name, client)
-	}
-	objects := []s3Object{} // not nil: an empty list is [] in JSON
-	for o := range client.ListObjects(ctx, bucket, minio.ListObjectsOptions{Prefix: prefix, Recursive: true}) {
-		if o.Err != nil {
-			return s3Error(ctx, vm.Name, o.Err)
-		}
-		objects = append(objects, s3Object{o.Key, o.Size, o.LastModified, o.ETag})
-	}
-	return a.print(objects, func(w io.Writer) {
-		for _, o := range objects {
-			_, _ = fmt.Fprintf(w, "%s\t%s\t%s\n", o.Modified.Local().Format("2006-01-02 15:04:05"), size(o.Bytes), printable(o.Key))
-		}
-	})
-}
-
-func listBuckets(ctx context.Context, a *app, name string, client *minio.Client) error {
-	found, err := client.ListBuckets(ctx)
-	if err != nil {
-		return s3Error(ctx, name, err)
-	}
-	buckets := []s3Bucket{}
-	for _, b := range found {
-		buckets = append(buckets, s3Bucket{b.Name, b.CreationDate})
-	}
-	return a.print(buckets, func(w io.Writer) {
-		if len(buckets) == 0 {
-			_, _ = fmt.Fprintf(w, "No buckets yet. The first copy makes one: lodge s3 %s cp FILE s3://files/\n", name)
-		}
-		for _, b := range buckets {
-			_, _ = fmt.Fprintf(w, "%s\t%s\n", b.Created.Local().Format("2006-01-02 15:04:05"), b.Name)
-		}
-	})
 }

@@ -1,4 +1,10 @@
-package main
+// Package cli is the command line of Lodge as a library: a verb per file, each a struct whose fields kong fills and whose Run
+// does the work. It asks lodged for everything but images, which it builds itself.
+//
+// Run shows errors, and ExitCode is the one table from them to exit codes: 0 done; 1 failed; 2 the command, or a value in it,
+// is wrong, and the same again will fail again; 3 lodged is not running; 130 interrupted. lodge ssh exits as the remote command
+// did (255: no connection).
+package cli
 
 import (
 	"context"
@@ -16,8 +22,8 @@ import (
 	"lodge/vmhost/image"
 )
 
-// cli is the command line: one field per verb.
-type cli struct {
+// verbs is the command line: one field per verb.
+type verbs struct {
 	Socket string `default:"${socket}" help:"lodged's socket." placeholder:"PATH"`
 	JSON   bool   `help:"Answer in JSON on stdout, and with errors in JSON on stderr." name:"json"`
 
@@ -43,21 +49,28 @@ type cli struct {
 
 // app is what a verb works with.
 type app struct {
-	cli
+	verbs
 	client *control.Client
 	in     io.Reader
 	out    io.Writer
 	err    io.Writer
 }
 
-// run does what args say. An error has been shown on stderr when it returns.
-func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
-	a := &app{in: stdin, out: stdout, err: stderr}
+// Stdio is where a command reads and writes.
+type Stdio struct {
+	In       io.Reader
+	Out, Err io.Writer
+}
+
+// Run does what args say with client; nil is a client of the socket that args name. An error has been shown on Err when it
+// returns.
+func Run(ctx context.Context, client *control.Client, args []string, stdio Stdio) error {
+	a := &app{client: client, in: stdio.In, out: stdio.Out, err: stdio.Err}
 	err := a.do(ctx, args)
 	if ctx.Err() != nil && err != nil {
 		err = errors.Join(ctx.Err(), err) // whatever broke off, it did because of the signal
 	}
-	report(stderr, err, a.JSON)
+	report(a.err, err, a.JSON)
 	return err
 }
 
@@ -66,7 +79,7 @@ func (a *app) do(ctx context.Context, args []string) error {
 		args = []string{"--help"}
 	}
 	var helped bool
-	parser, err := kong.New(&a.cli,
+	parser, err := kong.New(&a.verbs,
 		kong.Name("lodge"),
 		kong.Description("VMs that have HTTPS, mail and S3 from birth.\n\nExit codes: 0 done, 1 failed, 2 the command or a value in it is wrong, 3 lodged is not running."),
 		kong.Vars{
@@ -90,7 +103,9 @@ func (a *app) do(ctx context.Context, args []string) error {
 		a.JSON = a.JSON || slices.Contains(args, "--json") // parsing may not have come that far
 		return gateway.Invalid("%v", err).WithHint("See: lodge %s", helpFor(err))
 	}
-	a.client = control.NewClient(a.Socket)
+	if a.client == nil {
+		a.client = control.NewClient(a.Socket)
+	}
 	return parsed.Run()
 }
 

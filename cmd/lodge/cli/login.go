@@ -1,0 +1,18 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+)
+
+type loginCmd struct{ named }
+
+// Run makes a login link.
+func (c *loginCmd) Run(ctx context.Context, a *app) error {
+	url, err := a.client.Login(ctx, c.Name, "")
+	if err != nil {
+		return err
+	}
+	return a.print(map[string]string{"url": url}, func(w io.Writer) { _, _ = fmt.Fprintln(w, url) })
+}

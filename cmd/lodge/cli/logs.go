@@ -1,0 +1,53 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"strings"
+
+	"lodge/gateway"
+)
+
+type logsCmd struct {
+	named
+
+	Follow bool `help:"Go on as more comes." short:"f"`
+}
+
+// Run shows a VM's console log; with --json as one {"text"} object per line.
+func (c *logsCmd) Run(ctx context.Context, a *app) error {
+	text, err := a.client.Log(ctx, c.Name, c.Follow)
+	if err != nil {
+		return err
+	}
+	defer text.Close() //nolint:errcheck // it was only read
+	if !a.JSON {
+		_, err = io.Copy(a.out, text)
+		return brokenOff(ctx, err)
+	}
+	lines := bufio.NewReader(text)
+	for {
+		line, err := lines.ReadString('\n')
+		if line != "" {
+			if err := a.printJSON(map[string]string{"text": strings.TrimRight(line, "\r\n")}); err != nil {
+				return err
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return brokenOff(ctx, err)
+		}
+	}
+}
+
+// brokenOff is the error of a copy; the end by a signal is none.
+func brokenOff(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() != nil {
+		return nil
+	}
+	return gateway.Errorf(gateway.KindUnavailable, "the answer broke off: %v", err).Because(err)
+}

@@ -1,0 +1,75 @@
+package cli
+
+import (
+	"context"
+	"io"
+	"os"
+
+	"lodge/gateway"
+	"lodge/gateway/control"
+)
+
+type newCmd struct {
+	Name       string `arg:"" help:"The VM's name: lower-case letters, digits and dashes, starting with a letter."`
+	Image      string `help:"Base image; lodge image ls shows them." placeholder:"NAME"`
+	CPUs       uint16 `help:"Virtual processors." name:"cpus" placeholder:"N"`
+	Memory     uint32 `help:"Memory in MiB." placeholder:"MIB"`
+	Disk       uint32 `help:"Size of the disk in GiB." placeholder:"GIB"`
+	UserData   string `help:"cloud-init user data; - reads stdin." placeholder:"FILE"`
+	Wait       bool   `help:"Wait until one can log in."`
+	DirectBoot bool   `help:"Start the image's kernel without its boot loader." hidden:""`
+}
+
+// Run makes a VM.
+func (c *newCmd) Run(ctx context.Context, a *app) error {
+	if err := gateway.CheckName(c.Name); err != nil {
+		return err
+	}
+	userData, err := a.readUserData(c.UserData)
+	if err != nil {
+		return err
+	}
+	spec := gateway.Spec{
+		Name: c.Name, Image: c.Image, CPUs: int(c.CPUs), MemoryMiB: int(c.Memory), DiskGiB: int(c.Disk),
+		UserData: userData, DirectBoot: c.DirectBoot,
+	}
+	p := a.progress()
+	defer p.end()
+	info, err := a.client.New(ctx, spec, p.show)
+	if err != nil {
+		return err
+	}
+	if c.Wait {
+		if info, err = a.client.Wait(ctx, c.Name, control.Userspace, p.show); err != nil {
+			return err
+		}
+	}
+	p.end()
+	return a.print(info, func(w io.Writer) { describe(w, info) })
+}
+
+// readUserData reads the file, or nothing when there is none.
+func (a *app) readUserData(path string) (string, error) {
+	in := a.in
+	switch path {
+	case "":
+		return "", nil
+	case "-":
+	default:
+		f, err := os.Open(path)
+		if err != nil {
+			return "", gateway.Invalid("cannot read the user data: %v", err).Because(err)
+		}
+		defer f.Close() //nolint:errcheck // it was only read
+		in = f
+	}
+	text, err := io.ReadAll(io.LimitReader(in, gateway.MaxUserDataBytes+1))
+	if err != nil {
+		return "", gateway.Invalid("cannot read the user data: %v", err).Because(err)
+	}
+	if len(text) > gateway.MaxUserDataBytes {
+		return "", gateway.Invalid("the user data is larger than %s", size(gateway.MaxUserDataBytes)).
+			WithHint("Let it fetch what is large; in a VM, s3://… needs no key.")
+	}
+	return string(text), nil
+}

@@ -1,0 +1,21 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+
+	"lodge/gateway/control"
+)
+
+// named is a verb's VM.
+type named struct {
+	Name string `arg:"" help:"The VM's name."`
+}
+
+// say answers with the VM after a verb, and one line of text.
+func (a *app) say(v control.Info, err error) error {
+	if err != nil {
+		return err
+	}
+	return a.print(v, func(w io.Writer) { _, _ = fmt.Fprintf(w, "%s is %s.\n", v.Name, v.State) })
+}
