@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/vmhost/image"
 	"lodge/vmhost/libvirt"
 )
 
@@ -87,12 +88,15 @@ type Host struct {
 func New(c Config) (*Host, error) {
 	c = withDefaults(c)
 	for dir, mode := range map[string]os.FileMode{
-		c.StateDir: 0o711, c.imageDir(): 0o755, c.diskDir(): 0o711, c.logDir(): 0o711, c.keyDir(): 0o700,
+		c.StateDir: 0o711, c.diskDir(): 0o711, c.logDir(): 0o711, c.keyDir(): 0o700,
 		c.RunDir: 0o711, c.consoleDir(): 0o711,
 	} {
 		if err := makeDir(dir, mode); err != nil {
 			return nil, fmt.Errorf("make directory: %w", err)
 		}
+	}
+	if err := image.MakeDir(c.imageDir()); err != nil {
+		return nil, err
 	}
 	login, err := loginKey(c.LoginKeyFile())
 	if err != nil {

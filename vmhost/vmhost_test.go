@@ -16,9 +16,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"lodge/gateway"
-
 	"golang.org/x/crypto/ssh"
+
+	"lodge/gateway"
+	"lodge/vmhost/image"
 )
 
 func TestCheckSpec(t *testing.T) {
@@ -78,11 +79,31 @@ func TestDirectoriesLetQEMUThrough(t *testing.T) {
 		t.Fatal(err)
 	}
 	for dir, want := range map[string]os.FileMode{
-		c.StateDir: 0o711, c.imageDir(): 0o755, c.diskDir(): 0o711, c.logDir(): 0o711, c.consoleDir(): 0o711, c.keyDir(): 0o700,
+		c.StateDir: 0o711, c.imageDir(): 0o711, c.diskDir(): 0o711, c.logDir(): 0o711, c.consoleDir(): 0o711, c.keyDir(): 0o700,
 	} {
 		if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != want {
 			t.Errorf("%s: %v, %v; want %v", dir, info.Mode().Perm(), err, want)
 		}
+	}
+}
+
+// The directory that a build makes serves the daemon as it is, on a read-only file system too.
+func TestImagesMayBeReadOnly(t *testing.T) {
+	c := Config{StateDir: filepath.Join(t.TempDir(), "state"), RunDir: filepath.Join(t.TempDir(), "run")}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // Build makes the directory and no more
+	err := image.Build(ctx, image.Recipe{Name: image.Default, Dir: c.imageDir()})
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("Build: %v", err)
+	}
+	for _, flags := range []uintptr{syscall.MS_BIND, syscall.MS_BIND | syscall.MS_REMOUNT | syscall.MS_RDONLY} {
+		if err := syscall.Mount(c.imageDir(), c.imageDir(), "", flags, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(c.imageDir(), syscall.MNT_DETACH) }) // the namespace ends anyway
+	if _, err := New(c); err != nil {
+		t.Errorf("New: %v", err)
 	}
 }
 

@@ -168,7 +168,7 @@ func checkDomain(domain string) error {
 
 // prepareDirs makes the directories of the state, and says so early when they cannot be made.
 func (c Config) prepareDirs() error {
-	for _, dir := range []string{c.StateDir, c.RunDir, c.path("images"), c.path("disks"), c.path("mail"), c.path("objects"), c.path("ca"), c.path("ssh")} {
+	for _, dir := range []string{c.StateDir, c.RunDir, c.path("disks"), c.path("mail"), c.path("objects"), c.path("ca"), c.path("ssh")} {
 		if err := os.MkdirAll(dir, 0o711); err != nil { //nolint:gosec // libvirt's QEMU, another user, passes through to its disks
 			return fmt.Errorf("make directory: %w", err)
 		}

@@ -27,6 +27,7 @@ import (
 
 	"lodge/gateway/control"
 	"lodge/gateway/sandboxtest"
+	"lodge/vmhost/image"
 	"lodge/vmhost/libvirt/libvirttest"
 )
 
@@ -109,7 +110,7 @@ func (h *Host) UseImages(t testing.TB) {
 		t.Fatalf("there is no base image: make image (%v)", err)
 	}
 	dir := filepath.Join(h.StateDir, "images")
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // as lodged makes it
+	if err := image.MakeDir(dir); err != nil {
 		t.Fatal(err)
 	}
 	if err := syscall.Mount(*images, dir, "", syscall.MS_BIND, ""); err != nil {

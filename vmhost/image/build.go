@@ -62,8 +62,8 @@ func (b *build) check() error {
 	if _, err := os.Stat(filepath.Join(grubDir, "boot.img")); err != nil {
 		return missingPackage(filepath.Join(grubDir, "boot.img"), "grub-pc-bin")
 	}
-	if err := os.MkdirAll(b.recipe.Dir, 0o711); err != nil {
-		return fmt.Errorf("make image directory: %w", err)
+	if err := MakeDir(b.recipe.Dir); err != nil {
+		return err
 	}
 	var fsys syscall.Statfs_t
 	if err := syscall.Statfs(b.recipe.Dir, &fsys); err != nil {

@@ -51,6 +51,27 @@ type part struct {
 
 const manifestExt = ".json"
 
+// dirMode is what a directory of images needs: QEMU, which is not root, passes through it to the kernels.
+const dirMode = 0o711
+
+// MakeDir makes a directory for images, whatever the umask is. One that is there keeps its mode if QEMU can pass through
+// it, so that images may lie on a read-only file system.
+func MakeDir(dir string) error {
+	if err := os.MkdirAll(dir, dirMode); err != nil {
+		return fmt.Errorf("make image directory: %w", err)
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("make image directory: %w", err)
+	}
+	if mode := info.Mode().Perm(); mode|dirMode != mode {
+		if err := os.Chmod(dir, mode|dirMode); err != nil {
+			return fmt.Errorf("make image directory: %w", err)
+		}
+	}
+	return nil
+}
+
 // Open finds the image called name in dir and checks it cheaply: the manifest, each file's size, the disk's boot signature.
 // Errors: KindNotFound when there is none, KindInvalid when it is not whole.
 func Open(dir, name string) (Image, error) {
