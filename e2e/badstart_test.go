@@ -111,7 +111,7 @@ func TestDaemonNeedsRoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := h.Run(t, nil, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
-		filepath.Join(harness.Programs(t, false), "lodged"), "-state_dir", h.StateDir, "-run_dir", h.RunDir)
+		filepath.Join(harness.Programs(t, false), "lodged"), "-state-dir", h.StateDir, "-run-dir", h.RunDir)
 	if r.Code == 0 || !strings.Contains(r.Stderr, "root") || !strings.Contains(r.Stderr, "sudo") {
 		t.Errorf("lodged as nobody: %d %s", r.Code, r.Text())
 	}

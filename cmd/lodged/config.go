@@ -2,9 +2,7 @@ package main
 
 import (
 	"errors"
-	"flag"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"net/netip"
@@ -15,23 +13,27 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"lodge/gateway"
+	"lodge/vmhost/libvirt"
 )
 
-// Config is all that can be set of lodged. Every key may be missing from the file; flags of the same name beat it.
+// Config is all that can be set of lodged. Every key may be missing from the file; a flag beats it, and has the same name
+// with dashes.
 type Config struct {
-	Domain        string       `toml:"domain"`         // VMs are at https://<vm>.<domain>
-	Owner         string       `toml:"owner"`          // who a one-time login logs in, as the app in the VM sees it
-	Listen        []netip.Addr `toml:"listen"`         // addresses for the web and mail from outside
-	HTTPSPort     int          `toml:"https_port"`     // part of URLs unless it is 443
-	HTTPPort      int          `toml:"http_port"`      // redirects to https
-	SMTPPort      int          `toml:"smtp_port"`      // inbound mail
-	GuestNet      netip.Prefix `toml:"guest_net"`      // IPv4 net that guest addresses are taken from
-	StateDir      string       `toml:"state_dir"`      // everything that must be kept
-	RunDir        string       `toml:"run_dir"`        // sockets; gone after a reboot
-	Image         string       `toml:"image"`          // base image of a VM that names none
-	Accel         string       `toml:"accel"`          // auto, kvm or tcg
-	LibvirtSocket string       `toml:"libvirt_socket"` // libvirtd's unix socket
-	LogLevel      slog.Level   `toml:"log_level"`      // DEBUG, INFO, WARN or ERROR
+	Domain        string       `toml:"domain" help:"VMs are at https://<vm>.<domain>"`
+	Owner         string       `toml:"owner" help:"mail address of this host's owner, as apps in VMs see it"`
+	Listen        []netip.Addr `toml:"listen" help:"addresses for the web and mail from outside, separated by commas"`
+	HTTPSPort     int          `toml:"https_port" help:"port for HTTPS; part of URLs unless it is 443"`
+	HTTPPort      int          `toml:"http_port" help:"port that redirects to HTTPS"`
+	SMTPPort      int          `toml:"smtp_port" help:"port for inbound mail"`
+	GuestNet      netip.Prefix `toml:"guest_net" help:"IPv4 net of guest addresses"`
+	StateDir      string       `toml:"state_dir" help:"directory of all that is kept"`
+	RunDir        string       `toml:"run_dir" help:"directory of sockets, emptied by a reboot"`
+	Image         string       `toml:"image" help:"base image of VMs that name none"`
+	Accel         string       `toml:"accel" help:"how guests run: auto, kvm or tcg"`
+	LibvirtSocket string       `toml:"libvirt_socket" help:"unix socket of libvirtd"`
+	LogLevel      slog.Level   `toml:"log_level" help:"DEBUG, INFO, WARN or ERROR"`
+	LogFormat     string       `toml:"log_format" help:"text or json"`
+	AccessLog     bool         `toml:"access_log" help:"log every web and S3 request"`
 }
 
 const defaultConfigFile = "/etc/lodge/lodge.toml"
@@ -45,34 +47,14 @@ func defaultConfig() Config {
 		HTTPPort:      80,
 		SMTPPort:      25,
 		GuestNet:      netip.MustParsePrefix("10.213.0.0/16"),
-		StateDir:      "/var/lib/lodge",
-		RunDir:        "/run/lodge",
-		Image:         "debian-13",
+		StateDir:      gateway.DefaultStateDir,
+		RunDir:        gateway.DefaultRunDir,
+		Image:         gateway.DefaultImage,
 		Accel:         "auto",
-		LibvirtSocket: "/run/libvirt/libvirt-sock",
+		LibvirtSocket: libvirt.DefaultSocket,
 		LogLevel:      slog.LevelInfo,
+		LogFormat:     "text",
 	}
-}
-
-// readConfig puts defaults, the file and the flags together, in that order.
-func readConfig(args []string, stderr io.Writer) (Config, error) {
-	scratch := defaultConfig()
-	flags, file := configFlags(&scratch, stderr)
-	if err := flags.Parse(args); err != nil {
-		return Config{}, err
-	}
-	if flags.NArg() > 0 {
-		return Config{}, gateway.Invalid("lodged takes no arguments, but got %q", flags.Arg(0)).WithHint("lodged -help lists the flags.")
-	}
-	cfg := defaultConfig()
-	if err := readConfigFile(*file, &cfg); err != nil {
-		return Config{}, err
-	}
-	flags, _ = configFlags(&cfg, stderr)
-	if err := flags.Parse(args); err != nil {
-		return Config{}, err
-	}
-	return cfg, cfg.check()
 }
 
 func readConfigFile(path string, cfg *Config) error {
@@ -84,48 +66,15 @@ func readConfigFile(path string, cfg *Config) error {
 		return gateway.Invalid("read %s: %v", path, err).WithHint("Correct the file; every key may be left out.")
 	}
 	if unknown := meta.Undecoded(); len(unknown) > 0 {
-		return gateway.Invalid("%s has an unknown key %q", path, unknown[0]).WithHint("lodged -help lists the keys; flags have the same names.")
+		return gateway.Invalid("%s has an unknown key %q", path, unknown[0]).WithHint("lodged -help lists the keys; flags have the same names with dashes.")
 	}
 	return nil
 }
 
-// configFlags makes one flag per key, with cfg's value as its default.
-func configFlags(cfg *Config, stderr io.Writer) (*flag.FlagSet, *string) {
-	f := flag.NewFlagSet("lodged", flag.ContinueOnError)
-	f.SetOutput(stderr)
-	file := f.String("config", defaultConfigFile, "configuration file (TOML)")
-	f.StringVar(&cfg.Domain, "domain", cfg.Domain, "VMs are at https://<vm>.<domain>")
-	f.StringVar(&cfg.Owner, "owner", cfg.Owner, "e-mail address of this host's owner")
-	f.Func("listen", "addresses to listen on, separated by commas", func(s string) (err error) {
-		cfg.Listen, err = parseAddrs(s)
-		return err
-	})
-	f.IntVar(&cfg.HTTPSPort, "https_port", cfg.HTTPSPort, "port for HTTPS")
-	f.IntVar(&cfg.HTTPPort, "http_port", cfg.HTTPPort, "port that redirects to HTTPS")
-	f.IntVar(&cfg.SMTPPort, "smtp_port", cfg.SMTPPort, "port for inbound mail")
-	f.TextVar(&cfg.GuestNet, "guest_net", cfg.GuestNet, "IPv4 net of guest addresses")
-	f.StringVar(&cfg.StateDir, "state_dir", cfg.StateDir, "directory of all that is kept")
-	f.StringVar(&cfg.RunDir, "run_dir", cfg.RunDir, "directory of sockets")
-	f.StringVar(&cfg.Image, "image", cfg.Image, "base image of new VMs")
-	f.StringVar(&cfg.Accel, "accel", cfg.Accel, "auto, kvm or tcg")
-	f.StringVar(&cfg.LibvirtSocket, "libvirt_socket", cfg.LibvirtSocket, "libvirtd's unix socket")
-	f.TextVar(&cfg.LogLevel, "log_level", cfg.LogLevel, "DEBUG, INFO, WARN or ERROR")
-	return f, file
-}
-
-func parseAddrs(s string) ([]netip.Addr, error) {
-	var addrs []netip.Addr
-	for one := range strings.SplitSeq(s, ",") {
-		a, err := netip.ParseAddr(strings.TrimSpace(one))
-		if err != nil {
-			return nil, err
-		}
-		addrs = append(addrs, a)
-	}
-	return addrs, nil
-}
-
 func (c Config) check() error {
+	if c.LogFormat != "text" && c.LogFormat != "json" {
+		return gateway.Invalid("log_format is %q", c.LogFormat).WithHint("Choose text or json.")
+	}
 	for name, port := range map[string]int{"https_port": c.HTTPSPort, "http_port": c.HTTPPort, "smtp_port": c.SMTPPort} {
 		if port < 1 || port > 65535 {
 			return gateway.Invalid("%s is %d", name, port).WithHint("A port is a number from 1 to 65535.")
@@ -146,7 +95,7 @@ func (c Config) check() error {
 	}
 	for _, a := range c.Listen {
 		if a.IsUnspecified() {
-			return gateway.Invalid("listen has %s, which would take the guests' own doors too", a).
+			return gateway.Invalid("listen has %s, which would take the ports of the listeners on the taps", a).
 				WithHint("Name the host's addresses one by one.")
 		}
 	}

@@ -5,7 +5,11 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
+	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"lodge/gateway"
 )
@@ -16,11 +20,11 @@ func TestFlagsBeatTheFileAndTheFileBeatsTheDefaults(t *testing.T) {
 	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cfg, err := readConfig([]string{"-config", file, "-https_port", "9443"}, &bytes.Buffer{})
+	cfg, _, err := readConfig([]string{"-config", file, "-https-port", "9443", "-access-log"}, &bytes.Buffer{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cfg.Domain != "vm.example.org" || cfg.HTTPSPort != 9443 || cfg.SMTPPort != 25 || len(cfg.Listen) != 2 {
+	if cfg.Domain != "vm.example.org" || cfg.HTTPSPort != 9443 || cfg.SMTPPort != 25 || !cfg.AccessLog || len(cfg.Listen) != 2 {
 		t.Errorf("got %+v", cfg)
 	}
 	if cfg.GuestNet != netip.MustParsePrefix("10.213.0.0/16") {
@@ -45,19 +49,58 @@ func TestBadConfigIsRefused(t *testing.T) {
 		"domain upper case": "domain = \"Lodge.localhost\"",
 		"domain empty part": "domain = \"lodge..localhost\"",
 		"internal domain":   "domain = \"lodge.internal\"",
+		"log format":        "log_format = \"xml\"",
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "lodge.toml")
 			if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := readConfig([]string{"-config", file}, &bytes.Buffer{}); gateway.KindOf(err) != gateway.KindInvalid {
+			if _, _, err := readConfig([]string{"-config", file}, &bytes.Buffer{}); gateway.KindOf(err) != gateway.KindInvalid {
 				t.Errorf("got %v", err)
 			}
 		})
 	}
-	if _, err := readConfig([]string{"-config", "/nonexistent/lodge.toml"}, &bytes.Buffer{}); err == nil {
+	if _, _, err := readConfig([]string{"-config", "/nonexistent/lodge.toml"}, &bytes.Buffer{}); err == nil {
 		t.Error("a file that was named and is missing was passed over")
+	}
+}
+
+func TestEveryKeyHasAFlagAndHelp(t *testing.T) {
+	var help bytes.Buffer
+	cfg := defaultConfig()
+	flags := configFlags(&cfg, &options{}, &help)
+	fields := reflect.TypeFor[Config]()
+	for f := range fields.Fields() {
+		flag := flags.Lookup(flagName(f))
+		if flag == nil || flag.Usage == "" {
+			t.Errorf("%s has no flag, or no help", f.Name)
+			continue
+		}
+		if err := flags.Set(flag.Name, flag.DefValue); err != nil {
+			t.Errorf("the default of %s cannot be set: %v", flag.Name, err)
+		}
+	}
+	if diff := cmp.Diff(defaultConfig(), cfg, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
+		t.Errorf("setting every flag to its default changed the configuration:\n%s", diff)
+	}
+}
+
+func TestCheckAndVersionEndBeforeTheDaemonStarts(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "lodge.toml")
+	if err := os.WriteFile(file, []byte("accel = \"fast\""), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := run(t.Context(), []string{"-config", file, "-check"}, &out, &out); gateway.KindOf(err) != gateway.KindInvalid {
+		t.Errorf("a bad file: %v", err)
+	}
+	if err := run(t.Context(), []string{"-config", file, "-accel", "tcg", "-check"}, &out, &out); err != nil {
+		t.Errorf("mended by a flag: %v", err)
+	}
+	if err := run(t.Context(), []string{"-version"}, &out, &out); err != nil || !strings.Contains(out.String(), "lodged "+version()) {
+		t.Errorf("version: %v, %s", err, &out)
 	}
 }
 

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"net"
-	"path/filepath"
 	"strings"
 
+	"lodge/gateway"
 	"lodge/gateway/control"
 )
 
@@ -32,10 +32,10 @@ func openOutside(ctx context.Context, cfg Config) (_ *hostListeners, err error) 
 	if o.smtp, err = listenTCP(ctx, cfg.Listen, cfg.SMTPPort); err != nil {
 		return nil, err
 	}
-	if o.s3, err = control.Listen(ctx, filepath.Join(cfg.RunDir, "s3.sock")); err != nil {
+	if o.s3, err = control.Listen(ctx, gateway.S3Socket(cfg.RunDir)); err != nil {
 		return nil, err
 	}
-	o.control, err = control.Listen(ctx, filepath.Join(cfg.RunDir, "lodged.sock"))
+	o.control, err = control.Listen(ctx, gateway.ControlSocket(cfg.RunDir))
 	return o, err
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -23,16 +24,23 @@ const shutdownLimit = 20 * time.Second
 var errEnded = errors.New("ended by itself")
 
 // run is the whole daemon: it returns when ctx ends and everything is closed, or with the first error that stops it.
-func run(ctx context.Context, args []string, stderr io.Writer) error {
-	cfg, err := readConfig(args, stderr)
-	if err != nil {
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	cfg, opts, err := readConfig(args, stderr)
+	switch {
+	case opts.version && !errors.Is(err, flag.ErrHelp):
+		_, err := fmt.Fprintln(stdout, "lodged", version())
+		return err
+	case err != nil:
+		return err
+	case opts.check:
+		_, err := fmt.Fprintln(stdout, "the configuration is valid")
 		return err
 	}
 	if os.Geteuid() != 0 {
 		return gateway.Errorf(gateway.KindDenied, "lodged must run as root: it makes taps and firewall rules").
 			WithHint("Run it with sudo, or as a systemd unit: systemctl start lodged")
 	}
-	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: cfg.LogLevel}))
+	log := newLogger(cfg, stderr)
 	state, err := openState(ctx, cfg)
 	if err != nil {
 		return err
@@ -47,6 +55,14 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	}
 	err = serve(ctx, parts, outside, log)
 	return errors.Join(err, state.close())
+}
+
+func newLogger(cfg Config, w io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: cfg.LogLevel}
+	if cfg.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
 }
 
 // serve runs every part until ctx ends or one of them fails, then lets work finish and closes.

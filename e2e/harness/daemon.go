@@ -46,7 +46,7 @@ func (h *Host) LaunchDaemon(t testing.TB, args ...string) *Daemon {
 		t.Fatal(err)
 	}
 	defer logs.Close() //nolint:errcheck // the daemon has its own copy
-	all := append([]string{"-config", h.config(t), "-state_dir", h.StateDir, "-run_dir", h.RunDir}, h.Args...)
+	all := append([]string{"-config", h.config(t), "-state-dir", h.StateDir, "-run-dir", h.RunDir}, h.Args...)
 	d.cmd = exec.Command(filepath.Join(Programs(t, h.Race), "lodged"), append(all, args...)...) //nolint:noctx // ended by the cleanup
 	d.cmd.Env = h.env()
 	d.cmd.Stdout, d.cmd.Stderr = logs, logs
