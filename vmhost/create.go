@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/vmhost/disk"
 	"lodge/vmhost/image"
 	"lodge/vmhost/seed"
 )
@@ -97,8 +98,8 @@ func (h *Host) build(ctx context.Context, m gateway.VM, img image.Image, guest s
 
 // makeDisks makes the root disk and the seed, both on disk when it returns.
 func (h *Host) makeDisks(ctx context.Context, m gateway.VM, img image.Image, guest seed.Guest) error {
-	disk, seedFile := h.cfg.diskFile(m.ID), h.cfg.seedFile(m.ID)
-	if err := img.NewDisk(ctx, disk, m.DiskGiB); err != nil {
+	diskFile, seedFile := h.cfg.diskFile(m.ID), h.cfg.seedFile(m.ID)
+	if err := disk.Create(ctx, diskFile, img.Disk, m.DiskGiB); err != nil {
 		return explainFull(fmt.Errorf("make disk: %w", err), h.cfg.diskDir())
 	}
 	if err := seed.Write(seedFile, guest); err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"lodge/gateway"
+	"lodge/vmhost/disk"
 	"lodge/vmhost/image"
 )
 
@@ -41,8 +42,8 @@ func TestBuildReal(t *testing.T) {
 		t.Fatalf("Open: %v", err)
 	}
 	begun := time.Now()
-	if err := img.NewDisk(t.Context(), filepath.Join(t.TempDir(), "disk"), 10); err != nil {
-		t.Fatalf("NewDisk: %v", err)
+	if err := disk.Create(t.Context(), filepath.Join(t.TempDir(), "disk"), img.Disk, 10); err != nil {
+		t.Fatalf("Create: %v", err)
 	}
 	t.Logf("a disk was made of it in %v", time.Since(begun))
 }

@@ -6,11 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+
+	"lodge/vmhost/disk"
 )
 
 // Layout of an image's disk: an MBR with one bootable Linux partition from 1 MiB to the end; GRUB between the two.
@@ -18,8 +19,8 @@ const (
 	sectorBytes    = 512
 	diskBytes      = 2 << 30 // as small as a VM's disk may be; the file system grows at boot
 	partitionStart = 1 << 20
-	mbrCodeBytes   = 440        // boot code; the disk's signature, the partition table and 55 aa follow
-	diskSignature  = 0x4c4f4447 // "LODG", so that the partition has a fixed PARTUUID
+	mbrCodeBytes   = 440 // boot code; the disk's signature, the partition table and 55 aa follow
+	diskSignature  = disk.Signature
 	linuxPartition = 0x83
 	bootFlag       = 0x80
 )
@@ -110,23 +111,6 @@ func mbr(code []byte, sectors uint32) []byte {
 	binary.LittleEndian.PutUint32(p[12:], sectors-start)
 	s[510], s[511] = 0x55, 0xaa
 	return s
-}
-
-// growPartition gives the one partition of a disk that is as Build makes it the room up to the end, or to the 2 TiB that an MBR
-// can say. (The file system follows at boot, see x-systemd.growfs in systemd.mount(5).) Any other disk stays as it is.
-func growPartition(disk *os.File, size int64) error {
-	s := make([]byte, sectorBytes)
-	if _, err := disk.ReadAt(s, 0); err != nil {
-		return fmt.Errorf("read partition table: %w", err)
-	}
-	if binary.LittleEndian.Uint32(s[mbrCodeBytes:]) != diskSignature {
-		return nil
-	}
-	grown := mbr(s[:mbrCodeBytes], uint32(min(size/sectorBytes, math.MaxUint32))) //nolint:gosec // it fits
-	if _, err := disk.WriteAt(grown[mbrCodeBytes:], mbrCodeBytes); err != nil {
-		return fmt.Errorf("write partition table: %w", err)
-	}
-	return nil
 }
 
 // bootable reports whether a first sector has its signature, boot code and a partition of some kind.

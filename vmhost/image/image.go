@@ -1,4 +1,4 @@
-// Package image makes base images from Debian's packages alone, opens them, and makes root disks of them.
+// Package image makes base images from Debian's packages alone and opens them.
 //
 // An image is four files in one directory: <name>.raw (a whole disk: MBR, GRUB, one ext4 partition), <name>.vmlinuz and
 // <name>.initrd (the same kernel again, to boot it directly) and <name>.json (the manifest, written last: an image without it
@@ -30,7 +30,6 @@ type Image struct {
 	Initrd  string // path of the initramfs for direct boot
 	Cmdline string // kernel command line for direct boot
 	Built   time.Time
-	bytes   int64 // size of Disk
 }
 
 // manifest is <name>.json. Paths are relative to its directory.
@@ -96,7 +95,7 @@ func Open(dir, name string) (Image, error) {
 	}
 	img := Image{
 		Name: name, Disk: filepath.Join(dir, m.Disk.File), Kernel: filepath.Join(dir, m.Kernel.File),
-		Initrd: filepath.Join(dir, m.Initrd.File), Cmdline: m.Cmdline, Built: m.Built, bytes: m.Disk.Bytes,
+		Initrd: filepath.Join(dir, m.Initrd.File), Cmdline: m.Cmdline, Built: m.Built,
 	}
 	return img, checkBootable(img.Disk, name)
 }

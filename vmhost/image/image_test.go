@@ -2,12 +2,8 @@ package image_test
 
 import (
 	"bytes"
-	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
-	"io"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -134,80 +130,6 @@ func TestList(t *testing.T) {
 	}
 }
 
-func TestNewDisk(t *testing.T) {
-	img := open(t)
-	for _, gib := range []int{1, 3, 3000} {
-		path := filepath.Join(t.TempDir(), "disk")
-		if err := img.NewDisk(t.Context(), path, gib); err != nil {
-			t.Fatal(err)
-		}
-		info, err := os.Stat(path)
-		if err != nil || info.Size() != int64(gib)<<30 || info.Mode() != 0o600 {
-			t.Fatalf("%d GiB: %v %v", gib, info, err)
-		}
-		if used := info.Sys().(*syscall.Stat_t).Blocks * 512; used > 64<<20 { //nolint:forcetypeassert // on Linux it is
-			t.Errorf("%d GiB take %d bytes: holes were copied", gib, used)
-		}
-		if a, b := sum(t, img.Disk, 508<<20, 520<<20), sum(t, path, 508<<20, 520<<20); a != b {
-			t.Errorf("%d GiB: the content differs", gib)
-		}
-		head := make([]byte, 512)
-		readAt(t, path, head)
-		sectors := min(uint32(1<<32-1), uint32(min(int64(gib)<<21, 1<<32-1))) - 2048
-		if got := uint32(head[458]) | uint32(head[459])<<8 | uint32(head[460])<<16 | uint32(head[461])<<24; got != sectors || head[0] != 0xeb {
-			t.Errorf("%d GiB: the partition has %d sectors, not %d", gib, got, sectors)
-		}
-		checkAlone(t, path)
-	}
-}
-
-func TestNewDiskRefuses(t *testing.T) {
-	img := open(t)
-	path := filepath.Join(t.TempDir(), "disk")
-	if err := img.NewDisk(t.Context(), path, 0); gateway.KindOf(err) != gateway.KindInvalid {
-		t.Errorf("too small: %v", err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := img.NewDisk(ctx, path, 2); !errors.Is(err, context.Canceled) {
-		t.Errorf("cancelled: %v", err)
-	}
-	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) > 0 {
-		t.Errorf("left behind: %v %v", left, err)
-	}
-	put(t, path, "a VM's disk")
-	put(t, path+".new", "left by a crash")
-	if err := img.NewDisk(t.Context(), path, 2); !errors.Is(err, fs.ErrExist) {
-		t.Errorf("onto another disk: %v", err)
-	}
-	if text, err := os.ReadFile(path); err != nil || string(text) != "a VM's disk" {
-		t.Errorf("it was touched: %q %v", text, err)
-	}
-	checkAlone(t, path)
-}
-
-func TestNewDiskFull(t *testing.T) {
-	img := open(t)
-	dir := tmpfs(t, "1m")
-	if err := img.NewDisk(t.Context(), filepath.Join(dir, "disk"), 2); !errors.Is(err, syscall.ENOSPC) {
-		t.Errorf("NewDisk: %v", err)
-	}
-	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
-		t.Errorf("left behind: %v %v", left, err)
-	}
-}
-
-func open(t *testing.T) image.Image {
-	t.Helper()
-	dir := t.TempDir()
-	fake(t, dir, "debian-13")
-	img, err := image.Open(dir, "debian-13")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return img
-}
-
 // tmpfs mounts one of a size.
 func tmpfs(t *testing.T, size string) string {
 	t.Helper()
@@ -223,47 +145,11 @@ func tmpfs(t *testing.T, size string) string {
 	return dir
 }
 
-// checkAlone sees to it that nothing lies beside path.
-func checkAlone(t *testing.T, path string) {
-	t.Helper()
-	left, err := os.ReadDir(filepath.Dir(path))
-	if err != nil || len(left) != 1 {
-		t.Errorf("beside %s: %v %v", path, left, err)
-	}
-}
-
 func remove(t *testing.T, path string) {
 	t.Helper()
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-}
-
-func readAt(t *testing.T, path string, into []byte) {
-	t.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if _, err := io.ReadFull(f, into); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// sum is the checksum of a part of a file.
-func sum(t *testing.T, path string, from, to int64) [sha256.Size]byte {
-	t.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, io.NewSectionReader(f, from, to-from)); err != nil {
-		t.Fatal(err)
-	}
-	return [sha256.Size]byte(h.Sum(nil))
 }
 
 // files lists what is in a directory, sorted.

@@ -1,4 +1,8 @@
-package image
+// Package disk makes the root disks of VMs.
+//
+// A disk begins as a copy of an image's disk, and shares the image's blocks where the file system can do that. This package
+// never looks into a file system, never changes an image and never changes a disk that has its final name.
+package disk
 
 import (
 	"context"
@@ -13,20 +17,24 @@ import (
 	"lodge/gateway"
 )
 
-// NewDisk makes a raw disk of gib GiB from the image at path, which must not exist. Where the file system can, the two share
-// their blocks until the guest writes (ioctl_ficlone(2)); elsewhere what is not a hole is copied. The disk is whole and
+// Create makes a raw disk of gib GiB at path, which must not exist, from the image's disk at base. Where the file system can, the
+// two share their blocks until the guest writes (ioctl_ficlone(2)); elsewhere what is not a hole is copied. The disk is whole and
 // synced, or not there at all. Errors: KindInvalid when the image does not fit in gib; ENOSPC is in the chain when the host is full.
-func (i Image) NewDisk(ctx context.Context, path string, gib int) error {
-	size := int64(gib) << 30
-	if size < i.bytes {
-		return gateway.Invalid("a disk of %d GiB is too small for the image %q", gib, i.Name).
-			WithHint("Use at least %d GiB.", (i.bytes+1<<30-1)>>30)
-	}
-	from, err := os.Open(i.Disk)
+func Create(ctx context.Context, path, base string, gib int) error {
+	from, err := os.Open(base)
 	if err != nil {
 		return fmt.Errorf("make disk: %w", err)
 	}
 	defer func() { _ = from.Close() }() // it was only read
+	info, err := from.Stat()
+	if err != nil {
+		return fmt.Errorf("make disk: %w", err)
+	}
+	size := int64(gib) << 30
+	if size < info.Size() {
+		return gateway.Invalid("a disk of %d GiB is too small for the image", gib).
+			WithHint("Use at least %d GiB.", (info.Size()+1<<30-1)>>30)
+	}
 	draft := path + ".new"
 	if err := os.Remove(draft); err != nil && !errors.Is(err, os.ErrNotExist) { // of a crash
 		return fmt.Errorf("make disk: %w", err)
@@ -35,7 +43,7 @@ func (i Image) NewDisk(ctx context.Context, path string, gib int) error {
 	if err != nil {
 		return fmt.Errorf("make disk: %w", err)
 	}
-	err = errors.Join(fill(ctx, to, from, i.bytes), to.Truncate(size), growPartition(to, size), to.Sync(), to.Close())
+	err = errors.Join(fill(ctx, to, from, info.Size()), to.Truncate(size), growPartition(to, size), to.Sync(), to.Close())
 	if err == nil {
 		err = renameNew(draft, path)
 	}
