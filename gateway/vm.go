@@ -27,15 +27,20 @@ const (
 // DefaultPort, as the port of a share or a route, stands for whatever port the VM's plain name leads to.
 const DefaultPort uint16 = 0
 
+// Size is what a VM is made of: its image, its processors, its memory and its disk.
+type Size struct {
+	Image      string `json:"image,omitempty"`       // name of the base image, such as "debian-13"
+	CPUs       int    `json:"cpus,omitempty"`        // virtual processors
+	MemoryMiB  int    `json:"memory_mib,omitempty"`  // memory in MiB
+	DiskGiB    int    `json:"disk_gib,omitempty"`    // size of the root disk in GiB
+	DirectBoot bool   `json:"direct_boot,omitempty"` // start the image's kernel directly instead of through its boot loader
+}
+
 // VM is all that is recorded of a VM: its identity and its definition. Values are copies; Shares is never
 // changed in place.
 type VM struct {
 	Identity
-	Image       string    `json:"image"`                 // name of the base image, such as "debian-13"
-	CPUs        int       `json:"cpus"`                  // virtual processors
-	MemoryMiB   int       `json:"memory_mib"`            // memory in MiB
-	DiskGiB     int       `json:"disk_gib"`              // size of the root disk in GiB
-	DirectBoot  bool      `json:"direct_boot,omitempty"` // start the image's kernel directly instead of through its boot loader
+	Size
 	Desired     Desired   `json:"desired"`
 	Ready       bool      `json:"ready"`       // its disk and seed are whole; a VM that is not ready after a crash is taken away again
 	Incarnation uint32    `json:"incarnation"` // counts the starts of the VM from the host; credentials end with it
@@ -70,15 +75,11 @@ func (m VM) WithShare(port uint16, v Visibility) []Share {
 	return append(shares, Share{Port: port, Visibility: v})
 }
 
-// Spec is what a person asks for when making a VM. Zero values mean the daemon's defaults.
+// Spec is the request for a new VM. The zero values in Size mean the daemon's defaults.
 type Spec struct {
-	Name       string `json:"name"`
-	Image      string `json:"image,omitempty"`
-	CPUs       int    `json:"cpus,omitempty"`
-	MemoryMiB  int    `json:"memory_mib,omitempty"`
-	DiskGiB    int    `json:"disk_gib,omitempty"`
-	UserData   string `json:"user_data,omitempty"` // cloud-init user data, at most MaxUserDataBytes
-	DirectBoot bool   `json:"direct_boot,omitempty"`
+	Name string `json:"name"`
+	Size
+	UserData string `json:"user_data,omitempty"` // cloud-init user data, at most MaxUserDataBytes
 }
 
 // MaxUserDataBytes limits cloud-init user data.

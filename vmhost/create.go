@@ -22,7 +22,7 @@ const undoLimit = time.Minute
 // New makes a VM and starts it; report hears of the phases "disk" and "define". It returns once the domain runs; Wait waits for
 // the guest. When anything fails, or ctx ends, nothing of the VM stays.
 func (h *Host) New(ctx context.Context, spec gateway.Spec, report func(gateway.Progress)) (gateway.VM, error) {
-	spec = fill(spec, h.cfg.Defaults)
+	spec.Size = fill(spec.Size, h.cfg.Defaults)
 	memory, err := hostMemory()
 	if err != nil {
 		return gateway.VM{}, err
@@ -46,8 +46,7 @@ func (h *Host) New(ctx context.Context, spec gateway.Spec, report func(gateway.P
 	}
 	m, err := h.dir.Create(ctx, gateway.VM{
 		Identity: gateway.Identity{ID: gateway.NewID(), Name: spec.Name},
-		Image:    spec.Image, CPUs: spec.CPUs, MemoryMiB: spec.MemoryMiB, DiskGiB: spec.DiskGiB, DirectBoot: spec.DirectBoot,
-		Desired: gateway.Running, HostKey: hostPublic,
+		Size:     spec.Size, Desired: gateway.Running, HostKey: hostPublic,
 	})
 	if err != nil {
 		return gateway.VM{}, err

@@ -205,7 +205,7 @@ func TestHalfMadeIsTakenAway(t *testing.T) {
 	libvirttest.Start(t)
 	r := newRig(t, "/var/tmp")
 	r.stop()
-	m := gateway.VM{Identity: gateway.Identity{ID: gateway.NewID(), Name: "half"}, Image: "tiny", Desired: gateway.Running}
+	m := gateway.VM{Identity: gateway.Identity{ID: gateway.NewID(), Name: "half"}, Size: gateway.Size{Image: "tiny"}, Desired: gateway.Running}
 	if _, err := r.records.Create(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}

@@ -40,7 +40,9 @@ func TestRealGuest(t *testing.T) {
 		t.Logf("%s after %s: %s", p.Phase, p.Elapsed.Round(time.Millisecond), p.Text)
 	}
 	for _, direct := range []bool{true, false} {
-		m, err := r.host.New(ctx, gateway.Spec{Name: "blog", Image: "debian-13", MemoryMiB: 768, DiskGiB: 4, DirectBoot: direct}, report)
+		m, err := r.host.New(ctx, gateway.Spec{
+			Name: "blog", Size: gateway.Size{Image: "debian-13", MemoryMiB: 768, DiskGiB: 4, DirectBoot: direct},
+		}, report)
 		if err != nil {
 			t.Fatal(err)
 		}

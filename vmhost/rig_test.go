@@ -53,7 +53,7 @@ func newRig(t *testing.T, parent string) *rig {
 	r := &rig{records: &records{all: map[gateway.ID]gateway.VM{}}}
 	r.config = vmhost.Config{
 		StateDir: state, RunDir: openDir(t, "/var/tmp"), Domain: "lodge.localhost", Accel: vmhost.TCG,
-		Defaults: gateway.Spec{Image: "tiny", CPUs: 1, MemoryMiB: 128, DiskGiB: 2}, StopTimeout: 20 * time.Second,
+		Defaults: gateway.Size{Image: "tiny", CPUs: 1, MemoryMiB: 128, DiskGiB: 2}, StopTimeout: 20 * time.Second,
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	r.config.OnRemove = []func(context.Context, gateway.ID) error{func(_ context.Context, id gateway.ID) error {

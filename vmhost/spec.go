@@ -18,13 +18,13 @@ const (
 	maxDiskGiB   = 16 << 10
 )
 
-// fill puts defaults where spec says nothing.
-func fill(spec, defaults gateway.Spec) gateway.Spec {
-	spec.Image = cmp.Or(spec.Image, defaults.Image)
-	spec.CPUs = cmp.Or(spec.CPUs, defaults.CPUs)
-	spec.MemoryMiB = cmp.Or(spec.MemoryMiB, defaults.MemoryMiB)
-	spec.DiskGiB = cmp.Or(spec.DiskGiB, defaults.DiskGiB)
-	return spec
+// fill puts defaults where size has zero values.
+func fill(size, defaults gateway.Size) gateway.Size {
+	size.Image = cmp.Or(size.Image, defaults.Image)
+	size.CPUs = cmp.Or(size.CPUs, defaults.CPUs)
+	size.MemoryMiB = cmp.Or(size.MemoryMiB, defaults.MemoryMiB)
+	size.DiskGiB = cmp.Or(size.DiskGiB, defaults.DiskGiB)
+	return size
 }
 
 // check refuses, with KindInvalid, a spec that cannot become a VM on a host with hostMiB of memory.

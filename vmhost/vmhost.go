@@ -60,7 +60,7 @@ type Config struct {
 
 	Accel         Accel         // how guests run; Auto
 	LibvirtSocket string        // libvirt.DefaultSocket
-	Defaults      gateway.Spec  // for what a Spec leaves out; debian-13, 2 CPUs, 1024 MiB, 10 GiB
+	Defaults      gateway.Size  // for what a Spec leaves out; debian-13, 2 CPUs, 1024 MiB, 10 GiB
 	StartsAtOnce  int           // how many VMs are started at the same time; 2
 	StopTimeout   time.Duration // how long a guest may take to shut down; 90 s
 	Logger        *slog.Logger
@@ -140,7 +140,7 @@ func withDefaults(c Config) Config {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	c.Defaults = fill(c.Defaults, gateway.Spec{Image: "debian-13", CPUs: 2, MemoryMiB: 1024, DiskGiB: 10})
+	c.Defaults = fill(c.Defaults, gateway.Size{Image: "debian-13", CPUs: 2, MemoryMiB: 1024, DiskGiB: 10})
 	return c
 }
 

@@ -23,7 +23,7 @@ import (
 )
 
 func TestCheckSpec(t *testing.T) {
-	good := gateway.Spec{Name: "blog", Image: "debian-13", CPUs: 2, MemoryMiB: 1024, DiskGiB: 10}
+	good := gateway.Spec{Name: "blog", Size: gateway.Size{Image: "debian-13", CPUs: 2, MemoryMiB: 1024, DiskGiB: 10}}
 	for name, tt := range map[string]struct {
 		change func(*gateway.Spec)
 		want   string // part of the error; none if empty

@@ -98,7 +98,7 @@ func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
 	hostConfig := vmhost.Config{
 		StateDir: cfg.StateDir, RunDir: cfg.RunDir, Domain: cfg.Domain, RootPEM: p.web.RootPEM(),
 		Directory: s.directory, Net: guests, TapListeners: p.doors, Accel: accel, LibvirtSocket: cfg.LibvirtSocket,
-		Defaults: gateway.Spec{Image: cfg.Image}, Logger: log,
+		Defaults: gateway.Size{Image: cfg.Image}, Logger: log,
 	}
 	if p.mail, err = mail.New(mail.Config{
 		Dir: cfg.path("mail"), Domain: cfg.Domain, Directory: s.directory, SSHKeyFile: hostConfig.LoginKeyFile(), Logger: log,

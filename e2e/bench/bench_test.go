@@ -107,7 +107,7 @@ func define(t *testing.T, h *harness.Host, vms int) {
 	for n := range vms {
 		if _, err := dir.Create(ctx, gateway.VM{
 			Identity: gateway.Identity{ID: gateway.NewID(), Name: fmt.Sprintf("vm%d", n)},
-			Image:    "debian-13", CPUs: 1, MemoryMiB: 512, DiskGiB: 4, Desired: gateway.Stopped, Ready: true,
+			Size:     gateway.Size{Image: "debian-13", CPUs: 1, MemoryMiB: 512, DiskGiB: 4}, Desired: gateway.Stopped, Ready: true,
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -138,7 +138,9 @@ func firstByte(t *testing.T, how string, direct bool) {
 		phase = p.Phase
 	}
 	c := h.Client()
-	if _, err := c.New(t.Context(), gateway.Spec{Name: "hello", UserData: string(userData), DirectBoot: direct}, progress); err != nil {
+	if _, err := c.New(t.Context(), gateway.Spec{
+		Name: "hello", UserData: string(userData), Size: gateway.Size{DirectBoot: direct},
+	}, progress); err != nil {
 		t.Fatal(err)
 	}
 	next(phase)

@@ -55,7 +55,7 @@ func newHost(tb testing.TB) *host {
 func (h *host) add(tb testing.TB, name string) gateway.VM {
 	tb.Helper()
 	m, err := h.Directory.Create(tb.Context(), gateway.VM{
-		Identity: gateway.Identity{ID: gateway.NewID(), Name: name}, Image: "debian-13", CPUs: 2, MemoryMiB: 1024, DiskGiB: 8,
+		Identity: gateway.Identity{ID: gateway.NewID(), Name: name}, Size: gateway.Size{Image: "debian-13", CPUs: 2, MemoryMiB: 1024, DiskGiB: 8},
 		Desired: gateway.Running, Ready: true, Incarnation: 1, Shares: []gateway.Share{{Port: 8080, Visibility: gateway.Public}},
 	})
 	if err != nil {
@@ -238,7 +238,7 @@ func TestSelf(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Self{
-		ID: h.a.ID, Name: "alpha", Address: h.a.Addr.String(), Image: "debian-13", CPUs: 2, MemoryMiB: 1024, DiskGiB: 8,
+		ID: h.a.ID, Name: "alpha", Address: h.a.Addr.String(), Size: gateway.Size{Image: "debian-13", CPUs: 2, MemoryMiB: 1024, DiskGiB: 8},
 		URL: "https://0-alpha", MailDomain: "alpha.lodge.localhost", S3: SelfS3{"http://s3.lodge.internal", "us-east-1"},
 		Shares: []SharedPorts{{gateway.Share{Port: 8080, Visibility: gateway.Public}, "https://8080-alpha"}},
 	}

@@ -12,13 +12,10 @@ const selfPath = "/lodge/v1/self"
 
 // Self is what a VM is told of itself.
 type Self struct {
-	ID         gateway.ID    `json:"id"`
-	Name       string        `json:"name"`
-	Address    string        `json:"address"` // its own, behind which nobody but the host reaches it
-	Image      string        `json:"image"`
-	CPUs       int           `json:"cpus"`
-	MemoryMiB  int           `json:"memory_mib"`
-	DiskGiB    int           `json:"disk_gib"`
+	ID      gateway.ID `json:"id"`
+	Name    string     `json:"name"`
+	Address string     `json:"address"` // its own, behind which nobody but the host reaches it
+	gateway.Size
 	URL        string        `json:"url"`         // of its page, for people outside
 	MailDomain string        `json:"mail_domain"` // mail to anything@ this lands in ~/Maildir
 	S3         SelfS3        `json:"s3"`
@@ -43,7 +40,7 @@ func (s *Server) self(w http.ResponseWriter, r *http.Request, m gateway.VM) *ref
 	}
 	self := Self{
 		ID: m.ID, Name: m.Name, Address: m.Addr.String(),
-		Image: m.Image, CPUs: m.CPUs, MemoryMiB: m.MemoryMiB, DiskGiB: m.DiskGiB,
+		Size:       m.Size,
 		URL:        s.URL(m, gateway.DefaultPort),
 		MailDomain: m.Name + "." + s.Domain,
 		S3:         SelfS3{Endpoint: "http://" + gateway.S3Host, Region: region},

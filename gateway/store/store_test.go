@@ -30,7 +30,7 @@ func open(t *testing.T, path string) *store.Store {
 }
 
 func machine(name string) gateway.VM {
-	return gateway.VM{Identity: gateway.Identity{ID: gateway.NewID(), Name: name}, Image: "debian-13", Desired: gateway.Running}
+	return gateway.VM{Identity: gateway.Identity{ID: gateway.NewID(), Name: name}, Size: gateway.Size{Image: "debian-13"}, Desired: gateway.Running}
 }
 
 func TestMachinesSurviveReopening(t *testing.T) {

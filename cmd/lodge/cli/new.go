@@ -30,8 +30,9 @@ func (c *newCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	spec := gateway.Spec{
-		Name: c.Name, Image: c.Image, CPUs: int(c.CPUs), MemoryMiB: int(c.Memory), DiskGiB: int(c.Disk),
-		UserData: userData, DirectBoot: c.DirectBoot,
+		Name: c.Name, UserData: userData, Size: gateway.Size{
+			Image: c.Image, CPUs: int(c.CPUs), MemoryMiB: int(c.Memory), DiskGiB: int(c.Disk), DirectBoot: c.DirectBoot,
+		},
 	}
 	p := a.progress()
 	defer p.end()

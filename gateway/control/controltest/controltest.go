@@ -149,8 +149,9 @@ func (h *Host) Receive(id gateway.ID, m Mail) {
 // New implements control.Machines.
 func (h *Host) New(ctx context.Context, spec gateway.Spec, progress func(gateway.Progress)) (gateway.VM, error) {
 	m := gateway.VM{
-		Identity: gateway.Identity{ID: gateway.NewID(), Name: spec.Name}, Image: "debian-13", CPUs: max(spec.CPUs, 1),
-		MemoryMiB: max(spec.MemoryMiB, 1024), DiskGiB: max(spec.DiskGiB, 8), Desired: gateway.Running, Ready: true, Incarnation: 1,
+		Identity: gateway.Identity{ID: gateway.NewID(), Name: spec.Name}, Size: gateway.Size{
+			Image: "debian-13", CPUs: max(spec.CPUs, 1), MemoryMiB: max(spec.MemoryMiB, 1024), DiskGiB: max(spec.DiskGiB, 8),
+		}, Desired: gateway.Running, Ready: true, Incarnation: 1,
 	}
 	if spec.Image != "" {
 		m.Image = spec.Image
