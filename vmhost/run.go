@@ -50,7 +50,7 @@ func (h *Host) mend(ctx context.Context) {
 			return
 		case <-due.C:
 		}
-		err := h.cfg.Net.Mend(ctx)
+		err := h.cfg.Net.Repair(ctx)
 		if now := fmt.Sprint(err); err != nil && now != last && ctx.Err() == nil { // said once
 			h.log.ErrorContext(ctx, "network identity is not whole", "err", err)
 		}

@@ -36,8 +36,8 @@ type Net interface {
 	Up(ctx context.Context, vm gateway.Identity) error
 	// Down takes them away. It is no error when they are gone.
 	Down(ctx context.Context, vm gateway.Identity) error
-	// Mend puts back what others have taken away, such as a restart of nftables.service that flushed all rules.
-	Mend(ctx context.Context) error
+	// Repair puts back what others have taken away, such as a restart of nftables.service that flushed all rules.
+	Repair(ctx context.Context) error
 }
 
 // TapListeners are the services that listen on a VM's tap; gateway.TapListeners is the implementation.

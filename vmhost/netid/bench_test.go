@@ -28,7 +28,7 @@ func TestAtOnce(t *testing.T) {
 	for i, vm := range vms {
 		all.Go(func() {
 			must(t, n.Up(t.Context(), vm))
-			must(t, n.Mend(t.Context()))
+			must(t, n.Repair(t.Context()))
 			if i%2 == 1 {
 				must(t, n.Down(t.Context(), vm))
 			}
@@ -49,15 +49,15 @@ func TestAtOnce(t *testing.T) {
 	}
 }
 
-// BenchmarkMend is what a running daemon does every few seconds; BenchmarkApply is what it does when it starts after a
+// BenchmarkRepair is what a running daemon does every few seconds; BenchmarkApply is what it does when it starts after a
 // reboot of the host.
-func BenchmarkMend(b *testing.B) {
+func BenchmarkRepair(b *testing.B) {
 	n, vms := New(Config{Net: guestNet, TCP: []uint16{80}, Logger: quietLogger}), many(50)
 	if err := n.Apply(b.Context(), vms); err != nil {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		if err := n.Mend(b.Context()); err != nil {
+		if err := n.Repair(b.Context()); err != nil {
 			b.Fatal(err)
 		}
 	}

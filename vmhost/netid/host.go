@@ -46,9 +46,9 @@ func prefix(r netlink.Route) (netip.Prefix, bool) {
 	return netip.PrefixFrom(addr, bits), ok && bits >= widest
 }
 
-// forget removes what connection tracking remembers of guests' addresses, so that whoever gets one of them next inherits
+// removeFlows removes what connection tracking remembers of guests' addresses, so that whoever gets one of them next inherits
 // no open flow.
-func forget(addrs ...netip.Addr) error {
+func removeFlows(addrs ...netip.Addr) error {
 	if len(addrs) == 0 {
 		return nil // spare the walk through the whole table
 	}

@@ -41,7 +41,7 @@ type Net struct {
 	config Config
 	mu     sync.Mutex
 	guests guests // whose packets are let through; nil until the first Apply
-	broken guests // that Mend tries again
+	broken guests // that Repair tries again
 }
 
 type guests map[gateway.ID]gateway.Identity
@@ -52,7 +52,7 @@ func New(c Config) *Net { return &Net{config: c} }
 // Apply brings the host to exactly these VMs: missing taps, routes and neighbour entries are made, taps of other VMs are
 // removed, and the ruleset is replaced. What is right already is left alone, so it may be called with VMs running. A VM
 // that fails is shut out, the others work on, and the errors are joined. When the ruleset cannot be set, the old one
-// stays in force and nothing else is changed; Up, Down and Mend then go on from these VMs.
+// stays in force and nothing else is changed; Up, Down and Repair then go on from these VMs.
 func (n *Net) Apply(ctx context.Context, vms []gateway.Identity) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -68,13 +68,13 @@ func (n *Net) Apply(ctx context.Context, vms []gateway.Identity) error {
 	if err := n.prepare(ctx); err != nil {
 		return errors.Join(append(errs, err)...)
 	}
-	return errors.Join(append(errs, n.removeStrays(ctx, vms), n.plugAll(ctx))...)
+	return errors.Join(append(errs, n.removeStrays(ctx, vms), n.addTaps(ctx))...)
 }
 
-// Mend puts back what others have taken away since the last Apply, Up or Down: a restart of nftables.service flushes
+// Repair puts back what others have taken away since the last Apply, Up or Down: a restart of nftables.service flushes
 // every table there is. VMs that have failed are tried again. It is Apply without a list that could be out of date by
 // now, and costs some milliseconds: call it every few seconds.
-func (n *Net) Mend(ctx context.Context) error {
+func (n *Net) Repair(ctx context.Context) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.guests == nil {
@@ -85,26 +85,26 @@ func (n *Net) Mend(ctx context.Context) error {
 	if err := n.prepare(ctx); err != nil {
 		return err
 	}
-	return n.plugAll(ctx)
+	return n.addTaps(ctx)
 }
 
 // prepare sets what is there once for all VMs: the ruleset before any tap, so that nothing is ever unguarded.
 func (n *Net) prepare(ctx context.Context) error {
-	if err := n.clash(); err != nil {
+	if err := n.checkOverlap(); err != nil {
 		return err
 	}
-	if err := n.permit(ctx, n.guests); err != nil {
+	if err := n.applyRules(ctx, n.guests); err != nil {
 		return err
 	}
 	return forward()
 }
 
-// plugAll makes the taps of all guests. One for which that fails is shut out.
-func (n *Net) plugAll(ctx context.Context) error {
+// addTaps makes the taps of all guests. One for which that fails is shut out.
+func (n *Net) addTaps(ctx context.Context) error {
 	var errs []error
 	var fresh []netip.Addr
 	for id, vm := range n.guests {
-		made, err := plug(vm)
+		made, err := addTap(vm)
 		if err != nil {
 			delete(n.guests, id)
 			n.broken[id] = vm
@@ -115,9 +115,9 @@ func (n *Net) plugAll(ctx context.Context) error {
 		}
 	}
 	if len(errs) > 0 {
-		errs = append(errs, n.permit(ctx, n.guests))
+		errs = append(errs, n.applyRules(ctx, n.guests))
 	}
-	return errors.Join(append(errs, forget(fresh...))...)
+	return errors.Join(append(errs, removeFlows(fresh...))...)
 }
 
 // Up makes the VM's tap and lets its packets through, in this order. It is no error that the VM is up.
@@ -127,21 +127,21 @@ func (n *Net) Up(ctx context.Context, vm gateway.Identity) error {
 	if n.guests == nil {
 		return errTooEarly
 	}
-	if err := errors.Join(n.check(vm), n.clash()); err != nil {
+	if err := errors.Join(n.check(vm), n.checkOverlap()); err != nil {
 		return err
 	}
-	made, err := plug(vm)
+	made, err := addTap(vm)
 	if err != nil {
 		return err
 	}
 	if made {
-		if err := forget(vm.Addr); err != nil {
+		if err := removeFlows(vm.Addr); err != nil {
 			return err
 		}
 	}
 	next := maps.Clone(n.guests)
 	next[vm.ID] = vm
-	if err := n.permit(ctx, next); err != nil {
+	if err := n.applyRules(ctx, next); err != nil {
 		return err
 	}
 	delete(n.broken, vm.ID)
@@ -163,13 +163,13 @@ func (n *Net) Down(ctx context.Context, vm gateway.Identity) error {
 	delete(n.broken, vm.ID)
 	next := maps.Clone(n.guests)
 	delete(next, vm.ID)
-	if err := n.permit(ctx, next); err != nil {
+	if err := n.applyRules(ctx, next); err != nil {
 		return err
 	}
-	if err := unplug(vm.Tap()); err != nil {
+	if err := delTap(vm.Tap()); err != nil {
 		return err
 	}
-	if err := forget(vm.Addr); err != nil {
+	if err := removeFlows(vm.Addr); err != nil {
 		return err
 	}
 	n.config.Logger.InfoContext(ctx, "network closed", "vm", vm.Name)
@@ -178,8 +178,8 @@ func (n *Net) Down(ctx context.Context, vm gateway.Identity) error {
 
 var errTooEarly = errors.New("the other VMs' networks are not set up yet")
 
-// permit makes exactly these the guests whose packets pass.
-func (n *Net) permit(ctx context.Context, next guests) error {
+// applyRules makes exactly these the guests whose packets pass.
+func (n *Net) applyRules(ctx context.Context, next guests) error {
 	around, err := attached()
 	if err != nil {
 		return err
@@ -191,8 +191,8 @@ func (n *Net) permit(ctx context.Context, next guests) error {
 	return nil
 }
 
-// clash refuses to share the guests' network with the host, whose own packets the ruleset would drop.
-func (n *Net) clash() error {
+// checkOverlap refuses to share the guests' network with the host, whose own packets the ruleset would drop.
+func (n *Net) checkOverlap() error {
 	around, err := attached()
 	if err != nil {
 		return err

@@ -100,8 +100,8 @@ func TestApplyMakesExactlyThese(t *testing.T) {
 	}
 }
 
-// Mend puts back what somebody has broken, and leaves other people's interfaces, tables and settings alone.
-func TestMend(t *testing.T) {
+// Repair puts back what somebody has broken, and leaves other people's interfaces, tables and settings alone.
+func TestRepair(t *testing.T) {
 	n, a := newNet(t), vm(1, "alice", "10.213.0.2")
 	nft(t, "add table inet somebody")
 	t.Cleanup(func() { must(t, netlink.LinkDel(link(t, "tap9"))) })
@@ -123,9 +123,9 @@ func TestMend(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			harm()
-			fatal(t, n.Mend(t.Context()))
+			fatal(t, n.Repair(t.Context()))
 			if diff := cmp.Diff(map[string][]string{"lg00000001": aliceTap}, taps(t)); diff != "" {
-				t.Errorf("after Mend (-want +got):\n%s", diff)
+				t.Errorf("after Repair (-want +got):\n%s", diff)
 			}
 			if !strings.Contains(nft(t, "list", "ruleset"), `"lg00000001" . 52:54:00:00:00:01 . 10.213.0.2`) {
 				t.Error("the rules do not have the guest")
@@ -147,8 +147,8 @@ func TestMend(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	n, a := newNet(t), vm(1, "alice", "10.213.0.2")
-	if n.Up(t.Context(), a) == nil || n.Down(t.Context(), a) == nil || n.Mend(t.Context()) == nil {
-		t.Error("Up, Down or Mend worked before Apply")
+	if n.Up(t.Context(), a) == nil || n.Down(t.Context(), a) == nil || n.Repair(t.Context()) == nil {
+		t.Error("Up, Down or Repair worked before Apply")
 	}
 	fatal(t, n.Apply(t.Context(), []gateway.Identity{a}))
 	nobody := vm(3, "nobody", "10.213.0.4")
@@ -221,12 +221,12 @@ func TestFailures(t *testing.T) {
 		if n.Up(t.Context(), b) == nil {
 			t.Error("Up took it")
 		}
-		if n.Mend(t.Context()) == nil {
-			t.Error("Mend took it")
+		if n.Repair(t.Context()) == nil {
+			t.Error("Repair took it")
 		}
 		onlyAlice(t)
 		must(t, netlink.LinkDel(link(t, "peer")))
-		fatal(t, n.Mend(t.Context()))
+		fatal(t, n.Repair(t.Context()))
 		if diff := cmp.Diff(map[string][]string{"lg00000001": aliceTap, "lg00000002": bobTap}, taps(t)); diff != "" {
 			t.Errorf("when the name was free again (-want +got):\n%s", diff)
 		}

@@ -35,14 +35,14 @@ var settings = []struct{ path, value string }{ //nolint:gochecknoglobals // a co
 	{"ipv4/conf/%s/forwarding", "1"},
 }
 
-// plug makes the VM's tap with all that hangs on it. What is right already is left alone. A tap that was made now may
+// addTap makes the VM's tap with all that hangs on it. What is right already is left alone. A tap that was made now may
 // have a predecessor with the same address whose Down was not finished: the caller has to forget its flows.
-func plug(vm gateway.Identity) (made bool, err error) {
+func addTap(vm gateway.Identity) (made bool, err error) {
 	tap, made, err := ensureTap(vm)
 	if err != nil {
 		return made, err
 	}
-	if err := wire(tap, vm); err != nil {
+	if err := configure(tap, vm); err != nil {
 		return made, fmt.Errorf("set up %s: %w", vm.Tap(), err)
 	}
 	return made, nil
@@ -85,8 +85,8 @@ func findTap(name string) (netlink.Link, error) {
 	return link, nil
 }
 
-// wire gives the tap its settings, address, neighbour and route, in an order in which each finds what it needs.
-func wire(tap netlink.Link, vm gateway.Identity) error {
+// configure gives the tap its settings, address, neighbour and route, in an order in which each finds what it needs.
+func configure(tap netlink.Link, vm gateway.Identity) error {
 	for _, s := range settings {
 		err := set(fmt.Sprintf(s.path, vm.Tap()), s.value)
 		if noIPv6 := strings.HasPrefix(s.path, "ipv6/") && errors.Is(err, fs.ErrNotExist); err != nil && !noIPv6 {
@@ -127,8 +127,8 @@ func hostMAC(vm gateway.Identity) net.HardwareAddr {
 	return mac
 }
 
-// unplug removes a tap; its address, route and neighbour entry go with it.
-func unplug(name string) error {
+// delTap removes a tap; its address, route and neighbour entry go with it.
+func delTap(name string) error {
 	tap, err := findTap(name)
 	if tap == nil || err != nil {
 		return err
@@ -158,7 +158,7 @@ func (n *Net) removeStrays(ctx context.Context, vms []gateway.Identity) error {
 			continue
 		}
 		routes, err := netlink.RouteList(link, netlink.FAMILY_V4)
-		errs = append(errs, err, unplug(name))
+		errs = append(errs, err, delTap(name))
 		for _, r := range routes {
 			if p, ok := prefix(r); ok {
 				gone = append(gone, p.Addr())
@@ -166,7 +166,7 @@ func (n *Net) removeStrays(ctx context.Context, vms []gateway.Identity) error {
 		}
 		n.config.Logger.InfoContext(ctx, "stray tap removed", "vm", name)
 	}
-	return errors.Join(append(errs, forget(gone...))...)
+	return errors.Join(append(errs, removeFlows(gone...))...)
 }
 
 // forward lets the host pass packets on. Written only when it is off, because writing it resets other settings.
