@@ -222,7 +222,10 @@ func (h *Host) definition(ctx context.Context, m gateway.VM) (libvirt.Definition
 		}
 		def.Kernel, def.Initrd, def.Cmdline = img.Kernel, img.Initrd, img.Cmdline
 	}
-	kvm, err := h.useKVM(ctx, m.Image)
+	kvm, err := h.accel.UseKVM(ctx, func() (string, error) {
+		img, err := image.Open(h.cfg.imageDir(), m.Image)
+		return img.Kernel, err
+	})
 	def.KVM = kvm
 	return def, err
 }

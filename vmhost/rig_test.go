@@ -20,6 +20,7 @@ import (
 
 	"lodge/gateway"
 	"lodge/vmhost"
+	"lodge/vmhost/accel"
 	"lodge/vmhost/libvirt"
 	"lodge/vmhost/libvirt/libvirttest"
 	"lodge/vmhost/netid"
@@ -52,7 +53,7 @@ func newRig(t *testing.T, parent string) *rig {
 	tinyImage(t, filepath.Join(state, "images"))
 	r := &rig{records: &records{all: map[gateway.ID]gateway.VM{}}}
 	r.config = vmhost.Config{
-		StateDir: state, RunDir: openDir(t, "/var/tmp"), Domain: "lodge.localhost", Accel: vmhost.TCG,
+		StateDir: state, RunDir: openDir(t, "/var/tmp"), Domain: "lodge.localhost", Accel: accel.TCG,
 		Defaults: gateway.Size{Image: "tiny", CPUs: 1, MemoryMiB: 128, DiskGiB: 2}, StopTimeout: 20 * time.Second,
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}

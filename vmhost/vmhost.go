@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/vmhost/accel"
 	"lodge/vmhost/image"
 	"lodge/vmhost/libvirt"
 )
@@ -58,7 +59,7 @@ type Config struct {
 	TapListeners TapListeners
 	OnRemove     []func(context.Context, gateway.ID) error // called when a VM is removed; called again until they succeed
 
-	Accel         Accel         // how guests run; Auto
+	Accel         accel.Mode    // how guests run; accel.Auto
 	LibvirtSocket string        // libvirt.DefaultSocket
 	Defaults      gateway.Size  // for what a Spec leaves out; debian-13, 2 CPUs, 1024 MiB, 10 GiB
 	StartsAtOnce  int           // how many VMs are started at the same time; 2
@@ -71,6 +72,7 @@ type Host struct {
 	cfg    Config
 	dir    *gateway.Directory
 	virt   *libvirt.Client
+	accel  *accel.Prover
 	log    *slog.Logger
 	login  string        // the host's own public key, as an authorized_keys line
 	ready  chan struct{} // closed once Run has the identity of all VMs in place
@@ -79,9 +81,6 @@ type Host struct {
 
 	mu  sync.Mutex
 	vms map[gateway.ID]*worker
-
-	accelMu sync.Mutex
-	kvm     *verdict // what the proof said; nil until it was made
 }
 
 // New makes a host with its directories and its login key. Nothing runs before Run.
@@ -106,6 +105,7 @@ func New(c Config) (*Host, error) {
 		cfg:    c,
 		dir:    c.Directory,
 		virt:   libvirt.New(libvirt.Config{Socket: c.LibvirtSocket, Logger: c.Logger}),
+		accel:  accel.New(c.Accel, filepath.Join(c.StateDir, "accel.json"), c.Logger),
 		log:    c.Logger,
 		login:  login,
 		ready:  make(chan struct{}),
@@ -129,7 +129,7 @@ func makeDir(dir string, mode os.FileMode) error {
 
 func withDefaults(c Config) Config {
 	if c.Accel == "" {
-		c.Accel = Auto
+		c.Accel = accel.Auto
 	}
 	if c.StartsAtOnce <= 0 {
 		c.StartsAtOnce = 2

@@ -1,7 +1,6 @@
 package vmhost
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -154,65 +152,6 @@ func TestPace(t *testing.T) {
 		time.Sleep(paceReset) //nolint:forbidigo // no time passes in a bubble
 		if again, _ := p.spaced(func() error { return nil }); again != time.Second {
 			t.Errorf("after a good while, again in %s", again)
-		}
-	})
-}
-
-func TestParseAccel(t *testing.T) {
-	for text, want := range map[string]Accel{"": Auto, "auto": Auto, "kvm": KVM, "tcg": TCG} {
-		if got, err := ParseAccel(text); err != nil || got != want {
-			t.Errorf("%q: %v, %v", text, got, err)
-		}
-	}
-	if _, err := ParseAccel("xen"); gateway.KindOf(err) != gateway.KindInvalid {
-		t.Errorf("xen: %v", err)
-	}
-}
-
-func TestVerdictHoldsForOneBoot(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "accel.json")
-	v, err := cachedVerdict(file)
-	if err != nil || v.Reason != "" {
-		t.Fatalf("without a file: %+v, %v", v, err)
-	}
-	v.KVM, v.Reason = true, "it was proven"
-	if err := v.save(file); err != nil {
-		t.Fatal(err)
-	}
-	if again, err := cachedVerdict(file); err != nil || again != v {
-		t.Errorf("saved %+v, read %+v, %v", v, again, err)
-	}
-	for name, text := range map[string]string{
-		"other boot": `{"boot":"another","kvm":true,"reason":"it was proven"}`, "cut off": `{"boot":`, "empty": "",
-	} {
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if v, err := cachedVerdict(file); err != nil || v.Reason != "" {
-			t.Errorf("%s: %+v, %v; want it proven anew", name, v, err)
-		}
-	}
-}
-
-func TestProofNeedsTheDevice(t *testing.T) {
-	works, reason, err := prove(t.Context(), filepath.Join(t.TempDir(), "kvm"), "no-kernel")
-	if works || err != nil || !strings.Contains(reason, "no such file") {
-		t.Errorf("%v %q %v", works, reason, err)
-	}
-	works, reason, err = prove(t.Context(), os.DevNull, filepath.Join(t.TempDir(), "no-kernel"))
-	if works || err != nil || !strings.Contains(reason, "QEMU could not use it") {
-		t.Errorf("%v %q %v", works, reason, err)
-	}
-}
-
-// A guest's first bytes are a stranger's: however they are cut, the answer is whether the words are there.
-func FuzzHasFirstLine(f *testing.F) {
-	f.Add([]byte("[    0.000000] Linux version 6.12"))
-	f.Add([]byte("SeaBIOS\r\nLinux versioX"))
-	f.Fuzz(func(t *testing.T, said []byte) {
-		want := bytes.Contains(said, []byte("Linux version"))
-		if hasFirstLine(bytes.NewReader(said)) != want || hasFirstLine(iotest.OneByteReader(bytes.NewReader(said))) != want {
-			t.Errorf("%q: want %v", said, want)
 		}
 	})
 }

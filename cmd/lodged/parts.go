@@ -20,6 +20,7 @@ import (
 	"lodge/mail"
 	"lodge/storage"
 	"lodge/vmhost"
+	"lodge/vmhost/accel"
 	"lodge/vmhost/netid"
 )
 
@@ -88,7 +89,7 @@ func assemble(cfg Config, s *state, log *slog.Logger) (p *parts, err error) {
 
 // assembleHost makes the VMs' side: mail needs the login key of the host, and the host needs to tell mail what it forgets.
 func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
-	accel, err := vmhost.ParseAccel(cfg.Accel)
+	mode, err := accel.Parse(cfg.Accel)
 	if err != nil {
 		return err
 	}
@@ -97,7 +98,7 @@ func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
 	})
 	hostConfig := vmhost.Config{
 		StateDir: cfg.StateDir, RunDir: cfg.RunDir, Domain: cfg.Domain, RootPEM: p.web.RootPEM(),
-		Directory: s.directory, Net: guests, TapListeners: p.doors, Accel: accel, LibvirtSocket: cfg.LibvirtSocket,
+		Directory: s.directory, Net: guests, TapListeners: p.doors, Accel: mode, LibvirtSocket: cfg.LibvirtSocket,
 		Defaults: gateway.Size{Image: cfg.Image}, Logger: log,
 	}
 	if p.mail, err = mail.New(mail.Config{
