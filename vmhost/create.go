@@ -7,10 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"lodge/gateway"
+	"lodge/gateway/durable"
 	"lodge/vmhost/disk"
 	"lodge/vmhost/image"
 	"lodge/vmhost/seed"
@@ -104,7 +104,7 @@ func (h *Host) makeDisks(ctx context.Context, m gateway.VM, img image.Image, gue
 	if err := seed.Write(seedFile, guest); err != nil {
 		return explainFull(fmt.Errorf("make seed: %w", err), h.cfg.diskDir())
 	}
-	return explainFull(syncPath(h.cfg.diskDir()), h.cfg.diskDir()) // the files themselves are synced by who wrote them
+	return explainFull(durable.Sync(h.cfg.diskDir()), h.cfg.diskDir()) // the files themselves are synced by who wrote them
 }
 
 // undo takes away what New has made, although its caller may be gone, and returns why. What cannot be taken away now the worker
@@ -191,7 +191,7 @@ func (h *Host) removeFiles(id gateway.ID) error {
 
 // explainFull turns err, which may be nil, into KindNoSpace when it is about a full disk.
 func explainFull(err error, dir string) error {
-	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+	if !durable.IsFull(err) {
 		return err
 	}
 	return gateway.Errorf(gateway.KindNoSpace, "the host's disk is full: no room for the VM in %s", dir).

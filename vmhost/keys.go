@@ -1,7 +1,6 @@
 package vmhost
 
 import (
-	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/pem"
@@ -9,10 +8,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"golang.org/x/crypto/ssh"
+
+	"lodge/gateway/durable"
 )
 
 // newKey makes an ed25519 key pair: the private half as OpenSSH writes it, the public half as an authorized_keys line
@@ -41,7 +41,7 @@ func loginKey(file string) (public string, err error) {
 		if err != nil {
 			return "", err
 		}
-		return public, writeSynced(file, private)
+		return public, durable.WriteFile(file, private, 0o600)
 	}
 	if err != nil {
 		return "", fmt.Errorf("read login key: %w", err)
@@ -54,32 +54,3 @@ func loginKey(file string) (public string, err error) {
 }
 
 func line(key ssh.PublicKey) string { return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key))) }
-
-// writeSynced writes a file of mode 0600 that is whole or absent, whatever happens meanwhile, and on disk when it returns.
-func writeSynced(file string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(file), ".new-*")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", file, err)
-	}
-	defer func() { _ = os.Remove(f.Name()) }() // gone already when all went well
-	_, err = bytes.NewReader(data).WriteTo(f)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", file, err)
-	}
-	if err := os.Rename(f.Name(), file); err != nil {
-		return fmt.Errorf("write %s: %w", file, err)
-	}
-	return syncPath(filepath.Dir(file))
-}
-
-// syncPath brings a file, or the entries of a directory, to disk.
-func syncPath(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return fmt.Errorf("sync: %w", err)
-	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("sync %s: %w", path, err)
-	}
-	return nil
-}
