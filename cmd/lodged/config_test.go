@@ -127,6 +127,7 @@ func TestTakenPortNamesItsHolder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer func() { _ = held[0].Close() }() // until here it must not be collected: a collected listener is closed
 	port := netip.MustParseAddrPort(held[0].Addr().String()).Port()
 	_, err = listenTCP(t.Context(), loopback, int(port))
 	if gateway.KindOf(err) != gateway.KindConflict || !bytes.Contains([]byte(err.Error()), []byte("lodged.test (process ")) {
