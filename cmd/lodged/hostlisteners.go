@@ -3,8 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"slices"
 	"strings"
+
+	"github.com/coreos/go-systemd/v22/activation"
 
 	"lodge/gateway"
 	"lodge/gateway/control"
@@ -16,27 +20,49 @@ type hostListeners struct {
 	control, s3       net.Listener
 }
 
-func openOutside(ctx context.Context, cfg Config) (_ *hostListeners, err error) {
-	o := new(hostListeners)
+// openHostListeners takes the sockets that systemd passed (passedSockets), and opens the others.
+func openHostListeners(ctx context.Context, cfg Config, passed map[string][]net.Listener) (_ *hostListeners, err error) {
+	o := &hostListeners{https: passed["https"], http: passed["http"], smtp: passed["smtp"]}
 	defer func() {
 		if err != nil {
-			_ = o.close() // the error that is returned says why
+			_ = o.close() // the error that is returned has the reason
 		}
 	}()
-	if o.https, err = listenTCP(ctx, cfg.Listen, cfg.HTTPSPort); err != nil {
-		return nil, err
-	}
-	if o.http, err = listenTCP(ctx, cfg.Listen, cfg.HTTPPort); err != nil {
-		return nil, err
-	}
-	if o.smtp, err = listenTCP(ctx, cfg.Listen, cfg.SMTPPort); err != nil {
-		return nil, err
+	for _, service := range []struct {
+		listeners *[]net.Listener
+		port      int
+	}{{&o.https, cfg.HTTPSPort}, {&o.http, cfg.HTTPPort}, {&o.smtp, cfg.SMTPPort}} {
+		if len(*service.listeners) > 0 {
+			continue
+		}
+		if *service.listeners, err = listenTCP(ctx, cfg.Listen, service.port); err != nil {
+			return nil, err
+		}
 	}
 	if o.s3, err = control.Listen(ctx, gateway.S3Socket(cfg.RunDir)); err != nil {
 		return nil, err
 	}
 	o.control, err = control.Listen(ctx, gateway.ControlSocket(cfg.RunDir))
 	return o, err
+}
+
+// passedSockets are the listening sockets that systemd opened for this process (sd_listen_fds(3)), by their
+// FileDescriptorName: https, http and smtp. With them a restart refuses no connection.
+func passedSockets() (map[string][]net.Listener, error) {
+	passed, err := activation.ListenersWithNames()
+	if err != nil {
+		return nil, fmt.Errorf("take sockets from systemd: %w", err)
+	}
+	for name, listeners := range passed {
+		if !slices.Contains([]string{"https", "http", "smtp"}, name) {
+			for _, l := range listeners {
+				_ = l.Close() // nothing was accepted
+			}
+			return nil, gateway.Invalid("systemd passed a socket named %q", name).
+				WithHint("Set FileDescriptorName= of the socket unit to https, http or smtp.")
+		}
+	}
+	return passed, nil
 }
 
 func (o *hostListeners) all() []net.Listener {

@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 
 	"lodge/gateway"
@@ -45,7 +46,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	outside, err := openOutside(ctx, cfg)
+	passed, err := passedSockets()
+	if err != nil {
+		return errors.Join(err, state.close())
+	}
+	outside, err := openHostListeners(ctx, cfg, passed)
 	if err != nil {
 		return errors.Join(err, state.close())
 	}
@@ -100,11 +105,18 @@ func serve(ctx context.Context, p *parts, outside *hostListeners, log *slog.Logg
 	group.Go(func() error {
 		<-ctx.Done()
 		log.Info("daemon stopping")
+		notify(daemon.SdNotifyStopping)
 		defer stopEngine()
 		return p.shutdown(log)
 	})
 	log.Info("daemon ready", "addr", outside.String())
+	notify(daemon.SdNotifyReady)
 	return group.Wait()
+}
+
+// notify passes a state to systemd (sd_notify(3)). Without systemd it does nothing.
+func notify(state string) {
+	_, _ = daemon.SdNotify(false, state) // systemd that does not listen is no reason to stop
 }
 
 // version is what the build knows of itself.
