@@ -15,7 +15,8 @@ type KV struct {
 // KV returns the key-value part of the store.
 func (s *Store) KV() *KV { return &KV{db: s.db, now: s.now} }
 
-// Get reads a value and when it was written. A missing key is a KindNotFound error that is also fs.ErrNotExist.
+// Get reads a value and when it was written. A missing key is a KindNotFound error that is also
+// fs.ErrNotExist.
 func (kv *KV) Get(ctx context.Context, key string) ([]byte, time.Time, error) {
 	var value []byte
 	var modified int64
@@ -57,7 +58,8 @@ func (kv *KV) List(ctx context.Context, prefix string) ([]string, error) {
 	return keys, rows.Err()
 }
 
-// Secret returns the host's secret of that name: 32 random bytes, made and synced at the first call.
+// Secret returns the host's secret of that name: 32 random bytes, made and synced at the first
+// call.
 func (kv *KV) Secret(ctx context.Context, name string) ([32]byte, error) {
 	fresh := newSecret()
 	key := "secret/" + name

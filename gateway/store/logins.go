@@ -8,7 +8,8 @@ import (
 	"lodge/gateway"
 )
 
-// Logins keeps secrets of limited life (one-time links, sessions) by their SHA-256: who reads the file learns none.
+// Logins keeps secrets of limited life (one-time links, sessions) by their SHA-256: who reads the
+// file learns none.
 type Logins struct {
 	db  *sql.DB
 	now func() time.Time
@@ -17,7 +18,8 @@ type Logins struct {
 // Logins returns the part of the store that keeps logins.
 func (s *Store) Logins() *Logins { return &Logins{db: s.db, now: s.now} }
 
-// PutToken stores what a secret of that kind grants until it expires. Expired ones are swept out on the way.
+// PutToken stores what a secret of that kind grants until it expires. Expired ones are swept out on
+// the way.
 func (l *Logins) PutToken(ctx context.Context, kind string, hash [32]byte, vm gateway.ID, data string, expires time.Time) error {
 	if _, err := l.db.ExecContext(ctx, `DELETE FROM tokens WHERE expires <= ?`, l.now().Unix()); err != nil {
 		return refine(err)
@@ -27,7 +29,8 @@ func (l *Logins) PutToken(ctx context.Context, kind string, hash [32]byte, vm ga
 	return refine(err)
 }
 
-// TakeToken reads a token and deletes it in one step: of any number of callers exactly one gets it, all others KindNotFound.
+// TakeToken reads a token and deletes it in one step: of any number of callers exactly one gets it,
+// all others KindNotFound.
 func (l *Logins) TakeToken(ctx context.Context, kind string, hash [32]byte, now time.Time) (gateway.ID, string, error) {
 	return scanToken(l.db.QueryRowContext(ctx,
 		`DELETE FROM tokens WHERE kind = ? AND hash = ? AND expires > ? RETURNING vm, data`, kind, hash[:], now.Unix()))

@@ -31,6 +31,30 @@ CREATE TABLE tokens (
 ) WITHOUT ROWID;
 CREATE INDEX token_expiry ON tokens (expires);
 CREATE INDEX token_vm ON tokens (vm);
+`, `
+CREATE TABLE shared (
+	key      BLOB PRIMARY KEY,                    -- BLOB: sorted by bytes
+	value    BLOB NOT NULL,
+	revision INTEGER NOT NULL,                    -- of the last change
+	lease    INTEGER                              -- of shared_leases, or NULL
+) WITHOUT ROWID;
+CREATE INDEX shared_by_lease ON shared (lease) WHERE lease IS NOT NULL;
+CREATE TABLE shared_changes (
+	revision INTEGER NOT NULL,
+	n        INTEGER NOT NULL,                    -- from 1 in each revision
+	key      BLOB NOT NULL,
+	value    BLOB,                                -- NULL: deleted
+	PRIMARY KEY (revision, n)
+) WITHOUT ROWID;
+CREATE TABLE shared_leases (
+	id   INTEGER PRIMARY KEY AUTOINCREMENT,       -- AUTOINCREMENT: never given twice
+	life INTEGER NOT NULL                         -- nanoseconds
+);
+CREATE TABLE shared_head (                        -- one row
+	revision  INTEGER NOT NULL,
+	compacted INTEGER NOT NULL                    -- changes up to this revision are dropped
+);
+INSERT INTO shared_head (revision, compacted) VALUES (1, 1);
 `}
 }
 

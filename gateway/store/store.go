@@ -1,7 +1,9 @@
-// Package store is what the host remembers: one SQLite file, the authority for its VMs, their numbers and addresses,
-// certificates and logins. A write has reached the disk when the call that made it returns (WAL, synchronous=FULL).
+// Package store is what the host remembers: one SQLite file, the authority for its VMs, their
+// numbers and addresses, certificates and logins. A write has reached the disk when the call that
+// made it returns (WAL, synchronous=FULL).
 //
-// It has one writer; migrations run in order when the file is opened, and a file from a newer Lodge is refused, never guessed at.
+// It has one writer; migrations run in order when the file is opened, and a file from a newer Lodge
+// is refused, never guessed at.
 package store
 
 import (
@@ -27,13 +29,15 @@ const AddressRest = 15 * time.Minute
 
 // Store is an open database. It is safe for concurrent use.
 type Store struct {
-	db  *sql.DB
-	net netip.Prefix
-	now func() time.Time
+	db     *sql.DB
+	shared *Shared
+	net    netip.Prefix
+	now    func() time.Time
 }
 
-// Open opens the file, which is made (0600) when it does not exist, and brings its schema up to date. Guest addresses are
-// taken from guests. A file that is not a sound database or that a newer Lodge wrote is refused with a hint and left as it is.
+// Open opens the file, which is made (0600) when it does not exist, and brings its schema up to
+// date. Guest addresses are taken from guests. A file that is not a sound database or that a newer
+// Lodge wrote is refused with a hint and left as it is.
 func Open(ctx context.Context, path string, guests netip.Prefix) (*Store, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -55,8 +59,16 @@ func Open(ctx context.Context, path string, guests netip.Prefix) (*Store, error)
 	return s, nil
 }
 
+// Shared returns what the hosts agree on, as long as there is one.
+func (s *Store) Shared() *Shared { return s.shared }
+
 // Close closes the file.
-func (s *Store) Close() error { return s.db.Close() }
+func (s *Store) Close() error {
+	s.shared.stop()
+	err := s.db.Close()
+	s.shared.notify() // each Watch finds the file closed
+	return err
+}
 
 func newSecret() (secret [32]byte) {
 	_, _ = rand.Read(secret[:]) // crypto/rand.Read never fails
@@ -85,7 +97,12 @@ func (s *Store) prepare(ctx context.Context) error {
 	if _, err := s.db.ExecContext(ctx, `PRAGMA journal_mode = WAL`); err != nil {
 		return err // only now: the switch writes to the file
 	}
-	return s.migrate(ctx)
+	if err := s.migrate(ctx); err != nil {
+		return err
+	}
+	var err error
+	s.shared, err = newShared(ctx, s.db)
+	return err
 }
 
 var errCorrupt = errors.New("the file is damaged")
@@ -112,7 +129,7 @@ func refine(err error) error {
 			WithHint("Free some space on the file system of the state directory, then try again.")
 	}
 	if errors.Is(err, sql.ErrNoRows) {
-		return errors.Join(gateway.Errorf(gateway.KindNotFound, "not found"), fs.ErrNotExist)
+		return gateway.Errorf(gateway.KindNotFound, "not found").Because(fs.ErrNotExist)
 	}
 	return err
 }

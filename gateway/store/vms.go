@@ -16,24 +16,18 @@ import (
 
 // VMs implements gateway.Records.
 func (s *Store) VMs(ctx context.Context) ([]gateway.VM, error) {
-	rows, err := s.db.QueryContext(ctx, `SELECT definition FROM machines ORDER BY number`)
+	definitions, err := query(ctx, s.db, func(text *[]byte) []any { return []any{text} },
+		`SELECT definition FROM machines ORDER BY number`)
 	if err != nil {
-		return nil, err
+		return nil, refine(err)
 	}
-	defer rows.Close() //nolint:errcheck // rows.Err says all there is
-	var all []gateway.VM
-	for rows.Next() {
-		var definition []byte
-		var m gateway.VM
-		if err := rows.Scan(&definition); err != nil {
-			return nil, err
+	all := make([]gateway.VM, len(definitions))
+	for i, definition := range definitions {
+		if err := json.Unmarshal(definition, &all[i]); err != nil {
+			return nil, fmt.Errorf("decode VM: %w", err)
 		}
-		if err := json.Unmarshal(definition, &m); err != nil {
-			return nil, fmt.Errorf("decode machine: %w", err)
-		}
-		all = append(all, m)
 	}
-	return all, rows.Err()
+	return all, nil
 }
 
 // Create implements gateway.Records.
@@ -113,8 +107,8 @@ func save(ctx context.Context, db execer, m gateway.VM) error {
 	return err
 }
 
-// freeAddr picks the lowest address of the guest net that no VM has and that does not rest. The net's first two
-// addresses and its last are left out.
+// freeAddr picks the lowest address of the guest net that no VM has and that does not rest. The
+// net's first two addresses and its last are left out.
 func (s *Store) freeAddr(ctx context.Context, tx *sql.Tx) (netip.Addr, error) {
 	if _, err := tx.ExecContext(ctx, `DELETE FROM resting WHERE until <= ?`, s.now().Unix()); err != nil {
 		return netip.Addr{}, err
