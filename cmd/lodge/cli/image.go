@@ -61,7 +61,7 @@ func (c *imageBuildCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	return a.print(built, func(w io.Writer) {
-		_, _ = fmt.Fprintf(w, "%s is built (%s).\n", built.Name, size(built.Bytes))
+		row(w, fmt.Sprintf("%s is built (%s).", built.Name, size(built.Bytes)))
 	})
 }
 
@@ -83,12 +83,12 @@ func (*imageLsCmd) Run(a *app) error {
 	}
 	err := a.print(images, func(w io.Writer) {
 		if len(images) == 0 {
-			_, _ = fmt.Fprintln(w, "No images yet. Build one: lodge image build") // flushed, and checked, by print
+			row(w, "No images yet. Build one: lodge image build")
 			return
 		}
-		_, _ = fmt.Fprintln(w, "NAME\tSIZE\tBUILT")
+		row(w, "NAME", "SIZE", "BUILT")
 		for _, i := range images {
-			_, _ = fmt.Fprintf(w, "%s\t%s\t%s\n", i.Name, size(i.Bytes), i.Built.Local().Format("2006-01-02 15:04:05"))
+			row(w, i.Name, size(i.Bytes), i.Built.Local().Format("2006-01-02 15:04:05"))
 		}
 	})
 	return errors.Join(bad, err)

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"io"
 )
 
@@ -14,5 +13,5 @@ func (c *loginCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	return a.print(map[string]string{"url": url}, func(w io.Writer) { _, _ = fmt.Fprintln(w, url) })
+	return a.print(map[string]string{"url": url}, func(w io.Writer) { row(w, url) })
 }

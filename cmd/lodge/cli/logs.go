@@ -13,7 +13,8 @@ import (
 type logsCmd struct {
 	named
 
-	Follow bool `help:"Go on as more comes." short:"f"`
+	Follow bool `help:"Follow the log." short:"f"`
+	Raw    bool `help:"Show control characters to the terminal as the guest wrote them."`
 }
 
 // Run shows a VM's console log; with --json as one {"text"} object per line.
@@ -24,8 +25,7 @@ func (c *logsCmd) Run(ctx context.Context, a *app) error {
 	}
 	defer text.Close() //nolint:errcheck // it was only read
 	if !a.JSON {
-		_, err = io.Copy(a.out, text)
-		return brokenOff(ctx, err)
+		return brokenOff(ctx, a.passed(text, c.Raw))
 	}
 	lines := bufio.NewReader(text)
 	for {

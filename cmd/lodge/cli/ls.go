@@ -16,13 +16,12 @@ func (*lsCmd) Run(ctx context.Context, a *app) error {
 	}
 	return a.print(all, func(w io.Writer) {
 		if len(all) == 0 {
-			_, _ = fmt.Fprintln(w, "No VMs yet. Make one: lodge new hello") // flushed, and checked, by print
+			row(w, "No VMs yet. Make one: lodge new hello")
 			return
 		}
-		_, _ = fmt.Fprintln(w, "NAME\tSTATE\tIMAGE\tCPUS\tMEMORY\tDISK\tURL")
+		row(w, "NAME", "STATE", "IMAGE", "CPUS", "MEMORY", "DISK", "URL")
 		for _, v := range all {
-			_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d MiB\t%d GiB\t%s\n",
-				v.Name, v.State, v.Image, v.CPUs, v.MemoryMiB, v.DiskGiB, v.URL)
+			row(w, v.Name, v.State, v.Image, v.CPUs, fmt.Sprint(v.MemoryMiB, " MiB"), fmt.Sprint(v.DiskGiB, " GiB"), v.URL)
 		}
 	})
 }

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"io"
 
 	"lodge/gateway"
@@ -12,6 +11,7 @@ type mailCmd struct {
 	named
 
 	QueueID string `arg:"" help:"One message, shown as it is stored." optional:""`
+	Raw     bool   `help:"Show a message to the terminal as it is stored, with control characters."`
 	Limit   uint16 `default:"100" help:"List at most so many, the newest first." placeholder:"N"`
 }
 
@@ -29,29 +29,17 @@ func (c *mailCmd) Run(ctx context.Context, a *app) error {
 
 func list(w io.Writer, name string, messages []gateway.Message) {
 	if len(messages) == 0 {
-		_, _ = fmt.Fprintf(w, "No mail yet for %s.\n", name) // flushed, and checked, by print
+		row(w, "No mail yet for "+name+".")
 		return
 	}
-	_, _ = fmt.Fprintln(w, "QUEUE ID\tRECEIVED\tFROM\tTO\tSIZE\tIN THE VM\tSUBJECT")
+	row(w, "QUEUE ID", "RECEIVED", "FROM", "TO", "SIZE", "IN THE VM", "SUBJECT")
 	for _, m := range messages {
 		delivered := "waiting"
 		if m.Delivered {
 			delivered = "yes"
 		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.QueueID, m.Received.Local().Format("01-02 15:04:05"),
-			printable("<"+m.From+">"), printable(m.Rcpt), size(m.Bytes), delivered, printable(m.Subject))
+		row(w, m.QueueID, m.Received.Local().Format("01-02 15:04:05"), "<"+m.From+">", m.Rcpt, size(m.Bytes), delivered, m.Subject)
 	}
-}
-
-// printable keeps a stranger's text from steering the terminal or the table.
-func printable(text string) string {
-	clean := []rune(text)
-	for i, c := range clean {
-		if c < ' ' || c >= 0x7f && c < 0xa0 {
-			clean[i] = '?'
-		}
-	}
-	return string(clean)
 }
 
 func (c *mailCmd) show(ctx context.Context, a *app) error {
@@ -61,8 +49,7 @@ func (c *mailCmd) show(ctx context.Context, a *app) error {
 	}
 	defer message.Close() //nolint:errcheck // it was only read
 	if !a.JSON {
-		_, err = io.Copy(a.out, message)
-		return brokenOff(ctx, err)
+		return brokenOff(ctx, a.passed(message, c.Raw))
 	}
 	raw, err := io.ReadAll(message)
 	if err != nil {

@@ -1,15 +1,18 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"syscall"
 	"text/tabwriter"
 
+	"lodge/cmd/lodge/cli/tty"
 	"lodge/gateway"
 )
 
@@ -26,13 +29,52 @@ func (a *app) print(v any, text func(w io.Writer)) error {
 	return nil
 }
 
+// row writes one line of an answer; cells stand under those of other rows. Errors of w come up when print flushes it.
+func row(w io.Writer, cells ...any) {
+	line := make([]string, len(cells))
+	for i, cell := range cells {
+		line[i] = tty.Line(fmt.Sprint(cell))
+	}
+	_, _ = fmt.Fprintln(w, strings.Join(line, "\t"))
+}
+
 func (a *app) printJSON(v any) error {
-	enc := json.NewEncoder(a.out)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
+	if err := writeJSON(a.out, v); err != nil {
 		return fmt.Errorf("write answer: %w", err)
 	}
 	return nil
+}
+
+// writeJSON writes v as one line. Package json escapes no control characters above 0x7e, but terminals obey them.
+func writeJSON(w io.Writer, v any) error {
+	var text bytes.Buffer
+	enc := json.NewEncoder(&text)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	var line strings.Builder
+	for _, r := range text.String() {
+		if r >= 0x7f && r < 0xa0 {
+			fmt.Fprintf(&line, `\u%04x`, r)
+		} else {
+			line.WriteRune(r)
+		}
+	}
+	_, err := io.WriteString(w, line.String())
+	return err
+}
+
+// passed copies a stranger's text to stdout: as it is to a file or a pipe, or where raw is set, and without effects to a
+// terminal.
+func (a *app) passed(text io.Reader, raw bool) error {
+	if _, ok := terminal(a.out); raw || !ok {
+		_, err := io.Copy(a.out, text)
+		return err
+	}
+	safe := tty.NewWriter(a.out)
+	_, err := io.Copy(safe, text)
+	return errors.Join(err, safe.Close())
 }
 
 // report shows err on stderr: two lines, or one JSON object {"kind","error","hint","exit"}. A remote command has spoken for itself.
@@ -49,16 +91,25 @@ func report(stderr io.Writer, err error, asJSON bool) {
 	}
 	// Nothing can be said any more when stderr does not take it.
 	if asJSON {
-		_ = json.NewEncoder(stderr).Encode(struct {
+		_ = writeJSON(stderr, struct {
 			*gateway.Error
 			Exit int `json:"exit"`
 		}{shown, ExitCode(err)})
 		return
 	}
-	_, _ = fmt.Fprintf(stderr, "lodge: %s\n", shown.Msg)
+	_, _ = fmt.Fprintf(stderr, "lodge: %s\n", lines(shown.Msg))
 	if shown.Hint != "" {
-		_, _ = fmt.Fprintf(stderr, "hint: %s\n", shown.Hint)
+		_, _ = fmt.Fprintf(stderr, "hint: %s\n", lines(shown.Hint))
 	}
+}
+
+// lines makes text of several lines safe to show.
+func lines(text string) string {
+	all := strings.Split(text, "\n")
+	for i, line := range all {
+		all[i] = tty.Line(line)
+	}
+	return strings.Join(all, "\n")
 }
 
 // size writes a number of bytes for a person.

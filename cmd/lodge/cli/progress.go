@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/term"
 
+	"lodge/cmd/lodge/cli/tty"
 	"lodge/gateway"
 )
 
@@ -68,8 +69,8 @@ func (p *progress) end() {
 }
 
 func line(step gateway.Progress) string {
-	text := fmt.Sprintf("%6s  %-10s", step.Elapsed.Round(100*time.Millisecond), step.Phase)
-	return strings.TrimRight(text+" "+strings.TrimSpace(step.Text), " ")
+	text := fmt.Sprintf("%6s  %-10s", step.Elapsed.Round(100*time.Millisecond), tty.Line(step.Phase))
+	return strings.TrimRight(text+" "+strings.TrimSpace(tty.Line(step.Text)), " ")
 }
 
 // bar is empty when the end is not known.

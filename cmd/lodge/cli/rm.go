@@ -30,7 +30,7 @@ func (c *rmCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	return a.print(map[string]string{"removed": c.Name}, func(w io.Writer) {
-		_, _ = fmt.Fprintf(w, "%s is gone.\n", c.Name)
+		row(w, c.Name+" is gone.")
 	})
 }
 

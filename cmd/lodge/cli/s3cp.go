@@ -23,6 +23,7 @@ const streamPartBytes = 16 << 20
 type s3CpCmd struct {
 	Src string `arg:"" help:"A file, - for stdin, or s3://BUCKET/KEY."`
 	Dst string `arg:"" help:"s3://BUCKET/KEY, a file or directory, or - for stdout."`
+	Raw bool   `help:"Show an object to the terminal as it is stored, with control characters."`
 }
 
 // copied is the JSON form of what cp did.
@@ -51,7 +52,7 @@ func (c *s3CpCmd) Run(ctx context.Context, a *app, vm *s3VM) error {
 	if job.up {
 		n, err = a.upload(ctx, client, job, p)
 	} else {
-		n, err = a.download(ctx, client, job, p)
+		n, err = a.download(ctx, client, job, p, c.Raw)
 	}
 	if err != nil {
 		if _, ours := errors.AsType[*gateway.Error](err); ours {
@@ -64,7 +65,7 @@ func (c *s3CpCmd) Run(ctx context.Context, a *app, vm *s3VM) error {
 		return nil // stdout is the object's
 	}
 	return a.print(copied{job.bucket, job.key, n}, func(w io.Writer) {
-		_, _ = fmt.Fprintf(w, "Copied %s (%s).\n", "s3://"+job.bucket+"/"+printable(job.key), size(n))
+		row(w, fmt.Sprintf("Copied s3://%s/%s (%s).", job.bucket, job.key, size(n)))
 	})
 }
 
@@ -130,7 +131,7 @@ func (a *app) upload(ctx context.Context, client *minio.Client, job copyJob, p *
 	return sent.Size, err
 }
 
-func (a *app) download(ctx context.Context, client *minio.Client, job copyJob, p *progress) (int64, error) {
+func (a *app) download(ctx context.Context, client *minio.Client, job copyJob, p *progress, raw bool) (int64, error) {
 	object, err := client.GetObject(ctx, job.bucket, job.key, minio.GetObjectOptions{})
 	if err != nil {
 		return 0, err
@@ -143,7 +144,7 @@ func (a *app) download(ctx context.Context, client *minio.Client, job copyJob, p
 	count := &counter{p: p, step: gateway.Progress{Phase: "download", Text: job.key, Total: info.Size}, began: time.Now()}
 	from := io.TeeReader(object, count)
 	if job.local == "-" {
-		return io.Copy(a.out, from)
+		return info.Size, a.passed(from, raw)
 	}
 	to := job.local
 	if dir, err := os.Stat(to); strings.HasSuffix(to, "/") || (err == nil && dir.IsDir()) {

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"strings"
 	"time"
@@ -46,7 +45,7 @@ func (c *s3LsCmd) Run(ctx context.Context, a *app, vm *s3VM) error {
 	}
 	return a.print(objects, func(w io.Writer) {
 		for _, o := range objects {
-			_, _ = fmt.Fprintf(w, "%s\t%s\t%s\n", o.Modified.Local().Format("2006-01-02 15:04:05"), size(o.Bytes), printable(o.Key))
+			row(w, o.Modified.Local().Format("2006-01-02 15:04:05"), size(o.Bytes), o.Key)
 		}
 	})
 }
@@ -62,10 +61,10 @@ func listBuckets(ctx context.Context, a *app, name string, client *minio.Client)
 	}
 	return a.print(buckets, func(w io.Writer) {
 		if len(buckets) == 0 {
-			_, _ = fmt.Fprintf(w, "No buckets yet. The first copy makes one: lodge s3 %s cp FILE s3://files/\n", name)
+			row(w, "No buckets yet. The first copy makes one: lodge s3 "+name+" cp FILE s3://files/")
 		}
 		for _, b := range buckets {
-			_, _ = fmt.Fprintf(w, "%s\t%s\n", b.Created.Local().Format("2006-01-02 15:04:05"), b.Name)
+			row(w, b.Created.Local().Format("2006-01-02 15:04:05"), b.Name)
 		}
 	})
 }

@@ -25,7 +25,7 @@ func (c *shareCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	answer := map[string]any{"name": c.Name, "port": share.Port, "visibility": share.Visibility, "url": info.URL}
-	return a.print(answer, func(w io.Writer) { _, _ = fmt.Fprintf(w, "%s is %s.\n", info.URL, share.Visibility) })
+	return a.print(answer, func(w io.Writer) { row(w, fmt.Sprintf("%s is %s.", info.URL, share.Visibility)) })
 }
 
 // parseShare reads "public", "8080 public" and the like.

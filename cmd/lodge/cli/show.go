@@ -10,27 +10,22 @@ import (
 	"lodge/gateway/control"
 )
 
-// describe writes what a person wants to know of a VM. Errors of w come up when it is flushed.
+// describe writes a VM as a table.
 func describe(w io.Writer, v control.Info) {
 	state := v.State
 	if v.Reason != "" {
 		state += " (" + v.Reason + ")"
 	}
-	rows := [][2]string{
-		{"name", v.Name},
-		{"state", state},
-		{"url", v.URL},
-		{"mail", "anything@" + v.MailDomain},
-		{"ssh", "lodge ssh " + v.Name},
-		{"address", v.Addr.String()},
-		{"image", v.Image},
-		{"size", fmt.Sprintf("%d CPUs, %d MiB memory, %d GiB disk", v.CPUs, v.MemoryMiB, v.DiskGiB)},
-		{"shared", shares(v.Shares)},
-		{"created", v.Created.Local().Format("2006-01-02 15:04:05")},
-	}
-	for _, row := range rows {
-		_, _ = fmt.Fprintf(w, "%s\t%s\n", row[0], row[1])
-	}
+	row(w, "name", v.Name)
+	row(w, "state", state)
+	row(w, "url", v.URL)
+	row(w, "mail", "anything@"+v.MailDomain)
+	row(w, "ssh", "lodge ssh "+v.Name)
+	row(w, "address", v.Addr)
+	row(w, "image", v.Image)
+	row(w, "size", fmt.Sprintf("%d CPUs, %d MiB memory, %d GiB disk", v.CPUs, v.MemoryMiB, v.DiskGiB))
+	row(w, "shared", shares(v.Shares))
+	row(w, "created", v.Created.Local().Format("2006-01-02 15:04:05"))
 }
 
 func shares(all []gateway.Share) string {

@@ -40,7 +40,7 @@ func (c *trustCmd) Run(ctx context.Context, a *app) error {
 	}
 	return errors.Join(err, a.print(results, func(w io.Writer) {
 		for _, r := range results {
-			_, _ = fmt.Fprintf(w, "%s\t%s\n", r.Store, outcome(r, c.Remove)) // flushed, and checked, by print
+			row(w, r.Store, outcome(r, c.Remove))
 		}
 	}))
 }

@@ -17,5 +17,5 @@ func (a *app) say(v control.Info, err error) error {
 	if err != nil {
 		return err
 	}
-	return a.print(v, func(w io.Writer) { _, _ = fmt.Fprintf(w, "%s is %s.\n", v.Name, v.State) })
+	return a.print(v, func(w io.Writer) { row(w, fmt.Sprintf("%s is %s.", v.Name, v.State)) })
 }

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"runtime/debug"
 
@@ -29,7 +28,10 @@ func (*versionCmd) Run(ctx context.Context, a *app) error {
 	case !errors.Is(err, control.ErrNotRunning):
 		return err
 	}
-	return a.print(answer, func(w io.Writer) { _, _ = fmt.Fprintf(w, "lodge\t%s\nlodged\t%s\n", answer.Lodge, daemon) })
+	return a.print(answer, func(w io.Writer) {
+		row(w, "lodge", answer.Lodge)
+		row(w, "lodged", daemon)
+	})
 }
 
 // ownVersion is what the Go tool has stamped into the binary.

@@ -234,7 +234,7 @@ func (h *Host) Console(context.Context, gateway.ID) (net.Conn, error) {
 
 // Log implements control.Observer; followed, it goes on until it is closed.
 func (h *Host) Log(_ context.Context, _ gateway.ID, follow bool) (io.ReadCloser, error) {
-	past := strings.NewReader("Linux version 6.12\r\nhello login:\n")
+	past := strings.NewReader("Linux version 6.12\r\n\x1b]0;title\a\x1b[32mhello\x1b[0m login:\n")
 	if !follow {
 		return io.NopCloser(past), nil
 	}
