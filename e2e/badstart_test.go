@@ -16,7 +16,7 @@ import (
 
 	"lodge/e2e/harness"
 	"lodge/gateway"
-	"lodge/gateway/control"
+	"lodge/gateway/api"
 )
 
 // refusesToStart starts a lodged that has to end by itself with an error that says all of parts.
@@ -152,7 +152,7 @@ func TestBadNames(t *testing.T) {
 // leavesNothing fails when there is a VM or a part of one.
 func leavesNothing(t *testing.T, h *harness.Host) {
 	t.Helper()
-	if all := harness.JSON[[]control.Info](t, h, "ls"); len(all) != 0 {
+	if all := harness.JSON[[]api.VM](t, h, "ls"); len(all) != 0 {
 		t.Errorf("there are VMs: %+v", all)
 	}
 	if left, err := os.ReadDir(filepath.Join(h.StateDir, "disks")); err != nil || len(left) != 0 {

@@ -9,7 +9,7 @@ import (
 
 	"lodge/e2e/harness"
 	"lodge/gateway"
-	"lodge/gateway/control"
+	"lodge/gateway/api"
 	"lodge/gateway/sandboxtest"
 )
 
@@ -54,7 +54,7 @@ func TestFullDisk(t *testing.T) {
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
-	if all := harness.JSON[[]control.Info](t, h, "ls"); len(all) != 1 {
+	if all := harness.JSON[[]api.VM](t, h, "ls"); len(all) != 1 {
 		t.Errorf("there should be one VM: %+v", all)
 	}
 	if mail := harness.JSON[[]gateway.Message](t, h, "mail", "tiny"); len(mail) != 0 {

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"lodge/e2e/harness"
-	"lodge/gateway/control"
+	"lodge/gateway/api"
 )
 
 // rebooted waits until a guest has another boot id.
@@ -125,7 +125,7 @@ func (s *suite) removed(t *testing.T) {
 	if status, _ := get(t, s.client(), "https://9000-beta."+s.h.Domain+"/"); status != 401 {
 		t.Errorf("the new beta has the shares of the old: port 9000 gives %d", status)
 	}
-	all := harness.JSON[[]control.Info](t, s.h, "ls")
+	all := harness.JSON[[]api.VM](t, s.h, "ls")
 	if len(all) != 2 {
 		t.Errorf("lodge ls has %d VMs, want 2", len(all))
 	}

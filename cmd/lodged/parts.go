@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"lodge/gateway"
+	"lodge/gateway/api"
 	"lodge/gateway/control"
 	"lodge/gateway/dns"
 	"lodge/gateway/metadata"
@@ -80,10 +81,11 @@ func assemble(cfg Config, s *state, log *slog.Logger) (p *parts, err error) {
 	p.guestHTTP = httpServer(insideHosts(self.Handler(), p.objects.Handler()), log)
 	p.guestHTTP.ConnContext = gateway.ConnContext
 	p.hostS3 = httpServer(p.objects.Handler(), log)
-	p.control = control.New(control.Config{
-		Directory: s.directory, Keyring: s.keyring, Machines: p.host, Observer: p.host, Mailbox: p.mail, Web: p.web,
-		Domain: cfg.Domain, Version: version(), Logger: log,
+	verbs := api.New(api.Config{
+		Directory: s.directory, Keyring: s.keyring, Machines: p.host, Observer: p.host, Terminals: p.host, Mailbox: p.mail, Web: p.web,
+		Domain: cfg.Domain, Version: version(),
 	})
+	p.control = control.New(control.Config{API: verbs, Logger: log})
 	return p, nil
 }
 

@@ -19,6 +19,7 @@ import (
 
 	"lodge/e2e/harness"
 	"lodge/gateway"
+	"lodge/gateway/api"
 	"lodge/gateway/control"
 	"lodge/gateway/store"
 )
@@ -145,7 +146,7 @@ func firstByte(t *testing.T, how string, direct bool) {
 	}
 	next(phase)
 	phase = ""
-	if _, err := c.Wait(t.Context(), "hello", control.Service, func(p gateway.Progress) {
+	if _, err := c.Wait(t.Context(), "hello", api.Service, func(p gateway.Progress) {
 		if p.Phase != "service" { // of which several steps are told
 			next(p.Phase)
 		}

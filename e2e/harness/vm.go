@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"lodge/gateway/control"
+	"lodge/gateway/api"
 )
 
 // VM is one of a Host's VMs, by name.
@@ -20,9 +20,9 @@ type VM struct {
 func (h *Host) VM(name string) *VM { return &VM{Name: name, host: h} }
 
 // Info is what lodge show says.
-func (v *VM) Info(t testing.TB) control.Info {
+func (v *VM) Info(t testing.TB) api.VM {
 	t.Helper()
-	return JSON[control.Info](t, v.host, "show", v.Name)
+	return JSON[api.VM](t, v.host, "show", v.Name)
 }
 
 // Run runs a bash script in the guest as its login user, and returns what it says on stdout. Any command in it that fails fails the test.

@@ -12,48 +12,49 @@ import (
 	"strconv"
 
 	"lodge/gateway"
+	"lodge/gateway/api"
 )
 
 // Health says whether the daemon is there and ready.
-func (c *Client) Health(ctx context.Context) (Health, error) {
-	var h Health
+func (c *Client) Health(ctx context.Context) (api.Health, error) {
+	var h api.Health
 	return h, c.call(ctx, http.MethodGet, "/v1/health", nil, &h)
 }
 
 // List returns all VMs, ordered by name.
-func (c *Client) List(ctx context.Context) ([]Info, error) {
-	var all []Info
+func (c *Client) List(ctx context.Context) ([]api.VM, error) {
+	var all []api.VM
 	err := c.call(ctx, http.MethodGet, "/v1/vms", nil, &all)
 	return all, err
 }
 
 // Show returns one VM.
-func (c *Client) Show(ctx context.Context, name string) (Info, error) {
+func (c *Client) Show(ctx context.Context, name string) (api.VM, error) {
 	return c.infoOf(ctx, http.MethodGet, name, "", nil)
 }
 
 // Start starts a VM.
-func (c *Client) Start(ctx context.Context, name string) (Info, error) {
+func (c *Client) Start(ctx context.Context, name string) (api.VM, error) {
 	return c.infoOf(ctx, http.MethodPost, name, "/start", nil)
 }
 
 // Stop stops a VM; force does not ask the guest.
-func (c *Client) Stop(ctx context.Context, name string, force bool) (Info, error) {
+func (c *Client) Stop(ctx context.Context, name string, force bool) (api.VM, error) {
 	return c.infoOf(ctx, http.MethodPost, name, "/stop", StopRequest{Force: force})
 }
 
 // Restart stops a VM and starts it.
-func (c *Client) Restart(ctx context.Context, name string) (Info, error) {
+func (c *Client) Restart(ctx context.Context, name string) (api.VM, error) {
 	return c.infoOf(ctx, http.MethodPost, name, "/restart", nil)
 }
 
-// Share sets who may see a port; the Info's URL is that port's.
-func (c *Client) Share(ctx context.Context, name string, share gateway.Share) (Info, error) {
+// Share sets who may see a port; the answer's URL is that port's.
+func (c *Client) Share(ctx context.Context, name string, share gateway.Share) (api.VM, error) {
 	return c.infoOf(ctx, http.MethodPut, name, "/share", share)
 }
 
-func (c *Client) infoOf(ctx context.Context, method, name, verb string, in any) (Info, error) {
-	var info Info
+func (c *Client) infoOf(ctx context.Context, method, name, verb string, in any) (api.VM, error) {
+	var info api.VM
 	err := c.onVM(ctx, method, name, verb, in, &info)
 	return info, err
 }
@@ -78,8 +79,8 @@ func (c *Client) Login(ctx context.Context, name, person string) (string, error)
 }
 
 // Credentials mints S3 credentials for a VM.
-func (c *Client) Credentials(ctx context.Context, name string) (CredentialsAnswer, error) {
-	var credentials CredentialsAnswer
+func (c *Client) Credentials(ctx context.Context, name string) (api.Credentials, error) {
+	var credentials api.Credentials
 	err := c.onVM(ctx, http.MethodPost, name, "/credentials", nil, &credentials)
 	return credentials, err
 }
@@ -148,35 +149,35 @@ func (c *Client) Console(ctx context.Context, name string) (io.ReadWriteCloser, 
 }
 
 // New makes a VM and starts it. Ending ctx takes it away again.
-func (c *Client) New(ctx context.Context, spec gateway.Spec, progress func(gateway.Progress)) (Info, error) {
+func (c *Client) New(ctx context.Context, spec gateway.Spec, progress func(gateway.Progress)) (api.VM, error) {
 	return c.stream(ctx, http.MethodPost, "/v1/vms", spec, progress)
 }
 
 // Wait returns when a VM has reached a milestone.
-func (c *Client) Wait(ctx context.Context, name string, until Milestone, progress func(gateway.Progress)) (Info, error) {
+func (c *Client) Wait(ctx context.Context, name string, until api.Milestone, progress func(gateway.Progress)) (api.VM, error) {
 	path, err := vmPath(name, "/wait?for="+url.QueryEscape(string(until)))
 	if err != nil {
-		return Info{}, err
+		return api.VM{}, err
 	}
 	return c.stream(ctx, http.MethodGet, path, nil, progress)
 }
 
 // stream reads Events up to the last.
-func (c *Client) stream(ctx context.Context, method, path string, in any, progress func(gateway.Progress)) (Info, error) {
+func (c *Client) stream(ctx context.Context, method, path string, in any, progress func(gateway.Progress)) (api.VM, error) {
 	resp, err := c.send(ctx, method, path, in, nil)
 	if err != nil {
-		return Info{}, err
+		return api.VM{}, err
 	}
 	defer resp.Body.Close() //nolint:errcheck // it was only read
 	events := json.NewDecoder(bufio.NewReader(resp.Body))
 	for {
 		var event Event
 		if err := events.Decode(&event); err != nil {
-			return Info{}, garbled(ctx, err)
+			return api.VM{}, garbled(ctx, err)
 		}
 		switch {
 		case event.Error != nil:
-			return Info{}, event.Error
+			return api.VM{}, event.Error
 		case event.VM != nil:
 			return *event.VM, nil
 		case event.Progress != nil:

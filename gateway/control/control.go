@@ -1,86 +1,34 @@
-// Package control is how people rule the host: HTTP and JSON over a unix socket that only root can reach.
+// Package control is the API on the host itself: HTTP and JSON over a unix socket.
 //
-// Listen makes the socket and looks at each caller's uid (SO_PEERCRED); Server turns each verb into a call of one small
-// interface, which vmhost, mail and https satisfy; Client is the other end, and what cmd/lodge speaks. Errors travel as
+// Listen makes the socket and finds out who each caller is (SO_PEERCRED); Server turns each request into a call of an
+// api.Session of that caller, and its answer into JSON; Client is the other end, which cmd/lodge uses. Errors travel as
 // {"kind","error","hint"} and come out of Client as the *gateway.Error that went in. Long work (making a VM, waiting for
 // one) is streamed: one JSON Event per line, the result or the error last.
 //
-// It never listens on the network, never decides who may do what (root may), and never logs what it answers.
+// It never listens on the network, never decides who may do what (package api does), and never logs what it answers.
 package control
 
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"time"
 
-	"lodge/gateway"
+	"lodge/gateway/api"
 )
 
-// DefaultSocket is where lodged listens and lodge looks for it.
+// DefaultSocket is where lodged listens and lodge connects.
 const DefaultSocket = "/run/lodge/lodged.sock"
 
-// Machines makes and changes VMs; vmhost.Host is one.
-type Machines interface {
-	// New makes a VM and starts it; progress may be called from any goroutine until New returns. Cancelling ctx leaves nothing behind.
-	New(ctx context.Context, spec gateway.Spec, progress func(gateway.Progress)) (gateway.VM, error)
-	// Start returns when the VM runs, Stop when it does not; force pulls the plug.
-	Start(ctx context.Context, id gateway.ID) error
-	Stop(ctx context.Context, id gateway.ID, force bool) error
-	Restart(ctx context.Context, id gateway.ID) error
-	// Remove deletes the VM and all that is kept for it.
-	Remove(ctx context.Context, id gateway.ID) error
-}
-
-// Observer looks at VMs and into them; vmhost.Host is one.
-type Observer interface {
-	Status(ctx context.Context, id gateway.ID) gateway.Status
-	// Wait returns when the VM's userspace is up; progress hears of the phases "kernel" and "userspace".
-	Wait(ctx context.Context, id gateway.ID, progress func(gateway.Progress)) error
-	// Console is the VM's serial console. The caller closes it.
-	Console(ctx context.Context, id gateway.ID) (net.Conn, error)
-	// Log is what the console has said since the VM was made; with follow it goes on until ctx ends. The caller closes it.
-	Log(ctx context.Context, id gateway.ID, follow bool) (io.ReadCloser, error)
-	SSH(id gateway.ID) (gateway.SSHAccess, error)
-}
-
-// Mailbox reads VMs' mail; mail.Server is one.
-type Mailbox interface {
-	// List returns the newest messages, at most limit, newest first.
-	List(ctx context.Context, id gateway.ID, limit int) ([]gateway.Message, error)
-	// Open reads one message as it is stored (RFC 5322). The caller closes it.
-	Open(ctx context.Context, id gateway.ID, queueID string) (io.ReadCloser, error)
-}
-
-// Web knows VMs' pages; https.Server is one.
-type Web interface {
-	// LoginURL makes a link that logs person in, once. The empty person is the owner.
-	LoginURL(ctx context.Context, id gateway.ID, person string) (string, error)
-	URL(m gateway.VM, port uint16) string
-	// RootPEM is the certificate of our own CA.
-	RootPEM() []byte
-	// Probe says which port the VM's plain name leads to, if anything listens there.
-	Probe(ctx context.Context, m gateway.VM) (port uint16, ok bool)
-}
-
-// Config is what a Server needs. Every field but Ready is required.
+// Config is what a Server needs. Every field is required.
 type Config struct {
-	Directory *gateway.Directory
-	Keyring   *gateway.Keyring
-	Machines  Machines
-	Observer  Observer
-	Mailbox   Mailbox
-	Web       Web
-	Domain    string // below which VMs have their names
-	Version   string // of this daemon
-	Ready     func() error
-	Logger    *slog.Logger
+	API    *api.API
+	Logger *slog.Logger
 }
 
-// Server serves the control API.
+// Server serves the API.
 type Server struct {
 	Config
 	http http.Server
@@ -97,6 +45,7 @@ func New(config Config) *Server {
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		BaseContext:       func(net.Listener) context.Context { return base },
+		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return WithCaller(ctx, callerOf(c)) },
 		ErrorLog:          slog.NewLogLogger(config.Logger.Handler(), slog.LevelWarn),
 	}
 	return s
@@ -118,4 +67,17 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return errors.Join(err, s.http.Close())
 	}
 	return nil
+}
+
+type callerKey struct{}
+
+// WithCaller returns a context that carries who calls. It exists for net/http alone, which has no other way.
+func WithCaller(ctx context.Context, caller api.Caller) context.Context {
+	return context.WithValue(ctx, callerKey{}, caller)
+}
+
+// as is the API as the caller of r may use it.
+func (s *Server) as(r *http.Request) api.Session {
+	caller, _ := r.Context().Value(callerKey{}).(api.Caller)
+	return s.API.As(caller)
 }

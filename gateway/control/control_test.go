@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"lodge/gateway"
+	"lodge/gateway/api"
 	"lodge/gateway/control"
 	"lodge/gateway/control/controltest"
 )
@@ -176,7 +177,7 @@ func TestCredentialsAreTheVMs(t *testing.T) {
 
 func TestHealthAndRoot(t *testing.T) {
 	h, c := start(t)
-	want := control.Health{Version: "v0.0.0-test", Domain: "lodge.localhost", Ready: true}
+	want := api.Health{Version: "v0.0.0-test", Domain: "lodge.localhost", Ready: true}
 	if diff := cmp.Diff(want, must(c.Health(t.Context()))(t)); diff != "" {
 		t.Error(diff)
 	}
@@ -189,7 +190,7 @@ func TestWaitForService(t *testing.T) {
 	h, c := start(t)
 	h.Add(t, "hello")
 	var phases []string
-	must(c.Wait(t.Context(), "hello", control.Service, func(p gateway.Progress) {
+	must(c.Wait(t.Context(), "hello", api.Service, func(p gateway.Progress) {
 		phases = append(phases, p.Phase)
 		if p.Text == "waiting for something to listen" {
 			if p.Elapsed.Seconds() < 40 {
@@ -206,7 +207,7 @@ func TestWaitForService(t *testing.T) {
 func TestWaitEndsWithTheVM(t *testing.T) {
 	h, c := start(t)
 	m := h.Add(t, "hello")
-	_, err := c.Wait(t.Context(), "hello", control.Service, func(p gateway.Progress) {
+	_, err := c.Wait(t.Context(), "hello", api.Service, func(p gateway.Progress) {
 		if p.Phase == "service" {
 			if err := h.Stop(t.Context(), m.ID, true); err != nil {
 				t.Error(err)
@@ -369,7 +370,7 @@ func TestShutdownEndsWhatWouldNotEnd(t *testing.T) {
 	waited := make(chan error, 1)
 	waiting := make(chan struct{})
 	go func() {
-		_, err := c.Wait(t.Context(), "hello", control.Service, func(p gateway.Progress) {
+		_, err := c.Wait(t.Context(), "hello", api.Service, func(p gateway.Progress) {
 			if p.Phase == "service" {
 				close(waiting)
 			}

@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"lodge/gateway"
+	"lodge/gateway/api"
 )
 
 // Listen makes a unix socket at path that only root can use: mode 0600, and each caller's uid is looked at as well. The
@@ -61,10 +62,24 @@ func (l *peerListener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		if uid, err := peerUID(c); err == nil && uid == l.uid {
-			return c, nil
+			return &peerConn{c, api.Owner()}, nil
 		}
 		_ = c.Close() // not root: not a word to it
 	}
+}
+
+// peerConn is a connection that carries who is at its other end.
+type peerConn struct {
+	*net.UnixConn
+	caller api.Caller
+}
+
+// callerOf is who is at the other end of c: nobody, unless a peerListener accepted it.
+func callerOf(c net.Conn) api.Caller {
+	if p, ok := c.(*peerConn); ok {
+		return p.caller
+	}
+	return api.Caller{}
 }
 
 // peerUID asks the kernel who is at the other end (SO_PEERCRED, unix(7)).

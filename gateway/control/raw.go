@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strconv"
 	"sync"
 
 	"lodge/gateway"
@@ -14,21 +13,11 @@ import (
 // consoleProtocol is what the console verb upgrades to (RFC 9110 §7.8): raw bytes, both ways.
 const consoleProtocol = "lodge-console"
 
-// Limits on a list of mail.
-const (
-	defaultMessages = 100
-	maxMessages     = 10_000
-)
-
 func (s *Server) console(w http.ResponseWriter, r *http.Request) error {
 	if r.Header.Get("Upgrade") != consoleProtocol {
 		return gateway.Invalid("the console needs an upgrade to %s", consoleProtocol)
 	}
-	m, err := s.vm(r)
-	if err != nil {
-		return err
-	}
-	serial, err := s.Observer.Console(r.Context(), m.ID)
+	serial, err := s.as(r).Console(r.Context(), r.PathValue("name"))
 	if err != nil {
 		return err
 	}
@@ -51,7 +40,7 @@ func (s *Server) console(w http.ResponseWriter, r *http.Request) error {
 
 // join copies between the caller (who may have sent something already) and the console until either ends or ctx does. It
 // returns how many bytes the console said.
-func join(ctx context.Context, caller net.Conn, buffered io.Reader, serial net.Conn) (said int64) {
+func join(ctx context.Context, caller net.Conn, buffered io.Reader, serial io.ReadWriteCloser) (said int64) {
 	end := sync.OnceFunc(func() {
 		_, _ = caller.Close(), serial.Close() // closing is only to end the other copy
 	})
@@ -68,17 +57,12 @@ func join(ctx context.Context, caller net.Conn, buffered io.Reader, serial net.C
 }
 
 func (s *Server) log(w http.ResponseWriter, r *http.Request) error {
-	m, err := s.vm(r)
-	if err != nil {
-		return err
-	}
 	follow := r.URL.Query().Get("follow") == "true"
-	text, err := s.Observer.Log(r.Context(), m.ID, follow)
+	text, err := s.as(r).Log(r.Context(), r.PathValue("name"), follow)
 	if err != nil {
 		return err
 	}
 	defer text.Close() //nolint:errcheck // it was only read
-	defer context.AfterFunc(r.Context(), func() { _ = text.Close() })()
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	_, err = io.Copy(&flusher{w}, text)
 	if r.Context().Err() != nil {
@@ -99,36 +83,8 @@ func (f *flusher) Write(p []byte) (int, error) {
 	return n, http.NewResponseController(f.ResponseWriter).Flush()
 }
 
-func (s *Server) mail(w http.ResponseWriter, r *http.Request) error {
-	limit := defaultMessages
-	if text := r.URL.Query().Get("limit"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 || n > maxMessages {
-			return gateway.Invalid("not a limit: %q", text).WithHint("A limit is a number from 1 to %d.", maxMessages)
-		}
-		limit = n
-	}
-	m, err := s.vm(r)
-	if err != nil {
-		return err
-	}
-	messages, err := s.Mailbox.List(r.Context(), m.ID, limit)
-	if err != nil {
-		return err
-	}
-	if messages == nil {
-		messages = []gateway.Message{} // an empty list is [] in JSON
-	}
-	answer(w, http.StatusOK, messages)
-	return nil
-}
-
 func (s *Server) message(w http.ResponseWriter, r *http.Request) error {
-	m, err := s.vm(r)
-	if err != nil {
-		return err
-	}
-	message, err := s.Mailbox.Open(r.Context(), m.ID, r.PathValue("queue_id"))
+	message, err := s.as(r).Message(r.Context(), r.PathValue("name"), r.PathValue("queue_id"))
 	if err != nil {
 		return err
 	}

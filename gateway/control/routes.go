@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/gateway/api"
 )
 
 // A verb answers one request, or returns the error to answer with.
@@ -19,31 +20,31 @@ type route struct {
 	verb         verb
 }
 
-// routes is the whole API.
+// routes is the API, one route per verb.
 func (s *Server) routes() []route {
 	return []route{
-		{"GET", "/v1/health", s.health},
-		{"GET", "/v1/root", s.root},
-		{"GET", "/v1/vms", s.list},
+		{"GET", "/v1/health", query(s, api.Session.Health)},
+		{"GET", "/v1/root", s.rootPEM},
+		{"GET", "/v1/vms", query(s, api.Session.List)},
 		{"POST", "/v1/vms", s.create},
-		{"GET", "/v1/vms/{name}", s.show},
+		{"GET", "/v1/vms/{name}", named(s, api.Session.Show)},
 		{"DELETE", "/v1/vms/{name}", s.remove},
-		{"POST", "/v1/vms/{name}/start", s.start},
-		{"POST", "/v1/vms/{name}/stop", s.stopVM},
-		{"POST", "/v1/vms/{name}/restart", s.restart},
+		{"POST", "/v1/vms/{name}/start", named(s, api.Session.Start)},
+		{"POST", "/v1/vms/{name}/stop", asked(s, stop)},
+		{"POST", "/v1/vms/{name}/restart", named(s, api.Session.Restart)},
 		{"GET", "/v1/vms/{name}/wait", s.wait},
 		{"GET", "/v1/vms/{name}/console", s.console},
 		{"GET", "/v1/vms/{name}/log", s.log},
-		{"GET", "/v1/vms/{name}/ssh", s.ssh},
-		{"PUT", "/v1/vms/{name}/share", s.share},
-		{"POST", "/v1/vms/{name}/login", s.login},
+		{"GET", "/v1/vms/{name}/ssh", named(s, api.Session.SSH)},
+		{"PUT", "/v1/vms/{name}/share", asked(s, api.Session.Share)},
+		{"POST", "/v1/vms/{name}/login", asked(s, login)},
 		{"GET", "/v1/vms/{name}/mail", s.mail},
 		{"GET", "/v1/vms/{name}/mail/{queue_id}", s.message},
-		{"POST", "/v1/vms/{name}/credentials", s.credentials},
+		{"POST", "/v1/vms/{name}/credentials", named(s, api.Session.Credentials)},
 	}
 }
 
-// Handler answers every verb. Who may call it is the listener's to decide.
+// Handler answers every verb, for the caller that the request's context carries (WithCaller).
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	allowed := map[string][]string{}

@@ -1,193 +1,109 @@
 package control
 
 import (
+	"context"
 	"net/http"
-	"time"
+	"strconv"
 
 	"lodge/gateway"
+	"lodge/gateway/api"
 )
 
-// vm finds the VM that the path names.
-func (s *Server) vm(r *http.Request) (gateway.VM, error) {
-	name := r.PathValue("name")
-	m, ok := s.Directory.ByName(name)
-	if !ok {
-		return gateway.VM{}, gateway.NotFound(name)
-	}
-	return m, nil
+// StopRequest is the body of stop.
+type StopRequest struct {
+	Force bool `json:"force"` // end the VM without asking the guest
 }
 
-// info completes a machine by what is seen of it.
-func (s *Server) info(r *http.Request, m gateway.VM) *Info {
-	return &Info{
-		VM:         m,
-		Status:     s.Observer.Status(r.Context(), m.ID),
-		URL:        s.Web.URL(m, gateway.DefaultPort),
-		MailDomain: m.Name + "." + s.Domain,
-	}
+// LoginRequest is the body of login. The empty person is the owner.
+type LoginRequest struct {
+	Person string `json:"person,omitempty"`
 }
 
-func (s *Server) health(w http.ResponseWriter, _ *http.Request) error {
-	h := Health{Version: s.Version, Domain: s.Domain, Ready: true, VMs: len(s.Directory.All())}
-	if s.Ready != nil {
-		if err := s.Ready(); err != nil {
-			h.Ready, h.Reason = false, err.Error()
+// LoginAnswer is a link that works once.
+type LoginAnswer struct {
+	URL string `json:"url"`
+}
+
+// query is a verb without arguments whose answer is JSON.
+func query[T any](s *Server, call func(api.Session, context.Context) (T, error)) verb {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		v, err := call(s.as(r), r.Context())
+		if err != nil {
+			return err
 		}
+		answer(w, http.StatusOK, v)
+		return nil
 	}
-	answer(w, http.StatusOK, h)
-	return nil
 }
 
-func (s *Server) root(w http.ResponseWriter, _ *http.Request) error {
+// named is a verb whose one argument is the VM's name, and whose answer is JSON.
+func named[T any](s *Server, call func(api.Session, context.Context, string) (T, error)) verb {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		v, err := call(s.as(r), r.Context(), r.PathValue("name"))
+		if err != nil {
+			return err
+		}
+		answer(w, http.StatusOK, v)
+		return nil
+	}
+}
+
+// asked is a verb on a VM whose further arguments are the body, and whose answer is JSON.
+func asked[In, Out any](s *Server, call func(api.Session, context.Context, string, In) (Out, error)) verb {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		var in In
+		if err := decode(w, r, maxBodyBytes, &in); err != nil {
+			return err
+		}
+		v, err := call(s.as(r), r.Context(), r.PathValue("name"), in)
+		if err != nil {
+			return err
+		}
+		answer(w, http.StatusOK, v)
+		return nil
+	}
+}
+
+func stop(s api.Session, ctx context.Context, name string, in StopRequest) (api.VM, error) { //nolint:revive // the order of method expressions
+	return s.Stop(ctx, name, in.Force)
+}
+
+func login(s api.Session, ctx context.Context, name string, in LoginRequest) (LoginAnswer, error) { //nolint:revive // as above
+	url, err := s.Login(ctx, name, in.Person)
+	return LoginAnswer{URL: url}, err
+}
+
+func (s *Server) rootPEM(w http.ResponseWriter, r *http.Request) error {
+	pem, err := s.as(r).RootPEM(r.Context())
+	if err != nil {
+		return err
+	}
 	w.Header().Set("Content-Type", "application/x-pem-file")
-	_, err := w.Write(s.Web.RootPEM())
+	_, err = w.Write(pem)
 	return err
 }
 
-func (s *Server) list(w http.ResponseWriter, r *http.Request) error {
-	all := []*Info{} // not nil: an empty list is [] in JSON
-	for _, m := range s.Directory.All() {
-		all = append(all, s.info(r, m))
-	}
-	answer(w, http.StatusOK, all)
-	return nil
-}
-
-func (s *Server) show(w http.ResponseWriter, r *http.Request) error {
-	m, err := s.vm(r)
-	if err != nil {
-		return err
-	}
-	answer(w, http.StatusOK, s.info(r, m))
-	return nil
-}
-
-// changed answers with the VM as it is after a verb.
-func (s *Server) changed(w http.ResponseWriter, r *http.Request, id gateway.ID) error {
-	m, ok := s.Directory.ByID(id)
-	if !ok {
-		return gateway.Errorf(gateway.KindNotFound, "the VM was removed meanwhile")
-	}
-	answer(w, http.StatusOK, s.info(r, m))
-	return nil
-}
-
-func (s *Server) start(w http.ResponseWriter, r *http.Request) error {
-	m, err := s.vm(r)
-	if err != nil {
-		return err
-	}
-	if err := s.Machines.Start(r.Context(), m.ID); err != nil {
-		return err
-	}
-	return s.changed(w, r, m.ID)
-}
-
-func (s *Server) stopVM(w http.ResponseWriter, r *http.Request) error {
-	var ask StopRequest
-	if err := decode(w, r, maxBodyBytes, &ask); err != nil {
-		return err
-	}
-	m, err := s.vm(r)
-	if err != nil {
-		return err
-	}
-	if err := s.Machines.Stop(r.Context(), m.ID, ask.Force); err != nil {
-		return err
-	}
-	return s.changed(w, r, m.ID)
-}
-
-func (s *Server) restart(w http.ResponseWriter, r *http.Request) error {
-	m, err := s.vm(r)
-	if err != nil {
-		return err
-	}
-	if err := s.Machines.Restart(r.Context(), m.ID); err != nil {
-		return err
-	}
-	return s.changed(w, r, m.ID)
-}
-
 func (s *Server) remove(w http.ResponseWriter, r *http.Request) error {
-	m, err := s.vm(r)
-	if err != nil {
-		return err
-	}
-	if err := s.Machines.Remove(r.Context(), m.ID); err != nil {
+	if err := s.as(r).Remove(r.Context(), r.PathValue("name")); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
 
-func (s *Server) ssh(w http.ResponseWriter, r *http.Request) error {
-	m, err := s.vm(r)
+func (s *Server) mail(w http.ResponseWriter, r *http.Request) error {
+	limit := api.DefaultMessages
+	if text := r.URL.Query().Get("limit"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			return gateway.Invalid("not a limit: %q", text).WithHint("A limit is a number from 1 to %d.", api.MaxMessages)
+		}
+		limit = n
+	}
+	messages, err := s.as(r).Mail(r.Context(), r.PathValue("name"), limit)
 	if err != nil {
 		return err
 	}
-	if m.Desired == gateway.Stopped {
-		return gateway.Errorf(gateway.KindConflict, "%s is stopped", m.Name).WithHint("Start it first: lodge start %s", m.Name)
-	}
-	access, err := s.Observer.SSH(m.ID)
-	if err != nil {
-		return err
-	}
-	answer(w, http.StatusOK, access)
-	return nil
-}
-
-func (s *Server) share(w http.ResponseWriter, r *http.Request) error {
-	var ask gateway.Share
-	if err := decode(w, r, maxBodyBytes, &ask); err != nil {
-		return err
-	}
-	if ask.Visibility != gateway.Public && ask.Visibility != gateway.Private {
-		return gateway.Invalid("not a visibility: %q", ask.Visibility).WithHint("A port is public or private.")
-	}
-	m, err := s.vm(r)
-	if err != nil {
-		return err
-	}
-	m, err = s.Directory.Update(r.Context(), m.ID, func(m *gateway.VM) error {
-		m.Shares = m.WithShare(ask.Port, ask.Visibility)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	info := s.info(r, m)
-	info.URL = s.Web.URL(m, ask.Port)
-	answer(w, http.StatusOK, info)
-	return nil
-}
-
-func (s *Server) login(w http.ResponseWriter, r *http.Request) error {
-	var ask LoginRequest
-	if err := decode(w, r, maxBodyBytes, &ask); err != nil {
-		return err
-	}
-	m, err := s.vm(r)
-	if err != nil {
-		return err
-	}
-	url, err := s.Web.LoginURL(r.Context(), m.ID, ask.Person)
-	if err != nil {
-		return err
-	}
-	answer(w, http.StatusOK, LoginAnswer{URL: url})
-	return nil
-}
-
-func (s *Server) credentials(w http.ResponseWriter, r *http.Request) error {
-	m, err := s.vm(r)
-	if err != nil {
-		return err
-	}
-	c, err := s.Keyring.Issue(m.ID, time.Now())
-	if err != nil {
-		return err
-	}
-	answer(w, http.StatusOK, CredentialsAnswer{AccessKey: c.AccessKey, SecretKey: c.SecretKey, Expires: c.Expires})
+	answer(w, http.StatusOK, messages)
 	return nil
 }

@@ -6,7 +6,7 @@ import (
 	"os"
 
 	"lodge/gateway"
-	"lodge/gateway/control"
+	"lodge/gateway/api"
 )
 
 type newCmd struct {
@@ -41,7 +41,7 @@ func (c *newCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	if c.Wait {
-		if info, err = a.client.Wait(ctx, c.Name, control.Userspace, p.show); err != nil {
+		if info, err = a.client.Wait(ctx, c.Name, api.Userspace, p.show); err != nil {
 			return err
 		}
 	}

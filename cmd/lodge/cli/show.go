@@ -7,11 +7,11 @@ import (
 	"strings"
 
 	"lodge/gateway"
-	"lodge/gateway/control"
+	"lodge/gateway/api"
 )
 
 // describe writes a VM as a table.
-func describe(w io.Writer, v control.Info) {
+func describe(w io.Writer, v api.VM) {
 	state := v.State
 	if v.Reason != "" {
 		state += " (" + v.Reason + ")"

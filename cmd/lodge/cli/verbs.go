@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"io"
 
-	"lodge/gateway/control"
+	"lodge/gateway/api"
 )
 
 // named is a verb's VM.
@@ -13,7 +13,7 @@ type named struct {
 }
 
 // say answers with the VM after a verb, and one line of text.
-func (a *app) say(v control.Info, err error) error {
+func (a *app) say(v api.VM, err error) error {
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"runtime/debug"
 
+	"lodge/gateway/api"
 	"lodge/gateway/control"
 )
 
@@ -14,8 +15,8 @@ type versionCmd struct{}
 // Run shows both versions. A daemon that is not running is no error here.
 func (*versionCmd) Run(ctx context.Context, a *app) error {
 	answer := struct {
-		Lodge  string          `json:"lodge"`
-		Lodged *control.Health `json:"lodged"` // null when it is not running
+		Lodge  string      `json:"lodge"`
+		Lodged *api.Health `json:"lodged"` // null when it is not running
 	}{Lodge: ownVersion()}
 	daemon := "not running"
 	health, err := a.client.Health(ctx)

@@ -3,13 +3,13 @@ package cli
 import (
 	"context"
 
-	"lodge/gateway/control"
+	"lodge/gateway/api"
 )
 
 type waitCmd struct {
 	named
 
-	For control.Milestone `default:"userspace" enum:"userspace,service" help:"userspace: one can log in; service: something answers at its URL."`
+	For api.Milestone `default:"userspace" enum:"userspace,service" help:"userspace: one can log in; service: something answers at its URL."`
 }
 
 // Run waits for a VM.

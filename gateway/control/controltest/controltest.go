@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/gateway/api"
 	"lodge/gateway/control"
 	"lodge/gateway/store"
 )
@@ -67,9 +68,12 @@ func Start(tb testing.TB) *Host {
 		Socket: filepath.Join(dir, "lodged.sock"), Directory: directory,
 		Keyring: gateway.NewKeyring([32]byte{1}, directory), Logs: &Buffer{}, messages: map[gateway.ID][]Mail{},
 	}
-	h.server = control.New(control.Config{
-		Directory: directory, Keyring: h.Keyring, Machines: h, Observer: h, Mailbox: h, Web: h,
+	verbs := api.New(api.Config{
+		Directory: directory, Keyring: h.Keyring, Machines: h, Observer: h, Terminals: h, Mailbox: h, Web: h,
 		Domain: "lodge.localhost", Version: "v0.0.0-test",
+	})
+	h.server = control.New(control.Config{
+		API:    verbs,
 		Logger: slog.New(slog.NewTextHandler(h.Logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	l, err := control.Listen(tb.Context(), h.Socket)
@@ -96,10 +100,10 @@ func (h *Host) Shutdown(tb testing.TB) {
 // Handler is the server's, without its socket.
 func (h *Host) Handler() http.Handler { return h.server.Handler() }
 
-// Serve makes one request of a handler.
+// Serve makes one request of a handler, as the owner.
 func Serve(handler http.Handler, method, path string, body io.Reader) (status int, answer []byte) {
 	w := httptest.NewRecorder()
-	handler.ServeHTTP(w, httptest.NewRequestWithContext(context.Background(), method, path, body))
+	handler.ServeHTTP(w, httptest.NewRequestWithContext(control.WithCaller(context.Background(), api.Owner()), method, path, body))
 	return w.Code, w.Body.Bytes()
 }
 
@@ -146,7 +150,7 @@ func (h *Host) Receive(id gateway.ID, m Mail) {
 	h.messages[id] = append(h.messages[id], m)
 }
 
-// New implements control.Machines.
+// New implements api.Machines.
 func (h *Host) New(ctx context.Context, spec gateway.Spec, progress func(gateway.Progress)) (gateway.VM, error) {
 	m := gateway.VM{
 		Identity: gateway.Identity{ID: gateway.NewID(), Name: spec.Name}, Size: gateway.Size{
@@ -183,36 +187,36 @@ func (h *Host) desire(ctx context.Context, id gateway.ID, desired gateway.Desire
 	return err
 }
 
-// Start implements control.Machines.
+// Start implements api.Machines.
 func (h *Host) Start(ctx context.Context, id gateway.ID) error {
 	return h.desire(ctx, id, gateway.Running)
 }
 
-// Stop implements control.Machines.
+// Stop implements api.Machines.
 func (h *Host) Stop(ctx context.Context, id gateway.ID, _ bool) error {
 	return h.desire(ctx, id, gateway.Stopped)
 }
 
-// Restart implements control.Machines.
+// Restart implements api.Machines.
 func (h *Host) Restart(ctx context.Context, id gateway.ID) error { return h.Start(ctx, id) }
 
-// Remove implements control.Machines.
+// Remove implements api.Machines.
 func (h *Host) Remove(ctx context.Context, id gateway.ID) error { return h.Directory.Delete(ctx, id) }
 
-// Status implements control.Observer.
+// Status implements api.Observer.
 func (h *Host) Status(_ context.Context, id gateway.ID) gateway.Status {
 	m, _ := h.Directory.ByID(id)
 	return gateway.Status{State: string(m.Desired)}
 }
 
-// Wait implements control.Observer.
+// Wait implements api.Observer.
 func (h *Host) Wait(_ context.Context, _ gateway.ID, progress func(gateway.Progress)) error {
 	progress(gateway.Progress{Phase: "kernel", Text: "the kernel has started", Elapsed: 2 * time.Second})
 	progress(gateway.Progress{Phase: "userspace", Text: "the guest has booted", Elapsed: 40 * time.Second})
 	return nil
 }
 
-// Console implements control.Observer: it greets, and says everything again in upper case.
+// Console implements api.Terminals: it greets, and says everything again in upper case.
 func (h *Host) Console(context.Context, gateway.ID) (net.Conn, error) {
 	ours, theirs := net.Pipe()
 	go func() {
@@ -232,7 +236,7 @@ func (h *Host) Console(context.Context, gateway.ID) (net.Conn, error) {
 	return theirs, nil
 }
 
-// Log implements control.Observer; followed, it goes on until it is closed.
+// Log implements api.Terminals; followed, it goes on until it is closed.
 func (h *Host) Log(_ context.Context, _ gateway.ID, follow bool) (io.ReadCloser, error) {
 	past := strings.NewReader("Linux version 6.12\r\n\x1b]0;title\a\x1b[32mhello\x1b[0m login:\n")
 	if !follow {
@@ -245,7 +249,7 @@ func (h *Host) Log(_ context.Context, _ gateway.ID, follow bool) (io.ReadCloser,
 	return r, nil
 }
 
-// SSH implements control.Observer.
+// SSH implements api.Terminals.
 func (h *Host) SSH(id gateway.ID) (gateway.SSHAccess, error) {
 	m, _ := h.Directory.ByID(id)
 	return gateway.SSHAccess{
@@ -253,7 +257,7 @@ func (h *Host) SSH(id gateway.ID) (gateway.SSHAccess, error) {
 	}, nil
 }
 
-// List implements control.Mailbox.
+// List implements api.Mailbox.
 func (h *Host) List(_ context.Context, id gateway.ID, limit int) ([]gateway.Message, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -264,7 +268,7 @@ func (h *Host) List(_ context.Context, id gateway.ID, limit int) ([]gateway.Mess
 	return all, nil
 }
 
-// Open implements control.Mailbox.
+// Open implements api.Mailbox.
 func (h *Host) Open(_ context.Context, id gateway.ID, queueID string) (io.ReadCloser, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -276,13 +280,13 @@ func (h *Host) Open(_ context.Context, id gateway.ID, queueID string) (io.ReadCl
 	return nil, gateway.Errorf(gateway.KindNotFound, "no message %q", queueID)
 }
 
-// LoginURL implements control.Web.
+// LoginURL implements api.Web.
 func (h *Host) LoginURL(_ context.Context, id gateway.ID, _ string) (string, error) {
 	m, _ := h.Directory.ByID(id)
 	return h.URL(m, gateway.DefaultPort) + "/.lodge/login?token=" + LoginSecret, nil
 }
 
-// URL implements control.Web.
+// URL implements api.Web.
 func (h *Host) URL(m gateway.VM, port uint16) string {
 	if port == gateway.DefaultPort {
 		return "https://" + m.Name + ".lodge.localhost"
@@ -290,12 +294,12 @@ func (h *Host) URL(m gateway.VM, port uint16) string {
 	return fmt.Sprintf("https://%d-%s.lodge.localhost", port, m.Name)
 }
 
-// RootPEM implements control.Web.
+// RootPEM implements api.Web.
 func (h *Host) RootPEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("not a real one")})
 }
 
-// Probe implements control.Web.
+// Probe implements api.Web.
 func (h *Host) Probe(context.Context, gateway.VM) (uint16, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

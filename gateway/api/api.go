@@ -1,0 +1,115 @@
+// Package api is the one set of verbs with which callers administer the host: caller + verb + arguments → answer or error.
+//
+// A face (the unix socket of gateway/control is the first) finds out who its caller is and calls API.As, which returns the
+// API as that caller may use it: a Session. Each verb is a method of Session. It asks Caller.may, the one place that
+// decides who may do what, finds the VM by its name, and calls one small interface that vmhost, mail or https satisfies.
+// Long work reports its steps to a function; consoles, logs and messages are streams that the caller closes.
+//
+// This package never learns which face called it, never writes to a connection and never logs what it answers.
+package api
+
+import (
+	"context"
+	"io"
+	"net"
+
+	"lodge/gateway"
+)
+
+// Machines makes and changes VMs; vmhost.Host is one.
+type Machines interface {
+	// New makes a VM and starts it; progress may be called from any goroutine until New returns. After an error, or when ctx
+	// ends, nothing of the VM is left.
+	New(ctx context.Context, spec gateway.Spec, progress func(gateway.Progress)) (gateway.VM, error)
+	// Start returns when the VM runs, Stop when it does not; force ends it without asking the guest.
+	Start(ctx context.Context, id gateway.ID) error
+	Stop(ctx context.Context, id gateway.ID, force bool) error
+	Restart(ctx context.Context, id gateway.ID) error
+	// Remove deletes the VM and all that is kept for it.
+	Remove(ctx context.Context, id gateway.ID) error
+}
+
+// Observer looks at VMs; vmhost.Host is one.
+type Observer interface {
+	Status(ctx context.Context, id gateway.ID) gateway.Status
+	// Wait returns when the guest's sshd answers; progress gets the phases "kernel" and "userspace".
+	Wait(ctx context.Context, id gateway.ID, progress func(gateway.Progress)) error
+}
+
+// Terminals look into VMs; vmhost.Host has them.
+type Terminals interface {
+	// Console is the VM's serial console. The caller closes it.
+	Console(ctx context.Context, id gateway.ID) (net.Conn, error)
+	// Log is the output of the console since the VM was made; with follow it continues until ctx ends. The caller closes it.
+	Log(ctx context.Context, id gateway.ID, follow bool) (io.ReadCloser, error)
+	SSH(id gateway.ID) (gateway.SSHAccess, error)
+}
+
+// Mailbox reads VMs' mail; mail.Server is one.
+type Mailbox interface {
+	// List returns the newest messages, at most limit, newest first.
+	List(ctx context.Context, id gateway.ID, limit int) ([]gateway.Message, error)
+	// Open reads one message as it is stored (RFC 5322). The caller closes it.
+	Open(ctx context.Context, id gateway.ID, queueID string) (io.ReadCloser, error)
+}
+
+// Web knows VMs' pages; https.Server is one.
+type Web interface {
+	// LoginURL makes a link that logs person in, once. The empty person is the owner.
+	LoginURL(ctx context.Context, id gateway.ID, person string) (string, error)
+	URL(m gateway.VM, port uint16) string
+	// RootPEM is the certificate of the host's own CA.
+	RootPEM() []byte
+	// Probe returns the port that the VM's own name leads to, if anything listens there.
+	Probe(ctx context.Context, m gateway.VM) (port uint16, ok bool)
+}
+
+// Config is what an API needs. Every field but Ready is required.
+type Config struct {
+	Directory *gateway.Directory
+	Keyring   *gateway.Keyring
+	Machines  Machines
+	Observer  Observer
+	Terminals Terminals
+	Mailbox   Mailbox
+	Web       Web
+	Domain    string // below which VMs have their names
+	Version   string // of this daemon
+	Ready     func() error
+}
+
+// API has the verbs. It is safe for concurrent use.
+type API struct{ Config }
+
+// New returns an API.
+func New(config Config) *API { return &API{config} }
+
+// Session is the API as one caller may use it. Its verbs fail with KindDenied where the caller may not use them; a VM that
+// the caller may not see is denied as well, whether it exists or not.
+type Session struct {
+	api    *API
+	caller Caller
+}
+
+// As returns the API as caller may use it.
+func (a *API) As(caller Caller) Session { return Session{a, caller} }
+
+// allowed fails with KindDenied unless the caller may use v on the host itself.
+func (s Session) allowed(v verb) error {
+	if !s.caller.may(v, gateway.ID{}) {
+		return errDenied(v)
+	}
+	return nil
+}
+
+// vm finds the VM that has a name now, for a verb that the caller may use on it.
+func (s Session) vm(v verb, name string) (gateway.VM, error) {
+	m, ok := s.api.Directory.ByName(name)
+	if !s.caller.may(v, m.ID) {
+		return gateway.VM{}, errDenied(v)
+	}
+	if !ok {
+		return gateway.VM{}, gateway.NotFound(name)
+	}
+	return m, nil
+}

@@ -1,0 +1,63 @@
+package api
+
+import (
+	"context"
+	"time"
+)
+
+// Health is the state of the daemon.
+type Health struct {
+	Version string `json:"version"`
+	Domain  string `json:"domain"`
+	Ready   bool   `json:"ready"`
+	Reason  string `json:"reason,omitempty"` // why it is not ready
+	VMs     int    `json:"vms"`
+}
+
+// Credentials are S3 credentials for one VM, for use on the host's own socket.
+type Credentials struct {
+	AccessKey string    `json:"access_key"`
+	SecretKey string    `json:"secret_key"`
+	Expires   time.Time `json:"expires"`
+}
+
+// Health returns the state of the daemon.
+func (s Session) Health(context.Context) (Health, error) {
+	if err := s.allowed(verbHealth); err != nil {
+		return Health{}, err
+	}
+	h := Health{Version: s.api.Version, Domain: s.api.Domain, Ready: true, VMs: len(s.api.Directory.All())}
+	if s.api.Ready != nil {
+		if err := s.api.Ready(); err != nil {
+			h.Ready, h.Reason = false, err.Error()
+		}
+	}
+	return h, nil
+}
+
+// RootPEM returns the certificate of the host's own CA.
+func (s Session) RootPEM(context.Context) ([]byte, error) {
+	if err := s.allowed(verbRootPEM); err != nil {
+		return nil, err
+	}
+	return s.api.Web.RootPEM(), nil
+}
+
+// Login returns a link that logs person in to the VM's pages, once. The empty person is the owner.
+func (s Session) Login(ctx context.Context, name, person string) (string, error) {
+	m, err := s.vm(verbLogin, name)
+	if err != nil {
+		return "", err
+	}
+	return s.api.Web.LoginURL(ctx, m.ID, person)
+}
+
+// Credentials issues S3 credentials for a VM.
+func (s Session) Credentials(_ context.Context, name string) (Credentials, error) {
+	m, err := s.vm(verbCredentials, name)
+	if err != nil {
+		return Credentials{}, err
+	}
+	c, err := s.api.Keyring.Issue(m.ID, time.Now())
+	return Credentials{AccessKey: c.AccessKey, SecretKey: c.SecretKey, Expires: c.Expires}, err
+}

@@ -1,0 +1,100 @@
+package api
+
+import (
+	"context"
+	"io"
+	"sync"
+
+	"lodge/gateway"
+)
+
+// Limits on a list of mail.
+const (
+	DefaultMessages = 100
+	MaxMessages     = 10_000
+)
+
+// Console opens a VM's serial console: raw bytes both ways, until either side closes it or ctx ends. The caller closes it.
+func (s Session) Console(ctx context.Context, name string) (io.ReadWriteCloser, error) {
+	m, err := s.vm(verbConsole, name)
+	if err != nil {
+		return nil, err
+	}
+	serial, err := s.api.Terminals.Console(ctx, m.ID)
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		io.ReadWriter
+		io.Closer
+	}{serial, closedWith(ctx, serial)}, nil
+}
+
+// Log reads the output of a VM's console; with follow it continues until ctx ends. The caller closes it.
+func (s Session) Log(ctx context.Context, name string, follow bool) (io.ReadCloser, error) {
+	m, err := s.vm(verbLog, name)
+	if err != nil {
+		return nil, err
+	}
+	text, err := s.api.Terminals.Log(ctx, m.ID, follow)
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{text, closedWith(ctx, text)}, nil
+}
+
+// closer closes once.
+type closer func() error
+
+// Close implements io.Closer.
+func (c closer) Close() error { return c() }
+
+// closedWith closes c when ctx ends, which ends a Read under way, or when the caller does.
+func closedWith(ctx context.Context, c io.Closer) io.Closer {
+	once := sync.OnceValue(c.Close)
+	stop := context.AfterFunc(ctx, func() { _ = once() }) // the reader sees the error
+	return closer(func() error {
+		stop()
+		return once()
+	})
+}
+
+// SSH returns what a log-in to a VM needs.
+func (s Session) SSH(_ context.Context, name string) (gateway.SSHAccess, error) {
+	m, err := s.vm(verbSSH, name)
+	if err != nil {
+		return gateway.SSHAccess{}, err
+	}
+	if m.Desired == gateway.Stopped {
+		return gateway.SSHAccess{}, gateway.Errorf(gateway.KindConflict, "%s is stopped", m.Name).WithHint("Start it first: lodge start %s", m.Name)
+	}
+	return s.api.Terminals.SSH(m.ID)
+}
+
+// Mail lists a VM's newest messages, at most limit (1 to MaxMessages).
+func (s Session) Mail(ctx context.Context, name string, limit int) ([]gateway.Message, error) {
+	m, err := s.vm(verbMail, name)
+	if err != nil {
+		return nil, err
+	}
+	if limit < 1 || limit > MaxMessages {
+		return nil, gateway.Invalid("not a limit: %d", limit).WithHint("A limit is a number from 1 to %d.", MaxMessages)
+	}
+	messages, err := s.api.Mailbox.List(ctx, m.ID, limit)
+	if messages == nil {
+		messages = []gateway.Message{} // an empty list is [] in JSON
+	}
+	return messages, err
+}
+
+// Message reads one message as it is stored. The caller closes it.
+func (s Session) Message(ctx context.Context, name, queueID string) (io.ReadCloser, error) {
+	m, err := s.vm(verbMessage, name)
+	if err != nil {
+		return nil, err
+	}
+	return s.api.Mailbox.Open(ctx, m.ID, queueID)
+}

@@ -1,0 +1,144 @@
+package api
+
+import (
+	"context"
+
+	"lodge/gateway"
+)
+
+// VM is a VM as the API shows it: what is recorded, what is seen, and where its services are.
+type VM struct {
+	gateway.VM
+	gateway.Status
+	URL        string `json:"url"`
+	MailDomain string `json:"mail_domain"` // mail to anything@ this goes to the VM
+}
+
+// show makes the VM that the API shows of a record and its status.
+func (s Session) show(m gateway.VM, status gateway.Status) VM {
+	return VM{
+		VM:         m,
+		Status:     status,
+		URL:        s.api.Web.URL(m, gateway.DefaultPort),
+		MailDomain: m.Name + "." + s.api.Domain,
+	}
+}
+
+// shown is show with the status of now.
+func (s Session) shown(ctx context.Context, m gateway.VM) VM {
+	return s.show(m, s.api.Observer.Status(ctx, m.ID))
+}
+
+// changed shows a VM as it is after a verb.
+func (s Session) changed(ctx context.Context, id gateway.ID) (VM, error) {
+	m, ok := s.api.Directory.ByID(id)
+	if !ok {
+		return VM{}, gateway.Errorf(gateway.KindNotFound, "the VM was removed meanwhile")
+	}
+	return s.shown(ctx, m), nil
+}
+
+// List returns all VMs, ordered by name.
+func (s Session) List(ctx context.Context) ([]VM, error) {
+	if err := s.allowed(verbList); err != nil {
+		return nil, err
+	}
+	all := []VM{} // not nil: an empty list is [] in JSON
+	for _, m := range s.api.Directory.All() {
+		all = append(all, s.shown(ctx, m))
+	}
+	return all, nil
+}
+
+// Show returns one VM.
+func (s Session) Show(ctx context.Context, name string) (VM, error) {
+	m, err := s.vm(verbShow, name)
+	if err != nil {
+		return VM{}, err
+	}
+	return s.shown(ctx, m), nil
+}
+
+// New makes a VM and starts it. After an error, or when ctx ends, nothing of it is left.
+func (s Session) New(ctx context.Context, spec gateway.Spec, progress func(gateway.Progress)) (VM, error) {
+	if err := s.allowed(verbNew); err != nil {
+		return VM{}, err
+	}
+	if err := gateway.CheckName(spec.Name); err != nil {
+		return VM{}, err
+	}
+	if len(spec.UserData) > gateway.MaxUserDataBytes {
+		return VM{}, gateway.Invalid("the user data is %d bytes long; at most %d are possible", len(spec.UserData), gateway.MaxUserDataBytes)
+	}
+	m, err := s.api.Machines.New(ctx, spec, timed(progress))
+	if err != nil {
+		return VM{}, err
+	}
+	return s.shown(ctx, m), nil
+}
+
+// Start starts a VM.
+func (s Session) Start(ctx context.Context, name string) (VM, error) {
+	m, err := s.vm(verbStart, name)
+	if err != nil {
+		return VM{}, err
+	}
+	if err := s.api.Machines.Start(ctx, m.ID); err != nil {
+		return VM{}, err
+	}
+	return s.changed(ctx, m.ID)
+}
+
+// Stop stops a VM; force ends it without asking the guest.
+func (s Session) Stop(ctx context.Context, name string, force bool) (VM, error) {
+	m, err := s.vm(verbStop, name)
+	if err != nil {
+		return VM{}, err
+	}
+	if err := s.api.Machines.Stop(ctx, m.ID, force); err != nil {
+		return VM{}, err
+	}
+	return s.changed(ctx, m.ID)
+}
+
+// Restart stops a VM and starts it.
+func (s Session) Restart(ctx context.Context, name string) (VM, error) {
+	m, err := s.vm(verbRestart, name)
+	if err != nil {
+		return VM{}, err
+	}
+	if err := s.api.Machines.Restart(ctx, m.ID); err != nil {
+		return VM{}, err
+	}
+	return s.changed(ctx, m.ID)
+}
+
+// Remove deletes a VM and all that is kept for it.
+func (s Session) Remove(ctx context.Context, name string) error {
+	m, err := s.vm(verbRemove, name)
+	if err != nil {
+		return err
+	}
+	return s.api.Machines.Remove(ctx, m.ID)
+}
+
+// Share sets who may open a port of a VM. The URL of the answer is that of the port.
+func (s Session) Share(ctx context.Context, name string, share gateway.Share) (VM, error) {
+	m, err := s.vm(verbShare, name)
+	if err != nil {
+		return VM{}, err
+	}
+	if share.Visibility != gateway.Public && share.Visibility != gateway.Private {
+		return VM{}, gateway.Invalid("not a visibility: %q", share.Visibility).WithHint("A port is public or private.")
+	}
+	m, err = s.api.Directory.Update(ctx, m.ID, func(m *gateway.VM) error {
+		m.Shares = m.WithShare(share.Port, share.Visibility)
+		return nil
+	})
+	if err != nil {
+		return VM{}, err
+	}
+	answer := s.shown(ctx, m)
+	answer.URL = s.api.Web.URL(m, share.Port)
+	return answer, nil
+}
