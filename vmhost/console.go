@@ -37,17 +37,3 @@ func (c *console) Close() error {
 	defer c.leave()
 	return c.Conn.Close()
 }
-
-func (w *worker) claimConsole() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	free := !w.console
-	w.console = true
-	return free
-}
-
-func (w *worker) leaveConsole() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.console = false
-}

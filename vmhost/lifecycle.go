@@ -2,7 +2,6 @@ package vmhost
 
 import (
 	"context"
-	"os"
 	"time"
 
 	"lodge/gateway"
@@ -10,62 +9,54 @@ import (
 	"lodge/vmhost/libvirt"
 )
 
-// While a guest shuts down its state is asked for every pollEvery, and its power button is pressed every pressEvery: a guest
+// While a guest shuts down its state is asked for every pollEvery, and its power button is pressed every requestEvery: a guest
 // that has not booted far enough does not feel the first one.
 const (
-	pollEvery  = 250 * time.Millisecond
-	pressEvery = 5 * time.Second
+	pollEvery    = 250 * time.Millisecond
+	requestEvery = 5 * time.Second
 )
 
 // Start starts the VM if it does not run. It returns once the domain runs; Wait waits for the guest.
 func (h *Host) Start(ctx context.Context, id gateway.ID) error {
-	w, err := h.begin(ctx, id)
-	if err != nil {
-		return err
-	}
-	done, err := w.take(ctx)
-	if err != nil {
-		return err
-	}
-	defer done()
-	state, err := h.virt.State(ctx, id)
-	switch {
-	case err != nil:
-		return err
-	case state == libvirt.Paused || state == libvirt.PausedFull:
-		if _, err := h.desire(ctx, id, gateway.Running); err != nil {
+	return h.exclusively(ctx, id, func(w *worker) error {
+		state, err := h.virt.State(ctx, id)
+		if err != nil {
 			return err
 		}
-		return h.virt.Resume(ctx, id)
-	case state == libvirt.Off || state == libvirt.PoweredOff:
-		// Cleared before Running is recorded: after a crash in between, a domain that is powered off would say that
-		// the guest wants it so.
-		if err := h.virt.Undefine(ctx, id); err != nil {
+		if state == libvirt.Off || state == libvirt.PoweredOff {
+			// Removed before Running is recorded: after a crash in between, a domain that is powered off would mean that
+			// the guest wants it so.
+			if err := h.virt.Undefine(ctx, id); err != nil {
+				return err
+			}
+		}
+		m, err := h.desire(ctx, id, gateway.Running)
+		if err != nil {
 			return err
 		}
-	}
-	if _, err := h.desire(ctx, id, gateway.Running); err != nil {
-		return err
-	}
-	if state == libvirt.Running {
-		return h.identify(ctx, w, h.vm(id))
-	}
-	w.pace = pace{}
-	return h.bringUp(ctx, w)
+		switch state {
+		case libvirt.Paused, libvirt.PausedFull:
+			return h.virt.Resume(ctx, id)
+		case libvirt.Running:
+			return h.identify(ctx, w, m.Identity)
+		default:
+			w.pace = pace{}
+			return h.bringUp(ctx, w)
+		}
+	})
 }
 
 // Stop shuts the guest down and waits for it, at most Config.StopTimeout: KindConflict when it does not react, with the VM still running
 // and still to be stopped. With force it pulls the plug.
 func (h *Host) Stop(ctx context.Context, id gateway.ID, force bool) error {
-	w, err := h.begin(ctx, id)
-	if err != nil {
+	if _, err := h.begin(ctx, id); err != nil {
 		return err
 	}
 	m, err := h.desire(ctx, id, gateway.Stopped)
 	if err != nil {
 		return err
 	}
-	if force {
+	if force { // without the turn, which a start that hangs may have
 		err = h.virt.Destroy(ctx, id)
 	} else {
 		err = h.shutDown(ctx, m, gateway.Stopped)
@@ -73,38 +64,26 @@ func (h *Host) Stop(ctx context.Context, id gateway.ID, force bool) error {
 	if err != nil {
 		return err
 	}
-	done, err := w.take(ctx)
-	if err != nil {
-		return err
-	}
-	defer done()
-	return h.virt.Undefine(ctx, id)
+	return h.exclusively(ctx, id, func(*worker) error { return h.virt.Undefine(ctx, id) })
 }
 
 // Restart shuts the guest down, as Stop does, and starts the VM again with a new incarnation. It starts a VM that is stopped.
 // A daemon that is killed within the moment between the two leaves the VM stopped.
 func (h *Host) Restart(ctx context.Context, id gateway.ID) error {
-	w, err := h.begin(ctx, id)
-	if err != nil {
-		return err
-	}
-	done, err := w.take(ctx) // else the worker would take the shutdown for the guest's own wish
-	if err != nil {
-		return err
-	}
-	defer done()
-	m, err := h.desire(ctx, id, gateway.Running)
-	if err != nil {
-		return err
-	}
-	if err := h.shutDown(ctx, m, gateway.Running); err != nil {
-		return err
-	}
-	if err := h.virt.Undefine(ctx, id); err != nil {
-		return err
-	}
-	w.pace = pace{}
-	return h.bringUp(ctx, w)
+	return h.exclusively(ctx, id, func(w *worker) error { // else the worker would take the shutdown for the guest's own wish
+		m, err := h.desire(ctx, id, gateway.Running)
+		if err != nil {
+			return err
+		}
+		if err := h.shutDown(ctx, m, gateway.Running); err != nil {
+			return err
+		}
+		if err := h.virt.Undefine(ctx, id); err != nil {
+			return err
+		}
+		w.pace = pace{}
+		return h.bringUp(ctx, w)
+	})
 }
 
 // shutDown asks the guest to shut down until it has. It gives up when the VM is no longer to be as want says.
@@ -113,14 +92,14 @@ func (h *Host) shutDown(ctx context.Context, m gateway.VM, want gateway.Desired)
 	defer cancel()
 	poll := time.NewTicker(pollEvery)
 	defer poll.Stop()
-	var pressed time.Time
+	var requested time.Time
 	for acpi := false; ; {
 		state, err := h.virt.State(ctx, m.ID)
 		if err == nil && (state == libvirt.Absent || state == libvirt.Off || state == libvirt.PoweredOff) {
 			return nil
 		}
-		if err == nil && time.Since(pressed) > pressEvery {
-			err, pressed = h.press(ctx, m.ID, acpi), time.Now()
+		if err == nil && time.Since(requested) > requestEvery {
+			err, requested = h.requestShutdown(ctx, m.ID, acpi), time.Now()
 			acpi = true // the agent is asked first, and once: it may be stuck
 		}
 		if cause := context.Cause(ctx); cause != nil {
@@ -130,7 +109,7 @@ func (h *Host) shutDown(ctx context.Context, m gateway.VM, want gateway.Desired)
 			return err
 		}
 		if now, ok := h.dir.ByID(m.ID); !ok || now.Desired != want {
-			return gateway.Errorf(gateway.KindConflict, "the VM was told something else meanwhile")
+			return gateway.Errorf(gateway.KindConflict, "the VM's desired state changed while this was running")
 		}
 		select {
 		case <-ctx.Done():
@@ -139,12 +118,12 @@ func (h *Host) shutDown(ctx context.Context, m gateway.VM, want gateway.Desired)
 	}
 }
 
-// press asks the guest to shut down. An agent that does not answer is no error: the power button follows.
-func (h *Host) press(ctx context.Context, id gateway.ID, acpi bool) error {
+// requestShutdown asks the guest to shut down. An agent that does not answer is no error: the power button follows.
+func (h *Host) requestShutdown(ctx context.Context, id gateway.ID, acpi bool) error {
 	if acpi {
 		return h.virt.Shutdown(ctx, id, true)
 	}
-	limited, cancel := context.WithTimeout(ctx, pressEvery)
+	limited, cancel := context.WithTimeout(ctx, requestEvery)
 	defer cancel()
 	if err := h.virt.Shutdown(limited, id, false); err == nil {
 		return nil
@@ -170,7 +149,7 @@ func (h *Host) bringUp(ctx context.Context, w *worker) error {
 	defer w.setStarting(false)
 	m, err := h.dir.Update(ctx, w.id, func(m *gateway.VM) error {
 		if m.Desired != gateway.Running {
-			return gateway.Errorf(gateway.KindConflict, "the VM was told something else meanwhile")
+			return gateway.Errorf(gateway.KindConflict, "the VM's desired state changed while this was running")
 		}
 		m.Incarnation++
 		return nil
@@ -204,7 +183,7 @@ func (h *Host) identify(ctx context.Context, w *worker, vm gateway.Identity) err
 	if err := h.cfg.TapListeners.Open(ctx, vm); err != nil {
 		return err
 	}
-	w.identified()
+	w.setIdentified()
 	return nil
 }
 
@@ -233,21 +212,4 @@ func (h *Host) definition(ctx context.Context, m gateway.VM) (libvirt.Definition
 func (h *Host) vm(id gateway.ID) gateway.Identity {
 	m, _ := h.dir.ByID(id)
 	return m.Identity
-}
-
-func (w *worker) setStarting(is bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.starting = is
-}
-
-// startsNow notes what Wait compares with.
-func (w *worker) startsNow(logFile string) {
-	var size int64
-	if info, err := os.Stat(logFile); err == nil {
-		size = info.Size()
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.started, w.logBytes = time.Now(), size
 }

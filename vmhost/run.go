@@ -29,8 +29,8 @@ func (h *Host) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-h.virt.Hints():
-		case <-h.nudge:
+		case <-h.virt.Changes():
+		case <-h.woken:
 		}
 	}
 }
@@ -97,7 +97,7 @@ func (h *Host) identifyAll(ctx context.Context) {
 			h.log.ErrorContext(ctx, "doors stayed shut", "vm", m.Name, "err", err)
 			continue
 		}
-		h.worker(m.ID).identified()
+		h.worker(m.ID).setIdentified()
 	}
 }
 
@@ -108,17 +108,17 @@ func (h *Host) look(ctx context.Context, running *sync.WaitGroup) {
 			continue
 		}
 		w := h.worker(m.ID)
-		if w.hire() {
+		if w.startOnce() {
 			running.Go(func() { h.work(ctx, w) })
 		}
-		w.poke()
+		w.wake()
 	}
 }
 
-// lookAgain has Run wake the workers now.
-func (h *Host) lookAgain() {
+// wake has Run wake the workers now.
+func (h *Host) wake() {
 	select {
-	case h.nudge <- struct{}{}:
+	case h.woken <- struct{}{}:
 	default: // it will
 	}
 }

@@ -48,10 +48,7 @@ func (h *Host) statusOff(m gateway.VM) gateway.Status {
 	if m.Desired == gateway.Stopped {
 		return gateway.Status{State: "stopped"}
 	}
-	w := h.worker(m.ID)
-	w.mu.Lock()
-	starting, trouble := w.starting, w.trouble
-	w.mu.Unlock()
+	trouble, starting := h.worker(m.ID).situation()
 	if trouble != nil && !starting {
 		return gateway.Status{State: "crashed", Reason: explain(trouble)}
 	}
@@ -60,11 +57,8 @@ func (h *Host) statusOff(m gateway.VM) gateway.Status {
 
 // because is what the worker has met last, or otherwise.
 func (h *Host) because(id gateway.ID, otherwise string) string {
-	w := h.worker(id)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.trouble != nil {
-		return explain(w.trouble)
+	if trouble, _ := h.worker(id).situation(); trouble != nil {
+		return explain(trouble)
 	}
 	return otherwise
 }

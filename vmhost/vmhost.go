@@ -76,7 +76,7 @@ type Host struct {
 	log    *slog.Logger
 	login  string        // the host's own public key, as an authorized_keys line
 	ready  chan struct{} // closed once Run has the identity of all VMs in place
-	nudge  chan struct{} // asks Run to look again
+	woken  chan struct{} // holds a token while Run has to wake the workers
 	starts chan struct{} // holds one token per start under way
 
 	mu  sync.Mutex
@@ -109,7 +109,7 @@ func New(c Config) (*Host, error) {
 		log:    c.Logger,
 		login:  login,
 		ready:  make(chan struct{}),
-		nudge:  make(chan struct{}, 1),
+		woken:  make(chan struct{}, 1),
 		starts: make(chan struct{}, c.StartsAtOnce),
 		vms:    map[gateway.ID]*worker{},
 	}, nil

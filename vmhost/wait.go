@@ -26,9 +26,7 @@ func (h *Host) Wait(ctx context.Context, id gateway.ID, report func(gateway.Prog
 	if err != nil {
 		return err
 	}
-	w.mu.Lock()
-	begun, logBytes := w.started, w.logBytes
-	w.mu.Unlock()
+	begun, logBytes := w.lastStart()
 	if begun.IsZero() { // it ran before this process did
 		begun = time.Now()
 	}

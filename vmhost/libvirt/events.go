@@ -14,11 +14,11 @@ const (
 	maxBackoff = 5 * time.Second
 )
 
-// Hints delivers "look again": a domain has changed, or the connection for events is new and changes may have been missed.
-// Hints that nobody has taken yet are one.
-func (c *Client) Hints() <-chan struct{} { return c.hints }
+// Changes delivers "look again": a domain has changed, or the connection for events is new and changes may have been missed.
+// Changes that were not taken yet are one.
+func (c *Client) Changes() <-chan struct{} { return c.changes }
 
-// Run listens for events until ctx ends, reconnecting with back-off, and turns them into Hints. It returns nil.
+// Run listens for events until ctx ends, reconnecting with back-off, and turns them into Changes. It returns nil.
 func (c *Client) Run(ctx context.Context) error {
 	backoff, reachable := minBackoff, true
 	for ctx.Err() == nil {
@@ -60,16 +60,16 @@ func (c *Client) listen(ctx context.Context) (connected bool, err error) {
 	stop()
 	defer context.AfterFunc(ctx, conn.close)()
 	c.log.InfoContext(ctx, "libvirt was reached")
-	c.hint()
+	c.changed()
 	for range events {
-		c.hint()
+		c.changed()
 	}
 	return true, fmt.Errorf("read events: %w", rpc.ErrInterrupted)
 }
 
-func (c *Client) hint() {
+func (c *Client) changed() {
 	select {
-	case c.hints <- struct{}{}:
+	case c.changes <- struct{}{}:
 	default: // one is waiting already
 	}
 }

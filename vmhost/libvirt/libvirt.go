@@ -43,7 +43,7 @@ type Client struct {
 	socket  string
 	timeout time.Duration
 	log     *slog.Logger
-	hints   chan struct{}
+	changes chan struct{}
 
 	mu   sync.Mutex
 	idle []*conn
@@ -60,7 +60,7 @@ func New(c Config) *Client {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Client{socket: c.Socket, timeout: c.CallTimeout, log: c.Logger, hints: make(chan struct{}, 1)}
+	return &Client{socket: c.Socket, timeout: c.CallTimeout, log: c.Logger, changes: make(chan struct{}, 1)}
 }
 
 // Close drops the idle connections.

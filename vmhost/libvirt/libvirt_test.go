@@ -100,7 +100,7 @@ func TestKilledMidCall(t *testing.T) {
 	}
 }
 
-func TestHintsComeAfterEveryReconnect(t *testing.T) {
+func TestChangesComeAfterEveryReconnect(t *testing.T) {
 	needVMs(t)
 	daemon := libvirttest.Start(t)
 	client := newClient(t, time.Minute)
@@ -109,16 +109,16 @@ func TestHintsComeAfterEveryReconnect(t *testing.T) {
 	defer running.Wait()
 	defer cancel()
 	running.Go(func() { _ = client.Run(ctx) }) // it has no error to tell
-	waitHint(t, client)
+	waitChange(t, client)
 	daemon.Kill()
 	daemon.Again(t)
-	waitHint(t, client)
+	waitChange(t, client)
 
 	def := tinyGuest(t)
 	if err := client.Start(t.Context(), def); err != nil {
 		t.Fatal(err)
 	}
-	waitHint(t, client)
+	waitChange(t, client)
 }
 
 // The whole life of a domain, as a laptop's: power button, poweroff from inside, a plug that is pulled, QEMU's death.
@@ -259,12 +259,12 @@ func dialConsole(t *testing.T, path string) net.Conn {
 	return c
 }
 
-func waitHint(t *testing.T, client *libvirt.Client) {
+func waitChange(t *testing.T, client *libvirt.Client) {
 	t.Helper()
 	select {
-	case <-client.Hints():
+	case <-client.Changes():
 	case <-time.After(30 * time.Second):
-		t.Fatal("no hint came")
+		t.Fatal("no change was reported")
 	}
 }
 

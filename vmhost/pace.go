@@ -1,0 +1,37 @@
+package vmhost
+
+import "time"
+
+// pace spaces out what is tried again and again: at once, then after 1 s, 2 s, 4 s, up to maxPace. It starts over when
+// nothing had to be tried for paceReset.
+type pace struct {
+	tries int
+	last  time.Time
+}
+
+const (
+	maxPace   = 2 * time.Minute
+	paceReset = 10 * time.Minute
+)
+
+// spaced calls try, unless it is too early. again is the time until the next call is due.
+func (p *pace) spaced(try func() error) (again time.Duration, err error) {
+	now := time.Now()
+	if now.Sub(p.last) > paceReset {
+		p.tries = 0
+	}
+	if wait := p.wait(now); wait > 0 {
+		return wait, nil
+	}
+	p.tries, p.last = p.tries+1, now
+	err = try()
+	return p.wait(time.Now()), err
+}
+
+func (p *pace) wait(now time.Time) time.Duration {
+	if p.tries == 0 {
+		return 0
+	}
+	space := min(time.Second<<min(p.tries-1, 10), maxPace)
+	return max(0, p.last.Add(space).Sub(now))
+}

@@ -1,0 +1,110 @@
+package vmhost
+
+import (
+	"context"
+	"time"
+
+	"lodge/gateway"
+	"lodge/vmhost/libvirt"
+)
+
+// A worker reconciles its VM every reconcileEvery though nothing hints at a change, and after an error every retryAfter.
+const (
+	reconcileEvery = time.Minute
+	retryAfter     = 15 * time.Second
+)
+
+// work reconciles the VM at each wake and whenever it is time, until ctx ends or the VM is gone.
+func (h *Host) work(ctx context.Context, w *worker) {
+	due := time.NewTimer(0)
+	defer due.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.due:
+		case <-due.C:
+		}
+		if _, ok := h.dir.ByID(w.id); !ok {
+			return
+		}
+		due.Reset(h.attend(ctx, w))
+	}
+}
+
+// attend reconciles once, keeps the error for Status, and returns the time until the next reconcile.
+func (h *Host) attend(ctx context.Context, w *worker) time.Duration {
+	again, err := h.reconcile(ctx, w)
+	if changed := w.setTrouble(err); err != nil && changed && ctx.Err() == nil { // logged once, however often it fails
+		h.log.ErrorContext(ctx, "reconcile failed", "vm", h.name(w.id), "err", err)
+	}
+	switch {
+	case again > 0:
+		return again
+	case err != nil:
+		return retryAfter
+	default:
+		return reconcileEvery
+	}
+}
+
+func (h *Host) name(id gateway.ID) string {
+	m, _ := h.dir.ByID(id)
+	return m.Name
+}
+
+// reconcile brings the VM one step towards its desired state.
+func (h *Host) reconcile(ctx context.Context, w *worker) (again time.Duration, err error) {
+	err = w.exclusively(ctx, func() error {
+		m, ok := h.dir.ByID(w.id)
+		if !ok {
+			return nil
+		}
+		if m.Desired == gateway.Removed {
+			return h.remove(ctx, w)
+		}
+		state, err := h.virt.State(ctx, m.ID)
+		if err != nil {
+			return err
+		}
+		if m.Desired == gateway.Stopped {
+			return h.keepStopped(ctx, m, state)
+		}
+		again, err = h.keepRunning(ctx, w, m, state)
+		return err
+	})
+	return again, err
+}
+
+// keepRunning starts a VM that has ended, unless its guest has powered itself off: then it is to stay stopped.
+func (h *Host) keepRunning(ctx context.Context, w *worker, m gateway.VM, state libvirt.State) (again time.Duration, err error) {
+	switch state {
+	case libvirt.PoweredOff:
+		h.log.InfoContext(ctx, "VM was powered off from inside", "vm", m.Name)
+		if _, err := h.desire(ctx, m.ID, gateway.Stopped); err != nil {
+			return 0, err
+		}
+		return 0, h.virt.Undefine(ctx, m.ID)
+	case libvirt.PausedFull:
+		return w.pace.spaced(func() error { return h.virt.Resume(ctx, m.ID) })
+	case libvirt.Absent, libvirt.Off:
+		return w.pace.spaced(func() error {
+			h.log.InfoContext(ctx, "VM autostarted", "vm", m.Name)
+			return h.bringUp(ctx, w)
+		})
+	default:
+		return 0, h.identify(ctx, w, m.Identity)
+	}
+}
+
+// keepStopped presses the power button of a VM that runs, gently, at every reconcile, and undefines a domain that has ended.
+func (h *Host) keepStopped(ctx context.Context, m gateway.VM, state libvirt.State) error {
+	switch state {
+	case libvirt.Running:
+		return h.virt.Shutdown(ctx, m.ID, true)
+	case libvirt.Off, libvirt.PoweredOff:
+		return h.virt.Undefine(ctx, m.ID)
+	default:
+		return nil
+	}
+}

@@ -1,0 +1,77 @@
+package vmhost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"lodge/gateway"
+)
+
+// Remove removes the VM for good: its identity first, then the domain, then all that is kept for it. When a part
+// fails now, such as libvirtd, every other part of Lodge sees the VM as gone, and the worker goes on until nothing is left.
+func (h *Host) Remove(ctx context.Context, id gateway.ID) error {
+	w, err := h.begin(ctx, id)
+	if err != nil {
+		return err
+	}
+	if _, err := h.desire(ctx, id, gateway.Removed); err != nil {
+		return err
+	}
+	h.cfg.TapListeners.Close(id) // at once, even if a start has the turn
+	defer h.wake()
+	return w.exclusively(ctx, func() error { return h.remove(ctx, w) })
+}
+
+// remove does the steps of a removal, each of which may have been done before. The caller has the worker's turn.
+func (h *Host) remove(ctx context.Context, w *worker) error {
+	vm, ok := h.dir.ByID(w.id)
+	if !ok {
+		return nil // the one who had the turn before has done it
+	}
+	h.cfg.TapListeners.Close(w.id)
+	if err := h.virt.Destroy(ctx, w.id); err != nil {
+		return err
+	}
+	if err := h.virt.Undefine(ctx, w.id); err != nil {
+		return err
+	}
+	if err := h.cfg.Net.Down(ctx, vm.Identity); err != nil {
+		return fmt.Errorf("remove network: %w", err)
+	}
+	for _, remove := range h.cfg.OnRemove {
+		if err := remove(ctx, w.id); err != nil {
+			return fmt.Errorf("remove the VM's data: %w", err)
+		}
+	}
+	if err := h.removeFiles(w.id); err != nil {
+		return err
+	}
+	if err := h.dir.Delete(ctx, w.id); err != nil {
+		return err
+	}
+	h.log.InfoContext(ctx, "VM was removed", "vm", vm.Name)
+	h.removeWorker(w)
+	return nil
+}
+
+// removeFiles removes all files of a VM, with the console logs that virtlogd has rotated.
+func (h *Host) removeFiles(id gateway.ID) error {
+	files := []string{h.cfg.consoleFile(id)}
+	for _, dir := range []string{h.cfg.diskDir(), h.cfg.logDir()} {
+		more, err := filepath.Glob(filepath.Join(dir, id.String()+".*"))
+		if err != nil {
+			return fmt.Errorf("list the VM's files: %w", err)
+		}
+		files = append(files, more...)
+	}
+	for _, file := range files {
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove file: %w", err)
+		}
+	}
+	return nil
+}
