@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/vmhost/image"
 )
 
 // Run puts the identity of every VM in place, then keeps the VMs as they ought to be until ctx ends. It may be called
@@ -22,6 +23,10 @@ func (h *Host) Run(ctx context.Context) error {
 	defer running.Wait()
 	running.Go(func() { _ = h.virt.Run(ctx) }) // it has no error to tell
 	running.Go(func() { h.mend(ctx) })
+	running.Go(func() { h.accel.Run(ctx) })
+	if img, err := image.Open(h.cfg.imageDir(), h.cfg.Defaults.Image); err == nil { // else the first VM's image serves
+		h.accel.Offer(img.Kernel)
+	}
 	known := map[gateway.ID]bool{}
 	for {
 		h.look(ctx, &running)

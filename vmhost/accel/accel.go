@@ -15,6 +15,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"lodge/gateway"
 	"lodge/gateway/durable"
@@ -44,17 +45,31 @@ func Parse(s string) (Mode, error) {
 
 // Prover decides between KVM and TCG. It is safe for concurrent use.
 type Prover struct {
-	mode Mode
-	file string // of the result
-	log  *slog.Logger
+	mode   Mode
+	device string
+	file   string // of the result
+	limits [2]time.Duration
+	log    *slog.Logger
 
-	mu     sync.Mutex
-	result *probeResult // nil until there is one
+	kernels chan string   // holds the path of a kernel to probe with
+	known   chan struct{} // closed once result is set
+	mu      sync.Mutex
+	result  probeResult
 }
+
+// A kernel writes its first line within half a second where KVM works. On a host that is very busy it takes longer: so VMs
+// run under TCG after the first limit, but that is cached for this boot only if the second one passes as well.
+const (
+	firstLimit  = 3 * time.Second
+	secondLimit = 10 * time.Second
+)
 
 // New returns a Prover for a mode. file keeps the result of Auto.
 func New(mode Mode, file string, log *slog.Logger) *Prover {
-	return &Prover{mode: mode, file: file, log: log}
+	return &Prover{
+		mode: mode, device: "/dev/kvm", file: file, limits: [2]time.Duration{firstLimit, secondLimit}, log: log,
+		kernels: make(chan string, 1), known: make(chan struct{}),
+	}
 }
 
 // probeResult is the outcome of a probe of KVM.
@@ -64,36 +79,89 @@ type probeResult struct {
 	Reason string `json:"reason"` // for people
 }
 
-// UseKVM reports whether guests run under KVM. For Auto it starts a kernel for a moment, once per boot of the host; kernel
-// returns the path of one, and is called only if that is needed.
+// Run probes KVM with the first kernel it gets, once per boot of the host, and returns. It returns early when ctx ends.
+func (p *Prover) Run(ctx context.Context) {
+	if p.mode != Auto {
+		return
+	}
+	cached, err := cachedResult(p.file)
+	switch {
+	case err != nil:
+		p.log.ErrorContext(ctx, "result of the KVM probe was unreadable", "err", err)
+	case cached.Reason != "":
+		p.publish(ctx, cached)
+		return
+	}
+	select {
+	case <-ctx.Done():
+	case kernel := <-p.kernels:
+		p.probe(ctx, kernel, cached.Boot)
+	}
+}
+
+// probe publishes the result of a probe, and of a second one when nothing was seen in the first.
+func (p *Prover) probe(ctx context.Context, kernel, boot string) {
+	r := probeResult{Boot: boot}
+	for _, limit := range p.limits {
+		silent, err := false, error(nil)
+		if r.KVM, silent, r.Reason, err = probeKVM(ctx, p.device, kernel, limit); err != nil {
+			return // ctx has ended
+		}
+		p.publish(ctx, r)
+		if !silent {
+			break
+		}
+	}
+	if boot == "" {
+		return // it would hold for ever
+	}
+	if err := r.save(p.file); err != nil {
+		p.log.ErrorContext(ctx, "result of the KVM probe was not saved", "err", err)
+	}
+}
+
+func (p *Prover) publish(ctx context.Context, r probeResult) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	first := p.result.Reason == ""
+	p.result = r
+	if first {
+		close(p.known)
+	}
+	p.log.InfoContext(ctx, "acceleration was chosen", "kvm", r.KVM, "reason", r.Reason)
+}
+
+// Offer lets Run begin with a kernel, unless it has begun already.
+func (p *Prover) Offer(kernel string) {
+	select {
+	case p.kernels <- kernel:
+	default: // it has one
+	}
+}
+
+// UseKVM reports whether guests run under KVM. For Auto it waits for Run's first result; kernel returns the path of a kernel,
+// and is called only if there is no result yet.
 func (p *Prover) UseKVM(ctx context.Context, kernel func() (string, error)) (bool, error) {
 	if p.mode != Auto {
 		return p.mode == KVM, nil
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.result != nil {
-		return p.result.KVM, nil
-	}
-	r, err := cachedResult(p.file)
-	if err != nil {
-		return false, err
-	}
-	if r.Reason == "" {
+	select {
+	case <-p.known:
+	default:
 		path, err := kernel()
 		if err != nil {
 			return false, err
 		}
-		if r.KVM, r.Reason, err = probeKVM(ctx, "/dev/kvm", path); err != nil {
-			return false, err
-		}
-		if err := r.save(p.file); err != nil {
-			return false, err
-		}
+		p.Offer(path)
 	}
-	p.log.InfoContext(ctx, "acceleration was chosen", "kvm", r.KVM, "reason", r.Reason)
-	p.result = &r
-	return r.KVM, nil
+	select {
+	case <-p.known:
+	case <-ctx.Done():
+		return false, fmt.Errorf("wait for the KVM probe: %w", ctx.Err())
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.result.KVM, nil
 }
 
 // cachedResult reads the result for this boot. One without a Reason is still to be found.

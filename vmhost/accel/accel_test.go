@@ -2,13 +2,17 @@ package accel
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
 )
 
 func TestParse(t *testing.T) {
@@ -48,14 +52,89 @@ func TestResultHoldsForOneBoot(t *testing.T) {
 }
 
 func TestProbeNeedsTheDevice(t *testing.T) {
-	works, reason, err := probeKVM(t.Context(), filepath.Join(t.TempDir(), "kvm"), "no-kernel")
-	if works || err != nil || !strings.Contains(reason, "no such file") {
-		t.Errorf("%v %q %v", works, reason, err)
+	works, silent, reason, err := probeKVM(t.Context(), filepath.Join(t.TempDir(), "kvm"), "no-kernel", time.Minute)
+	if works || silent || err != nil || !strings.Contains(reason, "no such file") {
+		t.Errorf("%v %v %q %v", works, silent, reason, err)
 	}
-	works, reason, err = probeKVM(t.Context(), os.DevNull, filepath.Join(t.TempDir(), "no-kernel"))
-	if works || err != nil || !strings.Contains(reason, "QEMU could not use it") {
-		t.Errorf("%v %q %v", works, reason, err)
+	works, silent, reason, err = probeKVM(t.Context(), os.DevNull, filepath.Join(t.TempDir(), "no-kernel"), time.Minute)
+	if works || silent || err != nil || !strings.Contains(reason, "QEMU could not use it") {
+		t.Errorf("%v %v %q %v", works, silent, reason, err)
 	}
+}
+
+// fakeQEMU puts a qemu-system-x86_64 into the PATH that runs script.
+func fakeQEMU(t *testing.T, script string) {
+	t.Helper()
+	dir := t.TempDir()
+	gatewaytest.Must(t, os.WriteFile(filepath.Join(dir, "qemu-system-x86_64"), []byte("#!/bin/sh\n"+script+"\n"), 0o700))
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+}
+
+// newProver returns one that probes a device which can be opened.
+func newProver(t *testing.T, log *gatewaytest.Log, limits ...time.Duration) *Prover {
+	t.Helper()
+	p := New(Auto, filepath.Join(t.TempDir(), "accel.json"), log.Logger())
+	p.device = os.DevNull
+	copy(p.limits[:], limits)
+	return p
+}
+
+func kernel() (string, error) { return "vmlinuz", nil }
+
+// The probe that began with the daemon is the one that a new VM waits for: what is left of it, and no longer than the first
+// of its two limits.
+func TestProbeRunsInTheBackground(t *testing.T) {
+	runs := filepath.Join(t.TempDir(), "runs")
+	fakeQEMU(t, "echo run >> "+runs+"; exec sleep 60")
+	log := new(gatewaytest.Log)
+	p := newProver(t, log, 300*time.Millisecond, 700*time.Millisecond)
+	ended := make(chan struct{})
+	go func() { p.Run(t.Context()); close(ended) }()
+	p.Offer("vmlinuz")
+	gatewaytest.Eventually(t, func() error { _, err := os.Stat(runs); return err })
+	begun := time.Now()
+	if kvm, err := p.UseKVM(t.Context(), kernel); kvm || err != nil || time.Since(begun) > 600*time.Millisecond {
+		t.Errorf("%v, %v after %s", kvm, err, time.Since(begun))
+	}
+	if _, err := os.Stat(p.file); err == nil {
+		t.Error("TCG was cached after one probe")
+	}
+	<-ended
+	if text, err := os.ReadFile(runs); err != nil || string(text) != "run\nrun\n" {
+		t.Errorf("probes: %q, %v", text, err)
+	}
+	if r, err := cachedResult(p.file); err != nil || r.KVM || !strings.Contains(r.Reason, "wrote nothing under it for 700ms") {
+		t.Errorf("cached %+v, %v", r, err)
+	}
+}
+
+// A host that was busy for the first probe gets KVM with the second, and keeps it for this boot.
+func TestSecondProbeWins(t *testing.T) {
+	flag := filepath.Join(t.TempDir(), "second")
+	fakeQEMU(t, "[ -e "+flag+" ] && echo Linux version 6; touch "+flag+"; exec sleep 60")
+	log := new(gatewaytest.Log)
+	p := newProver(t, log, 500*time.Millisecond, 20*time.Second)
+	p.Offer("vmlinuz")
+	p.Run(t.Context())
+	if kvm, err := p.UseKVM(t.Context(), kernel); !kvm || err != nil || log.Count("kvm=true") != 1 {
+		t.Errorf("%v, %v\n%s", kvm, err, log)
+	}
+	again := New(Auto, p.file, log.Logger())
+	again.Run(t.Context())
+	kvm, err := again.UseKVM(t.Context(), func() (string, error) { return "", errors.New("asked for a kernel") })
+	if !kvm || err != nil {
+		t.Errorf("from the file: %v, %v", kvm, err)
+	}
+}
+
+func TestUseKVMEndsWithItsCaller(t *testing.T) {
+	p := newProver(t, new(gatewaytest.Log))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := p.UseKVM(ctx, kernel); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	p.Run(ctx) // returns
 }
 
 // A guest's first bytes are a stranger's: however they are cut, the answer is whether the words are there.

@@ -12,35 +12,33 @@ import (
 	"time"
 )
 
-// probeLimit is many times what a kernel needs to write its first line under a KVM that works.
-const probeLimit = 10 * time.Second
-
-// probeKVM starts kernel under KVM, without a disk, and waits for its first line. An error means that nothing was proven.
-func probeKVM(ctx context.Context, device, kernel string) (works bool, reason string, err error) {
+// probeKVM starts kernel under KVM, without a disk, and waits for its first line. silent means that neither that nor an error
+// was seen within limit. An error means that ctx has ended.
+func probeKVM(ctx context.Context, device, kernel string, limit time.Duration) (works, silent bool, reason string, err error) {
 	f, err := os.OpenFile(device, os.O_RDWR, 0)
 	if err != nil {
-		return false, fmt.Sprintf("%s cannot be opened: %v", device, errors.Unwrap(err)), nil
+		return false, false, fmt.Sprintf("%s cannot be opened: %v", device, errors.Unwrap(err)), nil
 	}
 	_ = f.Close() // nothing was written
-	limited, cancel := context.WithTimeout(ctx, probeLimit)
+	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	begun := time.Now()
 	started, err := startsKernel(limited, kernel)
 	switch {
 	case ctx.Err() != nil:
-		return false, "", fmt.Errorf("probe KVM: %w", ctx.Err())
+		return false, false, "", fmt.Errorf("probe KVM: %w", ctx.Err())
 	case started:
-		return true, fmt.Sprintf("a guest kernel started under it in %d ms", time.Since(begun).Milliseconds()), nil
+		return true, false, fmt.Sprintf("a guest kernel started under it in %d ms", time.Since(begun).Milliseconds()), nil
 	case limited.Err() != nil:
-		return false, fmt.Sprintf("%s is there, but a guest kernel said nothing under it for %s", device, probeLimit), nil
+		return false, true, fmt.Sprintf("%s exists, but a guest kernel wrote nothing under it for %s", device, limit), nil
 	case err != nil:
-		return false, fmt.Sprintf("%s is there, but QEMU could not use it: %v", device, err), nil
+		return false, false, fmt.Sprintf("%s exists, but QEMU could not use it: %v", device, err), nil
 	default:
-		return false, fmt.Sprintf("%s is there, but a guest kernel ended under it without a word", device), nil
+		return false, false, fmt.Sprintf("%s exists, but a guest kernel ended under it without output", device), nil
 	}
 }
 
-// startsKernel runs kernel and reports whether it has said its first line. QEMU is ended as soon as it has, or with ctx.
+// startsKernel runs kernel and reports whether it has written its first line. QEMU is ended as soon as it has, or when ctx ends.
 func startsKernel(ctx context.Context, kernel string) (started bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
