@@ -20,7 +20,7 @@ func (s *suite) browser(t *testing.T) {
 	if r := s.h.Run(t, nil, "curl", "-sS", "-o", "/dev/null", "-w", "%{ssl_verify_result}", s.alpha.Info(t).URL+"/"); r.Stdout != "0" {
 		t.Errorf("curl after lodge trust: %s", r.Text())
 	}
-	link := harness.JSON[struct{ URL string }](t, s.h, "login", "alpha").URL
+	link := harness.JSON[struct{ URL string }](t, s.h, "open", "alpha").URL
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.NoSandbox, // it runs as root here
 		chromedp.UserDataDir(t.TempDir()),

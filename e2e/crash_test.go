@@ -207,7 +207,7 @@ func (s *suite) libvirtdKilled(t *testing.T) {
 
 // logTellsNoSecrets: bodies, one-time links and keys are not in the log, and the race detector has found nothing.
 func (s *suite) logTellsNoSecrets(t *testing.T) {
-	link := harness.JSON[struct{ URL string }](t, s.h, "login", "alpha").URL
+	link := harness.JSON[struct{ URL string }](t, s.h, "open", "alpha").URL
 	_, token, _ := strings.Cut(link, "token=")
 	s.send(t, "person@example.org", "x@alpha."+s.h.Domain, "subject-in-a-log", "--body", "body-in-a-log")
 	keys := s.alpha.Run(t, credentialsScript)

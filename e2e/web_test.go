@@ -51,7 +51,7 @@ func (s *suite) login(t *testing.T, vm *harness.VM) *http.Client {
 		t.Fatal(err)
 	}
 	c.Jar = jar
-	link := harness.JSON[struct{ URL string }](t, s.h, "login", vm.Name).URL
+	link := harness.JSON[struct{ URL string }](t, s.h, "open", vm.Name).URL
 	if status, body := get(t, c, link); status != http.StatusOK {
 		t.Fatalf("%s: %d %s", link, status, body)
 	}
@@ -90,7 +90,7 @@ func (s *suite) web(t *testing.T) {
 		t.Fatalf("the owner gets %d:\n%s", status, body)
 	}
 	contains(t, "alpha's page", body, owner)
-	link := harness.JSON[struct{ URL string }](t, s.h, "login", "alpha").URL
+	link := harness.JSON[struct{ URL string }](t, s.h, "open", "alpha").URL
 	first, _ := press(t, s.client(), link)
 	second, _ := press(t, s.client(), link)
 	if first >= 400 || second < 400 {

@@ -359,7 +359,7 @@ func TestPagesForPeopleAndPrograms(t *testing.T) {
 		want       int
 		has, not   string
 	}{
-		{"private", "blog", s.client(), 401, "lodge login blog", "stopped"},
+		{"private", "blog", s.client(), 401, "lodge open blog", "stopped"},
 		{"stopped, owner", "off", ann, 503, "lodge start off", ""},
 		{"stopped, stranger", "off", s.client(), 503, "is stopped", "lodge start"},
 		{"silent, owner", "blog", ann, 502, "port 9090", ""},
@@ -398,7 +398,7 @@ func TestRootPageShowsNothingOfVMs(t *testing.T) {
 	s.vm("secretive", public(0)...)
 	root := strings.Replace(s.url("x"), "//x.", "//", 1)
 	a := s.get(s.client(), root+"/", "Accept", "text/html")
-	if a.StatusCode != 200 || strings.Contains(a.body, "secretive") || !strings.Contains(a.body, "lodge login") {
+	if a.StatusCode != 200 || strings.Contains(a.body, "secretive") || !strings.Contains(a.body, "lodge open") {
 		t.Errorf("%s: %s", a.Status, a.body)
 	}
 	if a := s.get(s.client(), root+"/x"); a.StatusCode != 404 {

@@ -87,7 +87,7 @@ func (s *Server) serveRoot(w http.ResponseWriter, r *http.Request) {
 			"This host keeps virtual machines. Each has a web address of its own below this one, https://<vm>." + s.Domain + ", and it is private until its owner shares it.",
 			"On the host, lodge ls lists the machines, and this makes a link that opens one of them in a browser:",
 		},
-		Command: "lodge login <vm>", Where: "on the host",
+		Command: "lodge open <vm>", Where: "on the host",
 	})
 }
 

@@ -40,7 +40,7 @@ func private(rt route) page {
 	return page{
 		Status: http.StatusUnauthorized, Kind: gateway.KindDenied, Title: "This page is private",
 		Text:    []string{"It has not been shared with you. If it is yours, make a link that logs you in, once, and open it in this browser:"},
-		Command: "lodge login " + rt.vm.Name, Where: "on the host",
+		Command: "lodge open " + rt.vm.Name, Where: "on the host",
 	}
 }
 
@@ -79,7 +79,7 @@ func usedUp(rt route) page {
 	return page{
 		Status: http.StatusForbidden, Kind: gateway.KindDenied, Title: "This link does not work any more",
 		Text:    []string{"A link works once, for 15 minutes. Make a new one:"},
-		Command: "lodge login " + rt.vm.Name, Where: "on the host",
+		Command: "lodge open " + rt.vm.Name, Where: "on the host",
 	}
 }
 

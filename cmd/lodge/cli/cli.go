@@ -39,7 +39,7 @@ type verbs struct {
 	Console consoleCmd `cmd:"" help:"Use a VM's serial console; Ctrl-] leaves it."`
 	Logs    logsCmd    `cmd:"" help:"Show what a VM's console has said."`
 	Share   shareCmd   `cmd:"" help:"Say who may open a VM's page, or one port of it."`
-	Login   loginCmd   `cmd:"" help:"Make a link that logs you in to a VM's pages, once."`
+	Open    openCmd    `cmd:"" help:"Print a one-time link that opens a VM's pages."`
 	Mail    mailCmd    `cmd:"" help:"List a VM's mail, or show one message."`
 	S3      s3Cmd      `cmd:"" help:"List and copy a VM's objects." name:"s3"`
 	Trust   trustCmd   `cmd:"" help:"Make this machine's browsers and tools trust Lodge's certificates."`

@@ -5,10 +5,10 @@ import (
 	"io"
 )
 
-type loginCmd struct{ named }
+type openCmd struct{ named }
 
-// Run makes a login link.
-func (c *loginCmd) Run(ctx context.Context, a *app) error {
+// Run prints a link that logs its visitor in to the VM's pages, once.
+func (c *openCmd) Run(ctx context.Context, a *app) error {
 	url, err := a.client.Login(ctx, c.Name, "")
 	if err != nil {
 		return err
