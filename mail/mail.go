@@ -11,7 +11,6 @@ package mail
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -38,7 +37,6 @@ type Config struct {
 	Directory       *gateway.Directory // who exists
 	SSHKeyFile      string             // the host's private key, for the login user of every guest
 	MaxMessageBytes int64              // 0 means DefaultMaxMessageBytes; a message of this size is too big
-	TLS             *tls.Config        // STARTTLS is offered when set
 	// Dial reaches a guest's sshd; nil means port 22 at the machine's address.
 	Dial   func(ctx context.Context, m gateway.VM) (net.Conn, error)
 	Logger *slog.Logger
@@ -74,7 +72,7 @@ func New(config Config) (*Server, error) {
 	return &Server{
 		config: config, store: store,
 		smtp: smtpd.New(smtpd.Config{
-			Domain: config.Domain, Directory: config.Directory, Store: store, TLS: config.TLS,
+			Domain: config.Domain, Directory: config.Directory, Store: store,
 			MaxMessageBytes: config.MaxMessageBytes, Limits: smtpd.DefaultLimits(), Logger: config.Logger,
 		}),
 		imap: imapd.New(imapd.Config{

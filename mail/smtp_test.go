@@ -3,7 +3,6 @@ package mail
 import (
 	"bufio"
 	"bytes"
-	"crypto/tls"
 	"fmt"
 	"net"
 	"os"
@@ -315,23 +314,6 @@ func TestTooManyErrors(t *testing.T) {
 	c.ask("RCPT TO:<x@nobody."+domain+">", "421")
 	c.expect("421")
 	c.closed()
-}
-
-func TestSTARTTLS(t *testing.T) {
-	cert := certificate(t)
-	f := start(t, t.TempDir(), func(c *Config) {
-		c.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
-	})
-	vm := f.add(t, "blog")
-	host, port, _ := net.SplitHostPort(f.addr)
-	out, err := exec.CommandContext(t.Context(), "swaks", "--server", host, "--port", port, "--tls",
-		"--from", "a@example.com", "--to", "x@blog."+domain, "--body", "secret").CombinedOutput()
-	if err != nil {
-		t.Skipf("swaks: %v\n%s", err, out)
-	}
-	if got := f.read(t, vm, f.list(t, vm)[0].QueueID); !bytes.Contains(got, []byte("with ESMTPS id")) {
-		t.Errorf("got %q", got)
-	}
 }
 
 // When the disk is full mail is put off, nothing stays behind, and mail comes in again once there is room.

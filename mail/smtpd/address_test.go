@@ -39,7 +39,7 @@ func FuzzTrace(f *testing.F) {
 		if !sane(from) || !sane(rcpt) || !sane(remote) {
 			return
 		}
-		head := trace{helo: helo, remote: remote, protocol: "ESMTP", by: "x"}.head("id", from, rcpt)
+		head := trace{helo: helo, remote: remote, by: "x"}.head("id", from, rcpt)
 		if strings.Count(head, "\n") != 5 || strings.Count(head, "\r\n") != 5 || strings.Count(head, "\r") != 5 {
 			t.Errorf("%q", head)
 		}

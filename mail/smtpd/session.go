@@ -157,11 +157,7 @@ func (s *session) remote() string {
 }
 
 func (s *session) trace() trace {
-	t := trace{helo: s.conn.Hostname(), remote: s.remote(), protocol: "ESMTP", by: s.server.config.Domain, now: time.Now()}
-	if _, secure := s.conn.TLSConnectionState(); secure {
-		t.protocol = "ESMTPS"
-	}
-	return t
+	return trace{helo: s.conn.Hostname(), remote: s.remote(), by: s.server.config.Domain, now: time.Now()}
 }
 
 // take stages, checks and commits one message.

@@ -13,7 +13,6 @@ package smtpd
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -34,13 +33,12 @@ const (
 	maxErrors     = 20       // refused commands in one session
 )
 
-// Config is what a Server needs. All fields but TLS must be set.
+// Config is what a Server needs. All fields must be set.
 type Config struct {
 	Domain          string
 	Directory       *gateway.Directory
 	Store           *mailbox.Store
-	TLS             *tls.Config // offers STARTTLS when not nil
-	MaxMessageBytes int64       // a message must be smaller
+	MaxMessageBytes int64 // a message must be smaller
 	Limits          Limits
 	Logger          *slog.Logger
 }
@@ -76,7 +74,6 @@ func New(config Config) *Server {
 	s := &Server{config: config}
 	s.smtp = smtp.NewServer(smtp.BackendFunc(s.newSession))
 	s.smtp.Domain = config.Domain
-	s.smtp.TLSConfig = config.TLS
 	s.smtp.MaxMessageBytes = config.MaxMessageBytes
 	s.smtp.MaxRecipients = maxRecipients
 	s.smtp.MaxLineLength = maxLineBytes

@@ -15,17 +15,16 @@ import (
 
 // trace is what is known of how a message came, for its headers.
 type trace struct {
-	helo     string
-	remote   string // IP address
-	protocol string // SMTP, ESMTP, ESMTPS (RFC 3848)
-	by       string
-	now      time.Time
+	helo   string
+	remote string // IP address
+	by     string
+	now    time.Time
 }
 
 // head makes the trace headers of one recipient's copy (RFC 5321 §4.4).
 func (t trace) head(queueID, from, rcpt string) string {
-	return fmt.Sprintf("Return-Path: <%s>\r\nDelivered-To: %s\r\nReceived: from %s (%s)\r\n\tby %s with %s id %s\r\n\tfor <%s>; %s\r\n",
-		quoted(from), quoted(rcpt), printable(t.helo), literal(t.remote), t.by, t.protocol, queueID,
+	return fmt.Sprintf("Return-Path: <%s>\r\nDelivered-To: %s\r\nReceived: from %s (%s)\r\n\tby %s with ESMTP id %s\r\n\tfor <%s>; %s\r\n",
+		quoted(from), quoted(rcpt), printable(t.helo), literal(t.remote), t.by, queueID,
 		quoted(rcpt), t.now.Format("Mon, 2 Jan 2006 15:04:05 -0700"))
 }
 
