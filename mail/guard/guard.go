@@ -43,8 +43,17 @@ type peer struct {
 	addr netip.Prefix
 }
 
-// Accept waits for a connection that is within the limits.
+// Accept waits for a connection that is within the limits. It returns a *Conn.
 func (l *Listener) Accept() (net.Conn, error) {
+	g, err := l.AcceptGuarded()
+	if err != nil {
+		return nil, err // a nil *Conn must not become a net.Conn
+	}
+	return g, nil
+}
+
+// AcceptGuarded is Accept for servers that need the guard itself.
+func (l *Listener) AcceptGuarded() (*Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
 		if err != nil {
@@ -152,21 +161,6 @@ type Conn struct {
 	draining bool
 }
 
-// Of finds the guard of a connection beneath TLS and other wrappers; nil when there is none.
-func Of(c net.Conn) *Conn {
-	for range 4 {
-		switch t := c.(type) {
-		case *Conn:
-			return t
-		case interface{ NetConn() net.Conn }:
-			c = t.NetConn()
-		default:
-			return nil
-		}
-	}
-	return nil
-}
-
 // NetConn gives the connection beneath.
 func (g *Conn) NetConn() net.Conn { return g.Conn }
 
@@ -182,13 +176,6 @@ func (g *Conn) End() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.busy, g.until = false, time.Time{}
-}
-
-// Expire ends the connection at its next read, after the answer that is due.
-func (g *Conn) Expire() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.end = time.Now()
 }
 
 var errWrites = errors.New("too many commands in one session")

@@ -72,7 +72,6 @@ func TestDeadlines(t *testing.T) {
 		"idle":     func(l *Limits, _ *Conn) { l.Idle = 30 * time.Millisecond },
 		"session":  func(_ *Limits, c *Conn) { c.end = time.Now().Add(30 * time.Millisecond) },
 		"transfer": func(_ *Limits, c *Conn) { c.Begin(30 * time.Millisecond) },
-		"expired":  func(_ *Limits, c *Conn) { c.Expire() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := listen(t, limits())

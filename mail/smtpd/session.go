@@ -12,7 +12,6 @@ import (
 	"github.com/emersion/go-smtp"
 
 	"lodge/gateway"
-	"lodge/mail/guard"
 	"lodge/mail/mailbox"
 )
 
@@ -20,7 +19,7 @@ import (
 type session struct {
 	server *Server
 	conn   *smtp.Conn
-	guard  *guard.Conn // nil only in tests that bypass the listener
+	wire   *wire
 
 	mu      sync.Mutex
 	errors  int
@@ -87,9 +86,7 @@ func (s *session) refuse(r *smtp.SMTPError) error {
 
 // hangUp ends the session after the answer r.
 func (s *session) hangUp(r *smtp.SMTPError) error {
-	if s.guard != nil {
-		s.guard.Expire()
-	}
+	s.wire.CloseAfterReply()
 	r.Code = 421 // RFC 5321 §3.8: the connection closes
 	return r
 }
@@ -116,9 +113,7 @@ func (s *session) receive(r io.Reader, mail *transaction) error {
 	if mail == nil || len(mail.rcpts) == 0 {
 		return reply(503, 5, 5, 1, "RCPT first")
 	}
-	if s.guard != nil {
-		s.guard.Begin(s.server.config.Limits.Data)
-	}
+	s.wire.Begin(s.server.config.Limits.Data)
 	start := time.Now()
 	size, ids, err := s.server.take(r, *mail, s.trace())
 	log := s.server.config.Logger.With("remote", s.remote(), "from", mail.from, "bytes", size, "duration", time.Since(start))
@@ -140,9 +135,7 @@ func (s *session) Reset() {
 	defer s.mu.Unlock()
 	s.mail = nil
 	s.aborted = s.aborted || s.running
-	if s.guard != nil {
-		s.guard.End()
-	}
+	s.wire.End()
 }
 
 // Logout ends the session.

@@ -3,12 +3,14 @@
 // The life of a message: a guarded connection → MAIL, RCPT (a VM of ours, or 550: no backscatter) → DATA streams to
 // disk → lines are checked, trace headers made → one Commit for all recipients → 250. There is no AUTH and no relaying.
 //
-// What go-smtp leaves open, and what is done about it here: it has one read deadline for a whole DATA (guard: one per
-// read and one per message); it never limits sessions or connections (guard); it accepts a second MAIL (refused); it mixes
-// up the outcomes of two messages when the first is given up between chunks (session.Reset); it answers strangers with
-// whatever an error says (replyFor); its Shutdown waits for idle clients for ever (guard.Drain). Its reader of DATA ends only at CRLF.CRLF, and bare CRs and LFs are
-// refused here. What remains: a message of exactly the limit
-// counts as too big, and a bare CR behind a line's leading dot is dropped unseen.
+// What go-smtp leaves open is closed here:
+//
+//   - lines, chunks and what comes behind the end of a session: wire;
+//   - one deadline for a whole DATA, no limits on sessions and connections, a Shutdown that waits for idle clients: guard;
+//   - a second MAIL is accepted, and two messages' outcomes are mixed up when the first is aborted between chunks: session;
+//   - a client is sent the text of any error: replyFor.
+//
+// Known limits: a message of exactly the size limit is refused, and a bare CR behind a line's leading dot is dropped.
 package smtpd
 
 import (
@@ -29,8 +31,7 @@ import (
 
 const (
 	maxRecipients = 100
-	maxLineBytes  = 64 << 10 // RFC 5321 says 1000; mail from sloppy programs is longer, and loses nothing here
-	maxErrors     = 20       // refused commands in one session
+	maxErrors     = 20 // refused commands in one session
 )
 
 // Config is what a Server needs. All fields must be set.
@@ -76,13 +77,17 @@ func New(config Config) *Server {
 	s.smtp.Domain = config.Domain
 	s.smtp.MaxMessageBytes = config.MaxMessageBytes
 	s.smtp.MaxRecipients = maxRecipients
-	s.smtp.MaxLineLength = maxLineBytes
+	s.smtp.MaxLineLength = 0 // wire has the limits
 	s.smtp.ErrorLog = errorLog{config.Logger}
 	return s
 }
 
 func (s *Server) newSession(c *smtp.Conn) (smtp.Session, error) {
-	return &session{server: s, conn: c, guard: guard.Of(c.Conn())}, nil
+	w, ok := c.Conn().(*wire)
+	if !ok {
+		return nil, replyLater() // Serve gives go-smtp nothing else
+	}
+	return &session{server: s, conn: c, wire: w}, nil
 }
 
 // Serve takes mail from l until Shutdown, and returns nil then.
@@ -99,7 +104,7 @@ func (s *Server) Serve(l net.Listener) error {
 	}
 	s.listeners = append(s.listeners, g)
 	s.mu.Unlock()
-	if err := s.smtp.Serve(g); err != nil && !errors.Is(err, net.ErrClosed) {
+	if err := s.smtp.Serve(wires{g}); err != nil && !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("serve smtp: %w", err)
 	}
 	return nil
