@@ -31,7 +31,7 @@ func refusesToStart(t *testing.T, h *harness.Host, parts ...string) {
 
 func TestClientWithoutDaemonSaysHowToStartIt(t *testing.T) {
 	h := harness.New(t)
-	for _, verb := range [][]string{{"ls"}, {"new", "alpha"}, {"show", "alpha"}, {"mail", "alpha"}, {"open", "alpha"}, {"s3", "alpha", "ls"}} {
+	for _, verb := range [][]string{{"ls"}, {"new", "alpha"}, {"show", "alpha"}, {"mail", "alpha"}, {"open", "alpha"}, {"s3", "ls", "alpha"}} {
 		r := h.TryLodge(t, verb...)
 		if r.Code != 3 || !strings.Contains(r.Stderr, "lodged is not running") || !strings.Contains(r.Stderr, "hint: ") {
 			t.Errorf("lodge %s: %d %s", strings.Join(verb, " "), r.Code, r.Text())

@@ -42,7 +42,7 @@ func TestFullDisk(t *testing.T) {
 	if r.Code == 0 || !strings.Contains(r.Text(), "<** 452") {
 		t.Errorf("mail on a full disk: want 452, got %s", r.Text())
 	}
-	r = h.TryLodge(t, "s3", "tiny", "cp", up, "s3://bucket/up")
+	r = h.TryLodge(t, "s3", "cp", up, "tiny:bucket/up")
 	if r.Code == 0 {
 		t.Errorf("PUT on a full disk worked: %s", r.Text())
 	}
@@ -60,10 +60,10 @@ func TestFullDisk(t *testing.T) {
 	if mail := harness.JSON[[]gateway.Message](t, h, "mail", "tiny"); len(mail) != 0 {
 		t.Errorf("mail that was not accepted is there: %+v", mail)
 	}
-	lacks(t, "objects after a PUT that failed", h.TryLodge(t, "s3", "tiny", "ls", "bucket").Stdout, "up")
+	lacks(t, "objects after a PUT that failed", h.TryLodge(t, "s3", "ls", "tiny/bucket").Stdout, "up")
 	s.send(t, "person@example.org", "x@tiny."+h.Domain, "room again")
-	h.Lodge(t, "s3", "tiny", "cp", up, "s3://bucket/up")
-	contains(t, "objects", h.Lodge(t, "s3", "tiny", "ls", "bucket"), "up")
+	h.Lodge(t, "s3", "cp", up, "tiny:bucket/up")
+	contains(t, "objects", h.Lodge(t, "s3", "ls", "tiny/bucket"), "up")
 }
 
 // TestNoLibvirtd: without libvirtd the daemon runs and says what is missing.

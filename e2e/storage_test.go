@@ -65,10 +65,10 @@ func (s *suite) storage(t *testing.T) {
 // fromTheHost uses lodge s3 both ways.
 func (s *suite) fromTheHost(t *testing.T, sum string) {
 	dir := t.TempDir()
-	contains(t, "lodge s3 beta ls", s.h.Lodge(t, "s3", "beta", "ls"), "by-aws", "by-rclone")
-	contains(t, "lodge s3 beta ls by-aws", s.h.Lodge(t, "s3", "beta", "ls", "by-aws/dir/"), "file")
+	contains(t, "lodge s3 ls beta", s.h.Lodge(t, "s3", "ls", "beta"), "by-aws", "by-rclone")
+	contains(t, "lodge s3 ls beta/by-aws/dir/", s.h.Lodge(t, "s3", "ls", "beta/by-aws/dir/"), "file")
 	down := filepath.Join(dir, "down")
-	s.h.Lodge(t, "s3", "beta", "cp", "s3://by-aws/dir/file", down)
+	s.h.Lodge(t, "s3", "cp", "beta:by-aws/dir/file", down)
 	if r := s.h.Run(t, nil, "sha256sum", down); !strings.HasPrefix(r.Stdout, strings.Fields(sum)[0]) {
 		t.Errorf("lodge s3 cp got %s, stored %s", r.Stdout, sum)
 	}
@@ -78,11 +78,11 @@ func (s *suite) fromTheHost(t *testing.T, sum string) {
 	if err := os.WriteFile(up, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.h.Lodge(t, "s3", "beta", "cp", up, "s3://by-host/up")
+	s.h.Lodge(t, "s3", "cp", up, "beta:by-host/up")
 	if diff := cmp.Diff(string(content), decode(t, s.beta.Run(t, "aws s3 cp s3://by-host/up - | base64 -w0"))); diff != "" {
 		t.Error("the VM reads something else than lodge s3 cp has stored")
 	}
-	if r := s.h.TryLodge(t, "s3", "alpha", "ls", "by-aws"); strings.Contains(r.Stdout, "file") {
+	if r := s.h.TryLodge(t, "s3", "ls", "alpha/by-aws"); strings.Contains(r.Stdout, "file") {
 		t.Errorf("alpha sees beta's bucket: %s", r.Text())
 	}
 }

@@ -5,8 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -19,31 +17,27 @@ import (
 )
 
 func TestParseCopy(t *testing.T) {
-	dir := t.TempDir()
-	file := filepath.Join(dir, "f.txt")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	t.Chdir(dir)
+	const file = "/tmp/f.txt"
 	tests := []struct {
 		src, dst string
 		want     copyJob
 		bad      bool
 	}{
-		{src: file, dst: "s3://b/k", want: copyJob{true, "b", "k", file}},
-		{src: file, dst: "s3://b", want: copyJob{true, "b", "f.txt", file}},
-		{src: file, dst: "s3://b/dir/", want: copyJob{true, "b", "dir/f.txt", file}},
-		{src: "s3://b/k", dst: "-", want: copyJob{false, "b", "k", "-"}},
-		{src: "-", dst: "b/k", want: copyJob{true, "b", "k", "-"}},
-		{src: "f.txt", dst: "b/k", want: copyJob{true, "b", "k", "f.txt"}},
-		{src: "b/k/l", dst: "./x", want: copyJob{false, "b", "k/l", "./x"}},
-		{src: "-", dst: "s3://b/", bad: true},
+		{src: file, dst: "blog:b/k", want: copyJob{true, "blog", "b", "k", file}},
+		{src: file, dst: "blog:b", want: copyJob{true, "blog", "b", "f.txt", file}},
+		{src: file, dst: "blog:/b/dir/", want: copyJob{true, "blog", "b", "dir/f.txt", file}},
+		{src: "blog:b/k", dst: "-", want: copyJob{false, "blog", "b", "k", "-"}},
+		{src: "-", dst: "blog:b/k", want: copyJob{true, "blog", "b", "k", "-"}},
+		{src: "blog:b/k/l:m", dst: "x", want: copyJob{false, "blog", "b", "k/l:m", "x"}},
+		{src: "./a:b", dst: "blog:b/k", want: copyJob{true, "blog", "b", "k", "./a:b"}},
+		{src: "-", dst: "blog:b/", bad: true},
 		{src: "a/b", dst: "c/d", bad: true},
-		{src: "s3://a/b", dst: "s3://c/d", bad: true},
-		{src: "./a", dst: "./b", bad: true},
-		{src: "s3://b", dst: "./x", bad: true},
-		{src: "s3://", dst: "./x", bad: true},
-		{src: "s3:///k", dst: "./x", bad: true},
+		{src: "blog:a/b", dst: "other:c/d", bad: true},
+		{src: "blog:b", dst: "./x", bad: true},
+		{src: "blog:", dst: "./x", bad: true},
+		{src: "blog:b/k", dst: "", bad: true},
+		{src: ":b/k", dst: "./x", bad: true},
+		{src: file, dst: "s3://b/k", bad: true},
 	}
 	for _, test := range tests {
 		t.Run(test.src+" "+test.dst, func(t *testing.T) {

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/alecthomas/kong"
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 
@@ -17,24 +16,11 @@ import (
 )
 
 type s3Cmd struct {
-	Name s3VM `arg:"" help:"The VM's name."`
-}
-
-// s3VM is the VM whose objects are meant.
-type s3VM struct {
-	Name string `arg:""`
-
-	Ls s3LsCmd `cmd:"" help:"List buckets, or the objects of one."`
+	Ls s3LsCmd `cmd:"" help:"List a VM's buckets, or the objects of one."`
 	Cp s3CpCmd `cmd:"" help:"Copy one object in or out."`
 }
 
-// AfterApply hands the VM to the verb below it.
-func (v *s3VM) AfterApply(parsed *kong.Context) error {
-	parsed.Bind(v)
-	return nil
-}
-
-// s3Client speaks S3 as the VM, over the host's own socket: it signs with credentials that lodged mints for it.
+// s3Client is a client of S3 that acts for the VM, over the host's own socket. It signs with credentials that lodged makes.
 func (a *app) s3Client(ctx context.Context, name string) (*minio.Client, error) {
 	keys, err := a.client.Credentials(ctx, name)
 	if err != nil {
@@ -44,7 +30,7 @@ func (a *app) s3Client(ctx context.Context, name string) (*minio.Client, error) 
 	dialer := &net.Dialer{}
 	client, err := minio.New(gateway.S3Host, &minio.Options{
 		Creds:        credentials.NewStaticV4(keys.AccessKey, keys.SecretKey, ""),
-		Region:       "us-east-1", // given, so that nobody asks for it
+		Region:       "us-east-1", // given, so that the client does not ask for it
 		BucketLookup: minio.BucketLookupPath,
 		MaxRetries:   3,
 		Transport: &http.Transport{
@@ -59,28 +45,28 @@ func (a *app) s3Client(ctx context.Context, name string) (*minio.Client, error) 
 	return client, nil
 }
 
-// s3Error gives what S3 said its kind and a next step.
+// s3Error gives an answer of S3 its kind and a next step.
 func s3Error(ctx context.Context, name string, err error) error {
 	if err == nil || ctx.Err() != nil {
 		return errors.Join(ctx.Err(), err)
 	}
-	said := minio.ToErrorResponse(err)
-	switch said.Code {
+	answer := minio.ToErrorResponse(err)
+	switch answer.Code {
 	case minio.NoSuchBucket, minio.NoSuchKey, "NotFound":
-		return gateway.Errorf(gateway.KindNotFound, "no such bucket or object: %s", strings.Trim(said.BucketName+"/"+said.Key, "/")).
-			Because(err).WithHint("lodge s3 %s ls shows what there is.", name)
+		return gateway.Errorf(gateway.KindNotFound, "no such bucket or object: %s", strings.Trim(answer.BucketName+"/"+answer.Key, "/")).
+			Because(err).WithHint("List what exists: lodge s3 ls %s", name)
 	case minio.AccessDenied:
-		return gateway.Errorf(gateway.KindDenied, "S3: %s", said.Message).Because(err)
+		return gateway.Errorf(gateway.KindDenied, "S3: %s", answer.Message).Because(err)
 	case "":
 		return gateway.Errorf(gateway.KindUnavailable, "S3 does not answer: %v", err).Because(err).
-			WithHint("lodged's log says more: journalctl -u lodged")
+			WithHint("See lodged's log: journalctl -u lodged")
 	}
-	switch said.StatusCode {
+	switch answer.StatusCode {
 	case http.StatusInsufficientStorage:
-		return gateway.Errorf(gateway.KindNoSpace, "S3: %s", said.Message).Because(err)
+		return gateway.Errorf(gateway.KindNoSpace, "S3: %s", answer.Message).Because(err)
 	case http.StatusBadRequest:
-		return gateway.Invalid("S3: %s", said.Message).Because(err)
+		return gateway.Invalid("S3: %s", answer.Message).Because(err)
 	default:
-		return gateway.Errorf(gateway.KindUnavailable, "S3: %s (%s)", said.Message, said.Code).Because(err)
+		return gateway.Errorf(gateway.KindUnavailable, "S3: %s (%s)", answer.Message, answer.Code).Because(err)
 	}
 }

@@ -17,16 +17,16 @@ import (
 	"lodge/gateway"
 )
 
-// streamPartBytes is the part size of uploads whose end is not known: up to 160 GB in 10,000 parts, and 16 MiB of memory.
+// streamPartBytes is the part size of uploads of unknown length: up to 160 GB in 10,000 parts, and 16 MiB of memory.
 const streamPartBytes = 16 << 20
 
 type s3CpCmd struct {
-	Src string `arg:"" help:"A file, - for stdin, or s3://BUCKET/KEY."`
-	Dst string `arg:"" help:"s3://BUCKET/KEY, a file or directory, or - for stdout."`
+	Src string `arg:"" help:"A file, - for stdin, or VM:BUCKET/KEY." name:"source"`
+	Dst string `arg:"" help:"VM:BUCKET/KEY, a file or directory, or - for stdout." name:"target"`
 	Raw bool   `help:"Show an object to the terminal as it is stored, with control characters."`
 }
 
-// copied is the JSON form of what cp did.
+// copied is the JSON form of a copy.
 type copied struct {
 	Bucket string `json:"bucket"`
 	Key    string `json:"key"`
@@ -34,7 +34,7 @@ type copied struct {
 }
 
 // Run copies one object.
-func (c *s3CpCmd) Run(ctx context.Context, a *app, vm *s3VM) error {
+func (c *s3CpCmd) Run(ctx context.Context, a *app) error {
 	job, err := parseCopy(c.Src, c.Dst)
 	if err != nil {
 		return err
@@ -42,7 +42,7 @@ func (c *s3CpCmd) Run(ctx context.Context, a *app, vm *s3VM) error {
 	if job.local == "-" && !job.up && a.JSON {
 		return gateway.Invalid("the object and the JSON cannot both go to stdout").WithHint("Copy to a file, or leave out --json.")
 	}
-	client, err := a.s3Client(ctx, vm.Name)
+	client, err := a.s3Client(ctx, job.vm)
 	if err != nil {
 		return err
 	}
@@ -58,56 +58,58 @@ func (c *s3CpCmd) Run(ctx context.Context, a *app, vm *s3VM) error {
 		if _, ours := errors.AsType[*gateway.Error](err); ours {
 			return err
 		}
-		return s3Error(ctx, vm.Name, err)
+		return s3Error(ctx, job.vm, err)
 	}
 	p.end()
 	if job.local == "-" && !job.up {
-		return nil // stdout is the object's
+		return nil // stdout has the object
 	}
 	return a.print(copied{job.bucket, job.key, n}, func(w io.Writer) {
-		row(w, fmt.Sprintf("Copied s3://%s/%s (%s).", job.bucket, job.key, size(n)))
+		row(w, fmt.Sprintf("Copied %s (%s).", job.remote(), size(n)))
 	})
 }
 
-// copyJob is one object, one file, and the way.
+// copyJob is one object, one file, and the direction.
 type copyJob struct {
-	up          bool // from the file to the object
-	bucket, key string
-	local       string // a path, or - for stdin or stdout
+	up     bool // from the file to the object
+	vm     string
+	bucket string
+	key    string
+	local  string // a path, or - for stdin or stdout
 }
 
-// parseCopy finds out which side is the object: the one with s3://, else the one that is not plainly a local path.
+// remote is the object as the command line names it.
+func (j copyJob) remote() string { return j.vm + ":" + j.bucket + "/" + j.key }
+
+// parseCopy finds which side is the object. As in scp, that is the one with a colon before any slash.
 func parseCopy(src, dst string) (copyJob, error) {
-	srcRemote, dstRemote := strings.HasPrefix(src, "s3://"), strings.HasPrefix(dst, "s3://")
-	if !srcRemote && !dstRemote {
-		srcRemote, dstRemote = plainlyLocal(dst), plainlyLocal(src)
+	if strings.HasPrefix(src, "s3://") || strings.HasPrefix(dst, "s3://") {
+		return copyJob{}, gateway.Invalid("an s3:// address names no VM").WithHint("Write the object as vm:bucket/key.")
 	}
+	srcVM, srcPath, srcRemote := cutRemote(src)
+	dstVM, dstPath, dstRemote := cutRemote(dst)
 	if srcRemote == dstRemote {
-		return copyJob{}, gateway.Invalid("one side has to be an object and the other a file").
-			WithHint("Write the object as s3://bucket/key.")
+		return copyJob{}, gateway.Invalid("one side must be an object and the other a file").
+			WithHint("Write the object as vm:bucket/key, a file whose name has a colon as ./name.")
 	}
-	job := copyJob{up: dstRemote, local: src}
-	remote := dst
+	job, path := copyJob{up: dstRemote, vm: dstVM, local: src}, dstPath
 	if srcRemote {
-		job.local, remote = dst, src
+		job.vm, job.local, path = srcVM, dst, srcPath
 	}
-	job.bucket, job.key, _ = strings.Cut(strings.TrimPrefix(remote, "s3://"), "/")
+	job.bucket, job.key, _ = strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	if job.up && (job.key == "" || strings.HasSuffix(job.key, "/")) && job.local != "-" {
 		job.key += filepath.Base(job.local)
 	}
 	if job.bucket == "" || job.key == "" || job.local == "" || strings.HasSuffix(job.key, "/") {
-		return copyJob{}, gateway.Invalid("not the name of an object: %q", remote).WithHint("Write it as s3://bucket/key.")
+		return copyJob{}, gateway.Invalid("not the name of an object: %q", job.vm+":"+path).WithHint("Write it as vm:bucket/key.")
 	}
 	return job, nil
 }
 
-// plainlyLocal says whether p can only be meant as a file: -, an absolute or dotted path, or a file that exists.
-func plainlyLocal(p string) bool {
-	if p == "-" || filepath.IsAbs(p) || strings.HasPrefix(p, ".") {
-		return true
-	}
-	_, err := os.Stat(p)
-	return err == nil
+// cutRemote splits vm:path; a path with a slash before the colon is local.
+func cutRemote(s string) (vm, path string, remote bool) {
+	vm, path, remote = strings.Cut(s, ":")
+	return vm, path, remote && vm != "" && !strings.Contains(vm, "/")
 }
 
 func (a *app) upload(ctx context.Context, client *minio.Client, job copyJob, p *progress) (int64, error) {
@@ -121,7 +123,7 @@ func (a *app) upload(ctx context.Context, client *minio.Client, job copyJob, p *
 		defer f.Close() //nolint:errcheck // it was only read
 		info, err := f.Stat()
 		if err != nil || !info.Mode().IsRegular() {
-			return 0, gateway.Invalid("%s is not a plain file", job.local).WithHint("Pipe it in instead: … | lodge s3 NAME cp - s3://bucket/key")
+			return 0, gateway.Invalid("%s is not a plain file", job.local).WithHint("Send it through a pipe: … | lodge s3 cp - %s", job.remote())
 		}
 		from, total = f, info.Size()
 		options.PartSize = 0 // chosen by the size
@@ -153,7 +155,7 @@ func (a *app) download(ctx context.Context, client *minio.Client, job copyJob, p
 	return writeFile(to, from)
 }
 
-// writeFile writes a file that appears under its name only when it is whole.
+// writeFile writes a file that appears under its name when it is complete.
 func writeFile(to string, from io.Reader) (n int64, err error) {
 	f, err := os.CreateTemp(filepath.Dir(to), ".lodge-s3-")
 	if err != nil {
@@ -170,7 +172,7 @@ func writeFile(to string, from io.Reader) (n int64, err error) {
 	return n, nil
 }
 
-// counter turns bytes that pass into progress. It is safe for concurrent use: parts of an upload are sent side by side.
+// counter turns bytes into progress. It is safe for concurrent use: parts of an upload are sent at the same time.
 type counter struct {
 	p     *progress
 	began time.Time
@@ -179,7 +181,7 @@ type counter struct {
 	step gateway.Progress
 }
 
-// Read implements io.Reader for minio.PutObjectOptions.Progress: it is told of bytes by being read into them.
+// Read implements io.Reader for minio.PutObjectOptions.Progress: minio reads as many bytes from it as it has sent.
 func (c *counter) Read(b []byte) (int, error) { return c.Write(b) }
 
 // Write implements io.Writer.

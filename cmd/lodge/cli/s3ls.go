@@ -10,10 +10,10 @@ import (
 )
 
 type s3LsCmd struct {
-	Path string `arg:"" help:"BUCKET or BUCKET/PREFIX; none lists the buckets." optional:""`
+	Path string `arg:"" help:"VM to list its buckets, VM/BUCKET or VM/BUCKET/PREFIX to list objects."`
 }
 
-// s3Bucket and s3Object are the JSON forms of what ls shows.
+// s3Bucket and s3Object are the JSON forms of the list.
 type s3Bucket struct {
 	Name    string    `json:"name"`
 	Created time.Time `json:"created"`
@@ -27,19 +27,20 @@ type s3Object struct {
 }
 
 // Run lists buckets or objects.
-func (c *s3LsCmd) Run(ctx context.Context, a *app, vm *s3VM) error {
-	client, err := a.s3Client(ctx, vm.Name)
+func (c *s3LsCmd) Run(ctx context.Context, a *app) error {
+	name, path, _ := strings.Cut(c.Path, "/")
+	bucket, prefix, _ := strings.Cut(path, "/")
+	client, err := a.s3Client(ctx, name)
 	if err != nil {
 		return err
 	}
-	bucket, prefix, _ := strings.Cut(strings.TrimPrefix(c.Path, "s3://"), "/")
 	if bucket == "" {
-		return listBuckets(ctx, a, vm.Name, client)
+		return listBuckets(ctx, a, name, client)
 	}
 	objects := []s3Object{} // not nil: an empty list is [] in JSON
 	for o := range client.ListObjects(ctx, bucket, minio.ListObjectsOptions{Prefix: prefix, Recursive: true}) {
 		if o.Err != nil {
-			return s3Error(ctx, vm.Name, o.Err)
+			return s3Error(ctx, name, o.Err)
 		}
 		objects = append(objects, s3Object{o.Key, o.Size, o.LastModified, o.ETag})
 	}
@@ -61,7 +62,7 @@ func listBuckets(ctx context.Context, a *app, name string, client *minio.Client)
 	}
 	return a.print(buckets, func(w io.Writer) {
 		if len(buckets) == 0 {
-			row(w, "No buckets yet. The first copy makes one: lodge s3 "+name+" cp FILE s3://files/")
+			row(w, "No buckets yet. The first copy makes one: lodge s3 cp FILE "+name+":files/")
 		}
 		for _, b := range buckets {
 			row(w, b.Created.Local().Format("2006-01-02 15:04:05"), b.Name)
