@@ -2,15 +2,15 @@ package https
 
 import (
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 
 	"lodge/gateway"
+	"lodge/https/names"
 )
 
 // visitor says who makes the request. On a tap that is the VM and nobody else: a session cookie does not count there.
-func (s *Server) visitor(r *http.Request, rt route) visitor {
+func (s *Server) visitor(r *http.Request, rt names.Route) visitor {
 	if vm := gateway.VMFrom(r.Context()); vm.Known() {
 		return visitor{vm: vm}
 	}
@@ -25,12 +25,12 @@ func (s *Server) visitor(r *http.Request, rt route) visitor {
 }
 
 // mayOpen is the whole rule: public is for anyone, the owner opens everything, and a VM its own names.
-func (s *Server) mayOpen(who visitor, rt route) bool {
+func (s *Server) mayOpen(who visitor, rt names.Route) bool {
 	switch {
-	case rt.vm.Visibility(rt.port) == gateway.Public:
+	case rt.VM.Visibility(rt.Port) == gateway.Public:
 		return true
 	case who.vm.Known():
-		return who.vm.ID == rt.vm.ID
+		return who.vm.ID == rt.VM.ID
 	default:
 		return s.isOwner(who.person)
 	}
@@ -41,9 +41,9 @@ func (s *Server) isOwner(person string) bool { return person != "" && person == 
 // foreign reports whether a browser makes the request on behalf of a page elsewhere. All VMs are below one domain, which
 // makes them "same site" to each other: SameSite cookies alone would let a page of one VM act in another with the
 // visitor's session. Following a link is not foreign. What is no browser sends none of these headers.
-func (s *Server) foreign(r *http.Request, rt route) bool {
+func (s *Server) foreign(r *http.Request, rt names.Route) bool {
 	if origin := r.Header.Get("Origin"); origin != "" {
-		return !s.sameVM(origin, rt)
+		return !s.zone.SameVM(origin, rt.Name)
 	}
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "", "none", "same-origin":
@@ -52,17 +52,7 @@ func (s *Server) foreign(r *http.Request, rt route) bool {
 	if isNavigation(r) {
 		return false
 	}
-	return !s.sameVM(r.Header.Get("Referer"), rt)
-}
-
-// sameVM reports whether a URL is on one of the names of the route's VM.
-func (s *Server) sameVM(from string, rt route) bool {
-	u, err := url.Parse(from)
-	if err != nil || u.Scheme != "https" {
-		return false
-	}
-	other, ok := s.route(u.Host, gateway.Identity{})
-	return ok && other.vm.ID == rt.vm.ID
+	return !s.zone.SameVM(r.Header.Get("Referer"), rt.Name)
 }
 
 // isNavigation reports whether a browser opens a page in a tab of its own, without changing anything.
@@ -84,18 +74,15 @@ func accepts(r *http.Request, mediaType string) bool {
 }
 
 // turnAway answers who may not open the name: a browser without a session here is sent to the plain name, which may have one; others get the reason.
-func (s *Server) turnAway(w http.ResponseWriter, r *http.Request, rt route, who visitor) {
+func (s *Server) turnAway(w http.ResponseWriter, r *http.Request, rt names.Route, who visitor) {
 	switch {
 	case who.vm.Known():
 		s.say(w, r, notForVMs(rt))
 	case s.foreign(r, rt):
 		s.say(w, r, notFromElsewhere(rt))
-	case rt.host != s.plainHost(rt) && wantsPage(r) && r.Method == http.MethodGet && (isNavigation(r) || r.Header.Get("Sec-Fetch-Dest") == ""):
+	case rt.Host != rt.Plain && wantsPage(r) && r.Method == http.MethodGet && (isNavigation(r) || r.Header.Get("Sec-Fetch-Dest") == ""):
 		s.startHop(w, r, rt)
 	default:
 		s.say(w, r, private(rt))
 	}
 }
-
-// plainHost is the name at which people log in to the route's VM.
-func (s *Server) plainHost(rt route) string { return rt.vm.Name + "." + s.Domain }

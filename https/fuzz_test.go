@@ -1,92 +1,12 @@
 package https
 
 import (
-	"context"
 	"net/http"
 	"strings"
 	"testing"
 
 	"lodge/gateway"
 )
-
-// fuzzSite is a Server as far as routing needs one.
-func fuzzSite(f *testing.F) *Server {
-	f.Helper()
-	dir, err := gateway.OpenDirectory(f.Context(), records{})
-	if err != nil {
-		f.Fatal(err)
-	}
-	return &Server{Config: Config{
-		Domain: "lodge.localhost", Directory: dir, Owner: "ann@example.org",
-		Inside: map[string]http.Handler{"s3.lodge.internal": http.NotFoundHandler()},
-	}}
-}
-
-// records has two VMs.
-type records struct{ gateway.Records }
-
-func (records) VMs(context.Context) ([]gateway.VM, error) {
-	return []gateway.VM{
-		{Identity: gateway.Identity{ID: gateway.ID{1}, Number: 1, Name: "blog"}, Desired: gateway.Running},
-		{Identity: gateway.Identity{ID: gateway.ID{2}, Number: 2, Name: "shop"}, Desired: gateway.Running},
-	}, nil
-}
-
-// FuzzRoute: a name leads to the VM that is its last label below the domain, without a port, and to no other; its
-// certificate covers the name; and what is only for guests is never given to others.
-func FuzzRoute(f *testing.F) {
-	s := fuzzSite(f)
-	for _, host := range []string{
-		"blog.lodge.localhost", "8080-blog.lodge.localhost:443", "any.blog.lodge.localhost.", "BLOG.LODGE.LOCALHOST", "lodge.localhost",
-		"b.s3.lodge.internal", "blog.lodge.localhost.evil.example", "blog.shop.lodge.localhost", "80-80-blog.lodge.localhost", "8080-.lodge.localhost",
-		"\u212alog.lodge.localhost", "blog.lodge.localhost\x00", "blog..lodge.localhost", "[::1]:443", "blog.lodge.localhost:x", "-blog.lodge.localhost",
-	} {
-		f.Add(host)
-	}
-	f.Fuzz(func(t *testing.T, host string) {
-		for _, from := range []gateway.Identity{{}, {ID: gateway.ID{1}}} {
-			rt, ok := s.route(host, from)
-			if !ok {
-				continue
-			}
-			want := strings.ToLower(host)
-			want, _, _ = strings.Cut(want, ":")
-			want = strings.TrimSuffix(want, ".")
-			if rt.host != want {
-				t.Fatalf("%q is routed as %q", host, rt.host)
-			}
-			_, parent, _ := strings.Cut(rt.host, ".")
-			if rt.subject != rt.host && rt.subject != parent {
-				t.Errorf("%q has the certificate of %q", host, rt.subject)
-			}
-			if !s.hasLeaf(rt.subject) {
-				t.Errorf("%q has a certificate that cannot be: %q", host, rt.subject)
-			}
-			if rt.inside != nil && !from.Known() {
-				t.Errorf("%q is given to outsiders", host)
-			}
-			if rt.isVM() {
-				checkVM(t, rt)
-			}
-		}
-	})
-}
-
-func checkVM(t *testing.T, rt route) {
-	t.Helper()
-	labels := strings.Split(strings.TrimSuffix(rt.host, ".lodge.localhost"), ".")
-	last := labels[len(labels)-1]
-	port := ""
-	if i := strings.IndexByte(last, '-'); len(labels) == 1 && i > 0 && strings.Trim(last[:i], "0123456789") == "" {
-		port, last = last[:i], last[i+1:]
-	}
-	if rt.vm.Name != last {
-		t.Errorf("%q leads to %q", rt.host, rt.vm.Name)
-	}
-	if (port == "") != (rt.port == gateway.DefaultPort) {
-		t.Errorf("%q leads to port %d", rt.host, rt.port)
-	}
-}
 
 // FuzzHeaders: whatever a client sends, nothing that reads like a header or cookie of ours is left, and other cookies are.
 func FuzzHeaders(f *testing.F) {

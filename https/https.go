@@ -15,16 +15,18 @@ import (
 	"fmt"
 	"html/template"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httputil"
-	"strconv"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"lodge/gateway"
 	"lodge/https/ca"
+	"lodge/https/names"
 )
 
 // Config is what a Server needs. All fields are required but Inside, Dial and LeafLife.
@@ -49,6 +51,7 @@ type Config struct {
 // Server is the web side of the host. It is safe for concurrent use.
 type Server struct {
 	Config
+	zone      names.Zone
 	authority *ca.Authority
 	sessions  *sessions
 	finder    *finder
@@ -79,6 +82,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		Config:   cfg,
+		zone:     names.Zone{Domain: cfg.Domain, Port: cfg.Port, Inside: slices.Collect(maps.Keys(cfg.Inside))},
 		page:     page,
 		sessions: newSessions(cfg.Logins),
 		finder:   newFinder(cfg.Dial),
@@ -103,14 +107,20 @@ func (s *Server) RootPEM() []byte { return s.authority.RootPEM() }
 
 // URL is where port of m is; gateway.DefaultPort gives the plain name.
 func (s *Server) URL(m gateway.VM, port uint16) string {
-	host := m.Name + "." + s.Domain
-	if port != gateway.DefaultPort {
-		host = strconv.Itoa(int(port)) + "-" + host
+	return s.zone.URL(m.Name, port)
+}
+
+// hasLeaf reports whether there is a certificate for this very name.
+func (s *Server) hasLeaf(subject string) bool {
+	name, ok := s.zone.Parse(subject)
+	if !ok || name.Subject != subject {
+		return false
 	}
-	if s.Port != 443 {
-		host += ":" + strconv.Itoa(s.Port)
+	if name.VMName == "" {
+		return true
 	}
-	return "https://" + host
+	_, ok = s.Directory.ByName(name.VMName)
+	return ok
 }
 
 // Probe says which port the plain name of m leads to now, if anything listens there.
@@ -141,17 +151,17 @@ func (s *Server) tlsConfig() *tls.Config {
 		MinVersion: tls.VersionTLS12,
 		NextProtos: []string{"h2", "http/1.1"},
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			if _, ok := s.route(hello.ServerName, gateway.IdentityOf(hello.Conn)); !ok {
+			if _, ok := s.zone.Route(hello.ServerName, gateway.IdentityOf(hello.Conn), s.Directory); !ok {
 				return refuse, nil
 			}
 			return nil, nil //nolint:nilnil // crypto/tls: go on with the config there is
 		},
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			rt, ok := s.route(hello.ServerName, gateway.IdentityOf(hello.Conn))
+			rt, ok := s.zone.Route(hello.ServerName, gateway.IdentityOf(hello.Conn), s.Directory)
 			if !ok { // the VM was removed a moment ago
 				return nil, gateway.Errorf(gateway.KindNotFound, "there is no %q here", hello.ServerName)
 			}
-			return s.authority.Certificate(hello.Context(), rt.subject)
+			return s.authority.Certificate(hello.Context(), rt.Subject)
 		},
 	}
 }

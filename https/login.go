@@ -5,10 +5,10 @@ import (
 	"encoding/hex"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 
 	"lodge/gateway"
+	"lodge/https/names"
 )
 
 // Paths of ours on every VM's names. They never reach the VM.
@@ -44,7 +44,7 @@ func (s *Server) LoginURL(ctx context.Context, id gateway.ID, person string) (st
 }
 
 // serveOwn answers what is below ownPath. People log in here; VMs have no need to.
-func (s *Server) serveOwn(w http.ResponseWriter, r *http.Request, rt route) {
+func (s *Server) serveOwn(w http.ResponseWriter, r *http.Request, rt names.Route) {
 	isGet := r.Method == http.MethodGet || r.Method == http.MethodHead
 	switch path := r.URL.Path; {
 	case gateway.VMFrom(r.Context()).Known():
@@ -64,14 +64,14 @@ func (s *Server) serveOwn(w http.ResponseWriter, r *http.Request, rt route) {
 
 // login turns a link's token into a session. Only the form's POST does that: programs that look at links before a
 // person does (mail filters, chat previews) would use the token up with a GET.
-func (s *Server) login(w http.ResponseWriter, r *http.Request, rt route) {
+func (s *Server) login(w http.ResponseWriter, r *http.Request, rt names.Route) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxFormBytes)
 	if s.foreign(r, rt) {
 		s.say(w, r, notFromElsewhere(rt))
 		return
 	}
 	vm, g, err := s.sessions.take(r.Context(), kindLink, r.PostFormValue("token"))
-	if err != nil || vm != rt.vm.ID {
+	if err != nil || vm != rt.VM.ID {
 		s.refuseLogin(w, r, rt, usedUp(rt), err)
 		return
 	}
@@ -79,29 +79,29 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request, rt route) {
 }
 
 // refuseLogin shows p, or says that it is our fault.
-func (s *Server) refuseLogin(w http.ResponseWriter, r *http.Request, rt route, p page, err error) {
+func (s *Server) refuseLogin(w http.ResponseWriter, r *http.Request, rt names.Route, p page, err error) {
 	if err != nil && gateway.KindOf(err) != gateway.KindNotFound {
-		s.Logger.Error("login failed", "vm", rt.vm.Name, "err", err)
+		s.Logger.Error("login failed", "vm", rt.VM.Name, "err", err)
 		p = ourFault()
 	}
 	s.say(w, r, p)
 }
 
 // startSession logs a person in at the route's name and goes on to path.
-func (s *Server) startSession(w http.ResponseWriter, r *http.Request, rt route, person, path string) {
-	secret, err := s.sessions.issue(r.Context(), kindSession, rt.vm.ID, grant{Person: person, Host: rt.host}, sessionLife)
+func (s *Server) startSession(w http.ResponseWriter, r *http.Request, rt names.Route, person, path string) {
+	secret, err := s.sessions.issue(r.Context(), kindSession, rt.VM.ID, grant{Person: person, Host: rt.Host}, sessionLife)
 	if err != nil {
 		s.refuseLogin(w, r, rt, ourFault(), err)
 		return
 	}
 	setCookie(w, sessionCookie, secret, sessionLife)
-	s.Logger.Info("person logged in", "vm", rt.vm.Name, "host", rt.host, "remote", r.RemoteAddr)
+	s.Logger.Info("person logged in", "vm", rt.VM.Name, "host", rt.Host, "remote", r.RemoteAddr)
 	sendTo(w, http.StatusSeeOther, path)
 }
 
 // startHop sends a browser to the plain name of the VM to fetch a login for this one. The cookie binds what comes back to
 // this browser, so a link made by someone else logs nobody in.
-func (s *Server) startHop(w http.ResponseWriter, r *http.Request, rt route) {
+func (s *Server) startHop(w http.ResponseWriter, r *http.Request, rt names.Route) {
 	secret := newSecret()
 	if cookie, err := r.Cookie(hopCookie); err == nil { // a second tab shares it
 		if _, ok := secretHash(cookie.Value); ok {
@@ -109,41 +109,41 @@ func (s *Server) startHop(w http.ResponseWriter, r *http.Request, rt route) {
 		}
 	}
 	setCookie(w, hopCookie, secret, hopLife)
-	query := url.Values{"to": {rt.host}, "for": {bound(secret)}, "path": {r.URL.RequestURI()}}
-	sendTo(w, http.StatusFound, s.origin(s.plainHost(rt), portOf(r))+hopPath+"?"+query.Encode())
+	query := url.Values{"to": {rt.Host}, "for": {bound(secret)}, "path": {r.URL.RequestURI()}}
+	sendTo(w, http.StatusFound, names.Origin(rt.Plain, names.PortSeen(r))+hopPath+"?"+query.Encode())
 }
 
 // hop sends a browser that is logged in at the plain name back to another name of the same VM, with a one-time code.
-func (s *Server) hop(w http.ResponseWriter, r *http.Request, rt route) {
+func (s *Server) hop(w http.ResponseWriter, r *http.Request, rt names.Route) {
 	query := r.URL.Query()
-	to, ok := s.route(query.Get("to"), gateway.Identity{})
+	to, ok := s.zone.Parse(query.Get("to"))
 	person, loggedIn := s.session(r, rt)
 	switch {
-	case !ok || to.vm.ID != rt.vm.ID || to.host == rt.host || rt.host != s.plainHost(rt):
+	case !ok || to.VMName != rt.VMName || to.Host == rt.Host || rt.Host != rt.Plain:
 		s.say(w, r, noSuchPage())
 		return
-	case !loggedIn || !s.mayOpen(visitor{person: person}, to):
+	case !loggedIn || !s.mayOpen(visitor{person: person}, names.Route{Name: to, VM: rt.VM}):
 		s.say(w, r, private(rt))
 		return
 	}
-	code, err := s.sessions.issue(r.Context(), kindHop, rt.vm.ID, grant{Person: person, Host: to.host, Bound: query.Get("for")}, hopLife)
+	code, err := s.sessions.issue(r.Context(), kindHop, rt.VM.ID, grant{Person: person, Host: to.Host, Bound: query.Get("for")}, hopLife)
 	if err != nil {
 		s.refuseLogin(w, r, rt, ourFault(), err)
 		return
 	}
 	back := url.Values{"code": {code}, "path": {query.Get("path")}}
-	sendTo(w, http.StatusFound, s.origin(to.host, portOf(r))+enterPath+"?"+back.Encode())
+	sendTo(w, http.StatusFound, names.Origin(to.Host, names.PortSeen(r))+enterPath+"?"+back.Encode())
 }
 
 // enter turns the code of a hop into a session at this name.
-func (s *Server) enter(w http.ResponseWriter, r *http.Request, rt route) {
+func (s *Server) enter(w http.ResponseWriter, r *http.Request, rt names.Route) {
 	cookie, err := r.Cookie(hopCookie)
 	if err != nil {
 		s.say(w, r, hopFailed(rt))
 		return
 	}
 	vm, g, err := s.sessions.take(r.Context(), kindHop, r.URL.Query().Get("code"))
-	if err != nil || vm != rt.vm.ID || g.Host != rt.host || g.Bound != bound(cookie.Value) {
+	if err != nil || vm != rt.VM.ID || g.Host != rt.Host || g.Bound != bound(cookie.Value) {
 		s.refuseLogin(w, r, rt, hopFailed(rt), err)
 		return
 	}
@@ -180,21 +180,4 @@ func sendTo(w http.ResponseWriter, status int, to string) {
 	w.Header().Set("Referrer-Policy", "no-referrer")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-}
-
-// origin is https://host, with its port where that is needed.
-func (s *Server) origin(host string, port int) string {
-	if port != 443 {
-		host += ":" + strconv.Itoa(port)
-	}
-	return "https://" + host
-}
-
-// portOf is the port that the browser sees, which a tunnel can make another one than ours.
-func portOf(r *http.Request) int {
-	_, digits, _ := strings.Cut(r.Host, ":")
-	if port, err := gateway.ParsePort(digits); err == nil {
-		return int(port)
-	}
-	return 443
 }

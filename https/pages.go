@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"lodge/gateway"
+	"lodge/https/names"
 )
 
 //go:embed pages/page.html
@@ -92,11 +93,11 @@ func (s *Server) serveRoot(w http.ResponseWriter, r *http.Request) {
 }
 
 // failed answers a request that the VM did not.
-func (s *Server) failed(w http.ResponseWriter, r *http.Request, rt route, who visitor, err error) {
+func (s *Server) failed(w http.ResponseWriter, r *http.Request, rt names.Route, who visitor, err error) {
 	if r.Context().Err() != nil || errors.Is(err, context.Canceled) {
 		w.WriteHeader(http.StatusBadGateway) // the client has gone, so nobody reads it
 		return
 	}
-	s.Logger.Debug("request failed", "vm", rt.vm.Name, "host", rt.host, "method", r.Method, "err", err)
+	s.Logger.Debug("request failed", "vm", rt.VM.Name, "host", rt.Host, "method", r.Method, "err", err)
 	s.say(w, r, s.why(r.Context(), rt, who, err))
 }

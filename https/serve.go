@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/https/names"
 )
 
 // Limits of what strangers can make large.
@@ -105,12 +106,12 @@ func (s *Server) lastAnswer(h http.Header, r *http.Request) {
 // serveRedirect sends a name of ours to https, with the method and the body kept (RFC 9110 §15.4.9).
 func (s *Server) serveRedirect(w http.ResponseWriter, r *http.Request) {
 	s.lastAnswer(w.Header(), r)
-	rt, ok := s.route(r.Host, gateway.VMFrom(r.Context()))
-	if !ok || rt.inside != nil || !strings.HasPrefix(r.URL.RequestURI(), "/") {
+	rt, ok := s.zone.Route(r.Host, gateway.VMFrom(r.Context()), s.Directory)
+	if !ok || rt.Inside != "" || !strings.HasPrefix(r.URL.RequestURI(), "/") {
 		s.say(w, r, misdirected())
 		return
 	}
-	target := s.origin(rt.host, s.Port) + r.URL.RequestURI()
+	target := names.Origin(rt.Host, s.Port) + r.URL.RequestURI()
 	w.Header().Set("Location", target)
 	w.WriteHeader(http.StatusPermanentRedirect)
 }

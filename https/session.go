@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/https/names"
 )
 
 // Logins keeps what people hold in secret: one-time links, hops and sessions. Only the SHA-256 of a secret is stored, with the VM
@@ -155,14 +156,14 @@ func (s *sessions) forget(vm gateway.ID) {
 
 // session says which person's session the request carries. It counts only at the very name it was made for, and only as
 // long as that name is of the same VM.
-func (s *Server) session(r *http.Request, rt route) (person string, ok bool) {
+func (s *Server) session(r *http.Request, rt names.Route) (person string, ok bool) {
 	for _, cookie := range r.CookiesNamed(sessionCookie) {
 		vm, g, err := s.sessions.look(r.Context(), cookie.Value)
-		if err == nil && vm == rt.vm.ID && g.Host == rt.host {
+		if err == nil && vm == rt.VM.ID && g.Host == rt.Host {
 			return g.Person, true
 		}
 		if err != nil && gateway.KindOf(err) != gateway.KindNotFound && r.Context().Err() == nil {
-			s.Logger.Warn("session lookup failed", "vm", rt.vm.Name, "err", err)
+			s.Logger.Warn("session lookup failed", "vm", rt.VM.Name, "err", err)
 		}
 	}
 	return "", false

@@ -9,6 +9,7 @@ import (
 	"net/http"
 
 	"lodge/gateway"
+	"lodge/https/names"
 )
 
 // What the pages say. Strangers learn that a name exists and is private, which the handshake has told them already;
@@ -36,15 +37,15 @@ func ourFault() page {
 	}
 }
 
-func private(rt route) page {
+func private(rt names.Route) page {
 	return page{
 		Status: http.StatusUnauthorized, Kind: gateway.KindDenied, Title: "This page is private",
 		Text:    []string{"It has not been shared with you. If it is yours, make a link that logs you in, once, and open it in this browser:"},
-		Command: "lodge open " + rt.vm.Name, Where: "on the host",
+		Command: "lodge login " + rt.VM.Name, Where: "on the host",
 	}
 }
 
-func notForVMs(rt route) page {
+func notForVMs(rt names.Route) page {
 	return page{
 		Status: http.StatusForbidden, Kind: gateway.KindDenied, Title: "This page is private",
 		Text:    []string{"A VM reaches its own pages, and those of others that are public. The owner can share this one:"},
@@ -52,7 +53,7 @@ func notForVMs(rt route) page {
 	}
 }
 
-func notFromElsewhere(rt route) page {
+func notFromElsewhere(rt names.Route) page {
 	return page{
 		Status: http.StatusForbidden, Kind: gateway.KindDenied, Title: "Refused on behalf of another page",
 		Text:    []string{"A page elsewhere asked for this with your login. Private pages answer only to themselves. To let others use it, share it:"},
@@ -60,72 +61,72 @@ func notFromElsewhere(rt route) page {
 	}
 }
 
-func shareCommand(rt route) string {
-	if rt.port == gateway.DefaultPort {
-		return "lodge share " + rt.vm.Name + " public"
+func shareCommand(rt names.Route) string {
+	if rt.Port == gateway.DefaultPort {
+		return "lodge share " + rt.VM.Name + " public"
 	}
-	return fmt.Sprintf("lodge share %s %d public", rt.vm.Name, rt.port)
+	return fmt.Sprintf("lodge share %s %d public", rt.VM.Name, rt.Port)
 }
 
-func confirm(rt route, token string) page {
+func confirm(rt names.Route, token string) page {
 	return page{
-		Status: http.StatusOK, Title: "Open " + rt.vm.Name,
+		Status: http.StatusOK, Title: "Open " + rt.VM.Name,
 		Text:  []string{"The link logs this browser in for 30 days. It works once."},
 		Token: token,
 	}
 }
 
-func usedUp(rt route) page {
+func usedUp(rt names.Route) page {
 	return page{
 		Status: http.StatusForbidden, Kind: gateway.KindDenied, Title: "This link does not work any more",
 		Text:    []string{"A link works once, for 15 minutes. Make a new one:"},
-		Command: "lodge open " + rt.vm.Name, Where: "on the host",
+		Command: "lodge login " + rt.VM.Name, Where: "on the host",
 	}
 }
 
-func hopFailed(rt route) page {
+func hopFailed(rt names.Route) page {
 	return page{
 		Status: http.StatusForbidden, Kind: gateway.KindDenied, Title: "The login did not arrive",
 		Text:  []string{"This browser did not ask for it a moment ago, or it does not keep cookies. Try again:"},
-		Links: []link{{rt.host, "/"}},
+		Links: []link{{rt.Host, "/"}},
 	}
 }
 
-func (s *Server) stopped(rt route, who visitor) page {
+func (s *Server) stopped(rt names.Route, who visitor) page {
 	p := page{
-		Status: http.StatusServiceUnavailable, Kind: gateway.KindUnavailable, Title: rt.vm.Name + " is stopped",
+		Status: http.StatusServiceUnavailable, Kind: gateway.KindUnavailable, Title: rt.VM.Name + " is stopped",
 		Text: []string{"The page is here again once the VM runs."}, Refresh: 10,
 	}
 	if p.Owner = s.isOwner(who.person); p.Owner {
-		p.Command, p.Where = "lodge start "+rt.vm.Name, "on the host"
+		p.Command, p.Where = "lodge start "+rt.VM.Name, "on the host"
 		p.Text = []string{"Its disk and files are kept. Start it, and this page opens by itself:"}
 	}
 	return p
 }
 
-func busy(rt route) page {
+func busy(rt names.Route) page {
 	return page{
-		Status: http.StatusServiceUnavailable, Kind: gateway.KindUnavailable, Title: rt.vm.Name + " is busy",
+		Status: http.StatusServiceUnavailable, Kind: gateway.KindUnavailable, Title: rt.VM.Name + " is busy",
 		Text: []string{"Too many requests wait for its answer. This page opens by itself when there is room."}, Refresh: 10,
 	}
 }
 
-func starting(rt route) page {
+func starting(rt names.Route) page {
 	return page{
-		Status: http.StatusServiceUnavailable, Kind: gateway.KindUnavailable, Title: rt.vm.Name + " does not answer yet",
+		Status: http.StatusServiceUnavailable, Kind: gateway.KindUnavailable, Title: rt.VM.Name + " does not answer yet",
 		Text: []string{"It may still be starting. This page opens by itself as soon as it answers."}, Refresh: 3,
 	}
 }
 
-func broken(rt route) page {
+func broken(rt names.Route) page {
 	return page{
-		Status: http.StatusBadGateway, Kind: gateway.KindUnavailable, Title: "No answer from the app in " + rt.vm.Name,
+		Status: http.StatusBadGateway, Kind: gateway.KindUnavailable, Title: "No answer from the app in " + rt.VM.Name,
 		Text: []string{"It took the request, but ended the connection without an answer, or with one that is not HTTP."},
 	}
 }
 
 // why turns an error of finding, dialling or asking the VM into a page.
-func (s *Server) why(ctx context.Context, rt route, who visitor, err error) page {
+func (s *Server) why(ctx context.Context, rt names.Route, who visitor, err error) page {
 	if errors.Is(err, errGone) {
 		return starting(rt)
 	}
@@ -141,25 +142,25 @@ func (s *Server) why(ctx context.Context, rt route, who visitor, err error) page
 }
 
 // silent is for a VM that runs but has nothing at the port. Its owner learns where there is something.
-func (s *Server) silent(ctx context.Context, rt route, who visitor) page {
+func (s *Server) silent(ctx context.Context, rt names.Route, who visitor) page {
 	p := page{
-		Status: http.StatusBadGateway, Kind: gateway.KindUnavailable, Title: "Nothing listens in " + rt.vm.Name,
+		Status: http.StatusBadGateway, Kind: gateway.KindUnavailable, Title: "Nothing listens in " + rt.VM.Name,
 		Text: []string{"This page opens by itself the moment something does."}, Refresh: 3,
 	}
-	if rt.port != gateway.DefaultPort {
-		p.Title = fmt.Sprintf("Nothing listens on port %d of %s", rt.port, rt.vm.Name)
+	if rt.Port != gateway.DefaultPort {
+		p.Title = fmt.Sprintf("Nothing listens on port %d of %s", rt.Port, rt.VM.Name)
 	}
 	if p.Owner = s.isOwner(who.person); !p.Owner {
 		return p
 	}
-	if rt.port == gateway.DefaultPort {
+	if rt.Port == gateway.DefaultPort {
 		p.Text = append(p.Text, "It leads to the first of the ports 80, 8000, 8080, 3000, 5000 and 5173 that is open.")
 	}
 	p.Text = append(p.Text, "An app that listens on 127.0.0.1 cannot be reached from here: let it listen on 0.0.0.0. A server to try with:")
-	p.Command, p.Where = fmt.Sprintf("python3 -m http.server %d", cmp.Or(rt.port, 8000)), "in the VM"
-	open, _ := s.finder.listening(ctx, rt.vm, commonPorts()) // none is an answer too
+	p.Command, p.Where = fmt.Sprintf("python3 -m http.server %d", cmp.Or(rt.Port, 8000)), "in the VM"
+	open, _ := s.finder.listening(ctx, rt.VM, commonPorts()) // none is an answer too
 	for _, port := range open {
-		p.Links = append(p.Links, link{fmt.Sprintf("port %d", port), s.URL(rt.vm, port)})
+		p.Links = append(p.Links, link{fmt.Sprintf("port %d", port), s.URL(rt.VM, port)})
 	}
 	return p
 }

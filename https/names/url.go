@@ -1,0 +1,46 @@
+package names
+
+import (
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"lodge/gateway"
+)
+
+// URL returns the address of a VM's port; gateway.DefaultPort gives that of the plain name.
+func (z Zone) URL(vm string, port uint16) string {
+	host := vm + "." + z.Domain
+	if port != gateway.DefaultPort {
+		host = strconv.Itoa(int(port)) + "-" + host
+	}
+	return Origin(host, z.Port)
+}
+
+// Origin returns https://host, with the port unless it is 443.
+func Origin(host string, port int) string {
+	if port != 443 {
+		host += ":" + strconv.Itoa(port)
+	}
+	return "https://" + host
+}
+
+// PortSeen returns the port that the client used, which a tunnel can make another one than Zone.Port.
+func PortSeen(r *http.Request) int {
+	_, digits, _ := strings.Cut(r.Host, ":")
+	if port, err := gateway.ParsePort(digits); err == nil {
+		return int(port)
+	}
+	return 443
+}
+
+// SameVM reports whether a URL is on one of the names of the VM that name belongs to.
+func (z Zone) SameVM(from string, name Name) bool {
+	u, err := url.Parse(from)
+	if err != nil || u.Scheme != "https" {
+		return false
+	}
+	other, ok := z.Parse(u.Host)
+	return ok && name.VMName != "" && other.VMName == name.VMName
+}
