@@ -4,7 +4,7 @@ import (
 	"net/http"
 	"strings"
 
-	"lodge/gateway"
+	"lodge/https/access"
 )
 
 // The cookies of ours. The prefix makes browsers keep them for one host name, over TLS (RFC 6265bis §4.1.3.2).
@@ -91,18 +91,12 @@ func stripSetCookies(h http.Header) {
 }
 
 // announce says who calls, in place of what stripOurs has removed.
-func announce(h http.Header, who visitor) {
+func announce(h http.Header, who access.Visitor) {
 	switch {
-	case who.vm.Known():
-		h.Set("X-Lodge-Vm", who.vm.Name)
-	case who.person != "":
-		h.Set("X-Lodge-User", who.person)
-		h.Set("X-Lodge-Email", who.person)
+	case who.VM.Known():
+		h.Set("X-Lodge-Vm", who.VM.Name)
+	case who.Person != "":
+		h.Set("X-Lodge-User", who.Person)
+		h.Set("X-Lodge-Email", who.Person)
 	}
-}
-
-// visitor is who makes a request: a VM on its tap, a person with a session, or (neither) a stranger.
-type visitor struct {
-	vm     gateway.Identity
-	person string
 }

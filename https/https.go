@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/https/access"
 	"lodge/https/ca"
 	"lodge/https/names"
 )
@@ -52,6 +53,7 @@ type Config struct {
 type Server struct {
 	Config
 	zone      names.Zone
+	policy    access.Policy
 	authority *ca.Authority
 	sessions  *sessions
 	finder    *finder
@@ -80,9 +82,11 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read page: %w", err)
 	}
+	zone := names.Zone{Domain: cfg.Domain, Port: cfg.Port, Inside: slices.Collect(maps.Keys(cfg.Inside))}
 	s := &Server{
 		Config:   cfg,
-		zone:     names.Zone{Domain: cfg.Domain, Port: cfg.Port, Inside: slices.Collect(maps.Keys(cfg.Inside))},
+		zone:     zone,
+		policy:   access.Policy{Zone: zone, Owner: cfg.Owner},
 		page:     page,
 		sessions: newSessions(cfg.Logins),
 		finder:   newFinder(cfg.Dial),

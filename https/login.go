@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"lodge/gateway"
+	"lodge/https/access"
 	"lodge/https/names"
 )
 
@@ -32,7 +33,7 @@ func (s *Server) LoginURL(ctx context.Context, id gateway.ID, person string) (st
 	if person == "" {
 		person = s.Owner
 	}
-	if !s.isOwner(person) {
+	if !s.policy.IsOwner(person) {
 		return "", gateway.Errorf(gateway.KindDenied, "%s may not open %s", person, m.Name).
 			WithHint("Only the owner, %s, can log in.", s.Owner)
 	}
@@ -66,7 +67,7 @@ func (s *Server) serveOwn(w http.ResponseWriter, r *http.Request, rt names.Route
 // person does (mail filters, chat previews) would use the token up with a GET.
 func (s *Server) login(w http.ResponseWriter, r *http.Request, rt names.Route) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxFormBytes)
-	if s.foreign(r, rt) {
+	if s.policy.CrossSite(r, rt) {
 		s.say(w, r, notFromElsewhere(rt))
 		return
 	}
@@ -122,7 +123,7 @@ func (s *Server) hop(w http.ResponseWriter, r *http.Request, rt names.Route) {
 	case !ok || to.VMName != rt.VMName || to.Host == rt.Host || rt.Host != rt.Plain:
 		s.say(w, r, noSuchPage())
 		return
-	case !loggedIn || !s.mayOpen(visitor{person: person}, names.Route{Name: to, VM: rt.VM}):
+	case !loggedIn || !s.policy.MayOpen(access.Visitor{Person: person}, rt.VM, to.Port):
 		s.say(w, r, private(rt))
 		return
 	}

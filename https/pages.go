@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"lodge/gateway"
+	"lodge/https/access"
 	"lodge/https/names"
 )
 
@@ -43,7 +44,7 @@ func (s *Server) say(w http.ResponseWriter, r *http.Request, p page) {
 	if p.Refresh > 0 {
 		h.Set("Retry-After", strconv.Itoa(p.Refresh))
 	}
-	if wantsPage(r) {
+	if access.WantsPage(r) {
 		if r.Method != http.MethodGet {
 			p.Refresh = 0 // the browser would ask for something else than before
 		}
@@ -54,7 +55,7 @@ func (s *Server) say(w http.ResponseWriter, r *http.Request, p page) {
 	if len(p.Text) > 0 {
 		hint = strings.TrimSpace(p.Text[0] + " " + hint)
 	}
-	if accepts(r, "application/json") {
+	if access.Accepts(r, "application/json") {
 		h.Set("Content-Type", "application/json")
 		w.WriteHeader(p.Status)
 		_ = json.NewEncoder(w).Encode(gateway.Error{Kind: p.Kind, Msg: p.Title, Hint: hint}) // the client has gone
@@ -76,24 +77,8 @@ func (s *Server) sayHTML(w http.ResponseWriter, p page) {
 	}
 }
 
-// serveRoot is the host's own page. It shows nothing of the VMs.
-func (s *Server) serveRoot(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path != "/" {
-		s.say(w, r, noSuchPage())
-		return
-	}
-	s.say(w, r, page{
-		Status: http.StatusOK, Title: "Lodge",
-		Text: []string{
-			"This host keeps virtual machines. Each has a web address of its own below this one, https://<vm>." + s.Domain + ", and it is private until its owner shares it.",
-			"On the host, lodge ls lists the machines, and this makes a link that opens one of them in a browser:",
-		},
-		Command: "lodge open <vm>", Where: "on the host",
-	})
-}
-
 // failed answers a request that the VM did not.
-func (s *Server) failed(w http.ResponseWriter, r *http.Request, rt names.Route, who visitor, err error) {
+func (s *Server) failed(w http.ResponseWriter, r *http.Request, rt names.Route, who access.Visitor, err error) {
 	if r.Context().Err() != nil || errors.Is(err, context.Canceled) {
 		w.WriteHeader(http.StatusBadGateway) // the client has gone, so nobody reads it
 		return

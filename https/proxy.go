@@ -16,60 +16,12 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/https/access"
 	"lodge/https/names"
 )
 
-// serveWeb is every request over TLS.
-func (s *Server) serveWeb(w http.ResponseWriter, r *http.Request) {
-	s.lastAnswer(w.Header(), r)
-	rt, ok := s.zone.Route(r.Host, gateway.VMFrom(r.Context()), s.Directory)
-	if sni, _ := s.zone.Parse(r.TLS.ServerName); !ok || rt.Host != sni.Host {
-		s.say(w, r, misdirected())
-		return
-	}
-	switch {
-	case rt.Inside != "":
-		s.Inside[rt.Inside].ServeHTTP(w, r)
-	case r.Method == http.MethodConnect:
-		s.say(w, r, noTunnel())
-	case !rt.IsVM():
-		s.serveRoot(w, r)
-	case strings.HasPrefix(r.URL.Path, ownPath):
-		s.serveOwn(w, r, rt)
-	default:
-		s.serveVM(w, r, rt)
-	}
-}
-
-// serveVM is a request for what runs in a VM.
-func (s *Server) serveVM(w http.ResponseWriter, r *http.Request, rt names.Route) {
-	who := s.visitor(r, rt)
-	if !s.mayOpen(who, rt) {
-		s.turnAway(w, r, rt, who)
-		return
-	}
-	if rt.VM.Desired != gateway.Running {
-		s.say(w, r, s.stopped(rt, who))
-		return
-	}
-	if !s.requests.enter(rt.VM.ID) {
-		s.say(w, r, busy(rt))
-		return
-	}
-	defer s.requests.leave(rt.VM.ID)
-	port := rt.Port
-	if port == gateway.DefaultPort {
-		var err error
-		if port, err = s.finder.find(r.Context(), rt.VM); err != nil {
-			s.failed(w, r, rt, who, err)
-			return
-		}
-	}
-	s.proxy(rt, who, port).ServeHTTP(w, r)
-}
-
 // proxy is made for one request: everything it does depends on who asks for what.
-func (s *Server) proxy(rt names.Route, who visitor, port uint16) *httputil.ReverseProxy {
+func (s *Server) proxy(rt names.Route, who access.Visitor, port uint16) *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
 		Rewrite:       func(p *httputil.ProxyRequest) { rewrite(p, rt, who, port) },
 		Transport:     (*engine)(s),
@@ -89,7 +41,7 @@ func (s *Server) proxy(rt names.Route, who visitor, port uint16) *httputil.Rever
 }
 
 // rewrite makes the request that the VM gets. ReverseProxy has removed hop-by-hop headers (RFC 9110 §7.6.1) before it.
-func rewrite(p *httputil.ProxyRequest, rt names.Route, who visitor, port uint16) {
+func rewrite(p *httputil.ProxyRequest, rt names.Route, who access.Visitor, port uint16) {
 	p.Out.URL.Scheme = "http"
 	p.Out.URL.Host = target{rt.VM.ID, rt.VM.Incarnation, port}.String()
 	p.Out.URL.RawQuery = p.In.URL.RawQuery // as it was sent: nothing here depends on its meaning

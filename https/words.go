@@ -9,6 +9,7 @@ import (
 	"net/http"
 
 	"lodge/gateway"
+	"lodge/https/access"
 	"lodge/https/names"
 )
 
@@ -92,12 +93,12 @@ func hopFailed(rt names.Route) page {
 	}
 }
 
-func (s *Server) stopped(rt names.Route, who visitor) page {
+func (s *Server) stopped(rt names.Route, who access.Visitor) page {
 	p := page{
 		Status: http.StatusServiceUnavailable, Kind: gateway.KindUnavailable, Title: rt.VM.Name + " is stopped",
 		Text: []string{"The page is here again once the VM runs."}, Refresh: 10,
 	}
-	if p.Owner = s.isOwner(who.person); p.Owner {
+	if p.Owner = s.policy.IsOwner(who.Person); p.Owner {
 		p.Command, p.Where = "lodge start "+rt.VM.Name, "on the host"
 		p.Text = []string{"Its disk and files are kept. Start it, and this page opens by itself:"}
 	}
@@ -126,7 +127,7 @@ func broken(rt names.Route) page {
 }
 
 // why turns an error of finding, dialling or asking the VM into a page.
-func (s *Server) why(ctx context.Context, rt names.Route, who visitor, err error) page {
+func (s *Server) why(ctx context.Context, rt names.Route, who access.Visitor, err error) page {
 	if errors.Is(err, errGone) {
 		return starting(rt)
 	}
@@ -142,7 +143,7 @@ func (s *Server) why(ctx context.Context, rt names.Route, who visitor, err error
 }
 
 // silent is for a VM that runs but has nothing at the port. Its owner learns where there is something.
-func (s *Server) silent(ctx context.Context, rt names.Route, who visitor) page {
+func (s *Server) silent(ctx context.Context, rt names.Route, who access.Visitor) page {
 	p := page{
 		Status: http.StatusBadGateway, Kind: gateway.KindUnavailable, Title: "Nothing listens in " + rt.VM.Name,
 		Text: []string{"This page opens by itself the moment something does."}, Refresh: 3,
@@ -150,7 +151,7 @@ func (s *Server) silent(ctx context.Context, rt names.Route, who visitor) page {
 	if rt.Port != gateway.DefaultPort {
 		p.Title = fmt.Sprintf("Nothing listens on port %d of %s", rt.Port, rt.VM.Name)
 	}
-	if p.Owner = s.isOwner(who.person); !p.Owner {
+	if p.Owner = s.policy.IsOwner(who.Person); !p.Owner {
 		return p
 	}
 	if rt.Port == gateway.DefaultPort {

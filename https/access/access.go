@@ -1,0 +1,70 @@
+// Package access decides who may open a page of a VM.
+//
+// A Visitor, a route and the rule of the owner and the shares give a Decision, a plain value: the package writes no
+// answer, reads no session and looks nothing up. It never trusts a header for who someone is; headers only narrow what a
+// browser may do for another page.
+package access
+
+import (
+	"net/http"
+
+	"lodge/gateway"
+	"lodge/https/names"
+)
+
+// Visitor is who makes a request: a VM on its tap, a person with a session, or (the zero value) a stranger.
+type Visitor struct {
+	VM        gateway.Identity
+	Person    string // e-mail address; empty for a VM and for a cross-site request
+	CrossSite bool   // a browser sends the request for a page of another VM or site
+}
+
+// Decision is what happens to a request. The zero value refuses it.
+type Decision int
+
+// The decisions.
+const (
+	DenyStranger  Decision = iota // a person may log in
+	DenyVM                        // another VM's page
+	DenyCrossSite                 // the person may open it, a page elsewhere may not use it
+	FetchLogin                    // a browser without a session at this name; the plain name may have one
+	Allow
+)
+
+// Policy is the rule of one host.
+type Policy struct {
+	Zone  names.Zone
+	Owner string // e-mail address of the person who may open everything
+}
+
+// IsOwner reports whether person owns the host.
+func (p Policy) IsOwner(person string) bool { return person != "" && person == p.Owner }
+
+// MayOpen reports whether who may open a port of a VM: public ones are open to anyone, all others to the owner and to
+// the VM itself.
+func (p Policy) MayOpen(who Visitor, vm gateway.VM, port uint16) bool {
+	switch {
+	case vm.Visibility(port) == gateway.Public:
+		return true
+	case who.VM.Known():
+		return who.VM.ID == vm.ID
+	default:
+		return p.IsOwner(who.Person)
+	}
+}
+
+// Decide applies the policy to a request for a name of a VM. Of r it reads the method and the headers.
+func (p Policy) Decide(r *http.Request, rt names.Route, who Visitor) Decision {
+	switch {
+	case p.MayOpen(who, rt.VM, rt.Port):
+		return Allow
+	case who.VM.Known():
+		return DenyVM
+	case who.CrossSite:
+		return DenyCrossSite
+	case rt.Host != rt.Plain && opensPage(r):
+		return FetchLogin
+	default:
+		return DenyStranger
+	}
+}

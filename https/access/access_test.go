@@ -1,0 +1,98 @@
+package access_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"lodge/gateway"
+	"lodge/https/access"
+	"lodge/https/names"
+)
+
+const owner = "ann@example.org"
+
+// vms has blog, which shares port 8080, and shop.
+type vms struct{}
+
+func (vms) ByName(name string) (gateway.VM, bool) {
+	switch name {
+	case "blog":
+		return gateway.VM{
+			Identity: gateway.Identity{ID: gateway.ID{1}, Name: name}, Shares: []gateway.Share{{Port: 8080, Visibility: gateway.Public}},
+		}, true
+	case "shop":
+		return gateway.VM{Identity: gateway.Identity{ID: gateway.ID{2}, Name: name}}, true
+	}
+	return gateway.VM{}, false
+}
+
+func TestDecide(t *testing.T) {
+	policy := access.Policy{Zone: names.Zone{Domain: "lodge.localhost", Port: 443}, Owner: owner}
+	blog, shop := access.Visitor{VM: gateway.Identity{ID: gateway.ID{1}}}, access.Visitor{VM: gateway.Identity{ID: gateway.ID{2}}}
+	tab := []string{"Sec-Fetch-Site", "none", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}
+	for name, tt := range map[string]struct {
+		who    access.Visitor
+		host   string
+		header []string
+		want   access.Decision
+	}{
+		"a stranger":                           {access.Visitor{}, "blog", nil, access.DenyStranger},
+		"a stranger, public":                   {access.Visitor{}, "8080-blog", nil, access.Allow},
+		"a stranger's browser":                 {access.Visitor{}, "blog", tab, access.DenyStranger},
+		"a stranger's browser, port":           {access.Visitor{}, "9090-blog", tab, access.FetchLogin},
+		"an older browser, port":               {access.Visitor{}, "9090-blog", []string{"Accept", "text/html"}, access.FetchLogin},
+		"a script, port":                       {access.Visitor{}, "9090-blog", []string{"Sec-Fetch-Mode", "cors"}, access.DenyStranger},
+		"a frame, port":                        {access.Visitor{}, "9090-blog", []string{"Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "iframe"}, access.DenyStranger},
+		"the owner":                            {access.Visitor{Person: owner}, "blog", nil, access.Allow},
+		"another person":                       {access.Visitor{Person: "eve@example.org"}, "blog", nil, access.DenyStranger},
+		"another site's page":                  {access.Visitor{CrossSite: true}, "blog", nil, access.DenyCrossSite},
+		"another site's page, public":          {access.Visitor{CrossSite: true}, "8080-blog", nil, access.Allow},
+		"the VM itself":                        {blog, "blog", nil, access.Allow},
+		"another VM":                           {shop, "blog", nil, access.DenyVM},
+		"another VM, public":                   {shop, "8080-blog", nil, access.Allow},
+		"another VM that looks like a browser": {shop, "9090-blog", tab, access.DenyVM},
+	} {
+		r := request(http.MethodGet, tt.header...)
+		rt, ok := policy.Zone.Route(tt.host+".lodge.localhost", gateway.Identity{}, vms{})
+		if got := policy.Decide(r, rt, tt.who); !ok || got != tt.want {
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
+		}
+	}
+	if (access.Policy{}).IsOwner("") {
+		t.Error("without an owner, nobody in particular is it")
+	}
+}
+
+func TestCrossSite(t *testing.T) {
+	policy := access.Policy{Zone: names.Zone{Domain: "lodge.localhost", Port: 443}}
+	rt, _ := policy.Zone.Route("blog.lodge.localhost", gateway.Identity{}, vms{})
+	for name, tt := range map[string]struct {
+		r    *http.Request
+		want bool
+	}{
+		"no browser":               {request("POST"), false},
+		"an address typed":         {request("GET", "Sec-Fetch-Site", "none"), false},
+		"its own page":             {request("POST", "Origin", "https://blog.lodge.localhost"), false},
+		"another port of the VM":   {request("POST", "Origin", "https://8080-blog.lodge.localhost:8443"), false},
+		"another VM":               {request("POST", "Origin", "https://shop.lodge.localhost"), true},
+		"plain HTTP":               {request("POST", "Origin", "http://blog.lodge.localhost"), true},
+		"a sandboxed page":         {request("POST", "Origin", "null"), true},
+		"a link":                   {request("GET", "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"), false},
+		"a form without an origin": {request("POST", "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"), true},
+		"an image of its own VM":   {request("GET", "Sec-Fetch-Site", "same-site", "Referer", "https://8080-blog.lodge.localhost/"), false},
+		"an image elsewhere":       {request("GET", "Sec-Fetch-Site", "same-site", "Referer", "https://shop.lodge.localhost/"), true},
+	} {
+		if got := policy.CrossSite(tt.r, rt); got != tt.want {
+			t.Errorf("%s: %t, want %t", name, got, tt.want)
+		}
+	}
+}
+
+func request(method string, header ...string) *http.Request {
+	r := httptest.NewRequest(method, "/", nil)
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Add(header[i], header[i+1])
+	}
+	return r
+}
