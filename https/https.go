@@ -13,7 +13,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"html/template"
 	"log/slog"
 	"maps"
 	"net"
@@ -28,6 +27,7 @@ import (
 	"lodge/https/access"
 	"lodge/https/ca"
 	"lodge/https/names"
+	"lodge/https/pages"
 )
 
 // Config is what a Server needs. All fields are required but Inside, Dial and LeafLife.
@@ -60,7 +60,7 @@ type Server struct {
 	plain     *http.Transport // to VMs, HTTP/1.1
 	grpc      *http.Transport // to VMs, HTTP/2 without TLS (RFC 9113 §3.3), which is how gRPC servers listen
 	buffers   httputil.BufferPool
-	page      *template.Template
+	pages     *pages.Renderer
 	web       *http.Server
 	redirect  *http.Server
 
@@ -78,16 +78,16 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Dial == nil {
 		cfg.Dial = dialTap
 	}
-	page, err := template.ParseFS(pageFiles, "pages/page.html")
+	renderer, err := pages.New(cfg.Logger)
 	if err != nil {
-		return nil, fmt.Errorf("read page: %w", err)
+		return nil, err
 	}
 	zone := names.Zone{Domain: cfg.Domain, Port: cfg.Port, Inside: slices.Collect(maps.Keys(cfg.Inside))}
 	s := &Server{
 		Config:   cfg,
 		zone:     zone,
 		policy:   access.Policy{Zone: zone, Owner: cfg.Owner},
-		page:     page,
+		pages:    renderer,
 		sessions: newSessions(cfg.Logins),
 		finder:   newFinder(cfg.Dial),
 		buffers:  newBufferPool(),

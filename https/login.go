@@ -10,6 +10,7 @@ import (
 	"lodge/gateway"
 	"lodge/https/access"
 	"lodge/https/names"
+	"lodge/https/pages"
 )
 
 // Paths of ours on every VM's names. They never reach the VM.
@@ -49,9 +50,9 @@ func (s *Server) serveOwn(w http.ResponseWriter, r *http.Request, rt names.Route
 	isGet := r.Method == http.MethodGet || r.Method == http.MethodHead
 	switch path := r.URL.Path; {
 	case gateway.VMFrom(r.Context()).Known():
-		s.say(w, r, notForVMs(rt))
+		s.pages.Render(w, r, pages.DeniedToVM(rt))
 	case path == loginPath && isGet:
-		s.say(w, r, confirm(rt, r.URL.Query().Get("token")))
+		s.pages.Render(w, r, pages.LoginButton(rt, r.URL.Query().Get("token")))
 	case path == loginPath && r.Method == http.MethodPost:
 		s.login(w, r, rt)
 	case path == hopPath && isGet:
@@ -59,7 +60,7 @@ func (s *Server) serveOwn(w http.ResponseWriter, r *http.Request, rt names.Route
 	case path == enterPath && isGet:
 		s.enter(w, r, rt)
 	default:
-		s.say(w, r, noSuchPage())
+		s.pages.Render(w, r, pages.NotFound())
 	}
 }
 
@@ -68,31 +69,31 @@ func (s *Server) serveOwn(w http.ResponseWriter, r *http.Request, rt names.Route
 func (s *Server) login(w http.ResponseWriter, r *http.Request, rt names.Route) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxFormBytes)
 	if s.policy.CrossSite(r, rt) {
-		s.say(w, r, notFromElsewhere(rt))
+		s.pages.Render(w, r, pages.CrossSite(rt))
 		return
 	}
 	vm, g, err := s.sessions.take(r.Context(), kindLink, r.PostFormValue("token"))
 	if err != nil || vm != rt.VM.ID {
-		s.refuseLogin(w, r, rt, usedUp(rt), err)
+		s.refuseLogin(w, r, rt, pages.LinkUsed(rt), err)
 		return
 	}
 	s.startSession(w, r, rt, g.Person, "/")
 }
 
 // refuseLogin shows p, or says that it is our fault.
-func (s *Server) refuseLogin(w http.ResponseWriter, r *http.Request, rt names.Route, p page, err error) {
+func (s *Server) refuseLogin(w http.ResponseWriter, r *http.Request, rt names.Route, p pages.Page, err error) {
 	if err != nil && gateway.KindOf(err) != gateway.KindNotFound {
 		s.Logger.Error("login failed", "vm", rt.VM.Name, "err", err)
-		p = ourFault()
+		p = pages.InternalError()
 	}
-	s.say(w, r, p)
+	s.pages.Render(w, r, p)
 }
 
 // startSession logs a person in at the route's name and goes on to path.
 func (s *Server) startSession(w http.ResponseWriter, r *http.Request, rt names.Route, person, path string) {
 	secret, err := s.sessions.issue(r.Context(), kindSession, rt.VM.ID, grant{Person: person, Host: rt.Host}, sessionLife)
 	if err != nil {
-		s.refuseLogin(w, r, rt, ourFault(), err)
+		s.refuseLogin(w, r, rt, pages.InternalError(), err)
 		return
 	}
 	setCookie(w, sessionCookie, secret, sessionLife)
@@ -121,15 +122,15 @@ func (s *Server) hop(w http.ResponseWriter, r *http.Request, rt names.Route) {
 	person, loggedIn := s.session(r, rt)
 	switch {
 	case !ok || to.VMName != rt.VMName || to.Host == rt.Host || rt.Host != rt.Plain:
-		s.say(w, r, noSuchPage())
+		s.pages.Render(w, r, pages.NotFound())
 		return
 	case !loggedIn || !s.policy.MayOpen(access.Visitor{Person: person}, rt.VM, to.Port):
-		s.say(w, r, private(rt))
+		s.pages.Render(w, r, pages.Private(rt))
 		return
 	}
 	code, err := s.sessions.issue(r.Context(), kindHop, rt.VM.ID, grant{Person: person, Host: to.Host, Bound: query.Get("for")}, hopLife)
 	if err != nil {
-		s.refuseLogin(w, r, rt, ourFault(), err)
+		s.refuseLogin(w, r, rt, pages.InternalError(), err)
 		return
 	}
 	back := url.Values{"code": {code}, "path": {query.Get("path")}}
@@ -140,12 +141,12 @@ func (s *Server) hop(w http.ResponseWriter, r *http.Request, rt names.Route) {
 func (s *Server) enter(w http.ResponseWriter, r *http.Request, rt names.Route) {
 	cookie, err := r.Cookie(hopCookie)
 	if err != nil {
-		s.say(w, r, hopFailed(rt))
+		s.pages.Render(w, r, pages.LoginFailed(rt))
 		return
 	}
 	vm, g, err := s.sessions.take(r.Context(), kindHop, r.URL.Query().Get("code"))
 	if err != nil || vm != rt.VM.ID || g.Host != rt.Host || g.Bound != bound(cookie.Value) {
-		s.refuseLogin(w, r, rt, hopFailed(rt), err)
+		s.refuseLogin(w, r, rt, pages.LoginFailed(rt), err)
 		return
 	}
 	setCookie(w, hopCookie, "", 0)

@@ -11,6 +11,7 @@ import (
 
 	"lodge/gateway"
 	"lodge/https/names"
+	"lodge/https/pages"
 )
 
 // Limits of what strangers can make large.
@@ -108,7 +109,7 @@ func (s *Server) serveRedirect(w http.ResponseWriter, r *http.Request) {
 	s.lastAnswer(w.Header(), r)
 	rt, ok := s.zone.Route(r.Host, gateway.VMFrom(r.Context()), s.Directory)
 	if !ok || rt.Inside != "" || !strings.HasPrefix(r.URL.RequestURI(), "/") {
-		s.say(w, r, misdirected())
+		s.pages.Render(w, r, pages.Misdirected())
 		return
 	}
 	target := names.Origin(rt.Host, s.Port) + r.URL.RequestURI()

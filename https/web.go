@@ -7,6 +7,7 @@ import (
 	"lodge/gateway"
 	"lodge/https/access"
 	"lodge/https/names"
+	"lodge/https/pages"
 )
 
 // serveWeb is the handler of every request over TLS. It looks the host name up, once.
@@ -14,14 +15,14 @@ func (s *Server) serveWeb(w http.ResponseWriter, r *http.Request) {
 	s.lastAnswer(w.Header(), r)
 	rt, ok := s.zone.Route(r.Host, gateway.VMFrom(r.Context()), s.Directory)
 	if sni, _ := s.zone.Parse(r.TLS.ServerName); !ok || rt.Host != sni.Host {
-		s.say(w, r, misdirected())
+		s.pages.Render(w, r, pages.Misdirected())
 		return
 	}
 	switch {
 	case rt.Inside != "":
 		s.Inside[rt.Inside].ServeHTTP(w, r)
 	case r.Method == http.MethodConnect:
-		s.say(w, r, noTunnel())
+		s.pages.Render(w, r, pages.NotAProxy())
 	case !rt.IsVM():
 		s.serveRoot(w, r)
 	case strings.HasPrefix(r.URL.Path, ownPath):
@@ -39,11 +40,11 @@ func (s *Server) serveVM(w http.ResponseWriter, r *http.Request, rt names.Route)
 		return
 	}
 	if rt.VM.Desired != gateway.Running {
-		s.say(w, r, s.stopped(rt, who))
+		s.pages.Render(w, r, pages.Stopped(rt, s.policy.IsOwner(who.Person)))
 		return
 	}
 	if !s.requests.enter(rt.VM.ID) {
-		s.say(w, r, busy(rt))
+		s.pages.Render(w, r, pages.Busy(rt))
 		return
 	}
 	defer s.requests.leave(rt.VM.ID)
@@ -74,28 +75,21 @@ func (s *Server) visitor(r *http.Request, rt names.Route) access.Visitor {
 func (s *Server) turnAway(w http.ResponseWriter, r *http.Request, rt names.Route, decision access.Decision) {
 	switch decision {
 	case access.DenyVM:
-		s.say(w, r, notForVMs(rt))
+		s.pages.Render(w, r, pages.DeniedToVM(rt))
 	case access.DenyCrossSite:
-		s.say(w, r, notFromElsewhere(rt))
+		s.pages.Render(w, r, pages.CrossSite(rt))
 	case access.FetchLogin:
 		s.startHop(w, r, rt)
 	default:
-		s.say(w, r, private(rt))
+		s.pages.Render(w, r, pages.Private(rt))
 	}
 }
 
-// serveRoot is the host's own page. It shows nothing of the VMs.
+// serveRoot is the host's own page.
 func (s *Server) serveRoot(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path != "/" {
-		s.say(w, r, noSuchPage())
+		s.pages.Render(w, r, pages.NotFound())
 		return
 	}
-	s.say(w, r, page{
-		Status: http.StatusOK, Title: "Lodge",
-		Text: []string{
-			"This host keeps virtual machines. Each has a web address of its own below this one, https://<vm>." + s.Domain + ", and it is private until its owner shares it.",
-			"On the host, lodge ls lists the machines, and this makes a link that opens one of them in a browser:",
-		},
-		Command: "lodge login <vm>", Where: "on the host",
-	})
+	s.pages.Render(w, r, pages.Root(s.Domain))
 }

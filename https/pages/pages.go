@@ -1,0 +1,98 @@
+// Package pages renders the gateway's own answers: HTML for people, JSON or text for programs.
+//
+// Strangers learn that a name exists and is private, which the handshake has shown already; only the owner learns of
+// ports and states. A page loads nothing from elsewhere, and its text never repeats what a request sent.
+package pages
+
+import (
+	"embed"
+	"encoding/json"
+	"fmt"
+	"html/template"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"lodge/gateway"
+	"lodge/https/access"
+)
+
+//go:embed page.html
+var files embed.FS
+
+// Page is one answer.
+type Page struct {
+	Status  int
+	Kind    gateway.Kind
+	Title   string   // the heading; programs get it too
+	Text    []string // what it means, a paragraph each
+	Command string   // what to run
+	Where   string   // where to run it: on the host, or in the VM
+	Links   []Link
+	Refresh int    // seconds after which the browser tries again; 0: never
+	Token   string // of a login link: the page has a button
+	Owner   bool   // the reader is the owner
+}
+
+// Link leads to another page.
+type Link struct{ Text, URL string }
+
+// Renderer writes Pages. It is safe for concurrent use.
+type Renderer struct {
+	html   *template.Template
+	logger *slog.Logger
+}
+
+// New returns a Renderer. It logs pages that could not be sent.
+func New(logger *slog.Logger) (*Renderer, error) {
+	html, err := template.ParseFS(files, "page.html")
+	if err != nil {
+		return nil, fmt.Errorf("parse page: %w", err)
+	}
+	return &Renderer{html, logger}, nil
+}
+
+// Render writes p, in the form that r accepts.
+func (re *Renderer) Render(w http.ResponseWriter, r *http.Request, p Page) {
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	if p.Status == http.StatusUnauthorized { // RFC 9110 §15.5.2 requires one; browsers do not know it and show the page
+		h.Set("WWW-Authenticate", `Lodge realm="`+r.Host+`"`)
+	}
+	if p.Refresh > 0 {
+		h.Set("Retry-After", strconv.Itoa(p.Refresh))
+	}
+	if access.WantsPage(r) {
+		if r.Method != http.MethodGet {
+			p.Refresh = 0 // the browser would repeat it as a GET
+		}
+		re.renderHTML(w, p)
+		return
+	}
+	hint := p.Command
+	if len(p.Text) > 0 {
+		hint = strings.TrimSpace(p.Text[0] + " " + hint)
+	}
+	if access.Accepts(r, "application/json") {
+		h.Set("Content-Type", "application/json")
+		w.WriteHeader(p.Status)
+		_ = json.NewEncoder(w).Encode(gateway.Error{Kind: p.Kind, Msg: p.Title, Hint: hint}) // the client has gone
+		return
+	}
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(p.Status)
+	_, _ = w.Write([]byte(p.Title + "\n" + hint + "\n")) // the client has gone
+}
+
+func (re *Renderer) renderHTML(w http.ResponseWriter, p Page) {
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+	h.Set("Referrer-Policy", "same-origin") // not no-referrer, with which browsers hide the form's origin too
+	w.WriteHeader(p.Status)
+	if err := re.html.Execute(w, p); err != nil {
+		re.logger.Debug("page not sent", "status", p.Status, "err", err)
+	}
+}
