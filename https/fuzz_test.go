@@ -8,42 +8,23 @@ import (
 	"lodge/gateway"
 )
 
-// FuzzHeaders: whatever a client sends, nothing that reads like a header or cookie of ours is left, and other cookies are.
+// FuzzHeaders: whatever a client sends, nothing that reads like an identity header of the gateway is left.
 func FuzzHeaders(f *testing.F) {
-	f.Add("X-Lodge-User", "evil", "a=1; __Host-lodge=x; b=2")
-	f.Add("x_LODGE_user", "evil", "__Host-lodge=x")
-	f.Add("X-Forwarded_For", "evil", " __Host-lodge-hop = x ;;; c")
-	f.Add("Forwarded", "evil", "\"__Host-lodge\"=x; __host-LODGE=y")
-	f.Fuzz(func(t *testing.T, name, value, cookies string) {
-		h := http.Header{name: {value}, "Cookie": {cookies, "last=1"}, "Kept": {"1"}}
+	f.Add("X-Lodge-User", "evil")
+	f.Add("x_LODGE_user", "evil")
+	f.Add("X-Forwarded_For", "evil")
+	f.Add("Forwarded", "evil")
+	f.Fuzz(func(t *testing.T, name, value string) {
+		h := http.Header{name: {value}, "Kept": {"1"}}
 		stripOurs(h)
-		stripCookies(h)
 		for left := range h {
 			cgi := strings.ToUpper(strings.ReplaceAll(left, "-", "_")) // as RFC 3875 servers read it
 			if strings.HasPrefix(cgi, "X_LODGE_") || strings.HasPrefix(cgi, "X_FORWARDED_") || cgi == "FORWARDED" || cgi == "X_REAL_IP" {
 				t.Errorf("%q is left", left)
 			}
 		}
-		for _, c := range (&http.Request{Header: h}).Cookies() {
-			if c.Name == sessionCookie || c.Name == hopCookie {
-				t.Errorf("%q leaves %q", cookies, h["Cookie"])
-			}
-		}
-		if last := h["Cookie"]; name != "Cookie" && (len(last) == 0 || last[len(last)-1] != "last=1") {
-			t.Errorf("another cookie was lost: %q", last)
-		}
-	})
-}
-
-// FuzzLocalPath: what comes out stays on the site that a browser is at.
-func FuzzLocalPath(f *testing.F) {
-	for _, path := range []string{"/", "/a?b=c", "//evil.example", "/\\evil.example", "https://evil.example", "/%2f/evil", "/\t/evil.example", "/a\r\nX: y"} {
-		f.Add(path)
-	}
-	f.Fuzz(func(t *testing.T, path string) {
-		got := localPath(path)
-		if !strings.HasPrefix(got, "/") || strings.HasPrefix(got, "//") || strings.HasPrefix(got, "/\\") || strings.ContainsAny(got, "\r\n\t\x00") {
-			t.Errorf("%q leads to %q", path, got)
+		if len(h["Kept"]) == 0 {
+			t.Error("another header was lost")
 		}
 	})
 }

@@ -9,6 +9,7 @@
 package https
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -26,6 +27,7 @@ import (
 	"lodge/gateway"
 	"lodge/https/access"
 	"lodge/https/ca"
+	"lodge/https/login"
 	"lodge/https/names"
 	"lodge/https/pages"
 )
@@ -37,8 +39,8 @@ type Config struct {
 	Dir       string // where the root certificate lives
 	Owner     string // e-mail address of the person who may open everything
 	Directory *gateway.Directory
-	KV        ca.KV  // where certificates live
-	Logins    Logins // where sessions and one-time links live
+	KV        ca.KV       // where certificates live
+	Logins    login.Store // where sessions and one-time links live
 	Logger    *slog.Logger
 
 	// Inside are names that only guests can use, such as "s3.lodge.internal", each with the names directly below it.
@@ -55,7 +57,7 @@ type Server struct {
 	zone      names.Zone
 	policy    access.Policy
 	authority *ca.Authority
-	sessions  *sessions
+	login     *login.Handler
 	finder    *finder
 	plain     *http.Transport // to VMs, HTTP/1.1
 	grpc      *http.Transport // to VMs, HTTP/2 without TLS (RFC 9113 §3.3), which is how gRPC servers listen
@@ -83,15 +85,16 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	zone := names.Zone{Domain: cfg.Domain, Port: cfg.Port, Inside: slices.Collect(maps.Keys(cfg.Inside))}
+	policy := access.Policy{Zone: zone, Owner: cfg.Owner}
 	s := &Server{
-		Config:   cfg,
-		zone:     zone,
-		policy:   access.Policy{Zone: zone, Owner: cfg.Owner},
-		pages:    renderer,
-		sessions: newSessions(cfg.Logins),
-		finder:   newFinder(cfg.Dial),
-		buffers:  newBufferPool(),
-		open:     map[net.Listener]struct{}{},
+		Config:  cfg,
+		zone:    zone,
+		policy:  policy,
+		pages:   renderer,
+		login:   login.New(login.Config{Policy: policy, Store: cfg.Logins, Pages: renderer, Logger: cfg.Logger}),
+		finder:  newFinder(cfg.Dial),
+		buffers: newBufferPool(),
+		open:    map[net.Listener]struct{}{},
 	}
 	authority, err := ca.Open(ca.Config{
 		Dir: cfg.Dir, Domains: []string{cfg.Domain, gateway.InternalDomain}, KV: cfg.KV,
@@ -127,6 +130,16 @@ func (s *Server) hasLeaf(subject string) bool {
 	return ok
 }
 
+// LoginURL makes a link that logs person in to the VM's plain name, once, within 15 minutes. The empty person is the
+// owner. Errors: KindNotFound for a VM that is gone, KindDenied for a person who may not open it.
+func (s *Server) LoginURL(ctx context.Context, id gateway.ID, person string) (string, error) {
+	vm, ok := s.Directory.ByID(id)
+	if !ok || vm.Desired == gateway.Removed {
+		return "", gateway.Errorf(gateway.KindNotFound, "the VM is gone")
+	}
+	return s.login.Link(ctx, vm, cmp.Or(person, s.Owner))
+}
+
 // Probe says which port the plain name of m leads to now, if anything listens there.
 func (s *Server) Probe(ctx context.Context, m gateway.VM) (uint16, bool) {
 	port, err := s.finder.find(ctx, m)
@@ -135,9 +148,8 @@ func (s *Server) Probe(ctx context.Context, m gateway.VM) (uint16, bool) {
 
 // Remove forgets a VM's sessions, links and certificate. It is called while the VM is being deleted.
 func (s *Server) Remove(ctx context.Context, id gateway.ID) error {
-	s.sessions.forget(id)
 	s.finder.forget(id)
-	errs := []error{s.Logins.ForgetTokens(ctx, id)}
+	errs := []error{s.login.Remove(ctx, id)}
 	if m, ok := s.Directory.ByID(id); ok {
 		errs = append(errs, s.authority.Forget(ctx, m.Name+"."+s.Domain))
 	}

@@ -17,6 +17,7 @@ import (
 
 	"lodge/gateway"
 	"lodge/https/access"
+	"lodge/https/login"
 	"lodge/https/names"
 )
 
@@ -29,7 +30,7 @@ func (s *Server) proxy(rt names.Route, who access.Visitor, port uint16) *httputi
 		BufferPool:    s.buffers,
 		ErrorLog:      slog.NewLogLogger(s.Logger.Handler(), slog.LevelDebug),
 		ModifyResponse: func(res *http.Response) error {
-			stripSetCookies(res.Header)
+			login.StripSetCookies(res.Header)
 			s.lastAnswer(res.Header, res.Request)
 			return nil
 		},
@@ -47,7 +48,7 @@ func rewrite(p *httputil.ProxyRequest, rt names.Route, who access.Visitor, port 
 	p.Out.URL.RawQuery = p.In.URL.RawQuery // as it was sent: nothing here depends on its meaning
 	p.Out.Host = p.In.Host
 	stripOurs(p.Out.Header)
-	stripCookies(p.Out.Header)
+	login.StripCookies(p.Out.Header)
 	keepHTTP1(p.Out.Header)
 	p.SetXForwarded()
 	announce(p.Out.Header, who)

@@ -6,6 +6,7 @@ import (
 
 	"lodge/gateway"
 	"lodge/https/access"
+	"lodge/https/login"
 	"lodge/https/names"
 	"lodge/https/pages"
 )
@@ -25,8 +26,8 @@ func (s *Server) serveWeb(w http.ResponseWriter, r *http.Request) {
 		s.pages.Render(w, r, pages.NotAProxy())
 	case !rt.IsVM():
 		s.serveRoot(w, r)
-	case strings.HasPrefix(r.URL.Path, ownPath):
-		s.serveOwn(w, r, rt)
+	case strings.HasPrefix(r.URL.Path, login.Prefix):
+		s.login.Serve(w, r, rt)
 	default:
 		s.serveVM(w, r, rt)
 	}
@@ -67,7 +68,7 @@ func (s *Server) visitor(r *http.Request, rt names.Route) access.Visitor {
 	if s.policy.CrossSite(r, rt) {
 		return access.Visitor{CrossSite: true}
 	}
-	person, _ := s.session(r, rt)
+	person, _ := s.login.Session(r, rt)
 	return access.Visitor{Person: person}
 }
 
@@ -79,7 +80,7 @@ func (s *Server) turnAway(w http.ResponseWriter, r *http.Request, rt names.Route
 	case access.DenyCrossSite:
 		s.pages.Render(w, r, pages.CrossSite(rt))
 	case access.FetchLogin:
-		s.startHop(w, r, rt)
+		s.login.StartHandoff(w, r, rt)
 	default:
 		s.pages.Render(w, r, pages.Private(rt))
 	}

@@ -1,0 +1,76 @@
+package login
+
+import (
+	"net/http"
+	"strings"
+	"time"
+)
+
+// The cookies of the gateway. The prefix makes browsers keep them for one host name, over TLS (RFC 6265bis §4.1.3.2).
+const (
+	sessionCookie = "__Host-lodge"
+	hopCookie     = "__Host-lodge-hop"
+)
+
+func setCookie(w http.ResponseWriter, name, value string, life time.Duration) {
+	cookie := &http.Cookie{
+		Name: name, Value: value, Path: "/", MaxAge: int(life / time.Second),
+		Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode,
+	}
+	if life == 0 {
+		cookie.MaxAge = -1
+	}
+	http.SetCookie(w, cookie)
+}
+
+// StripCookies removes the gateway's cookies from a request for a VM and leaves the others as they were sent.
+func StripCookies(h http.Header) {
+	lines := h["Cookie"]
+	kept := lines[:0:0]
+	for _, line := range lines {
+		if line = withoutOwnCookies(line); line != "" {
+			kept = append(kept, line)
+		}
+	}
+	if len(kept) == 0 {
+		h.Del("Cookie")
+		return
+	}
+	h["Cookie"] = kept
+}
+
+func withoutOwnCookies(line string) string {
+	if !strings.Contains(line, sessionCookie) {
+		return line
+	}
+	var kept []string
+	for part := range strings.SplitSeq(line, ";") {
+		if !ownCookie(part) {
+			kept = append(kept, part)
+		}
+	}
+	return strings.TrimSpace(strings.Join(kept, ";"))
+}
+
+// ownCookie reports whether one "name=value" has the name of a cookie of the gateway, as a lenient reader would see it.
+func ownCookie(pair string) bool {
+	name, _, _ := strings.Cut(pair, "=")
+	name = strings.Trim(name, " \t\"")
+	return strings.EqualFold(name, sessionCookie) || strings.EqualFold(name, hopCookie)
+}
+
+// StripSetCookies keeps an app from setting the gateway's cookies.
+func StripSetCookies(h http.Header) {
+	lines := h["Set-Cookie"]
+	kept := lines[:0:0]
+	for _, line := range lines {
+		if !ownCookie(line) {
+			kept = append(kept, line)
+		}
+	}
+	if len(kept) == 0 {
+		h.Del("Set-Cookie")
+		return
+	}
+	h["Set-Cookie"] = kept
+}

@@ -1,0 +1,72 @@
+package login
+
+import (
+	"encoding/hex"
+	"net/http"
+	"net/url"
+
+	"lodge/https/access"
+	"lodge/https/names"
+	"lodge/https/pages"
+)
+
+// StartHandoff sends a browser to the plain name of the VM to fetch a login for this name. The cookie binds the code that
+// comes back to this browser, so a link made by someone else logs nobody in.
+func (h *Handler) StartHandoff(w http.ResponseWriter, r *http.Request, rt names.Route) {
+	secret := newSecret()
+	if cookie, err := r.Cookie(hopCookie); err == nil { // a second tab shares it
+		if _, ok := secretHash(cookie.Value); ok {
+			secret = cookie.Value
+		}
+	}
+	setCookie(w, hopCookie, secret, hopLife)
+	query := url.Values{"to": {rt.Host}, "for": {bound(secret)}, "path": {r.URL.RequestURI()}}
+	redirect(w, http.StatusFound, names.Origin(rt.Plain, names.PortSeen(r))+hopPath+"?"+query.Encode())
+}
+
+// hop sends a browser that is logged in at the plain name back to another name of the same VM, with a one-time code.
+func (h *Handler) hop(w http.ResponseWriter, r *http.Request, rt names.Route) {
+	query := r.URL.Query()
+	to, ok := h.Policy.Zone.Parse(query.Get("to"))
+	person, loggedIn := h.Session(r, rt)
+	switch {
+	case !ok || to.VMName != rt.VMName || to.Host == rt.Host || rt.Host != rt.Plain:
+		h.Pages.Render(w, r, pages.NotFound())
+		return
+	case !loggedIn || !h.Policy.MayOpen(access.Visitor{Person: person}, rt.VM, to.Port):
+		h.Pages.Render(w, r, pages.Private(rt))
+		return
+	}
+	code, err := h.sessions.issue(r.Context(), kindHop, rt.VM.ID, grant{Person: person, Host: to.Host, Bound: query.Get("for")}, hopLife)
+	if err != nil {
+		h.refuse(w, r, rt, pages.InternalError(), err)
+		return
+	}
+	back := url.Values{"code": {code}, "path": {query.Get("path")}}
+	redirect(w, http.StatusFound, names.Origin(to.Host, names.PortSeen(r))+enterPath+"?"+back.Encode())
+}
+
+// enter turns the code of a hop into a session at this name.
+func (h *Handler) enter(w http.ResponseWriter, r *http.Request, rt names.Route) {
+	cookie, err := r.Cookie(hopCookie)
+	if err != nil {
+		h.Pages.Render(w, r, pages.LoginFailed(rt))
+		return
+	}
+	vm, g, err := h.sessions.take(r.Context(), kindHop, r.URL.Query().Get("code"))
+	if err != nil || vm != rt.VM.ID || g.Host != rt.Host || g.Bound != bound(cookie.Value) {
+		h.refuse(w, r, rt, pages.LoginFailed(rt), err)
+		return
+	}
+	setCookie(w, hopCookie, "", 0)
+	h.startSession(w, r, rt, g.Person, localPath(r.URL.Query().Get("path")))
+}
+
+// bound returns what other names see of a browser's hop cookie.
+func bound(secret string) string {
+	hash, ok := secretHash(secret)
+	if !ok {
+		return "none" // equals no hash
+	}
+	return hex.EncodeToString(hash[:])
+}

@@ -1,0 +1,148 @@
+// Package login logs people in to VMs' pages: one-time links, sessions, and the handoff of a login from a VM's plain name
+// to its other names.
+//
+// A link leads to a page with a button, whose POST starts a session at the VM's plain name. Each host name has a session
+// of its own, in a cookie that browsers keep for that name alone. A browser that opens another name of the VM is sent to
+// the plain name (StartHandoff), which sends it back with a code for a session there.
+//
+// The package never stores a secret, only its SHA-256, never logs one, and never sends a browser to another VM or site.
+package login
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"lodge/gateway"
+	"lodge/https/access"
+	"lodge/https/names"
+	"lodge/https/pages"
+)
+
+// Paths of the gateway on every VM's names. They never reach the VM.
+const (
+	Prefix    = "/.lodge/"
+	loginPath = Prefix + "login" // ?token=: a page with a button, which logs in
+	hopPath   = Prefix + "hop"   // on the plain name: ?to=&for=&path=: sends a logged-in browser on to another name of the VM
+	enterPath = Prefix + "enter" // on that other name: ?code=&path=: logs in there
+)
+
+// maxFormBytes limits the only form.
+const maxFormBytes = 4 << 10
+
+// Config is what a Handler needs. All fields are required.
+type Config struct {
+	Policy access.Policy
+	Store  Store
+	Pages  *pages.Renderer
+	Logger *slog.Logger
+}
+
+// Handler logs people in. It is safe for concurrent use.
+type Handler struct {
+	Config
+	sessions *sessions
+}
+
+// New returns a Handler.
+func New(cfg Config) *Handler { return &Handler{Config: cfg, sessions: newSessions(cfg.Store)} }
+
+// Link makes a link that logs person in to the VM's plain name, once, within 15 minutes. The error is KindDenied for a
+// person who may not open it.
+func (h *Handler) Link(ctx context.Context, vm gateway.VM, person string) (string, error) {
+	if !h.Policy.IsOwner(person) {
+		return "", gateway.Errorf(gateway.KindDenied, "%s may not open %s", person, vm.Name).
+			WithHint("Only the owner, %s, can log in.", h.Policy.Owner)
+	}
+	token, err := h.sessions.issue(ctx, kindLink, vm.ID, grant{Person: person}, linkLife)
+	if err != nil {
+		return "", err
+	}
+	return h.Policy.Zone.URL(vm.Name, gateway.DefaultPort) + loginPath + "?token=" + token, nil
+}
+
+// Remove deletes the sessions, links and codes of a VM.
+func (h *Handler) Remove(ctx context.Context, id gateway.ID) error {
+	h.sessions.remove(id)
+	return h.Store.ForgetTokens(ctx, id)
+}
+
+// Serve answers the paths below Prefix. People log in there; VMs cannot.
+func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, rt names.Route) {
+	isGet := r.Method == http.MethodGet || r.Method == http.MethodHead
+	switch path := r.URL.Path; {
+	case gateway.VMFrom(r.Context()).Known():
+		h.Pages.Render(w, r, pages.DeniedToVM(rt))
+	case path == loginPath && isGet:
+		h.Pages.Render(w, r, pages.LoginButton(rt, r.URL.Query().Get("token")))
+	case path == loginPath && r.Method == http.MethodPost:
+		h.useLink(w, r, rt)
+	case path == hopPath && isGet:
+		h.hop(w, r, rt)
+	case path == enterPath && isGet:
+		h.enter(w, r, rt)
+	default:
+		h.Pages.Render(w, r, pages.NotFound())
+	}
+}
+
+// useLink turns a link's token into a session. Only the form's POST does that: programs that fetch links before a person
+// does (mail filters, chat previews) would use the token up with a GET.
+func (h *Handler) useLink(w http.ResponseWriter, r *http.Request, rt names.Route) {
+	r.Body = http.MaxBytesReader(w, r.Body, maxFormBytes)
+	if h.Policy.CrossSite(r, rt) {
+		h.Pages.Render(w, r, pages.CrossSite(rt))
+		return
+	}
+	vm, g, err := h.sessions.take(r.Context(), kindLink, r.PostFormValue("token"))
+	if err != nil || vm != rt.VM.ID {
+		h.refuse(w, r, rt, pages.LinkUsed(rt), err)
+		return
+	}
+	h.startSession(w, r, rt, g.Person, "/")
+}
+
+// refuse renders p, or InternalError when err is a failure of the host.
+func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, rt names.Route, p pages.Page, err error) {
+	if err != nil && gateway.KindOf(err) != gateway.KindNotFound {
+		h.Logger.Error("login failed", "vm", rt.VM.Name, "err", err)
+		p = pages.InternalError()
+	}
+	h.Pages.Render(w, r, p)
+}
+
+// startSession logs a person in at the route's name and redirects to path.
+func (h *Handler) startSession(w http.ResponseWriter, r *http.Request, rt names.Route, person, path string) {
+	secret, err := h.sessions.issue(r.Context(), kindSession, rt.VM.ID, grant{Person: person, Host: rt.Host}, sessionLife)
+	if err != nil {
+		h.refuse(w, r, rt, pages.InternalError(), err)
+		return
+	}
+	setCookie(w, sessionCookie, secret, sessionLife)
+	h.Logger.Info("person logged in", "vm", rt.VM.Name, "host", rt.Host, "remote", r.RemoteAddr)
+	redirect(w, http.StatusSeeOther, path)
+}
+
+// redirect sends no Referer to the next page.
+func redirect(w http.ResponseWriter, status int, to string) {
+	w.Header().Set("Location", to)
+	w.Header().Set("Referrer-Policy", "no-referrer")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+}
+
+// localPath returns path unchanged, or "/" for what a browser could take for another site. It is never decoded and
+// encoded again: "/%2f…" must not become "//…".
+func localPath(path string) string {
+	if _, err := url.ParseRequestURI(path); err != nil || !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") {
+		return "/"
+	}
+	for _, c := range []byte(path) {
+		if c <= ' ' || c >= 0x7f || c == '\\' {
+			return "/"
+		}
+	}
+	return path
+}

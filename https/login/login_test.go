@@ -1,0 +1,40 @@
+package login
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// FuzzStripCookies: whatever a client sends, no cookie of the gateway is left, and the others are.
+func FuzzStripCookies(f *testing.F) {
+	f.Add("a=1; __Host-lodge=x; b=2")
+	f.Add("__Host-lodge=x")
+	f.Add(" __Host-lodge-hop = x ;;; c")
+	f.Add("\"__Host-lodge\"=x; __host-LODGE=y")
+	f.Fuzz(func(t *testing.T, cookies string) {
+		h := http.Header{"Cookie": {cookies, "last=1"}}
+		StripCookies(h)
+		for _, c := range (&http.Request{Header: h}).Cookies() {
+			if c.Name == sessionCookie || c.Name == hopCookie {
+				t.Errorf("%q leaves %q", cookies, h["Cookie"])
+			}
+		}
+		if last := h["Cookie"]; len(last) == 0 || last[len(last)-1] != "last=1" {
+			t.Errorf("another cookie was lost: %q", last)
+		}
+	})
+}
+
+// FuzzLocalPath: what comes out stays on the site that a browser is at.
+func FuzzLocalPath(f *testing.F) {
+	for _, path := range []string{"/", "/a?b=c", "//evil.example", "/\\evil.example", "https://evil.example", "/%2f/evil", "/\t/evil.example", "/a\r\nX: y"} {
+		f.Add(path)
+	}
+	f.Fuzz(func(t *testing.T, path string) {
+		got := localPath(path)
+		if !strings.HasPrefix(got, "/") || strings.HasPrefix(got, "//") || strings.HasPrefix(got, "/\\") || strings.ContainsAny(got, "\r\n\t\x00") {
+			t.Errorf("%q leads to %q", path, got)
+		}
+	})
+}

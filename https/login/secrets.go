@@ -1,0 +1,90 @@
+package login
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"lodge/gateway"
+)
+
+// Store keeps the secrets that people hold: one-time links, codes and sessions. Of a secret it has the SHA-256, the VM it
+// is for and a few bytes of data. A secret that is missing, used up or expired at now is a KindNotFound error.
+type Store interface {
+	PutToken(ctx context.Context, kind string, hash [32]byte, vm gateway.ID, data string, expires time.Time) error
+	// TakeToken reads and deletes in one step: of any number of callers, exactly one gets it.
+	TakeToken(ctx context.Context, kind string, hash [32]byte, now time.Time) (vm gateway.ID, data string, err error)
+	LookToken(ctx context.Context, kind string, hash [32]byte, now time.Time) (vm gateway.ID, data string, err error)
+	// ForgetTokens deletes all that is for a VM.
+	ForgetTokens(ctx context.Context, vm gateway.ID) error
+}
+
+// The kinds of secrets, and how long they live.
+const (
+	kindLink    = "link"
+	kindHop     = "hop"
+	kindSession = "session"
+
+	linkLife    = 15 * time.Minute
+	hopLife     = time.Minute
+	sessionLife = 30 * 24 * time.Hour
+)
+
+// grant is what a secret is good for. It is stored as JSON beside the VM's ID.
+type grant struct {
+	Person string `json:"person"`
+	Host   string `json:"host,omitempty"`  // the one host name at which it counts; empty for a link
+	Bound  string `json:"bound,omitempty"` // of a hop: the hash of the secret that the browser holds
+}
+
+// newSecret returns 256 random bits in base64url, which is safe in URLs and cookies.
+func newSecret() string {
+	b := make([]byte, 32)
+	_, _ = rand.Read(b) // never fails (it aborts the program instead)
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+// secretHash returns what is stored of a secret. It is false for what newSecret cannot have made, which no store has.
+func secretHash(secret string) ([32]byte, bool) {
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(secret)
+	if err != nil || len(raw) != 32 {
+		return [32]byte{}, false
+	}
+	return sha256.Sum256(raw), true
+}
+
+// issue makes and stores a secret.
+func (s *sessions) issue(ctx context.Context, kind string, vm gateway.ID, g grant, life time.Duration) (string, error) {
+	data, err := json.Marshal(g)
+	if err != nil {
+		return "", err
+	}
+	secret := newSecret()
+	hash, _ := secretHash(secret) // just made
+	if err := s.store.PutToken(ctx, kind, hash, vm, string(data), time.Now().Add(life)); err != nil {
+		return "", fmt.Errorf("store %s: %w", kind, err)
+	}
+	return secret, nil
+}
+
+// take uses a secret up.
+func (s *sessions) take(ctx context.Context, kind, secret string) (gateway.ID, grant, error) {
+	hash, ok := secretHash(secret)
+	if !ok {
+		return gateway.ID{}, grant{}, gateway.Errorf(gateway.KindNotFound, "not a login secret")
+	}
+	vm, data, err := s.store.TakeToken(ctx, kind, hash, time.Now())
+	return read(vm, data, err)
+}
+
+func read(vm gateway.ID, data string, err error) (gateway.ID, grant, error) {
+	var g grant
+	if err == nil {
+		err = json.Unmarshal([]byte(data), &g)
+	}
+	return vm, g, err
+}
