@@ -35,7 +35,7 @@ func (s *suite) questions(t *testing.T) {
 			hostname -f; ip -o -4 address show dev eth0 | grep -o 'inet [^ ]*'
 			getent ahostsv4 s3.lodge.internal | awk 'NR == 1 {print $1}'
 			cat /sys/class/net/eth0/address`)
-		mac := info.MAC().String()
+		mac := me.Identity(t).MAC().String()
 		want := strings.Join([]string{
 			info.ID.String(), info.MailDomain, info.Addr.String(), mac,
 			info.MailDomain, "inet " + info.Addr.String() + "/32", "169.254.169.254", mac,
@@ -68,7 +68,7 @@ func (s *suite) misledQuestions(t *testing.T, me *harness.VM) {
 func (s *suite) impostors(t *testing.T) {
 	closed := s.hostListener(t)
 	s.each(t, func(t *testing.T, me, other *harness.VM) {
-		mine, theirs := me.Info(t), other.Info(t)
+		mine, theirs := me.Identity(t), other.Identity(t)
 		honest := func(when string) {
 			t.Helper()
 			contains(t, "an honest question "+when, me.Run(t, selfScript), fmt.Sprintf("%q", me.Name))

@@ -103,7 +103,7 @@ func (s *suite) stopAndStart(t *testing.T) {
 
 // removed: a VM that is deleted leaves nothing, and a new one with its name sees nothing of it.
 func (s *suite) removed(t *testing.T) {
-	old := s.beta.Info(t)
+	old := s.beta.Identity(t)
 	s.h.Lodge(t, "rm", "--yes", "beta")
 	id := old.ID.String()
 	r := s.h.Run(t, nil, "bash", "-c", `ip -o link show; ip route; nft list ruleset; virsh -q -c qemu:///system list --all --name; find "$0"`, s.h.Dir)
@@ -112,7 +112,7 @@ func (s *suite) removed(t *testing.T) {
 		t.Errorf("mail to a removed VM: %s", r.Text())
 	}
 	s.h.Lodge(t, "new", "beta", "--direct-boot", "--wait")
-	now := s.beta.Info(t)
+	now := s.beta.Identity(t)
 	if now.ID == old.ID || now.Number == old.Number || now.Addr == old.Addr || now.MAC().String() == old.MAC().String() {
 		t.Errorf("the new beta has something of the old: %+v, %+v", now, old)
 	}

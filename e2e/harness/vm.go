@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 
+	"lodge/gateway"
 	"lodge/gateway/api"
 )
 
@@ -23,6 +25,19 @@ func (h *Host) VM(name string) *VM { return &VM{Name: name, host: h} }
 func (v *VM) Info(t testing.TB) api.VM {
 	t.Helper()
 	return JSON[api.VM](t, v.host, "show", v.Name)
+}
+
+// Identity is the VM's identity on the host: its tap is the one that the host's route to its address names.
+func (v *VM) Identity(t testing.TB) gateway.Identity {
+	t.Helper()
+	info := v.Info(t)
+	route := v.host.Run(t, nil, "ip", "-o", "route", "show", info.Addr.String()).Stdout
+	_, dev, _ := strings.Cut(route, " dev lg")
+	number, err := strconv.ParseUint(dev[:min(len(dev), 8)], 16, 32)
+	if err != nil {
+		t.Fatalf("%s has no tap: its route is %q", v.Name, route)
+	}
+	return gateway.Identity{ID: info.ID, Number: uint32(number), Name: info.Name, Addr: info.Addr}
 }
 
 // Run runs a bash script in the guest as its login user, and returns what it says on stdout. Any command in it that fails fails the test.

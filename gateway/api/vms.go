@@ -2,25 +2,32 @@ package api
 
 import (
 	"context"
+	"net/netip"
+	"time"
 
 	"lodge/gateway"
 )
 
-// VM is a VM as the API shows it: what is recorded, what is seen, and where its services are.
+// VM is a VM as every face shows it. A field of the record (gateway.VM) is shown only if it is added here.
 type VM struct {
-	gateway.VM
+	ID   gateway.ID `json:"id"`   // UUID
+	Name string     `json:"name"` // part of its host names
 	gateway.Status
-	URL        string `json:"url"`
-	MailDomain string `json:"mail_domain"` // mail to anything@ this goes to the VM
+	gateway.Size
+	Addr       netip.Addr      `json:"addr"`        // IPv4 address, reachable from the host alone
+	URL        string          `json:"url"`         // its page
+	MailDomain string          `json:"mail_domain"` // mail to anything@ this goes to the VM
+	Shares     []gateway.Share `json:"shares"`      // what is not here is private
+	Created    time.Time       `json:"created"`
 }
 
-// show makes the VM that the API shows of a record and its status.
+// show makes the VM that faces show of a record and its status. It is the only place that does.
 func (s Session) show(m gateway.VM, status gateway.Status) VM {
 	return VM{
-		VM:         m,
-		Status:     status,
+		ID: m.ID, Name: m.Name, Status: status, Size: m.Size, Addr: m.Addr, Created: m.Created,
 		URL:        s.api.Web.URL(m, gateway.DefaultPort),
 		MailDomain: m.Name + "." + s.api.Domain,
+		Shares:     append([]gateway.Share{}, m.Shares...), // an empty list is [] in JSON
 	}
 }
 
