@@ -85,13 +85,13 @@ type Spec struct {
 // MaxUserDataBytes limits cloud-init user data.
 const MaxUserDataBytes = 1 << 20
 
-// Progress is one step of long work, as shown to a person and written to the log.
+// Progress is one step of long work. Its form in JSON is api.Progress.
 type Progress struct {
-	Phase   string        `json:"phase"`             // one word: "disk", "define", "kernel", "userspace", "service"
-	Text    string        `json:"text,omitempty"`    // a line to show
-	Done    int64         `json:"done,omitempty"`    // of Total, in any unit
-	Total   int64         `json:"total,omitempty"`   // 0 when not known
-	Elapsed time.Duration `json:"elapsed,omitempty"` // since the work began
+	Phase   string        // one word: "disk", "define", "kernel", "userspace", "service"
+	Text    string        // a line to show
+	Done    int64         // of Total, in any unit
+	Total   int64         // 0 when not known
+	Elapsed time.Duration // since the work began
 }
 
 // Status is what is seen of a VM now, as opposed to what is desired.

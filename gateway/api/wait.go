@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	"lodge/gateway"
@@ -61,22 +60,5 @@ func (s Session) awaitService(ctx context.Context, id gateway.ID, progress func(
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-	}
-}
-
-// timed passes steps on, one at a time, and gives those without a time their own: since the beginning that the last step
-// with a time counted from.
-func timed(progress func(gateway.Progress)) func(gateway.Progress) {
-	var mu sync.Mutex
-	began := time.Now()
-	return func(p gateway.Progress) {
-		mu.Lock()
-		defer mu.Unlock()
-		if p.Elapsed == 0 {
-			p.Elapsed = time.Since(began)
-		} else {
-			began = time.Now().Add(-p.Elapsed)
-		}
-		progress(p)
 	}
 }

@@ -181,7 +181,7 @@ func (c *Client) stream(ctx context.Context, method, path string, in any, progre
 		case event.VM != nil:
 			return *event.VM, nil
 		case event.Progress != nil:
-			progress(*event.Progress)
+			progress(event.Progress.Step())
 		}
 	}
 }

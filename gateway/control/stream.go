@@ -13,9 +13,9 @@ import (
 // Event is one line of a streamed answer. The last line has VM or Error, all others Progress; an answer that ends without
 // either was cut off.
 type Event struct {
-	Progress *gateway.Progress `json:"progress,omitempty"`
-	VM       *api.VM           `json:"vm,omitempty"`
-	Error    *gateway.Error    `json:"error,omitempty"`
+	Progress *api.Progress  `json:"progress,omitempty"`
+	VM       *api.VM        `json:"vm,omitempty"`
+	Error    *gateway.Error `json:"error,omitempty"`
 }
 
 // stalled is how long a caller may leave a line unread before it is given up: a client stopped by ^Z must not hold up the work.
@@ -46,7 +46,10 @@ func (e *events) send(event Event) {
 	_ = c.SetWriteDeadline(time.Time{})
 }
 
-func (e *events) progress(p gateway.Progress) { e.send(Event{Progress: &p}) }
+func (e *events) progress(p gateway.Progress) {
+	step := api.ProgressOf(p)
+	e.send(Event{Progress: &step})
+}
 
 // fail says err as the last line, or leaves it to the status when there was no line yet.
 func (e *events) fail(err error) error {
