@@ -2,76 +2,85 @@ package store
 
 import (
 	"context"
-	"database/sql"
+	"encoding/binary"
+	"strings"
 	"time"
+
+	"lodge/gateway"
 )
 
-// KV is a small ordered map from names to bytes: certificates, their locks, the host's secrets.
+// kvPrefix is that of a KV's keys in gateway.Shared.
+const kvPrefix = "kv/"
+
+// stampBytes is the length of the time in front of each value: Unix nanoseconds, big endian.
+const stampBytes = 8
+
+// KV is a small ordered map from names to bytes: certificates, the secrets of the hosts.
 type KV struct {
-	db  *sql.DB
-	now func() time.Time
+	shared gateway.Shared
+	now    func() time.Time
 }
 
 // KV returns the key-value part of the store.
-func (s *Store) KV() *KV { return &KV{db: s.db, now: s.now} }
+func (s *Store) KV() *KV { return &KV{shared: s.shared, now: s.now} }
 
-// Get reads a value and when it was written. A missing key is a KindNotFound error that is also
-// fs.ErrNotExist.
+// Get reads a value and when it was written. A missing key is a KindNotFound error.
 func (kv *KV) Get(ctx context.Context, key string) ([]byte, time.Time, error) {
-	var value []byte
-	var modified int64
-	err := kv.db.QueryRowContext(ctx, `SELECT value, modified FROM kv WHERE key = ?`, key).Scan(&value, &modified)
-	return value, time.Unix(0, modified), refine(err)
+	entry, err := kv.shared.Get(ctx, kvPrefix+key)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	if len(entry.Value) < stampBytes {
+		return nil, time.Time{}, errCorrupt
+	}
+	nanoseconds := binary.BigEndian.Uint64(entry.Value)
+	return entry.Value[stampBytes:], time.Unix(0, int64(nanoseconds)), nil
 }
 
 // Put writes a value.
 func (kv *KV) Put(ctx context.Context, key string, value []byte) error {
-	if value == nil {
-		value = []byte{} // a nil slice would be NULL
-	}
-	_, err := kv.db.ExecContext(ctx, `INSERT OR REPLACE INTO kv (key, value, modified) VALUES (?, ?, ?)`,
-		key, value, kv.now().UnixNano())
-	return refine(err)
+	return kv.put(ctx, key, value, nil)
 }
 
-// Delete forgets a key. A missing one is no error.
+func (kv *KV) put(ctx context.Context, key string, value []byte, still []gateway.Cond) error {
+	stamped := binary.BigEndian.AppendUint64(nil, uint64(kv.now().UnixNano()))
+	_, err := kv.shared.Commit(ctx, still, []gateway.Op{{Key: kvPrefix + key, Value: append(stamped, value...)}})
+	return err
+}
+
+// Delete removes a key. A missing one is no error.
 func (kv *KV) Delete(ctx context.Context, key string) error {
-	_, err := kv.db.ExecContext(ctx, `DELETE FROM kv WHERE key = ?`, key)
-	return refine(err)
+	_, err := kv.shared.Commit(ctx, nil, []gateway.Op{{Key: kvPrefix + key, Delete: true}})
+	return err
 }
 
 // List returns the keys that start with prefix, in order.
 func (kv *KV) List(ctx context.Context, prefix string) ([]string, error) {
-	rows, err := kv.db.QueryContext(ctx, `SELECT key FROM kv WHERE substr(key, 1, length(?1)) = ?1 ORDER BY key`, prefix)
-	if err != nil {
-		return nil, refine(err)
-	}
-	defer rows.Close() //nolint:errcheck // rows.Err says all there is
+	entries, _, err := kv.shared.List(ctx, kvPrefix+prefix)
 	var keys []string
-	for rows.Next() {
-		var key string
-		if err := rows.Scan(&key); err != nil {
-			return nil, err
-		}
-		keys = append(keys, key)
+	for _, entry := range entries {
+		keys = append(keys, strings.TrimPrefix(entry.Key, kvPrefix))
 	}
-	return keys, rows.Err()
+	return keys, err
 }
 
-// Secret returns the host's secret of that name: 32 random bytes, made and synced at the first
-// call.
+// Secret returns the secret of that name, which all hosts have in common: 32 random bytes, made and
+// synced at the first call.
 func (kv *KV) Secret(ctx context.Context, name string) ([32]byte, error) {
-	fresh := newSecret()
 	key := "secret/" + name
-	if _, err := kv.db.ExecContext(ctx, `INSERT OR IGNORE INTO kv (key, value, modified) VALUES (?, ?, ?)`,
-		key, fresh[:], kv.now().UnixNano()); err != nil {
-		return [32]byte{}, refine(err)
-	}
 	value, _, err := kv.Get(ctx, key)
+	if gateway.KindOf(err) == gateway.KindNotFound {
+		fresh := newSecret()
+		err = kv.put(ctx, key, fresh[:], []gateway.Cond{{Key: kvPrefix + key}})
+		value = fresh[:]
+	}
+	if gateway.KindOf(err) == gateway.KindConflict { // another caller made it first
+		value, _, err = kv.Get(ctx, key)
+	}
 	if err != nil {
 		return [32]byte{}, err
 	}
-	if len(value) != len(fresh) {
+	if len(value) != 32 {
 		return [32]byte{}, errCorrupt
 	}
 	return [32]byte(value), nil

@@ -55,6 +55,11 @@ CREATE TABLE shared_head (                        -- one row
 	compacted INTEGER NOT NULL                    -- changes up to this revision are dropped
 );
 INSERT INTO shared_head (revision, compacted) VALUES (1, 1);
+`, `
+UPDATE shared_head SET revision = revision + 1, compacted = revision + 1;
+INSERT INTO shared (key, value, revision)         -- 8 bytes of time in front of the value, see KV
+	SELECT CAST('kv/' || key AS BLOB), unhex(printf('%016X', modified) || hex(value)), shared_head.revision FROM kv, shared_head;
+DROP TABLE kv;
 `}
 }
 

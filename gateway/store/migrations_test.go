@@ -1,0 +1,77 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"net/netip"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
+)
+
+// firstSchema makes a file as the first Lodge left it.
+func firstSchema(t *testing.T, statements ...string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "lodge.db")
+	db, err := sql.Open("sqlite", dsn(path))
+	gatewaytest.Must(t, err)
+	s := &Store{db: db}
+	gatewaytest.Must(t, s.step(t.Context(), 1, migrations()[0]))
+	for _, statement := range statements {
+		_, err := db.ExecContext(t.Context(), statement)
+		gatewaytest.Must(t, err)
+	}
+	gatewaytest.Must(t, db.Close())
+	return path
+}
+
+func migrated(t *testing.T, statements ...string) *Store {
+	t.Helper()
+	s, err := Open(t.Context(), firstSchema(t, statements...), netip.MustParsePrefix("10.213.0.0/24"))
+	gatewaytest.Must(t, err)
+	t.Cleanup(func() { gatewaytest.Must(t, s.Close()) })
+	return s
+}
+
+func TestMigrateKV(t *testing.T) {
+	kv := migrated(t,
+		`INSERT INTO kv VALUES ('https/ü.crt', x'00ff0a', 1790000000123456789), ('https/empty', x'', 0)`,
+		`INSERT INTO kv VALUES ('secret/s3', x'000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f', 1)`,
+	).KV()
+	for key, want := range map[string]struct {
+		value string
+		at    time.Time
+	}{"https/ü.crt": {"\x00\xff\n", time.Unix(0, 1790000000123456789)}, "https/empty": {"", time.Unix(0, 0)}} {
+		if value, at, err := kv.Get(t.Context(), key); err != nil || string(value) != want.value || !at.Equal(want.at) {
+			t.Errorf("%s: %q of %s, %v; want %q of %s", key, value, at, err, want.value, want.at)
+		}
+	}
+	if secret, err := kv.Secret(t.Context(), "s3"); err != nil || secret[0] != 0 || secret[31] != 0x1f {
+		t.Errorf("the secret became %x, %v", secret, err)
+	}
+}
+
+// A Watch cannot begin before a migration: it made no changes that are kept.
+func TestMigrationIsCompacted(t *testing.T) {
+	s := migrated(t, `INSERT INTO kv VALUES ('a', x'00', 0)`).Shared()
+	entries, rev, err := s.List(t.Context(), "")
+	if err != nil || len(entries) == 0 {
+		t.Fatalf("%v, %v", entries, err)
+	}
+	for _, err := range s.Watch(t.Context(), "", rev-1) {
+		if !errors.Is(err, gateway.ErrCompacted) {
+			t.Errorf("watch: %v", err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for event, err := range s.Watch(ctx, "", rev) {
+		if err == nil {
+			t.Errorf("watch after the migration: %v", event)
+		}
+	}
+}
