@@ -1,6 +1,8 @@
 package store
 
 import (
+	"context"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -55,4 +57,15 @@ func keyRange(prefix string) (first, end []byte) {
 	end = []byte(prefix)
 	end[len(end)-1]++
 	return []byte(prefix), end
+}
+
+// commitAll carries out any number of operations, in as many Commits as they need. Values must be
+// small.
+func commitAll(ctx context.Context, shared gateway.Shared, do []gateway.Op) error {
+	for some := range slices.Chunk(do, gateway.MaxCommitOps) {
+		if _, err := shared.Commit(ctx, nil, some); err != nil {
+			return err
+		}
+	}
+	return nil
 }

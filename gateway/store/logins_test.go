@@ -5,9 +5,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
 )
 
 func TestTokenIsTakenOnce(t *testing.T) {
@@ -58,4 +60,19 @@ func TestTokensEnd(t *testing.T) {
 	if _, _, err := l.LookToken(t.Context(), "session", [32]byte{1}, now); gateway.KindOf(err) != gateway.KindNotFound {
 		t.Errorf("a token of a VM that is gone: %v", err)
 	}
+}
+
+func TestExpiredTokensAreRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, filepath.Join(t.TempDir(), "lodge.db"))
+		l := s.Logins()
+		for i := range 150 { // more than one Commit removes
+			gatewaytest.Must(t, l.PutToken(t.Context(), "link", [32]byte{byte(i)}, gateway.NewID(), "", time.Now().Add(time.Minute)))
+		}
+		time.Sleep(2 * time.Minute)
+		gatewaytest.Must(t, l.PutToken(t.Context(), "link", [32]byte{255}, gateway.NewID(), "", time.Now().Add(time.Minute)))
+		if left, _, err := s.Shared().List(t.Context(), ""); err != nil || len(left) != 1 {
+			t.Errorf("%d keys are left, %v; want one", len(left), err)
+		}
+	})
 }

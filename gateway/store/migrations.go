@@ -60,6 +60,14 @@ UPDATE shared_head SET revision = revision + 1, compacted = revision + 1;
 INSERT INTO shared (key, value, revision)         -- 8 bytes of time in front of the value, see KV
 	SELECT CAST('kv/' || key AS BLOB), unhex(printf('%016X', modified) || hex(value)), shared_head.revision FROM kv, shared_head;
 DROP TABLE kv;
+`, `
+UPDATE shared_head SET revision = revision + 1, compacted = revision + 1;
+INSERT INTO shared (key, value, revision)         -- see Logins
+	SELECT CAST('token/' || kind || '/' || lower(hex(hash)) AS BLOB), CAST(json_object(
+		'vm', lower(substr(hex(vm), 1, 8) || '-' || substr(hex(vm), 9, 4) || '-' || substr(hex(vm), 13, 4) || '-' ||
+			substr(hex(vm), 17, 4) || '-' || substr(hex(vm), 21)),
+		'data', data, 'expires', expires) AS BLOB), shared_head.revision FROM tokens, shared_head;
+DROP TABLE tokens;
 `}
 }
 

@@ -1,11 +1,13 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -73,5 +75,18 @@ func TestMigrationIsCompacted(t *testing.T) {
 		if err == nil {
 			t.Errorf("watch after the migration: %v", event)
 		}
+	}
+}
+
+func TestMigrateTokens(t *testing.T) {
+	logins := migrated(t, `INSERT INTO tokens VALUES
+		('session', x'`+strings.Repeat("ab", 32)+`', x'0123456789ab4def8123456789abcdef', '{"a":"\"ü"}', 2000000000)`).Logins()
+	hash := [32]byte(bytes.Repeat([]byte{0xab}, 32))
+	vm, data, err := logins.LookToken(t.Context(), "session", hash, time.Unix(1_999_999_999, 0))
+	if err != nil || vm.String() != "01234567-89ab-4def-8123-456789abcdef" || data != `{"a":"\"ü"}` {
+		t.Errorf("the token became %s %q, %v", vm, data, err)
+	}
+	if _, _, err := logins.LookToken(t.Context(), "session", hash, time.Unix(2_000_000_000, 0)); gateway.KindOf(err) != gateway.KindNotFound {
+		t.Errorf("an expired token: %v", err)
 	}
 }

@@ -122,7 +122,8 @@ func TestChild(t *testing.T) {
 	}
 }
 
-// A process that is killed at any moment loses nothing that it has acknowledged, and leaves no half.
+// A process that is killed at any moment loses nothing that it has acknowledged, and leaves no
+// half.
 func TestKill(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lodge.db")
 	last := 0

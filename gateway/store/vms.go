@@ -72,6 +72,9 @@ func (s *Store) Save(ctx context.Context, m gateway.VM) error {
 
 // Delete implements gateway.Records. The VM's logins go with it.
 func (s *Store) Delete(ctx context.Context, id gateway.ID) error {
+	if err := s.Logins().ForgetTokens(ctx, id); err != nil {
+		return err
+	}
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
 		return refine(err)
@@ -83,7 +86,6 @@ func (s *Store) Delete(ctx context.Context, id gateway.ID) error {
 		args  []any
 	}{
 		{`INSERT OR REPLACE INTO resting (addr, until) SELECT addr, ? FROM machines WHERE id = ?`, []any{until, id[:]}},
-		{`DELETE FROM tokens WHERE vm = ?`, []any{id[:]}},
 		{`DELETE FROM machines WHERE id = ?`, []any{id[:]}},
 	} {
 		if _, err := tx.ExecContext(ctx, do.query, do.args...); err != nil {
