@@ -68,6 +68,22 @@ INSERT INTO shared (key, value, revision)         -- see Logins
 			substr(hex(vm), 17, 4) || '-' || substr(hex(vm), 21)),
 		'data', data, 'expires', expires) AS BLOB), shared_head.revision FROM tokens, shared_head;
 DROP TABLE tokens;
+`, `
+UPDATE shared_head SET revision = revision + 1, compacted = revision + 1;
+CREATE TEMP TABLE vms AS SELECT name, addr, removed,
+	lower(substr(hex(id), 1, 8) || '-' || substr(hex(id), 9, 4) || '-' || substr(hex(id), 13, 4) || '-' ||
+		substr(hex(id), 17, 4) || '-' || substr(hex(id), 21)) AS uuid FROM machines;
+INSERT INTO shared (key, value, revision)         -- see claims.go
+	SELECT CAST(claim AS BLOB), CAST(uuid AS BLOB), shared_head.revision FROM shared_head,
+		(SELECT 'name/' || name AS claim, uuid FROM vms WHERE NOT removed UNION ALL SELECT 'addr/' || addr, uuid FROM vms);
+INSERT INTO shared (key, value, revision)
+	SELECT CAST('number' AS BLOB), CAST(CAST(seq AS TEXT) AS BLOB), shared_head.revision FROM sqlite_sequence, shared_head
+		WHERE name = 'machines';
+INSERT INTO shared_leases (life) SELECT 900000000000 WHERE EXISTS (SELECT * FROM resting);
+INSERT OR IGNORE INTO shared (key, value, revision, lease)
+	SELECT CAST('addr/' || addr AS BLOB), x'', shared_head.revision, (SELECT max(id) FROM shared_leases) FROM resting, shared_head;
+DROP TABLE temp.vms;
+DROP TABLE resting;
 `}
 }
 

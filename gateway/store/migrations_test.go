@@ -5,10 +5,12 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"net/netip"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"lodge/gateway"
@@ -88,5 +90,41 @@ func TestMigrateTokens(t *testing.T) {
 	}
 	if _, _, err := logins.LookToken(t.Context(), "session", hash, time.Unix(2_000_000_000, 0)); gateway.KindOf(err) != gateway.KindNotFound {
 		t.Errorf("an expired token: %v", err)
+	}
+}
+
+func TestMigrateVMs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const id = "01234567-89ab-4def-8123-456789abcde" // and one digit
+		row := func(number, name, addr, removed string) string {
+			return fmt.Sprintf(`INSERT INTO machines VALUES (%s, x'%s%s', '%s', '%s', %s, '{"id":"%s%s","number":%s,"name":"%s","addr":"%s"}')`,
+				number, strings.ReplaceAll(id, "-", ""), number, name, addr, removed, id, number, number, name, addr)
+		}
+		s := migrated(t, row("1", "blog", "10.213.0.2", "1"), row("5", "blog", "10.213.0.4", "0"), row("9", "old", "10.213.0.6", "0"),
+			`DELETE FROM machines WHERE number = 9`, `INSERT INTO resting VALUES ('10.213.0.3', 1790000000), ('10.213.0.6', 2000000000)`)
+		claimed(t, s, "name/blog", "addr/10.213.0.2", "addr/10.213.0.3*", "addr/10.213.0.4", "addr/10.213.0.6*")
+		if all, err := s.VMs(t.Context()); err != nil || len(all) != 2 || all[1].ID.String() != id+"5" {
+			t.Errorf("the VMs became %v, %v", all, err)
+		}
+		if _, err := s.Create(t.Context(), named("blog")); gateway.KindOf(err) != gateway.KindTaken {
+			t.Errorf("a second blog: %v", err)
+		}
+		next, err := s.Create(t.Context(), named("web"))
+		if err != nil || next.Number != 10 || next.Addr != netip.MustParseAddr("10.213.0.5") {
+			t.Errorf("the next VM: %v, %v", next.Identity, err)
+		}
+		time.Sleep(AddressRest + time.Second)
+		claimed(t, s, "name/blog", "name/web", "addr/10.213.0.2", "addr/10.213.0.4", "addr/10.213.0.5")
+	})
+}
+
+// A file that no VM was made in, and one where the last VM is gone.
+func TestMigrateNumbers(t *testing.T) {
+	for want, statements := range map[uint32][]string{1: nil, 8: {
+		`INSERT INTO machines VALUES (7, x'00', 'a', '10.213.0.2', 0, '')`, `DELETE FROM machines`,
+	}} {
+		if vm, err := migrated(t, statements...).Create(t.Context(), named("blog")); err != nil || vm.Number != want {
+			t.Errorf("number %d, %v; want %d", vm.Number, err, want)
+		}
 	}
 }

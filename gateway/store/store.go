@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"sync"
 	"time"
 
 	"modernc.org/sqlite"
@@ -33,6 +34,9 @@ type Store struct {
 	shared *Shared
 	net    netip.Prefix
 	now    func() time.Time
+
+	mu     sync.Mutex // held while claims and rows change together
+	strays bool       // there may be claims that no row holds
 }
 
 // Open opens the file, which is made (0600) when it does not exist, and brings its schema up to
@@ -101,8 +105,11 @@ func (s *Store) prepare(ctx context.Context) error {
 		return err
 	}
 	var err error
-	s.shared, err = newShared(ctx, s.db)
-	return err
+	if s.shared, err = newShared(ctx, s.db); err != nil {
+		return err
+	}
+	_ = s.releaseStrays(ctx) // on a full disk they wait for the next claim
+	return nil
 }
 
 var errCorrupt = errors.New("the file is damaged")

@@ -2,14 +2,8 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"net/netip"
-
-	"modernc.org/sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
 
 	"lodge/gateway"
 )
@@ -32,115 +26,70 @@ func (s *Store) VMs(ctx context.Context) ([]gateway.VM, error) {
 
 // Create implements gateway.Records.
 func (s *Store) Create(ctx context.Context, m gateway.VM) (gateway.VM, error) {
-	tx, err := s.db.BeginTx(ctx, nil)
-	if err != nil {
-		return m, refine(err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.strays {
+		if err := s.releaseStrays(ctx); err != nil {
+			return m, err
+		}
 	}
-	defer func() { _ = tx.Rollback() }() // no effect after Commit
-	if m.Addr, err = s.freeAddr(ctx, tx); err != nil {
-		return m, refine(err)
-	}
-	res, err := tx.ExecContext(ctx, `INSERT INTO machines (id, name, addr, definition) VALUES (?, ?, ?, '')`,
-		m.ID[:], m.Name, m.Addr.String())
-	if isUnique(err) {
-		return m, gateway.Errorf(gateway.KindTaken, "there is a VM named %q already", m.Name)
-	}
-	if err != nil {
-		return m, refine(err)
-	}
-	number, err := res.LastInsertId()
-	if err != nil {
+	s.strays = true // from the claim to the row
+	var err error
+	if m.Identity, err = s.claim(ctx, m.ID, m.Name); err != nil {
 		return m, err
 	}
-	if m.Number = uint32(number); int64(m.Number) != number { //nolint:gosec // checked right here
-		return m, errors.New("all 4,294,967,295 VM numbers are used up")
+	definition, err := json.Marshal(m)
+	if err != nil {
+		return m, fmt.Errorf("encode VM: %w", err)
 	}
-	if err := save(ctx, tx, m); err != nil {
+	if _, err = s.db.ExecContext(ctx, `INSERT INTO machines (number, id, name, addr, removed, definition) VALUES (?, ?, ?, ?, ?, ?)`,
+		m.Number, m.ID[:], m.Name, m.Addr.String(), m.Desired == gateway.Removed, string(definition)); err != nil {
 		return m, refine(err)
 	}
-	return m, refine(tx.Commit())
+	s.strays = false
+	return m, nil
 }
 
 // Save implements gateway.Records.
 func (s *Store) Save(ctx context.Context, m gateway.VM) error {
-	err := save(ctx, s.db, m)
-	if isUnique(err) {
-		return gateway.Errorf(gateway.KindTaken, "there is a VM named %q already", m.Name)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var name string
+	var removed bool
+	if err := s.db.QueryRowContext(ctx, `SELECT name, removed FROM machines WHERE id = ?`, m.ID[:]).Scan(&name, &removed); err != nil {
+		return refine(err)
 	}
-	return refine(err)
+	remove := m.Desired == gateway.Removed
+	if !remove && (removed || name != m.Name) {
+		s.strays = true // from the claim to the row
+		if err := s.claimName(ctx, m.ID, m.Name); err != nil {
+			return err
+		}
+	}
+	definition, err := json.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("encode VM: %w", err)
+	}
+	if _, err = s.db.ExecContext(ctx, `UPDATE machines SET name = ?, removed = ?, definition = ? WHERE id = ?`,
+		m.Name, remove, string(definition), m.ID[:]); err != nil {
+		return refine(err)
+	}
+	if remove != removed || name != m.Name {
+		_ = s.releaseStrays(ctx) // the VM is saved; what is left is released before the next claim
+	}
+	return nil
 }
 
-// Delete implements gateway.Records. The VM's logins go with it.
+// Delete implements gateway.Records. The VM's logins are removed with it.
 func (s *Store) Delete(ctx context.Context, id gateway.ID) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if err := s.Logins().ForgetTokens(ctx, id); err != nil {
 		return err
 	}
-	tx, err := s.db.BeginTx(ctx, nil)
-	if err != nil {
+	if _, err := s.db.ExecContext(ctx, `DELETE FROM machines WHERE id = ?`, id[:]); err != nil {
 		return refine(err)
 	}
-	defer func() { _ = tx.Rollback() }() // no effect after Commit
-	until := s.now().Add(AddressRest).Unix()
-	for _, do := range []struct {
-		query string
-		args  []any
-	}{
-		{`INSERT OR REPLACE INTO resting (addr, until) SELECT addr, ? FROM machines WHERE id = ?`, []any{until, id[:]}},
-		{`DELETE FROM machines WHERE id = ?`, []any{id[:]}},
-	} {
-		if _, err := tx.ExecContext(ctx, do.query, do.args...); err != nil {
-			return refine(err)
-		}
-	}
-	return refine(tx.Commit())
-}
-
-type execer interface {
-	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
-}
-
-func save(ctx context.Context, db execer, m gateway.VM) error {
-	definition, err := json.Marshal(m)
-	if err != nil {
-		return fmt.Errorf("encode machine: %w", err)
-	}
-	_, err = db.ExecContext(ctx, `UPDATE machines SET name = ?, removed = ?, definition = ? WHERE id = ?`,
-		m.Name, m.Desired == gateway.Removed, string(definition), m.ID[:])
-	return err
-}
-
-// freeAddr picks the lowest address of the guest net that no VM has and that does not rest. The
-// net's first two addresses and its last are left out.
-func (s *Store) freeAddr(ctx context.Context, tx *sql.Tx) (netip.Addr, error) {
-	if _, err := tx.ExecContext(ctx, `DELETE FROM resting WHERE until <= ?`, s.now().Unix()); err != nil {
-		return netip.Addr{}, err
-	}
-	rows, err := tx.QueryContext(ctx, `SELECT addr FROM machines UNION SELECT addr FROM resting`)
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	defer rows.Close() //nolint:errcheck // rows.Err says all there is
-	used := map[string]bool{}
-	for rows.Next() {
-		var addr string
-		if err := rows.Scan(&addr); err != nil {
-			return netip.Addr{}, err
-		}
-		used[addr] = true
-	}
-	if err := rows.Err(); err != nil {
-		return netip.Addr{}, err
-	}
-	for a := s.net.Addr().Next().Next(); s.net.Contains(a.Next()); a = a.Next() {
-		if !used[a.String()] {
-			return a, nil
-		}
-	}
-	return netip.Addr{}, gateway.Errorf(gateway.KindNoSpace, "every address of %s is in use or was until a moment ago", s.net).
-		WithHint("Remove a VM and wait 15 minutes, or set a larger guest_net.")
-}
-
-func isUnique(err error) bool {
-	sqliteErr, ok := errors.AsType[*sqlite.Error](err)
-	return ok && sqliteErr.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE
+	_ = s.releaseStrays(ctx) // the VM is deleted; what is left is released before the next claim
+	return nil
 }
