@@ -53,8 +53,8 @@ func (g *Conn) Read(p []byte) (int, error) {
 	}
 	n, err := g.Conn.Read(p)
 	if !g.checked && g.isHTTP(p[:n]) {
-		_, _ = g.Write([]byte(g.listener.HTTP + "\r\n")) // a courtesy
-		_ = g.Close()                                    // the read gives the error that matters
+		_, _ = g.Write([]byte(g.listener.HTTPReply + "\r\n")) // a courtesy
+		_ = g.Close()                                         // the read gives the error that matters
 		return 0, net.ErrClosed
 	}
 	return n, err // servers look for io.EOF and net.Error

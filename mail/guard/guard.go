@@ -22,12 +22,12 @@ type Limits struct {
 	Writes  int           // answers in one connection
 }
 
-// Listener wraps another one. Busy and HTTP are what a client is told before the line is cut, without the line end.
+// Listener wraps another one. BusyReply and HTTPReply are what a client is told before the line is cut, without the line end.
 type Listener struct {
 	net.Listener
-	Limits Limits
-	Busy   string
-	HTTP   string
+	Limits    Limits
+	BusyReply string
+	HTTPReply string
 
 	mu       sync.Mutex
 	conns    map[*Conn]struct{}
@@ -61,7 +61,7 @@ func (l *Listener) AcceptGuarded() (*Conn, error) {
 			return g, nil
 		}
 		_ = c.SetWriteDeadline(time.Now().Add(time.Second)) // a full send buffer of a new socket: not worth waiting for
-		_, _ = c.Write([]byte(l.Busy + "\r\n"))             // a courtesy
+		_, _ = c.Write([]byte(l.BusyReply + "\r\n"))        // a courtesy
 		_ = c.Close()
 	}
 }

@@ -19,7 +19,7 @@ func listen(t *testing.T, l Limits) *Listener {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &Listener{Listener: inner, Limits: l, Busy: "busy", HTTP: "no http"}
+	g := &Listener{Listener: inner, Limits: l, BusyReply: "busy", HTTPReply: "no http"}
 	t.Cleanup(func() { g.Close(); g.Cut() })
 	return g
 }

@@ -71,7 +71,7 @@ func New(config Config) *Server {
 func (s *Server) Serve(l net.Listener) error {
 	g := &guard.Listener{
 		Listener: l, Limits: s.config.Limits,
-		Busy: "* BYE Too many connections", HTTP: "* BYE This is IMAP, not HTTP",
+		BusyReply: "* BYE Too many connections", HTTPReply: "* BYE This is IMAP, not HTTP",
 	}
 	s.mu.Lock()
 	if s.closed {

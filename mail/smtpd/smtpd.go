@@ -94,8 +94,8 @@ func (s *Server) newSession(c *smtp.Conn) (smtp.Session, error) {
 func (s *Server) Serve(l net.Listener) error {
 	g := &guard.Listener{
 		Listener: l, Limits: s.config.Limits.Limits,
-		Busy: "421 4.7.0 Too many connections, try again later",
-		HTTP: "554 5.5.1 This is SMTP, not HTTP",
+		BusyReply: "421 4.7.0 Too many connections, try again later",
+		HTTPReply: "554 5.5.1 This is SMTP, not HTTP",
 	}
 	s.mu.Lock()
 	if s.closed {
