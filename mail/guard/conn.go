@@ -11,30 +11,30 @@ import (
 type Conn struct {
 	net.Conn
 	listener *Listener
-	peer     peer
-	end      time.Time
+	leave    func()    // gives its place back
+	end      time.Time // of its life
 
-	first   []byte // of the client's first line, as far as it has come; used by Read alone
-	checked bool
+	first   []byte // of the client's first line so far; used by Read alone
+	checked bool   // the first line is no HTTP request; used by Read alone
 
 	mu       sync.Mutex
 	busy     bool      // in a transfer that shutdown must not cut
-	until    time.Time // the transfer's own limit
+	until    time.Time // when the transfer must have ended
 	writes   int       // left
 	draining bool
 }
 
-// NetConn gives the connection beneath.
+// NetConn returns the connection beneath.
 func (g *Conn) NetConn() net.Conn { return g.Conn }
 
-// Begin says that a transfer starts, which must end within limit and which shutdown lets finish.
+// Begin starts a transfer. It must end within limit, and Drain does not interrupt it.
 func (g *Conn) Begin(limit time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.busy, g.until = true, time.Now().Add(limit)
 }
 
-// End says that the transfer is over.
+// End ends the transfer.
 func (g *Conn) End() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -43,7 +43,7 @@ func (g *Conn) End() {
 
 var errWrites = errors.New("too many commands in one session")
 
-// Read reads within the deadlines, and looks for an HTTP request in the first line.
+// Read reads within the deadlines, and closes the connection if the first line is an HTTP request.
 func (g *Conn) Read(p []byte) (int, error) {
 	g.mu.Lock()
 	err := g.Conn.SetReadDeadline(g.deadline())
@@ -53,8 +53,8 @@ func (g *Conn) Read(p []byte) (int, error) {
 	}
 	n, err := g.Conn.Read(p)
 	if !g.checked && g.isHTTP(p[:n]) {
-		_, _ = g.Write([]byte(g.listener.HTTPReply + "\r\n")) // a courtesy
-		_ = g.Close()                                         // the read gives the error that matters
+		_, _ = g.Write([]byte(g.listener.replies.HTTP + "\r\n")) // a courtesy
+		_ = g.Close()                                            // the error below is the one that matters
 		return 0, net.ErrClosed
 	}
 	return n, err // servers look for io.EOF and net.Error
@@ -67,22 +67,22 @@ func (g *Conn) Write(p []byte) (int, error) {
 	spent := g.writes < 0
 	g.mu.Unlock()
 	if spent {
-		_ = g.Close() // the error below matters
+		_ = g.Close() // the error below is the one that matters
 		return 0, errWrites
 	}
-	if err := g.Conn.SetWriteDeadline(time.Now().Add(g.listener.Limits.Idle)); err != nil {
+	if err := g.Conn.SetWriteDeadline(time.Now().Add(g.listener.limits.Idle)); err != nil {
 		return 0, err
 	}
 	return g.Conn.Write(p)
 }
 
-// SetDeadline does nothing: the guard's own deadlines hold, whatever the server thinks.
+// SetDeadline does nothing: the guard's deadlines are the only ones.
 func (g *Conn) SetDeadline(time.Time) error { return nil }
 
-// SetReadDeadline does nothing, as SetDeadline.
+// SetReadDeadline does nothing, like SetDeadline.
 func (g *Conn) SetReadDeadline(time.Time) error { return nil }
 
-// SetWriteDeadline does nothing, as SetDeadline.
+// SetWriteDeadline does nothing, like SetDeadline.
 func (g *Conn) SetWriteDeadline(time.Time) error { return nil }
 
 // Close closes the connection and gives its place back.
@@ -91,13 +91,13 @@ func (g *Conn) Close() error {
 	return g.Conn.Close()
 }
 
-// deadline is when the next read must be done. The caller holds g.mu.
+// deadline is when the next read must have ended. The caller holds g.mu.
 func (g *Conn) deadline() time.Time {
 	now := time.Now()
 	if g.draining && !g.busy {
 		return now
 	}
-	d := now.Add(g.listener.Limits.Idle)
+	d := now.Add(g.listener.limits.Idle)
 	if g.busy && g.until.Before(d) {
 		d = g.until
 	}
@@ -112,6 +112,6 @@ func (g *Conn) drain() {
 	defer g.mu.Unlock()
 	g.draining = true
 	if !g.busy {
-		_ = g.Conn.SetReadDeadline(time.Now()) // fails on a closed one only
+		_ = g.Conn.SetReadDeadline(time.Now()) // it fails only on a closed connection
 	}
 }

@@ -19,7 +19,7 @@ func listen(t *testing.T, l Limits) *Listener {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &Listener{Listener: inner, Limits: l, BusyReply: "busy", HTTPReply: "no http"}
+	g := NewListener(inner, l, Replies{Busy: "busy", HTTP: "no http"})
 	t.Cleanup(func() { g.Close(); g.Cut() })
 	return g
 }
@@ -76,8 +76,8 @@ func TestDeadlines(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g := listen(t, limits())
 			_, server := pair(t, g)
-			change(&g.Limits, server.(*Conn))
-			server.SetReadDeadline(time.Now().Add(time.Hour)) // the server's own idea does not count
+			change(&g.limits, server.(*Conn))
+			server.SetReadDeadline(time.Now().Add(time.Hour)) // has no effect
 			if _, err := server.Read(make([]byte, 1)); !isTimeout(err) {
 				t.Errorf("read: %v, want a timeout", err)
 			}
@@ -150,12 +150,12 @@ func TestHTTP(t *testing.T) {
 	}
 }
 
-// A method that we do not know gives itself away behind its URL only, however long that is.
+// A method that is not in the list shows as HTTP only behind its URL, however long that is.
 func TestLongFirstLineIsHTTP(t *testing.T) {
 	client, server := pair(t, listen(t, limits()))
 	go func() {
 		_, _ = io.WriteString(client, "LOCK /"+strings.Repeat("x", 4000)+" HTTP/1.1\r\n\r\na DELETE INBOX\r\n")
-	}() // hung up on
+	}() // the server closes meanwhile
 	for {
 		if n, err := server.Read(make([]byte, 300)); err != nil {
 			return

@@ -69,10 +69,9 @@ func New(config Config) *Server {
 
 // Serve answers on l until Shutdown, and returns nil then.
 func (s *Server) Serve(l net.Listener) error {
-	g := &guard.Listener{
-		Listener: l, Limits: s.config.Limits,
-		BusyReply: "* BYE Too many connections", HTTPReply: "* BYE This is IMAP, not HTTP",
-	}
+	g := guard.NewListener(l, s.config.Limits, guard.Replies{
+		Busy: "* BYE Too many connections", HTTP: "* BYE This is IMAP, not HTTP",
+	})
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()

@@ -92,11 +92,9 @@ func (s *Server) newSession(c *smtp.Conn) (smtp.Session, error) {
 
 // Serve takes mail from l until Shutdown, and returns nil then.
 func (s *Server) Serve(l net.Listener) error {
-	g := &guard.Listener{
-		Listener: l, Limits: s.config.Limits.Limits,
-		BusyReply: "421 4.7.0 Too many connections, try again later",
-		HTTPReply: "554 5.5.1 This is SMTP, not HTTP",
-	}
+	g := guard.NewListener(l, s.config.Limits.Limits, guard.Replies{
+		Busy: "421 4.7.0 Too many connections, try again later", HTTP: "554 5.5.1 This is SMTP, not HTTP",
+	})
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()

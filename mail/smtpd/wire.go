@@ -53,11 +53,11 @@ func newWire(c *guard.Conn) *wire {
 type wires struct{ *guard.Listener }
 
 func (l wires) Accept() (net.Conn, error) {
-	c, err := l.Listener.AcceptGuarded()
+	c, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err // go-smtp compares it
 	}
-	return newWire(c), nil
+	return newWire(c.(*guard.Conn)), nil // a guard.Listener returns nothing else
 }
 
 // NetConn returns the guarded connection beneath.
