@@ -123,7 +123,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	var err error
 	var both sync.WaitGroup
 	both.Go(func() { err = s.smtp.Shutdown(ctx) })
-	both.Go(func() { _ = s.imap.Shutdown(ctx) }) // cannot fail
+	both.Go(func() { _ = s.imap.Shutdown(ctx) }) // a cut IMAP session loses nothing
 	both.Wait()
 	s.run.Wait()
 	s.store.Close()

@@ -34,6 +34,7 @@ type Listener struct {
 	net.Listener
 	limits  Limits
 	replies Replies
+	wrap    func(*Conn) net.Conn // nil: Accept returns the Conn
 	open    *limit.Limit[gateway.Peer]
 
 	mu       sync.Mutex
@@ -50,14 +51,16 @@ func NewListener(l net.Listener, limits Limits, replies Replies) *Listener {
 	}
 }
 
-// Accept waits for a connection within the limits. It returns a *Conn.
+// Accept waits for a connection within the limits.
 func (l *Listener) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
 		if err != nil {
 			return nil, err // servers look for net.ErrClosed and net.Error
 		}
-		if g := l.admit(c); g != nil {
+		if g := l.admit(c); g != nil && l.wrap != nil {
+			return l.wrap(g), nil
+		} else if g != nil {
 			return g, nil
 		}
 		_ = c.SetWriteDeadline(time.Now().Add(time.Second)) // a new socket has room to send; never wait for it

@@ -10,11 +10,9 @@ package imapd
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"sync"
 	"time"
 
 	"github.com/emersion/go-imap/v2"
@@ -46,65 +44,32 @@ const maxParsing = 2
 // Server is an IMAP server. Make it with New.
 type Server struct {
 	config  Config
-	imap    *imapserver.Server
-	parsing chan struct{} // a place for each message that is being parsed
-
-	mu        sync.Mutex
-	listeners []*guard.Listener
-	closed    bool
+	guard   *guard.Server
+	parsing chan struct{} // holds one for each message that is being parsed
 }
 
-// New makes a server that listens nowhere yet.
+// New returns a server that does not listen yet.
 func New(config Config) *Server {
 	s := &Server{config: config, parsing: make(chan struct{}, maxParsing)}
-	s.imap = imapserver.New(&imapserver.Options{
+	engine := imapserver.New(&imapserver.Options{
 		NewSession: s.newSession,
 		Caps: imap.CapSet{
 			imap.CapIMAP4rev1: {}, imap.CapUIDPlus: {}, imap.CapESearch: {}, imap.CapNamespace: {}, imap.CapStatusSize: {},
 		},
 		Logger: errorLog{config.Logger},
 	})
+	s.guard = &guard.Server{
+		Name: "imap", Protocol: engine, Limits: config.Limits,
+		Replies: guard.Replies{Busy: "* BYE Too many connections", HTTP: "* BYE This is IMAP, not HTTP"},
+	}
 	return s
 }
 
-// Serve answers on l until Shutdown, and returns nil then.
-func (s *Server) Serve(l net.Listener) error {
-	g := guard.NewListener(l, s.config.Limits, guard.Replies{
-		Busy: "* BYE Too many connections", HTTP: "* BYE This is IMAP, not HTTP",
-	})
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return l.Close()
-	}
-	s.listeners = append(s.listeners, g)
-	s.mu.Unlock()
-	if err := s.imap.Serve(g); err != nil && !errors.Is(err, net.ErrClosed) {
-		return fmt.Errorf("serve imap: %w", err)
-	}
-	return nil
-}
+// Serve serves l until Shutdown, and returns nil then.
+func (s *Server) Serve(l net.Listener) error { return s.guard.Serve(l) }
 
-// Shutdown stops listening, and cuts what is left when idle clients have gone or ctx ends.
-func (s *Server) Shutdown(ctx context.Context) error {
-	s.mu.Lock()
-	s.closed = true
-	listeners := s.listeners
-	s.mu.Unlock()
-	for _, l := range listeners {
-		_ = l.Drain() // closed already: as wanted
-	}
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for _, l := range listeners {
-		for l.Count() > 0 && ctx.Err() == nil {
-			<-tick.C
-		}
-		l.Cut()
-	}
-	_ = s.imap.Close() // its listeners are closed already
-	return nil
-}
+// Shutdown stops listening and ends the sessions. When ctx ends it cuts what is left, and returns the context's error.
+func (s *Server) Shutdown(ctx context.Context) error { return s.guard.Shutdown(ctx) }
 
 func (s *Server) newSession(c *imapserver.Conn) (imapserver.Session, *imapserver.GreetingData, error) {
 	vm := gateway.IdentityOf(c.NetConn())

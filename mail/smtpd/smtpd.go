@@ -15,11 +15,9 @@ package smtpd
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"sync"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -63,73 +61,38 @@ func DefaultLimits() Limits {
 // Server is an SMTP server. Make it with New.
 type Server struct {
 	config Config
-	smtp   *smtp.Server
-
-	mu        sync.Mutex
-	listeners []*guard.Listener
-	closed    bool
+	guard  *guard.Server
 }
 
-// New makes a server that listens nowhere yet.
+// New returns a server that does not listen yet.
 func New(config Config) *Server {
 	s := &Server{config: config}
-	s.smtp = smtp.NewServer(smtp.BackendFunc(s.newSession))
-	s.smtp.Domain = config.Domain
-	s.smtp.MaxMessageBytes = config.MaxMessageBytes
-	s.smtp.MaxRecipients = maxRecipients
-	s.smtp.MaxLineLength = 0 // wire has the limits
-	s.smtp.ErrorLog = errorLog{config.Logger}
+	engine := smtp.NewServer(smtp.BackendFunc(s.newSession))
+	engine.Domain = config.Domain
+	engine.MaxMessageBytes = config.MaxMessageBytes
+	engine.MaxRecipients = maxRecipients
+	engine.MaxLineLength = 0 // wire has the limits
+	engine.ErrorLog = errorLog{config.Logger}
+	s.guard = &guard.Server{
+		Name: "smtp", Protocol: engine, Limits: config.Limits.Limits, Wrap: newWire,
+		Replies: guard.Replies{
+			Busy: "421 4.7.0 Too many connections, try again later",
+			HTTP: "554 5.5.1 This is SMTP, not HTTP",
+		},
+	}
 	return s
 }
 
 func (s *Server) newSession(c *smtp.Conn) (smtp.Session, error) {
-	w, ok := c.Conn().(*wire)
-	if !ok {
-		return nil, replyLater() // Serve gives go-smtp nothing else
-	}
-	return &session{server: s, conn: c, wire: w}, nil
+	return &session{server: s, conn: c, wire: c.Conn().(*wire)}, nil // the guard gives go-smtp nothing else
 }
 
-// Serve takes mail from l until Shutdown, and returns nil then.
-func (s *Server) Serve(l net.Listener) error {
-	g := guard.NewListener(l, s.config.Limits.Limits, guard.Replies{
-		Busy: "421 4.7.0 Too many connections, try again later", HTTP: "554 5.5.1 This is SMTP, not HTTP",
-	})
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return l.Close()
-	}
-	s.listeners = append(s.listeners, g)
-	s.mu.Unlock()
-	if err := s.smtp.Serve(wires{g}); err != nil && !errors.Is(err, net.ErrClosed) {
-		return fmt.Errorf("serve smtp: %w", err)
-	}
-	return nil
-}
+// Serve receives mail on l until Shutdown, and returns nil then.
+func (s *Server) Serve(l net.Listener) error { return s.guard.Serve(l) }
 
-// Shutdown stops listening, tells idle clients, lets messages that are coming in finish, and cuts what is left when
-// ctx ends.
-func (s *Server) Shutdown(ctx context.Context) error {
-	s.mu.Lock()
-	s.closed = true
-	listeners := s.listeners
-	s.mu.Unlock()
-	for _, l := range listeners {
-		_ = l.Drain() // closed already: as wanted
-	}
-	err := s.smtp.Shutdown(ctx)
-	for _, l := range listeners {
-		l.Cut()
-	}
-	if errors.Is(err, smtp.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("shut down smtp: %w", err)
-	}
-	return nil
-}
+// Shutdown stops listening, ends idle sessions, and lets messages that are coming in finish. When ctx ends it cuts what is
+// left, and returns the context's error.
+func (s *Server) Shutdown(ctx context.Context) error { return s.guard.Shutdown(ctx) }
 
 // errorLog passes go-smtp's few messages on.
 type errorLog struct{ logger *slog.Logger }

@@ -45,19 +45,8 @@ type wire struct {
 	ended  atomic.Bool
 }
 
-func newWire(c *guard.Conn) *wire {
+func newWire(c *guard.Conn) net.Conn {
 	return &wire{Conn: c, in: bufio.NewReaderSize(c, maxCommandBytes)}
-}
-
-// wires is a listener whose connections are wires.
-type wires struct{ *guard.Listener }
-
-func (l wires) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err // go-smtp compares it
-	}
-	return newWire(c.(*guard.Conn)), nil // a guard.Listener returns nothing else
 }
 
 // NetConn returns the guarded connection beneath.
