@@ -11,7 +11,7 @@ export PATH := $(PATH):/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
 export GOFLAGS := $(GOFLAGS) $(shell git rev-parse --git-dir >/dev/null 2>&1 || echo -buildvcs=false)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down purge build image test unit e2e lint fuzz bench fmt deps go
+.PHONY: help up down purge build image test check unit e2e lint fuzz bench fmt deps go
 
 help: ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -31,11 +31,15 @@ build: go ## build bin/lodged and bin/lodge
 image: deps build ## build the base image, unless it is there
 	@test -s $(IMAGES)/$(IMAGE).json && echo "image: $(IMAGES)/$(IMAGE).raw is there" || bin/lodge image build $(IMAGE)
 
-test: lint unit fuzz e2e ## run everything: linters, unit tests, fuzz targets for a moment, the VM suite
+test: ## run everything: linters, unit tests, fuzz targets for a moment, the VM suite
+	@for part in lint unit fuzz e2e; do begun=$$SECONDS; $(MAKE) --no-print-directory $$part; echo "make $$part: $$((SECONDS - begun)) s"; done
 
+check: lint go ## what every change must pass, in some minutes: linters, unit tests without the race detector
+	$(GO) test -shuffle=on -vet=off ./...
+
+# The linters include vet.
 unit: deps go ## run the tests that need no VM, with the race detector
-	$(GO) vet ./...
-	$(GO) test -race -shuffle=on ./...
+	$(GO) test -race -shuffle=on -vet=off ./...
 
 e2e: image ## run the tests that need VMs, the suite with two of them at last
 	@others=$$(grep -rl --include='*_test.go' 'flag.Bool("vm"' . | xargs -n1 dirname | sort -u | grep -v '^./e2e$$' || true); \
@@ -45,13 +49,8 @@ e2e: image ## run the tests that need VMs, the suite with two of them at last
 lint: go ## run the linters
 	@GOLANGCI_LINT_CACHE=$(CURDIR)/build/lint $(LINT) run ./...
 
-# A number of inputs, not a time: with a time go test now and then takes its own end for a failure.
 fuzz: deps go ## run each fuzz target with FUZZTIME inputs (or for a time: FUZZTIME=30s)
-	@grep -rHoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed -E 's|/[^/]*:func | |' | sort | \
-	while read -r dir target; do \
-		echo "$$dir $$target"; \
-		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x $$dir | grep -vE '^fuzz: elapsed'; \
-	done
+	@GO="$(GO)" packaging/fuzz "$(FUZZTIME)"
 
 bench: image ## measure what is promised, and print a table
 	@dir=$$(mktemp -d); chmod 711 $$dir; begun=$$SECONDS; bin/lodge image --state-dir $$dir build $(IMAGE) >/dev/null 2>&1; \
