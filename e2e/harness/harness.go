@@ -82,6 +82,7 @@ func New(t testing.TB, dir ...string) *Host {
 		}
 	}
 	t.Cleanup(func() { h.keepArtefacts(t) })
+	t.Cleanup(func() { h.checkLog(t) })
 	return h
 }
 
