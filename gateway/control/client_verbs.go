@@ -50,7 +50,8 @@ func (c *Client) Restart(ctx context.Context, name string) (api.VM, error) {
 
 // Share sets who may see a port; the answer's URL is that port's.
 func (c *Client) Share(ctx context.Context, name string, share gateway.Share) (api.VM, error) {
-	return c.infoOf(ctx, http.MethodPut, name, "/share", share)
+	port := strconv.Itoa(int(share.Port))
+	return c.infoOf(ctx, http.MethodPut, name, "/ports/"+port, PortRequest{Visibility: share.Visibility})
 }
 
 func (c *Client) infoOf(ctx context.Context, method, name, verb string, in any) (api.VM, error) {
@@ -107,7 +108,7 @@ func (c *Client) Log(ctx context.Context, name string, follow bool) (io.ReadClos
 
 // RootPEM returns the certificate of the daemon's CA.
 func (c *Client) RootPEM(ctx context.Context) ([]byte, error) {
-	resp, err := c.send(ctx, http.MethodGet, "/v1/root", nil, nil)
+	resp, err := c.send(ctx, http.MethodGet, "/v1/ca.pem", nil, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -336,11 +336,11 @@ func TestRequestsThatMakeNoSense(t *testing.T) {
 		{"root", "GET", "/", "", 404, gateway.KindNotFound},
 		{"wrong method", "DELETE", "/v1/vms", "", 405, gateway.KindInvalid},
 		{"state changed by GET", "GET", "/v1/vms/hello/stop", "", 405, gateway.KindInvalid},
-		{"not JSON", "PUT", "/v1/vms/hello/share", "public", 400, gateway.KindInvalid},
-		{"unknown field", "PUT", "/v1/vms/hello/share", `{"port":1,"visibility":"public","people":[]}`, 400, gateway.KindInvalid},
+		{"not JSON", "PUT", "/v1/vms/hello/ports/1", "public", 400, gateway.KindInvalid},
+		{"unknown field", "PUT", "/v1/vms/hello/ports/1", `{"visibility":"public","people":[]}`, 400, gateway.KindInvalid},
 		{"two bodies", "POST", "/v1/vms/hello/stop", `{}{}`, 400, gateway.KindInvalid},
-		{"port 65536", "PUT", "/v1/vms/hello/share", `{"port":65536,"visibility":"public"}`, 400, gateway.KindInvalid},
-		{"port http", "PUT", "/v1/vms/hello/share", `{"port":"http","visibility":"public"}`, 400, gateway.KindInvalid},
+		{"port 65536", "PUT", "/v1/vms/hello/ports/65536", `{"visibility":"public"}`, 400, gateway.KindInvalid},
+		{"port http", "PUT", "/v1/vms/hello/ports/http", `{"visibility":"public"}`, 400, gateway.KindInvalid},
 		{"huge", "POST", "/v1/vms/hello/login", `{"person":"` + strings.Repeat("x", 70<<10) + `"}`, 400, gateway.KindInvalid},
 		{"no name", "POST", "/v1/vms", ``, 400, gateway.KindInvalid},
 		{"taken", "POST", "/v1/vms", `{"name":"hello"}`, 409, gateway.KindTaken},
@@ -385,14 +385,14 @@ func TestShutdownEndsWhatWouldNotEnd(t *testing.T) {
 
 // The property: whatever a body holds, the answer is below 500, errors are {kind,error}, and only a valid name makes a VM.
 func FuzzBodies(f *testing.F) {
-	for _, seed := range []string{`{"name":"hello","cpus":2}`, `{"port":8080,"visibility":"public"}`, `{"force":true}`, `{"name":"\u0000"}`, `[]`, `null`, `{"name":"a"}{`, ``} {
+	for _, seed := range []string{`{"name":"hello","cpus":2}`, `{"visibility":"public"}`, `{"force":true}`, `{"name":"\u0000"}`, `[]`, `null`, `{"name":"a"}{`, ``} {
 		f.Add([]byte(seed))
 	}
 	h := controltest.Start(f)
 	vm := h.Add(f, "fuzzed")
 	handler := h.Handler()
 	f.Fuzz(func(t *testing.T, body []byte) {
-		for _, call := range [][2]string{{"POST", "/v1/vms"}, {"PUT", "/v1/vms/fuzzed/share"}, {"POST", "/v1/vms/fuzzed/stop"}, {"POST", "/v1/vms/fuzzed/login"}} {
+		for _, call := range [][2]string{{"POST", "/v1/vms"}, {"PUT", "/v1/vms/fuzzed/ports/8080"}, {"POST", "/v1/vms/fuzzed/stop"}, {"POST", "/v1/vms/fuzzed/login"}} {
 			status, text := controltest.Serve(handler, call[0], call[1], bytes.NewReader(body))
 			if status >= 500 {
 				t.Fatalf("%s %s: %d %s", call[0], call[1], status, text)

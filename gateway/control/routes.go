@@ -24,7 +24,7 @@ type route struct {
 func (s *Server) routes() []route {
 	return []route{
 		{"GET", "/v1/health", query(s, api.Session.Health)},
-		{"GET", "/v1/root", s.rootPEM},
+		{"GET", "/v1/ca.pem", s.rootPEM},
 		{"GET", "/v1/vms", query(s, api.Session.List)},
 		{"POST", "/v1/vms", s.create},
 		{"GET", "/v1/vms/{name}", named(s, api.Session.Show)},
@@ -36,7 +36,7 @@ func (s *Server) routes() []route {
 		{"GET", "/v1/vms/{name}/console", s.console},
 		{"GET", "/v1/vms/{name}/log", s.log},
 		{"GET", "/v1/vms/{name}/ssh", named(s, api.Session.SSH)},
-		{"PUT", "/v1/vms/{name}/share", asked(s, api.Session.Share)},
+		{"PUT", "/v1/vms/{name}/ports/{port}", s.share},
 		{"POST", "/v1/vms/{name}/login", asked(s, login)},
 		{"GET", "/v1/vms/{name}/mail", s.mail},
 		{"GET", "/v1/vms/{name}/mail/{queue_id}", s.message},
