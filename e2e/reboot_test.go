@@ -72,7 +72,7 @@ END
 	if state := s.alpha.Info(t).State; state != "running" {
 		t.Errorf("alpha is %s after its reboot", state)
 	}
-	s.h.Lodge(t, "wait", "alpha", "--for", "service")
+	s.h.Lodge(t, "wait", "alpha", "--for", "http")
 }
 
 // stopAndStart: a VM that is stopped says so at its URL and gets its mail when it starts again; its old credentials are void.

@@ -89,7 +89,7 @@ func boot(t *testing.T) *suite {
 	})
 	both.Wait()
 	h.Lodge(t, "wait", "beta")
-	h.Lodge(t, "wait", "alpha", "--for", "service")
+	h.Lodge(t, "wait", "alpha", "--for", "http")
 	t.Logf("both VMs are up after %s", time.Since(begun).Round(time.Second))
 	return s
 }

@@ -87,7 +87,7 @@ const MaxUserDataBytes = 1 << 20
 
 // Progress is one step of long work. Its form in JSON is api.Progress.
 type Progress struct {
-	Phase   string        // one word: "disk", "define", "kernel", "userspace", "service"
+	Phase   string        // one word: "disk", "define", "kernel", "ssh", "http"
 	Text    string        // a line to show
 	Done    int64         // of Total, in any unit
 	Total   int64         // 0 when not known

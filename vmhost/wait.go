@@ -19,7 +19,7 @@ const (
 )
 
 // Wait returns when the guest's sshd answers. report hears of the phases "kernel" (the serial console has come alive) and
-// "userspace" (sshd has said its banner), each with the time since the VM was started. It fails with KindConflict when the VM
+// "ssh" (sshd has said its banner), each with the time since the VM was started. It fails with KindConflict when the VM
 // stops meanwhile, and with the context's error when ctx ends.
 func (h *Host) Wait(ctx context.Context, id gateway.ID, report func(gateway.Progress)) error {
 	w, err := h.begin(ctx, id)
@@ -39,7 +39,7 @@ func (h *Host) Wait(ctx context.Context, id gateway.ID, report func(gateway.Prog
 	if err := h.until(ctx, id, func() bool { return greets(ctx, addr) }); err != nil {
 		return err
 	}
-	report(gateway.Progress{Phase: "userspace", Text: "the guest has booted", Elapsed: time.Since(begun)})
+	report(gateway.Progress{Phase: "ssh", Text: "the guest has booted", Elapsed: time.Since(begun)})
 	return nil
 }
 

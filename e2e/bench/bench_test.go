@@ -146,14 +146,14 @@ func firstByte(t *testing.T, how string, direct bool) {
 	}
 	next(phase)
 	phase = ""
-	if _, err := c.Wait(t.Context(), "hello", api.Service, func(p gateway.Progress) {
-		if p.Phase != "service" { // of which several steps are told
+	if _, err := c.Wait(t.Context(), "hello", api.HTTP, func(p gateway.Progress) {
+		if p.Phase != "http" { // of which several steps are told
 			next(p.Phase)
 		}
 	}); err != nil {
 		t.Fatal(err)
 	}
-	next("service")
+	next("http")
 	h.Lodge(t, "share", "hello", "public")
 	fetch(t, c, "https://hello."+h.Domain+"/")
 	next("first HTTPS byte")

@@ -8,42 +8,42 @@ import (
 	"lodge/gateway"
 )
 
-// Milestone is how far a VM must have come before a wait is over.
-type Milestone string
+// Condition is what a wait waits for.
+type Condition string
 
-// The milestones.
+// The conditions.
 const (
-	Userspace Milestone = "userspace" // its own programs run: one can log in
-	Service   Milestone = "service"   // and something answers at its URL
+	SSH  Condition = "ssh"  // the guest's sshd answers
+	HTTP Condition = "http" // and something answers at the VM's URL
 )
 
 // probeEvery is the time between two looks for a listener in a guest; the host gets no event when a guest listens.
 const probeEvery = 250 * time.Millisecond
 
-// Wait returns when a VM has reached a milestone; the empty one is Userspace.
-func (s Session) Wait(ctx context.Context, name string, until Milestone, progress func(gateway.Progress)) (VM, error) {
+// Wait returns when a VM has met a condition; the empty one is SSH.
+func (s Session) Wait(ctx context.Context, name string, until Condition, progress func(gateway.Progress)) (VM, error) {
 	m, err := s.vm(verbWait, name)
 	if err != nil {
 		return VM{}, err
 	}
-	if until != "" && until != Userspace && until != Service {
-		return VM{}, gateway.Invalid("cannot wait for %q", until).WithHint("Wait for userspace or for service.")
+	if until != "" && until != SSH && until != HTTP {
+		return VM{}, gateway.Invalid("cannot wait for %q", until).WithHint("Wait for ssh or for http.")
 	}
 	progress = timed(progress)
 	if err := s.api.Observer.Wait(ctx, m.ID, progress); err != nil {
 		return VM{}, err
 	}
-	if until == Service {
-		if err := s.awaitService(ctx, m.ID, progress); err != nil {
+	if until == HTTP {
+		if err := s.awaitHTTP(ctx, m.ID, progress); err != nil {
 			return VM{}, err
 		}
 	}
 	return s.changed(ctx, m.ID)
 }
 
-// awaitService returns when something answers at the VM's own name.
-func (s Session) awaitService(ctx context.Context, id gateway.ID, progress func(gateway.Progress)) error {
-	progress(gateway.Progress{Phase: string(Service), Text: "waiting for something to listen"})
+// awaitHTTP returns when something answers at the VM's own name.
+func (s Session) awaitHTTP(ctx context.Context, id gateway.ID, progress func(gateway.Progress)) error {
+	progress(gateway.Progress{Phase: string(HTTP), Text: "waiting for something to listen"})
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
 	for {
@@ -52,7 +52,7 @@ func (s Session) awaitService(ctx context.Context, id gateway.ID, progress func(
 			return gateway.Errorf(gateway.KindConflict, "the VM was stopped or removed meanwhile").WithHint("List the VMs: lodge ls")
 		}
 		if port, ok := s.api.Web.Probe(ctx, m); ok {
-			progress(gateway.Progress{Phase: string(Service), Text: fmt.Sprintf("port %d answers", port)})
+			progress(gateway.Progress{Phase: string(HTTP), Text: fmt.Sprintf("port %d answers", port)})
 			return nil
 		}
 		select {

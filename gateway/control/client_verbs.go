@@ -154,8 +154,8 @@ func (c *Client) New(ctx context.Context, spec gateway.Spec, progress func(gatew
 	return c.stream(ctx, http.MethodPost, "/v1/vms", spec, progress)
 }
 
-// Wait returns when a VM has reached a milestone.
-func (c *Client) Wait(ctx context.Context, name string, until api.Milestone, progress func(gateway.Progress)) (api.VM, error) {
+// Wait returns when a VM has met a condition.
+func (c *Client) Wait(ctx context.Context, name string, until api.Condition, progress func(gateway.Progress)) (api.VM, error) {
 	path, err := vmPath(name, "/wait?for="+url.QueryEscape(string(until)))
 	if err != nil {
 		return api.VM{}, err

@@ -75,7 +75,7 @@ func TestErrorsArriveAsTheyWere(t *testing.T) {
 			_, err := c.Share(t.Context(), "hello", gateway.Share{Visibility: "some"})
 			return err
 		}, gateway.KindInvalid, "public or private"},
-		{"milestone", func() error { _, err := c.Wait(t.Context(), "hello", "boot", ignore); return err }, gateway.KindInvalid, "service"},
+		{"condition", func() error { _, err := c.Wait(t.Context(), "hello", "boot", ignore); return err }, gateway.KindInvalid, "http"},
 		{"user data", func() error {
 			_, err := c.New(t.Context(), gateway.Spec{Name: "big", UserData: strings.Repeat("\x01", gateway.MaxUserDataBytes+1)}, ignore)
 			return err
@@ -183,11 +183,11 @@ func TestHealthAndRoot(t *testing.T) {
 	}
 }
 
-func TestWaitForService(t *testing.T) {
+func TestWaitForHTTP(t *testing.T) {
 	h, c := start(t)
 	h.Add(t, "hello")
 	var phases []string
-	must(c.Wait(t.Context(), "hello", api.Service, func(p gateway.Progress) {
+	must(c.Wait(t.Context(), "hello", api.HTTP, func(p gateway.Progress) {
 		phases = append(phases, p.Phase)
 		if p.Text == "waiting for something to listen" {
 			if p.Elapsed.Seconds() < 40 {
@@ -196,7 +196,7 @@ func TestWaitForService(t *testing.T) {
 			h.Listen()
 		}
 	}))(t)
-	if diff := cmp.Diff([]string{"kernel", "userspace", "service", "service"}, phases); diff != "" {
+	if diff := cmp.Diff([]string{"kernel", "ssh", "http", "http"}, phases); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -204,8 +204,8 @@ func TestWaitForService(t *testing.T) {
 func TestWaitEndsWithTheVM(t *testing.T) {
 	h, c := start(t)
 	m := h.Add(t, "hello")
-	_, err := c.Wait(t.Context(), "hello", api.Service, func(p gateway.Progress) {
-		if p.Phase == "service" {
+	_, err := c.Wait(t.Context(), "hello", api.HTTP, func(p gateway.Progress) {
+		if p.Phase == "http" {
 			if err := h.Stop(t.Context(), m.ID, true); err != nil {
 				t.Error(err)
 			}
@@ -367,8 +367,8 @@ func TestShutdownEndsWhatWouldNotEnd(t *testing.T) {
 	waited := make(chan error, 1)
 	waiting := make(chan struct{})
 	go func() {
-		_, err := c.Wait(t.Context(), "hello", api.Service, func(p gateway.Progress) {
-			if p.Phase == "service" {
+		_, err := c.Wait(t.Context(), "hello", api.HTTP, func(p gateway.Progress) {
+			if p.Phase == "http" {
 				close(waiting)
 			}
 		})

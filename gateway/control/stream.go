@@ -80,5 +80,5 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) wait(w http.ResponseWriter, r *http.Request) error {
 	out := newEvents(w)
-	return out.end(s.as(r).Wait(r.Context(), r.PathValue("name"), api.Milestone(r.URL.Query().Get("for")), out.progress))
+	return out.end(s.as(r).Wait(r.Context(), r.PathValue("name"), api.Condition(r.URL.Query().Get("for")), out.progress))
 }

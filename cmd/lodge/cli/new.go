@@ -41,7 +41,7 @@ func (c *newCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	if c.Wait {
-		if info, err = a.client.Wait(ctx, c.Name, api.Userspace, p.show); err != nil {
+		if info, err = a.client.Wait(ctx, c.Name, api.SSH, p.show); err != nil {
 			return err
 		}
 	}

@@ -9,7 +9,7 @@ import (
 type waitCmd struct {
 	named
 
-	For api.Milestone `default:"userspace" enum:"userspace,service" help:"userspace: one can log in; service: something answers at its URL."`
+	For api.Condition `default:"ssh" enum:"ssh,http" help:"ssh: sshd answers; http: something answers at the VM's URL."`
 }
 
 // Run waits for a VM.

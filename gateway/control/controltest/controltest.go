@@ -212,7 +212,7 @@ func (h *Host) Status(_ context.Context, id gateway.ID) gateway.Status {
 // Wait implements api.Observer.
 func (h *Host) Wait(_ context.Context, _ gateway.ID, progress func(gateway.Progress)) error {
 	progress(gateway.Progress{Phase: "kernel", Text: "the kernel has started", Elapsed: 2 * time.Second})
-	progress(gateway.Progress{Phase: "userspace", Text: "the guest has booted", Elapsed: 40 * time.Second})
+	progress(gateway.Progress{Phase: "ssh", Text: "the guest has booted", Elapsed: 40 * time.Second})
 	return nil
 }
 
