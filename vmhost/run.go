@@ -55,12 +55,27 @@ func (h *Host) mend(ctx context.Context) {
 			return
 		case <-due.C:
 		}
-		err := h.cfg.Net.Repair(ctx)
+		replaced, err := h.cfg.Net.Repair(ctx)
+		for _, vm := range replaced {
+			h.openAgain(ctx, vm)
+		}
 		if now := fmt.Sprint(err); err != nil && now != last && ctx.Err() == nil { // said once
 			h.log.ErrorContext(ctx, "network identity is not whole", "err", err)
 		}
 		last = fmt.Sprint(err)
 	}
+}
+
+// openAgain opens the listeners of a VM whose tap was replaced: the old ones are bound to a tap that is gone.
+func (h *Host) openAgain(ctx context.Context, vm gateway.Identity) {
+	if m, ok := h.dir.ByID(vm.ID); !ok || m.Desired == gateway.Removed {
+		return
+	}
+	if err := h.cfg.TapListeners.Open(ctx, vm); err != nil {
+		h.log.ErrorContext(ctx, "listeners on a new tap were not opened", "vm", vm.Name, "tap", vm.Tap(), "err", err)
+		return
+	}
+	h.log.WarnContext(ctx, "listeners were opened on a new tap", "vm", vm.Name, "tap", vm.Tap())
 }
 
 // giveUpHalfMade marks for removal the VMs that a daemon which was killed had not finished making.

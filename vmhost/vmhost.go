@@ -37,8 +37,9 @@ type Net interface {
 	Up(ctx context.Context, vm gateway.Identity) error
 	// Down takes them away. It is no error when they are gone.
 	Down(ctx context.Context, vm gateway.Identity) error
-	// Repair puts back what others have taken away, such as a restart of nftables.service that flushed all rules.
-	Repair(ctx context.Context) error
+	// Repair restores what others have removed, such as a restart of nftables.service that flushed all rules. It returns
+	// the VMs whose tap was replaced: their listeners have to be opened again.
+	Repair(ctx context.Context) (replaced []gateway.Identity, err error)
 }
 
 // TapListeners are the services that listen on a VM's tap; gateway.TapListeners is the implementation.

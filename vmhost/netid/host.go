@@ -1,35 +1,102 @@
 package netid
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/vishvananda/netlink"
+
+	"lodge/gateway"
 )
 
-// attached lists the IPv4 networks that the host reaches without a router, our taps left out.
-func attached() ([]netip.Prefix, error) {
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
-	if err != nil {
-		return nil, fmt.Errorf("list routes: %w", err)
+// present is what the kernel has of taps: one listing of each kind, so that a thousand taps cost little more than one. The
+// zero value knows of nothing.
+type present struct {
+	taps       map[string]netlink.Link // interfaces with our kind of name
+	addrs      map[int]bool            // by index: has gateway.LinkLocal
+	routes     map[int]netip.Addr      // by index: the address that is routed to it
+	neighbours map[int]neighbourEntry
+	around     []netip.Prefix // IPv4 networks that the host reaches without a router, but for taps
+}
+
+// neighbourEntry is a permanent neighbour entry.
+type neighbourEntry struct {
+	addr netip.Addr
+	mac  string
+}
+
+// indexes are those of the taps.
+func (p present) indexes() map[int]bool {
+	all := make(map[int]bool, len(p.taps))
+	for _, tap := range p.taps {
+		all[tap.Attrs().Index] = true
+	}
+	return all
+}
+
+// look lists what there is of taps.
+func look() (present, error) {
+	p := present{
+		taps: map[string]netlink.Link{}, addrs: map[int]bool{},
+		routes: map[int]netip.Addr{}, neighbours: map[int]neighbourEntry{},
 	}
 	links, err := netlink.LinkList()
 	if err != nil {
-		return nil, fmt.Errorf("list interfaces: %w", err)
+		return p, fmt.Errorf("list interfaces: %w", err)
 	}
-	ours := map[int]bool{}
 	for _, l := range links {
-		ours[l.Attrs().Index] = strings.HasPrefix(l.Attrs().Name, "lg")
-	}
-	var all []netip.Prefix
-	for _, r := range routes {
-		if p, ok := prefix(r); ok && !ours[r.LinkIndex] {
-			all = append(all, p)
+		if isTapName(l.Attrs().Name) {
+			p.taps[l.Attrs().Name] = l
 		}
 	}
-	return all, nil
+	return p, errors.Join(p.lookAddrs(), p.lookRoutes(), p.lookNeighbours())
+}
+
+func (p *present) lookAddrs() error {
+	addrs, err := netlink.AddrList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return fmt.Errorf("list addresses: %w", err)
+	}
+	for _, a := range addrs {
+		if a.IPNet.String() == host(gateway.LinkLocal).String() {
+			p.addrs[a.LinkIndex] = true
+		}
+	}
+	return nil
+}
+
+func (p *present) lookRoutes() error {
+	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return fmt.Errorf("list routes: %w", err)
+	}
+	taps := p.indexes()
+	for _, r := range routes {
+		to, ok := prefix(r)
+		switch {
+		case !ok:
+		case !taps[r.LinkIndex]:
+			p.around = append(p.around, to)
+		case to.IsSingleIP() && r.Src.Equal(gateway.LinkLocal.AsSlice()):
+			p.routes[r.LinkIndex] = to.Addr()
+		}
+	}
+	return nil
+}
+
+func (p *present) lookNeighbours() error {
+	neighs, err := netlink.NeighList(0, netlink.FAMILY_V4)
+	if err != nil {
+		return fmt.Errorf("list neighbours: %w", err)
+	}
+	for _, n := range neighs {
+		if addr, ok := netip.AddrFromSlice(n.IP.To4()); ok && n.State == netlink.NUD_PERMANENT {
+			p.neighbours[n.LinkIndex] = neighbourEntry{addr, n.HardwareAddr.String()}
+		}
+	}
+	return nil
 }
 
 // widest is the shortest prefix that is taken for a network around the host. A shorter one without a router is a default

@@ -7,10 +7,14 @@
 // never another guest, the host's other addresses, or the networks around the host. It fails closed: a tap that the
 // ruleset does not know gets no packet through.
 //
-// The ruleset is always replaced as a whole in one transaction, from the set of VMs that Net holds. Interfaces whose
-// names begin with "lg" belong to this package. It turns on net.ipv4.ip_forward, for that is how guests reach the world;
-// what the host forwards for others is not its business. While any tap is up, the host itself cannot reach a
-// metadata service of its own cloud at gateway.LinkLocal.
+// The ruleset is one readable template, set in one transaction. After that VMs come and go as single elements of its sets,
+// so that what the rules count survives. Net replaces the ruleset only when another program has changed it, or when the
+// networks around the host have changed: it compares the kernel's generation of nftables, and listens to the kernel's
+// notifications about interfaces, addresses, routes and neighbours.
+//
+// Interfaces whose names begin with "lg" belong to this package. It turns on net.ipv4.ip_forward, for that is how guests
+// reach the world; what the host forwards for others is not its business. While any tap is up, the host itself cannot reach
+// a metadata service of its own cloud at gateway.LinkLocal.
 //
 // This package never starts a VM, never opens a socket for guests (gateway.TapListeners does) and never asks a guest anything.
 package netid
@@ -22,7 +26,9 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"slices"
 	"sync"
+	"time"
 
 	"lodge/gateway"
 )
@@ -42,82 +48,131 @@ type Net struct {
 	mu     sync.Mutex
 	guests guests // whose packets are let through; nil until the first Apply
 	broken guests // that Repair tries again
+
+	loaded  loaded         // the ruleset in the kernel
+	around  []netip.Prefix // the networks around the host that the ruleset has
+	index   map[string]int // interface index by tap, of those that are set up
+	watch   *watch         // nil until it is needed
+	changed changes        // what was notified and not compared yet
+	checked time.Time      // when every tap was compared last
 }
 
 type guests map[gateway.ID]gateway.Identity
 
+// checkEvery is how often Repair compares every tap without a notification: for some settings the kernel sends none.
+const checkEvery = 5 * time.Minute
+
 // New returns a Net. Apply comes first: before it, Up and Down would shut out VMs that are already running, and fail.
-func New(c Config) *Net { return &Net{config: c} }
+func New(c Config) *Net { return &Net{config: c, index: map[string]int{}} }
 
 // Apply brings the host to exactly these VMs: missing taps, routes and neighbour entries are made, taps of other VMs are
-// removed, and the ruleset is replaced. What is right already is left alone, so it may be called with VMs running. A VM
+// removed, and the ruleset is set. What is right already is left alone, so it may be called with VMs running. A VM
 // that fails is shut out, the others work on, and the errors are joined. When the ruleset cannot be set, the old one
 // stays in force and nothing else is changed; Up, Down and Repair then go on from these VMs.
 func (n *Net) Apply(ctx context.Context, vms []gateway.Identity) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.guests, n.broken = guests{}, guests{}
-	var errs []error
+	next, errs := guests{}, []error(nil)
 	for _, vm := range vms {
-		if err := n.check(vm); err != nil {
+		if err := n.check(vm, next); err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		n.guests[vm.ID] = vm
+		next[vm.ID] = vm
 	}
-	if err := n.prepare(ctx); err != nil {
+	n.broken = guests{}
+	have, err := n.prepare(ctx, next)
+	if err != nil {
+		n.guests, n.loaded = next, loaded{}
 		return errors.Join(append(errs, err)...)
 	}
-	return errors.Join(append(errs, n.removeStrays(ctx, vms), n.addTaps(ctx))...)
+	errs = append(errs, n.removeStrays(ctx, vms, have))
+	_, err = n.addTaps(ctx, have)
+	return errors.Join(append(errs, err)...)
 }
 
-// Repair puts back what others have taken away since the last Apply, Up or Down: a restart of nftables.service flushes
-// every table there is. VMs that have failed are tried again. It is Apply without a list that could be out of date by
-// now, and costs some milliseconds: call it every few seconds.
-func (n *Net) Repair(ctx context.Context) error {
+// Repair restores what others have removed since the last Apply, Up or Down: a restart of nftables.service flushes
+// every table there is. It tries VMs that have failed again. replaced are the VMs that have another tap of the same name now:
+// sockets bound to the old one are dead. Call Repair every few seconds: unless something has changed it costs a few
+// system calls.
+func (n *Net) Repair(ctx context.Context) (replaced []gateway.Identity, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.guests == nil {
-		return errTooEarly
+		return nil, errTooEarly
 	}
-	maps.Copy(n.guests, n.broken)
+	if err := n.observe(); err != nil {
+		return nil, err
+	}
+	if n.changed == (changes{}) && len(n.broken) == 0 && time.Since(n.checked) < checkEvery {
+		return nil, errors.Join(n.applyRules(ctx, n.guests), forward())
+	}
+	next := maps.Clone(n.guests)
+	maps.Copy(next, n.broken)
+	have, err := n.prepare(ctx, next)
+	if err != nil {
+		return nil, err
+	}
 	clear(n.broken)
-	if err := n.prepare(ctx); err != nil {
+	return n.addTaps(ctx, have)
+}
+
+// observe adds to n.changed what the kernel has notified since the last call.
+func (n *Net) observe() (err error) {
+	if n.watch == nil {
+		n.changed = everything()
+		n.watch, err = newWatch()
 		return err
 	}
-	return n.addTaps(ctx)
+	taps := map[int]bool{}
+	for _, index := range n.index {
+		taps[index] = true
+	}
+	changed, err := n.watch.drain(taps)
+	n.changed.taps = n.changed.taps || changed.taps
+	n.changed.around = n.changed.around || changed.around
+	return err
 }
 
 // prepare sets what is there once for all VMs: the ruleset before any tap, so that nothing is ever unguarded.
-func (n *Net) prepare(ctx context.Context) error {
-	if err := n.checkOverlap(); err != nil {
-		return err
+func (n *Net) prepare(ctx context.Context, next guests) (present, error) {
+	have, err := n.lookAround()
+	if err != nil {
+		return have, err
 	}
-	if err := n.applyRules(ctx, n.guests); err != nil {
-		return err
+	if err := errors.Join(n.checkOverlap(), n.applyRules(ctx, next)); err != nil {
+		return have, err
 	}
-	return forward()
+	return have, forward()
 }
 
 // addTaps makes the taps of all guests. One for which that fails is shut out.
-func (n *Net) addTaps(ctx context.Context) error {
+func (n *Net) addTaps(ctx context.Context, have present) (replaced []gateway.Identity, err error) {
 	var errs []error
 	var fresh []netip.Addr
+	next := maps.Clone(n.guests)
 	for id, vm := range n.guests {
-		made, err := addTap(vm)
-		if err != nil {
-			delete(n.guests, id)
-			n.broken[id] = vm
-			errs = append(errs, err)
-		}
+		index, made, err := addTap(vm, have)
 		if made {
 			fresh = append(fresh, vm.Addr)
 		}
+		if err != nil {
+			delete(next, id)
+			n.broken[id] = vm
+			errs = append(errs, err)
+			continue
+		}
+		if old, ok := n.index[vm.Tap()]; ok && old != index {
+			n.config.Logger.WarnContext(ctx, "tap was replaced", "vm", vm.Name, "tap", vm.Tap())
+			replaced = append(replaced, vm)
+		}
+		n.index[vm.Tap()] = index
 	}
 	if len(errs) > 0 {
-		errs = append(errs, n.applyRules(ctx, n.guests))
+		errs = append(errs, n.applyRules(ctx, next))
 	}
-	return errors.Join(append(errs, removeFlows(fresh...))...)
+	n.changed, n.checked = changes{}, time.Now()
+	return replaced, errors.Join(append(errs, removeFlows(fresh...))...)
 }
 
 // Up makes the VM's tap and lets its packets through, in this order. It is no error that the VM is up.
@@ -127,13 +182,23 @@ func (n *Net) Up(ctx context.Context, vm gateway.Identity) error {
 	if n.guests == nil {
 		return errTooEarly
 	}
-	if err := errors.Join(n.check(vm), n.checkOverlap()); err != nil {
+	if err := errors.Join(n.check(vm, n.guests), n.observe()); err != nil {
 		return err
 	}
-	made, err := addTap(vm)
+	if n.changed.around {
+		if _, err := n.lookAround(); err != nil {
+			return err
+		}
+		n.changed.around = false
+	}
+	if err := n.checkOverlap(); err != nil {
+		return err
+	}
+	index, made, err := addTap(vm, present{})
 	if err != nil {
 		return err
 	}
+	n.index[vm.Tap()] = index
 	if made {
 		if err := removeFlows(vm.Addr); err != nil {
 			return err
@@ -169,6 +234,7 @@ func (n *Net) Down(ctx context.Context, vm gateway.Identity) error {
 	if err := delTap(vm.Tap()); err != nil {
 		return err
 	}
+	delete(n.index, vm.Tap())
 	if err := removeFlows(vm.Addr); err != nil {
 		return err
 	}
@@ -178,26 +244,18 @@ func (n *Net) Down(ctx context.Context, vm gateway.Identity) error {
 
 var errTooEarly = errors.New("the other VMs' networks are not set up yet")
 
-// applyRules makes exactly these the guests whose packets pass.
-func (n *Net) applyRules(ctx context.Context, next guests) error {
-	around, err := attached()
-	if err != nil {
-		return err
+// lookAround lists what there is, and has the ruleset replaced when the networks around the host have changed.
+func (n *Net) lookAround() (present, error) {
+	have, err := look()
+	if err == nil && !slices.Equal(have.around, n.around) {
+		n.around, n.loaded = have.around, loaded{}
 	}
-	if err := load(ctx, n.config.rules(next, around)); err != nil {
-		return err
-	}
-	n.guests = next
-	return nil
+	return have, err
 }
 
 // checkOverlap refuses to share the guests' network with the host, whose own packets the ruleset would drop.
 func (n *Net) checkOverlap() error {
-	around, err := attached()
-	if err != nil {
-		return err
-	}
-	for _, p := range around {
+	for _, p := range n.around {
 		if n.config.Net.Contains(p.Addr()) && p.Bits() >= n.config.Net.Bits() {
 			return gateway.Errorf(gateway.KindConflict, "this host uses %s already, a part of the guests' network %s", p, n.config.Net).
 				WithHint("Set guest_net in lodge.toml to a private network that is free.")
@@ -206,8 +264,8 @@ func (n *Net) checkOverlap() error {
 	return nil
 }
 
-// check refuses a VM that could be taken for another.
-func (n *Net) check(vm gateway.Identity) error {
+// check refuses a VM that could be taken for one of the others.
+func (n *Net) check(vm gateway.Identity, others guests) error {
 	switch {
 	case !vm.Known() || vm.Number == 0:
 		return fmt.Errorf("check VM %q: it has no number", vm.Name)
@@ -215,7 +273,7 @@ func (n *Net) check(vm gateway.Identity) error {
 		return gateway.Errorf(gateway.KindConflict, "the address %s of %s is not in the guests' network %s", vm.Addr, vm.Name, n.config.Net).
 			WithHint("Set guest_net back to what it was when %s was made, or remove that VM.", vm.Name)
 	}
-	for _, other := range n.guests {
+	for _, other := range others {
 		if other.ID != vm.ID && (other.Number == vm.Number || other.Addr == vm.Addr) {
 			return fmt.Errorf("check VM %q: number %d or address %s is that of %q", vm.Name, vm.Number, vm.Addr, other.Name)
 		}

@@ -2,12 +2,8 @@ package netid
 
 import (
 	"cmp"
-	"context"
-	"errors"
-	"fmt"
 	"maps"
 	"net/netip"
-	"os/exec"
 	"slices"
 	"strings"
 	"text/template"
@@ -133,20 +129,4 @@ func (c Config) rules(g guests, around []netip.Prefix) string {
 		panic(err) // the template and its data are both right above
 	}
 	return text.String()
-}
-
-// load gives rules to nft, which takes all of them or none.
-func load(ctx context.Context, rules string) error {
-	nft := exec.CommandContext(ctx, "nft", "-f", "-")
-	nft.Stdin = strings.NewReader(rules)
-	out, err := nft.CombinedOutput()
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, exec.ErrNotFound):
-		return gateway.Errorf(gateway.KindUnavailable, "the program nft is not installed").
-			WithHint("apt-get install nftables").Because(err)
-	}
-	first, _, _ := strings.Cut(string(out), "\n")
-	return fmt.Errorf("load nft rules: %w: %s", cmp.Or(ctx.Err(), err), first)
 }

@@ -35,17 +35,17 @@ var settings = []struct{ path, value string }{ //nolint:gochecknoglobals // a co
 	{"ipv4/conf/%s/forwarding", "1"},
 }
 
-// addTap makes the VM's tap with all that hangs on it. What is right already is left alone. A tap that was made now may
-// have a predecessor with the same address whose Down was not finished: the caller has to forget its flows.
-func addTap(vm gateway.Identity) (made bool, err error) {
+// addTap makes the VM's tap with its address, neighbour and route. What have shows to be right is left alone. A tap that was
+// made now may have a predecessor with the same address whose Down was not finished: the caller has to remove its flows.
+func addTap(vm gateway.Identity, have present) (index int, made bool, err error) {
 	tap, made, err := ensureTap(vm)
 	if err != nil {
-		return made, err
+		return 0, made, err
 	}
-	if err := configure(tap, vm); err != nil {
-		return made, fmt.Errorf("set up %s: %w", vm.Tap(), err)
+	if err := configure(tap, vm, have); err != nil {
+		return 0, made, fmt.Errorf("set up %s: %w", vm.Tap(), err)
 	}
-	return made, nil
+	return tap.Attrs().Index, made, nil
 }
 
 // ensureTap finds or makes the tap. It belongs to root alone: libvirt opens it as root and passes the descriptor to
@@ -86,7 +86,7 @@ func findTap(name string) (netlink.Link, error) {
 }
 
 // configure gives the tap its settings, address, neighbour and route, in an order in which each finds what it needs.
-func configure(tap netlink.Link, vm gateway.Identity) error {
+func configure(tap netlink.Link, vm gateway.Identity, have present) error {
 	for _, s := range settings {
 		err := set(fmt.Sprintf(s.path, vm.Tap()), s.value)
 		if noIPv6 := strings.HasPrefix(s.path, "ipv6/") && errors.Is(err, fs.ErrNotExist); err != nil && !noIPv6 {
@@ -98,23 +98,31 @@ func configure(tap netlink.Link, vm gateway.Identity) error {
 			return fmt.Errorf("set hardware address: %w", err)
 		}
 	}
-	if err := netlink.LinkSetUp(tap); err != nil {
-		return fmt.Errorf("set link up: %w", err)
+	if tap.Attrs().Flags&net.FlagUp == 0 {
+		if err := netlink.LinkSetUp(tap); err != nil {
+			return fmt.Errorf("set link up: %w", err)
+		}
 	}
 	index := tap.Attrs().Index
-	if err := netlink.AddrReplace(tap, &netlink.Addr{IPNet: host(gateway.LinkLocal)}); err != nil {
-		return fmt.Errorf("set address: %w", err)
+	if !have.addrs[index] {
+		if err := netlink.AddrReplace(tap, &netlink.Addr{IPNet: host(gateway.LinkLocal)}); err != nil {
+			return fmt.Errorf("set address: %w", err)
+		}
 	}
-	if err := netlink.NeighSet(&netlink.Neigh{
-		LinkIndex: index, Family: netlink.FAMILY_V4, State: netlink.NUD_PERMANENT,
-		IP: vm.Addr.AsSlice(), HardwareAddr: vm.MAC(),
-	}); err != nil {
-		return fmt.Errorf("set neighbour: %w", err)
+	if have.neighbours[index] != (neighbourEntry{vm.Addr, vm.MAC().String()}) {
+		if err := netlink.NeighSet(&netlink.Neigh{
+			LinkIndex: index, Family: netlink.FAMILY_V4, State: netlink.NUD_PERMANENT,
+			IP: vm.Addr.AsSlice(), HardwareAddr: vm.MAC(),
+		}); err != nil {
+			return fmt.Errorf("set neighbour: %w", err)
+		}
 	}
-	if err := netlink.RouteReplace(&netlink.Route{
-		LinkIndex: index, Scope: netlink.SCOPE_LINK, Dst: host(vm.Addr), Src: gateway.LinkLocal.AsSlice(),
-	}); err != nil {
-		return fmt.Errorf("set route: %w", err)
+	if have.routes[index] != vm.Addr {
+		if err := netlink.RouteReplace(&netlink.Route{
+			LinkIndex: index, Scope: netlink.SCOPE_LINK, Dst: host(vm.Addr), Src: gateway.LinkLocal.AsSlice(),
+		}); err != nil {
+			return fmt.Errorf("set route: %w", err)
+		}
 	}
 	return nil
 }
@@ -140,46 +148,39 @@ func delTap(name string) error {
 }
 
 // removeStrays removes the taps with names like ours that belong to none of these VMs.
-func (n *Net) removeStrays(ctx context.Context, vms []gateway.Identity) error {
-	ours := regexp.MustCompile(`^lg[0-9a-f]{8}$`)
+func (n *Net) removeStrays(ctx context.Context, vms []gateway.Identity, have present) error {
 	wanted := map[string]bool{}
 	for _, vm := range vms {
 		wanted[vm.Tap()] = true
 	}
-	links, err := netlink.LinkList()
-	if err != nil {
-		return fmt.Errorf("list interfaces: %w", err)
-	}
 	var errs []error
 	var gone []netip.Addr
-	for _, link := range links {
-		name := link.Attrs().Name
-		if _, tap := link.(*netlink.Tuntap); !tap || wanted[name] || !ours.MatchString(name) {
+	for name, link := range have.taps {
+		if _, tap := link.(*netlink.Tuntap); !tap || wanted[name] || !ourTap.MatchString(name) {
 			continue
 		}
-		routes, err := netlink.RouteList(link, netlink.FAMILY_V4)
-		errs = append(errs, err, delTap(name))
-		for _, r := range routes {
-			if p, ok := prefix(r); ok {
-				gone = append(gone, p.Addr())
-			}
+		errs = append(errs, delTap(name))
+		if addr, ok := have.routes[link.Attrs().Index]; ok {
+			gone = append(gone, addr)
 		}
-		n.config.Logger.InfoContext(ctx, "stray tap removed", "vm", name)
+		n.config.Logger.InfoContext(ctx, "stray tap removed", "tap", name)
 	}
 	return errors.Join(append(errs, removeFlows(gone...))...)
 }
 
-// forward lets the host pass packets on. Written only when it is off, because writing it resets other settings.
-func forward() error {
-	now, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward")
-	if err == nil && string(now) == "1\n" {
+// ourTap matches the names that gateway.Identity.Tap gives.
+var ourTap = regexp.MustCompile(`^lg[0-9a-f]{8}$`) //nolint:gochecknoglobals // a constant
+
+// forward lets the host pass packets on.
+func forward() error { return set("ipv4/ip_forward", "1") }
+
+// set writes a setting unless it has the value: writing is slow, and for some it has side effects.
+func set(path, value string) error {
+	path = "/proc/sys/net/" + path
+	if now, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(now)) == value {
 		return nil
 	}
-	return set("ipv4/ip_forward", "1")
-}
-
-func set(path, value string) error {
-	if err := os.WriteFile("/proc/sys/net/"+path, []byte(value), 0); err != nil {
+	if err := os.WriteFile(path, []byte(value), 0); err != nil {
 		return fmt.Errorf("set %s: %w", path, err)
 	}
 	return nil
