@@ -18,7 +18,6 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"net/http/httputil"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -30,6 +29,7 @@ import (
 	"lodge/https/login"
 	"lodge/https/names"
 	"lodge/https/pages"
+	"lodge/https/proxy"
 )
 
 // Config is what a Server needs. All fields are required but Inside, Dial and LeafLife.
@@ -58,10 +58,7 @@ type Server struct {
 	policy    access.Policy
 	authority *ca.Authority
 	login     *login.Handler
-	finder    *finder
-	plain     *http.Transport // to VMs, HTTP/1.1
-	grpc      *http.Transport // to VMs, HTTP/2 without TLS (RFC 9113 §3.3), which is how gRPC servers listen
-	buffers   httputil.BufferPool
+	proxy     *proxy.Proxy
 	pages     *pages.Renderer
 	web       *http.Server
 	redirect  *http.Server
@@ -77,9 +74,6 @@ type Server struct {
 
 // New reads or makes the root certificate and returns a Server that serves nothing yet. Shutdown ends it.
 func New(cfg Config) (*Server, error) {
-	if cfg.Dial == nil {
-		cfg.Dial = dialTap
-	}
 	renderer, err := pages.New(cfg.Logger)
 	if err != nil {
 		return nil, err
@@ -87,14 +81,12 @@ func New(cfg Config) (*Server, error) {
 	zone := names.Zone{Domain: cfg.Domain, Port: cfg.Port, Inside: slices.Collect(maps.Keys(cfg.Inside))}
 	policy := access.Policy{Zone: zone, Owner: cfg.Owner}
 	s := &Server{
-		Config:  cfg,
-		zone:    zone,
-		policy:  policy,
-		pages:   renderer,
-		login:   login.New(login.Config{Policy: policy, Store: cfg.Logins, Pages: renderer, Logger: cfg.Logger}),
-		finder:  newFinder(cfg.Dial),
-		buffers: newBufferPool(),
-		open:    map[net.Listener]struct{}{},
+		Config: cfg,
+		zone:   zone,
+		policy: policy,
+		pages:  renderer,
+		login:  login.New(login.Config{Policy: policy, Store: cfg.Logins, Pages: renderer, Logger: cfg.Logger}),
+		open:   map[net.Listener]struct{}{},
 	}
 	authority, err := ca.Open(ca.Config{
 		Dir: cfg.Dir, Domains: []string{cfg.Domain, gateway.InternalDomain}, KV: cfg.KV,
@@ -104,7 +96,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s.authority = authority
-	s.plain, s.grpc = s.transport(false), s.transport(true)
+	s.proxy = proxy.New(proxy.Config{Dial: cfg.Dial, OnResponse: s.onResponse, Logger: cfg.Logger})
 	s.web, s.redirect, s.cancel = s.servers()
 	return s, nil
 }
@@ -142,13 +134,13 @@ func (s *Server) LoginURL(ctx context.Context, id gateway.ID, person string) (st
 
 // Probe says which port the plain name of m leads to now, if anything listens there.
 func (s *Server) Probe(ctx context.Context, m gateway.VM) (uint16, bool) {
-	port, err := s.finder.find(ctx, m)
+	port, err := s.proxy.Find(ctx, m)
 	return port, err == nil
 }
 
 // Remove forgets a VM's sessions, links and certificate. It is called while the VM is being deleted.
 func (s *Server) Remove(ctx context.Context, id gateway.ID) error {
-	s.finder.forget(id)
+	s.proxy.Remove(id)
 	errs := []error{s.login.Remove(ctx, id)}
 	if m, ok := s.Directory.ByID(id); ok {
 		errs = append(errs, s.authority.Forget(ctx, m.Name+"."+s.Domain))

@@ -91,8 +91,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		_ = s.web.Close()      // the deadline is over: what is cut off now is reported by err
 		_ = s.redirect.Close() // as above
 	}
-	s.plain.CloseIdleConnections()
-	s.grpc.CloseIdleConnections()
+	s.proxy.Close()
 	s.authority.Close()
 	return err
 }
@@ -103,6 +102,9 @@ func (s *Server) lastAnswer(h http.Header, r *http.Request) {
 		h.Set("Connection", "close")
 	}
 }
+
+// onResponse is for proxy.Config.
+func (s *Server) onResponse(res *http.Response) { s.lastAnswer(res.Header, res.Request) }
 
 // serveRedirect sends a name of ours to https, with the method and the body kept (RFC 9110 §15.4.9).
 func (s *Server) serveRedirect(w http.ResponseWriter, r *http.Request) {

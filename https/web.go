@@ -9,6 +9,7 @@ import (
 	"lodge/https/login"
 	"lodge/https/names"
 	"lodge/https/pages"
+	"lodge/https/proxy"
 )
 
 // serveWeb is the handler of every request over TLS. It looks the host name up, once.
@@ -52,12 +53,14 @@ func (s *Server) serveVM(w http.ResponseWriter, r *http.Request, rt names.Route)
 	port := rt.Port
 	if port == gateway.DefaultPort {
 		var err error
-		if port, err = s.finder.find(r.Context(), rt.VM); err != nil {
+		if port, err = s.proxy.Find(r.Context(), rt.VM); err != nil {
 			s.failed(w, r, rt, who, err)
 			return
 		}
 	}
-	s.proxy(rt, who, port).ServeHTTP(w, r)
+	if err := s.proxy.Forward(w, r, proxy.Target{VM: rt.VM, Port: port}, who); err != nil {
+		s.failed(w, r, rt, who, err)
+	}
 }
 
 // visitor returns who makes the request. On a tap that is the VM: a session does not count there.

@@ -7,18 +7,35 @@ chroot "$root" useradd --create-home --uid 1000 --shell /bin/bash --groups adm,s
 echo 'lodge ALL=(ALL) NOPASSWD:ALL' >"$root/etc/sudoers.d/lodge"
 chmod 0440 "$root/etc/sudoers.d/lodge"
 
-chroot "$root" systemctl --quiet enable systemd-networkd.service serial-getty@ttyS0.service lodge-seed.service lodge-user-data.service
-# Nothing in a VM needs these at boot; under TCG each costs between a tenth of a second and two seconds.
-chroot "$root" systemctl --quiet disable e2scrub_reap.service
+chroot "$root" systemctl --quiet enable systemd-networkd.service serial-getty@ttyS0.service lodge-seed.service lodge-user-data.service \
+	lodge-late.service
+# Nothing in a VM needs these; under TCG each costs between a tenth of a second and two seconds.
+chroot "$root" systemctl --quiet disable e2scrub_reap.service getty@tty1.service
 chroot "$root" systemctl --quiet mask modprobe@drm.service modprobe@efi_pstore.service modprobe@configfs.service \
-	modprobe@fuse.service sys-kernel-config.mount sys-kernel-debug.mount sys-kernel-tracing.mount systemd-pstore.service \
-	systemd-network-generator.service systemd-udev-load-credentials.service \
-	systemd-networkd-persistent-storage.service
+	modprobe@fuse.service systemd-pstore.service systemd-network-generator.service \
+	systemd-udev-load-credentials.service systemd-networkd-persistent-storage.service
+
+# What lodge-late.service starts, no target starts; nor what systemd-tmpfiles-setup-dev.service does once more.
+late=$(sed -n 's/^ExecStart=-systemctl start --no-block //p' "$root/etc/systemd/system/lodge-late.service")
+for unit in $late systemd-tmpfiles-setup-dev-early.service; do
+	for wants in sysinit.target.wants multi-user.target.wants; do
+		[ ! -e "$root/usr/lib/systemd/system/$wants/$unit" ] || ln -s /dev/null "$root/etc/systemd/system/$wants/$unit"
+	done
+done
 mkdir -p "$root/etc/systemd/system-generators"
 # cloud-init is started by lodge-user-data.service, if at all.
-for generator in cloud-init-generator systemd-ssh-generator systemd-hibernate-resume-generator systemd-integritysetup-generator systemd-tpm2-generator; do
+for generator in cloud-init-generator systemd-gpt-auto-generator systemd-ssh-generator systemd-hibernate-resume-generator systemd-integritysetup-generator systemd-tpm2-generator; do
 	ln -s /dev/null "$root/etc/systemd/system-generators/$generator"
 done
+
+# The clock comes from the host, by NTP from the gateway (and by ptp_kvm, see lodge/clock). It steps at any time: a VM that
+# was suspended is behind when it resumes.
+sed -i -e 's/^pool .*/server 169.254.169.254 iburst minpoll 4 maxpoll 6/' -e 's/^makestep .*/makestep 1 -1/' \
+	-e 's/^# Use Debian vendor zone\./# Lodge: the gateway answers from the clock of the host./' \
+	-e 's/^# one second, but only in the first three clock updates\./# one second. Lodge: at any time, because a VM may have been suspended./' \
+	"$root/etc/chrony/chrony.conf"
+grep -q '^server 169\.254\.169\.254 ' "$root/etc/chrony/chrony.conf"
+grep -q '^makestep 1 -1$' "$root/etc/chrony/chrony.conf"
 
 # The guest is an ordinary Debian from here on: only this build left out manuals and recommended packages.
 rm -f "$root"/etc/apt/apt.conf.d/99mmdebstrap "$root"/etc/dpkg/dpkg.cfg.d/99mmdebstrap

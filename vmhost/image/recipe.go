@@ -37,7 +37,7 @@ func packages() string {
 	return strings.Join([]string{
 		// boot: the cloud kernel has virtio, ext4, isofs and the serial console, and a quarter of the modules
 		"linux-image-cloud-amd64", "initramfs-tools", "zstd", "systemd", "systemd-sysv", "udev", "dbus",
-		"cloud-init", "cloud-guest-utils", "fdisk", "e2fsprogs", "qemu-guest-agent",
+		"cloud-init", "cloud-guest-utils", "fdisk", "e2fsprogs", "qemu-guest-agent", "chrony", "util-linux-extra",
 		// people
 		"openssh-server", "sudo", "less", "vim-tiny", "cron", "iproute2", "iputils-ping", "netbase", "ca-certificates", "bash-completion",
 		// what programs are made of

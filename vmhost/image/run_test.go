@@ -110,7 +110,7 @@ func TestOverlay(t *testing.T) {
 			t.Fatal(err)
 		}
 		for path, mode := range map[string]os.FileMode{
-			"customize.sh": 0o755, "root/usr/lib/lodge/seed": 0o755, "root/etc/fstab": 0o644, "root/boot/grub/grub.cfg": 0o644,
+			"customize.sh": 0o755, "root/usr/lib/lodge/seed": 0o755, "root/usr/lib/lodge/clock": 0o755, "root/etc/fstab": 0o644, "root/boot/grub/grub.cfg": 0o644,
 		} {
 			if info, err := os.Stat(filepath.Join(dir, path)); err != nil || info.Mode() != mode {
 				t.Errorf("%s: %s: %v %v", name, path, info, err)

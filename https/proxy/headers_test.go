@@ -1,11 +1,9 @@
-package https
+package proxy
 
 import (
 	"net/http"
 	"strings"
 	"testing"
-
-	"lodge/gateway"
 )
 
 // FuzzHeaders: whatever a client sends, nothing that reads like an identity header of the gateway is left.
@@ -25,21 +23,6 @@ func FuzzHeaders(f *testing.F) {
 		}
 		if len(h["Kept"]) == 0 {
 			t.Error("another header was lost")
-		}
-	})
-}
-
-// FuzzTarget: what is written of a target is read as the same, and nothing else is read as a target.
-func FuzzTarget(f *testing.F) {
-	f.Add(target{gateway.ID{1, 2}, 3, 80}.String())
-	f.Add("x.1:80")
-	f.Fuzz(func(t *testing.T, s string) {
-		got, err := parseTarget(s)
-		if err != nil {
-			return
-		}
-		if again, err := parseTarget(got.String()); err != nil || again != got {
-			t.Errorf("%q is %v, then %v %v", s, got, again, err)
 		}
 	})
 }

@@ -1,4 +1,4 @@
-package https
+package proxy
 
 import (
 	"net/http"

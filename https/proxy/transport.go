@@ -1,0 +1,77 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"lodge/gateway"
+)
+
+// Target is a port of a VM, as the Directory had the VM when the request came.
+type Target struct {
+	VM   gateway.VM
+	Port uint16
+}
+
+// key is what idle connections are kept by: never a name or an address, and not beyond a start of the VM.
+func (t Target) key() string { return fmt.Sprintf("%s.%d:%d", t.VM.ID, t.VM.Incarnation, t.Port) }
+
+type targetKey struct{}
+
+// withTarget returns a context for the transports, which pass nothing else on to their DialContext.
+func withTarget(ctx context.Context, t Target) context.Context {
+	return context.WithValue(ctx, targetKey{}, t)
+}
+
+func targetFrom(ctx context.Context) (Target, bool) {
+	t, ok := ctx.Value(targetKey{}).(Target)
+	return t, ok
+}
+
+// transport makes the one that speaks HTTP/1.1, or HTTP/2 without TLS (h2c).
+func (p *Proxy) transport(h2c bool) *http.Transport {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(!h2c)
+	protocols.SetUnencryptedHTTP2(h2c)
+	return &http.Transport{
+		DialContext:            p.dialTarget,
+		Protocols:              protocols,
+		DisableCompression:     true, // bodies pass unchanged
+		MaxIdleConns:           512,
+		MaxIdleConnsPerHost:    64,
+		IdleConnTimeout:        4 * time.Second, // less than apps keep them (Node.js: 5 s), so that no request meets a closing one
+		ExpectContinueTimeout:  time.Second,
+		MaxResponseHeaderBytes: 256 << 10,
+		ReadBufferSize:         16 << 10,
+		WriteBufferSize:        16 << 10,
+	}
+}
+
+// dialTarget connects to the target of the request that ctx is of. Another request of the same key may get the connection.
+func (p *Proxy) dialTarget(ctx context.Context, _, _ string) (net.Conn, error) {
+	t, ok := targetFrom(ctx)
+	if !ok {
+		return nil, errors.New("dial VM: the request has no target")
+	}
+	c, err := p.Dial(ctx, t.VM, t.Port)
+	if err != nil {
+		return nil, dialError(err)
+	}
+	return c, nil
+}
+
+// transports chooses by the request: gRPC needs HTTP/2 all the way, for everything else HTTP/1.1 is what apps speak.
+type transports struct{ plain, grpc *http.Transport }
+
+// RoundTrip implements http.RoundTripper.
+func (t transports) RoundTrip(r *http.Request) (*http.Response, error) {
+	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+		return t.grpc.RoundTrip(r)
+	}
+	return t.plain.RoundTrip(r)
+}
