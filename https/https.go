@@ -165,11 +165,8 @@ func (s *Server) tlsConfig() *tls.Config {
 			return nil, nil //nolint:nilnil // crypto/tls: go on with the config there is
 		},
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			rt, ok := s.zone.Route(hello.ServerName, gateway.IdentityOf(hello.Conn), s.Directory)
-			if !ok { // the VM was removed a moment ago
-				return nil, gateway.Errorf(gateway.KindNotFound, "there is no %q here", hello.ServerName)
-			}
-			return s.authority.Certificate(hello.Context(), rt.Subject)
+			name, _ := s.zone.Parse(hello.ServerName) // GetConfigForClient has found it
+			return s.authority.Certificate(hello.Context(), name.Subject)
 		},
 	}
 }
