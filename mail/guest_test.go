@@ -218,7 +218,7 @@ func TestDeliveryByteForByte(t *testing.T) {
 	}
 }
 
-// Mail waits for a VM that is off, others go on, and Wake brings it at once; the log says so once.
+// Mail waits for a VM that is off, others go on, and a start brings it at once; the log says so once.
 func TestDeliveryWaits(t *testing.T) {
 	g := newGuest(t)
 	f, vm := withGuest(t, t.TempDir(), g)
@@ -230,7 +230,7 @@ func TestDeliveryWaits(t *testing.T) {
 	}
 	eventually(t, "both wait", func() bool { return f.log.count("mail delivery waits") == 2 })
 	g.up(t)
-	f.Wake(vm.ID)
+	f.started(t, vm)
 	f.awaitDelivery(t, vm, ids[4])
 	for _, id := range ids {
 		if _, err := os.Stat(filepath.Join(g.home, "Maildir/new", id)); err != nil {
@@ -243,6 +243,13 @@ func TestDeliveryWaits(t *testing.T) {
 	if f.list(t, off)[0].Delivered {
 		t.Error("delivered to a VM that is off")
 	}
+}
+
+// started changes a VM's record as a start of it does.
+func (f *fixture) started(t *testing.T, vm gateway.Identity) {
+	t.Helper()
+	_, err := f.directory.Update(t.Context(), vm.ID, func(m *gateway.VM) error { m.Incarnation++; return nil })
+	must(t, err)
 }
 
 // A Maildir that is broken makes only its own mail wait, and mail comes once it is repaired.
@@ -285,7 +292,7 @@ func TestBrokenMaildir(t *testing.T) {
 			id := f.deliverTo(t, vm, strings.Repeat("x", 1000))
 			eventually(t, "mail waits", func() bool { return f.log.count("mail delivery waits") == 1 })
 			repair()
-			f.Wake(vm.ID)
+			f.started(t, vm)
 			f.awaitDelivery(t, vm, id)
 			got, err := os.ReadFile(filepath.Join(g.home, "Maildir/new", id))
 			must(t, err)
@@ -317,7 +324,7 @@ func TestNoSecondCopy(t *testing.T) {
 			write(t, filepath.Join(g.home, "Maildir", place, name), []byte("there already"))
 			must(t, os.Chown(filepath.Join(g.home, "Maildir", place, name), guestUID, guestUID))
 			g.up(t)
-			f.Wake(vm.ID)
+			f.started(t, vm)
 			f.awaitDelivery(t, vm, id)
 			if all := append(files(t, g.home+"/Maildir/new"), files(t, g.home+"/Maildir/cur")...); len(all) != 1 || all[0] != name {
 				t.Errorf("in the Maildir: %v", all)
@@ -350,13 +357,13 @@ func TestGuestDiesAgainAndAgain(t *testing.T) {
 	}
 	for round := range 5 {
 		g.up(t)
-		f.Wake(vm.ID)
+		f.started(t, vm)
 		before := len(pending(t, f, vm))
 		eventually(t, "some progress", func() bool { n := len(pending(t, f, vm)); return n == 0 || n < before-round-2 })
 		g.down()
 	}
 	g.up(t)
-	f.Wake(vm.ID)
+	f.started(t, vm)
 	f.awaitDelivery(t, vm, last)
 	if n := len(files(t, g.home+"/Maildir/new")); n != 60 {
 		t.Errorf("%d files, want 60", n)

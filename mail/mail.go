@@ -130,9 +130,6 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// Wake tries the VM's waiting mail now, for when it has just started.
-func (s *Server) Wake(id gateway.ID) { s.replica.Wake(id) }
-
 // List returns the VM's mail, the newest first, at most limit messages (all when 0).
 func (s *Server) List(_ context.Context, id gateway.ID, limit int) ([]gateway.Message, error) {
 	box, err := s.box(id)

@@ -112,11 +112,6 @@ func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
 	if p.host, err = vmhost.New(hostConfig); err != nil {
 		return fmt.Errorf("virtual machines: %w", err)
 	}
-	s.directory.Watch(func(_, m gateway.VM) {
-		if m.Known() && m.Desired == gateway.Running {
-			p.mail.Wake(m.ID)
-		}
-	})
 	return nil
 }
 

@@ -2,8 +2,8 @@
 //
 // The mailbox on the host is the record; the copy is a replica with a cursor. One worker per VM takes the first message
 // behind the cursor, puts it into the guest over one persistent SFTP connection with a pinned host key, and moves the
-// cursor, both synced. Whatever goes wrong only makes that VM's mail wait: it is tried again after a growing pause, at
-// Wake, and when new mail comes. Nothing is ever bounced.
+// cursor, both synced. Whatever goes wrong only makes that VM's mail wait: it is tried again after a growing pause,
+// when the VM's record changes (as it does at each start), and when new mail comes. Nothing is ever bounced.
 //
 // A message is written as Maildir/tmp/<queue id>, synced, linked to Maildir/new/<queue id>, and unlinked from tmp; then
 // the directory is synced. The file is the message byte for byte as IMAP and the host show it: trace headers on top,
@@ -78,15 +78,6 @@ func (r *Replica) Run(ctx context.Context) error {
 	r.mu.Unlock() //nolint:staticcheck // an empty critical section is the point
 	r.wait.Wait()
 	return nil
-}
-
-// Wake tries the VM's waiting mail now: it has just started, or somebody has repaired it.
-func (r *Replica) Wake(id gateway.ID) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if w, ok := r.workers[id]; ok {
-		w.nudge()
-	}
 }
 
 // follow starts, nudges or stops a VM's worker as the VM changes.

@@ -145,7 +145,7 @@ func (w *worker) idle(ctx context.Context, changed <-chan struct{}) {
 	}
 }
 
-// rest waits before the next attempt: twice as long as the last time, give or take a quarter. Wake ends it at once; new
+// rest waits before the next attempt: twice as long as the last time, give or take a quarter. A change of the VM's record ends it at once; new
 // mail ends it too, but never before RetryMin is over, so that a flood of mail is no flood of connections.
 func (w *worker) rest(ctx context.Context, changed <-chan struct{}) {
 	t := w.config.Times
