@@ -30,10 +30,10 @@ type verbs struct {
 	New     newCmd     `cmd:"" help:"Make a VM and start it."`
 	Ls      lsCmd      `cmd:"" help:"List the VMs."`
 	Show    showCmd    `cmd:"" help:"Show one VM."`
-	Start   startCmd   `cmd:"" help:"Start a VM."`
-	Stop    stopCmd    `cmd:"" help:"Stop a VM."`
-	Restart restartCmd `cmd:"" help:"Stop a VM and start it again."`
-	Rm      rmCmd      `cmd:"" help:"Delete a VM with its disk, its mail and its objects."`
+	Start   startCmd   `cmd:"" help:"Start VMs."`
+	Stop    stopCmd    `cmd:"" help:"Stop VMs."`
+	Restart restartCmd `cmd:"" help:"Stop VMs and start them again."`
+	Rm      rmCmd      `cmd:"" help:"Remove VMs with their disks, mail and objects."`
 	Wait    waitCmd    `cmd:"" help:"Wait until a VM is up."`
 	SSH     sshCmd     `cmd:"" help:"Log in to a VM, or run a command in it." name:"ssh"`
 	Console consoleCmd `cmd:"" help:"Use a VM's serial console; Ctrl-] leaves it."`

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -77,8 +78,24 @@ func (a *app) passed(text io.Reader, raw bool) error {
 	return errors.Join(err, safe.Close())
 }
 
-// report shows err on stderr: two lines, or one JSON object {"kind","error","hint","exit"}. A remote command has spoken for itself.
+// report shows err on stderr. Of several errors it shows each, but the same text once.
 func report(stderr io.Writer, err error, asJSON bool) {
+	several, ok := errors.AsType[failures](err)
+	if !ok || errors.Is(err, context.Canceled) {
+		reportOne(stderr, err, asJSON)
+		return
+	}
+	var shown []string
+	for _, err := range several {
+		if !slices.Contains(shown, err.Error()) {
+			shown = append(shown, err.Error())
+			reportOne(stderr, err, asJSON)
+		}
+	}
+}
+
+// reportOne writes two lines, or one JSON object {"kind","error","hint","exit"}. An error of a remote command was shown by it.
+func reportOne(stderr io.Writer, err error, asJSON bool) {
 	if err == nil || errors.As(err, new(remoteExit)) {
 		return
 	}
@@ -89,7 +106,7 @@ func report(stderr io.Writer, err error, asJSON bool) {
 	if errors.Is(err, context.Canceled) {
 		shown = gateway.Errorf(gateway.KindUnavailable, "interrupted")
 	}
-	// Nothing can be said any more when stderr does not take it.
+	// Where stderr cannot be written, no place for the error is left.
 	if asJSON {
 		_ = writeJSON(stderr, struct {
 			*gateway.Error

@@ -2,11 +2,13 @@ package cli
 
 import (
 	"context"
+
+	"lodge/gateway/api"
 )
 
-type restartCmd struct{ named }
+type restartCmd struct{ severalNamed }
 
-// Run restarts a VM.
+// Run restarts VMs.
 func (c *restartCmd) Run(ctx context.Context, a *app) error {
-	return a.say(a.client.Restart(ctx, c.Name))
+	return each(c.Names, func(name string) (api.VM, error) { return a.client.Restart(ctx, name) }, a.show)
 }

@@ -8,36 +8,45 @@ import (
 	"strings"
 
 	"lodge/gateway"
+	"lodge/gateway/api"
 )
 
 type rmCmd struct {
-	named
+	severalNamed
 
 	Yes bool `help:"Do not ask." short:"y"`
 }
 
-// Run deletes a VM.
+// Run removes VMs. It asks once, for those that exist.
 func (c *rmCmd) Run(ctx context.Context, a *app) error {
-	if _, err := a.client.Show(ctx, c.Name); err != nil {
-		return err // before asking
+	var found []string
+	missing := each(c.Names, func(name string) (api.VM, error) { return a.client.Show(ctx, name) }, func(v api.VM) error {
+		found = append(found, v.Name)
+		return nil
+	})
+	if len(found) == 0 {
+		return missing
 	}
 	if !c.Yes {
-		if err := a.confirm("Delete " + c.Name + " with its disk, its mail and its objects?"); err != nil {
-			return err
+		whose := "its disk"
+		if len(found) > 1 {
+			whose = "their disks"
+		}
+		if err := a.confirm("Remove " + strings.Join(found, ", ") + " with " + whose + ", mail and objects?"); err != nil {
+			return together(missing, err)
 		}
 	}
-	if err := a.client.Remove(ctx, c.Name); err != nil {
-		return err
-	}
-	return a.print(map[string]string{"removed": c.Name}, func(w io.Writer) {
-		row(w, c.Name+" is gone.")
+	remove := func(name string) (string, error) { return name, a.client.Remove(ctx, name) }
+	err := each(found, remove, func(name string) error {
+		return a.print(map[string]string{"removed": name}, func(w io.Writer) { row(w, name+" is removed.") })
 	})
+	return together(missing, err)
 }
 
 // confirm asks a person. Without one at a terminal the answer is no.
 func (a *app) confirm(question string) error {
 	if _, ok := terminal(a.in); !ok {
-		return gateway.Invalid("this needs a yes, and there is no terminal to ask at").WithHint("Add --yes if you are sure.")
+		return gateway.Invalid("refusing without --yes: stdin is not a terminal").WithHint("Add --yes.")
 	}
 	if _, err := fmt.Fprintf(a.err, "%s [y/N] ", question); err != nil {
 		return fmt.Errorf("ask: %w", err)
@@ -45,7 +54,7 @@ func (a *app) confirm(question string) error {
 	reply, err := bufio.NewReader(a.in).ReadString('\n')
 	reply = strings.ToLower(strings.TrimSpace(reply))
 	if err != nil || (reply != "y" && reply != "yes") {
-		return gateway.Errorf(gateway.KindConflict, "nothing was done")
+		return gateway.Errorf(gateway.KindConflict, "nothing was removed")
 	}
 	return nil
 }

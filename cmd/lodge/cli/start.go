@@ -2,9 +2,13 @@ package cli
 
 import (
 	"context"
+
+	"lodge/gateway/api"
 )
 
-type startCmd struct{ named }
+type startCmd struct{ severalNamed }
 
-// Run starts a VM.
-func (c *startCmd) Run(ctx context.Context, a *app) error { return a.say(a.client.Start(ctx, c.Name)) }
+// Run starts VMs.
+func (c *startCmd) Run(ctx context.Context, a *app) error {
+	return each(c.Names, func(name string) (api.VM, error) { return a.client.Start(ctx, name) }, a.show)
+}

@@ -2,15 +2,17 @@ package cli
 
 import (
 	"context"
+
+	"lodge/gateway/api"
 )
 
 type stopCmd struct {
-	named
+	severalNamed
 
-	Force bool `help:"Pull the plug instead of asking the guest."`
+	Force bool `help:"Power off without a shutdown of the guest." short:"f"`
 }
 
-// Run stops a VM.
+// Run stops VMs.
 func (c *stopCmd) Run(ctx context.Context, a *app) error {
-	return a.say(a.client.Stop(ctx, c.Name, c.Force))
+	return each(c.Names, func(name string) (api.VM, error) { return a.client.Stop(ctx, name, c.Force) }, a.show)
 }

@@ -18,5 +18,8 @@ func (c *waitCmd) Run(ctx context.Context, a *app) error {
 	defer p.end()
 	info, err := a.client.Wait(ctx, c.Name, c.For, p.show)
 	p.end()
-	return a.say(info, err)
+	if err != nil {
+		return err
+	}
+	return a.show(info)
 }
