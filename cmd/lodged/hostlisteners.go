@@ -14,7 +14,7 @@ import (
 	"lodge/gateway/control"
 )
 
-// hostListeners are the listeners that are not on taps: the host's addresses, and the unix sockets that root alone can use.
+// hostListeners are the listeners that are not on taps: the host's addresses, and the unix sockets for root and group lodge.
 type hostListeners struct {
 	https, http, smtp []net.Listener
 	control, s3       net.Listener

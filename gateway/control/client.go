@@ -111,11 +111,19 @@ func (c *Client) explain(ctx context.Context, err error) error {
 			Because(fmt.Errorf("%w: %w", ErrNotRunning, err)).
 			WithHint("Start it: systemctl start lodged, or make up in Lodge's source directory.")
 	case errors.Is(err, fs.ErrPermission):
-		return gateway.Errorf(gateway.KindDenied, "only root may talk to lodged").Because(err).
-			WithHint("Run the same command as root, with sudo.")
+		return gateway.Errorf(gateway.KindDenied, "only root and the members of group %s may use lodged", Group).Because(err).
+			WithHint("%s", howToJoin())
 	default:
 		return garbled(ctx, err)
 	}
+}
+
+// howToJoin is the way of a person into Group.
+func howToJoin() string {
+	if gid, err := groupID(Group); err == nil && gid == noGroup {
+		return "Use sudo. For a group that may use lodged: sudo groupadd --system " + Group + ", then restart lodged and join it."
+	}
+	return "Use sudo, or join the group and log in again: sudo usermod -aG " + Group + " $USER"
 }
 
 // garbled is the error for an answer that broke off or makes no sense.

@@ -1,6 +1,6 @@
 // Package control is the API on the host itself: HTTP and JSON over a unix socket.
 //
-// Listen makes the socket and finds out who each caller is (SO_PEERCRED); Server turns each request into a call of an
+// Listen makes the socket, for root and group lodge, and finds out who each caller is (SO_PEERCRED); Server turns each request into a call of an
 // api.Session of that caller, and its answer into JSON; Client is the other end, which cmd/lodge uses. Errors travel as
 // {"kind","error","hint"} and come out of Client as the *gateway.Error that went in. Long work (making a VM, waiting for
 // one) is streamed: one JSON Event per line, the result or the error last.
