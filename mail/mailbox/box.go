@@ -137,6 +137,28 @@ func (b *Box) Find(queueID string) (Entry, error) {
 	return b.entries[b.search(uid)], nil
 }
 
+// close waits for what is under way and lets nothing begin.
+func (b *Box) close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.broken == nil {
+		b.broken = errGone()
+	}
+	for b.leading {
+		b.idle.Wait()
+	}
+	b.closeFiles()
+	close(b.changed)
+	b.changed = make(chan struct{})
+}
+
+func (b *Box) closeFiles() {
+	_ = b.bodies.Close() // opened for reading only
+	if b.index != nil {
+		_ = b.index.Close() // every record was synced when it was written
+	}
+}
+
 // search finds the place of the first entry with at least uid. The caller holds b.mu.
 func (b *Box) search(uid uint32) int {
 	i, _ := slices.BinarySearchFunc(b.entries, uid, func(e Entry, uid uint32) int { return cmp.Compare(e.UID, uid) })

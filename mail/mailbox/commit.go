@@ -1,172 +1,115 @@
 package mailbox
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"lodge/gateway"
 )
 
-const (
-	errNoSpace = syscall.ENOSPC
-	errQuota   = syscall.EDQUOT
-
-	reserveBytes = 64 << 10 // room kept in the index for flags, cursor and expunges on a full disk
-)
-
-// ticket is one caller waiting for its records to be on disk.
-type ticket struct {
-	recs []record
-	done chan error
+// Letter is one recipient's record of a staged message.
+type Letter struct {
+	VM       gateway.ID
+	QueueID  string // from NewQueueID
+	From     string // envelope sender, empty for a bounce
+	Rcpt     string // envelope recipient
+	Subject  string
+	Head     string // trace headers to put on top, with CRLF line ends
+	Received time.Time
 }
 
-// do appends recs to the index in one piece and returns once they are safe on disk. It gives add records their UID.
-func (b *Box) do(recs []record) error {
-	t := &ticket{recs: recs, done: make(chan error, 1)}
-	b.mu.Lock()
-	if b.broken != nil {
-		b.mu.Unlock()
-		return b.broken
+// Commit records the message for every letter, all or none, and returns once that is safe on disk. A process killed
+// while several VMs' records are written may leave some of them; its sender got no answer and will send again.
+// A full disk gives KindNoSpace.
+func (s *Store) Commit(st *Staged, letters []Letter) error {
+	if err := st.f.Sync(); err != nil {
+		return SpaceOr(fmt.Errorf("sync message: %w", err))
 	}
-	for i := range recs {
-		if recs[i].Op == opAdd {
-			recs[i].UID = b.nextUID
-			b.nextUID++
+	byVM := map[gateway.ID][]Letter{}
+	for _, l := range letters {
+		byVM[l.VM] = append(byVM[l.VM], l)
+	}
+	adds := make([]*addition, 0, len(byVM))
+	left := len(letters)
+	for id, mine := range byVM {
+		left -= len(mine)
+		b, err := s.Box(id)
+		if err == nil {
+			var a *addition
+			a, err = b.prepare(st, mine, left == 0)
+			adds = append(adds, a)
+		}
+		if err != nil {
+			withdraw(adds)
+			return SpaceOr(err)
 		}
 	}
-	b.queue = append(b.queue, t)
-	if !b.leading {
-		b.leading = true
-		go b.lead()
+	var group errgroup.Group
+	for _, a := range adds {
+		group.Go(a.commit)
 	}
-	b.mu.Unlock()
-	return <-t.done
-}
-
-// lead writes and syncs whatever has queued up, again and again until nothing is left: the group commit. While one
-// batch syncs, the next one gathers. It owns the end of the index file while it runs.
-func (b *Box) lead() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for len(b.queue) > 0 {
-		batch := b.queue
-		b.queue = nil
-		b.commit(batch)
-		if b.broken == nil && b.lines > 1000+4*len(b.entries) {
-			b.compactOrLog()
-		}
+	if err := group.Wait(); err != nil {
+		withdraw(adds)
+		return SpaceOr(err)
 	}
-	b.leading = false
-	b.idle.Broadcast()
-}
-
-// commit makes one batch durable, then visible. The caller holds b.mu, which is released during the disk's work.
-func (b *Box) commit(batch []*ticket) {
-	buf, places, err := layOut(batch, b.size)
-	if err == nil {
-		err = b.broken
-	}
-	if err == nil {
-		index, size := b.index, b.size
-		b.mu.Unlock()
-		err = b.append(index, size, buf, batch)
-		b.mu.Lock()
-	}
-	if err == nil {
-		b.size += int64(len(buf))
-		b.show(batch, places)
-	}
-	for _, t := range batch {
-		t.done <- err
-	}
-}
-
-// place is where a record lies in the index.
-type place struct {
-	offset int64
-	length int
-}
-
-func layOut(batch []*ticket, offset int64) (buf []byte, places []place, err error) {
-	for _, t := range batch {
-		for _, r := range t.recs {
-			before := len(buf)
-			if buf, err = r.encode(buf); err != nil {
-				return nil, nil, err
-			}
-			places = append(places, place{offset + int64(before), len(buf) - before})
-		}
-	}
-	return buf, places, nil
-}
-
-// append writes buf at the end of the index and syncs, the bodies' directory first. After an error the index ends where
-// it did before, or takes no more changes until it is opened again.
-func (b *Box) append(index *os.File, size int64, buf []byte, batch []*ticket) error {
-	if hasAdd(batch) {
-		if err := b.bodies.Sync(); err != nil {
-			return fmt.Errorf("sync directory: %w", err)
-		}
-	}
-	_, err := index.WriteAt(buf, size)
-	if err == nil {
-		err = syscall.Fdatasync(int(index.Fd()))
-	}
-	if err == nil {
-		return nil
-	}
-	if undo := errors.Join(index.Truncate(size), index.Sync()); undo != nil {
-		b.mu.Lock()
-		b.broken = fmt.Errorf("undo index write: %w", undo)
-		b.mu.Unlock()
-		b.logger.Error("mailbox stopped until restart", "err", undo)
-	}
-	return fmt.Errorf("append to index: %w", err)
-}
-
-func hasAdd(batch []*ticket) bool {
-	for _, t := range batch {
-		if t.recs[0].Op == opAdd {
-			return true
-		}
-	}
-	return false
-}
-
-// show makes a durable batch visible and unlinks the bodies that it expunged.
-func (b *Box) show(batch []*ticket, places []place) {
-	for _, t := range batch {
-		for _, r := range t.recs {
-			var dead []string
-			if r.Op == opExpunge {
-				b.each(r.UIDs, func(e *Entry) { dead = append(dead, e.QueueID) })
-			}
-			b.apply(r, places[0].offset, places[0].length)
-			places = places[1:]
-			for _, id := range dead {
-				_ = removeFile(b.body(id)) // an orphan otherwise: removed at the next open
-			}
-		}
-	}
-	close(b.changed)
-	b.changed = make(chan struct{})
-}
-
-// reserve keeps room behind the index, so that small records can be written when the disk is full.
-func (b *Box) reserve() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.broken != nil {
-		return b.broken
-	}
-	if b.size+reserveBytes <= b.reserved {
-		return nil
-	}
-	const keepSize = 1 // FALLOC_FL_KEEP_SIZE
-	err := syscall.Fallocate(int(b.index.Fd()), keepSize, b.size, 2*reserveBytes)
-	if err != nil && !errors.Is(err, syscall.EOPNOTSUPP) {
-		return fmt.Errorf("reserve index: %w", err)
-	}
-	b.reserved = b.size + 2*reserveBytes
 	return nil
+}
+
+// addition is one VM's part in a Commit.
+type addition struct {
+	box  *Box
+	recs []record
+	done bool
+}
+
+// prepare does all that a full disk can refuse: it reserves room in the index and links the body. The last letter of all
+// takes the staged file itself.
+func (b *Box) prepare(st *Staged, letters []Letter, last bool) (*addition, error) {
+	a := &addition{box: b}
+	if err := b.reserve(); err != nil {
+		return a, err
+	}
+	for i, l := range letters {
+		place := os.Link
+		if last && i == len(letters)-1 {
+			place = os.Rename
+		}
+		if err := place(st.f.Name(), b.body(l.QueueID)); err != nil {
+			return a, fmt.Errorf("link message: %w", err)
+		}
+		a.recs = append(a.recs, record{
+			Op: opAdd, QueueID: l.QueueID, From: l.From, Rcpt: l.Rcpt, Subject: l.Subject, Head: l.Head,
+			Bytes: int64(len(l.Head)) + st.bytes, Received: l.Received.UTC().Truncate(time.Millisecond),
+		})
+	}
+	return a, nil
+}
+
+func (a *addition) commit() error {
+	if err := a.box.do(a.recs); err != nil {
+		return err
+	}
+	a.done = true
+	return nil
+}
+
+// withdraw undoes additions of a transaction that failed at another VM.
+func withdraw(adds []*addition) {
+	for _, a := range adds {
+		if a.done {
+			uids := make([]uint32, 0, len(a.recs))
+			for _, r := range a.recs {
+				uids = append(uids, r.UID)
+			}
+			// Were even this to fail, the sender would only find its message there twice after its next try.
+			_ = a.box.Expunge(uids)
+			continue
+		}
+		for _, r := range a.recs {
+			_ = removeFile(a.box.body(r.QueueID)) // an orphan otherwise: removed at the next open
+		}
+	}
 }

@@ -122,13 +122,6 @@ func (s *Store) Close() {
 	}
 }
 
-func errGone() error { return gateway.Errorf(gateway.KindNotFound, "the VM's mailbox is gone") }
-
-// errNoMessage is what a queue id or UID that is not there gives.
-func errNoMessage() error {
-	return gateway.Errorf(gateway.KindNotFound, "no such message").WithHint("lodge mail <vm> lists the messages there are.")
-}
-
 func syncDir(path string) error {
 	d, err := os.Open(path)
 	if err != nil {
