@@ -159,7 +159,7 @@ func (s *session) answer(err error) error {
 	if err == nil {
 		return nil
 	}
-	switch gateway.KindOf(mailbox.SpaceOr(err)) {
+	switch gateway.KindOf(err) {
 	case gateway.KindNotFound:
 		return no("", "The message or the mailbox is gone")
 	case gateway.KindNoSpace:

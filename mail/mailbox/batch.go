@@ -7,12 +7,8 @@ import (
 	"syscall"
 )
 
-const (
-	errNoSpace = syscall.ENOSPC
-	errQuota   = syscall.EDQUOT
-
-	reserveBytes = 64 << 10 // room kept in the index for flags, cursor and expunges on a full disk
-)
+// reserveBytes is kept free in the index, so that flags, the cursor and expunges can be recorded on a full disk.
+const reserveBytes = 64 << 10
 
 // ticket is one caller waiting for its records to be on disk.
 type ticket struct {
@@ -40,7 +36,7 @@ func (b *Box) do(recs []record) error {
 		go b.lead()
 	}
 	b.mu.Unlock()
-	return <-t.done
+	return withKind(<-t.done)
 }
 
 // lead writes and syncs whatever has queued up, again and again until nothing is left: the group commit. While one

@@ -26,7 +26,7 @@ type Letter struct {
 // A full disk gives KindNoSpace.
 func (s *Store) Commit(st *Staged, letters []Letter) error {
 	if err := st.f.Sync(); err != nil {
-		return SpaceOr(fmt.Errorf("sync message: %w", err))
+		return withKind(fmt.Errorf("sync message: %w", err))
 	}
 	byVM := map[gateway.ID][]Letter{}
 	for _, l := range letters {
@@ -44,7 +44,7 @@ func (s *Store) Commit(st *Staged, letters []Letter) error {
 		}
 		if err != nil {
 			withdraw(adds)
-			return SpaceOr(err)
+			return withKind(err)
 		}
 	}
 	var group errgroup.Group
@@ -53,7 +53,7 @@ func (s *Store) Commit(st *Staged, letters []Letter) error {
 	}
 	if err := group.Wait(); err != nil {
 		withdraw(adds)
-		return SpaceOr(err)
+		return withKind(err)
 	}
 	return nil
 }

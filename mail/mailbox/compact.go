@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"lodge/gateway/durable"
 )
 
 // compact writes a fresh index with what lives and puts it in place of the old one. The caller holds b.mu or is alone.
@@ -36,7 +38,7 @@ func (b *Box) compact() error {
 		_ = b.index.Close() // replaced; all of it is in the new one
 	}
 	b.index, b.size, b.reserved, b.lines, b.entries = f, size, size, fresh.lines, fresh.entries
-	return errors.Join(syncDir(b.dir), syncDir(filepath.Dir(b.dir)))
+	return errors.Join(durable.Sync(b.dir), durable.Sync(filepath.Dir(b.dir)))
 }
 
 // copyTo writes b's live records to f, and tells fresh where each of them now lies.

@@ -26,6 +26,7 @@ import (
 	"sync"
 
 	"lodge/gateway"
+	"lodge/gateway/durable"
 )
 
 // Store is all mailboxes of this host. It is safe for concurrent use. One process at a time may have it open.
@@ -48,7 +49,7 @@ func Open(dir string, logger *slog.Logger) (*Store, error) {
 	if err := os.MkdirAll(stage, 0o700); err != nil {
 		return nil, fmt.Errorf("make mail directory: %w", err)
 	}
-	if err := errors.Join(syncDir(dir), syncDir(filepath.Dir(dir))); err != nil {
+	if err := errors.Join(durable.Sync(dir), durable.Sync(filepath.Dir(dir))); err != nil {
 		return nil, err
 	}
 	return &Store{
@@ -79,21 +80,6 @@ func (s *Store) Box(id gateway.ID) (*Box, error) {
 	return b, nil
 }
 
-// IDs names every VM that has a mailbox on disk.
-func (s *Store) IDs() ([]gateway.ID, error) {
-	entries, err := os.ReadDir(s.dir)
-	if err != nil {
-		return nil, fmt.Errorf("list mailboxes: %w", err)
-	}
-	var ids []gateway.ID
-	for _, e := range entries {
-		if id, err := gateway.ParseID(e.Name()); err == nil {
-			ids = append(ids, id)
-		}
-	}
-	return ids, nil
-}
-
 // Remove deletes a VM's mailbox for good. Removing what is not there is no error.
 func (s *Store) Remove(id gateway.ID) error {
 	s.mu.Lock()
@@ -107,7 +93,7 @@ func (s *Store) Remove(id gateway.ID) error {
 	if err := os.RemoveAll(filepath.Join(s.dir, id.String())); err != nil {
 		return fmt.Errorf("remove mailbox: %w", err)
 	}
-	return syncDir(s.dir)
+	return durable.Sync(s.dir)
 }
 
 // Close waits for commits that are under way and closes every mailbox.
@@ -120,18 +106,6 @@ func (s *Store) Close() {
 	for _, b := range boxes {
 		b.close()
 	}
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return fmt.Errorf("open directory: %w", err)
-	}
-	defer func() { _ = d.Close() }() // opened for reading only
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("sync directory: %w", err)
-	}
-	return nil
 }
 
 // removeFile unlinks path; that it is not there is what we want.

@@ -17,7 +17,7 @@ type Staged struct {
 func (s *Store) Stage() (*Staged, error) {
 	f, err := os.OpenFile(filepath.Join(s.dir, "stage", NewQueueID(time.Now())), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("stage message: %w", err)
+		return nil, withKind(fmt.Errorf("stage message: %w", err))
 	}
 	return &Staged{f: f}, nil
 }
@@ -27,7 +27,7 @@ func (st *Staged) Write(p []byte) (int, error) {
 	n, err := st.f.Write(p)
 	st.bytes += int64(n)
 	if err != nil {
-		return n, fmt.Errorf("write message: %w", err)
+		return n, withKind(fmt.Errorf("write message: %w", err))
 	}
 	return n, nil
 }

@@ -163,12 +163,12 @@ func (s *Server) take(r io.Reader, mail transaction, t trace) (size int64, ids [
 	}()
 	staged, err := s.config.Store.Stage()
 	if err != nil {
-		return 0, nil, mailbox.SpaceOr(err)
+		return 0, nil, err
 	}
 	defer staged.Discard()
 	in := &lineCheck{r: r}
 	if size, err = io.Copy(staged, in); err != nil {
-		return size, nil, mailbox.SpaceOr(err)
+		return size, nil, err
 	}
 	if in.bare || in.last == '\r' {
 		return size, nil, replyBareLine()
