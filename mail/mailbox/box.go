@@ -137,12 +137,12 @@ func (b *Box) Find(queueID string) (Entry, error) {
 	return b.entries[b.search(uid)], nil
 }
 
-// close waits for what is under way and lets nothing begin.
-func (b *Box) close() {
+// close waits for the changes in progress. Later ones fail with reason.
+func (b *Box) close(reason error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.broken == nil {
-		b.broken = errGone()
+		b.broken = reason
 	}
 	for b.leading {
 		b.idle.Wait()

@@ -5,7 +5,15 @@ import (
 	"lodge/gateway/durable"
 )
 
-func errGone() error { return gateway.Errorf(gateway.KindNotFound, "the VM's mailbox is gone") }
+// errRemoved is what a mailbox of a removed VM gives.
+func errRemoved() error {
+	return gateway.Errorf(gateway.KindNotFound, "the VM's mailbox was removed")
+}
+
+// errClosed is what everything gives after Store.Close.
+func errClosed() error {
+	return gateway.Errorf(gateway.KindUnavailable, "the mail store is closed")
+}
 
 // errNoMessage is what a queue id or UID that is not there gives.
 func errNoMessage() error {

@@ -64,10 +64,10 @@ func (s *Store) Box(id gateway.ID) (*Box, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil, gateway.Errorf(gateway.KindUnavailable, "the mail store is closed")
+		return nil, errClosed()
 	}
 	if _, gone := s.removed[id]; gone || id == (gateway.ID{}) {
-		return nil, errGone()
+		return nil, errRemoved()
 	}
 	if b, ok := s.boxes[id]; ok {
 		return b, nil
@@ -88,7 +88,7 @@ func (s *Store) Remove(id gateway.ID) error {
 	s.removed[id] = struct{}{}
 	s.mu.Unlock()
 	if b != nil {
-		b.close()
+		b.close(errRemoved())
 	}
 	if err := os.RemoveAll(filepath.Join(s.dir, id.String())); err != nil {
 		return fmt.Errorf("remove mailbox: %w", err)
@@ -104,7 +104,7 @@ func (s *Store) Close() {
 	s.boxes = nil
 	s.mu.Unlock()
 	for _, b := range boxes {
-		b.close()
+		b.close(errClosed())
 	}
 }
 

@@ -187,6 +187,24 @@ func TestRemoveIsForGood(t *testing.T) {
 	leftNothing(t, filepath.Join(dir, "stage"))
 }
 
+// A change after the mailbox was closed is an error that the sender retries; one after its removal is final.
+func TestClosedIsNotRemoved(t *testing.T) {
+	for want, end := range map[gateway.Kind]func(*Store, gateway.ID) error{
+		gateway.KindUnavailable: func(s *Store, _ gateway.ID) error { s.Close(); return nil },
+		gateway.KindNotFound:    (*Store).Remove,
+	} {
+		s, vm := open(t, t.TempDir()), gateway.NewID()
+		b := box(t, s, vm)
+		must(t, end(s, vm))
+		if err := b.SetFlags([]uint32{1}, Seen, 0); gateway.KindOf(err) != want {
+			t.Errorf("got %v (%s), want %s", err, gateway.KindOf(err), want)
+		}
+		if _, err := put(s, "x", vm); gateway.KindOf(err) != want {
+			t.Errorf("mail: got %v (%s), want %s", err, gateway.KindOf(err), want)
+		}
+	}
+}
+
 // One VM of a transaction being gone keeps the message from all.
 func TestAllOrNone(t *testing.T) {
 	s, good, gone := open(t, t.TempDir()), gateway.NewID(), gateway.NewID()
