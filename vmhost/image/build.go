@@ -87,7 +87,7 @@ func (b *build) begin() error {
 			WithHint("Wait for that build, or end it.").Because(err)
 	}
 	b.lock = lock
-	if err := errors.Join(removeTree(b.dir), os.Mkdir(b.dir, 0o755)); err != nil { // dpkg needs to pass through it
+	if err := errors.Join(os.RemoveAll(b.dir), os.Mkdir(b.dir, 0o755)); err != nil { // dpkg needs to pass through it
 		_ = lock.Close() // the error above says more
 		return fmt.Errorf("prepare build: %w", err)
 	}
@@ -96,7 +96,7 @@ func (b *build) begin() error {
 
 // end removes the scratch directory and lets the next build begin.
 func (b *build) end() error {
-	if err := errors.Join(removeTree(b.dir), b.lock.Close()); err != nil {
+	if err := errors.Join(os.RemoveAll(b.dir), b.lock.Close()); err != nil {
 		return fmt.Errorf("clean up build: %w", err)
 	}
 	return nil

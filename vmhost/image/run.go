@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -126,45 +125,4 @@ func (o *output) Write(p []byte) (int, error) {
 		}
 		o.part = o.part[end+1:]
 	}
-}
-
-// removeTree removes a directory with all that is in it, but never what is mounted there: mounts are taken off first.
-func removeTree(dir string) error {
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return fmt.Errorf("look for mounts: %w", err)
-	}
-	real, err := filepath.EvalSymlinks(dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("remove %s: %w", dir, err)
-	}
-	below := mountsBelow(string(mounts), real)
-	for _, mount := range slices.Backward(below) { // later mounts may be on earlier ones
-		if err := syscall.Unmount(mount, syscall.MNT_DETACH); err != nil {
-			return fmt.Errorf("unmount %s: %w", mount, err)
-		}
-	}
-	if err := os.RemoveAll(real); err != nil {
-		return fmt.Errorf("remove %s: %w", dir, err)
-	}
-	return nil
-}
-
-// mountsBelow lists the mount points in dir from the text of mountinfo (proc(5): the fifth field, with octal escapes).
-func mountsBelow(mountinfo, dir string) []string {
-	var below []string
-	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
-	for line := range strings.Lines(mountinfo) {
-		fields := strings.Fields(line)
-		if len(fields) < 5 {
-			continue
-		}
-		if point := unescape.Replace(fields[4]); strings.HasPrefix(point, dir+"/") {
-			below = append(below, point)
-		}
-	}
-	return below
 }

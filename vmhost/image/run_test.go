@@ -85,23 +85,6 @@ func FuzzOutput(f *testing.F) {
 	})
 }
 
-// Only mount points strictly inside the directory come out, whatever the text is.
-func FuzzMountsBelow(f *testing.F) {
-	f.Add("36 35 98:0 / /var/lib/x\\040y/root/dev rw - tmpfs tmpfs rw\n37 36 0:1 / /var/lib/x\\040yz rw\n", "/var/lib/x y")
-	f.Add("", "/")
-	f.Fuzz(func(t *testing.T, text, dir string) {
-		for _, mount := range mountsBelow(text, dir) {
-			if !strings.HasPrefix(mount, dir+"/") {
-				t.Errorf("%q is not in %q", mount, dir)
-			}
-		}
-	})
-	below := mountsBelow("36 35 98:0 / /a\\040b/root/dev rw\n37 36 0:1 / /a\\040bc rw\n38 35 0:1 / /a\\040b rw\nshort\n", "/a b")
-	if diff := cmp.Diff([]string{"/a b/root/dev"}, below); diff != "" {
-		f.Error(diff)
-	}
-}
-
 // Every image gets the common files, Debian 12 its own as well, and scripts can be run.
 func TestOverlay(t *testing.T) {
 	for name, own := range map[string]bool{"debian-13": false, "debian-12": true} {
