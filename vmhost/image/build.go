@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/gateway/durable"
 )
 
 // needBytes is what a build takes at most: the tree, the disk, and packages on their way.
@@ -145,49 +146,40 @@ func (b *build) publish(disk, kernel, initrd string) error {
 		from, ext string
 		part      *part
 	}{{disk, ".raw", &m.Disk}, {kernel, ".vmlinuz", &m.Kernel}, {initrd, ".initrd", &m.Initrd}} {
-		size, err := syncFile(p.from)
-		if err != nil {
-			return fmt.Errorf("publish image: %w", err)
-		}
-		*p.part = part{File: name + p.ext, Bytes: size}
-		if err := os.Rename(p.from, filepath.Join(dir, p.part.File)); err != nil {
+		var err error
+		if *p.part, err = place(p.from, filepath.Join(dir, name+p.ext)); err != nil {
 			return fmt.Errorf("publish image: %w", err)
 		}
 	}
 	text, err := json.MarshalIndent(m, "", "  ")
+	if err == nil {
+		err = durable.WriteFile(manifestFile, append(text, '\n'), 0o600)
+	}
 	if err != nil {
 		return fmt.Errorf("publish image: %w", err)
 	}
-	draft := filepath.Join(b.dir, "manifest")
-	if err := os.WriteFile(draft, append(text, '\n'), 0o600); err != nil {
-		return fmt.Errorf("publish image: %w", err)
+	return nil
+}
+
+// place moves a finished file to path, synced.
+func place(from, path string) (part, error) {
+	info, err := os.Stat(from)
+	if err == nil {
+		err = durable.Sync(from)
 	}
-	_, errFile := syncFile(draft)
-	_, errDir := syncFile(dir)
-	if err := errors.Join(errFile, errDir, os.Rename(draft, manifestFile)); err != nil {
-		return fmt.Errorf("publish image: %w", err)
+	if err == nil {
+		err = durable.Rename(from, path)
 	}
-	_, err = syncFile(dir)
-	return err
+	if err != nil {
+		return part{}, err
+	}
+	return part{File: filepath.Base(path), Bytes: info.Size()}, nil
 }
 
 func (b *build) report(phase, text string, done, total int64) {
 	if b.recipe.Progress != nil {
 		b.recipe.Progress(gateway.Progress{Phase: phase, Text: text, Done: done, Total: total, Elapsed: time.Since(b.begun)})
 	}
-}
-
-// syncFile brings a file or a directory to disk and says how long it is.
-func syncFile(path string) (int64, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return 0, fmt.Errorf("sync: %w", err)
-	}
-	info, err := f.Stat()
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return 0, fmt.Errorf("sync %s: %w", path, err)
-	}
-	return info.Size(), nil
 }
 
 func missingPackage(what, debian string) error {
@@ -197,7 +189,7 @@ func missingPackage(what, debian string) error {
 
 // explainFull turns err into KindNoSpace when it is about a full disk.
 func explainFull(err error, dir string) error {
-	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+	if !durable.IsFull(err) {
 		return err
 	}
 	return noSpace(dir, "no room for the image in "+dir).Because(err)

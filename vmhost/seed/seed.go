@@ -10,15 +10,12 @@
 package seed
 
 import (
-	"bytes"
 	"encoding/base64"
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"lodge/gateway"
+	"lodge/gateway/durable"
 )
 
 // Guest is what a seed says about a VM.
@@ -41,7 +38,7 @@ func Write(path string, g Guest) error {
 	if err != nil {
 		return fmt.Errorf("write seed: %w", err)
 	}
-	if err := writeSynced(path, iso(label, files)); err != nil {
+	if err := durable.WriteFile(path, iso(label, files), 0o600); err != nil {
 		return fmt.Errorf("write seed: %w", err)
 	}
 	return nil
@@ -90,25 +87,4 @@ func wrap(s string) string {
 	}
 	b.WriteString(s)
 	return b.String()
-}
-
-// writeSynced replaces path by data in one step, on disk when it returns.
-func writeSynced(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".seed-*") // with mode 0600
-	if err != nil {
-		return err //nolint:wrapcheck // names the file
-	}
-	defer func() { _ = os.Remove(f.Name()) }() // gone already when all went well
-	_, err = bytes.NewReader(data).WriteTo(f)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err //nolint:wrapcheck // names the file
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err //nolint:wrapcheck // names the file
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err //nolint:wrapcheck // names the file
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
