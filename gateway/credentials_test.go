@@ -6,11 +6,12 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
 )
 
 func noon() time.Time { return time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC) }
 
-func mint(t *testing.T, k *gateway.Keyring, id gateway.ID) gateway.Credentials {
+func issue(t *testing.T, k *gateway.Keyring, id gateway.ID) gateway.Credentials {
 	t.Helper()
 	c, err := k.Issue(id, noon())
 	fatal(t, err)
@@ -21,7 +22,7 @@ func TestCredentialsNameTheirVM(t *testing.T) {
 	d, _ := openDirectory(t, "blog", "web")
 	k := gateway.NewKeyring([32]byte{1}, d)
 	for _, m := range d.All() {
-		c := mint(t, k, m.ID)
+		c := issue(t, k, m.ID)
 		vm, secret, err := k.Check(c.AccessKey, noon())
 		if vm != m.Identity || secret != c.SecretKey || err != nil || !gateway.IsAccessKey(c.AccessKey) {
 			t.Errorf("%s: %v, %v", m.Name, vm, err)
@@ -40,13 +41,13 @@ func TestCredentialsOfOthersDiffer(t *testing.T) {
 	blog, _ := d.ByName("blog")
 	web, _ := d.ByName("web")
 	k, foreign := gateway.NewKeyring([32]byte{1}, d), gateway.NewKeyring([32]byte{2}, d)
-	own := mint(t, k, blog.ID)
-	if other := mint(t, k, web.ID); other.SecretKey == own.SecretKey || other.AccessKey == own.AccessKey {
+	own := issue(t, k, blog.ID)
+	if other := issue(t, k, web.ID); other.SecretKey == own.SecretKey || other.AccessKey == own.AccessKey {
 		t.Error("two VMs have the same")
 	}
-	theirs := mint(t, foreign, blog.ID)
+	theirs := issue(t, foreign, blog.ID)
 	if _, secret, err := k.Check(theirs.AccessKey, noon()); err == nil && secret == theirs.SecretKey {
-		t.Error("another host's secret is good here")
+		t.Error("a secret of another host is valid")
 	}
 	if later, err := k.Issue(blog.ID, noon().Add(time.Second)); err != nil || later.SecretKey == own.SecretKey {
 		t.Errorf("the secret outlives its key: %v", err)
@@ -57,7 +58,7 @@ func TestCredentialsEnd(t *testing.T) {
 	d, _ := openDirectory(t, "blog")
 	blog, _ := d.ByName("blog")
 	k := gateway.NewKeyring([32]byte{1}, d)
-	c := mint(t, k, blog.ID)
+	c := issue(t, k, blog.ID)
 	last := noon().Add(gateway.CredentialLife)
 	for at, good := range map[time.Time]bool{noon(): true, last.Add(-time.Second): true, last: false, last.Add(time.Hour): false} {
 		if _, _, err := k.Check(c.AccessKey, at); (err == nil) != good {
@@ -74,12 +75,12 @@ func TestCredentialsEnd(t *testing.T) {
 	_, err := d.Update(t.Context(), blog.ID, func(m *gateway.VM) error { m.Incarnation++; return nil })
 	fatal(t, err)
 	check("after a restart")
-	c = mint(t, k, blog.ID)
+	c = issue(t, k, blog.ID)
 	_, err = d.Update(t.Context(), blog.ID, desire(gateway.Removed))
 	fatal(t, err)
 	check("while it is being removed")
 	if _, err := k.Issue(blog.ID, noon()); gateway.KindOf(err) != gateway.KindNotFound {
-		t.Errorf("minted for a VM that is being removed: %v", err)
+		t.Errorf("issued for a VM that is being removed: %v", err)
 	}
 	fatal(t, d.Delete(t.Context(), blog.ID))
 	check("after it is gone")
@@ -91,7 +92,7 @@ func TestTamperedKeys(t *testing.T) {
 	d, _ := openDirectory(t, "blog", "web")
 	blog, _ := d.ByName("blog")
 	k := gateway.NewKeyring([32]byte{1}, d)
-	c := mint(t, k, blog.ID)
+	c := issue(t, k, blog.ID)
 	good := c.AccessKey
 	for i := range good {
 		for _, b := range []byte{'A', 'B', '7', '\n'} {
@@ -111,13 +112,9 @@ func TestTamperedKeys(t *testing.T) {
 	}
 }
 
-// A key that passes names a VM that there is, and has one spelling: nothing but what Issue writes.
+// A key that passes belongs to a VM that exists, and has one spelling: that of Issue.
 func FuzzKeyringCheck(f *testing.F) {
-	records := &memory{all: map[gateway.ID]gateway.VM{}}
-	d, err := gateway.OpenDirectory(f.Context(), records)
-	if err != nil {
-		f.Fatal(err)
-	}
+	d := gatewaytest.NewDirectory(f, new(gatewaytest.Records))
 	m, err := d.Create(f.Context(), gateway.VM{Identity: gateway.Identity{ID: gateway.ID{1, 2, 3}, Name: "blog"}})
 	if err != nil {
 		f.Fatal(err)

@@ -11,54 +11,33 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
 )
 
-// memory is Records without a disk. Its next write fails with fail.
-type memory struct {
-	all    map[gateway.ID]gateway.VM
-	number uint32
-	fail   error
-}
-
-func (m *memory) VMs(context.Context) ([]gateway.VM, error) {
-	var all []gateway.VM
-	for _, one := range m.all {
-		all = append(all, one)
+// stored returns what records have of a VM.
+func stored(t *testing.T, records *gatewaytest.Records, id gateway.ID) (found gateway.VM) {
+	t.Helper()
+	all, err := records.VMs(t.Context())
+	fatal(t, err)
+	for _, m := range all {
+		if m.ID == id {
+			found = m
+		}
 	}
-	return all, m.fail
+	return found
 }
 
-func (m *memory) Create(_ context.Context, one gateway.VM) (gateway.VM, error) {
-	m.number++
-	one.Number = m.number
-	one.Addr = netip.AddrFrom4([4]byte{10, 213, byte(m.number >> 8), byte(m.number)})
-	return one, m.Save(context.Background(), one)
-}
-
-func (m *memory) Save(_ context.Context, one gateway.VM) error {
-	if m.fail == nil {
-		m.all[one.ID] = one
-	}
-	return m.fail
-}
-
-func (m *memory) Delete(_ context.Context, id gateway.ID) error {
-	if m.fail == nil {
-		delete(m.all, id)
-	}
-	return m.fail
-}
-
-// hasty is Records that writes and then fails if the caller has gone meanwhile, as database/sql's drivers do.
-type hasty struct{ *memory }
+// hasty are Records whose writes are done but fail when ctx has ended, as with some drivers of
+// database/sql.
+type hasty struct{ *gatewaytest.Records }
 
 func (h hasty) Save(ctx context.Context, m gateway.VM) error {
-	return errors.Join(h.memory.Save(ctx, m), ctx.Err())
+	return errors.Join(h.Records.Save(ctx, m), ctx.Err())
 }
 
-// What is on disk and what is seen are the same, although a caller goes away in the middle of a write.
+// Disk and memory are the same after a write whose caller has left.
 func TestWritesDoNotEndWithTheirCaller(t *testing.T) {
-	records := &memory{all: map[gateway.ID]gateway.VM{}}
+	records := new(gatewaytest.Records)
 	d, err := gateway.OpenDirectory(t.Context(), hasty{records})
 	fatal(t, err)
 	m := create(t, d, "blog")
@@ -68,16 +47,16 @@ func TestWritesDoNotEndWithTheirCaller(t *testing.T) {
 		m.Desired = gateway.Stopped
 		return nil
 	})
-	if now, _ := d.ByID(m.ID); err != nil || now.Desired != records.all[m.ID].Desired {
-		t.Errorf("%v: %v is seen and %v is on disk", err, now.Desired, records.all[m.ID].Desired)
+	now, _ := d.ByID(m.ID)
+	if disk := stored(t, records, m.ID); err != nil || now.Desired != disk.Desired {
+		t.Errorf("%v: %v in memory, %v on disk", err, now.Desired, disk.Desired)
 	}
 }
 
-func openDirectory(t *testing.T, names ...string) (*gateway.Directory, *memory) {
+func openDirectory(t *testing.T, names ...string) (*gateway.Directory, *gatewaytest.Records) {
 	t.Helper()
-	records := &memory{all: map[gateway.ID]gateway.VM{}}
-	d, err := gateway.OpenDirectory(t.Context(), records)
-	fatal(t, err)
+	records := new(gatewaytest.Records)
+	d := gatewaytest.NewDirectory(t, records)
 	for _, name := range names {
 		create(t, d, name)
 	}
@@ -173,7 +152,7 @@ func TestUpdateCannotChangeIdentity(t *testing.T) {
 	fatal(t, err)
 	want := blog.Identity
 	want.Name = "journal"
-	if got.Identity != want || records.all[blog.ID].Identity != want {
+	if got.Identity != want || stored(t, records, blog.ID).Identity != want {
 		t.Errorf("it became %v, want %v", got.Identity, want)
 	}
 	if now, _ := d.ByName("web"); now.Identity != web.Identity {
@@ -184,7 +163,7 @@ func TestUpdateCannotChangeIdentity(t *testing.T) {
 	}
 }
 
-// A new "blog" has nothing of the old one, which cannot come back.
+// A new "blog" has nothing of the old one, which cannot be restored.
 func TestRemovedIsFinal(t *testing.T) {
 	d, _ := openDirectory(t, "blog")
 	old, _ := d.ByName("blog")
@@ -209,43 +188,44 @@ func TestRemovedIsFinal(t *testing.T) {
 	}
 }
 
-// What is not on disk is not seen, and nobody is told of it.
+// A change that is not on disk is not visible, and no Watch reports it.
 func TestFailedWritesAreNotSeen(t *testing.T) {
 	d, records := openDirectory(t, "blog")
 	blog, _ := d.ByName("blog")
-	d.Watch(func(_, new gateway.VM) { t.Errorf("told of %v", new.Identity) })
-	records.fail = errors.New("disk on fire")
+	d.Watch(func(_, new gateway.VM) { t.Errorf("reported %v", new.Identity) })
+	fail := errors.New("disk on fire")
+	records.FailWith(fail)
 	_, created := d.Create(t.Context(), machine("web"))
 	_, updated := d.Update(t.Context(), blog.ID, rename("journal"))
 	for name, err := range map[string]error{"create": created, "update": updated, "delete": d.Delete(t.Context(), blog.ID)} {
-		if !errors.Is(err, records.fail) {
+		if !errors.Is(err, fail) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	if diff := cmp.Diff([]string{"blog"}, names(d)); diff != "" {
-		t.Errorf("seen (-want +got):\n%s", diff)
+		t.Errorf("visible (-want +got):\n%s", diff)
 	}
-	if _, err := gateway.OpenDirectory(t.Context(), records); !errors.Is(err, records.fail) {
+	if _, err := gateway.OpenDirectory(t.Context(), records); !errors.Is(err, fail) {
 		t.Errorf("open: %v", err)
 	}
 }
 
-func TestWatchTellsEveryChangeInOrder(t *testing.T) {
+func TestWatchReportsEveryChangeInOrder(t *testing.T) {
 	d, _ := openDirectory(t)
-	var told []string
+	var reported []string
 	d.Watch(func(old, new gateway.VM) {
 		if now, ok := d.ByName(new.Name); ok && now.Desired != new.Desired {
-			t.Error("told before it is seen")
+			t.Error("reported before it is visible")
 		}
-		told = append(told, fmt.Sprintf("%s %s, %s %s", old.Name, old.Desired, new.Name, new.Desired))
+		reported = append(reported, fmt.Sprintf("%s %s, %s %s", old.Name, old.Desired, new.Name, new.Desired))
 	})
 	m := create(t, d, "blog")
 	_, err := d.Update(t.Context(), m.ID, desire(gateway.Removed))
 	fatal(t, err)
 	fatal(t, d.Delete(t.Context(), m.ID))
 	want := []string{" , blog running", "blog running, blog removed", "blog removed,  "}
-	if diff := cmp.Diff(want, told); diff != "" {
-		t.Errorf("told (-want +got):\n%s", diff)
+	if diff := cmp.Diff(want, reported); diff != "" {
+		t.Errorf("reported (-want +got):\n%s", diff)
 	}
 }
 

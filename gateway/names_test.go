@@ -57,8 +57,8 @@ func TestSplitHost(t *testing.T) {
 	}
 }
 
-// A name that passes is one DNS label with room for a port in front, is never a number or a reserved name, and reads back from
-// every host label that is made of it.
+// A name that passes is one DNS label with room for a port in front. It is no number and no reserved
+// name, and SplitHost returns it from every host label that contains it.
 func FuzzCheckName(f *testing.F) {
 	for _, s := range []string{"blog", "", "a-b", "s3", "8080-blog", "..", "A", "a--b", "xn--a"} {
 		f.Add(s, uint16(8080))
@@ -82,7 +82,7 @@ func FuzzCheckName(f *testing.F) {
 	})
 }
 
-// What SplitHost reads, written again, is what it was given: no two labels lead to the same page.
+// The parts that SplitHost returns make up its argument again: no two labels lead to the same page.
 func FuzzSplitHost(f *testing.F) {
 	for _, s := range []string{"blog", "8080-blog", "0-a", "080-a", "80-90-a", "-a", "65536-a", ""} {
 		f.Add(s)
@@ -114,7 +114,7 @@ func FuzzParsePort(f *testing.F) {
 	})
 }
 
-// An ID that passes has one meaning: it reads back from its own spelling, which differs from what was read in case alone.
+// An ID that passes has one meaning: String returns the text that was parsed, in lower case.
 func FuzzParseID(f *testing.F) {
 	f.Add(gateway.NewID().String())
 	f.Add("00000000-0000-0000-0000-000000000000")
@@ -178,6 +178,6 @@ func TestErrors(t *testing.T) {
 		t.Errorf("JSON %s, want %s: the cause is for the log", got, want)
 	}
 	if gateway.KindOf(cause) != gateway.KindInternal {
-		t.Error("an error of nobody's is not internal")
+		t.Error("an error without a kind is not internal")
 	}
 }
