@@ -13,30 +13,33 @@ import (
 // CredentialLife is how long S3 credentials live; SDKs fetch new ones some minutes before.
 const CredentialLife = 6 * time.Hour
 
-// accessPrefix marks access keys of ours. Keys of other shapes are dummies.
+// accessPrefix begins the access keys that Issue makes. Other keys are dummies, which SDKs need.
 const accessPrefix = "LODGE"
 
-// claimBytes is what an access key says: 16 bytes ID, 4 incarnation, 4 expiry in Unix seconds, big endian.
+// claimBytes is the length of an access key's content: 16 bytes ID, 4 incarnation, 4 expiry in Unix
+// seconds, big endian.
 const claimBytes = 24
 
-// Credentials are S3 credentials for one VM in one incarnation (the shape of the EC2 instance metadata answer).
+// Credentials are S3 credentials for one VM in one incarnation (the shape of the EC2 instance
+// metadata answer).
 type Credentials struct {
 	AccessKey string
 	SecretKey string
 	Expires   time.Time
 }
 
-// Keyring mints and checks S3 credentials. The access key itself names the VM, its incarnation and the expiry; the
-// secret follows from it by HMAC-SHA256, so nothing is stored but the host's one secret.
+// Keyring issues and checks S3 credentials. The access key contains the VM, its incarnation and the
+// expiry. Its secret is an HMAC-SHA256 of it, so only the host's one secret is stored.
 type Keyring struct {
 	secret [32]byte
 	dir    *Directory
 }
 
-// NewKeyring uses the host's secret, 32 random bytes that are made once and kept in the store.
+// NewKeyring uses the host's secret: 32 random bytes from the store, made once.
 func NewKeyring(secret [32]byte, dir *Directory) *Keyring { return &Keyring{secret: secret, dir: dir} }
 
-// Issue makes credentials for the VM as it is now. It fails with KindNotFound for a VM that is gone.
+// Issue makes credentials for a VM in its present incarnation. A VM that is removed is
+// KindNotFound.
 func (k *Keyring) Issue(id ID, now time.Time) (Credentials, error) {
 	m, ok := k.dir.ByID(id)
 	if !ok || m.Desired == Removed {
@@ -54,19 +57,20 @@ func (k *Keyring) Issue(id ID, now time.Time) (Credentials, error) {
 // IsAccessKey reports whether access has the shape of a key that Issue makes.
 func IsAccessKey(access string) bool { return strings.HasPrefix(access, accessPrefix) }
 
-// Check finds the VM and the secret behind one of our access keys. That the caller holds the secret is for
-// its signature to show. Errors (KindDenied): not one of ours, expired, from an earlier incarnation, or its VM is gone.
+// Check returns the VM and the secret of an access key. The caller verifies the signature with that
+// secret. KindDenied: the key is unknown, expired or of an earlier incarnation, or its VM is
+// removed.
 func (k *Keyring) Check(access string, now time.Time) (Identity, string, error) {
 	claim, err := encoding().DecodeString(strings.TrimPrefix(access, accessPrefix))
-	if err != nil || len(claim) != claimBytes || access != accessKey(claim) { // base32 alone lets spare bits and line ends pass
+	if err != nil || len(claim) != claimBytes || access != accessKey(claim) { // base32 alone accepts spare bits and line ends
 		return Identity{}, "", Errorf(KindDenied, "unknown access key")
 	}
 	m, ok := k.dir.ByID(ID(claim[:16]))
 	switch {
 	case !ok || m.Desired == Removed:
-		return Identity{}, "", Errorf(KindDenied, "the access key belongs to a VM that is gone")
+		return Identity{}, "", Errorf(KindDenied, "the access key is of a VM that is gone")
 	case m.Incarnation != binary.BigEndian.Uint32(claim[16:]):
-		return Identity{}, "", Errorf(KindDenied, "the access key is from before the VM was last started")
+		return Identity{}, "", Errorf(KindDenied, "the access key expired when the VM was started again")
 	case now.Unix() >= int64(binary.BigEndian.Uint32(claim[20:])):
 		return Identity{}, "", Errorf(KindDenied, "the access key has expired")
 	}

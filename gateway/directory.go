@@ -12,22 +12,23 @@ import (
 	"time"
 )
 
-// Records keeps machines on disk. Each call returns only once the change is synced; gateway/store is the implementation.
+// Records keeps VMs on disk. Each call returns only once the change is synced. gateway/store
+// implements it.
 type Records interface {
-	// VMs returns every machine there is, removed ones that are not yet gone included.
+	// VMs returns every VM, including those whose removal is not complete.
 	VMs(ctx context.Context) ([]VM, error)
-	// Create stores m with a Number and an Addr that it picks: a number is never given twice, and an address rests for
-	// 15 minutes after its VM is gone. It fails with KindTaken when the name is in use.
+	// Create stores m with a Number and an Addr of its choice. A number is never used again, an
+	// address not for 15 minutes after its VM is removed. A name that is in use is KindTaken.
 	Create(ctx context.Context, m VM) (VM, error)
 	// Save replaces what is stored under m.ID.
 	Save(ctx context.Context, m VM) error
-	// Delete forgets the machine and puts its address to rest.
+	// Delete removes the VM. Its address rests.
 	Delete(ctx context.Context, id ID) error
 }
 
-// Directory is what the host knows of its VMs. Reads are from an immutable snapshot, without a lock; each write is on
-// disk before it is seen, and goes on though its caller gives up: half-way, it would be on disk and never seen. It is safe
-// for concurrent use.
+// Directory has the VMs of the host. Reads use an immutable snapshot, without a lock. Each write is
+// on disk before it is visible, and ignores cancellation, so that memory and disk cannot diverge.
+// It is safe for concurrent use.
 type Directory struct {
 	records Records
 	write   sync.Mutex // one writer; also guards watchers
@@ -40,11 +41,11 @@ type snapshot struct {
 	byID   map[ID]VM
 }
 
-// OpenDirectory reads all machines from records.
+// OpenDirectory reads all VMs from records.
 func OpenDirectory(ctx context.Context, records Records) (*Directory, error) {
 	all, err := records.VMs(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("read machines: %w", err)
+		return nil, fmt.Errorf("read VMs: %w", err)
 	}
 	byID := make(map[ID]VM, len(all))
 	for _, m := range all {
@@ -65,13 +66,13 @@ func newSnapshot(byID map[ID]VM) *snapshot {
 	return s
 }
 
-// ByName finds the VM that has a name now. A VM that is being removed has none.
+// ByName returns the VM with a name. A VM that is being removed has none.
 func (d *Directory) ByName(name string) (VM, bool) {
 	m, ok := d.now.Load().byName[name]
 	return m, ok
 }
 
-// ByID finds a VM by its UUID, one that is being removed included.
+// ByID returns the VM with a UUID, which may be one that is being removed.
 func (d *Directory) ByID(id ID) (VM, bool) {
 	m, ok := d.now.Load().byID[id]
 	return m, ok
@@ -90,10 +91,11 @@ func (d *Directory) All() []VM {
 	return all
 }
 
-// Create records a new machine, not Ready yet. m needs its ID and definition; the number and the address are given to it here.
+// Create records a new VM. m needs its ID and definition; the number and the address are chosen
+// here.
 func (d *Directory) Create(ctx context.Context, m VM) (VM, error) {
 	if !m.Known() {
-		return VM{}, errors.New("create machine: it has no ID")
+		return VM{}, errors.New("create VM: it has no ID")
 	}
 	d.write.Lock()
 	defer d.write.Unlock()
@@ -103,13 +105,13 @@ func (d *Directory) Create(ctx context.Context, m VM) (VM, error) {
 	m.Created = time.Now().UTC().Truncate(time.Second)
 	m, err := d.records.Create(context.WithoutCancel(ctx), m)
 	if err != nil {
-		return VM{}, fmt.Errorf("record machine: %w", err)
+		return VM{}, fmt.Errorf("record VM: %w", err)
 	}
 	d.show(VM{}, m)
 	return m, nil
 }
 
-// free says whether a VM can get this name now: it is well formed (KindInvalid) and not in use (KindTaken).
+// free checks that a name is well formed (else KindInvalid) and not in use (else KindTaken).
 func (d *Directory) free(name string) error {
 	if err := CheckName(name); err != nil {
 		return err
@@ -121,8 +123,9 @@ func (d *Directory) free(name string) error {
 	return nil
 }
 
-// Update changes one machine: change gets a copy and may refuse with an error. Identity (ID, Number, Addr) cannot
-// change, a new name must be free, and Removed is final: KindNotFound for whoever wants such a VM back.
+// Update changes one VM: change gets a copy, and its error ends the Update. ID, Number and Addr
+// cannot change, and a new name must be free. Removed is final: another desired state is
+// KindNotFound.
 func (d *Directory) Update(ctx context.Context, id ID, change func(*VM) error) (VM, error) {
 	d.write.Lock()
 	defer d.write.Unlock()
@@ -144,13 +147,13 @@ func (d *Directory) Update(ctx context.Context, id ID, change func(*VM) error) (
 		}
 	}
 	if err := d.records.Save(context.WithoutCancel(ctx), m); err != nil {
-		return VM{}, fmt.Errorf("record machine: %w", err)
+		return VM{}, fmt.Errorf("record VM: %w", err)
 	}
 	d.show(old, m)
 	return m, nil
 }
 
-// Delete forgets a machine for good. Its number is never used again.
+// Delete removes the record of a VM. Its number is never used again.
 func (d *Directory) Delete(ctx context.Context, id ID) error {
 	d.write.Lock()
 	defer d.write.Unlock()
@@ -159,21 +162,21 @@ func (d *Directory) Delete(ctx context.Context, id ID) error {
 		return nil
 	}
 	if err := d.records.Delete(context.WithoutCancel(ctx), id); err != nil {
-		return fmt.Errorf("delete machine: %w", err)
+		return fmt.Errorf("delete VM: %w", err)
 	}
 	d.show(old, VM{})
 	return nil
 }
 
-// Watch calls f after every change, in order, with the VM before and after it (the zero VM where there is
-// none). f must not block and must not write to the Directory.
+// Watch calls f after every change, in order, with the VM before and after it (the zero VM where
+// there is none). f must not block and must not write to the Directory.
 func (d *Directory) Watch(f func(old, new VM)) {
 	d.write.Lock()
 	defer d.write.Unlock()
 	d.watch = append(d.watch, f)
 }
 
-// show replaces the snapshot by one in which old has become m. The caller holds d.write.
+// show replaces the snapshot by one with m in place of old. The caller holds d.write.
 func (d *Directory) show(old, m VM) {
 	byID := maps.Clone(d.now.Load().byID)
 	delete(byID, old.ID)

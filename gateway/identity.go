@@ -8,8 +8,8 @@ import (
 	"net/netip"
 )
 
-// ID is the UUID of a VM (RFC 9562, version 4). Everything that is kept for a VM is keyed by it, never by the name, so
-// a new "blog" never sees what the old "blog" had.
+// ID is the UUID of a VM (RFC 9562, version 4). All data of a VM is keyed by it, never by the name,
+// so a new "blog" never sees the data of an old "blog".
 type ID [16]byte
 
 // NewID returns a fresh random ID.
@@ -21,7 +21,7 @@ func NewID() ID {
 	return id
 }
 
-// ParseID reads the 36-character form that String writes.
+// ParseID parses the 36-character form that String returns.
 func ParseID(s string) (ID, error) {
 	var id ID
 	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
@@ -34,7 +34,7 @@ func ParseID(s string) (ID, error) {
 	return id, nil
 }
 
-// String is the canonical lower-case form with dashes.
+// String returns the canonical lower-case form with dashes.
 func (id ID) String() string {
 	h := hex.EncodeToString(id[:])
 	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
@@ -50,22 +50,23 @@ func (id *ID) UnmarshalText(text []byte) error {
 	return err
 }
 
-// Identity is who is at the other end of a connection. It is small and comparable, worked out once at accept, and passed by
-// value. The zero value means "unknown": refuse.
+// Identity is the VM at the other end of a connection. It is small and comparable, determined once
+// at accept, and passed by value. The zero value is an unknown peer: refuse it.
 type Identity struct {
 	ID     ID         `json:"id"`
-	Number uint32     `json:"number"` // never used again after the VM is deleted; the tap and the MAC follow from it
-	Name   string     `json:"name"`   // the name at the time of accept
+	Number uint32     `json:"number"` // never used again after the VM is removed; the tap and the MAC are computed from it
+	Name   string     `json:"name"`   // at the time of accept
 	Addr   netip.Addr `json:"addr"`   // the guest's own IPv4 address
 }
 
-// Known reports whether vm names a VM at all.
+// Known reports whether vm is a VM, not the zero value.
 func (vm Identity) Known() bool { return vm.ID != ID{} }
 
-// Tap is the name of the VM's network interface on the host: "lg" and 8 hex digits, within the kernel's 15 bytes.
+// Tap returns the name of the VM's network interface on the host: "lg" and 8 hex digits, within the
+// kernel's 15 bytes.
 func (vm Identity) Tap() string { return fmt.Sprintf("lg%08x", vm.Number) }
 
-// MAC is the guest's hardware address: QEMU's prefix 52:54 with the VM's number behind it.
+// MAC returns the guest's hardware address: QEMU's prefix 52:54, then the VM's number.
 func (vm Identity) MAC() net.HardwareAddr {
 	n := vm.Number
 	return net.HardwareAddr{0x52, 0x54, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}

@@ -5,21 +5,23 @@ import (
 	"strings"
 )
 
-// MaxNameBytes is the longest VM name: a DNS label has 63 octets (RFC 1035 §2.3.4), and "<port>-" takes up to 6 of them.
+// MaxNameBytes is the longest VM name: a DNS label has 63 octets (RFC 1035 §2.3.4), and "<port>-"
+// takes up to 6 of them.
 const MaxNameBytes = 57
 
-// reserved are names of the host's own, below the domain.
+// reserved are the names below the domain that the host itself uses.
 const reserved = " s3 www mail smtp imap lodge localhost internal admin api dns ns metadata root postmaster "
 
-// CheckName says whether name can be a VM's: 1 to 57 of a–z, 0–9 and "-", starting with a letter, not ending with "-",
-// no "--", and not one of the reserved names. The first letter keeps it apart from <port>-<vm>.
+// CheckName checks that a VM can have a name (else KindInvalid): 1 to 57 of a–z, 0–9 and "-",
+// starting with a letter, not ending with "-", without "--", and not reserved. The first letter
+// keeps it apart from <port>-<vm>.
 func CheckName(name string) error {
 	hint := "Use 1 to 57 lower-case letters, digits and single dashes, starting with a letter, such as \"blog\"."
 	switch {
 	case name == "":
 		return Invalid("a VM needs a name").WithHint("%s", hint)
 	case len(name) > MaxNameBytes:
-		return Invalid("the name is %d characters long; at most %d are possible", len(name), MaxNameBytes).WithHint("%s", hint)
+		return Invalid("the name is %d characters long; the limit is %d", len(name), MaxNameBytes).WithHint("%s", hint)
 	case strings.Contains(reserved, " "+name+" "):
 		return Invalid("the name %q is reserved for the host", name).WithHint("Choose another, such as \"my-%s\".", name)
 	case name[0] < 'a' || name[0] > 'z':
@@ -44,8 +46,8 @@ func ParsePort(s string) (uint16, error) {
 	return uint16(n), nil
 }
 
-// SplitHost reads the first label of a host name below the domain: "blog" is the plain name (DefaultPort), "8080-blog" a port of it.
-// It only parses; whether such a VM exists is the Directory's to say.
+// SplitHost parses the first label of a host name below the domain: "blog" is the plain name
+// (DefaultPort), "8080-blog" a port of it. It does not check that the VM exists.
 func SplitHost(label string) (name string, port uint16, err error) {
 	if digits, rest, ok := strings.Cut(label, "-"); ok && digits != "" && strings.Trim(digits, "0123456789") == "" {
 		if port, err = ParsePort(digits); err != nil {

@@ -5,17 +5,17 @@ import (
 	"time"
 )
 
-// Desired is the state that a VM ought to be in; the reconciler in vmhost brings it there.
+// Desired is the state that a VM should have; the reconciler in vmhost brings it there.
 type Desired string
 
-// What can be desired of a VM.
+// The desired states.
 const (
 	Running Desired = "running"
 	Stopped Desired = "stopped"
-	Removed Desired = "removed" // being deleted: no work is taken, and a crash in between goes on deleting
+	Removed Desired = "removed" // being deleted: it gets no new work, and deletion continues after a crash
 )
 
-// Visibility says who may open a port's page.
+// Visibility is who can open a port's page.
 type Visibility string
 
 // The visibilities. What is not shared is private.
@@ -24,10 +24,10 @@ const (
 	Public  Visibility = "public"  // anyone
 )
 
-// DefaultPort, as the port of a share or a route, stands for whatever port the VM's plain name leads to.
+// DefaultPort, as the port of a share or a route, is the one that the VM's plain name leads to.
 const DefaultPort uint16 = 0
 
-// Size is what a VM is made of: its image, its processors, its memory and its disk.
+// Size is a VM's image, processors, memory and disk.
 type Size struct {
 	Image      string `json:"image,omitempty"`       // name of the base image, such as "debian-13"
 	CPUs       int    `json:"cpus,omitempty"`        // virtual processors
@@ -36,13 +36,13 @@ type Size struct {
 	DirectBoot bool   `json:"direct_boot,omitempty"` // start the image's kernel directly instead of through its boot loader
 }
 
-// VM is all that is recorded of a VM: its identity and its definition. Values are copies; Shares is never
+// VM is the record of a VM: its identity and its definition. Values are copies; Shares is never
 // changed in place.
 type VM struct {
 	Identity
 	Size
 	Desired     Desired   `json:"desired"`
-	Ready       bool      `json:"ready"`       // its disk and seed are whole; a VM that is not ready after a crash is taken away again
+	Ready       bool      `json:"ready"`       // its disk and seed are complete; a VM that is not ready after a crash is removed
 	Incarnation uint32    `json:"incarnation"` // counts the starts of the VM from the host; credentials end with it
 	HostKey     string    `json:"host_key"`    // the guest's SSH host key as an authorized_keys line, fixed before its first boot
 	Created     time.Time `json:"created"`
@@ -55,8 +55,8 @@ type Share struct {
 	Visibility Visibility `json:"visibility"`
 }
 
-// Visibility of a port: Private unless a share says otherwise. A share of DefaultPort opens exactly the plain name, and
-// a share of a port opens exactly <port>-<vm>.
+// Visibility returns that of a port: of its share, or Private without one. A share of DefaultPort
+// opens the plain name only, and a share of a port opens <port>-<vm> only.
 func (m VM) Visibility(port uint16) Visibility {
 	for _, s := range m.Shares {
 		if s.Port == port {
@@ -66,7 +66,7 @@ func (m VM) Visibility(port uint16) Visibility {
 	return Private
 }
 
-// WithShare returns m's shares with that of port set.
+// WithShare returns m's shares with that of a port replaced.
 func (m VM) WithShare(port uint16, v Visibility) []Share {
 	shares := slices.DeleteFunc(slices.Clone(m.Shares), func(s Share) bool { return s.Port == port })
 	if v == Private {
@@ -94,8 +94,8 @@ type Progress struct {
 	Elapsed time.Duration // since the work began
 }
 
-// Status is what is seen of a VM now, as opposed to what is desired.
+// Status is the present state of a VM, as opposed to the desired one.
 type Status struct {
 	State  string `json:"state"`            // "running", "stopped", "starting", "stopping", "crashed" or "unknown"
-	Reason string `json:"reason,omitempty"` // why it is not as desired, with what to do, where that is known
+	Reason string `json:"reason,omitempty"` // why it is not the desired state, and what to do, where that is known
 }
