@@ -16,8 +16,8 @@ const tokenPrefix = "token/"
 // sweepEvery is how often PutToken removes what has expired.
 const sweepEvery = time.Minute
 
-// Logins keeps secrets of limited life (one-time links, sessions) by their SHA-256: who reads the
-// file learns none.
+// Logins keeps secrets of limited life (one-time links, sessions) by their SHA-256, so the file
+// does not contain them.
 type Logins struct {
 	shared gateway.Shared
 	now    func() time.Time

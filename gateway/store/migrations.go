@@ -87,7 +87,7 @@ DROP TABLE resting;
 `}
 }
 
-// refuseNewer fails when the file's schema is one that this program does not know.
+// refuseNewer fails if the file's schema is newer than this program.
 func (s *Store) refuseNewer(ctx context.Context) error {
 	have, err := s.version(ctx)
 	if know := len(migrations()); err == nil && have > know {

@@ -1,9 +1,12 @@
-// Package store is what the host remembers: one SQLite file, the authority for its VMs, their
-// numbers and addresses, certificates and logins. A write has reached the disk when the call that
-// made it returns (WAL, synchronous=FULL).
+// Package store keeps the state of the host in one SQLite file. A write is synced to disk when the
+// call returns (WAL, synchronous=FULL).
 //
-// It has one writer; migrations run in order when the file is opened, and a file from a newer Lodge
-// is refused, never guessed at.
+// VMs are rows, of this host alone. All that several hosts would have to agree on is in
+// gateway.Shared, which this package implements in the same file: KV, Logins and the claims of a VM
+// to its name, number and address are written over the interface.
+//
+// The file has one writer. Migrations run in order when it is opened. A file of a newer Lodge is
+// refused, never guessed at.
 package store
 
 import (
@@ -39,9 +42,9 @@ type Store struct {
 	strays bool       // there may be claims that no row holds
 }
 
-// Open opens the file, which is made (0600) when it does not exist, and brings its schema up to
-// date. Guest addresses are taken from guests. A file that is not a sound database or that a newer
-// Lodge wrote is refused with a hint and left as it is.
+// Open opens the file, creates it (0600) if needed, and brings its schema up to date. Guest
+// addresses are taken from guests. A damaged file, or one of a newer Lodge, is refused with a hint
+// and left unchanged.
 func Open(ctx context.Context, path string, guests netip.Prefix) (*Store, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -54,16 +57,16 @@ func Open(ctx context.Context, path string, guests netip.Prefix) (*Store, error)
 	if err != nil {
 		return nil, fmt.Errorf("open state: %w", err)
 	}
-	db.SetMaxOpenConns(1) // one writer, and reads are few: the Directory answers them from memory
+	db.SetMaxOpenConns(1) // one writer; most reads are answered by the Directory, from memory
 	s := &Store{db: db, net: guests.Masked(), now: time.Now}
 	if err := s.prepare(ctx); err != nil {
-		_ = db.Close() // the first error is the one that counts
+		_ = db.Close() // the first error is reported
 		return nil, explain(path, err)
 	}
 	return s, nil
 }
 
-// Shared returns what the hosts agree on, as long as there is one.
+// Shared returns the part of the store that several hosts would share.
 func (s *Store) Shared() *Shared { return s.shared }
 
 // Close closes the file.
@@ -114,7 +117,7 @@ func (s *Store) prepare(ctx context.Context) error {
 
 var errCorrupt = errors.New("the file is damaged")
 
-// explain turns what SQLite says about a bad file into something a person can act on.
+// explain gives errors about a damaged file a hint.
 func explain(path string, err error) error {
 	if sqliteErr, ok := errors.AsType[*sqlite.Error](err); ok {
 		switch sqliteErr.Code() & 0xff {
@@ -129,7 +132,7 @@ func explain(path string, err error) error {
 	return fmt.Errorf("open state %s: %w", path, err)
 }
 
-// refine gives disk-full errors their kind and leaves all others as they are.
+// refine gives errors about a full disk and about a missing row their kinds.
 func refine(err error) error {
 	if sqliteErr, ok := errors.AsType[*sqlite.Error](err); ok && sqliteErr.Code()&0xff == sqlite3.SQLITE_FULL {
 		return gateway.Errorf(gateway.KindNoSpace, "the host's disk is full").Because(err).

@@ -33,7 +33,7 @@ func machine(name string) gateway.VM {
 	return gateway.VM{Identity: gateway.Identity{ID: gateway.NewID(), Name: name}, Size: gateway.Size{Image: "debian-13"}, Desired: gateway.Running}
 }
 
-func TestMachinesSurviveReopening(t *testing.T) {
+func TestVMsSurviveReopening(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a b%?.db")
 	s := open(t, path)
 	m, err := s.Create(t.Context(), machine("blog"))
@@ -99,7 +99,7 @@ func TestCreateRefuses(t *testing.T) {
 	}
 }
 
-func TestRemovedMachineFreesItsName(t *testing.T) {
+func TestRemovedVMFreesItsName(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "lodge.db"))
 	old, err := s.Create(t.Context(), machine("blog"))
 	if err != nil {
