@@ -1,6 +1,7 @@
 package netid
 
 import (
+	"cmp"
 	"encoding/binary"
 	"net"
 	"net/netip"
@@ -10,8 +11,10 @@ import (
 type datagram struct {
 	srcMAC, dstMAC net.HardwareAddr
 	src, dst       netip.Addr
-	port           uint16
+	from, port     uint16 // from is 40000 when it is left out
 	payload        string
+	proto          byte   // instead of UDP's
+	options        []byte // of IPv4, a multiple of four bytes
 }
 
 const (
@@ -40,7 +43,7 @@ func (d datagram) fragments(id uint16) (first, second []byte) {
 
 // udp leaves the checksum out where it may (IPv4, RFC 768).
 func (d datagram) udp() []byte {
-	b := binary.BigEndian.AppendUint16(nil, 40000)
+	b := binary.BigEndian.AppendUint16(nil, cmp.Or(d.from, 40000))
 	b = binary.BigEndian.AppendUint16(b, d.port)
 	b = binary.BigEndian.AppendUint16(b, uint16(8+len(d.payload)))
 	b = binary.BigEndian.AppendUint16(b, 0)
@@ -53,12 +56,12 @@ func (d datagram) udp() []byte {
 }
 
 func (d datagram) ipv4(payload []byte, id, fragment uint16) []byte {
-	h := []byte{0x45, 0}
-	h = binary.BigEndian.AppendUint16(h, uint16(20+len(payload)))
+	h := []byte{0x45 + byte(len(d.options)/4), 0}
+	h = binary.BigEndian.AppendUint16(h, uint16(20+len(d.options)+len(payload)))
 	h = binary.BigEndian.AppendUint16(h, id)
 	h = binary.BigEndian.AppendUint16(h, fragment)
-	h = append(h, 64, protoUDP, 0, 0)
-	h = append(append(h, d.src.AsSlice()...), d.dst.AsSlice()...)
+	h = append(h, 64, cmp.Or(d.proto, protoUDP), 0, 0)
+	h = append(append(append(h, d.src.AsSlice()...), d.dst.AsSlice()...), d.options...)
 	binary.BigEndian.PutUint16(h[10:], checksum(h))
 	return append(h, payload...)
 }

@@ -24,6 +24,7 @@ type node struct {
 	work chan func()
 	mu   sync.Mutex
 	seen [][]byte // ARP frames that the host sent
+	odd  [][]byte // frames of the host with the payload "attack"
 }
 
 // newNode puts a machine at a tap of the host, which exists. Its first address gets the default route, by via.
@@ -75,6 +76,11 @@ func (n *node) carry(to io.Writer, from io.Reader) {
 		if from == n.wire && size > 14 && frame[12] == etherARP>>8 && frame[13] == etherARP&0xff {
 			n.mu.Lock()
 			n.seen = append(n.seen, append([]byte{}, frame[:size]...))
+			n.mu.Unlock()
+		}
+		if from == n.wire && bytes.Contains(frame[:size], []byte("attack")) {
+			n.mu.Lock()
+			n.odd = append(n.odd, append([]byte{}, frame[:size]...))
 			n.mu.Unlock()
 		}
 		if _, err := to.Write(frame[:size]); err != nil {

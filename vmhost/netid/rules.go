@@ -20,6 +20,10 @@ func elsewhere() []string {
 	}
 }
 
+// maxFlows is how many connections one guest may have to the world, and how many to the gateway. A host's connection table
+// has 262,144 entries by default.
+const maxFlows = 4096
+
 // ruleset is the whole of it, one transaction: "add" keeps "delete" from failing where there is no table yet.
 //
 // Its chain from-tap stands before the kernel puts fragments together (NF_IP_PRI_CONNTRACK_DEFRAG, -400): behind that, a
@@ -29,6 +33,9 @@ func elsewhere() []string {
 //
 // Its chain from-user keeps people of the host who are not root from the guests' ports: the way in is the gateway, which knows
 // who may. A guest's sshd asks for a key itself, so that "ssh -J" works.
+//
+// Two dynamic sets keep one guest from filling the host's connection table: they count what each tap has open, to the world
+// and to the gateway. Datagrams to the gateway are not tracked, for each would take an entry for half a minute.
 const ruleset = `
 add table inet lodge
 delete table inet lodge
@@ -59,6 +66,16 @@ table inet lodge {
 		auto-merge
 		elements = { {{range .Elsewhere}}{{.}}, {{end}} }
 	}
+	set flows {
+		type ifname
+		flags dynamic
+		size 65536
+	}
+	set calls {
+		type ifname
+		flags dynamic
+		size 65536
+	}
 
 	chain arrive {
 		type filter hook prerouting priority -450; policy accept;
@@ -70,6 +87,17 @@ table inet lodge {
 		drop
 	}
 
+	{{if .UDP}}
+	chain untracked {
+		type filter hook prerouting priority raw; policy accept;
+		iifname "lg*" ip daddr {{.Gateway}} udp dport { {{range .UDP}}{{.}}, {{end}} } notrack
+	}
+	chain untracked-answers {
+		type filter hook output priority raw; policy accept;
+		oifname "lg*" ip saddr {{.Gateway}} udp sport { {{range .UDP}}{{.}}, {{end}} } notrack
+	}
+	{{end}}
+
 	chain input {
 		type filter hook input priority filter; policy accept;
 		iifname "lg*" goto to-host
@@ -78,6 +106,7 @@ table inet lodge {
 	chain to-host {
 		ip daddr != {{.Gateway}} drop
 		ct state established,related accept
+		ct state new add @calls { iifname ct count over {{.MaxFlows}} } drop
 		{{if .TCP}}tcp dport { {{range .TCP}}{{.}}, {{end}} } accept{{end}}
 		{{if .UDP}}udp dport { {{range .UDP}}{{.}}, {{end}} } accept{{end}}
 		icmp type echo-request accept
@@ -104,6 +133,7 @@ table inet lodge {
 		oifname "lg*" drop
 		ip daddr @elsewhere drop
 		tcp dport 25 reject with tcp reset
+		ct state new add @flows { iifname ct count over {{.MaxFlows}} } drop
 	}
 
 	chain leave {
@@ -123,7 +153,7 @@ func (c Config) rules(g guests, around []netip.Prefix) string {
 	var text strings.Builder
 	err := template.Must(template.New("").Parse(ruleset)).Execute(&text, map[string]any{
 		"Guests": slices.SortedFunc(maps.Values(g), byNumber), "Elsewhere": networks,
-		"Gateway": gateway.LinkLocal, "Net": c.Net.Masked(), "TCP": c.TCP, "UDP": c.UDP,
+		"Gateway": gateway.LinkLocal, "Net": c.Net.Masked(), "TCP": c.TCP, "UDP": c.UDP, "MaxFlows": maxFlows,
 	})
 	if err != nil {
 		panic(err) // the template and its data are both right above

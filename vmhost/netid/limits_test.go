@@ -1,0 +1,58 @@
+package netid
+
+import (
+	"fmt"
+	"net"
+	"testing"
+)
+
+// One guest with a helper outside fills its own share of the connection table, not the table.
+func TestOneGuestCannotFillConntrack(t *testing.T) {
+	l := newLab(t)
+	opened := 0
+	for refused := 0; refused < 2 && opened < maxFlows+200; {
+		c, err := l.alice.dial("tcp", "203.0.113.7:80", net.Dialer{Timeout: impatience})
+		if err != nil {
+			refused++
+			continue
+		}
+		defer c.Close() // until then the host keeps an entry for it
+		opened++
+	}
+	if opened > maxFlows || opened < maxFlows-10 {
+		t.Errorf("alice has opened %d connections, want %d", opened, maxFlows)
+	}
+	fatal(t, repair(t, l.net))
+	fatal(t, l.net.Up(t.Context(), vm(3, "carol", "10.213.0.4"))) // elements change, counts stay
+	if _, err := l.alice.ask("203.0.113.7:80", impatience); failure(err) != "timeout" {
+		t.Errorf("alice opens one more: %v", err)
+	}
+	if got := flows(t, l.a.Addr); got > maxFlows+10 {
+		t.Errorf("alice has %d entries in the connection table", got)
+	}
+	if got, err := l.bob.ask("203.0.113.7:80", patience); err != nil || got != uplink.Addr().String() {
+		t.Errorf("bob reaches the world as %q, %v", got, err)
+	}
+	if got := [2]string{whoAmI(t, l.alice), whoAmI(t, l.bob)}; got != [2]string{"alice", "bob"} {
+		t.Errorf("guests are told %v", got)
+	}
+}
+
+// Datagrams to the gateway leave no entry at all, and its other ports have a share of their own.
+func TestGatewayPortsCannotFillConntrack(t *testing.T) {
+	l := newLab(t)
+	before := flows(t, l.a.Addr)
+	heard := 0
+	for port := range uint16(200) {
+		d := from(l.a, fmt.Sprint("query ", port))
+		d.from = 10000 + port
+		l.alice.send(t, d.frame())
+		if port%50 == 0 { // a socket does not hold all of them
+			heard += len(l.settle(t))
+		}
+	}
+	heard += len(l.settle(t))
+	if got := flows(t, l.a.Addr) - before; heard != 200 || got > 0 {
+		t.Errorf("%d of 200 datagrams heard, %d more entries in the connection table", heard, got)
+	}
+}
