@@ -6,6 +6,46 @@ import (
 	"testing"
 )
 
+// What a guest sends to the world is TCP, UDP or ICMP without IP options.
+func TestOddPacketsDoNotLeave(t *testing.T) {
+	l := newLab(t)
+	ordinary := from(l.a, "attack")
+	ordinary.dst, ordinary.port = internet.Addr(), closedPort
+	for _, tt := range []struct {
+		name    string
+		change  func(*datagram)
+		arrives bool
+	}{
+		{"ordinary", func(*datagram) {}, true},
+		{"record route", func(d *datagram) { d.options = []byte{7, 7, 4, 0, 0, 0, 0, 0} }, false},
+		{"timestamp", func(d *datagram) { d.options = []byte{68, 8, 5, 0, 0, 0, 0, 0} }, false},
+		{"router alert", func(d *datagram) { d.options = []byte{148, 4, 0, 0} }, false},
+		{"no operation", func(d *datagram) { d.options = []byte{1, 1, 1, 0} }, false},
+		{"unknown option", func(d *datagram) { d.options = []byte{222, 4, 0, 0} }, false},
+		{"IGMP", func(d *datagram) { d.proto = 2 }, false},
+		{"IPv4 in IPv4", func(d *datagram) { d.proto = 4 }, false},
+		{"IPv6 in IPv4", func(d *datagram) { d.proto = 41 }, false},
+		{"GRE", func(d *datagram) { d.proto = 47 }, false},
+		{"ESP", func(d *datagram) { d.proto = 50 }, false},
+		{"SCTP", func(d *datagram) { d.proto = 132 }, false},
+	} {
+		d := ordinary
+		tt.change(&d)
+		before := l.outside.oddFrames()
+		l.alice.send(t, d.frame())
+		l.settle(t)
+		if got := l.outside.oddFrames() > before; got != tt.arrives {
+			t.Errorf("%s: arrives outside: %v", tt.name, got)
+		}
+	}
+}
+
+func (n *node) oddFrames() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.odd)
+}
+
 // One guest with a helper outside fills its own share of the connection table, not the table.
 func TestOneGuestCannotFillConntrack(t *testing.T) {
 	l := newLab(t)

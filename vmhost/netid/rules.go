@@ -83,6 +83,8 @@ table inet lodge {
 		ip saddr {{.Net}} drop
 	}
 	chain from-tap {
+		ip hdrlength > 5 drop
+		ip protocol != { tcp, udp, icmp } drop
 		iifname . ether saddr . ip saddr @guests accept
 		drop
 	}
