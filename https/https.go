@@ -143,7 +143,7 @@ func (s *Server) Remove(ctx context.Context, id gateway.ID) error {
 	s.proxy.Remove(id)
 	errs := []error{s.login.Remove(ctx, id)}
 	if m, ok := s.Directory.ByID(id); ok {
-		errs = append(errs, s.authority.Forget(ctx, m.Name+"."+s.Domain))
+		errs = append(errs, s.authority.Remove(ctx, m.Name+"."+s.Domain))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("forget the VM's logins and certificate: %w", err)

@@ -223,7 +223,7 @@ func TestLoginCarriesToOtherNamesOfTheVM(t *testing.T) {
 	}
 }
 
-func TestHopHelpsNobodyElse(t *testing.T) {
+func TestHandoffHelpsNobodyElse(t *testing.T) {
 	s := newSite(t)
 	blog, shop := s.vm("blog"), s.vm("shop")
 	s.app(blog, 8080, echo("port"))
@@ -239,33 +239,33 @@ func TestHopHelpsNobodyElse(t *testing.T) {
 		t.Errorf("stranger: %s", a.Status)
 	}
 	// The code works once, in the browser that asked, at the name it asked for.
-	hopAt, hop := s.follow(c, at, start)
-	enter := hop.Header.Get("Location")
-	if a := s.get(s.client(), enter, browser()...); a.StatusCode != 403 {
+	handoffAt, handoff := s.follow(c, at, start)
+	callback := handoff.Header.Get("Location")
+	if a := s.get(s.client(), callback, browser()...); a.StatusCode != 403 {
 		t.Errorf("another browser: %s", a.Status)
 	}
-	if a := s.get(s.client(), enter, browser("Cookie", "__Host-lodge-hop="+strings.Repeat("A", 43))...); a.StatusCode != 403 {
+	if a := s.get(s.client(), callback, browser("Cookie", "__Host-lodge-handoff="+strings.Repeat("A", 43))...); a.StatusCode != 403 {
 		t.Errorf("another browser with a cookie of its own: %s", a.Status)
 	}
-	if _, a := s.follow(c, hopAt, hop); a.StatusCode != 403 {
+	if _, a := s.follow(c, handoffAt, handoff); a.StatusCode != 403 {
 		t.Errorf("the code was used up by another browser, then: %s", a.Status)
 	}
 	// Nobody is sent anywhere but to the VM's own names.
 	query := "&for=" + strings.Repeat("0", 64) + "&path=/"
 	for _, to := range []string{"evil.example", "shop.lodge.localhost", "8080-shop.lodge.localhost", "lodge.localhost", "blog.lodge.localhost", "", "8080-blog.lodge.localhost.evil.example", "8080-blog.lodge.localhost@evil.example"} {
-		if a := s.get(c, s.url("blog")+"/.lodge/hop?to="+url.QueryEscape(to)+query, browser()...); a.StatusCode != 404 || a.Header.Get("Location") != "" {
-			t.Errorf("hop to %q: %s to %q", to, a.Status, a.Header.Get("Location"))
+		if a := s.get(c, s.url("blog")+"/.lodge/handoff?to="+url.QueryEscape(to)+query, browser()...); a.StatusCode != 404 || a.Header.Get("Location") != "" {
+			t.Errorf("handoff to %q: %s to %q", to, a.Status, a.Header.Get("Location"))
 		}
 	}
 	for _, path := range []string{"//evil.example/", "https://evil.example/", "/\\evil.example", "\\\\evil.example", "evil", "", "/\t/evil.example", "javascript:alert(1)"} {
-		if a := s.hopTo(c, "8080-blog", path); a.Header.Get("Location") != "/" {
+		if a := s.handoffTo(c, "8080-blog", path); a.Header.Get("Location") != "/" {
 			t.Errorf("path %q leads to %q", path, a.Header.Get("Location"))
 		}
 	}
 }
 
-// hopTo goes through the whole hop with a path of the caller's, and returns the last redirect.
-func (s *site) hopTo(c *http.Client, host, path string) answer {
+// handoffTo goes through the whole handoff with a path of the caller's, and returns the last redirect.
+func (s *site) handoffTo(c *http.Client, host, path string) answer {
 	s.tb.Helper()
 	fresh := s.client()
 	fresh.Jar = c.Jar
@@ -274,12 +274,12 @@ func (s *site) hopTo(c *http.Client, host, path string) answer {
 		c.Jar.SetCookies(mustParse(s.tb, at), []*http.Cookie{{Name: cookie.Name, Value: "", Path: "/", MaxAge: -1, Secure: true}})
 	}
 	a := s.get(fresh, at, browser()...)
-	hop := mustParse(s.tb, a.Header.Get("Location"))
-	query := hop.Query()
+	handoff := mustParse(s.tb, a.Header.Get("Location"))
+	query := handoff.Query()
 	query.Set("path", path)
-	hop.RawQuery = query.Encode()
-	a = s.get(fresh, hop.String(), browser()...)
-	_, a = s.follow(fresh, hop.String(), a)
+	handoff.RawQuery = query.Encode()
+	a = s.get(fresh, handoff.String(), browser()...)
+	_, a = s.follow(fresh, handoff.String(), a)
 	return a
 }
 
@@ -428,7 +428,7 @@ func TestSecretsAreNeitherStoredNorLogged(t *testing.T) {
 	}
 	s.useLink(c, link)                                                                  // refused
 	s.get(s.client(), s.url("9090-blog"), "Cookie", "__Host-lodge="+session)            // refused
-	s.get(s.client(), s.url("blog")+"/.lodge/enter?code="+session, "Cookie", "x=y")     // refused
+	s.get(s.client(), s.url("blog")+"/.lodge/callback?code="+session, "Cookie", "x=y")  // refused
 	s.get(s.client(), s.url("blog")+"/?token="+token, "Authorization", "Bearer "+token) // refused
 	var stored []byte
 	for _, file := range []string{"lodge.db", "lodge.db-wal"} {

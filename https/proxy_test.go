@@ -35,7 +35,7 @@ func TestAppSeesWhoCallsAndNothingElseDoes(t *testing.T) {
 		"X-Lodge-User", "evil", "x-lodge-email", "evil", "X_Lodge_User", "evil", "x_lodge-Vm", "evil", "X-Lodge_Vm", "evil", "X-Lodge", "evil", "X.Lodge.User", "evil", "x~lodge|vm", "evil",
 		"X-Forwarded-For", "evil", "X_Forwarded_Proto", "evil", "Forwarded", "for=evil", "X-Real-Ip", "evil", "X_Real_IP", "evil",
 		"Connection", "X-Lodge-User, X-Forwarded-For, X-Hop", "X-Hop", "evil", "Proxy-Connection", "evil", "Keep-Alive", "evil",
-		"Cookie", "a=1; __Host-lodge-hop=evil; b=2", "App-Header", "kept",
+		"Cookie", "a=1; __Host-lodge-handoff=evil; b=2", "App-Header", "kept",
 	}
 	a := s.get(c, s.url("blog")+"/x//y%2fz?q=%zz;a", forged...)
 	for _, want := range []string{
@@ -64,7 +64,7 @@ func TestAppCannotSetOurCookies(t *testing.T) {
 	blog := s.vm("blog", public(0)...)
 	s.app(blog, 80, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Add("Set-Cookie", "__Host-lodge=evil; Path=/; Secure")
-		w.Header().Add("Set-Cookie", " __HOST-lodge-hop =evil; Path=/; Secure")
+		w.Header().Add("Set-Cookie", " __HOST-lodge-handoff =evil; Path=/; Secure")
 		w.Header().Add("Set-Cookie", "own=fine")
 	}))
 	if a := s.get(s.client(), s.url("blog")); !slices.Equal(a.Header.Values("Set-Cookie"), []string{"own=fine"}) {

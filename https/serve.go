@@ -96,19 +96,19 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// lastAnswer says on an answer that the connection ends with it, while draining. An upgrade has its own Connection header.
-func (s *Server) lastAnswer(h http.Header, r *http.Request) {
+// closeIfDraining says on an answer that the connection ends with it, while draining. An upgrade has its own Connection header.
+func (s *Server) closeIfDraining(h http.Header, r *http.Request) {
 	if s.draining.Load() && r.Header.Get("Upgrade") == "" {
 		h.Set("Connection", "close")
 	}
 }
 
 // onResponse is for proxy.Config.
-func (s *Server) onResponse(res *http.Response) { s.lastAnswer(res.Header, res.Request) }
+func (s *Server) onResponse(res *http.Response) { s.closeIfDraining(res.Header, res.Request) }
 
 // serveRedirect sends a name of ours to https, with the method and the body kept (RFC 9110 §15.4.9).
 func (s *Server) serveRedirect(w http.ResponseWriter, r *http.Request) {
-	s.lastAnswer(w.Header(), r)
+	s.closeIfDraining(w.Header(), r)
 	rt, ok := s.zone.Route(r.Host, gateway.VMFrom(r.Context()), s.Directory)
 	if !ok || rt.Inside != "" || !strings.HasPrefix(r.URL.RequestURI(), "/") {
 		s.pages.Render(w, r, pages.Misdirected())

@@ -14,7 +14,7 @@ import (
 
 // serveWeb is the handler of every request over TLS. It looks the host name up, once.
 func (s *Server) serveWeb(w http.ResponseWriter, r *http.Request) {
-	s.lastAnswer(w.Header(), r)
+	s.closeIfDraining(w.Header(), r)
 	rt, ok := s.zone.Route(r.Host, gateway.VMFrom(r.Context()), s.Directory)
 	if sni, _ := s.zone.Parse(r.TLS.ServerName); !ok || rt.Host != sni.Host {
 		s.pages.Render(w, r, pages.Misdirected())

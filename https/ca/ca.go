@@ -92,7 +92,7 @@ func (a *Authority) Certificate(ctx context.Context, subject string) (*tls.Certi
 		return leaf, nil
 	}
 	if !a.allow(subject) {
-		return nil, notHere(subject)
+		return nil, noSubject(subject)
 	}
 	result := a.flight.DoChan(subject, func() (any, error) {
 		return a.manage(context.WithoutCancel(ctx), subject)
@@ -133,7 +133,7 @@ func (a *Authority) manage(ctx context.Context, subject string) (*tls.Certificat
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	a.unload(subject) // what has expired while the host slept
+	a.evict(subject) // what has expired while the host slept
 	if err := a.magic.ManageSync(ctx, []string{subject}); err != nil {
 		return nil, err
 	}
@@ -143,13 +143,13 @@ func (a *Authority) manage(ctx context.Context, subject string) (*tls.Certificat
 	return nil, errors.New("the certificate is not valid now")
 }
 
-func (a *Authority) unload(subject string) {
+func (a *Authority) evict(subject string) {
 	a.cache.RemoveManaged([]certmagic.SubjectIssuer{{Subject: subject}})
 }
 
-// Forget deletes the leaf for subject and its key. A missing one is no error.
-func (a *Authority) Forget(ctx context.Context, subject string) error {
-	a.unload(subject)
+// Remove deletes the leaf for subject and its key. A missing one is no error.
+func (a *Authority) Remove(ctx context.Context, subject string) error {
+	a.evict(subject)
 	if err := a.storage.Delete(ctx, certmagic.StorageKeys.CertsSitePrefix(a.root.IssuerKey(), subject)); err != nil {
 		return fmt.Errorf("delete certificate of %s: %w", subject, err)
 	}
@@ -159,6 +159,6 @@ func (a *Authority) Forget(ctx context.Context, subject string) error {
 // Close stops the upkeep of certificates.
 func (a *Authority) Close() { a.cache.Stop() }
 
-func notHere(subject string) error {
+func noSubject(subject string) error {
 	return gateway.Errorf(gateway.KindNotFound, "there is no %q here", subject)
 }

@@ -164,7 +164,7 @@ func (r *root) Issue(_ context.Context, csr *x509.CertificateRequest) (*certmagi
 	}
 	name, now := csr.DNSNames[0], time.Now()
 	if !r.allow(name) { // renewal of what has gone
-		return nil, certmagic.ErrNoRetry{Err: notHere(name)}
+		return nil, certmagic.ErrNoRetry{Err: noSubject(name)}
 	}
 	leaf := &x509.Certificate{
 		SerialNumber: newSerial(),

@@ -9,7 +9,7 @@ import (
 // The cookies of the gateway. The prefix makes browsers keep them for one host name, over TLS (RFC 6265bis §4.1.3.2).
 const (
 	sessionCookie = "__Host-lodge"
-	hopCookie     = "__Host-lodge-hop"
+	handoffCookie = "__Host-lodge-handoff"
 )
 
 func setCookie(w http.ResponseWriter, name, value string, life time.Duration) {
@@ -56,7 +56,7 @@ func withoutOwnCookies(line string) string {
 func ownCookie(pair string) bool {
 	name, _, _ := strings.Cut(pair, "=")
 	name = strings.Trim(name, " \t\"")
-	return strings.EqualFold(name, sessionCookie) || strings.EqualFold(name, hopCookie)
+	return strings.EqualFold(name, sessionCookie) || strings.EqualFold(name, handoffCookie)
 }
 
 // StripSetCookies keeps an app from setting the gateway's cookies.

@@ -14,18 +14,18 @@ import (
 // comes back to this browser, so a link made by someone else logs nobody in.
 func (h *Handler) StartHandoff(w http.ResponseWriter, r *http.Request, rt names.Route) {
 	secret := newSecret()
-	if cookie, err := r.Cookie(hopCookie); err == nil { // a second tab shares it
+	if cookie, err := r.Cookie(handoffCookie); err == nil { // a second tab shares it
 		if _, ok := secretHash(cookie.Value); ok {
 			secret = cookie.Value
 		}
 	}
-	setCookie(w, hopCookie, secret, hopLife)
+	setCookie(w, handoffCookie, secret, handoffLife)
 	query := url.Values{"to": {rt.Host}, "for": {bound(secret)}, "path": {r.URL.RequestURI()}}
-	redirect(w, http.StatusFound, names.Origin(rt.Plain, names.PortSeen(r))+hopPath+"?"+query.Encode())
+	redirect(w, http.StatusFound, names.Origin(rt.Plain, names.PortSeen(r))+handoffPath+"?"+query.Encode())
 }
 
-// hop sends a browser that is logged in at the plain name back to another name of the same VM, with a one-time code.
-func (h *Handler) hop(w http.ResponseWriter, r *http.Request, rt names.Route) {
+// continueHandoff sends a browser that is logged in at the plain name back to another name of the same VM, with a one-time code.
+func (h *Handler) continueHandoff(w http.ResponseWriter, r *http.Request, rt names.Route) {
 	query := r.URL.Query()
 	to, ok := h.Policy.Zone.Parse(query.Get("to"))
 	person, loggedIn := h.Session(r, rt)
@@ -37,32 +37,32 @@ func (h *Handler) hop(w http.ResponseWriter, r *http.Request, rt names.Route) {
 		h.Pages.Render(w, r, pages.Private(rt))
 		return
 	}
-	code, err := h.sessions.issue(r.Context(), kindHop, rt.VM.ID, grant{Person: person, Host: to.Host, Bound: query.Get("for")}, hopLife)
+	code, err := h.sessions.issue(r.Context(), kindHandoff, rt.VM.ID, grant{Person: person, Host: to.Host, Bound: query.Get("for")}, handoffLife)
 	if err != nil {
 		h.refuse(w, r, rt, pages.InternalError(), err)
 		return
 	}
 	back := url.Values{"code": {code}, "path": {query.Get("path")}}
-	redirect(w, http.StatusFound, names.Origin(to.Host, names.PortSeen(r))+enterPath+"?"+back.Encode())
+	redirect(w, http.StatusFound, names.Origin(to.Host, names.PortSeen(r))+callbackPath+"?"+back.Encode())
 }
 
-// enter turns the code of a hop into a session at this name.
-func (h *Handler) enter(w http.ResponseWriter, r *http.Request, rt names.Route) {
-	cookie, err := r.Cookie(hopCookie)
+// callback turns the code of a handoff into a session at this name.
+func (h *Handler) callback(w http.ResponseWriter, r *http.Request, rt names.Route) {
+	cookie, err := r.Cookie(handoffCookie)
 	if err != nil {
 		h.Pages.Render(w, r, pages.LoginFailed(rt))
 		return
 	}
-	vm, g, err := h.sessions.take(r.Context(), kindHop, r.URL.Query().Get("code"))
+	vm, g, err := h.sessions.take(r.Context(), kindHandoff, r.URL.Query().Get("code"))
 	if err != nil || vm != rt.VM.ID || g.Host != rt.Host || g.Bound != bound(cookie.Value) {
 		h.refuse(w, r, rt, pages.LoginFailed(rt), err)
 		return
 	}
-	setCookie(w, hopCookie, "", 0)
+	setCookie(w, handoffCookie, "", 0)
 	h.startSession(w, r, rt, g.Person, localPath(r.URL.Query().Get("path")))
 }
 
-// bound returns what other names see of a browser's hop cookie.
+// bound returns what other names see of a browser's handoff cookie.
 func bound(secret string) string {
 	hash, ok := secretHash(secret)
 	if !ok {

@@ -23,10 +23,10 @@ import (
 
 // Paths of the gateway on every VM's names. They never reach the VM.
 const (
-	Prefix    = "/.lodge/"
-	loginPath = Prefix + "login" // ?token=: a page with a button, which logs in
-	hopPath   = Prefix + "hop"   // on the plain name: ?to=&for=&path=: sends a logged-in browser on to another name of the VM
-	enterPath = Prefix + "enter" // on that other name: ?code=&path=: logs in there
+	Prefix       = "/.lodge/"
+	loginPath    = Prefix + "login"    // ?token=: a page with a button, which logs in
+	handoffPath  = Prefix + "handoff"  // on the plain name: ?to=&for=&path=: sends a logged-in browser on to another name of the VM
+	callbackPath = Prefix + "callback" // on that other name: ?code=&path=: logs in there
 )
 
 // maxFormBytes limits the only form.
@@ -79,10 +79,10 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, rt names.Route) 
 		h.Pages.Render(w, r, pages.LoginButton(rt, r.URL.Query().Get("token")))
 	case path == loginPath && r.Method == http.MethodPost:
 		h.useLink(w, r, rt)
-	case path == hopPath && isGet:
-		h.hop(w, r, rt)
-	case path == enterPath && isGet:
-		h.enter(w, r, rt)
+	case path == handoffPath && isGet:
+		h.continueHandoff(w, r, rt)
+	case path == callbackPath && isGet:
+		h.callback(w, r, rt)
 	default:
 		h.Pages.Render(w, r, pages.NotFound())
 	}

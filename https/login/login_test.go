@@ -10,13 +10,13 @@ import (
 func FuzzStripCookies(f *testing.F) {
 	f.Add("a=1; __Host-lodge=x; b=2")
 	f.Add("__Host-lodge=x")
-	f.Add(" __Host-lodge-hop = x ;;; c")
+	f.Add(" __Host-lodge-handoff = x ;;; c")
 	f.Add("\"__Host-lodge\"=x; __host-LODGE=y")
 	f.Fuzz(func(t *testing.T, cookies string) {
 		h := http.Header{"Cookie": {cookies, "last=1"}}
 		StripCookies(h)
 		for _, c := range (&http.Request{Header: h}).Cookies() {
-			if c.Name == sessionCookie || c.Name == hopCookie {
+			if c.Name == sessionCookie || c.Name == handoffCookie {
 				t.Errorf("%q leaves %q", cookies, h["Cookie"])
 			}
 		}

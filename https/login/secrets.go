@@ -26,11 +26,11 @@ type Store interface {
 // The kinds of secrets, and how long they live.
 const (
 	kindLink    = "link"
-	kindHop     = "hop"
+	kindHandoff = "handoff"
 	kindSession = "session"
 
 	linkLife    = 15 * time.Minute
-	hopLife     = time.Minute
+	handoffLife = time.Minute
 	sessionLife = 30 * 24 * time.Hour
 )
 
@@ -38,7 +38,7 @@ const (
 type grant struct {
 	Person string `json:"person"`
 	Host   string `json:"host,omitempty"`  // the one host name at which it counts; empty for a link
-	Bound  string `json:"bound,omitempty"` // of a hop: the hash of the secret that the browser holds
+	Bound  string `json:"bound,omitempty"` // of a handoff: the hash of the secret that the browser holds
 }
 
 // newSecret returns 256 random bits in base64url, which is safe in URLs and cookies.

@@ -9,7 +9,7 @@ import (
 
 // ours reports whether a header is one that only the gateway may set. Many servers turn "-" and "_" into the same
 // variable (CGI, RFC 3875 §4.1.18), and some any other sign too, so all spellings count.
-func ours(header string) bool {
+func isIdentityHeader(header string) bool {
 	name := strings.Map(func(c rune) rune {
 		switch {
 		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
@@ -23,17 +23,17 @@ func ours(header string) bool {
 		name == "x-lodge" || name == "forwarded" || name == "x-real-ip"
 }
 
-// stripOurs removes what a client claims in our place.
-func stripOurs(h http.Header) {
+// stripIdentityHeaders removes what a client claims in our place.
+func stripIdentityHeaders(h http.Header) {
 	for name := range h {
-		if ours(name) {
+		if isIdentityHeader(name) {
 			delete(h, name)
 		}
 	}
 }
 
-// announce says who calls, in place of what stripOurs has removed.
-func announce(h http.Header, who access.Visitor) {
+// setIdentityHeaders says who calls, in place of what stripIdentityHeaders has removed.
+func setIdentityHeaders(h http.Header, who access.Visitor) {
 	switch {
 	case who.VM.Known():
 		h.Set("X-Lodge-Vm", who.VM.Name)

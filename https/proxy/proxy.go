@@ -98,11 +98,11 @@ func rewrite(p *httputil.ProxyRequest, to Target, who access.Visitor) {
 	p.Out.URL.Host = to.key()
 	p.Out.URL.RawQuery = p.In.URL.RawQuery // as it was sent: nothing here depends on its meaning
 	p.Out.Host = p.In.Host
-	stripOurs(p.Out.Header)
+	stripIdentityHeaders(p.Out.Header)
 	login.StripCookies(p.Out.Header)
 	keepHTTP1(p.Out.Header)
 	p.SetXForwarded()
-	announce(p.Out.Header, who)
+	setIdentityHeaders(p.Out.Header, who)
 	forwardTrailers(p)
 }
 
@@ -118,7 +118,7 @@ func keepHTTP1(h http.Header) {
 
 // forwardTrailers passes on the trailers that the request has announced. Their values are there once its body is read.
 func forwardTrailers(p *httputil.ProxyRequest) {
-	stripOurs(p.Out.Trailer)
+	stripIdentityHeaders(p.Out.Trailer)
 	if len(p.Out.Trailer) == 0 || p.Out.Body == nil {
 		p.Out.Trailer = nil
 		return
