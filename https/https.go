@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/gateway/limit"
 	"lodge/https/access"
 	"lodge/https/ca"
 	"lodge/https/login"
@@ -68,8 +69,8 @@ type Server struct {
 	mu       sync.Mutex
 	closed   bool // by Shutdown; guarded by mu
 	open     map[net.Listener]struct{}
-	conns    connCount
-	requests requestCount
+	conns    *connCount
+	requests *limit.Limit[gateway.ID] // under way to each VM
 }
 
 // New reads or makes the root certificate and returns a Server that serves nothing yet. Shutdown ends it.
@@ -87,6 +88,7 @@ func New(cfg Config) (*Server, error) {
 		pages:  renderer,
 		login:  login.New(login.Config{Policy: policy, Store: cfg.Logins, Pages: renderer, Logger: cfg.Logger}),
 		open:   map[net.Listener]struct{}{},
+		conns:  newConnCount(), requests: limit.New[gateway.ID](maxRequestsPerVM, 0),
 	}
 	authority, err := ca.Open(ca.Config{
 		Dir: cfg.Dir, Domains: []string{cfg.Domain, gateway.InternalDomain}, KV: cfg.KV,

@@ -1,12 +1,18 @@
 package https
 
 import (
+	"context"
+	"crypto/tls"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"syscall"
 	"testing"
 
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
 )
 
 // farConn is a connection from anywhere, which loopback cannot show.
@@ -27,7 +33,7 @@ func (c *farConn) Close() error {
 }
 
 func TestOneClientLeavesRoomForOthers(t *testing.T) {
-	var count connCount
+	count := newConnCount()
 	open := func(from string) *farConn {
 		c := &farConn{from: from}
 		count.change(c, http.StateNew)
@@ -71,18 +77,41 @@ func TestOneClientLeavesRoomForOthers(t *testing.T) {
 }
 
 func TestOneVMLeavesRoomForOthers(t *testing.T) {
-	var count requestCount
-	a, b := gateway.NewID(), gateway.NewID()
-	for n := range maxRequestsPerVM {
-		if !count.enter(a) {
-			t.Fatalf("request %d was refused", n)
-		}
+	vms := gatewaytest.NewDirectory(t, new(gatewaytest.Records), publicVM("blog"), publicVM("shop"))
+	s, err := New(Config{
+		Domain: "lodge.localhost", Port: 443, Dir: t.TempDir(), Directory: vms, Logger: slog.New(slog.DiscardHandler),
+		Dial: func(context.Context, gateway.VM, uint16) (net.Conn, error) { return nil, syscall.ECONNREFUSED },
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
-	if count.enter(a) || !count.enter(b) {
-		t.Error("the limit is not each VM's own")
+	t.Cleanup(func() { _ = s.Shutdown(context.Background()) }) // it serves nothing
+	get := func(vm string) int {
+		host := vm + ".lodge.localhost"
+		r := httptest.NewRequest(http.MethodGet, "https://"+host+"/", nil)
+		r.TLS = &tls.ConnectionState{ServerName: host}
+		w := httptest.NewRecorder()
+		s.serveWeb(w, r)
+		return w.Code
 	}
-	count.leave(a)
-	if !count.enter(a) {
-		t.Error("a place that was given back is lost")
+	blog, _ := vms.ByName("blog")
+	var leave func()
+	for range maxRequestsPerVM {
+		leave, _ = s.requests.Enter(blog.ID)
+	}
+	if busy, other := get("blog"), get("shop"); busy != http.StatusServiceUnavailable || other != http.StatusBadGateway {
+		t.Errorf("blog at its limit: %d; shop: %d", busy, other)
+	}
+	leave()
+	if after := get("blog"); after != http.StatusBadGateway {
+		t.Errorf("a place that was given back is lost: %d", after)
+	}
+}
+
+// publicVM is a running VM whose plain name anyone may open.
+func publicVM(name string) gateway.VM {
+	return gateway.VM{
+		Identity: gateway.Identity{ID: gateway.NewID(), Name: name}, Desired: gateway.Running,
+		Shares: []gateway.Share{{Port: gateway.DefaultPort, Visibility: gateway.Public}},
 	}
 }

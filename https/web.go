@@ -45,11 +45,12 @@ func (s *Server) serveVM(w http.ResponseWriter, r *http.Request, rt names.Route)
 		s.pages.Render(w, r, pages.Stopped(rt, s.policy.IsOwner(who.Person)))
 		return
 	}
-	if !s.requests.enter(rt.VM.ID) {
+	leave, ok := s.requests.Enter(rt.VM.ID)
+	if !ok {
 		s.pages.Render(w, r, pages.Busy(rt))
 		return
 	}
-	defer s.requests.leave(rt.VM.ID)
+	defer leave()
 	port := rt.Port
 	if port == gateway.DefaultPort {
 		var err error
