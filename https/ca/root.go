@@ -25,6 +25,7 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"lodge/gateway"
+	"lodge/gateway/durable"
 )
 
 const (
@@ -52,7 +53,7 @@ func openRoot(dir string, domains []string) (*root, error) {
 	content, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		if content, err = newRoot(domains, time.Now()); err == nil {
-			err = replaceFile(file, content, 0o600)
+			err = durable.WriteFile(file, content, 0o600)
 		}
 	}
 	if err != nil {
@@ -145,7 +146,7 @@ func (r *root) publish(file string) error {
 	if have, err := os.ReadFile(file); err == nil && bytes.Equal(have, r.certPEM) {
 		return nil
 	}
-	return replaceFile(file, r.certPEM, 0o644)
+	return durable.WriteFile(file, r.certPEM, 0o644)
 }
 
 // IssuerKey implements certmagic.Issuer: leaves of another root are not found under it.
@@ -183,40 +184,6 @@ func (r *root) Issue(_ context.Context, csr *x509.CertificateRequest) (*certmagi
 		return nil, fmt.Errorf("issue certificate: %w", err)
 	}
 	return &certmagic.IssuedCertificate{Certificate: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}, nil
-}
-
-// replaceFile puts content in file, all or nothing, and on disk before it returns. What a crash left of an earlier try
-// is overwritten.
-func replaceFile(file string, content []byte, mode fs.FileMode) (err error) {
-	temp := file + ".new"
-	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(temp) // the error that is returned matters more
-		}
-	}()
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(temp, file); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(file))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 func newSerial() *big.Int {
