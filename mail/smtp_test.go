@@ -142,18 +142,18 @@ func TestEnvelope(t *testing.T) {
 		{"quoted", []string{mail, "250", `RCPT TO:<"a b@c"@blog.lodge.localhost>`, "250 2"}},
 		{"final dot", []string{mail, "250", "RCPT TO:<x@blog.lodge.localhost.>", "250 2"}},
 		{"bounce", []string{"MAIL FROM:<>", "250", "RCPT TO:<x@Blog.LODGE.localhost>", "250 2"}},
-		{"unknown VM", []string{mail, "250", "RCPT TO:<x@nobody.lodge.localhost>", "550 5.1.1"}},
-		{"removed VM", []string{mail, "250", "RCPT TO:<x@gone.lodge.localhost>", "550 5.1.1"}},
-		{"below a VM", []string{mail, "250", "RCPT TO:<x@a.blog.lodge.localhost>", "550 5.1.1"}},
-		{"domain itself", []string{mail, "250", "RCPT TO:<x@lodge.localhost>", "550 5.7.1"}},
-		{"relay", []string{mail, "250", "RCPT TO:<x@example.com>", "550 5.7.1"}},
-		{"relay by suffix", []string{mail, "250", "RCPT TO:<x@blog.evillodge.localhost>", "550 5.7.1"}},
-		{"relay by percent", []string{mail, "250", "RCPT TO:<x%blog.lodge.localhost@example.com>", "550 5.7.1"}},
-		{"UTF-8", []string{mail, "250", "RCPT TO:<\u00e9@blog.lodge.localhost>", "553 5.1.3"}},
-		{"control character", []string{mail, "250", "RCPT TO:<a\x01\x7f@blog.lodge.localhost>", "553 5.1.3"}},
-		{"CR in sender", []string{"MAIL FROM:<a\rBcc@b.c>", "553 5.1.3"}},
-		{"too long", []string{mail, "250", "RCPT TO:<" + strings.Repeat("x", 300) + "@blog.lodge.localhost>", "553 5.1.3"}},
-		{"two senders", []string{mail, "250", mail, "503"}},
+		{"unknown VM", []string{mail, "250", "RCPT TO:<x@nobody.lodge.localhost>", "550 5.1.1 User unknown"}},
+		{"removed VM", []string{mail, "250", "RCPT TO:<x@gone.lodge.localhost>", "550 5.1.1 User unknown"}},
+		{"below a VM", []string{mail, "250", "RCPT TO:<x@a.blog.lodge.localhost>", "550 5.1.1 User unknown"}},
+		{"domain itself", []string{mail, "250", "RCPT TO:<x@lodge.localhost>", "550 5.7.1 Relay access denied"}},
+		{"relay", []string{mail, "250", "RCPT TO:<x@example.com>", "550 5.7.1 Relay access denied"}},
+		{"relay by suffix", []string{mail, "250", "RCPT TO:<x@blog.evillodge.localhost>", "550 5.7.1 Relay access denied"}},
+		{"relay by percent", []string{mail, "250", "RCPT TO:<x%blog.lodge.localhost@example.com>", "550 5.7.1 Relay access denied"}},
+		{"UTF-8", []string{mail, "250", "RCPT TO:<\u00e9@blog.lodge.localhost>", "553 5.1.3 Bad address syntax"}},
+		{"control character", []string{mail, "250", "RCPT TO:<a\x01\x7f@blog.lodge.localhost>", "553 5.1.3 Bad address syntax"}},
+		{"CR in sender", []string{"MAIL FROM:<a\rBcc@b.c>", "553 5.1.3 Bad address syntax"}},
+		{"too long", []string{mail, "250", "RCPT TO:<" + strings.Repeat("x", 300) + "@blog.lodge.localhost>", "553 5.1.3 Bad address syntax"}},
+		{"two senders", []string{mail, "250", mail, "503 5.5.1 Nested MAIL command"}},
 		{"declared too big", []string{mail + " SIZE=53477376", "552 5.3.4"}},
 		{"declared big", []string{mail + " SIZE=52428800", "250"}},
 		{"no AUTH", []string{"AUTH PLAIN AGEAYg==", "5"}},
@@ -214,7 +214,7 @@ func TestBareLineEnds(t *testing.T) {
 			c.ask("RCPT TO:<x@blog."+domain+">", "250")
 			c.ask("DATA", "354")
 			c.send(data)
-			c.expect("554 5.6.0")
+			c.expect("554 5.6.0 Bare CR or LF received")
 		})
 	}
 	if n := len(f.list(t, vm)); n != 0 {
@@ -330,11 +330,11 @@ func TestDiskFull(t *testing.T) {
 		c.ask(".", want)
 	}
 	send(1<<20, "250")
-	send(8<<20, "452 4.3.1")
+	send(8<<20, "452 4.3.1 Insufficient system storage")
 	leftNothing(t, filepath.Join(dir, "stage"))
 	filler := filepath.Join(dir, "filler")
 	fill(t, filler)
-	send(100, "452 4.3.1")
+	send(100, "452 4.3.1 Insufficient system storage")
 	box, err := f.store.Box(vm.ID)
 	must(t, err)
 	must(t, box.SetFlags([]uint32{1}, 1, 0)) // small records have room kept

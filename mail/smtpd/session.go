@@ -45,7 +45,7 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	defer s.mu.Unlock()
 	switch {
 	case s.aborted:
-		return s.hangUp(replyLater())
+		return s.hangUp(replyTemporary())
 	case s.mail != nil:
 		return s.refuse(replyNested())
 	case !sane(from):
@@ -62,7 +62,7 @@ func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.mail == nil { // go-smtp has checked it; a bug there must not become a panic here
-		return s.refuse(reply(503, 5, 5, 1, "MAIL first"))
+		return s.refuse(replyNeedMail())
 	}
 	m, err := s.server.find(to)
 	if err != nil {
@@ -81,7 +81,7 @@ func (s *session) refuse(r *smtp.SMTPError) error {
 	if s.errors++; s.errors <= maxErrors {
 		return r
 	}
-	return s.hangUp(replyErrors())
+	return s.hangUp(replyTooMany())
 }
 
 // hangUp ends the session after the answer r.
@@ -111,7 +111,7 @@ func (s *session) Data(r io.Reader) error {
 // receive takes the message and logs what became of it.
 func (s *session) receive(r io.Reader, mail *transaction) error {
 	if mail == nil || len(mail.rcpts) == 0 {
-		return reply(503, 5, 5, 1, "RCPT first")
+		return replyNeedRcpt()
 	}
 	s.wire.Begin(s.server.config.Limits.Data)
 	start := time.Now()
@@ -158,7 +158,7 @@ func (s *Server) take(r io.Reader, mail transaction, t trace) (size int64, ids [
 	defer func() {
 		if p := recover(); p != nil { // go-smtp's own recovery would tell no queue id and no reply of ours
 			s.config.Logger.Error("message handler panicked", "err", p, "stack", string(debug.Stack()))
-			err = replyLater()
+			err = replyTemporary()
 		}
 	}()
 	staged, err := s.config.Store.Stage()
