@@ -101,7 +101,7 @@ func (r *Replica) follow(ctx context.Context, id gateway.ID, m gateway.VM) {
 		ctx, cancel := context.WithCancel(ctx)
 		w := &worker{
 			config: r.config, id: id, cancel: cancel, wake: make(chan struct{}, 1),
-			logger: r.config.Logger.With("vm", m.Name),
+			logger: r.config.Logger.With(gateway.LogVM(m.Identity)),
 		}
 		r.workers[id] = w
 		r.wait.Go(func() { w.run(ctx) })

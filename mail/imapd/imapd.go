@@ -79,10 +79,10 @@ func (s *Server) newSession(c *imapserver.Conn) (imapserver.Session, *imapserver
 	}
 	box, err := s.config.Store.Box(vm.ID)
 	if err != nil {
-		s.config.Logger.Error("mailbox not opened", "vm", vm.Name, "err", err)
+		s.config.Logger.Error("mailbox not opened", gateway.LogVM(vm), "err", err)
 		return nil, nil, bye("The mailbox cannot be opened, see lodged's log")
 	}
-	return &session{server: s, box: box}, &imapserver.GreetingData{PreAuth: true}, nil
+	return &session{server: s, vm: vm, box: box}, &imapserver.GreetingData{PreAuth: true}, nil
 }
 
 func bye(text string) error { return &imap.Error{Type: imap.StatusResponseTypeBye, Text: text} }

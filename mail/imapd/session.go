@@ -17,6 +17,7 @@ const inbox = "INBOX"
 // anything else than DONE, go-imap goes on without waiting for it. So they take turns.
 type session struct {
 	server *Server
+	vm     gateway.Identity
 	box    *mailbox.Box
 	turn   sync.Mutex // held by whatever uses the view, Idle included
 	view   *view      // nil until SELECT
@@ -165,7 +166,7 @@ func (s *session) answer(err error) error {
 	case gateway.KindNoSpace:
 		return no(imap.ResponseCodeOverQuota, "The host's disk is full")
 	default:
-		s.server.config.Logger.Error("imap command failed", "err", err)
+		s.server.config.Logger.Error("imap command failed", gateway.LogVM(s.vm), "err", err)
 		return no(imap.ResponseCodeServerBug, "Internal error, see lodged's log")
 	}
 }

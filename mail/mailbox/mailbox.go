@@ -72,7 +72,7 @@ func (s *Store) Box(id gateway.ID) (*Box, error) {
 	if b, ok := s.boxes[id]; ok {
 		return b, nil
 	}
-	b, err := openBox(filepath.Join(s.dir, id.String()), s.logger.With("vm", id.String()))
+	b, err := openBox(filepath.Join(s.dir, id.String()), s.logger.With("vm_id", id.String()))
 	if err != nil {
 		return nil, fmt.Errorf("open mailbox: %w", err)
 	}

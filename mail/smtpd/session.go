@@ -35,7 +35,7 @@ type transaction struct {
 }
 
 type recipient struct {
-	vm      gateway.ID
+	vm      gateway.Identity
 	address string
 }
 
@@ -69,7 +69,7 @@ func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
 		s.server.config.Logger.Debug("recipient refused", "rcpt", to, "remote", s.remote(), "err", err)
 		return s.refuse(replyFor(err))
 	}
-	r := recipient{vm: m.ID, address: to}
+	r := recipient{vm: m.Identity, address: to}
 	if !slices.Contains(s.mail.rcpts, r) {
 		s.mail.rcpts = append(s.mail.rcpts, r)
 	}
@@ -115,14 +115,15 @@ func (s *session) receive(r io.Reader, mail *transaction) error {
 	}
 	s.wire.Begin(s.server.config.Limits.Data)
 	start := time.Now()
-	size, ids, err := s.server.take(r, *mail, s.trace())
-	log := s.server.config.Logger.With("remote", s.remote(), "from", mail.from, "bytes", size, "duration", time.Since(start))
+	size, letters, err := s.server.take(r, *mail, s.trace())
+	log := s.server.config.Logger.With("remote", s.remote(), "from", mail.from, "duration", time.Since(start))
 	if err != nil {
-		log.Warn("message not accepted", "status", replyFor(err).Code, "err", err)
+		log.Warn("message not accepted", "bytes", size, "status", replyFor(err).Code, "err", err)
 		return err
 	}
-	for i, r := range mail.rcpts {
-		log.Info("message accepted", "rcpt", r.address, "vm", r.vm.String(), "queue_id", ids[i])
+	for i, l := range letters { // one for each recipient
+		log.Info("message accepted", "rcpt", l.Rcpt, gateway.LogVM(mail.rcpts[i].vm), "queue_id", l.QueueID,
+			"bytes", size+int64(len(l.Head)))
 	}
 	return nil
 }
@@ -154,7 +155,7 @@ func (s *session) trace() trace {
 }
 
 // take stages, checks and commits one message.
-func (s *Server) take(r io.Reader, mail transaction, t trace) (size int64, ids []string, err error) {
+func (s *Server) take(r io.Reader, mail transaction, t trace) (size int64, letters []mailbox.Letter, err error) {
 	defer func() {
 		if p := recover(); p != nil { // go-smtp's own recovery would tell no queue id and no reply of ours
 			s.config.Logger.Error("message handler panicked", "err", p, "stack", string(debug.Stack()))
@@ -177,25 +178,23 @@ func (s *Server) take(r io.Reader, mail transaction, t trace) (size int64, ids [
 		return size, nil, replyTooBig()
 	}
 	subject := subject(in.first)
-	letters := make([]mailbox.Letter, 0, len(mail.rcpts))
 	for _, rcpt := range mail.rcpts {
 		id := mailbox.NewQueueID(t.now)
-		ids = append(ids, id)
 		letters = append(letters, mailbox.Letter{
-			VM: rcpt.vm, QueueID: id, From: mail.from, Rcpt: rcpt.address, Subject: subject,
+			VM: rcpt.vm.ID, QueueID: id, From: mail.from, Rcpt: rcpt.address, Subject: subject,
 			Head: t.head(id, mail.from, rcpt.address), Received: t.now,
 		})
 	}
 	if err := s.stillThere(mail.rcpts); err != nil {
 		return size, nil, err
 	}
-	return size, ids, s.config.Store.Commit(staged, letters)
+	return size, letters, s.config.Store.Commit(staged, letters)
 }
 
 // stillThere refuses a message whose VM went away between RCPT and DATA.
 func (s *Server) stillThere(rcpts []recipient) error {
 	for _, r := range rcpts {
-		if m, ok := s.config.Directory.ByID(r.vm); !ok || m.Desired == gateway.Removed {
+		if m, ok := s.config.Directory.ByID(r.vm.ID); !ok || m.Desired == gateway.Removed {
 			return replyUnknown()
 		}
 	}
