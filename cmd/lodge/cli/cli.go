@@ -24,30 +24,44 @@ import (
 
 // verbs is the command line: one field per verb.
 type verbs struct {
-	Socket string `default:"${socket}" help:"lodged's socket." placeholder:"PATH"`
-	JSON   bool   `help:"Answer in JSON on stdout, and with errors in JSON on stderr." name:"json"`
+	Socket string           `default:"${socket}" help:"The socket of lodged." placeholder:"PATH"`
+	JSON   bool             `help:"Print answers and errors as JSON." name:"json"`
+	Ver    kong.VersionFlag `help:"Print the version of lodge." name:"version"`
 
-	New     newCmd     `cmd:"" help:"Make a VM and start it."`
-	Ls      lsCmd      `cmd:"" help:"List the VMs."`
-	Show    showCmd    `cmd:"" help:"Show one VM."`
-	Start   startCmd   `cmd:"" help:"Start VMs."`
-	Stop    stopCmd    `cmd:"" help:"Stop VMs."`
-	Restart restartCmd `cmd:"" help:"Stop VMs and start them again."`
-	Rm      rmCmd      `cmd:"" help:"Remove VMs with their disks, mail and objects."`
-	Wait    waitCmd    `cmd:"" help:"Wait until a VM is up."`
-	SSH     sshCmd     `cmd:"" help:"Log in to a VM, or run a command in it." name:"ssh"`
-	Console consoleCmd `cmd:"" help:"Use a VM's serial console; Ctrl-] leaves it."`
-	Logs    logsCmd    `cmd:"" help:"Show what a VM's console has said."`
-	Share   shareCmd   `cmd:"" help:"Say who may open a VM's page, or one port of it."`
-	Open    openCmd    `cmd:"" help:"Print a one-time link that opens a VM's pages."`
-	Mail    mailCmd    `cmd:"" help:"List a VM's mail, or show one message."`
-	S3      s3Cmd      `cmd:"" help:"List and copy a VM's objects." name:"s3"`
-	Trust   trustCmd   `cmd:"" help:"Make this machine's browsers and tools trust Lodge's certificates."`
-	Image   imageCmd   `cmd:"" help:"Build and list base images."`
-	Version versionCmd `cmd:"" help:"Show the versions of lodge and lodged."`
+	New     newCmd     `cmd:"" group:"vms"    help:"Create a VM and start it."`
+	Ls      lsCmd      `cmd:"" group:"vms"    help:"List the VMs."`
+	Show    showCmd    `cmd:"" group:"vms"    help:"Show one VM."`
+	Start   startCmd   `cmd:"" group:"vms"    help:"Start VMs."`
+	Stop    stopCmd    `cmd:"" group:"vms"    help:"Stop VMs."`
+	Restart restartCmd `cmd:"" group:"vms"    help:"Stop VMs and start them again."`
+	Rm      rmCmd      `cmd:"" group:"vms"    help:"Remove VMs with their disks, mail and objects."`
+	Wait    waitCmd    `cmd:"" group:"vms"    help:"Wait until a VM is up."`
+	SSH     sshCmd     `cmd:"" group:"access" help:"Log in to a VM, or run a command in it." name:"ssh"`
+	Console consoleCmd `cmd:"" group:"access" help:"Use a VM's serial console; Ctrl-] leaves it."`
+	Logs    logsCmd    `cmd:"" group:"access" help:"Show the log of a VM's console."`
+	Open    openCmd    `cmd:"" group:"access" help:"Print a one-time link that opens a VM's pages."`
+	Share   shareCmd   `cmd:"" group:"access" help:"Set who can open a VM's page, or one port of it."`
+	Mail    mailCmd    `cmd:"" group:"data"   help:"List a VM's mail, or show one message."`
+	S3      s3Cmd      `cmd:"" group:"data"   help:"List and copy a VM's objects." name:"s3"`
+	Trust   trustCmd   `cmd:"" group:"host"   help:"Add Lodge's root certificate to this machine's browsers and tools."`
+	Image   imageCmd   `cmd:"" group:"host"   help:"Build and list base images."`
+	Version versionCmd `cmd:"" group:"host"   help:"Show the versions of lodge and lodged."`
+
+	Help       helpCmd       `cmd:"" group:"host" help:"Show the help of a verb."`
+	Completion completionCmd `cmd:"" group:"host" help:"Print the code that makes a shell complete verbs and VM names."`
 }
 
-// app is what a verb works with.
+// groups are the headings of the help.
+func groups() []kong.Group {
+	return []kong.Group{
+		{Key: "vms", Title: "VMs:"},
+		{Key: "access", Title: "Access:"},
+		{Key: "data", Title: "Mail and objects:"},
+		{Key: "host", Title: "This machine:"},
+	}
+}
+
+// app is the environment of a verb.
 type app struct {
 	verbs
 	client *control.Client
@@ -68,7 +82,7 @@ func Run(ctx context.Context, client *control.Client, args []string, stdio Stdio
 	a := &app{client: client, in: stdio.In, out: stdio.Out, err: stdio.Err}
 	err := a.do(ctx, args)
 	if ctx.Err() != nil && err != nil {
-		err = errors.Join(ctx.Err(), err) // whatever broke off, it did because of the signal
+		err = errors.Join(ctx.Err(), err) // the signal is the cause of any error now
 	}
 	report(a.err, err, a.JSON)
 	return err
@@ -79,20 +93,11 @@ func (a *app) do(ctx context.Context, args []string) error {
 		args = []string{"--help"}
 	}
 	var helped bool
-	parser, err := kong.New(&a.verbs,
-		kong.Name("lodge"),
-		kong.Description("VMs that have HTTPS, mail and S3 from birth.\n\nExit codes: 0 done, 1 failed, 2 the command or a value in it is wrong, 3 lodged is not running."),
-		kong.Vars{
-			"socket": control.DefaultSocket, "state": "/var/lib/lodge",
-			"image": image.Default, "images": "One of " + strings.Join(image.Names(), ", ") + ".",
-		},
-		kong.Writers(a.out, a.err),
-		kong.Exit(func(int) { helped = true }), // kong calls it after help, and then goes on parsing
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-		kong.BindTo(ctx, (*context.Context)(nil)),
-		kong.Bind(a),
-	)
+	parser, err := a.parser(ctx, func(int) { helped = true }) // kong calls it after help, and then goes on parsing
 	if err != nil {
+		return err
+	}
+	if done, err := a.complete(ctx, parser); done || err != nil {
 		return err
 	}
 	parsed, err := parser.Parse(args)
@@ -101,7 +106,7 @@ func (a *app) do(ctx context.Context, args []string) error {
 		return nil
 	case err != nil:
 		a.JSON = a.JSON || slices.Contains(args, "--json") // parsing may not have come that far
-		return gateway.Invalid("%v", err).WithHint("See: lodge %s", helpFor(err))
+		return wrongUsage(err)
 	}
 	if a.client == nil {
 		a.client = control.NewClient(a.Socket)
@@ -109,7 +114,30 @@ func (a *app) do(ctx context.Context, args []string) error {
 	return parsed.Run()
 }
 
-// helpFor is the arguments that show the help which a wrong command line wants.
+func (a *app) parser(ctx context.Context, exit func(int)) (*kong.Kong, error) {
+	return kong.New(&a.verbs,
+		kong.Name("lodge"),
+		kong.Description("VMs with HTTPS, mail and S3.\n\n"+
+			"Exit codes: 0 success, 1 failure, 2 wrong command or value, 3 lodged is not running, 130 interrupted."),
+		kong.Vars{
+			"socket": control.DefaultSocket, "state": "/var/lib/lodge", "version": "lodge " + ownVersion(),
+			"image": image.Default, "images": "One of " + strings.Join(image.Names(), ", ") + ".",
+		},
+		kong.Writers(a.out, a.err),
+		kong.Exit(exit),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.ExplicitGroups(groups()),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(a),
+	)
+}
+
+// wrongUsage is the error of a wrong command line.
+func wrongUsage(err error) error {
+	return gateway.Invalid("%v", err).WithHint("See: lodge %s", helpFor(err))
+}
+
+// helpFor returns the arguments that show the help of the verb that was used wrongly.
 func helpFor(err error) string {
 	if parse, ok := errors.AsType[*kong.ParseError](err); ok {
 		for _, step := range parse.Context.Path {
@@ -121,7 +149,7 @@ func helpFor(err error) string {
 	return "--help"
 }
 
-// terminal says whether f is one, and its file descriptor.
+// terminal returns the file descriptor of f if f is a terminal.
 func terminal(f any) (fd int, ok bool) {
 	file, ok := f.(*os.File)
 	if !ok {

@@ -56,7 +56,7 @@ func TestParseCopy(t *testing.T) {
 }
 
 func TestSize(t *testing.T) {
-	for bytes, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536: "1.5 KiB", 5 << 30: "5.0 GiB"} {
+	for bytes, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536: "1.5 KiB", 20_000_000: "19 MiB", 5 << 30: "5.0 GiB", -1: "0 B"} {
 		if got := size(bytes); got != want {
 			t.Errorf("%d: %s", bytes, got)
 		}

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"text/tabwriter"
 
+	"github.com/dustin/go-humanize"
+
 	"lodge/cmd/lodge/cli/tty"
 	"lodge/gateway"
 )
@@ -130,19 +132,9 @@ func lines(text string) string {
 }
 
 // size writes a number of bytes for a person.
-func size(bytes int64) string {
-	const step = 1024
-	if bytes < step {
-		return fmt.Sprintf("%d B", bytes)
-	}
-	value, units := float64(bytes)/step, "KMGTPE"
-	for value >= step {
-		value, units = value/step, units[1:]
-	}
-	return fmt.Sprintf("%.1f %ciB", value, units[0])
-}
+func size(bytes int64) string { return humanize.IBytes(uint64(max(bytes, 0))) }
 
-// diskUsage is how many bytes a file takes, which for a sparse one is less than its size.
+// diskUsage returns how many bytes a file takes on disk; a sparse one takes less than its size.
 func diskUsage(path string) (int64, error) {
 	info, err := os.Stat(path)
 	if err != nil {

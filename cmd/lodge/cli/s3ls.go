@@ -10,7 +10,7 @@ import (
 )
 
 type s3LsCmd struct {
-	Path string `arg:"" help:"VM to list its buckets, VM/BUCKET or VM/BUCKET/PREFIX to list objects."`
+	Path string `arg:"" help:"VM to list its buckets, VM/BUCKET or VM/BUCKET/PREFIX to list objects." predictor:"vm"`
 }
 
 // s3Bucket and s3Object are the JSON forms of the list.

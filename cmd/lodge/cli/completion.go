@@ -1,0 +1,79 @@
+package cli
+
+import (
+	"context"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+	kongcompletion "github.com/jotaen/kong-completion"
+	"github.com/posener/complete"
+
+	"lodge/gateway/control"
+)
+
+// completionTimeout is how long a shell waits for the names of VMs.
+const completionTimeout = time.Second
+
+type completionCmd struct {
+	Shell string `arg:"" enum:"bash,zsh,fish" help:"bash, zsh or fish."`
+}
+
+// Help is the text below the usage.
+func (*completionCmd) Help() string {
+	return "For bash, add this line to ~/.bashrc: source <(lodge completion bash)"
+}
+
+// Run prints the code that makes a shell ask lodge for completions.
+func (c *completionCmd) Run(parsed *kong.Context) error {
+	return (&kongcompletion.Completion{Shell: c.Shell, Code: true}).Run(parsed)
+}
+
+// complete answers a shell that asks for completions, in the variable COMP_LINE. It reports whether one did.
+func (a *app) complete(ctx context.Context, parser *kong.Kong) (done bool, err error) {
+	words := strings.Fields(os.Getenv("COMP_LINE"))
+	if len(words) == 0 {
+		return false, nil
+	}
+	names := complete.PredictFunc(func(complete.Args) []string { return a.vmNames(ctx, words) })
+	command, err := kongcompletion.Command(parser, kongcompletion.WithPredictor("vm", names))
+	if err != nil {
+		return false, err
+	}
+	for _, verb := range parser.Model.Children {
+		if last := len(verb.Positional) - 1; last >= 0 && verb.Positional[last].IsCumulative() && verb.Positional[last].Tag.Get("predictor") == "vm" {
+			sub := command.Sub[verb.Name]
+			sub.Args = names // for the second VM, too: kong-completion offers values for the first one only
+			command.Sub[verb.Name] = sub
+		}
+	}
+	completer := complete.New(parser.Model.Name, command)
+	completer.Out = a.out
+	return completer.Complete(), nil
+}
+
+// vmNames are the names that are not among words yet. Without lodged there are none.
+func (a *app) vmNames(ctx context.Context, words []string) (names []string) {
+	ctx, cancel := context.WithTimeout(ctx, completionTimeout)
+	defer cancel()
+	socket := control.DefaultSocket // the flags are not parsed here
+	for i, word := range words {
+		if value, ok := strings.CutPrefix(word, "--socket="); ok {
+			socket = value
+		} else if word == "--socket" && i+1 < len(words) {
+			socket = words[i+1]
+		}
+	}
+	all, err := control.NewClient(socket).List(ctx)
+	if err != nil {
+		return nil // a shell has no place to show errors
+	}
+	for _, v := range all {
+		if !slices.Contains(words, v.Name) {
+			names = append(names, v.Name)
+		}
+	}
+	return names
+}
