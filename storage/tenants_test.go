@@ -20,11 +20,11 @@ func TestTenants(t *testing.T) {
 		leave = append(leave, l)
 	}
 	if _, _, err := all.enter(t.Context(), a, false); err == nil {
-		t.Fatal("one request too many was let in")
+		t.Fatal("a request over the limit was admitted")
 	}
 	ctx, leaveB, err := all.enter(t.Context(), b, false)
 	if err != nil {
-		t.Fatalf("another VM has to wait: %v", err)
+		t.Fatalf("another VM was refused: %v", err)
 	}
 	leave[0]()
 	if _, l, err := all.enter(t.Context(), a, false); err != nil {
@@ -36,13 +36,13 @@ func TestTenants(t *testing.T) {
 	<-ctx.Done() // the VM's requests end with it
 	leaveB()
 	if _, _, err := all.enter(t.Context(), b, false); err == nil {
-		t.Fatal("a removed VM was let in")
+		t.Fatal("a removed VM was admitted")
 	}
 	for _, l := range leave[1:] {
 		l()
 	}
 	if len(all.all) != 1 {
-		t.Fatalf("%d VMs are remembered; only the removed one needs to be", len(all.all))
+		t.Fatalf("%d VMs are kept, want the removed one only", len(all.all))
 	}
 }
 
@@ -57,17 +57,17 @@ func TestFewLongListsPerVM(t *testing.T) {
 		}
 	}
 	if _, _, err := all.enter(t.Context(), a, true); err == nil {
-		t.Error("one long list too many was let in")
+		t.Error("a long list over the limit was admitted")
 	}
 	if _, _, err := all.enter(t.Context(), a, false); err != nil {
-		t.Errorf("a plain request has to wait: %v", err)
+		t.Errorf("a plain request was refused: %v", err)
 	}
 	if _, _, err := all.enter(t.Context(), b, true); err != nil {
-		t.Errorf("another VM has to wait: %v", err)
+		t.Errorf("another VM was refused: %v", err)
 	}
 	leave()
 	if _, _, err := all.enter(t.Context(), a, true); err != nil {
-		t.Errorf("a place that was given back is lost: %v", err)
+		t.Errorf("after another ended: %v", err)
 	}
 }
 

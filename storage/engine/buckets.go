@@ -18,6 +18,7 @@ import (
 	"github.com/versity/versitygw/s3response"
 
 	"lodge/gateway"
+	"lodge/gateway/durable"
 )
 
 // makeBucket makes a bucket where there is none, synced, and reports whether it did. A fresh one stays only if something
@@ -232,7 +233,7 @@ func (b *backend) discard(path string) error {
 	if err := os.Rename(path, aside); err != nil {
 		return fmt.Errorf("put aside %s: %w", path, err)
 	}
-	if err := errors.Join(syncUp(filepath.Dir(path), filepath.Join(b.dir, vmsDir)), syncPath(filepath.Dir(aside))); err != nil {
+	if err := errors.Join(syncUp(filepath.Dir(path), filepath.Join(b.dir, vmsDir)), durable.Sync(filepath.Dir(aside))); err != nil {
 		return err
 	}
 	return os.RemoveAll(aside)

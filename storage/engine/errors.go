@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"github.com/versity/versitygw/s3err"
+
+	"lodge/gateway/durable"
 )
 
 // fail turns an error of versitygw's into the one that the client gets. Nothing of the host's paths gets out; what is no
@@ -27,7 +29,7 @@ func (b *backend) fail(op string, p place, err error) error {
 		return bucket
 	case errors.As(err, &known):
 		return b.explain(op, p, err, known)
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case durable.IsFull(err):
 		return errFull()
 	case errors.Is(err, syscall.ENAMETOOLONG):
 		return s3err.GetKeyTooLongErr(int64(len(p.key)), maxKeyBytes)
