@@ -64,9 +64,9 @@ func TestClaimsFollowTheVM(t *testing.T) {
 		claimed(t, s, "addr/10.213.0.2")
 		gatewaytest.Must(t, s.Delete(t.Context(), blog.ID))
 		claimed(t, s, "addr/10.213.0.2*")
-		time.Sleep(AddressRest - time.Second)
+		<-time.After(AddressRest - time.Second)
 		claimed(t, s, "addr/10.213.0.2*")
-		time.Sleep(2 * time.Second)
+		<-time.After(2 * time.Second)
 		claimed(t, s)
 		if again, err := s.Create(t.Context(), named("blog")); err != nil || again.Addr != blog.Addr || again.Number != blog.Number+1 {
 			t.Errorf("the next VM: %v, %v", again.Identity, err)

@@ -9,82 +9,7 @@ import (
 
 // migrations bring the schema from version i to i+1. They are only ever added to.
 func migrations() []string {
-	return []string{`
-CREATE TABLE machines (
-	number     INTEGER PRIMARY KEY AUTOINCREMENT, -- AUTOINCREMENT: never given twice, also after a delete
-	id         BLOB NOT NULL UNIQUE,
-	name       TEXT NOT NULL,
-	addr       TEXT NOT NULL UNIQUE,
-	removed    INTEGER NOT NULL DEFAULT 0,
-	definition TEXT NOT NULL                      -- the gateway.VM as JSON
-);
-CREATE UNIQUE INDEX machine_names ON machines (name) WHERE NOT removed;
-CREATE TABLE resting (addr TEXT PRIMARY KEY, until INTEGER NOT NULL); -- Unix seconds
-CREATE TABLE kv (key TEXT PRIMARY KEY, value BLOB NOT NULL, modified INTEGER NOT NULL) WITHOUT ROWID; -- Unix nanoseconds
-CREATE TABLE tokens (
-	kind    TEXT NOT NULL,
-	hash    BLOB NOT NULL,
-	vm      BLOB NOT NULL,
-	data    TEXT NOT NULL,
-	expires INTEGER NOT NULL,                     -- Unix seconds
-	PRIMARY KEY (kind, hash)
-) WITHOUT ROWID;
-CREATE INDEX token_expiry ON tokens (expires);
-CREATE INDEX token_vm ON tokens (vm);
-`, `
-CREATE TABLE shared (
-	key      BLOB PRIMARY KEY,                    -- BLOB: sorted by bytes
-	value    BLOB NOT NULL,
-	revision INTEGER NOT NULL,                    -- of the last change
-	lease    INTEGER                              -- of shared_leases, or NULL
-) WITHOUT ROWID;
-CREATE INDEX shared_by_lease ON shared (lease) WHERE lease IS NOT NULL;
-CREATE TABLE shared_changes (
-	revision INTEGER NOT NULL,
-	n        INTEGER NOT NULL,                    -- from 1 in each revision
-	key      BLOB NOT NULL,
-	value    BLOB,                                -- NULL: deleted
-	PRIMARY KEY (revision, n)
-) WITHOUT ROWID;
-CREATE TABLE shared_leases (
-	id   INTEGER PRIMARY KEY AUTOINCREMENT,       -- AUTOINCREMENT: never given twice
-	life INTEGER NOT NULL                         -- nanoseconds
-);
-CREATE TABLE shared_head (                        -- one row
-	revision  INTEGER NOT NULL,
-	compacted INTEGER NOT NULL                    -- changes up to this revision are dropped
-);
-INSERT INTO shared_head (revision, compacted) VALUES (1, 1);
-`, `
-UPDATE shared_head SET revision = revision + 1, compacted = revision + 1;
-INSERT INTO shared (key, value, revision)         -- 8 bytes of time in front of the value, see KV
-	SELECT CAST('kv/' || key AS BLOB), unhex(printf('%016X', modified) || hex(value)), shared_head.revision FROM kv, shared_head;
-DROP TABLE kv;
-`, `
-UPDATE shared_head SET revision = revision + 1, compacted = revision + 1;
-INSERT INTO shared (key, value, revision)         -- see Logins
-	SELECT CAST('token/' || kind || '/' || lower(hex(hash)) AS BLOB), CAST(json_object(
-		'vm', lower(substr(hex(vm), 1, 8) || '-' || substr(hex(vm), 9, 4) || '-' || substr(hex(vm), 13, 4) || '-' ||
-			substr(hex(vm), 17, 4) || '-' || substr(hex(vm), 21)),
-		'data', data, 'expires', expires) AS BLOB), shared_head.revision FROM tokens, shared_head;
-DROP TABLE tokens;
-`, `
-UPDATE shared_head SET revision = revision + 1, compacted = revision + 1;
-CREATE TEMP TABLE vms AS SELECT name, addr, removed,
-	lower(substr(hex(id), 1, 8) || '-' || substr(hex(id), 9, 4) || '-' || substr(hex(id), 13, 4) || '-' ||
-		substr(hex(id), 17, 4) || '-' || substr(hex(id), 21)) AS uuid FROM machines;
-INSERT INTO shared (key, value, revision)         -- see claims.go
-	SELECT CAST(claim AS BLOB), CAST(uuid AS BLOB), shared_head.revision FROM shared_head,
-		(SELECT 'name/' || name AS claim, uuid FROM vms WHERE NOT removed UNION ALL SELECT 'addr/' || addr, uuid FROM vms);
-INSERT INTO shared (key, value, revision)
-	SELECT CAST('number' AS BLOB), CAST(CAST(seq AS TEXT) AS BLOB), shared_head.revision FROM sqlite_sequence, shared_head
-		WHERE name = 'machines';
-INSERT INTO shared_leases (life) SELECT 900000000000 WHERE EXISTS (SELECT * FROM resting);
-INSERT OR IGNORE INTO shared (key, value, revision, lease)
-	SELECT CAST('addr/' || addr AS BLOB), x'', shared_head.revision, (SELECT max(id) FROM shared_leases) FROM resting, shared_head;
-DROP TABLE temp.vms;
-DROP TABLE resting;
-`}
+	return []string{schemaFirst, schemaShared, schemaKV, schemaLogins, schemaClaims}
 }
 
 // refuseNewer fails if the file's schema is newer than this program.
@@ -132,3 +57,92 @@ func (s *Store) step(ctx context.Context, version int, script string) error {
 	}
 	return tx.Commit()
 }
+
+const schemaFirst = `
+CREATE TABLE machines (
+	number     INTEGER PRIMARY KEY AUTOINCREMENT, -- AUTOINCREMENT: never given twice, also after a delete
+	id         BLOB NOT NULL UNIQUE,
+	name       TEXT NOT NULL,
+	addr       TEXT NOT NULL UNIQUE,
+	removed    INTEGER NOT NULL DEFAULT 0,
+	definition TEXT NOT NULL                      -- the gateway.VM as JSON
+);
+CREATE UNIQUE INDEX machine_names ON machines (name) WHERE NOT removed;
+CREATE TABLE resting (addr TEXT PRIMARY KEY, until INTEGER NOT NULL); -- Unix seconds
+CREATE TABLE kv (key TEXT PRIMARY KEY, value BLOB NOT NULL, modified INTEGER NOT NULL) WITHOUT ROWID; -- Unix nanoseconds
+CREATE TABLE tokens (
+	kind    TEXT NOT NULL,
+	hash    BLOB NOT NULL,
+	vm      BLOB NOT NULL,
+	data    TEXT NOT NULL,
+	expires INTEGER NOT NULL,                     -- Unix seconds
+	PRIMARY KEY (kind, hash)
+) WITHOUT ROWID;
+CREATE INDEX token_expiry ON tokens (expires);
+CREATE INDEX token_vm ON tokens (vm);
+`
+
+// The tables of Shared.
+const schemaShared = `
+CREATE TABLE shared (
+	key      BLOB PRIMARY KEY,                    -- BLOB: sorted by bytes
+	value    BLOB NOT NULL,
+	revision INTEGER NOT NULL,                    -- of the last change
+	lease    INTEGER                              -- of shared_leases, or NULL
+) WITHOUT ROWID;
+CREATE INDEX shared_by_lease ON shared (lease) WHERE lease IS NOT NULL;
+CREATE TABLE shared_changes (
+	revision INTEGER NOT NULL,
+	n        INTEGER NOT NULL,                    -- from 1 in each revision
+	key      BLOB NOT NULL,
+	value    BLOB,                                -- NULL: deleted
+	PRIMARY KEY (revision, n)
+) WITHOUT ROWID;
+CREATE TABLE shared_leases (
+	id   INTEGER PRIMARY KEY AUTOINCREMENT,       -- AUTOINCREMENT: never given twice
+	life INTEGER NOT NULL                         -- nanoseconds
+);
+CREATE TABLE shared_head (                        -- one row
+	revision  INTEGER NOT NULL,
+	compacted INTEGER NOT NULL                    -- changes up to this revision are dropped
+);
+INSERT INTO shared_head (revision, compacted) VALUES (1, 1);
+`
+
+// Certificates and secrets move into Shared.
+const schemaKV = `
+UPDATE shared_head SET revision = revision + 1, compacted = revision + 1;
+INSERT INTO shared (key, value, revision)         -- 8 bytes of time in front of the value, see KV
+	SELECT CAST('kv/' || key AS BLOB), unhex(printf('%016X', modified) || hex(value)), shared_head.revision FROM kv, shared_head;
+DROP TABLE kv;
+`
+
+// Logins move into Shared; see token.
+const schemaLogins = `
+UPDATE shared_head SET revision = revision + 1, compacted = revision + 1;
+INSERT INTO shared (key, value, revision)         -- see Logins
+	SELECT CAST('token/' || kind || '/' || lower(hex(hash)) AS BLOB), CAST(json_object(
+		'vm', lower(substr(hex(vm), 1, 8) || '-' || substr(hex(vm), 9, 4) || '-' || substr(hex(vm), 13, 4) || '-' ||
+			substr(hex(vm), 17, 4) || '-' || substr(hex(vm), 21)),
+		'data', data, 'expires', expires) AS BLOB), shared_head.revision FROM tokens, shared_head;
+DROP TABLE tokens;
+`
+
+// Claims of the VMs move into Shared; see claims.go.
+const schemaClaims = `
+UPDATE shared_head SET revision = revision + 1, compacted = revision + 1;
+CREATE TEMP TABLE vms AS SELECT name, addr, removed,
+	lower(substr(hex(id), 1, 8) || '-' || substr(hex(id), 9, 4) || '-' || substr(hex(id), 13, 4) || '-' ||
+		substr(hex(id), 17, 4) || '-' || substr(hex(id), 21)) AS uuid FROM machines;
+INSERT INTO shared (key, value, revision)         -- see claims.go
+	SELECT CAST(claim AS BLOB), CAST(uuid AS BLOB), shared_head.revision FROM shared_head,
+		(SELECT 'name/' || name AS claim, uuid FROM vms WHERE NOT removed UNION ALL SELECT 'addr/' || addr, uuid FROM vms);
+INSERT INTO shared (key, value, revision)
+	SELECT CAST('number' AS BLOB), CAST(CAST(seq AS TEXT) AS BLOB), shared_head.revision FROM sqlite_sequence, shared_head
+		WHERE name = 'machines';
+INSERT INTO shared_leases (life) SELECT 900000000000 WHERE EXISTS (SELECT * FROM resting);
+INSERT OR IGNORE INTO shared (key, value, revision, lease)
+	SELECT CAST('addr/' || addr AS BLOB), x'', shared_head.revision, (SELECT max(id) FROM shared_leases) FROM resting, shared_head;
+DROP TABLE temp.vms;
+DROP TABLE resting;
+`

@@ -113,7 +113,7 @@ func TestMigrateVMs(t *testing.T) {
 		if err != nil || next.Number != 10 || next.Addr != netip.MustParseAddr("10.213.0.5") {
 			t.Errorf("the next VM: %v, %v", next.Identity, err)
 		}
-		time.Sleep(AddressRest + time.Second)
+		<-time.After(AddressRest + time.Second)
 		claimed(t, s, "name/blog", "name/web", "addr/10.213.0.2", "addr/10.213.0.4", "addr/10.213.0.5")
 	})
 }

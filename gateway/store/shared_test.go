@@ -41,10 +41,10 @@ func TestSharedSurvivesReopening(t *testing.T) {
 		gatewaytest.Must(t, err)
 		rev, err := s.Shared().Commit(t.Context(), nil, []gateway.Op{{Key: "a", Value: []byte("1"), Lease: lease.ID()}})
 		gatewaytest.Must(t, err)
-		time.Sleep(life - time.Second)
+		<-time.After(life - time.Second)
 		gatewaytest.Must(t, s.Close())
 		shared := open(t, path).Shared()
-		time.Sleep(life - time.Second)
+		<-time.After(life - time.Second)
 		if e, err := shared.Get(t.Context(), "a"); err != nil || string(e.Value) != "1" || e.Rev != rev {
 			t.Errorf("%q at %d, %v; want it at %d", e.Value, e.Rev, err, rev)
 		}
