@@ -33,7 +33,7 @@ import (
 	"lodge/https/proxy"
 )
 
-// Config is what a Server needs. All fields are required but Inside, Dial and LeafLife.
+// Config is what a Server needs. All fields are required but Inside, Dial, AccessLog and LeafLife.
 type Config struct {
 	Domain    string // VMs are at https://<vm>.<domain>
 	Port      int    // the port that people reach Serve at; it is part of URLs unless it is 443
@@ -48,6 +48,8 @@ type Config struct {
 	Inside map[string]http.Handler
 	// Dial connects to a port of a VM. The default goes through the VM's tap and nowhere else.
 	Dial func(ctx context.Context, m gateway.VM, port uint16) (net.Conn, error)
+	// AccessLog makes Logger get one line for each request.
+	AccessLog bool
 	// LeafLife is how long certificates are valid; 0 means ca.DefaultLeafLife.
 	LeafLife time.Duration
 }

@@ -108,8 +108,10 @@ func (s *Server) onResponse(res *http.Response) { s.closeIfDraining(res.Header, 
 
 // serveRedirect sends a name of ours to https, with the method and the body kept (RFC 9110 §15.4.9).
 func (s *Server) serveRedirect(w http.ResponseWriter, r *http.Request) {
-	s.closeIfDraining(w.Header(), r)
 	rt, ok := s.zone.Route(r.Host, gateway.VMFrom(r.Context()), s.Directory)
+	w, done := s.logged(w, r, rt)
+	defer done()
+	s.closeIfDraining(w.Header(), r)
 	if !ok || rt.Inside != "" || !strings.HasPrefix(r.URL.RequestURI(), "/") {
 		s.pages.Render(w, r, pages.Misdirected())
 		return

@@ -14,8 +14,10 @@ import (
 
 // serveWeb is the handler of every request over TLS. It looks the host name up, once.
 func (s *Server) serveWeb(w http.ResponseWriter, r *http.Request) {
-	s.closeIfDraining(w.Header(), r)
 	rt, ok := s.zone.Route(r.Host, gateway.VMFrom(r.Context()), s.Directory)
+	w, done := s.logged(w, r, rt)
+	defer done()
+	s.closeIfDraining(w.Header(), r)
 	if sni, _ := s.zone.Parse(r.TLS.ServerName); !ok || rt.Host != sni.Host {
 		s.pages.Render(w, r, pages.Misdirected())
 		return
