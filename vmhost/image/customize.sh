@@ -11,9 +11,8 @@ chroot "$root" systemctl --quiet enable systemd-networkd.service serial-getty@tt
 	lodge-late.service
 # Nothing in a VM needs these; under TCG each costs between a tenth of a second and two seconds.
 chroot "$root" systemctl --quiet disable e2scrub_reap.service getty@tty1.service
-chroot "$root" systemctl --quiet mask modprobe@drm.service modprobe@efi_pstore.service modprobe@configfs.service \
-	modprobe@fuse.service systemd-pstore.service systemd-network-generator.service \
-	systemd-udev-load-credentials.service systemd-networkd-persistent-storage.service
+chroot "$root" systemctl --quiet mask modprobe@drm.service modprobe@efi_pstore.service systemd-pstore.service \
+	systemd-network-generator.service systemd-udev-load-credentials.service systemd-networkd-persistent-storage.service
 
 # What lodge-late.service starts, no target starts; nor what systemd-tmpfiles-setup-dev.service does once more.
 late=$(sed -n 's/^ExecStart=-systemctl start --no-block //p' "$root/etc/systemd/system/lodge-late.service")
