@@ -32,15 +32,15 @@ func (g Guest) fill(name string) string {
 	).Replace(text(name))
 }
 
-// entry is a file in the guest, or a directory if its path ends with "/".
+// entry is a file in the guest, a directory if its path ends with "/", or a symbolic link.
 type entry struct {
-	path, text string
-	mode       int64
+	path, text string // text is a link's target
+	mode       int64  // 0 for a link
 	owner      string
 }
 
 // entries is everything that Lodge puts into a guest.
-func (g Guest) entries() []entry {
+func (g Guest) entries() ([]entry, error) {
 	const root = "root"
 	host := g.VM.Name + "." + g.Domain
 	all := []entry{
@@ -58,14 +58,20 @@ func (g Guest) entries() []entry {
 		{"etc/lodge/README", g.fill("files/README"), 0o644, root},
 	}
 	if len(g.RootPEM) > 0 {
-		all = append(all, entry{"usr/local/share/ca-certificates/lodge.crt", string(g.RootPEM), 0o644, root})
+		link, err := caLink(g.RootPEM)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, entry{"usr/local/share/ca-certificates/lodge.crt", string(g.RootPEM), 0o644, root},
+			entry{"etc/ssl/certs/lodge.pem", "/usr/local/share/ca-certificates/lodge.crt", 0, root},
+			entry{"etc/ssl/certs/" + link, "lodge.pem", 0, root})
 	}
 	for _, dir := range []string{"", "tmp/", "new/", "cur/"} {
 		all = append(all, entry{"home/" + gateway.GuestUser + "/Maildir/" + dir, "", 0o700, gateway.GuestUser})
 	}
 	all = append(all, settings("root/", root)...)
 	all = append(all, settings("etc/skel/", root)...)
-	return append(all, settings("home/"+gateway.GuestUser+"/", gateway.GuestUser)...)
+	return append(all, settings("home/"+gateway.GuestUser+"/", gateway.GuestUser)...), nil
 }
 
 // settings are the files by which S3 tools find the host's S3, below a home directory.
@@ -87,18 +93,15 @@ func systemdConfig(environment string) string {
 
 // archive is a tar.gz of the entries, the same for the same guest. Owners go by name: their numbers are the guest's own.
 func (g Guest) archive() ([]byte, error) {
+	entries, err := g.entries()
+	if err != nil {
+		return nil, err
+	}
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
 	t := tar.NewWriter(z)
-	for _, e := range g.entries() {
-		h := &tar.Header{Name: e.path, Mode: e.mode, Uname: e.owner, Gname: e.owner, Size: int64(len(e.text)), Typeflag: tar.TypeReg}
-		if strings.HasSuffix(e.path, "/") {
-			h.Typeflag = tar.TypeDir
-		}
-		if err := t.WriteHeader(h); err != nil {
-			return nil, fmt.Errorf("pack %s: %w", e.path, err)
-		}
-		if _, err := t.Write([]byte(e.text)); err != nil {
+	for _, e := range entries {
+		if err := e.pack(t); err != nil {
 			return nil, fmt.Errorf("pack %s: %w", e.path, err)
 		}
 	}
@@ -109,4 +112,23 @@ func (g Guest) archive() ([]byte, error) {
 		return nil, fmt.Errorf("pack files: %w", err)
 	}
 	return b.Bytes(), nil
+}
+
+// pack writes an entry to an archive.
+func (e entry) pack(t *tar.Writer) error {
+	h := &tar.Header{Name: e.path, Mode: e.mode, Uname: e.owner, Gname: e.owner, Typeflag: tar.TypeReg, Size: int64(len(e.text))}
+	switch {
+	case strings.HasSuffix(e.path, "/"):
+		h.Typeflag = tar.TypeDir
+	case e.mode == 0:
+		h.Typeflag, h.Linkname, h.Mode, h.Size = tar.TypeSymlink, e.text, 0o777, 0
+	}
+	if err := t.WriteHeader(h); err != nil {
+		return err //nolint:wrapcheck // the caller names the entry
+	}
+	if h.Typeflag != tar.TypeReg {
+		return nil
+	}
+	_, err := t.Write([]byte(e.text))
+	return err //nolint:wrapcheck // as above
 }

@@ -26,6 +26,19 @@ import (
 	"lodge/vmhost/seed"
 )
 
+// rootPEM is a certificate of CN=Lodge.
+const rootPEM = `-----BEGIN CERTIFICATE-----
+MIIBdDCCARugAwIBAgIURR4saA42cn3xqD+Ub1lNSYW/T9EwCgYIKoZIzj0EAwIw
+EDEOMAwGA1UEAwwFTG9kZ2UwHhcNMjYxMTIxMTMzNTUyWhcNMzYxMTE4MTMzNTUy
+WjAQMQ4wDAYDVQQDDAVMb2RnZTBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABMbW
+bmTxg0lLxAaO71Bi2qa471HnfVCBYfdQsQYHJbQ1O0kCX1hctvLlGTFNcbo8uW1A
+Y3WwzPAa+hvl9ldMbUCjUzBRMB0GA1UdDgQWBBSBW71ImAVmoWAtUzpuSRGiPvmL
+HDAfBgNVHSMEGDAWgBSBW71ImAVmoWAtUzpuSRGiPvmLHDAPBgNVHRMBAf8EBTAD
+AQH/MAoGCCqGSM49BAMCA0cAMEQCIGkzoQ8LDDzP/Y9odTj96Pcb5A4SqbMTfyUw
+wm5HibxhAiB/pDGkjNeRJJx7RYtX6xeAx3A/L9gQ+NILWlgL1qKrZg==
+-----END CERTIFICATE-----
+`
+
 func guest() seed.Guest {
 	return seed.Guest{
 		VM: gateway.VM{
@@ -38,7 +51,7 @@ func guest() seed.Guest {
 		Domain:        "lodge.localhost",
 		HostKeyPEM:    []byte("-----BEGIN OPENSSH PRIVATE KEY-----\nxyz\n-----END OPENSSH PRIVATE KEY-----\n"),
 		AuthorizedKey: "ssh-ed25519 AAAAlogin lodge host",
-		RootPEM:       []byte("-----BEGIN CERTIFICATE-----\nabc\n-----END CERTIFICATE-----\n"),
+		RootPEM:       []byte(rootPEM),
 		UserData:      "#cloud-config\nruncmd: [id]\n",
 	}
 }
@@ -150,6 +163,8 @@ func TestFilesInGuest(t *testing.T) {
 		"etc/lodge/ssh_host_ed25519_key":            string(g.HostKeyPEM),
 		"etc/lodge/authorized_keys":                 g.AuthorizedKey + "\n",
 		"usr/local/share/ca-certificates/lodge.crt": string(g.RootPEM),
+		"etc/ssl/certs/lodge.pem":                   "-> /usr/local/share/ca-certificates/lodge.crt",
+		"etc/ssl/certs/b103782e.0":                  "-> lodge.pem",
 		"etc/systemd/network/10-lodge.network": "[Match]\nMACAddress=52:54:00:00:12:34\n\n[Network]\nAddress=10.213.0.2/32\n" +
 			"LinkLocalAddressing=no\nIPv6AcceptRA=no\n\n[Route]\nGateway=169.254.169.254\nGatewayOnLink=yes\n",
 	} {
@@ -291,6 +306,9 @@ func unpack(t *testing.T, setup string) map[string]archived {
 		body, err := io.ReadAll(r)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if h.Typeflag == tar.TypeSymlink {
+			body = []byte("-> " + h.Linkname)
 		}
 		files[h.Name] = archived{string(body), h.Mode, h.Uname}
 	}
