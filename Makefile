@@ -55,7 +55,7 @@ fuzz: deps go ## run each fuzz target with FUZZTIME inputs (or for a time: FUZZT
 bench: image ## measure what is promised, and print a table
 	@dir=$$(mktemp -d); chmod 711 $$dir; begun=$$SECONDS; bin/lodge image --state-dir $$dir build $(IMAGE) >/dev/null 2>&1; \
 	printf '%-52s %16s\n' "image build, $(IMAGE)" "$$((SECONDS - begun)) s"; rm -rf $$dir
-	@$(GO) test -count=1 -timeout 60m -v -run TestTable ./e2e/bench -args -vm -images $(IMAGES) | grep -vE "^ *(===|---)"
+	@$(GO) test -count=1 -timeout 60m -v -run TestTable ./e2e/bench -args -vm -images $(IMAGES) $(BENCHFLAGS) | grep -vE "^ *(===|---)"
 
 fmt: go ## format the Go files
 	@$(LINT) fmt ./...

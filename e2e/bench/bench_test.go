@@ -1,6 +1,7 @@
 // Package bench measures what Lodge promises and prints a table; nothing here passes or fails by the clock.
 //
 //	make bench
+//	make bench BENCHFLAGS='-before old'   # boots the image named old in turn with debian-13
 package bench
 
 import (
@@ -36,6 +37,7 @@ func TestTable(t *testing.T) {
 	harness.NeedVMs(t)
 	identity()
 	t.Run("many", manyVMs) // each ends its libvirtd
+	t.Run("boot", boot)
 	t.Run("loader", func(t *testing.T) { firstByte(t, "own boot loader", false) })
 	t.Run("direct", func(t *testing.T) { firstByte(t, "kernel started directly", true) })
 }
