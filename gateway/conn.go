@@ -11,10 +11,10 @@ import (
 type Conn struct {
 	net.Conn
 	vm      Identity
-	counted *perVM // which counts it; nil for one that NewConn made
+	release func() // gives back what was counted; nil for one that NewConn made
 }
 
-// NewConn says that vm is at the other end of c. Only TapListeners, and a server whose socket proves it, may say so.
+// NewConn returns a connection with vm at its other end, for tests. Only TapListeners may make one elsewhere.
 func NewConn(c net.Conn, vm Identity) *Conn { return &Conn{Conn: c, vm: vm} }
 
 // Identity is who is at the other end.
@@ -25,8 +25,8 @@ func (c *Conn) NetConn() net.Conn { return c.Conn }
 
 // Close implements net.Conn.
 func (c *Conn) Close() error {
-	if c.counted != nil {
-		c.counted.release(c)
+	if c.release != nil {
+		c.release()
 	}
 	return c.Conn.Close()
 }

@@ -2,28 +2,56 @@ package gateway
 
 import (
 	"errors"
+	"math"
 	"net"
 	"sync"
+	"syscall"
 	"time"
+
+	"lodge/gateway/limit"
 )
 
-// FanIn is one net.Listener made of many, one per VM; each accepted connection is a *Conn that carries its VM. It hands
-// stock servers (net/http, go-smtp, go-imap) what they expect. A VM has one connection waiting at a time, so that a busy
+// fanIn is one net.Listener made of many, one per VM; each accepted connection is a *Conn that carries its VM. Stock
+// servers (net/http, go-smtp, go-imap) take it as it is. A VM has one connection waiting at a time, so that a busy
 // one takes turns with the others.
-type FanIn struct {
+type fanIn struct {
 	addr   net.Addr
+	live   *connLimit
 	conns  chan *Conn
 	closed chan struct{}
 	once   sync.Once
 }
 
-// NewFanIn returns a listener that has no VM yet. addr is what its Addr says.
-func NewFanIn(addr net.Addr) *FanIn {
-	return &FanIn{addr: addr, conns: make(chan *Conn), closed: make(chan struct{})}
+// connLimit counts live connections, per VM and service and of all together.
+type connLimit = limit.Limit[vmService]
+
+type vmService struct {
+	vm      ID
+	service *fanIn
+}
+
+// maxConnsPerVM limits what one VM can hold open per service.
+const maxConnsPerVM = 512
+
+func newConnLimit() *connLimit { return limit.New[vmService](maxConnsPerVM, maxConns()) }
+
+// maxConns limits what all VMs together can hold open: half of the process's file descriptors. The rest is for what the
+// services themselves open, and for the host's side.
+func maxConns() int {
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
+		return maxConnsPerVM // the call has no reason to fail
+	}
+	return int(min(files.Cur/2, math.MaxInt)) //nolint:gosec // the line has the check
+}
+
+// newFanIn returns a listener that has no VM yet. addr is the result of its Addr.
+func newFanIn(addr net.Addr, live *connLimit) *fanIn {
+	return &fanIn{addr: addr, live: live, conns: make(chan *Conn), closed: make(chan struct{})}
 }
 
 // Accept implements net.Listener.
-func (f *FanIn) Accept() (net.Conn, error) {
+func (f *fanIn) Accept() (net.Conn, error) {
 	select {
 	case <-f.closed: // first: nothing is accepted after Close, even if a connection waits
 		return nil, net.ErrClosed
@@ -38,46 +66,42 @@ func (f *FanIn) Accept() (net.Conn, error) {
 }
 
 // Close implements net.Listener. Connections that were accepted stay.
-func (f *FanIn) Close() error {
+func (f *fanIn) Close() error {
 	f.once.Do(func() { close(f.closed) })
 	return nil
 }
 
 // Addr implements net.Listener.
-func (f *FanIn) Addr() net.Addr { return f.addr }
+func (f *fanIn) Addr() net.Addr { return f.addr }
 
-// Add accepts from l on behalf of vm until the returned function is called, which also ends the live connections.
-func (f *FanIn) Add(vm Identity, l net.Listener) (remove func()) { return f.add(vm, l).end }
-
-func (f *FanIn) add(vm Identity, l net.Listener) *perVM {
-	b := &perVM{vm: vm, gone: make(chan struct{}), live: map[*Conn]struct{}{}}
+// add accepts from l on behalf of vm until stop or end.
+func (f *fanIn) add(vm Identity, l net.Listener) *perVM {
+	p := &perVM{vm: vm, fan: f, gone: make(chan struct{}), conns: map[*Conn]struct{}{}}
 	var accepting sync.WaitGroup
-	accepting.Go(func() { b.accept(l, f) })
-	b.stop = sync.OnceFunc(func() {
-		close(b.gone)
+	accepting.Go(func() { p.accept(l) })
+	p.stop = sync.OnceFunc(func() {
+		close(p.gone)
 		_ = l.Close() // it ends Accept, which is all that is wanted
 		accepting.Wait()
 	})
-	return b
+	return p
 }
 
-// perVM is the part of a FanIn that belongs to one VM.
+// perVM is the part of a fanIn that belongs to one VM.
 type perVM struct {
 	vm   Identity
+	fan  *fanIn
 	gone chan struct{} // closed by stop
 	stop func()        // closes the listener and waits; live connections stay
 
-	mu   sync.Mutex
-	live map[*Conn]struct{}
+	mu    sync.Mutex
+	conns map[*Conn]struct{} // that end closes
 }
-
-// maxConnsPerVM limits what one VM can hold open per service.
-const maxConnsPerVM = 512
 
 // acceptPause is the time between two tries when the host is out of descriptors or memory.
 const acceptPause = 50 * time.Millisecond
 
-func (b *perVM) accept(l net.Listener, f *FanIn) {
+func (p *perVM) accept(l net.Listener) {
 	for {
 		raw, err := l.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -87,52 +111,53 @@ func (b *perVM) accept(l net.Listener, f *FanIn) {
 			select {
 			case <-time.After(acceptPause):
 				continue
-			case <-b.gone:
+			case <-p.gone:
 				return
 			}
 		}
-		if c := b.track(raw); c == nil || !b.hand(c, f) {
-			_ = raw.Close() // refused before a word was said
+		if c := p.admit(raw); c == nil || !p.deliver(c) {
+			_ = raw.Close() // nothing was sent yet
 		}
 	}
 }
 
-// hand passes c to f.Accept; false when the service or the VM goes first.
-func (b *perVM) hand(c *Conn, f *FanIn) bool {
-	select {
-	case f.conns <- c:
-		return true
-	case <-f.closed:
-	case <-b.gone:
-	}
-	b.release(c)
-	return false
-}
-
-// track makes raw one of the VM's live connections; nil when it has too many.
-func (b *perVM) track(raw net.Conn) *Conn {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if len(b.live) >= maxConnsPerVM {
+// admit makes raw one of the VM's live connections; nil when there are too many.
+func (p *perVM) admit(raw net.Conn) *Conn {
+	leave, ok := p.fan.live.Enter(vmService{p.vm.ID, p.fan})
+	if !ok {
 		return nil
 	}
-	c := &Conn{Conn: raw, vm: b.vm, counted: b}
-	b.live[c] = struct{}{}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := &Conn{Conn: raw, vm: p.vm}
+	c.release = func() {
+		leave()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.conns, c)
+	}
+	p.conns[c] = struct{}{}
 	return c
 }
 
-func (b *perVM) release(c *Conn) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	delete(b.live, c)
+// deliver passes c to Accept; false when the service or the VM goes first.
+func (p *perVM) deliver(c *Conn) bool {
+	select {
+	case p.fan.conns <- c:
+		return true
+	case <-p.fan.closed:
+	case <-p.gone:
+	}
+	c.release()
+	return false
 }
 
-// end stops the counted and ends its live connections.
-func (b *perVM) end() {
-	b.stop() // waits, so that no connection is added any more
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for c := range b.live {
+// end stops accepting and closes the live connections.
+func (p *perVM) end() {
+	p.stop() // waits, so that no connection is added any more
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
 		_ = c.Conn.Close() // ending it is the point; its server sees the error
 	}
 }

@@ -35,7 +35,7 @@ func (s *script) Accept() (net.Conn, error) {
 func (s *script) Close() error   { s.once.Do(func() { close(s.closed) }); return nil }
 func (s *script) Addr() net.Addr { return &net.TCPAddr{} }
 
-func newFanIn() *gateway.FanIn { return gateway.NewFanIn(&net.TCPAddr{Port: 80}) }
+func newFanIn() *gateway.FanIn { return gateway.NewFanIn(512, 1024) }
 
 // A host that is out of descriptors for a moment must not cost a VM its service for ever.
 func TestFanInSurvivesAcceptErrors(t *testing.T) {
@@ -88,7 +88,7 @@ func TestFanInClosesWhatNobodyTakes(t *testing.T) {
 
 // One VM that opens connections without end is cut off at the limit, and no other VM notices; closing makes room.
 func TestFanInLimitsConnectionsPerVM(t *testing.T) {
-	const limit = 512
+	const limit = gateway.MaxConnsPerVM
 	f, busy, calm := newFanIn(), newScript(), newScript()
 	a, b := vm(1, "alice", "10.213.0.2"), vm(2, "bob", "10.213.0.3")
 	defer f.Add(a, busy)()
@@ -116,6 +116,52 @@ func TestFanInLimitsConnectionsPerVM(t *testing.T) {
 	connect(busy)
 	if c, err := f.Accept(); err != nil || gateway.IdentityOf(c) != a {
 		t.Errorf("after one was closed: %v, %v", gateway.IdentityOf(c), err)
+	}
+}
+
+// All VMs and services together have a limit too, below what the process can open.
+func TestFanInLimitsConnectionsOfAll(t *testing.T) {
+	const all = 8
+	web := gateway.NewFanIn(5, all)
+	services := []*gateway.FanIn{web, web.Shared()}
+	var accepted, closed []net.Conn
+	for number := range uint32(3) {
+		for _, service := range services {
+			l := newScript()
+			defer service.Add(vm(number+1, "guest", "10.213.0.2"), l)()
+			for range 2 {
+				client, server := net.Pipe()
+				l.next <- server
+				if len(accepted) < all {
+					c, err := service.Accept()
+					fatal(t, err)
+					accepted = append(accepted, c)
+					continue
+				}
+				closed = append(closed, client)
+			}
+		}
+	}
+	for _, client := range closed {
+		if _, err := client.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			t.Errorf("one too many: %v, want EOF", err)
+		}
+	}
+	if len(closed) != 4 {
+		t.Errorf("%d connections were closed, want 4", len(closed))
+	}
+	fatal(t, accepted[0].Close())
+	l := newScript()
+	defer web.Add(vm(9, "last", "10.213.0.9"), l)()
+	_, server := net.Pipe()
+	l.next <- server
+	if _, err := web.Accept(); err != nil {
+		t.Errorf("after one was closed: %v", err)
+	}
+	var files syscall.Rlimit
+	fatal(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files))
+	if got := gateway.MaxConns(); got < 1 || got > int(files.Cur/2) {
+		t.Errorf("%d connections of %d descriptors", got, files.Cur)
 	}
 }
 

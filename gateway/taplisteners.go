@@ -18,7 +18,8 @@ import (
 // once per VM with its socket (Packets).
 type TapListeners struct {
 	mu      sync.Mutex
-	streams map[uint16]*FanIn
+	streams map[uint16]*fanIn
+	live    *connLimit // the TCP connections of all VMs and services
 	packets map[uint16]func(Identity, net.PacketConn)
 	open    map[ID]*tapSockets
 	shut    bool
@@ -35,14 +36,17 @@ type tapSockets struct {
 
 // NewTapListeners returns TapListeners without any service.
 func NewTapListeners() *TapListeners {
-	return &TapListeners{streams: map[uint16]*FanIn{}, packets: map[uint16]func(Identity, net.PacketConn){}, open: map[ID]*tapSockets{}}
+	return &TapListeners{
+		streams: map[uint16]*fanIn{}, live: newConnLimit(),
+		packets: map[uint16]func(Identity, net.PacketConn){}, open: map[ID]*tapSockets{},
+	}
 }
 
 // Listener adds a TCP service on port, before the first Open, and returns the listener that its server uses.
 func (d *TapListeners) Listener(port uint16) net.Listener {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	fan := NewFanIn(net.TCPAddrFromAddrPort(netip.AddrPortFrom(LinkLocal, port)))
+	fan := newFanIn(net.TCPAddrFromAddrPort(netip.AddrPortFrom(LinkLocal, port)), d.live)
 	d.streams[port] = fan
 	return fan
 }
@@ -126,7 +130,7 @@ func (d *TapListeners) Shutdown() {
 	d.mu.Lock()
 	d.shut = true
 	for _, fan := range d.streams {
-		_ = fan.Close() // a FanIn's Close cannot fail
+		_ = fan.Close() // a fanIn's Close cannot fail
 	}
 	for _, way := range d.open {
 		way.stop()

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
 	"lodge/gateway/store"
 	"lodge/https"
 )
@@ -37,7 +38,6 @@ type site struct {
 	domain string
 	addr   string // of Serve
 	plain  string // of ServeRedirect
-	fan    *gateway.FanIn
 	state  string // directory of the store
 	logins *siteLogins
 	kv     *siteKV
@@ -81,9 +81,7 @@ func newSite(tb testing.TB, change ...func(*https.Config)) *site {
 		tb.Fatal(err)
 	}
 	s.roots.AppendCertsFromPEM(s.server.RootPEM())
-	s.fan = gateway.NewFanIn(web.Addr())
-	s.serve(func() error { return s.server.Serve(web) }, func() error { return s.server.ServeRedirect(plain) },
-		func() error { return s.server.Serve(s.fan) })
+	s.serve(func() error { return s.server.Serve(web) }, func() error { return s.server.ServeRedirect(plain) })
 	return s
 }
 
@@ -180,9 +178,15 @@ func (s *site) clientVia(addr string, jar http.CookieJar) *http.Client {
 
 // tap is a client inside a VM.
 func (s *site) tap(m gateway.VM) *http.Client {
-	l := listen(s.tb)
-	s.tb.Cleanup(s.fan.Add(m.Identity, l))
+	l := s.listenOnTap(m)
 	return s.clientVia(l.Addr().String(), nil)
+}
+
+// listenOnTap serves connections that come from m.
+func (s *site) listenOnTap(m gateway.VM) net.Listener {
+	l := listen(s.tb)
+	go s.server.Serve(gatewaytest.Listener(l, m.Identity))
+	return l
 }
 
 func (s *site) url(host string) string {

@@ -29,8 +29,7 @@ func handshake(s *site, addr, name string) (*tls.Conn, error) {
 func TestHandshakeKnowsOnlyNamesThatExist(t *testing.T) {
 	s := newSite(t, func(c *https.Config) { c.Inside = map[string]http.Handler{"s3.lodge.internal": echo("s3")} })
 	blog := s.vm("blog")
-	l := listen(t)
-	t.Cleanup(s.fan.Add(blog.Identity, l))
+	l := s.listenOnTap(blog)
 	tests := []struct {
 		name    string
 		outside bool

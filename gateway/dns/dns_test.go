@@ -17,6 +17,7 @@ import (
 	wire "github.com/miekg/dns"
 
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
 	"lodge/gateway/store"
 )
 
@@ -64,7 +65,6 @@ func write(tb testing.TB, path, text string) {
 // serve listens for both VMs.
 func (h *host) serve(t *testing.T) {
 	t.Helper()
-	fan := gateway.NewFanIn(&net.TCPAddr{})
 	var served sync.WaitGroup
 	t.Cleanup(served.Wait)
 	for _, m := range []gateway.VM{h.a, h.b} {
@@ -76,17 +76,16 @@ func (h *host) serve(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(fan.Add(m.Identity, l))
+		t.Cleanup(func() { _ = l.Close() })
 		t.Cleanup(func() { _ = c.Close() })
 		h.tcp[m.ID], h.udp[m.ID] = l.Addr().String(), c.LocalAddr().String()
 		served.Go(func() { h.ServeUDP(m.Identity, c) })
+		served.Go(func() {
+			if err := h.ServeTCP(gatewaytest.Listener(l, m.Identity)); err != nil {
+				t.Errorf("serve: %v", err)
+			}
+		})
 	}
-	served.Go(func() {
-		if err := h.ServeTCP(fan); err != nil {
-			t.Errorf("serve: %v", err)
-		}
-	})
-	t.Cleanup(func() { _ = fan.Close() })
 }
 
 // ask puts a question as m, over the network if that is "udp" or "tcp".

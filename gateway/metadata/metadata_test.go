@@ -20,6 +20,7 @@ import (
 	"github.com/minio/minio-go/v7/pkg/credentials"
 
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
 	"lodge/gateway/store"
 )
 
@@ -67,18 +68,16 @@ func (h *host) add(tb testing.TB, name string) gateway.VM {
 // serve listens for both VMs on loopback.
 func (h *host) serve(t *testing.T) {
 	t.Helper()
-	fan := gateway.NewFanIn(&net.TCPAddr{})
+	server := &http.Server{Handler: h.Handler(), ConnContext: gateway.ConnContext, ReadHeaderTimeout: time.Minute}
+	t.Cleanup(func() { _ = server.Close() })
 	for _, m := range []gateway.VM{h.a, h.b} {
 		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(fan.Add(m.Identity, l))
+		go server.Serve(gatewaytest.Listener(l, m.Identity))
 		h.addr[m.ID] = l.Addr().String()
 	}
-	server := &http.Server{Handler: h.Handler(), ConnContext: gateway.ConnContext, ReadHeaderTimeout: time.Minute}
-	go server.Serve(fan)
-	t.Cleanup(func() { _ = server.Close() })
 }
 
 // transport leads m's requests to its own listener, whatever their URL says.

@@ -1,0 +1,24 @@
+package gateway
+
+import (
+	"net"
+
+	"lodge/gateway/limit"
+)
+
+// FanIn, NewFanIn, Add and MaxConns show tests of this package what TapListeners alone may use.
+type FanIn = fanIn
+
+func NewFanIn(each, all int) *FanIn {
+	return newFanIn(&net.TCPAddr{Port: 80}, limit.New[vmService](each, all))
+}
+
+// Shared is another service below the same limit.
+func (f *fanIn) Shared() *FanIn { return newFanIn(f.addr, f.live) }
+
+// Add accepts from l until remove is called, which also closes the live connections.
+func (f *fanIn) Add(vm Identity, l net.Listener) (remove func()) { return f.add(vm, l).end }
+
+func MaxConns() int { return maxConns() }
+
+const MaxConnsPerVM = maxConnsPerVM
