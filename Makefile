@@ -29,7 +29,7 @@ build: go ## build bin/lodged and bin/lodge
 	@$(GO) build -o bin/ ./cmd/lodged ./cmd/lodge
 
 image: deps build ## build the base image, unless it is there
-	@test -s $(IMAGES)/$(IMAGE).json && echo "image: $(IMAGES)/$(IMAGE).raw is there" || bin/lodge image build $(IMAGE)
+	@test -s $(IMAGES)/$(IMAGE).json && echo "image: $(IMAGES)/$(IMAGE).raw is there" || bin/lodged build-image $(IMAGE)
 
 test: ## run everything: linters, unit tests, fuzz targets for a moment, the VM suite
 	@for part in lint unit fuzz e2e; do begun=$$SECONDS; $(MAKE) --no-print-directory $$part; echo "make $$part: $$((SECONDS - begun)) s"; done
@@ -53,7 +53,7 @@ fuzz: deps go ## run each fuzz target with FUZZTIME inputs (or for a time: FUZZT
 	@GO="$(GO)" packaging/fuzz "$(FUZZTIME)"
 
 bench: image ## measure what is promised, and print a table
-	@dir=$$(mktemp -d); chmod 711 $$dir; begun=$$SECONDS; bin/lodge image --state-dir $$dir build $(IMAGE) >/dev/null 2>&1; \
+	@dir=$$(mktemp -d); chmod 711 $$dir; begun=$$SECONDS; bin/lodged build-image -state-dir $$dir $(IMAGE) >/dev/null 2>&1; \
 	printf '%-52s %16s\n' "image build, $(IMAGE)" "$$((SECONDS - begun)) s"; rm -rf $$dir
 	@$(GO) test -count=1 -timeout 60m -v -run TestTable ./e2e/bench -args -vm -images $(IMAGES) $(BENCHFLAGS) | grep -vE "^ *(===|---)"
 

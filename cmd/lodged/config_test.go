@@ -93,13 +93,13 @@ func TestCheckAndVersionEndBeforeTheDaemonStarts(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	if err := run(t.Context(), []string{"-config", file, "-check"}, &out, &out); gateway.KindOf(err) != gateway.KindInvalid {
+	if err := run(t.Context(), []string{"-config", file, "-check"}, nil, &out, &out); gateway.KindOf(err) != gateway.KindInvalid {
 		t.Errorf("a bad file: %v", err)
 	}
-	if err := run(t.Context(), []string{"-config", file, "-accel", "tcg", "-check"}, &out, &out); err != nil {
+	if err := run(t.Context(), []string{"-config", file, "-accel", "tcg", "-check"}, nil, &out, &out); err != nil {
 		t.Errorf("mended by a flag: %v", err)
 	}
-	if err := run(t.Context(), []string{"-version"}, &out, &out); err != nil || !strings.Contains(out.String(), "lodged "+version()) {
+	if err := run(t.Context(), []string{"-version"}, nil, &out, &out); err != nil || !strings.Contains(out.String(), "lodged "+version()) {
 		t.Errorf("version: %v, %s", err, &out)
 	}
 }

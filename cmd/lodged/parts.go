@@ -81,9 +81,13 @@ func assemble(cfg Config, s *state, log *slog.Logger) (p *parts, err error) {
 	p.guestHTTP = httpServer(insideHosts(self.Handler(), p.objects.Handler()), log)
 	p.guestHTTP.ConnContext = gateway.ConnContext
 	p.hostS3 = httpServer(p.objects.Handler(), log)
+	images, err := newImages(cfg)
+	if err != nil {
+		return nil, err
+	}
 	verbs := api.New(api.Config{
 		Directory: s.directory, Keyring: s.keyring, Machines: p.host, Observer: p.host, Terminals: p.host, Mailbox: p.mail, Web: p.web,
-		Domain: cfg.Domain, Version: version(),
+		Images: images, Domain: cfg.Domain, Version: version(),
 	})
 	p.control = control.New(control.Config{API: verbs, Logger: log})
 	return p, nil

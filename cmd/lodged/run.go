@@ -24,8 +24,16 @@ const shutdownLimit = 20 * time.Second
 // errEnded is what a part has done that returned although nobody asked it to.
 var errEnded = errors.New("ended by itself")
 
-// run is the whole daemon: it returns when ctx ends and everything is closed, or with the first error that stops it.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+// run is lodged: a helper that builds an image, or the daemon.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
+	if len(args) > 0 && args[0] == "build-image" {
+		return buildImage(ctx, args[1:], stdin, stdout, stderr)
+	}
+	return runDaemon(ctx, args, stdout, stderr)
+}
+
+// runDaemon is the daemon: it returns when ctx ends and everything is closed, or with the first error that stops it.
+func runDaemon(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	cfg, opts, err := readConfig(args, stderr)
 	switch {
 	case opts.version && !errors.Is(err, flag.ErrHelp):

@@ -73,6 +73,7 @@ type Config struct {
 	Terminals Terminals
 	Mailbox   Mailbox
 	Web       Web
+	Images    Images
 	Domain    string // below which VMs have their names
 	Version   string // of this daemon
 	Ready     func() error

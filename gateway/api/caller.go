@@ -36,6 +36,8 @@ const (
 	verbCredentials verb = "credentials"
 	verbMail        verb = "mail"
 	verbMessage     verb = "message"
+	verbImages      verb = "images"
+	verbBuildImage  verb = "buildimage"
 )
 
 // may decides whether c may use v on a VM, or on the host itself where id is zero. What is not listed is denied.

@@ -151,7 +151,7 @@ func (c *Client) Console(ctx context.Context, name string) (io.ReadWriteCloser, 
 
 // New makes a VM and starts it. Ending ctx takes it away again.
 func (c *Client) New(ctx context.Context, spec gateway.Spec, progress func(gateway.Progress)) (api.VM, error) {
-	return c.stream(ctx, http.MethodPost, "/v1/vms", spec, progress)
+	return vmOf(c.stream(ctx, http.MethodPost, "/v1/vms", spec, progress))
 }
 
 // Wait returns when a VM has met a condition.
@@ -160,29 +160,59 @@ func (c *Client) Wait(ctx context.Context, name string, until api.Condition, pro
 	if err != nil {
 		return api.VM{}, err
 	}
-	return c.stream(ctx, http.MethodGet, path, nil, progress)
+	return vmOf(c.stream(ctx, http.MethodGet, path, nil, progress))
 }
 
-// stream reads Events up to the last.
-func (c *Client) stream(ctx context.Context, method, path string, in any, progress func(gateway.Progress)) (api.VM, error) {
-	resp, err := c.send(ctx, method, path, in, nil)
+// Images lists the base images.
+func (c *Client) Images(ctx context.Context) (api.ImageList, error) {
+	var list api.ImageList
+	err := c.call(ctx, http.MethodGet, "/v1/images", nil, &list)
+	return list, err
+}
+
+// BuildImage makes a base image; the empty name is the default one. Ending ctx ends the build.
+func (c *Client) BuildImage(ctx context.Context, name string, progress func(gateway.Progress)) (api.Image, error) {
+	last, err := c.stream(ctx, http.MethodPost, "/v1/images", ImageRequest{Name: name}, progress)
+	if err != nil {
+		return api.Image{}, err
+	}
+	if last.Image == nil {
+		return api.Image{}, garbled(ctx, errors.New("it has no image"))
+	}
+	return *last.Image, nil
+}
+
+// vmOf is the VM that a stream ended with.
+func vmOf(last Event, err error) (api.VM, error) {
 	if err != nil {
 		return api.VM{}, err
+	}
+	if last.VM == nil {
+		return api.VM{}, garbled(context.Background(), errors.New("it has no VM"))
+	}
+	return *last.VM, nil
+}
+
+// stream reads Events up to the last, which it returns.
+func (c *Client) stream(ctx context.Context, method, path string, in any, progress func(gateway.Progress)) (Event, error) {
+	resp, err := c.send(ctx, method, path, in, nil)
+	if err != nil {
+		return Event{}, err
 	}
 	defer resp.Body.Close() //nolint:errcheck // it was only read
 	events := json.NewDecoder(bufio.NewReader(resp.Body))
 	for {
 		var event Event
 		if err := events.Decode(&event); err != nil {
-			return api.VM{}, garbled(ctx, err)
+			return Event{}, garbled(ctx, err)
 		}
 		switch {
 		case event.Error != nil:
-			return api.VM{}, event.Error
-		case event.VM != nil:
-			return *event.VM, nil
+			return Event{}, event.Error
 		case event.Progress != nil:
 			progress(event.Progress.Step())
+		default:
+			return event, nil
 		}
 	}
 }

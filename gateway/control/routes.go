@@ -25,6 +25,8 @@ func (s *Server) routes() []route {
 	return []route{
 		{"GET", "/v1/health", query(s, api.Session.Health)},
 		{"GET", "/v1/ca.pem", s.rootPEM},
+		{"GET", "/v1/images", query(s, api.Session.Images)},
+		{"POST", "/v1/images", s.buildImage},
 		{"GET", "/v1/vms", query(s, api.Session.List)},
 		{"POST", "/v1/vms", s.create},
 		{"GET", "/v1/vms/{name}", named(s, api.Session.Show)},
@@ -98,7 +100,7 @@ func (s *Server) logged(v verb) http.Handler {
 		err := v(rec, r)
 		cut := err != nil && rec.status != 0 && !rec.told
 		if err != nil && rec.status == 0 {
-			answer(rec, status(wireError(err).Kind), wireError(err))
+			answer(rec, status(api.ErrorOf(err).Kind), api.ErrorOf(err))
 		}
 		args := []any{"method", cmp.Or(r.Pattern, r.Method), "status", rec.status, "bytes", rec.bytes, "duration", time.Since(began)}
 		if name := r.PathValue("name"); name != "" {

@@ -10,11 +10,12 @@ import (
 	"lodge/gateway/api"
 )
 
-// Event is one line of a streamed answer. The last line has VM or Error, all others Progress; an answer that ends without
-// either was cut off.
+// Event is one line of a streamed answer. The last line has VM, Image or Error, all others Progress; an answer that ends
+// without one of them was cut off.
 type Event struct {
 	Progress *api.Progress  `json:"progress,omitempty"`
 	VM       *api.VM        `json:"vm,omitempty"`
+	Image    *api.Image     `json:"image,omitempty"`
 	Error    *gateway.Error `json:"error,omitempty"`
 }
 
@@ -54,18 +55,18 @@ func (e *events) progress(p gateway.Progress) {
 // fail says err as the last line, or leaves it to the status when there was no line yet.
 func (e *events) fail(err error) error {
 	if e.w.status != 0 {
-		e.send(Event{Error: wireError(err)})
+		e.send(Event{Error: api.ErrorOf(err)})
 		e.w.told = true
 	}
 	return err
 }
 
 // end sends the result as the last line, or fails.
-func (e *events) end(vm api.VM, err error) error {
+func (e *events) end(result Event, err error) error {
 	if err != nil {
 		return e.fail(err)
 	}
-	e.send(Event{VM: &vm})
+	e.send(result)
 	return nil
 }
 
@@ -75,10 +76,27 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	out := newEvents(w)
-	return out.end(s.as(r).New(r.Context(), spec, out.progress))
+	vm, err := s.as(r).New(r.Context(), spec, out.progress)
+	return out.end(Event{VM: &vm}, err)
 }
 
 func (s *Server) wait(w http.ResponseWriter, r *http.Request) error {
 	out := newEvents(w)
-	return out.end(s.as(r).Wait(r.Context(), r.PathValue("name"), api.Condition(r.URL.Query().Get("for")), out.progress))
+	vm, err := s.as(r).Wait(r.Context(), r.PathValue("name"), api.Condition(r.URL.Query().Get("for")), out.progress)
+	return out.end(Event{VM: &vm}, err)
+}
+
+// ImageRequest is the body that builds an image. The empty name is the default image.
+type ImageRequest struct {
+	Name string `json:"name,omitempty"`
+}
+
+func (s *Server) buildImage(w http.ResponseWriter, r *http.Request) error {
+	var in ImageRequest
+	if err := decode(w, r, maxBodyBytes, &in); err != nil {
+		return err
+	}
+	out := newEvents(w)
+	built, err := s.as(r).BuildImage(r.Context(), in.Name, out.progress)
+	return out.end(Event{Image: &built}, err)
 }

@@ -1,7 +1,6 @@
 package control
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -39,18 +38,6 @@ func answer(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(v)
-}
-
-// wireError is what err looks like to the caller. Root may see causes; others never get here.
-func wireError(err error) *gateway.Error {
-	if e, ok := errors.AsType[*gateway.Error](err); ok {
-		return e
-	}
-	if errors.Is(err, context.Canceled) {
-		return gateway.Errorf(gateway.KindUnavailable, "lodged is stopping").WithHint("Try again when it has started.")
-	}
-	return gateway.Errorf(gateway.KindInternal, "%v", err).
-		WithHint("This is a fault in lodged or its host; lodged's log says more: journalctl -u lodged")
 }
 
 // recorder notes what an answer was for the log.

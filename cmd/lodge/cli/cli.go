@@ -1,5 +1,5 @@
 // Package cli is the command line of Lodge as a library: a verb per file, each a struct whose fields kong fills and whose Run
-// does the work. It asks lodged for everything but images, which it builds itself.
+// does the work. It asks lodged for everything.
 //
 // Run shows errors, and ExitCode is the one table from them to exit codes: 0 done; 1 failed; 2 the command, or a value in it,
 // is wrong, and the same again will fail again; 3 lodged is not running; 130 interrupted. lodge ssh exits as the remote command
@@ -12,14 +12,12 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strings"
 
 	"github.com/alecthomas/kong"
 	"golang.org/x/term"
 
 	"lodge/gateway"
 	"lodge/gateway/control"
-	"lodge/vmhost/image"
 )
 
 // verbs is the command line: one field per verb.
@@ -119,10 +117,7 @@ func (a *app) parser(ctx context.Context, exit func(int)) (*kong.Kong, error) {
 		kong.Name("lodge"),
 		kong.Description("VMs with HTTPS, mail and S3.\n\n"+
 			"Exit codes: 0 success, 1 failure, 2 wrong command or value, 3 lodged is not running, 130 interrupted."),
-		kong.Vars{
-			"socket": control.DefaultSocket, "state": "/var/lib/lodge", "version": "lodge " + ownVersion(),
-			"image": image.Default, "images": "One of " + strings.Join(image.Names(), ", ") + ".",
-		},
+		kong.Vars{"socket": control.DefaultSocket, "version": "lodge " + ownVersion()},
 		kong.Writers(a.out, a.err),
 		kong.Exit(exit),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),

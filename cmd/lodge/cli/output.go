@@ -7,10 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 
 	"github.com/dustin/go-humanize"
@@ -133,15 +131,3 @@ func lines(text string) string {
 
 // size writes a number of bytes for a person.
 func size(bytes int64) string { return humanize.IBytes(uint64(max(bytes, 0))) }
-
-// diskUsage returns how many bytes a file takes on disk; a sparse one takes less than its size.
-func diskUsage(path string) (int64, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return 0, err
-	}
-	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
-		return stat.Blocks * 512, nil // stat(2): always in units of 512
-	}
-	return info.Size(), nil
-}

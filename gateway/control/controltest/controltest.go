@@ -69,7 +69,7 @@ func Start(tb testing.TB) *Host {
 		Keyring: gateway.NewKeyring([32]byte{1}, directory), Logs: &Buffer{}, messages: map[gateway.ID][]Mail{},
 	}
 	verbs := api.New(api.Config{
-		Directory: directory, Keyring: h.Keyring, Machines: h, Observer: h, Terminals: h, Mailbox: h, Web: h,
+		Directory: directory, Keyring: h.Keyring, Machines: h, Observer: h, Terminals: h, Mailbox: h, Web: h, Images: fakeImages{h},
 		Domain: "lodge.localhost", Version: "v0.0.0-test",
 	})
 	h.server = control.New(control.Config{
@@ -304,6 +304,30 @@ func (h *Host) Probe(context.Context, gateway.VM) (uint16, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return 8000, h.listening
+}
+
+// fakeImages are one image that is there, and one that is damaged when the disk is full.
+type fakeImages struct{ h *Host }
+
+// Build implements api.Images.
+func (f fakeImages) Build(_ context.Context, name string, progress func(gateway.Progress)) (api.Image, error) {
+	if name != "" && name != gateway.DefaultImage {
+		return api.Image{}, gateway.Invalid("no image named %q can be built", name).WithHint("Build debian-13.")
+	}
+	progress(gateway.Progress{Phase: "packages", Text: "installing"})
+	if f.h.full.Load() {
+		return api.Image{}, gateway.Errorf(gateway.KindNoSpace, "the host's disk is full").WithHint("Make room there.")
+	}
+	return api.Image{Name: gateway.DefaultImage, Bytes: 1 << 30, Built: time.Unix(1e9, 0)}, nil
+}
+
+// List implements api.Images.
+func (f fakeImages) List(context.Context) (api.ImageList, error) {
+	list := api.ImageList{Images: []api.Image{{Name: gateway.DefaultImage, Bytes: 1 << 30, Built: time.Unix(1e9, 0)}}}
+	if f.h.full.Load() {
+		list = api.ImageList{Damaged: []*gateway.Error{gateway.Invalid("the image \"debian-13\" is incomplete").WithHint("Build it again.")}}
+	}
+	return list, nil
 }
 
 // Buffer is a log that can be read while it is written.

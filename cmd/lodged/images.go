@@ -1,0 +1,147 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+
+	"lodge/gateway"
+	"lodge/gateway/api"
+	"lodge/gateway/control"
+	"lodge/vmhost/image"
+)
+
+// buildEndLimit is how long a build may take to remove what it has made, once its asker is gone.
+const buildEndLimit = 30 * time.Second
+
+// images are the base images of this host. A process of its own builds them (build-image): a build needs mounts and
+// namespaces, which the unit of lodged forbids.
+type images struct {
+	stateDir, dir string
+	fallback      string // the image that the empty name stands for
+	program       string // lodged, as the helper
+}
+
+func newImages(cfg Config) (images, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return images{}, fmt.Errorf("find the image builder: %w", err)
+	}
+	return images{stateDir: cfg.StateDir, dir: cfg.path("images"), fallback: cfg.Image, program: self}, nil
+}
+
+// List implements api.Images.
+func (i images) List(context.Context) (api.ImageList, error) {
+	found, damaged := image.List(i.dir)
+	var list api.ImageList
+	for _, img := range found {
+		shown, err := showImage(img)
+		if err != nil {
+			return list, err
+		}
+		list.Images = append(list.Images, shown)
+	}
+	if several, ok := damaged.(interface{ Unwrap() []error }); ok { //nolint:errorlint // as errors.Join made it
+		for _, err := range several.Unwrap() {
+			list.Damaged = append(list.Damaged, api.ErrorOf(err))
+		}
+	}
+	return list, nil
+}
+
+// Build implements api.Images. It is over when the helper ends, which it does when its standard input does.
+func (i images) Build(ctx context.Context, name string, progress func(gateway.Progress)) (api.Image, error) {
+	args := append(helperUnit(), i.program, "build-image", "-json", "-state-dir", i.stateDir, "--", cmp.Or(name, i.fallback))
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...) //nolint:gosec // our own program
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return api.Image{}, fmt.Errorf("start the image builder: %w", err)
+	}
+	defer stdin.Close() //nolint:errcheck // nothing is ever written
+	var last control.Event
+	var stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &eventReader{event: func(e control.Event) {
+		if e.Progress != nil {
+			progress(e.Progress.Step())
+			return
+		}
+		last = e
+	}}, &stderr
+	cmd.Cancel, cmd.WaitDelay = stdin.Close, buildEndLimit
+	err = cmd.Run()
+	switch {
+	case ctx.Err() != nil:
+		return api.Image{}, ctx.Err()
+	case last.Error != nil:
+		return api.Image{}, last.Error
+	case last.Image != nil:
+		return *last.Image, nil
+	}
+	return api.Image{}, fmt.Errorf("the image builder ended without a result: %w: %s", cmp.Or(err, io.ErrUnexpectedEOF), strings.TrimSpace(stderr.String()))
+}
+
+// helperUnit is the command before a helper's own. Where systemd runs this daemon, the helper gets a unit of its own, since
+// it would inherit the restrictions of ours; elsewhere it is a plain child.
+func helperUnit() []string {
+	_, err := os.Stat("/run/systemd/system") // sd_booted(3)
+	if err != nil || os.Getenv("INVOCATION_ID") == "" {
+		return nil
+	}
+	args := []string{
+		"systemd-run", "--quiet", "--collect", "--pipe", "--wait", "--service-type=exec", "--description=Lodge: build of a base image",
+	}
+	for _, key := range []string{"http_proxy", "https_proxy", "no_proxy"} {
+		if value, ok := os.LookupEnv(key); ok {
+			args = append(args, "--setenv="+key+"="+value)
+		}
+	}
+	return append(args, "--")
+}
+
+// showImage makes the form of an image that the API has.
+func showImage(img image.Image) (api.Image, error) {
+	info, err := os.Stat(img.Disk)
+	if err != nil {
+		return api.Image{}, fmt.Errorf("look at image %s: %w", img.Name, err)
+	}
+	used := info.Size()
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		used = stat.Blocks * 512 // stat(2): always in units of 512
+	}
+	return api.Image{Name: img.Name, Bytes: used, Built: img.Built}, nil
+}
+
+// eventReader is an io.Writer that reads Events, one per line. Lines that are none are ignored.
+type eventReader struct {
+	event func(control.Event)
+	part  []byte // of a line
+}
+
+// Write implements io.Writer.
+func (r *eventReader) Write(p []byte) (int, error) {
+	const longest = 1 << 20
+	r.part = append(r.part, p...)
+	for {
+		line, rest, ok := bytes.Cut(r.part, []byte("\n"))
+		if !ok {
+			if len(r.part) > longest {
+				return 0, errors.New("read the image builder's events: a line is too long")
+			}
+			return len(p), nil
+		}
+		var e control.Event
+		if json.Unmarshal(line, &e) == nil {
+			r.event(e)
+		}
+		r.part = rest
+	}
+}

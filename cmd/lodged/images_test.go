@@ -1,0 +1,95 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"lodge/gateway"
+	"lodge/gateway/api"
+)
+
+// helper returns images whose helper is a shell script; the scripts see the arguments that lodged would.
+func helper(t *testing.T, script string) images {
+	t.Helper()
+	dir := t.TempDir()
+	program := filepath.Join(dir, "helper")
+	if err := os.WriteFile(program, []byte("#!/bin/sh\n"+script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return images{stateDir: dir, dir: filepath.Join(dir, "images"), fallback: "debian-13", program: program}
+}
+
+func TestBuildByHelper(t *testing.T) {
+	const step = `echo '{"progress":{"phase":"packages","text":"'"$*"'","elapsed_ms":1500}}'` + "\n"
+	for name, test := range map[string]struct {
+		script, want string // want is part of the error; none if empty
+	}{
+		"built":            {step + `echo noise; echo '{"image":{"name":"debian-13","bytes":7}}'`, ""},
+		"refused":          {step + `echo '{"error":{"kind":"no-space","error":"the disk is full","hint":"Make room."}}'`, "the disk is full"},
+		"killed":           {step + `echo why >&2; kill -9 $$`, "ended without a result: signal: killed: why"},
+		"ended by nothing": {step, "ended without a result"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			i := helper(t, test.script)
+			var steps []gateway.Progress
+			built, err := i.Build(t.Context(), "", func(p gateway.Progress) { steps = append(steps, p) })
+			if test.want == "" && (err != nil || built != api.Image{Name: "debian-13", Bytes: 7}) {
+				t.Errorf("%+v, %v", built, err)
+			}
+			if test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+				t.Errorf("got %v, want %q", err, test.want)
+			}
+			want := gateway.Progress{
+				Phase: "packages", Text: "build-image -json -state-dir " + i.stateDir + " -- debian-13", Elapsed: 1500 * time.Millisecond,
+			}
+			if len(steps) != 1 || steps[0] != want {
+				t.Errorf("steps %+v, want %+v", steps, want)
+			}
+		})
+	}
+}
+
+// A build ends, and has time to clean up, when its asker or the daemon is gone: the helper's standard input ends.
+func TestBuildEndsWithItsAsker(t *testing.T) {
+	i := helper(t, `echo '{"progress":{"phase":"packages"}}'; cat; echo cleaned >"$4/cleaned"`)
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := i.Build(ctx, "debian-12", func(gateway.Progress) { cancel() })
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(i.stateDir, "cleaned")); err != nil {
+		t.Error(err)
+	}
+}
+
+// The helper itself answers with an event when it cannot build.
+func TestHelperRefuses(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	args := []string{"build-image", "-json", "-state-dir", t.TempDir(), "--", "debian-1"}
+	if err := run(t.Context(), args, strings.NewReader(""), &stdout, &stderr); err != nil {
+		t.Errorf("%v: %s", err, stderr.String())
+	}
+	if !strings.HasPrefix(stdout.String(), `{"error":{"kind":"invalid","error":"no image named \"debian-1\"`) {
+		t.Errorf("said %s", stdout.String())
+	}
+	if err := run(t.Context(), append(args[:1:1], args[2:]...), nil, &stdout, &stderr); gateway.KindOf(err) != gateway.KindInvalid {
+		t.Errorf("without -json: %v", err)
+	}
+}
+
+func TestListImages(t *testing.T) {
+	i := images{dir: t.TempDir()}
+	if err := os.WriteFile(filepath.Join(i.dir, "debian-13.json"), []byte(`{"name":"debian-13","disk":{"file":"debian-13.raw","bytes":10}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	list, err := i.List(t.Context())
+	if err != nil || len(list.Images) != 0 || len(list.Damaged) != 1 || !strings.Contains(list.Damaged[0].Msg, "debian-13") {
+		t.Errorf("%+v, %v", list, err)
+	}
+}
