@@ -26,24 +26,25 @@ type verbs struct {
 	JSON   bool             `help:"Print answers and errors as JSON." name:"json"`
 	Ver    kong.VersionFlag `help:"Print the version of lodge." name:"version"`
 
-	New     newCmd     `cmd:"" group:"vms"    help:"Create a VM and start it."`
-	Ls      lsCmd      `cmd:"" group:"vms"    help:"List the VMs."`
-	Show    showCmd    `cmd:"" group:"vms"    help:"Show one VM."`
-	Start   startCmd   `cmd:"" group:"vms"    help:"Start VMs."`
-	Stop    stopCmd    `cmd:"" group:"vms"    help:"Stop VMs."`
-	Restart restartCmd `cmd:"" group:"vms"    help:"Stop VMs and start them again."`
-	Rm      rmCmd      `cmd:"" group:"vms"    help:"Remove VMs with their disks, mail and objects."`
-	Wait    waitCmd    `cmd:"" group:"vms"    help:"Wait until a VM is up."`
-	SSH     sshCmd     `cmd:"" group:"access" help:"Log in to a VM, or run a command in it." name:"ssh"`
-	Console consoleCmd `cmd:"" group:"access" help:"Use a VM's serial console; Ctrl-] leaves it."`
-	Logs    logsCmd    `cmd:"" group:"access" help:"Show the log of a VM's console."`
-	Open    openCmd    `cmd:"" group:"access" help:"Print a one-time link that opens a VM's pages."`
-	Share   shareCmd   `cmd:"" group:"access" help:"Set who can open a VM's page, or one port of it."`
-	Mail    mailCmd    `cmd:"" group:"data"   help:"List a VM's mail, or show one message."`
-	S3      s3Cmd      `cmd:"" group:"data"   help:"List and copy a VM's objects." name:"s3"`
-	Trust   trustCmd   `cmd:"" group:"host"   help:"Add Lodge's root certificate to this machine's browsers and tools."`
-	Image   imageCmd   `cmd:"" group:"host"   help:"Build and list base images."`
-	Version versionCmd `cmd:"" group:"host"   help:"Show the versions of lodge and lodged."`
+	New       newCmd       `cmd:"" group:"vms"    help:"Create a VM and start it."`
+	Ls        lsCmd        `cmd:"" group:"vms"    help:"List the VMs."`
+	Show      showCmd      `cmd:"" group:"vms"    help:"Show one VM."`
+	Start     startCmd     `cmd:"" group:"vms"    help:"Start VMs."`
+	Stop      stopCmd      `cmd:"" group:"vms"    help:"Stop VMs."`
+	Restart   restartCmd   `cmd:"" group:"vms"    help:"Stop VMs and start them again."`
+	Rm        rmCmd        `cmd:"" group:"vms"    help:"Remove VMs with their disks, mail and objects."`
+	Wait      waitCmd      `cmd:"" group:"vms"    help:"Wait until a VM is up."`
+	SSH       sshCmd       `cmd:"" group:"access" help:"Log in to a VM, or run a command in it." name:"ssh" passthrough:""`
+	SSHConfig sshConfigCmd `cmd:"" group:"access" help:"Print ssh_config(5) blocks for ssh, scp and editors." name:"ssh-config"`
+	Console   consoleCmd   `cmd:"" group:"access" help:"Use a VM's serial console; Ctrl-] leaves it."`
+	Logs      logsCmd      `cmd:"" group:"access" help:"Show the log of a VM's console."`
+	Open      openCmd      `cmd:"" group:"access" help:"Print a one-time link that opens a VM's pages."`
+	Share     shareCmd     `cmd:"" group:"access" help:"Set who can open a VM's page, or one port of it."`
+	Mail      mailCmd      `cmd:"" group:"data"   help:"List a VM's mail, or show one message."`
+	S3        s3Cmd        `cmd:"" group:"data"   help:"List and copy a VM's objects." name:"s3"`
+	Trust     trustCmd     `cmd:"" group:"host"   help:"Add Lodge's root certificate to this machine's browsers and tools."`
+	Image     imageCmd     `cmd:"" group:"host"   help:"Build and list base images."`
+	Version   versionCmd   `cmd:"" group:"host"   help:"Show the versions of lodge and lodged."`
 
 	Help       helpCmd       `cmd:"" group:"host" help:"Show the help of a verb."`
 	Completion completionCmd `cmd:"" group:"host" help:"Print the code that makes a shell complete verbs and VM names."`
