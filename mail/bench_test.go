@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// BenchmarkAccept is how many 4 KiB messages per second are accepted, synced, over real SMTP from 64 senders at once,
-// each with one connection.
+// BenchmarkAccept is how many 4 KiB messages per second are accepted, synced, over real SMTP from
+// 64 senders at once, each with one connection.
 func BenchmarkAccept(b *testing.B) {
 	f := start(b, b.TempDir(), nil)
 	for i := range 4 {

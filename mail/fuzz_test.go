@@ -39,8 +39,8 @@ func (l *one) Close() error {
 
 func (l *one) Addr() net.Addr { return &net.TCPAddr{} }
 
-// session feeds input to a server over a pipe, hangs up, and waits until the server has let go. A panic that escapes, and
-// a session that does not end, are failures.
+// session feeds input to a server over a pipe, hangs up, and waits until the server has let go. A
+// panic that escapes, and a session that does not end, are failures.
 func session(t *testing.T, serve func(net.Listener) error, input []byte, vm gateway.Identity) {
 	t.Helper()
 	client, server := net.Pipe()
@@ -61,7 +61,8 @@ func session(t *testing.T, serve func(net.Listener) error, input []byte, vm gate
 	all.Wait()
 }
 
-// Any bytes in an SMTP session: no panic, an end, and nothing half accepted: every message in the mailbox is whole.
+// Any bytes in an SMTP session: no panic, an end, and nothing half accepted: every message in the
+// mailbox is whole.
 func FuzzSMTPSession(f *testing.F) {
 	f.Add([]byte("EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<x@blog.lodge.localhost>\r\nDATA\r\nSubject: x\r\n\r\nhi\r\n.\r\nQUIT\r\n"))
 	f.Add([]byte("EHLO x\r\nMAIL FROM:<> SIZE=5\r\nRCPT TO:<\"a b\"@blog.lodge.localhost>\r\nBDAT 4\r\nab\r\nBDAT 0 LAST\r\nRSET\r\nNOOP\r\n"))

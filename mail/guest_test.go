@@ -218,7 +218,8 @@ func TestDeliveryByteForByte(t *testing.T) {
 	}
 }
 
-// Mail waits for a VM that is off, others go on, and a start brings it at once; the log says so once.
+// Mail waits for a VM that is off, others go on, and a start brings it at once; the log says so
+// once.
 func TestDeliveryWaits(t *testing.T) {
 	g := newGuest(t)
 	f, vm := withGuest(t, t.TempDir(), g)
@@ -303,8 +304,8 @@ func TestBrokenMaildir(t *testing.T) {
 	}
 }
 
-// What was delivered already, before a crash kept the cursor from moving, is not delivered again: neither when it is
-// still in new, nor when the user's mail reader has moved it to cur.
+// What was delivered already, before a crash kept the cursor from moving, is not delivered again:
+// neither when it is still in new, nor when the user's mail reader has moved it to cur.
 func TestNoSecondCopy(t *testing.T) {
 	for _, place := range []string{"new", "cur"} {
 		t.Run(place, func(t *testing.T) {

@@ -194,7 +194,8 @@ func TestIdle(t *testing.T) {
 	must(t, idle.Wait())
 }
 
-// Clients that end IDLE in any way but DONE, while mail comes in, disturb nothing; the race detector looks on.
+// Clients that end IDLE in any way but DONE, while mail comes in, disturb nothing; the race
+// detector looks on.
 func TestIdleEndsWithoutDone(t *testing.T) {
 	f := start(t, t.TempDir(), nil)
 	vm := f.add(t, "blog")
@@ -238,7 +239,8 @@ func receive(t *testing.T, from <-chan uint32, want uint32) {
 	}
 }
 
-// A connection that comes from no VM, from a VM that is gone, or with an HTTP request is shown nothing.
+// A connection that comes from no VM, from a VM that is gone, or with an HTTP request is shown
+// nothing.
 func TestIMAPRefuses(t *testing.T) {
 	f := start(t, t.TempDir(), nil)
 	vm := f.add(t, "blog")

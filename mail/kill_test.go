@@ -19,7 +19,8 @@ import (
 	"lodge/mail/mailbox"
 )
 
-// childDir is the environment variable that makes TestChild a mail server for TestKill. The VMs are in childVMs.
+// childDir is the environment variable that makes TestChild a mail server for TestKill. The VMs are
+// in childVMs.
 const (
 	childDir = "LODGE_MAIL_TEST_DIR"
 	childVMs = "LODGE_MAIL_TEST_VMS"
@@ -41,8 +42,8 @@ func TestChild(t *testing.T) {
 	<-t.Context().Done()
 }
 
-// A server that is killed again and again while mail comes in loses nothing that it has accepted, has nothing twice, and
-// its index opens each time.
+// A server that is killed again and again while mail comes in loses nothing that it has accepted,
+// has nothing twice, and its index opens each time.
 func TestKill(t *testing.T) {
 	dir := t.TempDir()
 	vms := []gateway.ID{gateway.NewID(), gateway.NewID()}

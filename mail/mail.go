@@ -1,12 +1,15 @@
-// Package mail takes mail for VMs and gives it to them: anything@<vm>.<domain> lands in the VM.
+// Package mail receives mail for VMs and delivers it to them: anything@<vm>.<domain> goes to the
+// VM.
 //
-// The mailbox on the host is the record (package mailbox): SMTP answers 250 only once a message is safe on disk there
-// (smtpd). From the record it goes two ways: a replica with a cursor into the guest's ~/Maildir over SFTP
-// (deliver), and IMAP inside the VM, where the tap is the login (imapd). Strangers' connections pass a guard first (guard).
+// The mailbox on the host is the record (package mailbox): SMTP replies 250 only once a message is
+// synced to disk there (smtpd). Two ways lead from the record into the VM: a replica in the guest's
+// ~/Maildir over SFTP (deliver), and IMAP, where the tap is the login (imapd). Connections of
+// strangers pass a guard first (guard).
 //
-// A message is shown the same everywhere, byte for byte: Return-Path, Delivered-To and Received on top, then what came
-// over SMTP, lines ending in CRLF. After 250 nothing is bounced: a VM that is off or broken makes only its own mail wait.
-// This package never relays, never parses mail to decide where it goes, and never sends any.
+// A message is the same everywhere, byte for byte: Return-Path, Delivered-To and Received on top,
+// then what came over SMTP, lines ending in CRLF. After 250 nothing is bounced: mail for a VM that
+// is off or broken waits, without delaying that of others. This package never relays, never parses
+// mail to decide where it goes, and never sends any.
 package mail
 
 import (
@@ -32,18 +35,18 @@ const sshPort = "22"
 
 // Config is what a Server needs. Dir, Domain, Directory, SSHKeyFile and Logger must be set.
 type Config struct {
-	Dir             string             // made when missing; one process at a time
-	Domain          string             // VMs get mail at anything@<vm>.<Domain>
-	Directory       *gateway.Directory // who exists
-	SSHKeyFile      string             // the host's private key, for the login user of every guest
-	MaxMessageBytes int64              // 0 means DefaultMaxMessageBytes; a message of this size is too big
-	// Dial reaches a guest's sshd; nil means port 22 at the machine's address.
+	Dir             string // created if missing; one process at a time
+	Domain          string // VMs get mail at anything@<vm>.<Domain>
+	Directory       *gateway.Directory
+	SSHKeyFile      string // the host's private key, for the login user of every guest
+	MaxMessageBytes int64  // 0 means DefaultMaxMessageBytes; a message must be smaller
+	// Dial connects to a guest's sshd; nil means port 22 at the VM's address.
 	Dial   func(ctx context.Context, m gateway.VM) (net.Conn, error)
 	Logger *slog.Logger
 }
 
-// Server is the host's mail service. Make it with New; then run ServeSMTP, ServeIMAP and Run side by side, and end them
-// with Shutdown.
+// Server is the host's mail service. Make it with New, run ServeSMTP, ServeIMAP and Run
+// concurrently, and end them with Shutdown.
 type Server struct {
 	config  Config
 	store   *mailbox.Store
@@ -57,7 +60,7 @@ type Server struct {
 	down bool
 }
 
-// New opens the store; nothing is served or delivered yet.
+// New opens the store. It serves and delivers nothing yet.
 func New(config Config) (*Server, error) {
 	if config.MaxMessageBytes == 0 {
 		config.MaxMessageBytes = DefaultMaxMessageBytes
@@ -89,13 +92,14 @@ func dialGuest(ctx context.Context, m gateway.VM) (net.Conn, error) {
 	return new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(m.Addr.String(), sshPort))
 }
 
-// ServeSMTP takes mail from anyone on l until Shutdown.
+// ServeSMTP receives mail from anyone on l until Shutdown.
 func (s *Server) ServeSMTP(l net.Listener) error { return s.smtp.Serve(l) }
 
-// ServeIMAP serves VMs on l, whose connections must carry their VM (gateway.TapListeners), until Shutdown.
+// ServeIMAP serves VMs on l until Shutdown. The connections must carry an Identity
+// (gateway.TapListeners).
 func (s *Server) ServeIMAP(l net.Listener) error { return s.imap.Serve(l) }
 
-// Run delivers mail into the guests until ctx ends or Shutdown. It is called once.
+// Run delivers mail into the guests until ctx ends or Shutdown. Call it once.
 func (s *Server) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -111,8 +115,8 @@ func (s *Server) Run(ctx context.Context) error {
 	return s.replica.Run(ctx)
 }
 
-// Shutdown lets messages that are coming in finish, ends everything else, and closes the store. What is still open when
-// ctx ends is cut.
+// Shutdown lets messages that are coming in finish, ends everything else, and closes the store.
+// When ctx ends it closes the connections that are still open.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.down = true
@@ -139,7 +143,8 @@ func (s *Server) List(_ context.Context, id gateway.ID, limit int) ([]gateway.Me
 	return box.List(limit)
 }
 
-// Open reads one message: trace headers, then what came over SMTP. It fails with KindNotFound when there is none.
+// Open reads one message: trace headers, then what came over SMTP. It fails with KindNotFound when
+// there is none.
 func (s *Server) Open(_ context.Context, id gateway.ID, queueID string) (io.ReadCloser, error) {
 	box, err := s.box(id)
 	if err != nil {
@@ -156,7 +161,7 @@ func (s *Server) Open(_ context.Context, id gateway.ID, queueID string) (io.Read
 	return content, nil
 }
 
-// Remove deletes the VM's mailbox for good. The VM must be Removed in the Directory by then.
+// Remove deletes the VM's mailbox. The VM must be Removed in the Directory already.
 func (s *Server) Remove(_ context.Context, id gateway.ID) error {
 	if m, ok := s.config.Directory.ByID(id); ok && m.Desired != gateway.Removed {
 		return errors.New("remove mailbox: the VM is not being removed")
@@ -167,7 +172,7 @@ func (s *Server) Remove(_ context.Context, id gateway.ID) error {
 // box opens the mailbox of a VM that exists.
 func (s *Server) box(id gateway.ID) (*mailbox.Box, error) {
 	if m, ok := s.config.Directory.ByID(id); !ok || m.Desired == gateway.Removed {
-		return nil, gateway.Errorf(gateway.KindNotFound, "the VM is gone").WithHint("lodge ls shows the VMs there are.")
+		return nil, gateway.Errorf(gateway.KindNotFound, "the VM does not exist").WithHint("lodge ls shows the VMs there are.")
 	}
 	return s.store.Box(id)
 }

@@ -49,7 +49,8 @@ type fixture struct {
 	log       *logBuffer
 }
 
-// start runs a server on dir; the machines' IDs may be given, so that a second server knows the same VMs.
+// start runs a server on dir; the machines' IDs may be given, so that a second server knows the
+// same VMs.
 func start(tb testing.TB, dir string, change func(*Config)) *fixture {
 	tb.Helper()
 	directory, err := gateway.OpenDirectory(tb.Context(), &records{})

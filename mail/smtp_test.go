@@ -205,7 +205,8 @@ func TestBareLineEnds(t *testing.T) {
 		"CR dot CR":   "Subject: x\r\n\r\nbody\r.\rMAIL FROM:<evil@b.c>\r\n.\r\n",
 		"CRLF dot LF": "Subject: x\r\n\r\nbody\r\n.\nMAIL FROM:<evil@b.c>\r\n.\r\n",
 		"CRCRLF dot":  "Subject: x\r\n\r\nbody\r\r\n.\r\nMAIL FROM:<evil@b.c>\r\n.\r\n",
-		// go-smtp goes on reading behind CR CR LF dot CR LF; what it swallows then is refused with the rest.
+		// go-smtp goes on reading behind CR CR LF dot CR LF; what it swallows then is refused with
+		// the rest.
 		"bare CR at end": "Subject: x\r\n\r\nbody\r\r\n.\r\n\r\n.\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -315,7 +316,8 @@ func TestTooManyErrors(t *testing.T) {
 	c.closed()
 }
 
-// When the disk is full mail is put off, nothing stays behind, and mail comes in again once there is room.
+// When the disk is full mail is put off, nothing stays behind, and mail comes in again once there
+// is room.
 func TestDiskFull(t *testing.T) {
 	dir := sandboxtest.SmallDisk(t, 4<<20)
 	f := start(t, dir, nil)

@@ -1,14 +1,17 @@
-// Package deliver keeps the copy of each VM's mail that lies in the VM: ~/Maildir of its login user.
+// Package deliver keeps the copy of each VM's mail that lies in the VM: ~/Maildir of its login
+// user.
 //
-// The mailbox on the host is the record; the copy is a replica with a cursor. One worker per VM takes the first message
-// behind the cursor, puts it into the guest over one persistent SFTP connection with a pinned host key, and moves the
-// cursor, both synced. Whatever goes wrong only makes that VM's mail wait: it is tried again after a growing pause,
-// when the VM's record changes (as it does at each start), and when new mail comes. Nothing is ever bounced.
+// The mailbox on the host is the record; the copy is a replica with a cursor. One worker per VM
+// takes the first message behind the cursor, puts it into the guest over one persistent SFTP
+// connection with a pinned host key, and moves the cursor, both synced. Whatever goes wrong only
+// makes that VM's mail wait: it is tried again after a growing pause, when the VM's record changes
+// (as it does at each start), and when new mail comes. Nothing is ever bounced.
 //
-// A message is written as Maildir/tmp/<queue id>, synced, linked to Maildir/new/<queue id>, and unlinked from tmp; then
-// the directory is synced. The file is the message byte for byte as IMAP and the host show it: trace headers on top,
-// lines ending in CRLF as they came. A crash between link and cursor gives no second copy, because the name is found in
-// new or cur; only if the user has deleted the file within that moment does it come back.
+// A message is written as Maildir/tmp/<queue id>, synced, linked to Maildir/new/<queue id>, and
+// unlinked from tmp; then the directory is synced. The file is the message byte for byte as IMAP
+// and the host show it: trace headers on top, lines ending in CRLF as they came. A crash between
+// link and cursor gives no second copy, because the name is found in new or cur; only if the user
+// has deleted the file within that moment does it come back.
 package deliver
 
 import (

@@ -27,11 +27,12 @@ const (
 	curDir  = maildir + "/cur"
 )
 
-// maxAnswerBytes is what a guest may send for one message: room for the listing of some 500,000 files in cur.
+// maxAnswerBytes is what a guest may send for one message: room for the listing of some 500,000
+// files in cur.
 const maxAnswerBytes = 128 << 20
 
-// guest is an SFTP connection into a VM. The guest is not trusted: every step has a time limit that cuts the
-// connection, and what it may send has a size limit.
+// guest is an SFTP connection into a VM. The guest is not trusted: every step has a time limit that
+// cuts the connection, and what it may send has a size limit.
 type guest struct {
 	raw    net.Conn
 	ssh    *ssh.Client
@@ -118,7 +119,8 @@ func (g *guest) makeMaildir() error {
 	return nil
 }
 
-// deliver puts one message into new, unless it is in new or cur already. It returns once the copy is synced.
+// deliver puts one message into new, unless it is in new or cur already. It returns once the copy
+// is synced.
 func (g *guest) deliver(ctx context.Context, name string, content io.Reader, size int64) error {
 	g.answer.left.Store(maxAnswerBytes)
 	if !g.tried {
@@ -143,8 +145,8 @@ func (g *guest) deliver(ctx context.Context, name string, content io.Reader, siz
 	return at(stageMaildir, err)
 }
 
-// there reports whether an earlier attempt got as far as the link. Then it ends what that attempt has not: the name in
-// tmp goes, and new is synced.
+// there reports whether an earlier attempt got as far as the link. Then it ends what that attempt
+// has not: the name in tmp goes, and new is synced.
 func (g *guest) there(ctx context.Context, name string) (there bool, err error) {
 	err = g.within(ctx, func() error {
 		if there, err = g.find(name); !there || err != nil {
@@ -208,7 +210,8 @@ func (g *guest) write(ctx context.Context, path string, content io.Reader, size 
 	return nil
 }
 
-// link gives the message its place in new. OpenSSH does not say EEXIST, so a failure asks whether it is there.
+// link gives the message its place in new. OpenSSH does not say EEXIST, so a failure asks whether
+// it is there.
 func (g *guest) link(name string) error {
 	err := g.sftp.Link(tmpDir+"/"+name, newDir+"/"+name)
 	if err == nil {
@@ -232,7 +235,8 @@ func (g *guest) syncDir(dir string) error {
 	return nil
 }
 
-// within runs a few requests; when they take longer than a step, or ctx ends, the connection is cut.
+// within runs a few requests; when they take longer than a step, or ctx ends, the connection is
+// cut.
 func (g *guest) within(ctx context.Context, f func() error) error {
 	timer := time.AfterFunc(g.step, g.cut)
 	defer timer.Stop()
@@ -254,8 +258,8 @@ func (g *guest) close() {
 	}
 }
 
-// onlyWriter hides ReadFrom, which would write from goroutines of pkg/sftp's own: there a guest's malformed answer
-// panics where nobody can recover, and ends the daemon. Here it panics in attempt.
+// onlyWriter hides ReadFrom, which would write from goroutines of pkg/sftp's own: there a guest's
+// malformed answer panics where nobody can recover, and ends the daemon. Here it panics in attempt.
 type onlyWriter struct{ io.Writer }
 
 // ticking puts a timer back at every read: progress.

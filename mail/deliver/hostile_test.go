@@ -23,7 +23,8 @@ import (
 	"lodge/gateway"
 )
 
-// A guest that is made to hurt costs one failed attempt in bounded time and memory, never a hang or a panic that escapes.
+// A guest that is made to hurt costs one failed attempt in bounded time and memory, never a hang or
+// a panic that escapes.
 func TestHostileGuests(t *testing.T) {
 	for name, behave := range map[string]func(net.Conn, *ssh.ServerConfig){
 		"says nothing":     func(net.Conn, *ssh.ServerConfig) {},

@@ -145,8 +145,9 @@ func (w *worker) idle(ctx context.Context, changed <-chan struct{}) {
 	}
 }
 
-// rest waits before the next attempt: twice as long as the last time, give or take a quarter. A change of the VM's record ends it at once; new
-// mail ends it too, but never before RetryMin is over, so that a flood of mail is no flood of connections.
+// rest waits before the next attempt: twice as long as the last time, give or take a quarter. A
+// change of the VM's record ends it at once; new mail ends it too, but never before RetryMin is
+// over, so that a flood of mail is no flood of connections.
 func (w *worker) rest(ctx context.Context, changed <-chan struct{}) {
 	t := w.config.Times
 	w.pause = min(max(2*w.pause, t.RetryMin), t.RetryMax)

@@ -1,6 +1,6 @@
-// Package guard stands in front of mail servers that face strangers. A Listener limits how many connections are open; a
-// Conn has deadlines that a slow client cannot stretch, closes on HTTP requests, and ends politely at shutdown. A Server
-// runs a protocol's server behind such listeners.
+// Package guard stands in front of mail servers that face strangers. A Listener limits how many
+// connections are open; a Conn has deadlines that a slow client cannot stretch, closes on HTTP
+// requests, and ends politely at shutdown. A Server runs a protocol's server behind such listeners.
 //
 // It never interprets a protocol beyond a client's first line.
 package guard
@@ -96,8 +96,8 @@ func (l *Listener) release(g *Conn) {
 	delete(l.conns, g)
 }
 
-// Drain closes the listener and every connection's reading side. A connection in a transfer (Conn.Begin) goes on reading
-// until the transfer ends.
+// Drain closes the listener and every connection's reading side. A connection in a transfer
+// (Conn.Begin) goes on reading until the transfer ends.
 func (l *Listener) Drain() error {
 	l.mu.Lock()
 	l.draining = true

@@ -5,9 +5,10 @@ import "bytes"
 // maxFirstBytes is more than any mail client sends as its first line.
 const maxFirstBytes = 1 << 10
 
-// isHTTP adds a piece to the first line, and reports whether that is an HTTP request. A server executes no line before
-// its end, so a request that comes in pieces is found in time. A longer first line counts as HTTP: its method may be
-// unknown here, and its version stands behind a long URL.
+// isHTTP adds a piece to the first line, and reports whether that is an HTTP request. A server
+// executes no line before its end, so a request that comes in pieces is found in time. A longer
+// first line counts as HTTP: its method may be unknown here, and its version stands behind a long
+// URL.
 func (g *Conn) isHTTP(piece []byte) bool {
 	g.first = append(g.first, piece[:min(len(piece), maxFirstBytes)]...)
 	ended := bytes.IndexByte(g.first, '\n') >= 0
@@ -19,8 +20,9 @@ func (g *Conn) isHTTP(piece []byte) bool {
 	return found
 }
 
-// isHTTP reports whether a client's first bytes are an HTTP request. A browser or a server-side fetch can be made to
-// send one with mail commands in its body, and identity by tap would then accept them.
+// isHTTP reports whether a client's first bytes are an HTTP request. A browser or a server-side
+// fetch can be made to send one with mail commands in its body, and identity by tap would then
+// accept them.
 func isHTTP(first []byte) bool {
 	line, _, _ := bytes.Cut(first, []byte("\n"))
 	if bytes.Contains(line, []byte(" HTTP/")) {

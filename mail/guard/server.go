@@ -15,7 +15,8 @@ type Protocol interface {
 	Close() error
 }
 
-// Server runs a Protocol behind a Listener for each call of Serve. All fields but Wrap must be set before.
+// Server runs a Protocol behind a Listener for each call of Serve. All fields but Wrap must be set
+// before.
 type Server struct {
 	Name     string // of the protocol, for errors
 	Protocol Protocol
@@ -51,8 +52,8 @@ func (s *Server) add(l *Listener) bool {
 	return !s.closed
 }
 
-// Shutdown stops listening, ends idle connections, and lets transfers finish. When ctx ends it cuts what is left, and
-// returns the context's error.
+// Shutdown stops listening, ends idle connections, and lets transfers finish. When ctx ends it cuts
+// what is left, and returns the context's error.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.closed = true

@@ -89,8 +89,8 @@ func (s *session) content(m selected, options *imap.FetchOptions) (*mailbox.Cont
 	return s.box.Open(m.UID)
 }
 
-// parts is what of a message goes into an answer. All of it is made before the answer begins, so that a failure is a
-// clean NO.
+// parts is what of a message goes into an answer. All of it is made before the answer begins, so
+// that a failure is a clean NO.
 type parts struct {
 	envelope  *imap.Envelope
 	structure imap.BodyStructure
@@ -169,8 +169,8 @@ func (s *session) structure(c *mailbox.Content, l layout) imap.BodyStructure {
 	return imapserver.ExtractBodyStructure(io.NewSectionReader(c, 0, l.size))
 }
 
-// section finds BODY[…]: the whole, the header and the text are read from disk as they are sent; parts of a MIME message
-// and chosen header fields are made in memory.
+// section finds BODY[…]: the whole, the header and the text are read from disk as they are sent;
+// parts of a MIME message and chosen header fields are made in memory.
 func (s *session) section(c *mailbox.Content, l layout, section *imap.FetchItemBodySection) *io.SectionReader {
 	chosen := len(section.HeaderFields)+len(section.HeaderFieldsNot) > 0
 	from, to := int64(0), l.size

@@ -1,11 +1,14 @@
-// Package imapd shows a VM its own mailbox: IMAP4rev1 (RFC 3501) by go-imap, inside the VM, without a password.
+// Package imapd shows a VM its own mailbox: IMAP4rev1 (RFC 3501) by go-imap, inside the VM, without
+// a password.
 //
-// The connection says which VM it is (gateway.IdentityOf): the greeting is PREAUTH and there is one mailbox, INBOX. A
-// connection that carries no VM is told BYE. Mail is only read, flagged and expunged here; it comes in by SMTP alone.
+// The connection says which VM it is (gateway.IdentityOf): the greeting is PREAUTH and there is one
+// mailbox, INBOX. A connection that carries no VM is told BYE. Mail is only read, flagged and
+// expunged here; it comes in by SMTP alone.
 //
-// A session keeps a list of UIDs as its view, which is what message sequence numbers count; Poll and Idle bring it up to
-// date. Bodies are read from disk as they are sent. What go-imap would read into memory as a whole (parts of a MIME
-// message, its structure) is limited in depth, and done for few messages at a time.
+// A session keeps a list of UIDs as its view, which is what message sequence numbers count; Poll
+// and Idle bring it up to date. Bodies are read from disk as they are sent. What go-imap would read
+// into memory as a whole (parts of a MIME message, its structure) is limited in depth, and done for
+// few messages at a time.
 package imapd
 
 import (
@@ -68,7 +71,8 @@ func New(config Config) *Server {
 // Serve serves l until Shutdown, and returns nil then.
 func (s *Server) Serve(l net.Listener) error { return s.guard.Serve(l) }
 
-// Shutdown stops listening and ends the sessions. When ctx ends it cuts what is left, and returns the context's error.
+// Shutdown stops listening and ends the sessions. When ctx ends it cuts what is left, and returns
+// the context's error.
 func (s *Server) Shutdown(ctx context.Context) error { return s.guard.Shutdown(ctx) }
 
 func (s *Server) newSession(c *imapserver.Conn) (imapserver.Session, *imapserver.GreetingData, error) {

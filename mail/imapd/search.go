@@ -17,7 +17,8 @@ import (
 	"lodge/mail/mailbox"
 )
 
-// Search finds messages. TEXT and BODY look for the bytes as they lie in the message, without case but without decoding.
+// Search finds messages. TEXT and BODY look for the bytes as they lie in the message, without case
+// but without decoding.
 func (s *session) Search(kind imapserver.NumKind, criteria *imap.SearchCriteria, _ *imap.SearchOptions) (*imap.SearchData, error) {
 	s.turn.Lock()
 	defer s.turn.Unlock()

@@ -13,8 +13,9 @@ import (
 
 const inbox = "INBOX"
 
-// session is one connection. go-imap calls its methods one at a time, but for Idle: when the client goes away, or says
-// anything else than DONE, go-imap goes on without waiting for it. So they take turns.
+// session is one connection. go-imap calls its methods one at a time, but for Idle: when the client
+// goes away, or says anything else than DONE, go-imap goes on without waiting for it. So they take
+// turns.
 type session struct {
 	server *Server
 	vm     gateway.Identity

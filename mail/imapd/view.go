@@ -11,7 +11,8 @@ import (
 	"lodge/mail/mailbox"
 )
 
-// view is what a client believes its mailbox to be: the message with sequence number n has UID uids[n-1].
+// view is what a client believes its mailbox to be: the message with sequence number n has UID
+// uids[n-1].
 type view struct {
 	uids     []uint32
 	mod      uint64 // the mailbox's count of changes that the client knows
@@ -33,8 +34,8 @@ type updates interface {
 	WriteMessageFlags(seqNum uint32, uid imap.UID, flags []imap.Flag) error
 }
 
-// update tells the client what has changed. Without expunges (RFC 9051 §7.5.1) the client learns of nothing, so that
-// its numbers stay true, unless nothing was expunged.
+// update tells the client what has changed. Without expunges (RFC 9051 §7.5.1) the client learns of
+// nothing, so that its numbers stay true, unless nothing was expunged.
 func (v *view) update(w updates, now mailbox.Snapshot, expunges bool) error {
 	if now.Mod == v.mod {
 		return nil
@@ -69,8 +70,8 @@ func (v *view) update(w updates, now mailbox.Snapshot, expunges bool) error {
 	return nil
 }
 
-// gone lists the sequence numbers that are in the view but no longer in the mailbox, the last one first. New messages
-// have higher UIDs than all that the view knows.
+// gone lists the sequence numbers that are in the view but no longer in the mailbox, the last one
+// first. New messages have higher UIDs than all that the view knows.
 func (v *view) gone(entries []mailbox.Entry) []uint32 {
 	var gone []uint32
 	i := 0
@@ -128,7 +129,8 @@ func (v *view) matcher(set imap.NumSet) func(seq, uid uint32) bool {
 	}
 }
 
-// within reports whether n is in start:stop, where 0 stands for "*" and the two may come in any order.
+// within reports whether n is in start:stop, where 0 stands for "*" and the two may come in any
+// order.
 func within(n, start, stop, last uint32) bool {
 	if start == 0 {
 		start = last

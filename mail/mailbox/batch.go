@@ -7,7 +7,8 @@ import (
 	"syscall"
 )
 
-// reserveBytes is kept free in the index, so that flags, the cursor and expunges can be recorded on a full disk.
+// reserveBytes is kept free in the index, so that flags, the cursor and expunges can be recorded on
+// a full disk.
 const reserveBytes = 64 << 10
 
 // ticket is one caller waiting for its records to be on disk.
@@ -16,7 +17,8 @@ type ticket struct {
 	done chan error
 }
 
-// do appends recs to the index in one piece and returns once they are safe on disk. It gives add records their UID.
+// do appends recs to the index in one piece and returns once they are safe on disk. It gives add
+// records their UID.
 func (b *Box) do(recs []record) error {
 	t := &ticket{recs: recs, done: make(chan error, 1)}
 	b.mu.Lock()
@@ -39,8 +41,9 @@ func (b *Box) do(recs []record) error {
 	return withKind(<-t.done)
 }
 
-// lead writes and syncs whatever has queued up, again and again until nothing is left: the group commit. While one
-// batch syncs, the next one gathers. It owns the end of the index file while it runs.
+// lead writes and syncs whatever has queued up, again and again until nothing is left: the group
+// commit. While one batch syncs, the next one gathers. It owns the end of the index file while it
+// runs.
 func (b *Box) lead() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -56,7 +59,8 @@ func (b *Box) lead() {
 	b.idle.Broadcast()
 }
 
-// commit makes one batch durable, then visible. The caller holds b.mu, which is released during the disk's work.
+// commit makes one batch durable, then visible. The caller holds b.mu, which is released during the
+// disk's work.
 func (b *Box) commit(batch []*ticket) {
 	buf, places, err := layOut(batch, b.size)
 	if err == nil {
@@ -96,8 +100,8 @@ func layOut(batch []*ticket, offset int64) (buf []byte, places []place, err erro
 	return buf, places, nil
 }
 
-// append writes buf at the end of the index and syncs, the bodies' directory first. After an error the index ends where
-// it did before, or takes no more changes until it is opened again.
+// append writes buf at the end of the index and syncs, the bodies' directory first. After an error
+// the index ends where it did before, or takes no more changes until it is opened again.
 func (b *Box) append(index *os.File, size int64, buf []byte, batch []*ticket) error {
 	if hasAdd(batch) {
 		if err := b.bodies.Sync(); err != nil {

@@ -12,7 +12,8 @@ import (
 	"lodge/gateway"
 )
 
-// Box is one VM's mailbox. Changes return once they are safe on disk, and are seen by others only then.
+// Box is one VM's mailbox. Changes return once they are safe on disk, and are seen by others only
+// then.
 type Box struct {
 	dir    string
 	logger *slog.Logger

@@ -21,9 +21,9 @@ type Letter struct {
 	Received time.Time
 }
 
-// Commit records the message for every letter, all or none, and returns once that is safe on disk. A process killed
-// while several VMs' records are written may leave some of them; its sender got no answer and will send again.
-// A full disk gives KindNoSpace.
+// Commit records the message for every letter, all or none, and returns once that is safe on disk.
+// A process killed while several VMs' records are written may leave some of them; its sender got no
+// answer and will send again. A full disk gives KindNoSpace.
 func (s *Store) Commit(st *Staged, letters []Letter) error {
 	if err := st.f.Sync(); err != nil {
 		return withKind(fmt.Errorf("sync message: %w", err))
@@ -65,8 +65,8 @@ type addition struct {
 	done bool
 }
 
-// prepare does all that a full disk can refuse: it reserves room in the index and links the body. The last letter of all
-// takes the staged file itself.
+// prepare does all that a full disk can refuse: it reserves room in the index and links the body.
+// The last letter of all takes the staged file itself.
 func (b *Box) prepare(st *Staged, letters []Letter, last bool) (*addition, error) {
 	a := &addition{box: b}
 	if err := b.reserve(); err != nil {
@@ -104,7 +104,8 @@ func withdraw(adds []*addition) {
 			for _, r := range a.recs {
 				uids = append(uids, r.UID)
 			}
-			// Were even this to fail, the sender would only find its message there twice after its next try.
+			// Were even this to fail, the sender would only find its message there twice after its
+			// next try.
 			_ = a.box.Expunge(uids)
 			continue
 		}

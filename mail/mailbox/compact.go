@@ -11,7 +11,8 @@ import (
 	"lodge/gateway/durable"
 )
 
-// compact writes a fresh index with what lives and puts it in place of the old one. The caller holds b.mu or is alone.
+// compact writes a fresh index with what lives and puts it in place of the old one. The caller
+// holds b.mu or is alone.
 func (b *Box) compact() error {
 	if b.validity == 0 {
 		b.validity = uint32(time.Now().Unix()) // until 2106; a mailbox is made once, so it never repeats

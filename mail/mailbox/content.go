@@ -13,7 +13,8 @@ type Content struct {
 	body *os.File
 }
 
-// Open opens a message that Snapshot, Find or Pending has shown. It fails with KindNotFound once it is expunged.
+// Open opens a message that Snapshot, Find or Pending has shown. It fails with KindNotFound once it
+// is expunged.
 func (b *Box) Open(uid uint32) (*Content, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

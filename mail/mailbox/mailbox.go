@@ -1,4 +1,5 @@
-// Package mailbox is the record of all mail on this host: one mailbox per VM, keyed by the VM's UUID.
+// Package mailbox is the record of all mail on this host: one mailbox per VM, keyed by the VM's
+// UUID.
 //
 // On disk, under the directory given to Open:
 //
@@ -6,14 +7,16 @@
 //	<uuid>/msg/<queue id> the body of one message, exactly as it came over SMTP
 //	<uuid>/index          an append-only log of small records, see record
 //
-// A message is accepted in this order: the body is written to stage and synced, linked into each recipient's msg, the
-// directory is synced, an "add" record is appended to the index, the index is synced. Only that last sync makes it a
-// message. Many concurrent senders share the two later syncs (Box.lead). The trace headers on top of a message live in
-// its index record, so one body serves every recipient of a transaction by hard links.
+// A message is accepted in this order: the body is written to stage and synced, linked into each
+// recipient's msg, the directory is synced, an "add" record is appended to the index, the index is
+// synced. Only that last sync makes it a message. Many concurrent senders share the two later syncs
+// (Box.lead). The trace headers on top of a message live in its index record, so one body serves
+// every recipient of a transaction by hard links.
 //
-// What a crash can leave: a torn record at the end of an index (cut at the next open: its length or checksum is wrong),
-// and bodies without a record (removed at the next open). A record whose checksum holds is always kept, even behind
-// damage. This package never parses mail, never speaks a protocol, and keeps no body in memory.
+// What a crash can leave: a torn record at the end of an index (cut at the next open: its length or
+// checksum is wrong), and bodies without a record (removed at the next open). A record whose
+// checksum holds is always kept, even behind damage. This package never parses mail, never speaks a
+// protocol, and keeps no body in memory.
 package mailbox
 
 import (
@@ -29,7 +32,8 @@ import (
 	"lodge/gateway/durable"
 )
 
-// Store is all mailboxes of this host. It is safe for concurrent use. One process at a time may have it open.
+// Store is all mailboxes of this host. It is safe for concurrent use. One process at a time may
+// have it open.
 type Store struct {
 	dir    string
 	logger *slog.Logger
@@ -59,7 +63,8 @@ func Open(dir string, logger *slog.Logger) (*Store, error) {
 	}, nil
 }
 
-// Box opens the mailbox of a VM, making it when there is none. It fails with KindNotFound once the mailbox was removed.
+// Box opens the mailbox of a VM, making it when there is none. It fails with KindNotFound once the
+// mailbox was removed.
 func (s *Store) Box(id gateway.ID) (*Box, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

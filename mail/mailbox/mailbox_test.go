@@ -132,7 +132,8 @@ func TestMailboxSurvivesReopen(t *testing.T) {
 	}
 }
 
-// A UID is never given twice, even when the last message was expunged and the index rewritten since.
+// A UID is never given twice, even when the last message was expunged and the index rewritten
+// since.
 func TestUIDsAreNeverReused(t *testing.T) {
 	dir, vm := t.TempDir(), gateway.NewID()
 	s := open(t, dir)
@@ -187,7 +188,8 @@ func TestRemoveIsForGood(t *testing.T) {
 	leftNothing(t, filepath.Join(dir, "stage"))
 }
 
-// A change after the mailbox was closed is an error that the sender retries; one after its removal is final.
+// A change after the mailbox was closed is an error that the sender retries; one after its removal
+// is final.
 func TestClosedIsNotRemoved(t *testing.T) {
 	for want, end := range map[gateway.Kind]func(*Store, gateway.ID) error{
 		gateway.KindUnavailable: func(s *Store, _ gateway.ID) error { s.Close(); return nil },
@@ -248,8 +250,9 @@ func TestManySendersAtOnce(t *testing.T) {
 	}
 }
 
-// Whatever a power cut leaves of the last record, the messages before it are there and new ones come in. The index is
-// cut at each byte of its last record, and then each byte of that record is spoiled.
+// Whatever a power cut leaves of the last record, the messages before it are there and new ones
+// come in. The index is cut at each byte of its last record, and then each byte of that record is
+// spoiled.
 func TestTornTail(t *testing.T) {
 	dir, vm := t.TempDir(), gateway.NewID()
 	s := open(t, dir)

@@ -12,7 +12,8 @@ import (
 	"sync"
 )
 
-// openBox reads a mailbox's index, repairs what a crash has left, and makes the mailbox when there is none.
+// openBox reads a mailbox's index, repairs what a crash has left, and makes the mailbox when there
+// is none.
 func openBox(dir string, logger *slog.Logger) (*Box, error) {
 	b := &Box{dir: dir, logger: logger, byID: map[string]uint32{}, nextUID: 1, changed: make(chan struct{})}
 	b.idle = sync.NewCond(&b.mu)
@@ -87,8 +88,8 @@ func (b *Box) load() (damage, error) {
 	return d, nil
 }
 
-// eachLine calls f for each line of r with its newline; whole is false for a last line without one and for one that is
-// longer than any record, of which f sees pieces.
+// eachLine calls f for each line of r with its newline; whole is false for a last line without one
+// and for one that is longer than any record, of which f sees pieces.
 func eachLine(r io.Reader, f func(line []byte, whole bool)) error {
 	br := bufio.NewReaderSize(r, 64<<10)
 	var line []byte
@@ -114,8 +115,9 @@ func eachLine(r io.Reader, f func(line []byte, whole bool)) error {
 	}
 }
 
-// reconcile compares records and bodies: a body without a record was never accepted and goes, unless the index was
-// damaged in its middle; a record without a body cannot be served and goes, with an error in the log.
+// reconcile compares records and bodies: a body without a record was never accepted and goes,
+// unless the index was damaged in its middle; a record without a body cannot be served and goes,
+// with an error in the log.
 func (b *Box) reconcile(damaged int) (lost bool, err error) {
 	names, err := os.ReadDir(filepath.Join(b.dir, "msg"))
 	if err != nil {

@@ -19,8 +19,9 @@ const (
 	opCursor  = "cursor"  // every message up to UID is on the guest's disk
 )
 
-// record is one line of an index: eight hex digits of CRC-32C over the JSON, its length in eight hex digits, the JSON,
-// a newline. JSON never holds a raw newline, so reading can go on behind a damaged line.
+// record is one line of an index: eight hex digits of CRC-32C over the JSON, its length in eight
+// hex digits, the JSON, a newline. JSON never holds a raw newline, so reading can go on behind a
+// damaged line.
 type record struct {
 	Op       string    `json:"op"`
 	UID      uint32    `json:"uid,omitempty"`
@@ -37,7 +38,8 @@ type record struct {
 	Received time.Time `json:"at,omitzero"`
 }
 
-// maxRecordBytes is far above what a record can hold: two addresses, a subject, trace headers, or the UIDs of a mailbox.
+// maxRecordBytes is far above what a record can hold: two addresses, a subject, trace headers, or
+// the UIDs of a mailbox.
 const maxRecordBytes = 16 << 20
 
 const framing = 18 // checksum, space, length, space
@@ -55,7 +57,8 @@ func (r record) encode(buf []byte) ([]byte, error) {
 	return append(buf, '\n'), nil
 }
 
-// decode reads one line, with or without its newline. The error is errRecord for whatever is wrong with it.
+// decode reads one line, with or without its newline. The error is errRecord for whatever is wrong
+// with it.
 func decode(line []byte) (record, error) {
 	line = bytes.TrimSuffix(line, []byte("\n"))
 	if len(line) < framing || line[8] != ' ' || line[17] != ' ' {

@@ -8,7 +8,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Whatever record is encoded comes back the same, on one line, and with any one bit of it flipped it does not come back at all.
+// Whatever record is encoded comes back the same, on one line, and with any one bit of it flipped
+// it does not come back at all.
 func FuzzRecord(f *testing.F) {
 	f.Add("id", "from@x", "to@y", "sub\nject", "Head: x\r\n", int64(5), uint32(1), uint16(3))
 	f.Add("", "\xff", "\x00", "\u2028", "", int64(-1), uint32(0), uint16(0))
@@ -44,7 +45,8 @@ func FuzzRecord(f *testing.F) {
 	})
 }
 
-// Any bytes as an index are read to their end without a panic, and what is kept of them is in order.
+// Any bytes as an index are read to their end without a panic, and what is kept of them is in
+// order.
 func FuzzIndex(f *testing.F) {
 	good, err := record{Op: opAdd, UID: 7, QueueID: "q", Head: "h"}.encode(nil)
 	if err != nil {

@@ -1,17 +1,13 @@
 package smtpd
 
-import (
-	"strings"
-
-	"lodge/gateway"
-)
+import "strings"
 
 // maxAddressBytes is the longest path (RFC 5321 §4.5.3.1.3).
 const maxAddressBytes = 254
 
-// vmName splits a recipient into the name of the VM that it belongs to. The local part may be anything, so the first
-// label of the domain decides: user@blog.lodge.localhost is blog's. Domains compare without case and with one final dot
-// allowed; anything below a VM's own name belongs to no VM. ok is false for an address of another domain.
+// vmName returns the name of the VM that a recipient belongs to: user@blog.lodge.localhost belongs
+// to blog, whatever the local part. Domains compare without case and may have a final dot; a name
+// below a VM's name belongs to no VM. ok is false for an address of another domain.
 func vmName(rcpt, domain string) (name string, ok bool) {
 	at := strings.LastIndexByte(rcpt, '@')
 	if at <= 0 {
@@ -25,9 +21,9 @@ func vmName(rcpt, domain string) (name string, ok bool) {
 	return name, true
 }
 
-// sane reports whether an address may go into a header: printable ASCII, no angle brackets, not too long. Internationalised
-// addresses (RFC 6531) are not offered, so they cannot come.
-func sane(address string) bool {
+// isValid reports whether an address may go into a header: printable ASCII, no angle brackets, at
+// most maxAddressBytes. Internationalised addresses (RFC 6531) are not offered.
+func isValid(address string) bool {
 	if len(address) > maxAddressBytes {
 		return false
 	}
@@ -39,7 +35,8 @@ func sane(address string) bool {
 	return true
 }
 
-// quoted writes an address as RFC 5321 §4.1.2 has it: go-smtp has taken the quotes off its local part.
+// quoted writes an address as RFC 5321 §4.1.2 requires: go-smtp has removed the quotes of its local
+// part.
 func quoted(address string) string {
 	at := strings.LastIndexByte(address, '@')
 	if at < 0 {
@@ -59,20 +56,4 @@ func isDotString(local string) bool {
 		}
 	}
 	return true
-}
-
-// find is the VM that rcpt belongs to, if mail is taken for it now.
-func (s *Server) find(rcpt string) (gateway.VM, error) {
-	if !sane(rcpt) {
-		return gateway.VM{}, replyBadAddress()
-	}
-	name, ok := vmName(rcpt, s.config.Domain)
-	if !ok {
-		return gateway.VM{}, replyRelay()
-	}
-	m, ok := s.config.Directory.ByName(name)
-	if !ok || m.Desired == gateway.Removed {
-		return gateway.VM{}, replyUnknown()
-	}
-	return m, nil
 }

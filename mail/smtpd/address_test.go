@@ -6,8 +6,9 @@ import (
 	"unicode/utf8"
 )
 
-// A recipient is a VM's only when its domain is exactly one label in front of ours; whatever else is in it, the name that
-// comes out never holds an "@" or our own domain, and an address that is fit for headers stays so when it is quoted.
+// A recipient is a VM's only when its domain is exactly one label in front of ours; whatever else
+// is in it, the name that comes out never holds an "@" or our own domain, and an address that is
+// fit for headers stays so when it is quoted.
 func FuzzAddress(f *testing.F) {
 	for _, seed := range []string{"a@blog.lodge.localhost", "a@b@BLOG.Lodge.localhost.", "@.lodge.localhost", "a b@x", `a"b@x.lodge.localhost`} {
 		f.Add(seed)
@@ -20,7 +21,7 @@ func FuzzAddress(f *testing.F) {
 				t.Errorf("%q belongs to %q", rcpt, name)
 			}
 		}
-		if !sane(rcpt) {
+		if !isValid(rcpt) {
 			return
 		}
 		for _, c := range quoted(rcpt) {
@@ -36,7 +37,7 @@ func FuzzTrace(f *testing.F) {
 	f.Add("client.example", "::1", "a@b", "x@y")
 	f.Add("x\r\nBcc: evil", "127.0.0.1", `a"b\@c`, "x y@z")
 	f.Fuzz(func(t *testing.T, helo, remote, from, rcpt string) {
-		if !sane(from) || !sane(rcpt) || !sane(remote) {
+		if !isValid(from) || !isValid(rcpt) || !isValid(remote) {
 			return
 		}
 		head := trace{helo: helo, remote: remote, by: "x"}.head("id", from, rcpt)
@@ -46,7 +47,8 @@ func FuzzTrace(f *testing.F) {
 	})
 }
 
-// A subject is one line of valid UTF-8 of at most 200 bytes without control characters, whatever the message.
+// A subject is one line of valid UTF-8 of at most 200 bytes without control characters, whatever
+// the message.
 func FuzzSubject(f *testing.F) {
 	f.Add([]byte("From: x\r\nSubject: =?utf-8?q?h=C3=A9?=\r\n =?utf-8?b?4piD?=\r\n\r\nbody"))
 	f.Add([]byte("Subject: =?utf-8?q?=0D=0Ax?="))

@@ -8,8 +8,8 @@ import (
 	"lodge/gateway"
 )
 
-// Replies to strangers: code, enhanced code (RFC 3463), text, in the words of other mail servers, since administrators
-// search for them. None reveals anything about the host.
+// Replies to strangers: code, enhanced code (RFC 3463), text, in the words of other mail servers,
+// since administrators search for them. None reveals anything about the host.
 
 func reply(code, class, subject, detail int, text string) *smtp.SMTPError {
 	return &smtp.SMTPError{Code: code, EnhancedCode: smtp.EnhancedCode{class, subject, detail}, Message: text}
@@ -34,7 +34,8 @@ func replyBareLine() *smtp.SMTPError {
 	return reply(554, 5, 6, 0, "Bare CR or LF received (RFC 5321 section 2.3.8)")
 }
 
-// replyFor is the one table from errors to replies. Errors of reading carry the reply that go-smtp has given them.
+// replyFor is the one table from errors to replies. Errors of reading carry the reply that go-smtp
+// has given them.
 func replyFor(err error) *smtp.SMTPError {
 	if known, ok := errors.AsType[*smtp.SMTPError](err); ok {
 		return known

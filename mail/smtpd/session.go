@@ -15,7 +15,8 @@ import (
 	"lodge/mail/mailbox"
 )
 
-// session is one connection. go-smtp may call Reset and Logout while Data still runs (BDAT), hence the lock.
+// session is one connection. With BDAT, go-smtp may call Reset and Logout while Data runs, hence
+// the lock.
 type session struct {
 	server *Server
 	conn   *smtp.Conn
@@ -24,11 +25,11 @@ type session struct {
 	mu      sync.Mutex
 	errors  int
 	mail    *transaction // nil outside of MAIL … DATA
-	running bool         // Data is
-	aborted bool         // a chunked message was given up: see Reset
+	running bool         // Data runs
+	aborted bool         // a chunked message was aborted, see Reset
 }
 
-// transaction is an envelope: who sends, to whom.
+// transaction is an envelope.
 type transaction struct {
 	from  string
 	rcpts []recipient
@@ -39,7 +40,7 @@ type recipient struct {
 	address string
 }
 
-// Mail begins a transaction. RFC 5321 §3.3 wants 503 for a second one.
+// Mail begins a transaction. RFC 5321 §3.3 requires 503 for a second one.
 func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -48,35 +49,37 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 		return s.hangUp(replyTemporary())
 	case s.mail != nil:
 		return s.refuse(replyNested())
-	case !sane(from):
-		return s.refuse(replyBadAddress())
-	case opts != nil && opts.Size > s.server.config.MaxMessageBytes:
-		return s.refuse(replyTooBig())
+	}
+	var size int64
+	if opts != nil {
+		size = opts.Size
+	}
+	if err := s.server.policy.sender(from, size); err != nil {
+		return s.refuse(replyFor(err))
 	}
 	s.mail = &transaction{from: from}
 	return nil
 }
 
-// Rcpt takes a recipient whose VM exists.
+// Rcpt adds a recipient whose VM exists.
 func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.mail == nil { // go-smtp has checked it; a bug there must not become a panic here
+	if s.mail == nil { // go-smtp checks it too
 		return s.refuse(replyNeedMail())
 	}
-	m, err := s.server.find(to)
+	r, err := s.server.policy.recipient(to)
 	if err != nil {
 		s.server.config.Logger.Debug("recipient refused", "rcpt", to, "remote", s.remote(), "err", err)
 		return s.refuse(replyFor(err))
 	}
-	r := recipient{vm: m.Identity, address: to}
 	if !slices.Contains(s.mail.rcpts, r) {
 		s.mail.rcpts = append(s.mail.rcpts, r)
 	}
 	return nil
 }
 
-// refuse counts errors and ends the session when there are too many. The caller holds s.mu.
+// refuse counts an error, and ends the session when there are too many. The caller holds s.mu.
 func (s *session) refuse(r *smtp.SMTPError) error {
 	if s.errors++; s.errors <= maxErrors {
 		return r
@@ -84,14 +87,15 @@ func (s *session) refuse(r *smtp.SMTPError) error {
 	return s.hangUp(replyTooMany())
 }
 
-// hangUp ends the session after the answer r.
+// hangUp ends the session after the reply r.
 func (s *session) hangUp(r *smtp.SMTPError) error {
 	s.wire.CloseAfterReply()
 	r.Code = 421 // RFC 5321 §3.8: the connection closes
 	return r
 }
 
-// Data takes the message. It returns nil, which go-smtp answers with 250, only once the message is safe on disk.
+// Data receives the message. It returns nil, to which go-smtp replies 250, only once the message is
+// synced to disk.
 func (s *session) Data(r io.Reader) error {
 	s.mu.Lock()
 	mail := s.mail
@@ -108,7 +112,7 @@ func (s *session) Data(r io.Reader) error {
 	return nil
 }
 
-// receive takes the message and logs what became of it.
+// receive receives the message and logs the outcome.
 func (s *session) receive(r io.Reader, mail *transaction) error {
 	if mail == nil || len(mail.rcpts) == 0 {
 		return replyNeedRcpt()
@@ -128,9 +132,9 @@ func (s *session) receive(r io.Reader, mail *transaction) error {
 	return nil
 }
 
-// Reset ends the transaction. When it comes while Data still runs, or has just been told so, a client has given up a
-// message between two chunks (RFC 3030). go-smtp would then let the outcome of the old message answer for the next one:
-// there is none in this session.
+// Reset ends the transaction. If Data still runs, the client has aborted a message between two
+// chunks (RFC 3030). go-smtp would then reply to the next message with the outcome of the aborted
+// one, so this session accepts no next message.
 func (s *session) Reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -157,7 +161,7 @@ func (s *session) trace() trace {
 // take stages, checks and commits one message.
 func (s *Server) take(r io.Reader, mail transaction, t trace) (size int64, letters []mailbox.Letter, err error) {
 	defer func() {
-		if p := recover(); p != nil { // go-smtp's own recovery would tell no queue id and no reply of ours
+		if p := recover(); p != nil { // go-smtp's recovery sends another reply and closes
 			s.config.Logger.Error("message handler panicked", "err", p, "stack", string(debug.Stack()))
 			err = replyTemporary()
 		}
@@ -185,27 +189,17 @@ func (s *Server) take(r io.Reader, mail transaction, t trace) (size int64, lette
 			Head: t.head(id, mail.from, rcpt.address), Received: t.now,
 		})
 	}
-	if err := s.stillThere(mail.rcpts); err != nil {
+	if err := s.policy.stillExist(mail.rcpts); err != nil {
 		return size, nil, err
 	}
 	return size, letters, s.config.Store.Commit(staged, letters)
 }
 
-// stillThere refuses a message whose VM went away between RCPT and DATA.
-func (s *Server) stillThere(rcpts []recipient) error {
-	for _, r := range rcpts {
-		if m, ok := s.config.Directory.ByID(r.vm.ID); !ok || m.Desired == gateway.Removed {
-			return replyUnknown()
-		}
-	}
-	return nil
-}
-
-// maxFirstBytes is how much of a message is kept in memory to find its subject.
+// maxFirstBytes of a message are kept in memory to find its subject.
 const maxFirstBytes = 32 << 10
 
-// lineCheck passes a message through, keeps its first bytes and notes any CR or LF that stands alone. Such a message is
-// refused as a whole: servers that disagree on where a line ends are what SMTP smuggling lives on.
+// lineCheck reads a message, keeps its first bytes and finds any bare CR or LF. A message with one
+// is refused: SMTP smuggling relies on servers that disagree on where a line ends.
 type lineCheck struct {
 	r     io.Reader
 	first []byte
@@ -227,5 +221,5 @@ func (c *lineCheck) Read(p []byte) (int, error) {
 	if c.bare && !errors.Is(err, io.EOF) && err == nil {
 		return n, replyBareLine()
 	}
-	return n, err // io.EOF must stay itself, and go-smtp's errors are replies
+	return n, err // io.Copy compares io.EOF, and go-smtp's errors are replies
 }

@@ -1,16 +1,20 @@
-// Package smtpd takes mail in: SMTP (RFC 5321) by go-smtp, guarded, into the mailbox store.
+// Package smtpd receives mail: SMTP (RFC 5321) by go-smtp, guarded, into the mailbox store.
 //
-// The life of a message: a guarded connection → MAIL, RCPT (a VM of ours, or 550: no backscatter) → DATA streams to
-// disk → lines are checked, trace headers made → one Commit for all recipients → 250. There is no AUTH and no relaying.
+// The life of a message: a guarded connection → MAIL, RCPT (a VM of this host, or 550: no
+// backscatter) → DATA streams to disk, lines are checked → trace headers are made → one Commit for
+// all recipients → 250. It never authenticates and never relays.
 //
 // What go-smtp leaves open is closed here:
 //
 //   - lines, chunks and what comes behind the end of a session: wire;
-//   - one deadline for a whole DATA, no limits on sessions and connections, a Shutdown that waits for idle clients: guard;
-//   - a second MAIL is accepted, and two messages' outcomes are mixed up when the first is aborted between chunks: session;
+//   - one deadline for a whole DATA, no limits on sessions and connections, a Shutdown that waits
+//     for idle clients: guard;
+//   - a second MAIL is accepted, and two messages' outcomes are mixed up when the first is aborted
+//     between chunks: session;
 //   - a client is sent the text of any error: replyFor.
 //
-// Known limits: a message of exactly the size limit is refused, and a bare CR behind a line's leading dot is dropped.
+// Known limits: a message of exactly the size limit is refused, and a bare CR behind a line's
+// leading dot is dropped.
 package smtpd
 
 import (
@@ -42,7 +46,7 @@ type Config struct {
 	Logger          *slog.Logger
 }
 
-// Limits bound what strangers can take.
+// Limits bound what strangers can use.
 type Limits struct {
 	guard.Limits
 	Data time.Duration // the longest time for one message
@@ -61,12 +65,13 @@ func DefaultLimits() Limits {
 // Server is an SMTP server. Make it with New.
 type Server struct {
 	config Config
+	policy policy
 	guard  *guard.Server
 }
 
 // New returns a server that does not listen yet.
 func New(config Config) *Server {
-	s := &Server{config: config}
+	s := &Server{config: config, policy: policy{config.Domain, config.Directory, config.MaxMessageBytes}}
 	engine := smtp.NewServer(smtp.BackendFunc(s.newSession))
 	engine.Domain = config.Domain
 	engine.MaxMessageBytes = config.MaxMessageBytes
@@ -90,19 +95,19 @@ func (s *Server) newSession(c *smtp.Conn) (smtp.Session, error) {
 // Serve receives mail on l until Shutdown, and returns nil then.
 func (s *Server) Serve(l net.Listener) error { return s.guard.Serve(l) }
 
-// Shutdown stops listening, ends idle sessions, and lets messages that are coming in finish. When ctx ends it cuts what is
-// left, and returns the context's error.
+// Shutdown stops listening, ends idle sessions, and lets messages that are coming in finish. When
+// ctx ends it cuts what is left, and returns the context's error.
 func (s *Server) Shutdown(ctx context.Context) error { return s.guard.Shutdown(ctx) }
 
-// errorLog passes go-smtp's few messages on.
+// errorLog logs go-smtp's messages: accept errors, broken connections, panics in a session.
 type errorLog struct{ logger *slog.Logger }
 
-// Printf is for accept errors, broken connections and panics in a session.
+// Printf implements smtp.Logger.
 func (l errorLog) Printf(format string, args ...any) {
 	l.logger.Warn("smtp session failed", "err", fmt.Sprintf(format, args...))
 }
 
-// Println is part of go-smtp's interface.
+// Println implements smtp.Logger.
 func (l errorLog) Println(args ...any) {
 	l.logger.Warn("smtp session failed", "err", fmt.Sprint(args...))
 }

@@ -13,7 +13,7 @@ import (
 	"unicode/utf8"
 )
 
-// trace is what is known of how a message came, for its headers.
+// trace is where a message came from, for its headers.
 type trace struct {
 	helo   string
 	remote string // IP address
@@ -28,7 +28,7 @@ func (t trace) head(queueID, from, rcpt string) string {
 		quoted(rcpt), t.now.Format("Mon, 2 Jan 2006 15:04:05 -0700"))
 }
 
-// literal writes an IP address as RFC 5321 §4.1.3 has it.
+// literal writes an IP address as an address literal (RFC 5321 §4.1.3).
 func literal(remote string) string {
 	if ip := net.ParseIP(remote); ip != nil && ip.To4() == nil {
 		return "[IPv6:" + remote + "]"
@@ -36,7 +36,7 @@ func literal(remote string) string {
 	return "[" + remote + "]"
 }
 
-// printable makes a client's own word fit for a header: a stranger must not write header lines or comments there.
+// printable makes a client's HELO name fit for a header, where it must not add lines or comments.
 func printable(helo string) string {
 	clean := strings.Map(func(r rune) rune {
 		if r <= ' ' || r > '~' || strings.ContainsRune(`()<>;,"\`, r) {
@@ -47,20 +47,21 @@ func printable(helo string) string {
 	return clean[:min(len(clean), 255)]
 }
 
-// maxSubjectBytes is what lists show of a subject.
+// maxSubjectBytes of a subject are kept for lists.
 const maxSubjectBytes = 200
 
-// subject finds the Subject in a message's first bytes: decoded (RFC 2047), one line, without control characters.
+// subject finds the Subject in a message's first bytes: decoded (RFC 2047), one line, without
+// control characters.
 func subject(first []byte) string {
 	first = append(bytes.Clone(first), "\r\n\r\n"...)
 	header, err := textproto.NewReader(bufio.NewReader(bytes.NewReader(first))).ReadMIMEHeader()
 	if err != nil && len(header) == 0 {
-		return "" // no header that could be read: shown without a subject
+		return "" // no readable header
 	}
 	raw := header.Get("Subject")
 	text, err := new(mime.WordDecoder).DecodeHeader(raw)
 	if err != nil {
-		text = raw // a charset we do not know: shown as it came
+		text = raw // unknown charset
 	}
 	return shorten(strings.ToValidUTF8(text, "\uFFFD"), maxSubjectBytes)
 }

@@ -20,13 +20,15 @@ const (
 	maxLineBytes    = 64 << 10 // of a line in DATA; RFC 5321 §4.5.3.1.6 requires 1000, some programs send more
 )
 
-// wire is a client's connection as go-smtp reads it. A Read returns at most one line, and ends where a BDAT chunk ends.
-// So go-smtp has replied to a command before it can read the next, and the reply shows how it took the command:
+// wire is a client's connection as go-smtp reads it. A Read returns at most one line, and ends
+// where a BDAT chunk ends. So go-smtp has replied to a command before it can read the next, and the
+// reply shows how it took the command:
 //
 //   - a line has a limit everywhere; go-smtp has none between the chunks of a message;
 //   - a chunk whose BDAT was refused is skipped; go-smtp would execute it;
 //   - a chunk that the client cuts off is an error; go-smtp would accept the message;
-//   - after a failed read, QUIT or CloseAfterReply nothing is executed, even if the client has sent it already.
+//   - after a failed read, QUIT or CloseAfterReply nothing is executed, even if the client has sent
+//     it already.
 //
 // One goroutine at a time may use it; Close and CloseAfterReply may be called from any.
 type wire struct {
@@ -116,8 +118,8 @@ func (w *wire) readLine() error {
 	return nil
 }
 
-// command notes what the reply to a command and the bytes behind it will mean. It takes more for a BDAT than go-smtp does,
-// never less.
+// command notes what the reply to a command and the bytes behind it will mean. It takes more for a
+// BDAT than go-smtp does, never less.
 func (w *wire) command(line []byte) {
 	fields := strings.Fields(string(line))
 	is := func(verb string) bool { return len(fields) > 0 && strings.EqualFold(fields[0], verb) }
@@ -134,8 +136,8 @@ func (w *wire) command(line []byte) {
 	w.last = true
 }
 
-// Write implements io.Writer. A reply before the chunk was read refuses the chunk; go-smtp reads it nevertheless when the
-// reply is 552, message too big.
+// Write implements io.Writer. A reply before the chunk was read refuses the chunk; go-smtp reads it
+// nevertheless when the reply is 552, message too big.
 func (w *wire) Write(p []byte) (int, error) {
 	w.data = w.asked && bytes.HasPrefix(p, []byte("354"))
 	w.asked = false

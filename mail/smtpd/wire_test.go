@@ -19,7 +19,8 @@ import (
 
 const (
 	envelope = "MAIL FROM:<a@b.c>\r\nRCPT TO:<x@blog.lodge.test>\r\n"
-	// forged is what a client hides in a chunk for a server that takes a refused chunk for commands.
+	// forged is what a client hides in a chunk for a server that takes a refused chunk for
+	// commands.
 	forged = "RSET\r\nMAIL FROM:<ceo@bank.example>\r\nRCPT TO:<x@blog.lodge.test>\r\nDATA\r\nSubject: forged\r\n\r\nforged\r\n.\r\n"
 )
 
@@ -227,8 +228,8 @@ func TestChunkTooBig(t *testing.T) {
 	}
 }
 
-// What clients with CHUNKING and PIPELINING send: the envelope and chunks in one piece, lines longer than any limit on
-// lines, and what looks like a command inside a chunk and inside DATA.
+// What clients with CHUNKING and PIPELINING send: the envelope and chunks in one piece, lines
+// longer than any limit on lines, and what looks like a command inside a chunk and inside DATA.
 func TestPipelinedChunks(t *testing.T) {
 	h := serve(t, nil)
 	c := h.dial()
