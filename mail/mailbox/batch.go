@@ -11,14 +11,14 @@ import (
 // a full disk.
 const reserveBytes = 64 << 10
 
-// ticket is one caller waiting for its records to be on disk.
+// ticket is one caller that waits until its records are synced.
 type ticket struct {
 	recs []record
 	done chan error
 }
 
-// do appends recs to the index in one piece and returns once they are safe on disk. It gives add
-// records their UID.
+// do appends recs to the index, all or none, and returns once they are synced. It assigns UIDs to
+// add records.
 func (b *Box) do(recs []record) error {
 	t := &ticket{recs: recs, done: make(chan error, 1)}
 	b.mu.Lock()
@@ -41,9 +41,8 @@ func (b *Box) do(recs []record) error {
 	return withKind(<-t.done)
 }
 
-// lead writes and syncs whatever has queued up, again and again until nothing is left: the group
-// commit. While one batch syncs, the next one gathers. It owns the end of the index file while it
-// runs.
+// lead is the group commit: it writes and syncs batches until the queue is empty. While one batch
+// syncs, the next one queues. It owns the end of the index file while it runs.
 func (b *Box) lead() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -59,8 +58,8 @@ func (b *Box) lead() {
 	b.idle.Broadcast()
 }
 
-// commit makes one batch durable, then visible. The caller holds b.mu, which is released during the
-// disk's work.
+// commit makes one batch durable, then visible. The caller holds b.mu, which is released during
+// disk I/O.
 func (b *Box) commit(batch []*ticket) {
 	buf, places, err := layOut(batch, b.size)
 	if err == nil {
@@ -74,14 +73,14 @@ func (b *Box) commit(batch []*ticket) {
 	}
 	if err == nil {
 		b.size += int64(len(buf))
-		b.show(batch, places)
+		b.publish(batch, places)
 	}
 	for _, t := range batch {
 		t.done <- err
 	}
 }
 
-// place is where a record lies in the index.
+// place is the position of a record in the index.
 type place struct {
 	offset int64
 	length int
@@ -100,8 +99,9 @@ func layOut(batch []*ticket, offset int64) (buf []byte, places []place, err erro
 	return buf, places, nil
 }
 
-// append writes buf at the end of the index and syncs, the bodies' directory first. After an error
-// the index ends where it did before, or takes no more changes until it is opened again.
+// append syncs the bodies' directory, then writes buf at the end of the index and syncs that. After
+// an error the index ends where it did before, or the box accepts no changes until it is opened
+// again.
 func (b *Box) append(index *os.File, size int64, buf []byte, batch []*ticket) error {
 	if hasAdd(batch) {
 		if err := b.bodies.Sync(); err != nil {
@@ -133,8 +133,8 @@ func hasAdd(batch []*ticket) bool {
 	return false
 }
 
-// show makes a durable batch visible and unlinks the bodies that it expunged.
-func (b *Box) show(batch []*ticket, places []place) {
+// publish makes a durable batch visible and unlinks the bodies of expunged messages.
+func (b *Box) publish(batch []*ticket, places []place) {
 	for _, t := range batch {
 		for _, r := range t.recs {
 			var dead []string
@@ -152,7 +152,7 @@ func (b *Box) show(batch []*ticket, places []place) {
 	b.changed = make(chan struct{})
 }
 
-// reserve keeps room behind the index, so that small records can be written when the disk is full.
+// reserve allocates room behind the index, so that small records can be written on a full disk.
 func (b *Box) reserve() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -12,7 +12,7 @@ import (
 	"lodge/gateway"
 )
 
-// Box is one VM's mailbox. Changes return once they are safe on disk, and are seen by others only
+// Box is one VM's mailbox. A change returns once it is synced to disk, and becomes visible only
 // then.
 type Box struct {
 	dir    string
@@ -35,15 +35,15 @@ type Box struct {
 	queue   []*ticket // waiting for the next batch
 	leading bool      // lead is running
 	idle    *sync.Cond
-	broken  error // no further change is possible: closed, or the index is in doubt
+	broken  error // why changes fail: closed, or the index is in an unknown state
 }
 
-// Entry is what is kept in memory of a message.
+// Entry is the part of a message that is kept in memory.
 type Entry struct {
 	QueueID  string
 	UID      uint32
 	Flags    Flags
-	Bytes    int64 // of the whole message, trace headers included
+	Bytes    int64 // of the message, trace headers included
 	Received time.Time
 	Mod      uint64 // Box.Mod after the entry's last change
 
@@ -53,20 +53,20 @@ type Entry struct {
 
 // Snapshot is a mailbox at one moment.
 type Snapshot struct {
-	Entries  []Entry // by UID; the caller's own
-	Validity uint32  // UIDVALIDITY (RFC 9051 §2.3.1.1), fixed when the mailbox is made
+	Entries  []Entry // by UID; a copy
+	Validity uint32  // UIDVALIDITY (RFC 9051 §2.3.1.1), set when the mailbox is created
 	NextUID  uint32
 	Mod      uint64
 }
 
-// Snapshot returns the mailbox as it is now.
+// Snapshot returns the current state.
 func (b *Box) Snapshot() Snapshot {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return Snapshot{Entries: slices.Clone(b.entries), Validity: b.validity, NextUID: b.nextUID, Mod: b.mod}
 }
 
-// Changed returns the count of changes so far, and a channel that is closed at the next one.
+// Changed returns the number of changes so far, and a channel that the next change closes.
 func (b *Box) Changed() (uint64, <-chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -89,7 +89,7 @@ func (b *Box) Delivered(uid uint32) error {
 	return b.do([]record{{Op: opCursor, UID: uid}})
 }
 
-// SetFlags makes the flags of uids (old &^ unset) | set. UIDs that are not there are passed over.
+// SetFlags makes the flags of uids (old &^ unset) | set. Unknown UIDs are ignored.
 func (b *Box) SetFlags(uids []uint32, set, unset Flags) error {
 	if len(uids) == 0 {
 		return nil
@@ -97,7 +97,7 @@ func (b *Box) SetFlags(uids []uint32, set, unset Flags) error {
 	return b.do([]record{{Op: opFlags, UIDs: uids, Flags: set & AllFlags, Clear: unset & AllFlags}})
 }
 
-// Expunge removes messages for good.
+// Expunge removes messages.
 func (b *Box) Expunge(uids []uint32) error {
 	if len(uids) == 0 {
 		return nil
@@ -127,7 +127,7 @@ func (b *Box) List(limit int) ([]gateway.Message, error) {
 	return list, nil
 }
 
-// Find looks a message up by its queue id.
+// Find returns the message with a queue id.
 func (b *Box) Find(queueID string) (Entry, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -160,13 +160,13 @@ func (b *Box) closeFiles() {
 	}
 }
 
-// search finds the place of the first entry with at least uid. The caller holds b.mu.
+// search returns the index of the first entry with at least uid. The caller holds b.mu.
 func (b *Box) search(uid uint32) int {
 	i, _ := slices.BinarySearchFunc(b.entries, uid, func(e Entry, uid uint32) int { return cmp.Compare(e.UID, uid) })
 	return i
 }
 
-// apply makes a record's change in memory. The caller holds b.mu, or is the only one to know b.
+// apply makes a record's change in memory. The caller holds b.mu or is the only user of b.
 func (b *Box) apply(r record, offset int64, length int) {
 	b.lines++
 	b.mod++
@@ -187,7 +187,7 @@ func (b *Box) apply(r record, offset int64, length int) {
 func (b *Box) add(r record, offset int64, length int) {
 	i := b.search(r.UID)
 	if _, twice := b.byID[r.QueueID]; twice || (i < len(b.entries) && b.entries[i].UID == r.UID) {
-		return // cannot happen in an index of ours; the first one stays
+		return // never written; the first one stays
 	}
 	b.entries = slices.Insert(b.entries, i, Entry{
 		QueueID: r.QueueID, UID: r.UID, Flags: r.Flags & AllFlags, Bytes: r.Bytes, Received: r.Received, Mod: b.mod,

@@ -17,13 +17,13 @@ type Letter struct {
 	From     string // envelope sender, empty for a bounce
 	Rcpt     string // envelope recipient
 	Subject  string
-	Head     string // trace headers to put on top, with CRLF line ends
+	Head     string // trace headers on top of the body, with CRLF line ends
 	Received time.Time
 }
 
-// Commit records the message for every letter, all or none, and returns once that is safe on disk.
-// A process killed while several VMs' records are written may leave some of them; its sender got no
-// answer and will send again. A full disk gives KindNoSpace.
+// Commit records the message for every letter, all or none, and returns once that is synced to
+// disk. A crash while several VMs' records are written may leave some of them; the sender got no
+// reply and sends again. A full disk gives KindNoSpace.
 func (s *Store) Commit(st *Staged, letters []Letter) error {
 	if err := st.f.Sync(); err != nil {
 		return withKind(fmt.Errorf("sync message: %w", err))
@@ -43,7 +43,7 @@ func (s *Store) Commit(st *Staged, letters []Letter) error {
 			adds = append(adds, a)
 		}
 		if err != nil {
-			withdraw(adds)
+			rollback(adds)
 			return withKind(err)
 		}
 	}
@@ -52,7 +52,7 @@ func (s *Store) Commit(st *Staged, letters []Letter) error {
 		group.Go(a.commit)
 	}
 	if err := group.Wait(); err != nil {
-		withdraw(adds)
+		rollback(adds)
 		return withKind(err)
 	}
 	return nil
@@ -65,8 +65,8 @@ type addition struct {
 	done bool
 }
 
-// prepare does all that a full disk can refuse: it reserves room in the index and links the body.
-// The last letter of all takes the staged file itself.
+// prepare does everything that can fail on a full disk: it reserves room in the index and links the
+// body. The last letter takes the staged file itself.
 func (b *Box) prepare(st *Staged, letters []Letter, last bool) (*addition, error) {
 	a := &addition{box: b}
 	if err := b.reserve(); err != nil {
@@ -96,16 +96,16 @@ func (a *addition) commit() error {
 	return nil
 }
 
-// withdraw undoes additions of a transaction that failed at another VM.
-func withdraw(adds []*addition) {
+// rollback removes the additions of a transaction that failed at another VM.
+func rollback(adds []*addition) {
 	for _, a := range adds {
 		if a.done {
 			uids := make([]uint32, 0, len(a.recs))
 			for _, r := range a.recs {
 				uids = append(uids, r.UID)
 			}
-			// Were even this to fail, the sender would only find its message there twice after its
-			// next try.
+			// If this fails too, the VM gets the message twice after the next attempt of the
+			// sender.
 			_ = a.box.Expunge(uids)
 			continue
 		}

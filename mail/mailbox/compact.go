@@ -11,11 +11,11 @@ import (
 	"lodge/gateway/durable"
 )
 
-// compact writes a fresh index with what lives and puts it in place of the old one. The caller
-// holds b.mu or is alone.
+// compact replaces the index by one without stale records. The caller holds b.mu or is the only
+// user of b.
 func (b *Box) compact() error {
 	if b.validity == 0 {
-		b.validity = uint32(time.Now().Unix()) // until 2106; a mailbox is made once, so it never repeats
+		b.validity = uint32(time.Now().Unix()) // until 2106; a mailbox is created once, so it never repeats
 	}
 	path := filepath.Join(b.dir, "index")
 	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
@@ -31,18 +31,18 @@ func (b *Box) compact() error {
 		err = os.Rename(path+".new", path)
 	}
 	if err != nil {
-		_ = f.Close()                 // it goes anyway
-		_ = removeFile(path + ".new") // overwritten by the next try otherwise
+		_ = f.Close()                 // it is removed below
+		_ = removeFile(path + ".new") // the next compaction overwrites it otherwise
 		return fmt.Errorf("write index: %w", err)
 	}
 	if b.index != nil {
-		_ = b.index.Close() // replaced; all of it is in the new one
+		_ = b.index.Close() // the new index has all of it
 	}
 	b.index, b.size, b.reserved, b.lines, b.entries = f, size, size, fresh.lines, fresh.entries
 	return errors.Join(durable.Sync(b.dir), durable.Sync(filepath.Dir(b.dir)))
 }
 
-// copyTo writes b's live records to f, and tells fresh where each of them now lies.
+// copyTo writes b's live records to f, and applies them to fresh at their new offsets.
 func (b *Box) copyTo(f *os.File, fresh *Box) (int64, error) {
 	w := bufio.NewWriterSize(f, 256<<10)
 	size := int64(0)
@@ -73,7 +73,7 @@ func (b *Box) copyTo(f *os.File, fresh *Box) (int64, error) {
 
 func (b *Box) compactOrLog() {
 	if err := b.compact(); err != nil {
-		b.lines = 0 // try again only after as many changes again
+		b.lines = 0 // try again only after as many more changes
 		b.logger.Warn("mailbox index not compacted", "err", err)
 	}
 }

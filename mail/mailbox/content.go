@@ -6,15 +6,14 @@ import (
 	"os"
 )
 
-// Content is one whole message: its trace headers, then its body, read from disk as needed.
+// Content is a message: its trace headers, then its body, read from disk on demand.
 type Content struct {
 	*io.SectionReader
 	head string
 	body *os.File
 }
 
-// Open opens a message that Snapshot, Find or Pending has shown. It fails with KindNotFound once it
-// is expunged.
+// Open opens a message of Snapshot, Find or Pending. It fails with KindNotFound if it was expunged.
 func (b *Box) Open(uid uint32) (*Content, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -38,7 +37,7 @@ func (b *Box) Open(uid uint32) (*Content, error) {
 // Close closes the body.
 func (c *Content) Close() error { return c.body.Close() }
 
-// read gets an entry's record back from the index. The caller holds b.mu.
+// read reads an entry's record from the index. The caller holds b.mu.
 func (b *Box) read(e Entry) (record, error) {
 	line := make([]byte, e.length)
 	if _, err := b.index.ReadAt(line, e.offset); err != nil {
@@ -51,7 +50,7 @@ func (b *Box) read(e Entry) (record, error) {
 	return r, nil
 }
 
-// headed is a file with a string before it.
+// headed is a file behind a string.
 type headed struct {
 	head string
 	f    *os.File
@@ -66,5 +65,5 @@ func (h headed) ReadAt(p []byte, off int64) (int, error) {
 		}
 	}
 	m, err := h.f.ReadAt(p[n:], off+int64(n)-int64(len(h.head)))
-	return n + m, err // io.EOF must stay itself
+	return n + m, err // readers compare io.EOF
 }

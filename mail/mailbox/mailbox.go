@@ -3,20 +3,20 @@
 //
 // On disk, under the directory given to Open:
 //
-//	stage/<random>        a message that is still coming in; emptied at start
-//	<uuid>/msg/<queue id> the body of one message, exactly as it came over SMTP
+//	stage/<random>        a message that is coming in; emptied at start
+//	<uuid>/msg/<queue id> the body of one message, byte for byte as it came over SMTP
 //	<uuid>/index          an append-only log of small records, see record
 //
 // A message is accepted in this order: the body is written to stage and synced, linked into each
 // recipient's msg, the directory is synced, an "add" record is appended to the index, the index is
-// synced. Only that last sync makes it a message. Many concurrent senders share the two later syncs
-// (Box.lead). The trace headers on top of a message live in its index record, so one body serves
+// synced. Only this last sync makes it a message. Concurrent senders share the two later syncs
+// (Box.lead). The trace headers on top of a message are in its index record, so one body serves
 // every recipient of a transaction by hard links.
 //
-// What a crash can leave: a torn record at the end of an index (cut at the next open: its length or
-// checksum is wrong), and bodies without a record (removed at the next open). A record whose
-// checksum holds is always kept, even behind damage. This package never parses mail, never speaks a
-// protocol, and keeps no body in memory.
+// A crash can leave a torn record at the end of an index, whose length or checksum is wrong, and
+// bodies without a record. The next open removes both. A record whose checksum holds is always
+// kept, even behind damage. This package never parses mail, never speaks a protocol, and keeps no
+// body in memory.
 package mailbox
 
 import (
@@ -32,8 +32,8 @@ import (
 	"lodge/gateway/durable"
 )
 
-// Store is all mailboxes of this host. It is safe for concurrent use. One process at a time may
-// have it open.
+// Store holds the mailboxes of this host. It is safe for concurrent use. Only one process at a time
+// may open it.
 type Store struct {
 	dir    string
 	logger *slog.Logger
@@ -44,7 +44,8 @@ type Store struct {
 	closed  bool
 }
 
-// Open uses dir, made when missing, and clears what an earlier crash has left half received there.
+// Open opens the store in dir, which it creates if missing, and removes messages that were
+// incomplete at a crash.
 func Open(dir string, logger *slog.Logger) (*Store, error) {
 	stage := filepath.Join(dir, "stage")
 	if err := os.RemoveAll(stage); err != nil {
@@ -63,8 +64,8 @@ func Open(dir string, logger *slog.Logger) (*Store, error) {
 	}, nil
 }
 
-// Box opens the mailbox of a VM, making it when there is none. It fails with KindNotFound once the
-// mailbox was removed.
+// Box opens the mailbox of a VM, and creates it if missing. It fails with KindNotFound after
+// Remove.
 func (s *Store) Box(id gateway.ID) (*Box, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -85,7 +86,7 @@ func (s *Store) Box(id gateway.ID) (*Box, error) {
 	return b, nil
 }
 
-// Remove deletes a VM's mailbox for good. Removing what is not there is no error.
+// Remove deletes a VM's mailbox. A missing mailbox is no error.
 func (s *Store) Remove(id gateway.ID) error {
 	s.mu.Lock()
 	b := s.boxes[id]
@@ -101,7 +102,7 @@ func (s *Store) Remove(id gateway.ID) error {
 	return durable.Sync(s.dir)
 }
 
-// Close waits for commits that are under way and closes every mailbox.
+// Close waits for commits in progress and closes every mailbox.
 func (s *Store) Close() {
 	s.mu.Lock()
 	s.closed = true
@@ -113,7 +114,7 @@ func (s *Store) Close() {
 	}
 }
 
-// removeFile unlinks path; that it is not there is what we want.
+// removeFile unlinks path. A missing file is no error.
 func removeFile(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove file: %w", err)

@@ -43,7 +43,7 @@ func put(s *Store, body string, vms ...gateway.ID) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer st.Discard()
+	defer st.Remove()
 	if _, err := io.WriteString(st, body); err != nil {
 		return nil, err
 	}

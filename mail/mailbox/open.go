@@ -12,8 +12,7 @@ import (
 	"sync"
 )
 
-// openBox reads a mailbox's index, repairs what a crash has left, and makes the mailbox when there
-// is none.
+// openBox reads a mailbox's index, repairs what a crash has left, and creates a missing mailbox.
 func openBox(dir string, logger *slog.Logger) (*Box, error) {
 	b := &Box{dir: dir, logger: logger, byID: map[string]uint32{}, nextUID: 1, changed: make(chan struct{})}
 	b.idle = sync.NewCond(&b.mu)
@@ -31,7 +30,7 @@ func openBox(dir string, logger *slog.Logger) (*Box, error) {
 	return b, nil
 }
 
-// restore loads the index and rewrites it when there is none, or something in it is wrong or stale.
+// restore loads the index. It rewrites an index that is missing, damaged or mostly stale.
 func (b *Box) restore() error {
 	damage, err := b.load()
 	if err != nil {
@@ -47,15 +46,15 @@ func (b *Box) restore() error {
 	return nil
 }
 
-// damage is what load found wrong in an index.
+// damage counts the bad lines of an index.
 type damage struct {
-	torn   int // bad bytes behind the last good record: what a crash leaves
-	inside int // bad lines with good ones behind them: what a failing disk leaves
+	torn   int // behind the last good record: the effect of a crash
+	inside int // with good records behind them: the effect of a failing disk
 }
 
 func (d damage) any() bool { return d.torn > 0 || d.inside > 0 }
 
-// load reads the index into memory. Every record whose checksum holds is kept.
+// load reads the index into memory. It keeps every record with a correct checksum.
 func (b *Box) load() (damage, error) {
 	f, err := os.OpenFile(filepath.Join(b.dir, "index"), os.O_RDWR, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -66,9 +65,9 @@ func (b *Box) load() (damage, error) {
 	}
 	var d damage
 	bad, offset := 0, int64(0)
-	err = eachLine(f, func(line []byte, whole bool) {
+	err = eachLine(f, func(line []byte, complete bool) {
 		r, err := decode(line)
-		if err != nil || !whole {
+		if err != nil || !complete {
 			bad++
 		} else {
 			d.inside += bad
@@ -78,7 +77,7 @@ func (b *Box) load() (damage, error) {
 		offset += int64(len(line))
 	})
 	if err != nil {
-		_ = f.Close() // reading failed already
+		_ = f.Close() // the read error is the one that matters
 		return damage{}, fmt.Errorf("read index: %w", err)
 	}
 	b.index, b.size, d.torn = f, offset, bad
@@ -88,9 +87,9 @@ func (b *Box) load() (damage, error) {
 	return d, nil
 }
 
-// eachLine calls f for each line of r with its newline; whole is false for a last line without one
-// and for one that is longer than any record, of which f sees pieces.
-func eachLine(r io.Reader, f func(line []byte, whole bool)) error {
+// eachLine calls f for each line of r, newline included. complete is false for a last line without
+// a newline, and for the pieces of a line longer than any record.
+func eachLine(r io.Reader, f func(line []byte, complete bool)) error {
 	br := bufio.NewReaderSize(r, 64<<10)
 	var line []byte
 	for {
@@ -115,9 +114,9 @@ func eachLine(r io.Reader, f func(line []byte, whole bool)) error {
 	}
 }
 
-// reconcile compares records and bodies: a body without a record was never accepted and goes,
-// unless the index was damaged in its middle; a record without a body cannot be served and goes,
-// with an error in the log.
+// reconcile compares records and bodies. A body without a record was never accepted: it is removed,
+// unless the index was damaged inside. A record without a body cannot be served: it is removed and
+// logged.
 func (b *Box) reconcile(damaged int) (lost bool, err error) {
 	names, err := os.ReadDir(filepath.Join(b.dir, "msg"))
 	if err != nil {

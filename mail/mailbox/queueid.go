@@ -7,9 +7,8 @@ import (
 	"time"
 )
 
-// NewQueueID returns a name that is unique on this host for ever: 48 bits of milliseconds and 80
-// random bits, as 26 characters of a-v and 0-9 that sort by time. It is safe as a file name and as
-// a Maildir name.
+// NewQueueID returns a unique name that sorts by time: 48 bits of milliseconds and 80 random bits,
+// as 26 characters of a-v and 0-9. It is safe as a file name and as a Maildir name.
 func NewQueueID(now time.Time) string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails

@@ -12,16 +12,16 @@ import (
 
 // The operations in an index.
 const (
-	opHead    = "head"    // first record: Validity, UID = the next UID to give
+	opHead    = "head"    // first record: Validity, UID = the next UID
 	opAdd     = "add"     // a message: everything but UIDs and Clear
 	opFlags   = "flags"   // flags of UIDs = (old &^ Clear) | Flags
-	opExpunge = "expunge" // UIDs are gone
+	opExpunge = "expunge" // UIDs are removed
 	opCursor  = "cursor"  // every message up to UID is on the guest's disk
 )
 
 // record is one line of an index: eight hex digits of CRC-32C over the JSON, its length in eight
-// hex digits, the JSON, a newline. JSON never holds a raw newline, so reading can go on behind a
-// damaged line.
+// hex digits, the JSON, a newline. JSON never contains a raw newline, so records behind a damaged
+// line can be read.
 type record struct {
 	Op       string    `json:"op"`
 	UID      uint32    `json:"uid,omitempty"`
@@ -38,8 +38,8 @@ type record struct {
 	Received time.Time `json:"at,omitzero"`
 }
 
-// maxRecordBytes is far above what a record can hold: two addresses, a subject, trace headers, or
-// the UIDs of a mailbox.
+// maxRecordBytes is far more than a record needs: two addresses, a subject, trace headers, or the
+// UIDs of a mailbox.
 const maxRecordBytes = 16 << 20
 
 const framing = 18 // checksum, space, length, space
@@ -57,8 +57,7 @@ func (r record) encode(buf []byte) ([]byte, error) {
 	return append(buf, '\n'), nil
 }
 
-// decode reads one line, with or without its newline. The error is errRecord for whatever is wrong
-// with it.
+// decode reads one line, with or without its newline. Any damage gives errRecord.
 func decode(line []byte) (record, error) {
 	line = bytes.TrimSuffix(line, []byte("\n"))
 	if len(line) < framing || line[8] != ' ' || line[17] != ' ' {
@@ -80,7 +79,7 @@ func decode(line []byte) (record, error) {
 	return r, nil
 }
 
-func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) } // the standard library makes it once
+func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) } // the standard library caches it
 
 // Flags are the system flags of RFC 9051 §2.3.2 that are kept; keywords are not.
 type Flags uint8

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Staged is a message that is coming in. It is on disk from the first byte, and gone after Discard.
+// Staged is a message that is coming in. Its bytes are on disk, until Remove.
 type Staged struct {
 	f     *os.File
 	bytes int64
@@ -22,7 +22,7 @@ func (s *Store) Stage() (*Staged, error) {
 	return &Staged{f: f}, nil
 }
 
-// Write adds to the message.
+// Write appends to the message.
 func (st *Staged) Write(p []byte) (int, error) {
 	n, err := st.f.Write(p)
 	st.bytes += int64(n)
@@ -32,8 +32,8 @@ func (st *Staged) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// Discard drops the staged file. What Commit has recorded stays. It may be called twice.
-func (st *Staged) Discard() {
-	_ = st.f.Close() // nothing depends on it: Commit has synced, or nobody wants the bytes
+// Remove removes the staged file. What Commit has recorded stays. It may be called twice.
+func (st *Staged) Remove() {
+	_ = st.f.Close() // Commit has synced, or the bytes are not needed
 	_ = removeFile(st.f.Name())
 }

@@ -170,7 +170,7 @@ func (s *Server) take(r io.Reader, mail transaction, t trace) (size int64, lette
 	if err != nil {
 		return 0, nil, err
 	}
-	defer staged.Discard()
+	defer staged.Remove()
 	in := &lineCheck{r: r}
 	if size, err = io.Copy(staged, in); err != nil {
 		return size, nil, err
