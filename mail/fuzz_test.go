@@ -10,7 +10,7 @@ import (
 	"lodge/gateway"
 )
 
-// one is a listener that gives one end of a pipe, and then waits until it is closed.
+// one is a listener that accepts one end of a pipe, and then waits until it is closed.
 type one struct {
 	conn   chan net.Conn
 	closed chan struct{}
@@ -85,7 +85,7 @@ func FuzzSMTPSession(f *testing.F) {
 	})
 }
 
-// Any bytes in an IMAP session: no panic of ours that escapes, and an end.
+// Any bytes in an IMAP session: no panic escapes, and the session ends.
 func FuzzIMAPSession(f *testing.F) {
 	f.Add([]byte("a SELECT INBOX\r\nb FETCH 1:* (FLAGS BODY[] BODY[1.2.HEADER]<0.5> ENVELOPE BODYSTRUCTURE)\r\nc LOGOUT\r\n"))
 	f.Add([]byte("a EXAMINE inbox\r\nb UID STORE 1:* -FLAGS.SILENT (\\Seen)\r\nc UID EXPUNGE 1\r\nd CLOSE\r\ne FETCH 1 ALL\r\n"))

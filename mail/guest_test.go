@@ -229,7 +229,7 @@ func TestDeliveryWaits(t *testing.T) {
 	for range 5 {
 		ids = append(ids, f.deliverTo(t, vm, "wait"))
 	}
-	eventually(t, "both wait", func() bool { return f.log.count("mail delivery waits") == 2 })
+	eventually(t, "both wait", func() bool { return f.log.count("mail delivery failed") == 2 })
 	g.up(t)
 	f.started(t, vm)
 	f.awaitDelivery(t, vm, ids[4])
@@ -238,7 +238,7 @@ func TestDeliveryWaits(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if f.log.count("mail delivery resumed") != 1 || f.log.count("mail delivery waits") != 2 {
+	if f.log.count("mail delivery resumed") != 1 || f.log.count("mail delivery failed") != 2 {
 		t.Error("the log does not say each change once")
 	}
 	if f.list(t, off)[0].Delivered {
@@ -291,7 +291,7 @@ func TestBrokenMaildir(t *testing.T) {
 			repair := breakIt(t, g)
 			f, vm := withGuest(t, t.TempDir(), g)
 			id := f.deliverTo(t, vm, strings.Repeat("x", 1000))
-			eventually(t, "mail waits", func() bool { return f.log.count("mail delivery waits") == 1 })
+			eventually(t, "mail waits", func() bool { return f.log.count("mail delivery failed") == 1 })
 			repair()
 			f.started(t, vm)
 			f.awaitDelivery(t, vm, id)

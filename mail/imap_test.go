@@ -22,13 +22,13 @@ import (
 	"lodge/mail/mailbox"
 )
 
-// door is what gateway.TapListeners is to a real daemon: a listener whose connections are vm's.
-type door struct {
+// tapListener stands for gateway.TapListeners: a listener whose connections carry vm.
+type tapListener struct {
 	net.Listener
 	vm gateway.Identity
 }
 
-func (d door) Accept() (net.Conn, error) {
+func (d tapListener) Accept() (net.Conn, error) {
 	c, err := d.Listener.Accept()
 	if err != nil {
 		return nil, err
@@ -40,7 +40,7 @@ func (d door) Accept() (net.Conn, error) {
 func (f *fixture) openDoor(tb testing.TB, vm gateway.Identity) string {
 	tb.Helper()
 	l := listen(tb)
-	go f.ServeIMAP(door{l, vm}) // ends at Shutdown; its error would show as a failing client
+	go f.ServeIMAP(tapListener{l, vm}) // ends at Shutdown; its error would show as a failing client
 	return l.Addr().String()
 }
 
@@ -310,7 +310,7 @@ func TestMbsync(t *testing.T) {
 	}
 }
 
-// tunnel joins standard input and output to a socket, as mbsync's Tunnel wants for PREAUTH.
+// tunnel joins standard input and output to a socket, as mbsync's Tunnel requires for PREAUTH.
 const tunnel = `import socket, sys, threading, os
 s = socket.create_connection((sys.argv[1], int(sys.argv[2])))
 def up():
@@ -357,7 +357,7 @@ OK ('OK', [b'1']) BYE
 	}
 }
 
-// Messages made to hurt whoever takes them apart are shown without being taken apart.
+// Messages that are costly to parse are served without parsing.
 func TestHostileMIME(t *testing.T) {
 	f := start(t, t.TempDir(), nil)
 	vm := f.add(t, "blog")

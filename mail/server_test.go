@@ -21,7 +21,7 @@ func TestMain(m *testing.M) { sandboxtest.Main(m, sandboxtest.Tmpfs("/run")) }
 
 const domain = "lodge.localhost"
 
-// records gives numbers, and leaves remembering to the Directory.
+// records assigns numbers; the Directory keeps the VMs.
 type records struct {
 	mu   sync.Mutex
 	last uint32

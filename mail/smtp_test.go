@@ -33,7 +33,7 @@ func dial(tb testing.TB, addr string) *talk {
 	return &talk{tb, c, bufio.NewReader(c)}
 }
 
-// hello connects and says EHLO; it returns what the server can do.
+// hello connects and sends EHLO. It returns the reply.
 func hello(tb testing.TB, addr string) (*talk, string) {
 	tb.Helper()
 	c := dial(tb, addr)
@@ -70,7 +70,7 @@ func (c *talk) expect(prefix string) string {
 	return got
 }
 
-// ask sends a line and wants a reply.
+// ask sends a line and expects a reply.
 func (c *talk) ask(line, prefix string) string {
 	c.t.Helper()
 	c.send(line + "\r\n")
@@ -84,7 +84,7 @@ func (c *talk) closed() {
 	}
 }
 
-// Mail by a real client lies in the record byte for byte, below our trace headers.
+// Mail of a real client is recorded byte for byte, below the trace headers.
 func TestSwaksByteForByte(t *testing.T) {
 	f := start(t, t.TempDir(), nil)
 	vm := f.add(t, "blog")

@@ -1,17 +1,16 @@
-// Package deliver keeps the copy of each VM's mail that lies in the VM: ~/Maildir of its login
-// user.
+// Package deliver keeps a copy of each VM's mail in the VM: ~/Maildir of its login user.
 //
 // The mailbox on the host is the record; the copy is a replica with a cursor. One worker per VM
-// takes the first message behind the cursor, puts it into the guest over one persistent SFTP
-// connection with a pinned host key, and moves the cursor, both synced. Whatever goes wrong only
-// makes that VM's mail wait: it is tried again after a growing pause, when the VM's record changes
-// (as it does at each start), and when new mail comes. Nothing is ever bounced.
+// writes the first message behind the cursor into the guest, over one persistent SFTP connection
+// with a pinned host key, and moves the cursor, both synced. A failure delays that VM's mail only:
+// the worker retries after a growing pause, when the VM's record changes (as it does at each
+// start), and when new mail comes. Nothing is ever bounced.
 //
 // A message is written as Maildir/tmp/<queue id>, synced, linked to Maildir/new/<queue id>, and
 // unlinked from tmp; then the directory is synced. The file is the message byte for byte as IMAP
 // and the host show it: trace headers on top, lines ending in CRLF as they came. A crash between
-// link and cursor gives no second copy, because the name is found in new or cur; only if the user
-// has deleted the file within that moment does it come back.
+// link and cursor gives no second copy, because the name is found in new or cur, unless the user
+// has deleted the file in between.
 package deliver
 
 import (
@@ -39,7 +38,7 @@ type Config struct {
 	Logger    *slog.Logger
 }
 
-// Times are the patience of the workers.
+// Times are the timeouts of the workers.
 type Times struct {
 	Connect  time.Duration // for TCP, SSH and SFTP together
 	Step     time.Duration // for one SFTP request, or 32 KiB of a message
@@ -65,25 +64,25 @@ type Replica struct {
 	wait    sync.WaitGroup
 }
 
-// New makes a Replica; Run starts it.
+// New returns a Replica; Run starts it.
 func New(config Config) *Replica {
 	return &Replica{config: config, workers: map[gateway.ID]*worker{}}
 }
 
-// Run delivers until ctx ends, and waits for its workers.
+// Run delivers until ctx ends, then waits for its workers.
 func (r *Replica) Run(ctx context.Context) error {
 	r.config.Directory.Watch(func(old, m gateway.VM) { r.follow(ctx, old.ID, m) })
 	for _, m := range r.config.Directory.All() {
 		r.follow(ctx, m.ID, m)
 	}
 	<-ctx.Done()
-	r.mu.Lock()   // after it follow starts no worker, since ctx is done
+	r.mu.Lock()   // ctx is done, so follow starts no worker after this
 	r.mu.Unlock() //nolint:staticcheck // an empty critical section is the point
 	r.wait.Wait()
 	return nil
 }
 
-// follow starts, nudges or stops a VM's worker as the VM changes.
+// follow starts, wakes or stops a VM's worker when the VM changes.
 func (r *Replica) follow(ctx context.Context, id gateway.ID, m gateway.VM) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -99,7 +98,7 @@ func (r *Replica) follow(ctx context.Context, id gateway.ID, m gateway.VM) {
 			delete(r.workers, id)
 		}
 	case running:
-		w.nudge()
+		w.wakeUp()
 	default:
 		ctx, cancel := context.WithCancel(ctx)
 		w := &worker{
@@ -111,7 +110,7 @@ func (r *Replica) follow(ctx context.Context, id gateway.ID, m gateway.VM) {
 	}
 }
 
-// clientConfig pins the guest's key.
+// clientConfig accepts no host key but the guest's.
 func (c Config) clientConfig(m gateway.VM) (*ssh.ClientConfig, error) {
 	pem, err := os.ReadFile(c.KeyFile)
 	if err != nil {

@@ -27,22 +27,22 @@ const (
 	curDir  = maildir + "/cur"
 )
 
-// maxAnswerBytes is what a guest may send for one message: room for the listing of some 500,000
-// files in cur.
+// maxAnswerBytes is how much a guest may send for one message: a listing of some 500,000 files in
+// cur fits.
 const maxAnswerBytes = 128 << 20
 
-// guest is an SFTP connection into a VM. The guest is not trusted: every step has a time limit that
-// cuts the connection, and what it may send has a size limit.
+// guest is an SFTP connection into a VM. The guest is not trusted: every step has a timeout that
+// closes the connection, and its answers have a size limit.
 type guest struct {
 	raw    net.Conn
 	ssh    *ssh.Client
 	sftp   *sftp.Client
 	answer *meter
 	step   time.Duration
-	tried  bool // a first message went over this connection; later ones cannot be there yet
+	tried  bool // a message was delivered on this connection; later ones cannot exist in the guest yet
 }
 
-// connect logs in and makes the Maildir if there is none.
+// connect logs in and creates a missing Maildir.
 func connect(ctx context.Context, config Config, m gateway.VM) (*guest, error) {
 	ctx, cancel := context.WithTimeout(ctx, config.Times.Connect)
 	defer cancel()
@@ -91,13 +91,13 @@ func (g *guest) login(addr string, auth *ssh.ClientConfig) error {
 	}
 	for _, name := range []string{"fsync@openssh.com", "hardlink@openssh.com"} {
 		if _, ok := g.sftp.HasExtension(name); !ok {
-			return fmt.Errorf("start sftp: the server cannot do %s", name)
+			return fmt.Errorf("start sftp: the server does not support %s", name)
 		}
 	}
 	return nil
 }
 
-// makeMaildir makes what is missing, for the user's eyes only.
+// makeMaildir creates missing directories, with mode 0700.
 func (g *guest) makeMaildir() error {
 	for _, dir := range []string{maildir, tmpDir, newDir, curDir} {
 		info, err := g.sftp.Stat(dir)
@@ -119,7 +119,7 @@ func (g *guest) makeMaildir() error {
 	return nil
 }
 
-// deliver puts one message into new, unless it is in new or cur already. It returns once the copy
+// deliver writes one message into new, unless it is in new or cur already. It returns once the copy
 // is synced.
 func (g *guest) deliver(ctx context.Context, name string, content io.Reader, size int64) error {
 	g.answer.left.Store(maxAnswerBytes)
@@ -145,8 +145,8 @@ func (g *guest) deliver(ctx context.Context, name string, content io.Reader, siz
 	return at(stageMaildir, err)
 }
 
-// there reports whether an earlier attempt got as far as the link. Then it ends what that attempt
-// has not: the name in tmp goes, and new is synced.
+// there reports whether an earlier attempt has linked the message. If so, it completes that
+// attempt: it removes the name in tmp and syncs new.
 func (g *guest) there(ctx context.Context, name string) (there bool, err error) {
 	err = g.within(ctx, func() error {
 		if there, err = g.find(name); !there || err != nil {
@@ -160,7 +160,7 @@ func (g *guest) there(ctx context.Context, name string) (there bool, err error) 
 	return there, err
 }
 
-// find looks for a message as it was named, and as a mail reader has moved it on.
+// find looks for a message in new, and in cur, where a mail reader moves it.
 func (g *guest) find(name string) (bool, error) {
 	_, err := g.sftp.Lstat(newDir + "/" + name)
 	if err == nil {
@@ -179,7 +179,7 @@ func (g *guest) find(name string) (bool, error) {
 	}), nil
 }
 
-// write makes the file in tmp, over what an earlier attempt may have left, and syncs it.
+// write creates the file in tmp, replacing that of an earlier attempt, and syncs it.
 func (g *guest) write(ctx context.Context, path string, content io.Reader, size int64) error {
 	var f *sftp.File
 	err := g.within(ctx, func() (err error) {
@@ -204,14 +204,14 @@ func (g *guest) write(ctx context.Context, path string, content io.Reader, size 
 		err = f.Sync()
 	}
 	if err := errors.Join(err, f.Close()); err != nil {
-		_ = g.sftp.Remove(path) // a full disk in the guest must not stay full of our leftovers; within the timer
+		_ = g.sftp.Remove(path) // leave nothing on a full disk; the timer still runs
 		return fmt.Errorf("write ~/%s: %w", path, err)
 	}
 	return nil
 }
 
-// link gives the message its place in new. OpenSSH does not say EEXIST, so a failure asks whether
-// it is there.
+// link links the message into new. OpenSSH does not report EEXIST, so after a failure link checks
+// for the name.
 func (g *guest) link(name string) error {
 	err := g.sftp.Link(tmpDir+"/"+name, newDir+"/"+name)
 	if err == nil {
@@ -235,8 +235,7 @@ func (g *guest) syncDir(dir string) error {
 	return nil
 }
 
-// within runs a few requests; when they take longer than a step, or ctx ends, the connection is
-// cut.
+// within runs f. It closes the connection when f takes longer than a step, or when ctx ends.
 func (g *guest) within(ctx context.Context, f func() error) error {
 	timer := time.AfterFunc(g.step, g.cut)
 	defer timer.Stop()
@@ -245,24 +244,24 @@ func (g *guest) within(ctx context.Context, f func() error) error {
 	return f()
 }
 
-func (g *guest) cut() { _ = g.raw.Close() } // whoever waits on the connection gets the error
+func (g *guest) cut() { _ = g.raw.Close() } // requests in progress fail
 
-// close ends the connection, hard: nothing is under way that would need an answer.
+// close closes the connection without waiting for answers.
 func (g *guest) close() {
 	g.cut()
 	if g.sftp != nil {
-		_ = g.sftp.Close() // after cut it only collects goroutines
+		_ = g.sftp.Close() // after cut it only ends goroutines
 	}
 	if g.ssh != nil {
 		_ = g.ssh.Close() // as above
 	}
 }
 
-// onlyWriter hides ReadFrom, which would write from goroutines of pkg/sftp's own: there a guest's
-// malformed answer panics where nobody can recover, and ends the daemon. Here it panics in attempt.
+// onlyWriter hides ReadFrom, which writes from goroutines of pkg/sftp. A malformed answer of a
+// guest would panic there, where nothing recovers, and end the daemon. Here it panics in attempt.
 type onlyWriter struct{ io.Writer }
 
-// ticking puts a timer back at every read: progress.
+// ticking resets a timer at every read.
 type ticking struct {
 	io.Reader
 	timer *time.Timer
@@ -271,10 +270,10 @@ type ticking struct {
 
 func (t *ticking) Read(p []byte) (int, error) {
 	t.timer.Reset(t.step)
-	return t.Reader.Read(p) // io.EOF must stay itself
+	return t.Reader.Read(p) // io.Copy compares io.EOF
 }
 
-var errTalkative = errors.New("the guest sends too much")
+var errTalkative = errors.New("the guest sent too many bytes")
 
 // meter fails once more was read than is left.
 type meter struct {
@@ -287,5 +286,5 @@ func (m *meter) Read(p []byte) (int, error) {
 	if m.left.Add(-int64(n)) < 0 {
 		return n, errTalkative
 	}
-	return n, err // io.EOF must stay itself
+	return n, err // readers compare io.EOF
 }

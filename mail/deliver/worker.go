@@ -13,7 +13,7 @@ import (
 	"lodge/mail/mailbox"
 )
 
-// worker delivers one VM's mail, one message after the other.
+// worker delivers one VM's mail, one message at a time.
 type worker struct {
 	config Config
 	id     gateway.ID
@@ -22,11 +22,12 @@ type worker struct {
 	logger *slog.Logger
 
 	guest  *guest // nil when not connected
-	failed stage  // what is wrong since when it was last logged; "" while all is well
+	failed stage  // the stage that was logged as failing; "" after a success
 	pause  time.Duration
 }
 
-// stage is the part of a delivery that fails; a change of it is logged, a repetition is not.
+// stage is a part of a delivery. A failure is logged when the failing stage changes, not when it
+// repeats.
 type stage string
 
 const (
@@ -37,7 +38,7 @@ const (
 	stageWrite   stage = "write"
 )
 
-// stageError is an error with the part that failed.
+// stageError is an error with the stage that failed.
 type stageError struct {
 	stage stage
 	err   error
@@ -53,7 +54,7 @@ func at(s stage, err error) error {
 	return &stageError{s, err}
 }
 
-func (w *worker) nudge() {
+func (w *worker) wakeUp() {
 	select {
 	case w.wake <- struct{}{}:
 	default: // one is enough
@@ -91,7 +92,7 @@ func (w *worker) attempt(ctx context.Context, box *mailbox.Box, e mailbox.Entry)
 	}
 	content, err := box.Open(e.UID)
 	if gateway.KindOf(err) == gateway.KindNotFound {
-		return nil // expunged a moment ago: the next one is pending now
+		return nil // expunged meanwhile; the next one is pending now
 	}
 	if err != nil {
 		return at(stageStore, err)
@@ -116,7 +117,7 @@ func (w *worker) attempt(ctx context.Context, box *mailbox.Box, e mailbox.Entry)
 	return nil
 }
 
-// guarded talks to a guest: a panic over its answers is an error like others.
+// guarded calls talk, which uses a guest, and turns a panic over its answers into an error.
 func (w *worker) guarded(talk func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -127,7 +128,7 @@ func (w *worker) guarded(talk func() error) (err error) {
 	return talk()
 }
 
-// idle waits for mail, and gives the guest its connection back after a while.
+// idle waits for mail, and closes an unused connection after Times.Idle.
 func (w *worker) idle(ctx context.Context, changed <-chan struct{}) {
 	timer := time.NewTimer(w.config.Times.Idle)
 	defer timer.Stop()
@@ -145,9 +146,9 @@ func (w *worker) idle(ctx context.Context, changed <-chan struct{}) {
 	}
 }
 
-// rest waits before the next attempt: twice as long as the last time, give or take a quarter. A
-// change of the VM's record ends it at once; new mail ends it too, but never before RetryMin is
-// over, so that a flood of mail is no flood of connections.
+// rest waits before the next attempt: twice as long as the last time, plus or minus a quarter. A
+// change of the VM's record ends it at once; new mail ends it too, but not before RetryMin, so that
+// a flood of mail is no flood of connections.
 func (w *worker) rest(ctx context.Context, changed <-chan struct{}) {
 	t := w.config.Times
 	w.pause = min(max(2*w.pause, t.RetryMin), t.RetryMax)
@@ -194,6 +195,6 @@ func (w *worker) failure(err error) {
 	}
 	if s != w.failed {
 		w.failed = s
-		w.logger.Warn("mail delivery waits", "err", err)
+		w.logger.Warn("mail delivery failed", "err", err)
 	}
 }

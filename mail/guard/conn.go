@@ -11,7 +11,7 @@ import (
 type Conn struct {
 	net.Conn
 	listener *Listener
-	leave    func()    // gives its place back
+	leave    func()    // see limit.Limit.Enter
 	end      time.Time // of its life
 
 	first   []byte // of the client's first line so far; used by Read alone
@@ -85,7 +85,7 @@ func (g *Conn) SetReadDeadline(time.Time) error { return nil }
 // SetWriteDeadline does nothing, like SetDeadline.
 func (g *Conn) SetWriteDeadline(time.Time) error { return nil }
 
-// Close closes the connection and gives its place back.
+// Close closes the connection and stops counting it.
 func (g *Conn) Close() error {
 	g.listener.release(g)
 	return g.Conn.Close()

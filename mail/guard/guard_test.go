@@ -60,7 +60,7 @@ func TestTooManyConnections(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	first.Close()
-	first.Close() // gives its place back once
+	first.Close() // counts once
 	dial(t, g)
 	if c := <-accepted; c == nil || g.Count() != 2 {
 		t.Errorf("%v accepted, %d open; want the place to be free again", c, g.Count())

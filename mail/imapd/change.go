@@ -7,7 +7,7 @@ import (
 	"lodge/mail/mailbox"
 )
 
-// Store changes flags, and shows them unless the client wants silence.
+// Store changes flags, and sends them unless the client asked for .SILENT.
 func (s *session) Store(w *imapserver.FetchWriter, set imap.NumSet, change *imap.StoreFlags, _ *imap.StoreOptions) error {
 	s.turn.Lock()
 	defer s.turn.Unlock()
@@ -42,8 +42,8 @@ func (s *session) Store(w *imapserver.FetchWriter, set imap.NumSet, change *imap
 	return nil
 }
 
-// setFlags changes flags that this session shows its client by itself, so that Poll need not,
-// unless others changed something too.
+// setFlags changes flags that this command sends to its client, so that Poll does not send them
+// again, unless other changes came in between.
 func (s *session) setFlags(before mailbox.Snapshot, uids []uint32, set, unset mailbox.Flags) error {
 	if err := s.box.SetFlags(uids, set, unset); err != nil {
 		return err
@@ -54,8 +54,8 @@ func (s *session) setFlags(before mailbox.Snapshot, uids []uint32, set, unset ma
 	return nil
 }
 
-// Expunge removes what is flagged \Deleted, of uids only when given. Poll then tells the client the
-// numbers. CLOSE of a mailbox that was opened read-only calls it too, and must do nothing.
+// Expunge removes the messages flagged \Deleted, only those in uids if given. Poll then sends the
+// numbers. CLOSE of a read-only mailbox calls it too, and must change nothing.
 func (s *session) Expunge(_ *imapserver.ExpungeWriter, uids *imap.UIDSet) error {
 	s.turn.Lock()
 	defer s.turn.Unlock()

@@ -13,7 +13,7 @@ import (
 	"lodge/mail/mailbox"
 )
 
-// Fetch writes what was asked for of each message.
+// Fetch writes the requested items of each message.
 func (s *session) Fetch(w *imapserver.FetchWriter, set imap.NumSet, options *imap.FetchOptions) error {
 	s.turn.Lock()
 	defer s.turn.Unlock()
@@ -30,7 +30,7 @@ func (s *session) Fetch(w *imapserver.FetchWriter, set imap.NumSet, options *ima
 	return nil
 }
 
-// markSeen sets \Seen, as fetching a body without PEEK does, and shows it in this answer.
+// markSeen sets \Seen for a fetch of a body without PEEK, and adds the flags to this response.
 func (s *session) markSeen(now mailbox.Snapshot, picked []selected, options *imap.FetchOptions) error {
 	peek := true
 	for _, section := range options.BodySection {
@@ -81,16 +81,16 @@ func (s *session) fetch(w *imapserver.FetchWriter, m selected, options *imap.Fet
 	return errors.Join(err, out.Close())
 }
 
-// content opens the message if anything of it was asked for.
+// content opens the message if an item needs it.
 func (s *session) content(m selected, options *imap.FetchOptions) (*mailbox.Content, error) {
 	if !options.Envelope && options.BodyStructure == nil && len(options.BodySection) == 0 {
-		return nil, nil // nothing to open is no error
+		return nil, nil // no item needs it
 	}
 	return s.box.Open(m.UID)
 }
 
-// parts is what of a message goes into an answer. All of it is made before the answer begins, so
-// that a failure is a clean NO.
+// parts are the items of a message in a response. They are made before the response begins, so that
+// a failure is a clean NO.
 type parts struct {
 	envelope  *imap.Envelope
 	structure imap.BodyStructure
@@ -121,7 +121,7 @@ func (s *session) prepare(c *mailbox.Content, m selected, options *imap.FetchOpt
 	return p, nil
 }
 
-// needsParsing reports whether MIME parts matter.
+// needsParsing reports whether an item needs the MIME parts.
 func needsParsing(options *imap.FetchOptions) bool {
 	parse := options.BodyStructure != nil
 	for _, section := range options.BodySection {
@@ -155,7 +155,7 @@ func envelope(c *mailbox.Content, l layout) *imap.Envelope {
 	return imapserver.ExtractEnvelope(header)
 }
 
-// structure takes the message apart, or calls it opaque when that would cost too much.
+// structure parses the message, or describes it as one opaque part when parsing costs too much.
 func (s *session) structure(c *mailbox.Content, l layout) imap.BodyStructure {
 	if l.costly() {
 		return &imap.BodyStructureSinglePart{
@@ -169,8 +169,8 @@ func (s *session) structure(c *mailbox.Content, l layout) imap.BodyStructure {
 	return imapserver.ExtractBodyStructure(io.NewSectionReader(c, 0, l.size))
 }
 
-// section finds BODY[…]: the whole, the header and the text are read from disk as they are sent;
-// parts of a MIME message and chosen header fields are made in memory.
+// section returns BODY[…]. The message, its header and its text are read from disk as they are
+// sent; MIME parts and chosen header fields are made in memory.
 func (s *session) section(c *mailbox.Content, l layout, section *imap.FetchItemBodySection) *io.SectionReader {
 	chosen := len(section.HeaderFields)+len(section.HeaderFieldsNot) > 0
 	from, to := int64(0), l.size
@@ -197,11 +197,11 @@ func (s *session) extract(c *mailbox.Content, l layout, section *imap.FetchItemB
 	s.server.parsing <- struct{}{}
 	defer func() { <-s.server.parsing }()
 	whole := *section
-	whole.Partial = nil // cut by us: go-imap's own arithmetic overflows
+	whole.Partial = nil // partial cuts: go-imap's arithmetic overflows
 	return imapserver.ExtractBodySection(io.NewSectionReader(c, 0, size), &whole)
 }
 
-// partial is from:to of r, or the piece of it that the client has named.
+// partial is from:to of r, or the part of it that the client asked for.
 func partial(r io.ReaderAt, from, to int64, p *imap.SectionPartial) *io.SectionReader {
 	if p != nil {
 		from += min(max(p.Offset, 0), to-from)

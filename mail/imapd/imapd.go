@@ -1,14 +1,14 @@
-// Package imapd shows a VM its own mailbox: IMAP4rev1 (RFC 3501) by go-imap, inside the VM, without
-// a password.
+// Package imapd serves a VM its own mailbox: IMAP4rev1 (RFC 3501) by go-imap, inside the VM,
+// without a password.
 //
-// The connection says which VM it is (gateway.IdentityOf): the greeting is PREAUTH and there is one
-// mailbox, INBOX. A connection that carries no VM is told BYE. Mail is only read, flagged and
-// expunged here; it comes in by SMTP alone.
+// The connection carries the VM (gateway.IdentityOf): the greeting is PREAUTH, and there is one
+// mailbox, INBOX. A connection without a VM is answered with BYE. Clients read, flag and expunge
+// mail; only SMTP adds any.
 //
-// A session keeps a list of UIDs as its view, which is what message sequence numbers count; Poll
-// and Idle bring it up to date. Bodies are read from disk as they are sent. What go-imap would read
-// into memory as a whole (parts of a MIME message, its structure) is limited in depth, and done for
-// few messages at a time.
+// The view of a session is a list of UIDs; message sequence numbers are positions in it, and Poll
+// and Idle update it. Bodies are read from disk as they are sent. go-imap parses MIME in memory:
+// such messages are limited in depth, and few are parsed at a time. This package never writes a
+// message.
 package imapd
 
 import (
@@ -34,14 +34,14 @@ type Config struct {
 	Logger    *slog.Logger
 }
 
-// DefaultLimits suit VMs; RFC 9051 §5.4 wants at least 30 minutes of patience.
+// DefaultLimits suit VMs; RFC 9051 §5.4 requires at least 30 minutes before an autologout.
 func DefaultLimits() guard.Limits {
 	return guard.Limits{
 		Conns: 2000, PerPeer: 40, Idle: 35 * time.Minute, Session: 30 * 24 * time.Hour, Writes: 1 << 40,
 	}
 }
 
-// maxParsing is how many messages are taken apart in memory at once, over all sessions.
+// maxParsing is how many messages are parsed in memory at once, over all sessions.
 const maxParsing = 2
 
 // Server is an IMAP server. Make it with New.
@@ -91,7 +91,7 @@ func (s *Server) newSession(c *imapserver.Conn) (imapserver.Session, *imapserver
 
 func bye(text string) error { return &imap.Error{Type: imap.StatusResponseTypeBye, Text: text} }
 
-// errorLog passes go-imap's messages on: panics, and clients that went away.
+// errorLog logs go-imap's messages: panics and lost connections.
 type errorLog struct{ logger *slog.Logger }
 
 // Printf implements imapserver.Logger.

@@ -14,14 +14,14 @@ const (
 	maxCopyBytes   = 200 << 20 // what parsing one message may copy: a message in a message is copied at each level
 )
 
-// layout is what must be known of a message before it is parsed: go-imap recurses into MIME parts
-// as deep as a stranger has nested them, and holds a copy of each message in a message; too deep a
-// stack or too little memory ends the daemon.
+// layout describes a message before it is parsed. go-imap recurses into MIME parts without a limit,
+// and copies each message in a message: hostile nesting would exhaust the stack or the memory of
+// the daemon.
 type layout struct {
 	size       int64
-	header     int64 // with the empty line
-	multiparts int   // at most so many
-	messages   int   // message/rfc822 and the like, at most so many
+	header     int64 // including the empty line
+	multiparts int   // an upper bound
+	messages   int   // of type message/*, an upper bound
 }
 
 // costly reports whether the message must not be parsed.
@@ -29,13 +29,13 @@ func (l layout) costly() bool {
 	return l.header > maxHeaderBytes || l.multiparts+l.messages > maxNests || int64(1+l.messages)*l.size > maxCopyBytes
 }
 
-// scan finds the end of the header, and reads on to count what could be nested when all is wanted.
-// It holds 32 KiB.
+// scan finds the end of the header. With all it also reads the body and counts what could be
+// nested. It uses 32 KiB.
 func scan(r io.ReaderAt, size int64, all bool) (layout, error) {
 	l := layout{size: size}
 	br := bufio.NewReaderSize(io.NewSectionReader(r, 0, size), 32<<10)
 	inHeader, lineStart := true, true
-	var window []byte // the piece, behind the end of the one before: a type may be split over both
+	var window []byte // the piece and the end of the one before: a type may be split
 	for {
 		piece, err := br.ReadSlice('\n')
 		if inHeader {
@@ -55,8 +55,8 @@ func scan(r io.ReaderAt, size int64, all bool) (layout, error) {
 	}
 }
 
-// count adds what piece could nest to l, some of it twice at worst. It returns what to hand in with
-// the next piece.
+// count adds the nested types of piece to l, some of them twice at worst. It returns the bytes to
+// pass with the next piece.
 func (l *layout) count(before, piece []byte) []byte {
 	const multipart, message = "multipart/", "message/"
 	window := append(before, bytes.ToLower(piece)...)

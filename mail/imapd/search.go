@@ -17,8 +17,8 @@ import (
 	"lodge/mail/mailbox"
 )
 
-// Search finds messages. TEXT and BODY look for the bytes as they lie in the message, without case
-// but without decoding.
+// Search finds messages. TEXT and BODY compare the raw bytes of the message, without case and
+// without decoding.
 func (s *session) Search(kind imapserver.NumKind, criteria *imap.SearchCriteria, _ *imap.SearchOptions) (*imap.SearchData, error) {
 	s.turn.Lock()
 	defer s.turn.Unlock()
@@ -54,7 +54,7 @@ func (s *session) Search(kind imapserver.NumKind, criteria *imap.SearchCriteria,
 	return &data, nil
 }
 
-// candidate is a message that is being looked at; it is opened only when its content matters.
+// candidate is a message being tested; it is opened only if a criterion needs its content.
 type candidate struct {
 	selected
 	view    *view
@@ -114,7 +114,7 @@ func (c *candidate) fitsHeader(want *imap.SearchCriteria) (bool, error) {
 	if !want.SentSince.IsZero() || !want.SentBefore.IsZero() {
 		sent, err := c.head.Date()
 		if err != nil || !between(sent, want.SentSince, want.SentBefore) {
-			return false, nil // a Date that cannot be read fits no date
+			return false, nil // an unreadable Date matches no date
 		}
 	}
 	for _, field := range want.Header {
@@ -130,7 +130,7 @@ func hasField(head *mail.Header, want imap.SearchCriteriaHeaderField) bool {
 	for fields.Next() {
 		text, err := fields.Text()
 		if err != nil {
-			text = fields.Value() // an encoding we do not know: as it came
+			text = fields.Value() // unknown encoding: raw
 		}
 		if strings.Contains(strings.ToLower(text), strings.ToLower(want.Value)) {
 			return true
@@ -201,7 +201,7 @@ func (c *candidate) readHeader() error {
 	}
 	header, err := textproto.ReadHeader(bufio.NewReader(io.NewSectionReader(c.content, 0, min(c.Bytes, maxHeaderBytes))))
 	if err != nil && header.Len() == 0 {
-		header = textproto.Header{} // a header that cannot be read fits nothing
+		header = textproto.Header{} // an unreadable header matches nothing
 	}
 	c.head = &mail.Header{}
 	c.head.Header.Header = header
@@ -214,7 +214,7 @@ func between(t, since, before time.Time) bool {
 	return (since.IsZero() || !day.Before(since)) && (before.IsZero() || day.Before(before))
 }
 
-// contains looks for text without case, in pieces that overlap by the text's length.
+// contains searches for text without case, in pieces that overlap by the text's length.
 func contains(r io.Reader, text string) (bool, error) {
 	want := bytes.ToLower([]byte(text))
 	buf := make([]byte, 0, 64<<10+len(want))

@@ -13,14 +13,13 @@ import (
 
 const inbox = "INBOX"
 
-// session is one connection. go-imap calls its methods one at a time, but for Idle: when the client
-// goes away, or says anything else than DONE, go-imap goes on without waiting for it. So they take
-// turns.
+// session is one connection. go-imap calls its methods one at a time, with one exception: when the
+// client disconnects, or sends anything but DONE, go-imap does not wait for Idle. Hence the lock.
 type session struct {
 	server *Server
 	vm     gateway.Identity
 	box    *mailbox.Box
-	turn   sync.Mutex // held by whatever uses the view, Idle included
+	turn   sync.Mutex // held while the view is used, Idle included
 	view   *view      // nil until SELECT
 }
 
@@ -29,7 +28,7 @@ func (s *session) Close() error { return nil }
 
 // Login is for servers without PREAUTH.
 func (s *session) Login(string, string) error {
-	return no("", "You are logged in already: the VM is the login")
+	return no("", "Already authenticated: the VM is the login")
 }
 
 // Select opens INBOX.
@@ -65,7 +64,7 @@ func (s *session) Unselect() error {
 	return nil
 }
 
-// Status counts.
+// Status returns the counts of INBOX.
 func (s *session) Status(name string, options *imap.StatusOptions) (*imap.StatusData, error) {
 	if err := mustBeInbox(name); err != nil {
 		return nil, err
@@ -90,11 +89,11 @@ func status(now mailbox.Snapshot, options *imap.StatusOptions) *imap.StatusData 
 	data := &imap.StatusData{Mailbox: inbox, UIDNext: imap.UID(now.NextUID), UIDValidity: now.Validity}
 	data.NumMessages, data.NumUnseen, data.NumDeleted = &messages, &unseen, &deleted
 	data.Size, data.DeletedStorage, data.NumRecent = &size, &deletedSize, &recent
-	_ = options // go-imap writes only what was asked for
+	_ = options // go-imap writes only the requested items
 	return data
 }
 
-// List shows INBOX when a pattern fits. Subscriptions are not kept: INBOX is always subscribed.
+// List lists INBOX if a pattern matches. INBOX is always subscribed.
 func (s *session) List(w *imapserver.ListWriter, ref string, patterns []string, options *imap.ListOptions) error {
 	if len(patterns) == 0 { // asks for the hierarchy delimiter (RFC 9051 §6.3.9)
 		return w.WriteList(&imap.ListData{Attrs: []imap.MailboxAttr{imap.MailboxAttrNoSelect}, Delim: '/'})
@@ -115,7 +114,7 @@ func (s *session) List(w *imapserver.ListWriter, ref string, patterns []string, 
 	return nil
 }
 
-// Namespace says that there is one personal namespace.
+// Namespace returns one personal namespace.
 func (s *session) Namespace() (*imap.NamespaceData, error) {
 	return &imap.NamespaceData{Personal: []imap.NamespaceDescriptor{{Delim: '/'}}}, nil
 }
@@ -140,10 +139,10 @@ func (s *session) Copy(imap.NumSet, string) (*imap.CopyData, error) { return nil
 
 // Append is refused. go-imap reads and drops the literal.
 func (s *session) Append(string, imap.LiteralReader, *imap.AppendOptions) (*imap.AppendData, error) {
-	return nil, no(imap.ResponseCodeCannot, "Mail comes in by SMTP only; send it to this VM's address")
+	return nil, no(imap.ResponseCodeCannot, "APPEND is not supported: send mail to this VM's address")
 }
 
-func refused() error { return no(imap.ResponseCodeCannot, "There is only INBOX here") }
+func refused() error { return no(imap.ResponseCodeCannot, "Only INBOX exists") }
 
 func mustBeInbox(name string) error {
 	if strings.EqualFold(name, inbox) {
@@ -156,14 +155,14 @@ func no(code imap.ResponseCode, text string) error {
 	return &imap.Error{Type: imap.StatusResponseTypeNo, Code: code, Text: text}
 }
 
-// answer is the one table from errors of the store to IMAP responses; nil stays nil.
+// answer is the one table from errors of the store to IMAP responses. nil stays nil.
 func (s *session) answer(err error) error {
 	if err == nil {
 		return nil
 	}
 	switch gateway.KindOf(err) {
 	case gateway.KindNotFound:
-		return no("", "The message or the mailbox is gone")
+		return no("", "The message or the mailbox does not exist")
 	case gateway.KindNoSpace:
 		return no(imap.ResponseCodeOverQuota, "The host's disk is full")
 	default:

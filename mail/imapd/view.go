@@ -11,11 +11,11 @@ import (
 	"lodge/mail/mailbox"
 )
 
-// view is what a client believes its mailbox to be: the message with sequence number n has UID
+// view is the mailbox as it was last sent to a client: the message with sequence number n has UID
 // uids[n-1].
 type view struct {
 	uids     []uint32
-	mod      uint64 // the mailbox's count of changes that the client knows
+	mod      uint64 // number of changes that the client was sent
 	readOnly bool   // EXAMINE
 }
 
@@ -27,15 +27,15 @@ func newView(now mailbox.Snapshot, readOnly bool) *view {
 	return v
 }
 
-// updates is where news for a client go; *imapserver.UpdateWriter is one.
+// updates sends changes to a client; *imapserver.UpdateWriter implements it.
 type updates interface {
 	WriteExpunge(seqNum uint32) error
 	WriteNumMessages(n uint32) error
 	WriteMessageFlags(seqNum uint32, uid imap.UID, flags []imap.Flag) error
 }
 
-// update tells the client what has changed. Without expunges (RFC 9051 §7.5.1) the client learns of
-// nothing, so that its numbers stay true, unless nothing was expunged.
+// update sends the client what has changed. If expunges are not allowed (RFC 9051 §7.5.1) and there
+// is one, it sends nothing, so that the sequence numbers stay valid.
 func (v *view) update(w updates, now mailbox.Snapshot, expunges bool) error {
 	if now.Mod == v.mod {
 		return nil
@@ -70,8 +70,8 @@ func (v *view) update(w updates, now mailbox.Snapshot, expunges bool) error {
 	return nil
 }
 
-// gone lists the sequence numbers that are in the view but no longer in the mailbox, the last one
-// first. New messages have higher UIDs than all that the view knows.
+// gone returns the sequence numbers of messages that are in the view but no longer in the mailbox,
+// in descending order. New messages have higher UIDs than all in the view.
 func (v *view) gone(entries []mailbox.Entry) []uint32 {
 	var gone []uint32
 	i := 0
@@ -86,13 +86,13 @@ func (v *view) gone(entries []mailbox.Entry) []uint32 {
 	return gone
 }
 
-// selected is a message that a command means.
+// selected is a message of a command's set.
 type selected struct {
 	mailbox.Entry
 	seq uint32
 }
 
-// pick finds the messages of a set that are in the view and still in the mailbox.
+// pick returns the messages of a set that are in the view and still in the mailbox.
 func (v *view) pick(set imap.NumSet, now mailbox.Snapshot) []selected {
 	has := v.matcher(set)
 	var picked []selected
@@ -109,7 +109,8 @@ func (v *view) pick(set imap.NumSet, now mailbox.Snapshot) []selected {
 	return picked
 }
 
-// matcher tells whether a message is in set, where "*" is the last message of the view.
+// matcher returns a function that reports whether a message is in set, where "*" is the last
+// message of the view.
 func (v *view) matcher(set imap.NumSet) func(seq, uid uint32) bool {
 	var last uint32
 	if len(v.uids) > 0 {
@@ -141,14 +142,14 @@ func within(n, start, stop, last uint32) bool {
 	return min(start, stop) <= n && n <= max(start, stop)
 }
 
-// Poll tells the client what has changed since it last heard.
+// Poll sends the client what has changed since the last update.
 func (s *session) Poll(w *imapserver.UpdateWriter, allowExpunge bool) error {
 	s.turn.Lock()
 	defer s.turn.Unlock()
-	return s.tell(w, allowExpunge)
+	return s.sendChanges(w, allowExpunge)
 }
 
-func (s *session) tell(w *imapserver.UpdateWriter, allowExpunge bool) error {
+func (s *session) sendChanges(w *imapserver.UpdateWriter, allowExpunge bool) error {
 	if s.view == nil {
 		return nil
 	}
@@ -158,13 +159,13 @@ func (s *session) tell(w *imapserver.UpdateWriter, allowExpunge bool) error {
 	return s.view.update(w, s.box.Snapshot(), allowExpunge)
 }
 
-// Idle tells the client what changes as it changes.
+// Idle sends the client each change as it happens.
 func (s *session) Idle(w *imapserver.UpdateWriter, stop <-chan struct{}) error {
 	s.turn.Lock()
 	defer s.turn.Unlock()
 	for {
 		_, changed := s.box.Changed()
-		if err := s.tell(w, true); err != nil {
+		if err := s.sendChanges(w, true); err != nil {
 			return err
 		}
 		select {
@@ -175,7 +176,7 @@ func (s *session) Idle(w *imapserver.UpdateWriter, stop <-chan struct{}) error {
 	}
 }
 
-// system pairs IMAP's names with ours, in the order in which they are shown.
+// system pairs IMAP's flags with the mailbox's, in the order in which they are sent.
 func system() []struct {
 	name imap.Flag
 	flag mailbox.Flags
@@ -202,7 +203,7 @@ func toIMAP(flags mailbox.Flags) []imap.Flag {
 	return list
 }
 
-// fromIMAP drops what is not kept: PERMANENTFLAGS says so to clients (RFC 9051 §7.1).
+// fromIMAP drops flags that are not kept, as PERMANENTFLAGS announces (RFC 9051 §7.1).
 func fromIMAP(list []imap.Flag) mailbox.Flags {
 	var flags mailbox.Flags
 	for _, name := range list {

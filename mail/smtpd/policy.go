@@ -2,7 +2,7 @@ package smtpd
 
 import "lodge/gateway"
 
-// policy decides who may send to whom: anyone to the VMs of this host, nobody beyond them.
+// policy decides who may send to whom: anyone to the VMs of this host, and to no other address.
 type policy struct {
 	domain    string
 	directory *gateway.Directory

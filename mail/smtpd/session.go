@@ -119,7 +119,7 @@ func (s *session) receive(r io.Reader, mail *transaction) error {
 	}
 	s.wire.Begin(s.server.config.Limits.Data)
 	start := time.Now()
-	size, letters, err := s.server.take(r, *mail, s.trace())
+	size, letters, err := s.server.accept(r, *mail, s.trace())
 	log := s.server.config.Logger.With("remote", s.remote(), "from", mail.from, "duration", time.Since(start))
 	if err != nil {
 		log.Warn("message not accepted", "bytes", size, "status", replyFor(err).Code, "err", err)
@@ -158,8 +158,8 @@ func (s *session) trace() trace {
 	return trace{helo: s.conn.Hostname(), remote: s.remote(), by: s.server.config.Domain, now: time.Now()}
 }
 
-// take stages, checks and commits one message.
-func (s *Server) take(r io.Reader, mail transaction, t trace) (size int64, letters []mailbox.Letter, err error) {
+// accept stages, checks and commits one message.
+func (s *Server) accept(r io.Reader, mail transaction, t trace) (size int64, letters []mailbox.Letter, err error) {
 	defer func() {
 		if p := recover(); p != nil { // go-smtp's recovery sends another reply and closes
 			s.config.Logger.Error("message handler panicked", "err", p, "stack", string(debug.Stack()))

@@ -89,7 +89,7 @@ func New(config Config) *Server {
 }
 
 func (s *Server) newSession(c *smtp.Conn) (smtp.Session, error) {
-	return &session{server: s, conn: c, wire: c.Conn().(*wire)}, nil // the guard gives go-smtp nothing else
+	return &session{server: s, conn: c, wire: c.Conn().(*wire)}, nil // as New set up
 }
 
 // Serve receives mail on l until Shutdown, and returns nil then.

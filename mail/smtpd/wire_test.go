@@ -87,7 +87,7 @@ func (c *client) send(text string) {
 	gatewaytest.Must(c.t, err)
 }
 
-// want reads one reply for each code.
+// want expects one reply for each code.
 func (c *client) want(codes ...string) {
 	c.t.Helper()
 	for _, code := range codes {
@@ -179,7 +179,7 @@ func TestRefusedChunkIsSkipped(t *testing.T) {
 		before string
 		bdat   string
 		codes  []string // of before and of BDAT
-		lives  bool     // the session goes on behind the chunk
+		lives  bool     // the session continues behind the chunk
 	}{
 		"RCPT refused":     {"MAIL FROM:<a@b.c>\r\nRCPT TO:<x@none.lodge.test>\r\n", "BDAT %d LAST", []string{"250", "550", "502"}, true},
 		"MAIL refused":     {"MAIL FROM:<a@b.c> SIZE=2000000\r\nRCPT TO:<x@blog.lodge.test>\r\n", "BDAT %d LAST", []string{"552", "502", "502"}, true},
@@ -211,7 +211,7 @@ func TestRefusedChunkIsSkipped(t *testing.T) {
 	}
 }
 
-// A chunk over the size limit is refused and skipped, and the session goes on.
+// A chunk over the size limit is refused and skipped, and the session continues.
 func TestChunkTooBig(t *testing.T) {
 	h := serve(t, nil)
 	c := h.dial()
@@ -256,7 +256,7 @@ func TestPipelinedChunks(t *testing.T) {
 	}
 }
 
-// A client that goes away within a chunk has sent no message.
+// A chunk that the client cuts off is no message.
 func TestCutChunkIsNotAccepted(t *testing.T) {
 	h := serve(t, nil)
 	c := h.dial()
