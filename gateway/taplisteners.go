@@ -20,10 +20,16 @@ type TapListeners struct {
 	mu      sync.Mutex
 	streams map[uint16]*fanIn
 	live    *connLimit // the TCP connections of all VMs and services
-	packets map[uint16]func(Identity, net.PacketConn)
+	packets map[uint16]packetService
 	open    map[ID]*tapSockets
 	shut    bool
 	serving sync.WaitGroup // the UDP services
+}
+
+// packetService is a UDP service.
+type packetService struct {
+	serve    func(Identity, net.PacketConn)
+	optional bool // left out where another process has the port
 }
 
 // tapSockets is what one VM has open.
@@ -38,7 +44,7 @@ type tapSockets struct {
 func NewTapListeners() *TapListeners {
 	return &TapListeners{
 		streams: map[uint16]*fanIn{}, live: newConnLimit(),
-		packets: map[uint16]func(Identity, net.PacketConn){}, open: map[ID]*tapSockets{},
+		packets: map[uint16]packetService{}, open: map[ID]*tapSockets{},
 	}
 }
 
@@ -55,7 +61,14 @@ func (d *TapListeners) Listener(port uint16) net.Listener {
 func (d *TapListeners) Packets(port uint16, serve func(Identity, net.PacketConn)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.packets[port] = serve
+	d.packets[port] = packetService{serve: serve}
+}
+
+// PacketsUnlessTaken is Packets for a service that is left out on a tap where another process has the port.
+func (d *TapListeners) PacketsUnlessTaken(port uint16, serve func(Identity, net.PacketConn)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.packets[port] = packetService{serve: serve, optional: true}
 }
 
 // Open listens on the VM's tap, which must exist, be up and have LinkLocal. All services are open after it, or none.
@@ -99,13 +112,16 @@ func (d *TapListeners) listen(ctx context.Context, way *tapSockets) error {
 		}
 		way.streams = append(way.streams, fan.add(way.vm, ownStreams{l, way.vm.Addr}))
 	}
-	for port, serve := range d.packets {
+	for port, service := range d.packets {
 		c, err := config.ListenPacket(ctx, "udp4", address(port))
+		if service.optional && errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
 		if err != nil {
 			return listenError(way.vm, "UDP", port, err)
 		}
 		way.packets = append(way.packets, c)
-		d.serving.Go(func() { serve(way.vm, ownPackets{c, way.vm.Addr}) })
+		d.serving.Go(func() { service.serve(way.vm, ownPackets{c, way.vm.Addr}) })
 	}
 	return nil
 }

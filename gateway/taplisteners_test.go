@@ -171,6 +171,27 @@ func TestDoorsOpenAllOrNone(t *testing.T) {
 	askAll(t, b)
 }
 
+// Where the host's own server has the port, an optional service is left out, and opens elsewhere.
+func TestOptionalServiceIsLeftOut(t *testing.T) {
+	const ntpPort = 123
+	a, b := twoGuests(t)
+	d := gateway.NewTapListeners()
+	d.Packets(dnsPort, echoName)
+	d.PacketsUnlessTaken(ntpPort, echoName)
+	t.Cleanup(d.Shutdown)
+	taken := squatter(t, "udp4", "169.254.169.254:123", a.vm.Tap())
+	defer taken.Close()
+	for _, g := range []*guest{a, b} {
+		fatal(t, d.Open(t.Context(), g.vm))
+		if got, err := g.ask("udp", dnsPort); got != g.vm.Name || err != nil {
+			t.Errorf("%s is told %q, %v", g.vm.Name, got, err)
+		}
+	}
+	if got, err := b.ask("udp", ntpPort); got != "bob" || err != nil {
+		t.Errorf("the service where it is free: %q, %v", got, err)
+	}
+}
+
 // squatter takes an address that a door needs.
 func squatter(t *testing.T, network, addr, tap string) io.Closer {
 	t.Helper()

@@ -17,6 +17,7 @@ import (
 	"lodge/gateway/control"
 	"lodge/gateway/dns"
 	"lodge/gateway/metadata"
+	"lodge/gateway/ntp"
 	"lodge/https"
 	"lodge/mail"
 	"lodge/storage"
@@ -52,9 +53,10 @@ type tapListeners struct {
 	http, https, imap, dns net.Listener
 }
 
-func openListeners(names *dns.Server) tapListeners {
+func openListeners(names *dns.Server, clock *ntp.Server) tapListeners {
 	d := gateway.NewTapListeners()
 	d.Packets(portDNS, names.ServeUDP)
+	d.PacketsUnlessTaken(ntp.Port, clock.ServeUDP) // a host's own NTP server answers guests as well
 	return tapListeners{
 		TapListeners: d,
 		http:         d.Listener(portHTTP), https: d.Listener(portHTTPS), imap: d.Listener(portIMAP), dns: d.Listener(portDNS),
@@ -73,7 +75,7 @@ func assemble(cfg Config, s *state, log *slog.Logger) (p *parts, err error) {
 		return nil, fmt.Errorf("https: %w", err)
 	}
 	p.dns = dns.New(dns.Config{Directory: s.directory, Domain: cfg.Domain, ResolvConf: "/etc/resolv.conf", Logger: log})
-	p.doors = openListeners(p.dns)
+	p.doors = openListeners(p.dns, ntp.New(log))
 	if err := p.assembleHost(cfg, s, log); err != nil {
 		return nil, err
 	}
@@ -100,7 +102,7 @@ func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
 		return err
 	}
 	guests := netid.New(netid.Config{
-		Net: cfg.GuestNet, TCP: []uint16{portDNS, portHTTP, portIMAP, portHTTPS}, UDP: []uint16{portDNS}, Logger: log,
+		Net: cfg.GuestNet, TCP: []uint16{portDNS, portHTTP, portIMAP, portHTTPS}, UDP: []uint16{portDNS, ntp.Port}, Logger: log,
 	})
 	hostConfig := vmhost.Config{
 		StateDir: cfg.StateDir, RunDir: cfg.RunDir, Domain: cfg.Domain, RootPEM: p.web.RootPEM(),

@@ -144,6 +144,7 @@ EC2's instance metadata (IMDSv2), from which AWS SDKs and tools take their crede
 
 S3:   http://%[7]s and https://%[7]s
 DNS:  %[2]s port 53
+NTP:  %[2]s port 123
 IMAP: %[2]s port 143, logged in already
 `, m.Name, gateway.LinkLocal, selfPath, ttlHeader, tokenPath, tokenHeader, gateway.S3Host))
 	return nil
