@@ -99,7 +99,7 @@ func (c *Client) Start(ctx context.Context, def Definition) error {
 	if err := c.Undefine(ctx, def.VM.ID); err != nil {
 		return err
 	}
-	err = c.call(ctx, "start the VM", func(l *rpc.Libvirt) error {
+	err = c.callFor(ctx, c.startTimeout, startTheVM, func(l *rpc.Libvirt) error {
 		d, err := l.DomainDefineXMLFlags(text, rpc.DomainDefineValidate)
 		if err != nil {
 			return err
@@ -112,6 +112,9 @@ func (c *Client) Start(ctx context.Context, def Definition) error {
 	}
 	return err
 }
+
+// startTheVM is what Start does, for error texts.
+const startTheVM = "start the VM"
 
 // Undefine forgets a domain that is off. It is no error when libvirt does not know it.
 func (c *Client) Undefine(ctx context.Context, id gateway.ID) error {

@@ -11,10 +11,10 @@ import (
 	rpc "github.com/digitalocean/go-libvirt"
 )
 
-// startHint says how libvirtd is started on a machine with systemd and on one without.
+// startHint is how libvirtd is started on a machine with systemd and on one without.
 const startHint = "Start it: systemctl start libvirtd (without systemd: virtlogd -d; libvirtd -d)."
 
-// answered reports whether err, nil included, is what libvirtd itself has said.
+// answered reports whether err, nil included, came from libvirtd itself.
 func answered(err error) bool {
 	if err == nil {
 		return true
@@ -23,7 +23,7 @@ func answered(err error) bool {
 	return ok
 }
 
-// code is libvirt's number for err; ErrOk when libvirt did not say it.
+// code is libvirt's number for err; ErrOk when err is not from libvirt.
 func code(err error) rpc.ErrorNumber {
 	if e, ok := errors.AsType[rpc.Error](err); ok {
 		return rpc.ErrorNumber(e.Code)
@@ -31,8 +31,8 @@ func code(err error) rpc.ErrorNumber {
 	return rpc.ErrOk
 }
 
-// explain makes err, which came up while libvirtd was asked to do what, one for people. What libvirtd has answered is KindInternal,
-// or KindNoSpace; that it has not answered is KindUnavailable; a caller that gave up gets its own context error.
+// explain turns err, which came up while libvirtd had to do what, into one for people. An error from libvirtd is KindInternal;
+// no reply is KindUnavailable; a caller that gave up gets its own context error.
 func (c *Client) explain(what string, err error) error {
 	switch {
 	case err == nil:
@@ -44,12 +44,25 @@ func (c *Client) explain(what string, err error) error {
 	case errors.Is(err, context.Canceled):
 		return fmt.Errorf("%s: %w", what, err)
 	case errors.Is(err, context.DeadlineExceeded):
-		return gateway.Errorf(gateway.KindUnavailable, "libvirtd did not answer in time when asked to %s", what).
-			WithHint("If it happens again, restart it: systemctl restart libvirtd. Running VMs are not touched by that.").Because(err)
+		return explainTimeout(what, err)
 	case errors.Is(err, fs.ErrPermission):
-		return gateway.Errorf(gateway.KindUnavailable, "may not connect to libvirtd at %s", c.socket).
+		return gateway.Errorf(gateway.KindUnavailable, "no permission to connect to libvirtd at %s", c.socket).
 			WithHint("Run lodged as root.").Because(err)
 	default:
 		return gateway.Errorf(gateway.KindUnavailable, "libvirtd does not answer at %s", c.socket).WithHint(startHint).Because(err)
 	}
+}
+
+// explainTimeout names the cause of a slow start where it can be seen.
+func explainTimeout(what string, err error) error {
+	timeout := gateway.Errorf(gateway.KindUnavailable, "libvirtd did not %s in time", what).
+		WithHint("If it happens again, restart it: systemctl restart libvirtd. Running VMs are not touched by that.").Because(err)
+	if what != startTheVM {
+		return timeout
+	}
+	if cause, remedy := slowStart("/dev/kvm", "/proc"); cause != "" {
+		timeout.Msg += ": " + cause
+		return timeout.WithHint("%s", remedy)
+	}
+	return timeout
 }

@@ -2,11 +2,11 @@
 //
 // The RPC library beneath (go-libvirt) has no deadlines and does not reconnect. Here every call takes a context and has a
 // connection to itself for as long as it lasts: Client.call takes an idle connection or dials one, and puts it back when
-// libvirtd has answered. When the answer does not come in time the connection is closed, which ends the call; nobody else
-// was using it, so a stuck domain never disturbs the calls for another. A libvirtd that is gone is KindUnavailable at once,
-// and the first call after it is back works again.
+// libvirtd has answered. When the answer does not come in time the connection is closed, which ends the call. No other
+// call uses that connection, so a stuck domain never disturbs the calls for another. A libvirtd that is gone is
+// KindUnavailable at once, and the first call after it is back works again.
 //
-// Events come over a connection of their own (Client.Run) and are hints only: a hint says "look again", never what has
+// Events come over a connection of their own (Client.Run) and are hints only: a change means "look again", never what has
 // happened, because events are lost whenever the connection is.
 //
 // This package keeps no state of domains and decides nothing; it never sets libvirt's autostart, since no VM may run
@@ -25,25 +25,31 @@ import (
 // DefaultSocket is where libvirtd listens on Debian.
 const DefaultSocket = "/run/libvirt/libvirt-sock"
 
-// defaultCallTimeout is longer than anything that libvirt does for us takes on a loaded host.
-const defaultCallTimeout = 30 * time.Second
+// A call takes less than the one on a loaded host, and a start less than the other: where libvirtd cannot keep what it learned
+// about QEMU, it examines QEMU anew at each start, which takes up to 42 s.
+const (
+	defaultCallTimeout  = 30 * time.Second
+	defaultStartTimeout = 2 * time.Minute
+)
 
 // maxIdle is how many connections are kept for the next call.
 const maxIdle = 4
 
 // Config says where libvirtd is. Zero values mean the defaults.
 type Config struct {
-	Socket      string        // path of its unix socket; DefaultSocket
-	CallTimeout time.Duration // for a single call, within its context; 30 s
-	Logger      *slog.Logger
+	Socket       string        // path of its unix socket; DefaultSocket
+	CallTimeout  time.Duration // for a single call, within its context; 30 s
+	StartTimeout time.Duration // for a call that starts a domain; 2 min
+	Logger       *slog.Logger
 }
 
 // Client makes calls to libvirtd. It is safe for concurrent use.
 type Client struct {
-	socket  string
-	timeout time.Duration
-	log     *slog.Logger
-	changes chan struct{}
+	socket       string
+	timeout      time.Duration
+	startTimeout time.Duration
+	log          *slog.Logger
+	changes      chan struct{}
 
 	mu   sync.Mutex
 	idle []*conn
@@ -57,10 +63,15 @@ func New(c Config) *Client {
 	if c.CallTimeout == 0 {
 		c.CallTimeout = defaultCallTimeout
 	}
+	if c.StartTimeout == 0 {
+		c.StartTimeout = defaultStartTimeout
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Client{socket: c.Socket, timeout: c.CallTimeout, log: c.Logger, changes: make(chan struct{}, 1)}
+	return &Client{
+		socket: c.Socket, timeout: c.CallTimeout, startTimeout: c.StartTimeout, log: c.Logger, changes: make(chan struct{}, 1),
+	}
 }
 
 // Close drops the idle connections.
@@ -75,7 +86,7 @@ func (c *Client) Close() {
 
 // Ping asks libvirtd for its version, such as 9000000 for 9.0.0.
 func (c *Client) Ping(ctx context.Context) (version uint64, err error) {
-	err = c.call(ctx, "ask for its version", func(l *rpc.Libvirt) (err error) {
+	err = c.call(ctx, "report its version", func(l *rpc.Libvirt) (err error) {
 		version, err = l.ConnectGetLibVersion()
 		return err
 	})
@@ -84,7 +95,11 @@ func (c *Client) Ping(ctx context.Context) (version uint64, err error) {
 
 // call runs f on a connection that it has to itself. What f captures may be read after call has returned.
 func (c *Client) call(ctx context.Context, what string, f func(*rpc.Libvirt) error) error {
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	return c.callFor(ctx, c.timeout, what, f)
+}
+
+func (c *Client) callFor(ctx context.Context, limit time.Duration, what string, f func(*rpc.Libvirt) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	conn, err := c.take(ctx)
 	if err != nil {
@@ -103,7 +118,7 @@ func (c *Client) call(ctx context.Context, what string, f func(*rpc.Libvirt) err
 	return c.explain(what, err)
 }
 
-// take returns a connection that lives, as far as that can be known.
+// take returns a connection that is alive as far as is known.
 func (c *Client) take(ctx context.Context) (*conn, error) {
 	for {
 		c.mu.Lock()
@@ -121,7 +136,7 @@ func (c *Client) take(ctx context.Context) (*conn, error) {
 	}
 }
 
-// put keeps the connection for the next call if libvirtd's answer, good or bad, was the last thing that came over it.
+// put keeps the connection for the next call if libvirtd's reply, good or bad, was the last thing that came over it.
 func (c *Client) put(used *conn, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

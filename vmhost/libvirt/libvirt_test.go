@@ -206,6 +206,21 @@ func TestStartFailsCleanly(t *testing.T) {
 	wantState(t, client, def.VM.ID, libvirt.Absent)
 }
 
+// Where QEMU's user cannot open /dev/kvm, libvirtd examines QEMU at each start, which takes 20 s and more: it is waited for.
+func TestStartWhereKVMIsClosed(t *testing.T) {
+	needVMs(t)
+	libvirttest.Start(t)
+	libvirttest.CloseKVM(t)
+	client := newClient(t, time.Second) // of other calls
+	def := tinyGuest(t)
+	begun := time.Now()
+	if err := client.Start(t.Context(), def); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("started after %s", time.Since(begun).Round(time.Millisecond))
+	wantState(t, client, def.VM.ID, libvirt.Running)
+}
+
 func newClient(t *testing.T, timeout time.Duration) *libvirt.Client {
 	t.Helper()
 	client := libvirt.New(libvirt.Config{CallTimeout: timeout})

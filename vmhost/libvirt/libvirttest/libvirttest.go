@@ -4,6 +4,7 @@ package libvirttest
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -94,25 +95,40 @@ func mountEmpty(tb testing.TB, dir string) {
 	tb.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) }) // the namespace ends anyway
 }
 
-// openKVM gives /dev/kvm, where there is one, the owner and mode that udev gives it. With others libvirt's own check of the
-// device and QEMU's disagree, and libvirt asks QEMU all over again what it can do, six seconds long, at every start.
+// openKVM gives /dev/kvm, where there is one, the owner and mode that make up gives it where there is no udev
+// (packaging/common, open_kvm): otherwise each start takes 20 s.
 func openKVM(tb testing.TB) {
 	tb.Helper()
-	var old syscall.Stat_t
 	group, err := user.LookupGroup("kvm")
-	if err != nil || syscall.Stat("/dev/kvm", &old) != nil {
+	if err != nil {
 		return
 	}
 	gid, err := strconv.Atoi(group.Gid)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	node := filepath.Join("/run/libvirt", "kvm")
+	mountKVM(tb, 0o660, gid)
+}
+
+// CloseKVM makes /dev/kvm root's alone, as it is on a host without udev where make up has not run. It comes after Start.
+func CloseKVM(tb testing.TB) {
+	tb.Helper()
+	mountKVM(tb, 0o600, 0)
+}
+
+// mountKVM puts a device with this mode and group over /dev/kvm, where there is one.
+func mountKVM(tb testing.TB, mode uint32, gid int) {
+	tb.Helper()
+	var old syscall.Stat_t
+	if syscall.Stat("/dev/kvm", &old) != nil {
+		return
+	}
+	node := filepath.Join("/run/libvirt", fmt.Sprintf("kvm-%o", mode))
 	mask := syscall.Umask(0)
-	err = syscall.Mknod(node, syscall.S_IFCHR|0o660, int(old.Rdev))
+	err := syscall.Mknod(node, syscall.S_IFCHR|mode, int(old.Rdev))
 	syscall.Umask(mask)
 	if err = errors.Join(err, os.Chown(node, 0, gid), syscall.Mount(node, "/dev/kvm", "", syscall.MS_BIND, "")); err != nil {
-		tb.Fatalf("open /dev/kvm to its group: %v", err)
+		tb.Fatalf("mount over /dev/kvm: %v", err)
 	}
 	tb.Cleanup(func() { _ = syscall.Unmount("/dev/kvm", syscall.MNT_DETACH) }) // the namespace ends anyway
 }
