@@ -42,9 +42,10 @@ type VM struct {
 	Identity
 	Size
 	Desired     Desired   `json:"desired"`
-	Ready       bool      `json:"ready"`       // its disk and seed are complete; a VM that is not ready after a crash is removed
-	Incarnation uint32    `json:"incarnation"` // counts the starts of the VM from the host; credentials end with it
-	HostKey     string    `json:"host_key"`    // the guest's SSH host key as an authorized_keys line, fixed before its first boot
+	ForceStop   bool      `json:"force_stop,omitempty"` // with Stopped: end it without asking the guest, until it is off
+	Ready       bool      `json:"ready"`                // its disk and seed are complete; a VM that is not ready after a crash is removed
+	Incarnation uint32    `json:"incarnation"`          // counts the starts of the VM from the host; credentials end with it
+	HostKey     string    `json:"host_key"`             // the guest's SSH host key as an authorized_keys line, fixed before its first boot
 	Created     time.Time `json:"created"`
 	Shares      []Share   `json:"shares"`
 }

@@ -76,7 +76,8 @@ func (h *Host) reconcile(ctx context.Context, w *worker) (again time.Duration, e
 	return again, err
 }
 
-// keepRunning starts a VM that has ended, unless its guest has powered itself off: then it is to stay stopped.
+// keepRunning starts a VM that has ended, unless its guest has powered itself off or it has left for another host: then it
+// is to stay stopped.
 func (h *Host) keepRunning(ctx context.Context, w *worker, m gateway.VM, state libvirt.State) (again time.Duration, err error) {
 	switch state {
 	case libvirt.PoweredOff:
@@ -85,24 +86,40 @@ func (h *Host) keepRunning(ctx context.Context, w *worker, m gateway.VM, state l
 			return 0, err
 		}
 		return 0, h.virt.Undefine(ctx, m.ID)
+	case libvirt.Migrated: // recorded, since libvirtd does not keep the reason when it restarts
+		h.log.WarnContext(ctx, "VM was migrated to another host", "vm", m.Name)
+		_, err := h.desire(ctx, m.ID, gateway.Stopped)
+		return 0, err
 	case libvirt.PausedFull:
 		return w.pace.spaced(func() error { return h.virt.Resume(ctx, m.ID) })
-	case libvirt.Absent, libvirt.Off:
+	case libvirt.Absent, libvirt.Off, libvirt.Saved:
 		return w.pace.spaced(func() error {
 			h.log.InfoContext(ctx, "VM autostarted", "vm", m.Name)
-			return h.bringUp(ctx, w)
+			return h.startFrom(ctx, w, m, state)
 		})
 	default:
 		return 0, h.identify(ctx, w, m.Identity)
 	}
 }
 
-// keepStopped presses the power button of a VM that runs, gently, at every reconcile, and undefines a domain that has ended.
+// keepStopped presses the power button of a VM that runs, gently, at every reconcile, or ends it if that was asked for. It
+// undefines a domain that has ended; one that is saved, or has left, keeps its definition.
 func (h *Host) keepStopped(ctx context.Context, m gateway.VM, state libvirt.State) error {
-	switch state {
-	case libvirt.Running:
+	switch {
+	case state == libvirt.Migrated:
+		return nil
+	case m.ForceStop:
+		if err := h.virt.Destroy(ctx, m.ID); err != nil {
+			return err
+		}
+		if err := h.virt.Undefine(ctx, m.ID); err != nil {
+			return err
+		}
+		_, err := h.record(ctx, m.ID, func(m *gateway.VM) { m.ForceStop = false })
+		return err
+	case state == libvirt.Running:
 		return h.virt.Shutdown(ctx, m.ID, true)
-	case libvirt.Off, libvirt.PoweredOff:
+	case state == libvirt.Off || state == libvirt.PoweredOff:
 		return h.virt.Undefine(ctx, m.ID)
 	default:
 		return nil

@@ -50,6 +50,9 @@ func (h *Host) remove(ctx context.Context, w *worker) error {
 	if err := h.removeFiles(w.id); err != nil {
 		return err
 	}
+	if err := h.keepRemoved(w.id); err != nil {
+		return err
+	}
 	if err := h.dir.Delete(ctx, w.id); err != nil {
 		return err
 	}

@@ -27,10 +27,10 @@ func (h *Host) Run(ctx context.Context) error {
 	if img, err := image.Open(h.cfg.imageDir(), h.cfg.Defaults.Image); err == nil { // else the first VM's image serves
 		h.accel.Offer(img.Kernel)
 	}
-	known := map[gateway.ID]bool{}
+	reported := map[gateway.ID]bool{}
 	for {
 		h.look(ctx, &running)
-		h.reportStrays(ctx, known)
+		h.removeStrays(ctx, reported)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -140,20 +140,5 @@ func (h *Host) wake() {
 	select {
 	case h.woken <- struct{}{}:
 	default: // it will
-	}
-}
-
-// reportStrays logs the domains that bear our kind of name but that the Directory does not know. They may be somebody's
-// work, from a state directory that was lost, so they are left alone; without a record they have no tap and reach nothing.
-func (h *Host) reportStrays(ctx context.Context, known map[gateway.ID]bool) {
-	ids, err := h.virt.List(ctx)
-	if err != nil {
-		return // libvirt is away, which the client has logged; a hint comes when it is back
-	}
-	for _, id := range ids {
-		if _, ok := h.dir.ByID(id); !ok && !known[id] {
-			known[id] = true
-			h.log.WarnContext(ctx, "domain without a record was left alone", "vm", id)
-		}
 	}
 }

@@ -36,6 +36,13 @@ func (h *Host) status(m gateway.VM, state libvirt.State) gateway.Status {
 		return gateway.Status{State: "crashed", Reason: "it waits for room on the host's disk, which is full, and goes on by itself. Make room: df -h " + h.cfg.diskDir()}
 	case libvirt.Paused:
 		return gateway.Status{State: "stopped", Reason: "it was paused through libvirt. To go on: lodge start " + m.Name}
+	case libvirt.Migrated:
+		return gateway.Status{State: "stopped", Reason: "it was migrated to another host; its disk here is out of date"}
+	case libvirt.Saved:
+		if m.Desired == gateway.Stopped {
+			return gateway.Status{State: "stopped", Reason: "its memory is saved. To go on from there: lodge start " + m.Name}
+		}
+		return h.statusOff(m)
 	case libvirt.Absent, libvirt.Off, libvirt.PoweredOff:
 		return h.statusOff(m)
 	default:

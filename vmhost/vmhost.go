@@ -88,7 +88,7 @@ type Host struct {
 func New(c Config) (*Host, error) {
 	c = withDefaults(c)
 	for dir, mode := range map[string]os.FileMode{
-		c.StateDir: 0o711, c.diskDir(): 0o711, c.logDir(): 0o711, c.keyDir(): 0o700,
+		c.StateDir: 0o711, c.diskDir(): 0o711, c.logDir(): 0o711, c.keyDir(): 0o700, c.removedDir(): 0o700,
 		c.RunDir: 0o711, c.consoleDir(): 0o711,
 	} {
 		if err := makeDir(dir, mode); err != nil {
@@ -152,13 +152,15 @@ func (c Config) imageDir() string   { return filepath.Join(c.StateDir, "images")
 func (c Config) diskDir() string    { return filepath.Join(c.StateDir, "disks") }
 func (c Config) logDir() string     { return filepath.Join(c.StateDir, "console") }
 func (c Config) keyDir() string     { return filepath.Join(c.StateDir, "ssh") }
+func (c Config) removedDir() string { return filepath.Join(c.StateDir, "removed") }
 func (c Config) consoleDir() string { return filepath.Join(c.RunDir, "console") }
 
 func (c Config) diskFile(id gateway.ID) string { return filepath.Join(c.diskDir(), id.String()+".img") }
 func (c Config) seedFile(id gateway.ID) string {
 	return filepath.Join(c.diskDir(), id.String()+".seed")
 }
-func (c Config) logFile(id gateway.ID) string { return filepath.Join(c.logDir(), id.String()+".log") }
+func (c Config) logFile(id gateway.ID) string     { return filepath.Join(c.logDir(), id.String()+".log") }
+func (c Config) removedFile(id gateway.ID) string { return filepath.Join(c.removedDir(), id.String()) }
 func (c Config) consoleFile(id gateway.ID) string {
 	return filepath.Join(c.consoleDir(), id.String()+".sock")
 }
@@ -196,13 +198,21 @@ func (h *Host) begin(ctx context.Context, id gateway.ID) (*worker, error) {
 	return h.worker(id), nil
 }
 
-// desire writes what the VM ought to be. It refuses for a VM that is being removed.
+// desire records the desired state of the VM. It fails for a VM that is being removed.
 func (h *Host) desire(ctx context.Context, id gateway.ID, want gateway.Desired) (gateway.VM, error) {
+	return h.record(ctx, id, func(m *gateway.VM) {
+		m.Desired = want
+		m.ForceStop = m.ForceStop && want == gateway.Stopped
+	})
+}
+
+// record changes the record of a VM that is not being removed, or marks it as removed.
+func (h *Host) record(ctx context.Context, id gateway.ID, change func(*gateway.VM)) (gateway.VM, error) {
 	return h.dir.Update(ctx, id, func(m *gateway.VM) error {
-		if m.Desired == gateway.Removed && want != gateway.Removed {
+		was := m.Desired
+		if change(m); was == gateway.Removed && m.Desired != gateway.Removed {
 			return errGone()
 		}
-		m.Desired = want
 		return nil
 	})
 }

@@ -102,15 +102,23 @@ func (w *worker) setStarting(is bool) {
 	w.starting = is
 }
 
-// startsNow records the time and the size of the console log, for Wait.
-func (w *worker) startsNow(logFile string) {
-	var size int64
-	if info, err := os.Stat(logFile); err == nil {
-		size = info.Size()
-	}
+// restored, as the size of a console log, differs from every size: a guest that goes on need not write anything.
+const restored = -1
+
+// startsNow records the time, and the size of the console log, for Wait.
+func (w *worker) startsNow(logBytes int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.started, w.logBytes = time.Now(), size
+	w.started, w.logBytes = time.Now(), logBytes
+}
+
+// logSize is the size of a console log; 0 when there is none.
+func logSize(file string) int64 {
+	info, err := os.Stat(file)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
 }
 
 // lastStart returns what startsNow has recorded.

@@ -2,6 +2,7 @@ package libvirt
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"lodge/gateway"
@@ -9,25 +10,27 @@ import (
 	rpc "github.com/digitalocean/go-libvirt"
 )
 
-// namePrefix and the VM's UUID make the name of a domain of ours.
+// namePrefix and the VM's UUID make the name of a domain of Lodge.
 const namePrefix = "lodge-"
 
-// State is what libvirt says of a domain.
+// State is the state of a domain in libvirt.
 type State string
 
 // The states of a domain.
 const (
 	Absent     State = "absent"      // libvirt does not know it
-	Running    State = "running"     // or on its way down
-	Paused     State = "paused"      // stopped by somebody's hand
+	Running    State = "running"     // or shutting down
+	Paused     State = "paused"      // by an administrator
 	PausedFull State = "paused-full" // stopped by QEMU, because its disk could not be written (the host's is full)
 	PoweredOff State = "powered-off" // shut down in order, by the guest itself or at our request
+	Saved      State = "saved"       // not running, with its memory in a file of libvirt's (virsh managedsave, libvirt-guests)
+	Migrated   State = "migrated"    // left for another host: its disk here is out of date
 	Off        State = "off"         // not running for any other reason: crashed, destroyed, or the host was rebooted
-	Suspended  State = "suspended"   // asleep by the guest's own wish
-	Unknown    State = "unknown"     // a state that libvirt has no name for
+	Suspended  State = "suspended"   // asleep at the guest's own request
+	Unknown    State = "unknown"     // a state without a name in libvirt
 )
 
-// List returns the VMs that have a domain of ours, running or not.
+// List returns the VMs that have a domain of Lodge, running or not.
 func (c *Client) List(ctx context.Context) ([]gateway.ID, error) {
 	var domains []rpc.Domain
 	err := c.call(ctx, "list the domains", func(l *rpc.Libvirt) (err error) {
@@ -46,14 +49,17 @@ func (c *Client) List(ctx context.Context) ([]gateway.ID, error) {
 	return ids, nil
 }
 
-// DomainName is what the VM's domain is called in libvirt.
+// DomainName is the name of the VM's domain in libvirt.
 func DomainName(id gateway.ID) string { return namePrefix + id.String() }
 
 // State asks for the state of the VM's domain.
 func (c *Client) State(ctx context.Context, id gateway.ID) (State, error) {
-	var state, reason int32
-	err := c.call(ctx, "tell the state of the VM", func(l *rpc.Libvirt) (err error) {
+	var state, reason, saved int32
+	err := c.call(ctx, "read the state of the VM", func(l *rpc.Libvirt) (err error) {
 		state, reason, err = l.DomainGetState(domain(id), 0)
+		if err == nil && rpc.DomainState(state) == rpc.DomainShutoff { // libvirtd does not keep the reason when it restarts
+			saved, err = l.DomainHasManagedSaveImage(domain(id), 0)
+		}
 		return err
 	})
 	switch {
@@ -62,10 +68,51 @@ func (c *Client) State(ctx context.Context, id gateway.ID) (State, error) {
 	case err != nil:
 		return Unknown, err
 	}
-	return stateOf(rpc.DomainState(state), reason), nil
+	return stateOf(rpc.DomainState(state), reason, saved == 1), nil
 }
 
-func stateOf(state rpc.DomainState, reason int32) State {
+// States asks for the states of all domains of Lodge in one or two calls, whatever their number. A VM that is not in it is Absent.
+func (c *Client) States(ctx context.Context) (map[gateway.ID]State, error) {
+	var records []rpc.DomainStatsRecord
+	var saved []rpc.Domain
+	err := c.call(ctx, "read the states of the VMs", func(l *rpc.Libvirt) (err error) {
+		records, err = l.ConnectGetAllDomainStats(nil, uint32(rpc.DomainStatsState), uint32(rpc.ConnectGetAllDomainsStatsNowait))
+		if err == nil && slices.ContainsFunc(records, isShutoff) {
+			saved, _, err = l.ConnectListAllDomains(1, rpc.ConnectListDomainsManagedsave)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	hasSave := make(map[rpc.UUID]bool, len(saved))
+	for _, d := range saved {
+		hasSave[d.UUID] = true
+	}
+	states := make(map[gateway.ID]State, len(records))
+	for _, r := range records {
+		if id := gateway.ID(r.Dom.UUID); r.Dom.Name == DomainName(id) {
+			states[id] = stateOf(rpc.DomainState(param(r, "state.state")), param(r, "state.reason"), hasSave[r.Dom.UUID])
+		}
+	}
+	return states, nil
+}
+
+func isShutoff(r rpc.DomainStatsRecord) bool {
+	return rpc.DomainState(param(r, "state.state")) == rpc.DomainShutoff
+}
+
+// param is an integer among a domain's statistics; 0, which is "no state" and "unknown reason", if there is none of that name.
+func param(r rpc.DomainStatsRecord, name string) int32 {
+	for _, p := range r.Params {
+		if n, ok := p.Value.I.(int32); ok && p.Field == name {
+			return n
+		}
+	}
+	return 0
+}
+
+func stateOf(state rpc.DomainState, reason int32, saved bool) State {
 	switch state {
 	case rpc.DomainRunning, rpc.DomainBlocked, rpc.DomainShutdown:
 		return Running
@@ -75,10 +122,7 @@ func stateOf(state rpc.DomainState, reason int32) State {
 		}
 		return Paused
 	case rpc.DomainShutoff:
-		if rpc.DomainShutoffReason(reason) == rpc.DomainShutoffShutdown {
-			return PoweredOff
-		}
-		return Off
+		return stateOfShutoff(rpc.DomainShutoffReason(reason), saved)
 	case rpc.DomainCrashed:
 		return Off
 	case rpc.DomainPmsuspended:
@@ -88,9 +132,22 @@ func stateOf(state rpc.DomainState, reason int32) State {
 	}
 }
 
+func stateOfShutoff(reason rpc.DomainShutoffReason, saved bool) State {
+	switch {
+	case reason == rpc.DomainShutoffMigrated:
+		return Migrated
+	case saved:
+		return Saved
+	case reason == rpc.DomainShutoffShutdown:
+		return PoweredOff
+	default:
+		return Off
+	}
+}
+
 // Start defines the VM's domain afresh and starts it. The domain is defined, not transient, so that libvirt can still
-// say why it ended when nobody was listening. The old definition goes first: libvirt would keep its last reason for the new one.
-// When the domain does not start nothing stays behind.
+// report why it ended when nobody was listening. The old definition is removed first, with a saved memory: libvirt would keep
+// its last reason for the new one. When the domain does not start, nothing stays behind.
 func (c *Client) Start(ctx context.Context, def Definition) error {
 	text, err := def.XML()
 	if err != nil {
@@ -113,12 +170,20 @@ func (c *Client) Start(ctx context.Context, def Definition) error {
 	return err
 }
 
-// startTheVM is what Start does, for error texts.
+// startTheVM is what Start and Restore do, for error texts.
 const startTheVM = "start the VM"
 
-// Undefine forgets a domain that is off. It is no error when libvirt does not know it.
+// Restore starts the VM's domain, which is Saved, with the memory that it had.
+func (c *Client) Restore(ctx context.Context, id gateway.ID) error {
+	return c.callFor(ctx, c.startTimeout, startTheVM, func(l *rpc.Libvirt) error {
+		_, err := l.DomainCreateWithFlags(domain(id), 0)
+		return err
+	})
+}
+
+// Undefine removes a domain that is off, with its saved memory. It is no error when libvirt does not know it.
 func (c *Client) Undefine(ctx context.Context, id gateway.ID) error {
-	return c.change(ctx, "forget the VM", func(l *rpc.Libvirt) error {
+	return c.change(ctx, "undefine the VM", func(l *rpc.Libvirt) error {
 		return l.DomainUndefineFlags(domain(id), rpc.DomainUndefineManagedSave|rpc.DomainUndefineSnapshotsMetadata|
 			rpc.DomainUndefineCheckpointsMetadata|rpc.DomainUndefineNvram)
 	})
@@ -138,12 +203,12 @@ func (c *Client) Destroy(ctx context.Context, id gateway.ID) error {
 	return c.change(ctx, "stop the VM", func(l *rpc.Libvirt) error { return l.DomainDestroyFlags(domain(id), 0) })
 }
 
-// Resume lets a paused VM go on.
+// Resume continues a paused VM.
 func (c *Client) Resume(ctx context.Context, id gateway.ID) error {
 	return c.change(ctx, "resume the VM", func(l *rpc.Libvirt) error { return l.DomainResume(domain(id)) })
 }
 
-// change is call for verbs that have nothing left to do on a domain that is absent or not running.
+// change is call for verbs that have nothing to do on a domain that is absent or not running.
 func (c *Client) change(ctx context.Context, what string, f func(*rpc.Libvirt) error) error {
 	err := c.call(ctx, what, f)
 	notRunning := code(err) == rpc.ErrOperationInvalid && strings.Contains(err.Error(), "not running")
@@ -153,7 +218,7 @@ func (c *Client) change(ctx context.Context, what string, f func(*rpc.Libvirt) e
 	return err
 }
 
-// domain is how the protocol names a domain: libvirtd looks at the UUID only.
+// domain is a domain in the protocol: libvirtd reads the UUID only.
 func domain(id gateway.ID) rpc.Domain {
 	return rpc.Domain{Name: DomainName(id), UUID: rpc.UUID(id), ID: -1}
 }

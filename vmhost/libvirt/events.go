@@ -14,6 +14,10 @@ const (
 	maxBackoff = 5 * time.Second
 )
 
+// settleTime is how long a libvirtd that has just started may report a domain as running although its QEMU has died: no event
+// comes when it finds out.
+const settleTime = 3 * time.Second
+
 // Changes delivers "look again": a domain has changed, or the connection for events is new and changes may have been missed.
 // Changes that were not taken yet are one.
 func (c *Client) Changes() <-chan struct{} { return c.changes }
@@ -61,6 +65,8 @@ func (c *Client) listen(ctx context.Context) (connected bool, err error) {
 	defer context.AfterFunc(ctx, conn.close)()
 	c.log.InfoContext(ctx, "libvirt was reached")
 	c.changed()
+	settled := time.AfterFunc(settleTime, c.changed)
+	defer settled.Stop()
 	for range events {
 		c.changed()
 	}
