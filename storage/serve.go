@@ -11,26 +11,32 @@ import (
 	"github.com/versity/versitygw/s3err"
 )
 
-// serve handles one request, from who it is to the last byte of the answer.
+// serve handles one request, and logs it if it should.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
-	who, err := s.identify(r)
-	if err != nil {
-		s.answer(w, r, err)
-		return
+	a := &access{ResponseWriter: w}
+	if s.accessLog {
+		begin := time.Now()
+		defer func() { a.log(s.log, r, time.Since(begin)) }() // after a panic, too: the client has left
 	}
-	ctx, leave, err := s.tenants.enter(r.Context(), who.vm.ID, r.Method == http.MethodPost && r.ContentLength > longList)
-	if err != nil {
-		s.answer(w, r, err)
-		return
-	}
-	defer leave()
-	if err := s.forward(w, r.WithContext(ctx), who); err != nil {
-		s.answer(w, r, err)
+	if err := s.carryOut(a, r); err != nil {
+		s.answer(a, r, err)
 	}
 }
 
-// forward carries a request of a known VM out. It returns an error only while nothing has been answered.
-func (s *Server) forward(w http.ResponseWriter, r *http.Request, who caller) error {
+// carryOut identifies the caller and carries out the request. It returns an error only if nothing
+// has been answered yet.
+func (s *Server) carryOut(w *access, r *http.Request) error {
+	who, err := s.identify(r)
+	if err != nil {
+		return err
+	}
+	w.vm = who.vm
+	ctx, leave, err := s.tenants.enter(r.Context(), who.vm.ID, r.Method == http.MethodPost && r.ContentLength > longList)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	r = r.WithContext(ctx)
 	if err := refuse(r, who.vm); err != nil {
 		return err
 	}
@@ -38,9 +44,16 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, who caller) err
 	if err != nil {
 		return err
 	}
+	w.target = t
 	if r.Method == http.MethodPut && r.URL.Query().Has("acl") {
-		return setACL(r, who.vm) // nothing written is 200
+		return setACL(r, who.vm) // an answer without a status is 200
 	}
+	return s.forward(w, r, who, t)
+}
+
+// forward passes a request to the engine, and its answer back. It returns an error only if nothing
+// has been answered yet.
+func (s *Server) forward(w http.ResponseWriter, r *http.Request, who caller, t target) error {
 	out, in, err := rewrite(r, t, who)
 	if err != nil {
 		return err

@@ -23,12 +23,13 @@ import (
 	"lodge/storage/engine"
 )
 
-// Config is what New needs; every field is required.
+// Config is what New needs.
 type Config struct {
 	Dir       string // where objects are kept, on a file system with extended attributes
 	Keyring   *gateway.Keyring
 	Directory *gateway.Directory
 	Logger    *slog.Logger
+	AccessLog bool // log every request
 }
 
 // Server is the S3 service of one host.
@@ -36,6 +37,7 @@ type Server struct {
 	keyring   *gateway.Keyring
 	directory *gateway.Directory
 	log       *slog.Logger
+	accessLog bool
 	objects   objects
 	tenants   *tenants
 }
@@ -63,7 +65,10 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{keyring: cfg.Keyring, directory: cfg.Directory, log: cfg.Logger, objects: store, tenants: newTenants()}, nil
+	return &Server{
+		keyring: cfg.Keyring, directory: cfg.Directory, log: cfg.Logger, accessLog: cfg.AccessLog,
+		objects: store, tenants: newTenants(),
+	}, nil
 }
 
 // Run runs the engine until ctx is done. Requests that come earlier wait for it a few seconds.

@@ -67,7 +67,7 @@ func openListeners(names *dns.Server, clock *ntp.Server) tapListeners {
 func assemble(cfg Config, s *state, log *slog.Logger) (p *parts, err error) {
 	p = new(parts)
 	if p.objects, err = storage.New(storage.Config{
-		Dir: cfg.path("objects"), Keyring: s.keyring, Directory: s.directory, Logger: log,
+		Dir: cfg.path("objects"), Keyring: s.keyring, Directory: s.directory, Logger: log, AccessLog: cfg.AccessLog,
 	}); err != nil {
 		return nil, fmt.Errorf("object storage: %w", err)
 	}

@@ -1,0 +1,50 @@
+package storage
+
+import (
+	"log/slog"
+	"net/http"
+	"time"
+
+	"lodge/gateway"
+)
+
+// access is what the access log has of a request: who it is from and what it is about, as far as
+// that was found out, and the answer.
+type access struct {
+	http.ResponseWriter
+	vm     gateway.Identity
+	target target
+	status int // 0: nothing was written yet
+	bytes  int64
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (a *access) WriteHeader(status int) {
+	if a.status == 0 {
+		a.status = status
+	}
+	a.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (a *access) Write(p []byte) (int, error) {
+	if a.status == 0 {
+		a.status = http.StatusOK
+	}
+	n, err := a.ResponseWriter.Write(p)
+	a.bytes += int64(n)
+	return n, err
+}
+
+// Unwrap is for http.ResponseController.
+func (a *access) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+// log writes the line of a request. It has no query, since that may be a signature.
+func (a *access) log(log *slog.Logger, r *http.Request, duration time.Duration) {
+	if a.status == 0 {
+		a.status = http.StatusOK // what net/http answers
+	}
+	log.Info("s3 request served", gateway.LogVM(a.vm), slog.String("remote", r.RemoteAddr), slog.String("method", r.Method),
+		slog.String("bucket", a.target.bucket), slog.String("object", a.target.key), slog.Int("status", a.status),
+		slog.Int64("bytes", a.bytes), slog.Duration("duration", duration))
+}
