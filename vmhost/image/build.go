@@ -15,7 +15,7 @@ import (
 	"lodge/gateway/durable"
 )
 
-// needBytes is what a build takes at most: the tree, the disk, and packages on their way.
+// needBytes is the most that a build takes: the tree, the disk and the downloaded packages.
 const needBytes = 3 << 30
 
 // build is one run of Build.
@@ -27,9 +27,10 @@ type build struct {
 	begun    time.Time
 }
 
-// Build makes the image of a recipe, in one to two minutes, and puts it in place of an older one; VMs made from that are
-// not touched. It must be root. Errors: KindInvalid (no such recipe), KindDenied (not root), KindUnavailable (a program is
-// missing, the mirror does not answer), KindConflict (being built already), KindNoSpace. Nothing is left behind then.
+// Build makes the image of a recipe, in one to two minutes, and replaces an older one; VMs made from that keep their disks.
+// It needs root. When ctx ends, so does the build, with ctx's error. Errors: KindInvalid (no such recipe), KindDenied (not
+// root), KindUnavailable (a program is missing, the mirror does not answer), KindConflict (a build of the image is running),
+// KindNoSpace. After an error an older image is unchanged, and nothing else is left.
 func Build(ctx context.Context, recipe Recipe) (err error) {
 	codename, ok := release(recipe.Name)
 	if !ok {
@@ -50,7 +51,7 @@ func Build(ctx context.Context, recipe Recipe) (err error) {
 	return nil
 }
 
-// check looks for what a build needs before it begins.
+// check makes sure that the programs, the directory and the free space that a build needs are there.
 func (b *build) check() error {
 	if os.Geteuid() != 0 {
 		return gateway.Errorf(gateway.KindDenied, "only root can build images").WithHint("Run it with sudo.")
@@ -76,26 +77,26 @@ func (b *build) check() error {
 	return nil
 }
 
-// begin takes the lock and clears away what an interrupted build has left.
+// begin takes the lock and removes what an interrupted build has left.
 func (b *build) begin() error {
 	lock, err := os.OpenFile(filepath.Join(b.recipe.Dir, "."+b.recipe.Name+".lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return fmt.Errorf("lock image: %w", err)
 	}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		_ = lock.Close() // it was not taken
+		_ = lock.Close() // nothing was locked
 		return gateway.Errorf(gateway.KindConflict, "the image %q is being built already", b.recipe.Name).
-			WithHint("Wait for that build, or end it.").Because(err)
+			WithHint("Wait for that build, or cancel it.").Because(err)
 	}
 	b.lock = lock
-	if err := errors.Join(os.RemoveAll(b.dir), os.Mkdir(b.dir, 0o755)); err != nil { // dpkg needs to pass through it
-		_ = lock.Close() // the error above says more
+	if err := errors.Join(os.RemoveAll(b.dir), os.Mkdir(b.dir, 0o755)); err != nil { // dpkg's helpers, which are not root, pass through it
+		_ = lock.Close() // the error above is the cause
 		return fmt.Errorf("prepare build: %w", err)
 	}
 	return nil
 }
 
-// end removes the scratch directory and lets the next build begin.
+// end removes the scratch directory and releases the lock.
 func (b *build) end() error {
 	if err := errors.Join(os.RemoveAll(b.dir), b.lock.Close()); err != nil {
 		return fmt.Errorf("clean up build: %w", err)
@@ -103,7 +104,7 @@ func (b *build) end() error {
 	return nil
 }
 
-// make does the work in the scratch directory, and moves the result out of it last.
+// make builds in the scratch directory and moves the result out of it last.
 func (b *build) make(ctx context.Context) error {
 	root, disk := filepath.Join(b.dir, "root"), filepath.Join(b.dir, "disk")
 	if err := b.makeRoot(ctx, root); err != nil {
@@ -124,7 +125,7 @@ func (b *build) make(ctx context.Context) error {
 	return b.publish(disk, kernel, initrd)
 }
 
-// copyBoot copies the one file in root's /boot that fits pattern. (The links in / are relative to the guest's root.)
+// copyBoot copies the one file in root's /boot that matches pattern. (The links in / are relative to the guest's root.)
 func copyBoot(to, root, pattern string) error {
 	found, err := filepath.Glob(filepath.Join(root, "boot", pattern))
 	if err != nil || len(found) != 1 {
@@ -133,8 +134,8 @@ func copyBoot(to, root, pattern string) error {
 	return copyFile(to, found[0])
 }
 
-// publish moves the parts to their places, each synced, between taking the old manifest away and writing the new one: the
-// image is either the old one, or absent, or the new one.
+// publish removes the old manifest, moves the parts to their places, each synced, and writes the new manifest. At any moment
+// the image is the old one, absent, or the new one.
 func (b *build) publish(disk, kernel, initrd string) error {
 	name, dir := b.recipe.Name, b.recipe.Dir
 	m := manifest{Name: name, Built: time.Now().UTC().Truncate(time.Second), Cmdline: cmdline}
@@ -183,11 +184,11 @@ func (b *build) report(phase, text string, done, total int64) {
 }
 
 func missingPackage(what, debian string) error {
-	return gateway.Errorf(gateway.KindUnavailable, "%s is needed to build images, and is not installed", what).
+	return gateway.Errorf(gateway.KindUnavailable, "%s is needed to build images and is not installed", what).
 		WithHint("apt-get install %s", debian)
 }
 
-// explainFull turns err into KindNoSpace when it is about a full disk.
+// explainFull turns the error of a full disk into KindNoSpace.
 func explainFull(err error, dir string) error {
 	if !durable.IsFull(err) {
 		return err
@@ -197,5 +198,5 @@ func explainFull(err error, dir string) error {
 
 func noSpace(dir, why string) *gateway.Error {
 	return gateway.Errorf(gateway.KindNoSpace, "the host's disk is full: %s", why).
-		WithHint("Make room there (df -h %s), then do it again. Nothing was left behind.", dir)
+		WithHint("Free some space there (df -h %s) and run the build again. Nothing was left behind.", dir)
 }

@@ -26,7 +26,7 @@ var (
 // nowhere is a mirror that refuses connections at once.
 const nowhere = "http://127.0.0.1:9/debian"
 
-// TestBuildReal builds a real image from the mirror, as root, when it is told where. It prints how long each phase took.
+// TestBuildReal builds a real image from the mirror, as root, in the directory of a flag. It logs the duration of each phase.
 func TestBuildReal(t *testing.T) {
 	if *buildDir == "" {
 		t.Skip("needs root, a Debian mirror and a minute: -image.build=DIR [-image.name=debian-12]")
@@ -73,8 +73,8 @@ func TestBuildFails(t *testing.T) {
 		Name: "debian-13", Dir: dir, Mirror: nowhere, SecurityMirror: nowhere,
 		Progress: func(gateway.Progress) { steps++ },
 	})
-	said, ok := errors.AsType[*gateway.Error](err)
-	if !ok || said.Kind != gateway.KindUnavailable || !strings.Contains(said.Msg, "mirror") || steps < 2 {
+	e, ok := errors.AsType[*gateway.Error](err)
+	if !ok || e.Kind != gateway.KindUnavailable || !strings.Contains(e.Msg, "mirror") || steps < 2 {
 		t.Errorf("Build after %d steps: %v, caused by %v", steps, err, errors.Unwrap(err))
 	}
 	checkUntouched(t, dir)
@@ -112,13 +112,13 @@ func TestBuildTwice(t *testing.T) {
 
 func TestBuildNoSpace(t *testing.T) {
 	err := image.Build(t.Context(), image.Recipe{Name: "debian-13", Dir: tmpfs(t, "16m")})
-	said, ok := errors.AsType[*gateway.Error](err)
-	if !ok || said.Kind != gateway.KindNoSpace || !strings.Contains(said.Msg, "16 MiB are free") {
+	e, ok := errors.AsType[*gateway.Error](err)
+	if !ok || e.Kind != gateway.KindNoSpace || !strings.Contains(e.Msg, "16 MiB are free") {
 		t.Errorf("Build: %v", err)
 	}
 }
 
-// checkUntouched sees to it that dir has the fake image and nothing but the lock beside it.
+// checkUntouched checks that dir has the fake image, the lock, and no other file.
 func checkUntouched(t *testing.T, dir string) {
 	t.Helper()
 	want := []string{".debian-13.lock", "debian-13.initrd", "debian-13.json", "debian-13.raw", "debian-13.vmlinuz"}
@@ -126,6 +126,6 @@ func checkUntouched(t *testing.T, dir string) {
 		t.Errorf("files: %s", diff)
 	}
 	if _, err := image.Open(dir, "debian-13"); err != nil {
-		t.Errorf("the image that was there: %v", err)
+		t.Errorf("the older image: %v", err)
 	}
 }

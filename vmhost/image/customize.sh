@@ -1,5 +1,5 @@
 #!/bin/sh
-# mmdebstrap runs this with the root's path once all packages are in it. What it does would be the same on any machine.
+# mmdebstrap runs this with the path of the root once all packages are installed. It does not depend on the host.
 set -eu
 root=$1
 
@@ -9,12 +9,12 @@ chmod 0440 "$root/etc/sudoers.d/lodge"
 
 chroot "$root" systemctl --quiet enable systemd-networkd.service serial-getty@ttyS0.service lodge-seed.service lodge-user-data.service \
 	lodge-late.service
-# Nothing in a VM needs these; under TCG each costs between a tenth of a second and two seconds.
+# No VM needs these; under TCG each costs between a tenth of a second and two seconds.
 chroot "$root" systemctl --quiet disable e2scrub_reap.service getty@tty1.service
 chroot "$root" systemctl --quiet mask modprobe@drm.service modprobe@efi_pstore.service systemd-pstore.service \
 	systemd-network-generator.service systemd-udev-load-credentials.service systemd-networkd-persistent-storage.service
 
-# What lodge-late.service starts, no target starts; nor what systemd-tmpfiles-setup-dev.service does once more.
+# No target starts the units of lodge-late.service, nor one whose work systemd-tmpfiles-setup-dev.service does again.
 late=$(sed -n 's/^ExecStart=-systemctl start --no-block //p' "$root/etc/systemd/system/lodge-late.service")
 for unit in $late systemd-tmpfiles-setup-dev-early.service; do
 	for wants in sysinit.target.wants multi-user.target.wants; do
@@ -22,7 +22,7 @@ for unit in $late systemd-tmpfiles-setup-dev-early.service; do
 	done
 done
 mkdir -p "$root/etc/systemd/system-generators"
-# cloud-init is started by lodge-user-data.service, if at all.
+# lodge-user-data.service starts cloud-init, if there is user data.
 for generator in cloud-init-generator systemd-gpt-auto-generator systemd-ssh-generator systemd-hibernate-resume-generator systemd-integritysetup-generator systemd-tpm2-generator; do
 	ln -s /dev/null "$root/etc/systemd/system-generators/$generator"
 done
@@ -36,10 +36,10 @@ sed -i -e 's/^pool .*/server 169.254.169.254 iburst minpoll 4 maxpoll 6/' -e 's/
 grep -q '^server 169\.254\.169\.254 ' "$root/etc/chrony/chrony.conf"
 grep -q '^makestep 1 -1$' "$root/etc/chrony/chrony.conf"
 
-# The guest is an ordinary Debian from here on: only this build left out manuals and recommended packages.
+# Only this build leaves out manuals and recommended packages: the guest is an ordinary Debian.
 rm -f "$root"/etc/apt/apt.conf.d/99mmdebstrap "$root"/etc/dpkg/dpkg.cfg.d/99mmdebstrap
 
-# Names and keys are each VM's own, and come with its seed.
+# The seed brings the names and keys of each VM.
 rm -f "$root"/etc/ssh/ssh_host_* "$root"/var/lib/dbus/machine-id "$root"/etc/resolv.conf "$root"/*.old
 : >"$root/etc/machine-id"
 echo localhost >"$root/etc/hostname"
@@ -48,5 +48,5 @@ echo 'nameserver 169.254.169.254' >"$root/etc/resolv.conf"
 printf '127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n' >"$root/etc/hosts"
 rm -rf "$root"/var/log/*.log "$root"/var/log/apt "$root"/var/cache/debconf/*-old "$root"/var/lib/dpkg/*-old
 
-# Or else the first boot would rebuild what the packages have just built (systemd-update-done.service(8)).
+# Without these the first boot would rebuild caches that are up to date (systemd-update-done.service(8)).
 touch "$root/etc/.updated" "$root/var/.updated"

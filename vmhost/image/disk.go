@@ -17,7 +17,7 @@ import (
 // Layout of an image's disk: an MBR with one bootable Linux partition from 1 MiB to the end; GRUB between the two.
 const (
 	sectorBytes    = 512
-	diskBytes      = 2 << 30 // as small as a VM's disk may be; the file system grows at boot
+	diskBytes      = 2 << 30 // the smallest disk of a VM; the file system grows at boot
 	partitionStart = 1 << 20
 	mbrCodeBytes   = 440 // boot code; the disk's signature, the partition table and 55 aa follow
 	diskSignature  = disk.Signature
@@ -25,8 +25,8 @@ const (
 	bootFlag       = 0x80
 )
 
-// rootDevice names the root file system for the kernel and for fstab, and is the same in every image and every VM, whose
-// disks are /dev/vda here and something else where an exported one boots.
+// rootDevice names the root file system for the kernel and for fstab. It is the same in every image and VM, also where an
+// exported disk is not /dev/vda.
 const rootDevice = "PARTUUID=4c4f4447-01"
 
 // cmdline is the kernel's command line, under GRUB and for direct boot. cryptomgr.notests leaves out self-tests of ciphers
@@ -44,7 +44,7 @@ func (b *build) makeDisk(ctx context.Context, root, file string) error {
 	if err := errors.Join(f.Truncate(diskBytes), f.Close()); err != nil {
 		return fmt.Errorf("make disk: %w", err)
 	}
-	// The features left out are those that Debian 12's GRUB cannot read or an older e2fsck does not know.
+	// Debian 12's GRUB cannot read the features left out, or an older e2fsck does not support them.
 	return b.run(ctx, nil, "mke2fs", "-q", "-t", "ext4", "-L", "lodge-root", "-m", "1", "-O", "^orphan_file,^metadata_csum_seed",
 		"-E", "offset="+strconv.Itoa(partitionStart)+",lazy_itable_init=1,nodiscard", "-d", root,
 		file, strconv.Itoa((diskBytes-partitionStart)>>10)+"k")
@@ -53,8 +53,8 @@ func (b *build) makeDisk(ctx context.Context, root, file string) error {
 // grubDir is where grub-pc-bin keeps GRUB for BIOS machines.
 const grubDir = "/usr/lib/grub/i386-pc"
 
-// grubConfig is all of GRUB's configuration: Debian's kernel packages keep /vmlinuz and /initrd.img at the newest kernel, so
-// a guest that upgrades its kernel boots it without GRUB's own scripts. The console is the serial one, like the kernel's.
+// grubConfig is all of GRUB's configuration. Debian's kernel packages point /vmlinuz and /initrd.img at the newest kernel, so
+// a guest boots an upgraded kernel without GRUB's own scripts. The console is the serial one, as for the kernel.
 const grubConfig = `serial --unit=0 --speed=115200
 terminal_input serial console
 terminal_output serial console
@@ -101,7 +101,7 @@ func writeBoot(file string, boot, core []byte) error {
 	return nil
 }
 
-// mbr is a first sector with the one partition. The CHS fields say "use LBA".
+// mbr is a first sector with the one partition. The CHS fields have the values for "use LBA".
 func mbr(code []byte, sectors uint32) []byte {
 	s := make([]byte, sectorBytes)
 	copy(s, code)
@@ -120,13 +120,13 @@ func bootable(sector []byte) bool {
 	return sector[510] == 0x55 && sector[511] == 0xaa && sector[0] != 0 && sector[446+4] != 0
 }
 
-// copyFile copies a kernel or an initramfs, which QEMU's own user has to read.
+// copyFile copies a kernel or an initramfs, which QEMU's user must be able to read.
 func copyFile(to, from string) error {
 	in, err := os.Open(from)
 	if err != nil {
 		return fmt.Errorf("copy file: %w", err)
 	}
-	defer func() { _ = in.Close() }() // it was only read
+	defer func() { _ = in.Close() }() // opened for reading only
 	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("copy file: %w", err)
@@ -138,12 +138,12 @@ func copyFile(to, from string) error {
 	return nil
 }
 
-// tools are the programs that Build runs, with the Debian package that each comes in.
+// tools maps the programs that Build runs to their Debian packages.
 func tools() map[string]string {
 	return map[string]string{"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "grub-mkimage": "grub-common"}
 }
 
-// find looks a program up in the standard places, whatever the caller's PATH is.
+// find looks a program up in the standard directories, whatever PATH is.
 func find(program string) (string, error) {
 	for _, dir := range []string{"/usr/bin", "/usr/sbin", "/bin", "/sbin"} {
 		if path, err := exec.LookPath(filepath.Join(dir, program)); err == nil {

@@ -1,9 +1,9 @@
 // Package image makes base images from Debian's packages alone and opens them.
 //
-// An image is four files in one directory: <name>.raw (a whole disk: MBR, GRUB, one ext4 partition), <name>.vmlinuz and
+// An image is four files in one directory: <name>.raw (the disk: MBR, GRUB, one ext4 partition), <name>.vmlinuz and
 // <name>.initrd (the same kernel again, to boot it directly) and <name>.json (the manifest, written last: an image without it
-// is not there). Build runs mmdebstrap as root; neither loop devices nor mounts outside mmdebstrap's own are used, so
-// whatever kills a build leaves nothing but a directory, which the next build removes.
+// does not exist). Build runs mmdebstrap as root, without loop devices and without mounts outside mmdebstrap's own. A build
+// that is killed leaves one directory, which the next build removes.
 //
 // This package never talks to libvirt and never changes an image once its manifest is written.
 package image
@@ -22,7 +22,7 @@ import (
 	"lodge/gateway"
 )
 
-// Image is a base image that has passed Open.
+// Image is a base image that Open has checked.
 type Image struct {
 	Name    string
 	Disk    string // path of the raw disk
@@ -42,7 +42,7 @@ type manifest struct {
 	Initrd  part      `json:"initrd"`
 }
 
-// part is one file of an image. Its size tells a truncated copy from a whole one at no cost.
+// part is one file of an image. The size detects a truncated copy without reading it.
 type part struct {
 	File  string `json:"file"`
 	Bytes int64  `json:"bytes"`
@@ -50,11 +50,11 @@ type part struct {
 
 const manifestExt = ".json"
 
-// dirMode is what a directory of images needs: QEMU, which is not root, passes through it to the kernels.
+// dirMode are the permissions that a directory of images needs: QEMU, which is not root, opens the kernels in it.
 const dirMode = 0o711
 
-// MakeDir makes a directory for images, whatever the umask is. One that is there keeps its mode if QEMU can pass through
-// it, so that images may lie on a read-only file system.
+// MakeDir makes a directory for images, whatever the umask is. An existing one keeps its mode if QEMU can pass through it,
+// so images may lie on a read-only file system.
 func MakeDir(dir string) error {
 	if err := os.MkdirAll(dir, dirMode); err != nil {
 		return fmt.Errorf("make image directory: %w", err)
@@ -72,7 +72,7 @@ func MakeDir(dir string) error {
 }
 
 // Open finds the image called name in dir and checks it cheaply: the manifest, each file's size, the disk's boot signature.
-// Errors: KindNotFound when there is none, KindInvalid when it is not whole.
+// Errors: KindNotFound when there is none, KindInvalid when it is incomplete.
 func Open(dir, name string) (Image, error) {
 	if err := checkName(name); err != nil {
 		return Image{}, err
@@ -100,7 +100,8 @@ func Open(dir, name string) (Image, error) {
 	return img, checkBootable(img.Disk, name)
 }
 
-// List opens every image in dir, in the order of their names. Those that are not whole come as errors, joined, beside the others.
+// List opens every image in dir, in the order of their names. Incomplete ones are returned as errors, joined, beside the
+// others.
 func List(dir string) ([]Image, error) {
 	found, err := filepath.Glob(filepath.Join(dir, "*"+manifestExt))
 	if err != nil {
@@ -119,7 +120,7 @@ func List(dir string) ([]Image, error) {
 	return images, errors.Join(bad...)
 }
 
-// check refuses a part that is absent or not as long as it was built, and one that would lead out of dir.
+// check rejects a part that is absent, has another length than it was built with, or lies outside dir.
 func (p part) check(dir, name string) error {
 	if p.File == "" || p.File != filepath.Base(p.File) {
 		return broken(name, "its manifest names no file")
@@ -142,7 +143,7 @@ func checkBootable(disk, name string) error {
 	if err != nil {
 		return fmt.Errorf("open image: %w", err)
 	}
-	defer func() { _ = f.Close() }() // it was only read
+	defer func() { _ = f.Close() }() // opened for reading only
 	sector := make([]byte, sectorBytes)
 	if _, err := io.ReadFull(f, sector); err != nil {
 		return broken(name, "its disk cannot be read").Because(err)
@@ -166,10 +167,10 @@ func missing(name string) *gateway.Error {
 }
 
 func broken(name, why string) *gateway.Error {
-	return gateway.Invalid("the image %q is not whole: %s", name, why).WithHint("%s", buildHint(name))
+	return gateway.Invalid("the image %q is incomplete: %s", name, why).WithHint("%s", buildHint(name))
 }
 
-// buildHint says how to get the image, or one that can be had.
+// buildHint is the command that builds the image, or the list of those that can be built.
 func buildHint(name string) string {
 	if _, ok := release(name); ok {
 		return "Build it: lodge image build " + name

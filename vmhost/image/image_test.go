@@ -18,9 +18,9 @@ import (
 	"lodge/vmhost/image"
 )
 
-const testBytes = 1 << 30 // a whole GiB, so that a disk can be exactly as large
+const testBytes = 1 << 30 // one GiB: the smallest disk is as large
 
-// fake writes an image that Open takes: a boot sector of Build's kind, some data, holes.
+// fake writes an image that Open accepts: a boot sector as Build writes it, some data, holes.
 func fake(t *testing.T, dir, name string) {
 	t.Helper()
 	sector := make([]byte, 512)
@@ -60,9 +60,9 @@ func TestOpen(t *testing.T) {
 	for name, row := range map[string]struct {
 		spoil func(file string) error // gets the image's path without an extension
 		kind  gateway.Kind
-		says  string
+		want  string
 	}{
-		"whole":            {func(string) error { return nil }, "", ""},
+		"complete":         {func(string) error { return nil }, "", ""},
 		"missing":          {func(file string) error { return os.Remove(file + ".json") }, gateway.KindNotFound, "there is no image"},
 		"no disk":          {func(file string) error { return os.Remove(file + ".raw") }, gateway.KindInvalid, "debian-13.raw is missing"},
 		"no kernel":        {func(file string) error { return os.Remove(file + ".vmlinuz") }, gateway.KindInvalid, "debian-13.vmlinuz is missing"},
@@ -94,8 +94,8 @@ func TestOpen(t *testing.T) {
 				}
 				return
 			}
-			said, ok := errors.AsType[*gateway.Error](err)
-			if !ok || said.Kind != row.kind || !strings.Contains(said.Msg, row.says) || said.Hint != "Build it: lodge image build debian-13" {
+			e, ok := errors.AsType[*gateway.Error](err)
+			if !ok || e.Kind != row.kind || !strings.Contains(e.Msg, row.want) || e.Hint != "Build it: lodge image build debian-13" {
 				t.Errorf("Open: %#v", err)
 			}
 		})
@@ -109,7 +109,7 @@ func TestOpenNames(t *testing.T) {
 		}
 	}
 	_, err := image.Open(t.TempDir(), "fedora")
-	if said, ok := errors.AsType[*gateway.Error](err); !ok || said.Kind != gateway.KindNotFound || !strings.Contains(said.Hint, "debian-13, debian-12") {
+	if e, ok := errors.AsType[*gateway.Error](err); !ok || e.Kind != gateway.KindNotFound || !strings.Contains(e.Hint, "debian-13, debian-12") {
 		t.Errorf("Open(fedora): %#v", err)
 	}
 }
@@ -130,7 +130,7 @@ func TestList(t *testing.T) {
 	}
 }
 
-// tmpfs mounts one of a size.
+// tmpfs mounts a tmpfs of this size.
 func tmpfs(t *testing.T, size string) string {
 	t.Helper()
 	dir := t.TempDir()

@@ -6,14 +6,14 @@ import (
 	"lodge/gateway"
 )
 
-// Default is the image that VMs get when nobody says otherwise.
+// Default is the image of a VM for which none is named.
 const Default = "debian-13"
 
-// Recipe says what to build and where.
+// Recipe describes an image to build.
 type Recipe struct {
 	Name           string                 // one of Names
-	Dir            string                 // where images are kept; made if need be
-	Mirror         string                 // URL of a Debian archive; mmdebstrap(1) knows Debian's own if empty
+	Dir            string                 // of the images; made if absent
+	Mirror         string                 // URL of a Debian archive; Debian's own if empty
 	SecurityMirror string                 // URL of its security updates; needed when Mirror is given
 	Progress       func(gateway.Progress) // phases "packages", "filesystem", "bootloader", "done"; may be nil
 }
@@ -32,7 +32,7 @@ func release(name string) (codename string, ok bool) {
 	return "", false
 }
 
-// packages are those on top of Debian's essential ones, recommended packages left out.
+// packages are installed beside Debian's essential ones, without recommended packages.
 func packages() string {
 	return strings.Join([]string{
 		// boot: the cloud kernel has virtio, ext4, isofs and the serial console, and a quarter of the modules
@@ -40,15 +40,15 @@ func packages() string {
 		"cloud-init", "cloud-guest-utils", "fdisk", "e2fsprogs", "qemu-guest-agent", "chrony", "util-linux-extra",
 		// people
 		"openssh-server", "sudo", "less", "vim-tiny", "cron", "iproute2", "iputils-ping", "netbase", "ca-certificates", "bash-completion",
-		// what programs are made of
+		// for programs
 		"python3", "sqlite3", "curl",
-		// S3 tools that work at once
+		// S3 clients, configured by the seed
 		"awscli", "python3-boto3", "s3cmd", "rclone",
 	}, ",")
 }
 
-// sources is the guest's sources.list, and where the build gets its packages from. It is empty for Debian's own archive:
-// mmdebstrap then writes the same lines itself.
+// sources is the guest's sources.list, which the build uses as well. It is empty for Debian's own archive, for which
+// mmdebstrap writes the same lines.
 func (r Recipe) sources(codename string) string {
 	if r.Mirror == "" {
 		return ""

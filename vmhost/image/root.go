@@ -12,13 +12,13 @@ import (
 	"strings"
 )
 
-// tree is what every image has on top of its packages (root), what one has beside that (a directory of its name), and what is
-// done at the end (customize.sh). Scripts are those files that begin with "#!".
+// tree has the files that every image gets beside its packages (root), those of one image (a directory of its name), and the
+// last step of a build (customize.sh). Files that begin with "#!" are executable.
 //
 //go:embed root debian-12 customize.sh
 var tree embed.FS
 
-// mmdebstrapSteps is how many lines of the form "I: …" mmdebstrap 1.3 and 1.5 write, about: progress is counted in them.
+// mmdebstrapSteps is roughly how many lines "I: …" mmdebstrap 1.3 and 1.5 write. They are the unit of progress.
 const mmdebstrapSteps = 10
 
 // makeRoot fills the directory root with the guest's file tree.
@@ -31,7 +31,7 @@ func (b *build) makeRoot(ctx context.Context, root string) error {
 		"--mode=root", "--variant=minbase", "--format=directory", "--architectures=amd64",
 		"--aptopt=Apt::Install-Recommends \"false\"", "--aptopt=Acquire::Languages \"none\"", "--aptopt=Acquire::Retries \"3\"",
 		"--include=" + packages(),
-		// The tree goes in before the kernel is installed, so that the initramfs is made once.
+		// The tree is copied before the kernel is installed, so that the initramfs is made once.
 		"--essential-hook=copy-in " + quote(filepath.Join(overlay, "root")+"/.") + " /",
 		"--customize-hook=" + filepath.Join(overlay, "customize.sh"),
 	}
@@ -59,7 +59,7 @@ func (b *build) makeRoot(ctx context.Context, root string) error {
 	}, "mmdebstrap", args...)
 }
 
-// writeOverlay writes the embedded files, and those that are made here, below dir.
+// writeOverlay writes the embedded files and the generated ones below dir.
 func (b *build) writeOverlay(dir string) error {
 	root := filepath.Join(dir, "root")
 	err := errors.Join(
@@ -68,7 +68,7 @@ func (b *build) writeOverlay(dir string) error {
 		writeFile(filepath.Join(root, "boot/grub/grub.cfg"), []byte(grubConfig)),
 		writeFile(filepath.Join(root, "etc/fstab"), []byte(rootDevice+" / ext4 errors=remount-ro,x-systemd.growfs 0 1\n")),
 	)
-	if own := writeTree(b.recipe.Name, root); !errors.Is(own, fs.ErrNotExist) { // most images have nothing of their own
+	if own := writeTree(b.recipe.Name, root); !errors.Is(own, fs.ErrNotExist) { // most images have no files of their own
 		err = errors.Join(err, own)
 	}
 	if err != nil {

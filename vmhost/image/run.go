@@ -17,21 +17,21 @@ import (
 	"lodge/gateway"
 )
 
-// stopLimit is how long the output of a program that was killed may stay open.
+// stopLimit is how long the output of a killed program may stay open.
 const stopLimit = 10 * time.Second
 
 // tailBytes is how much of a program's last output is kept for the error.
 const tailBytes = 4 << 10
 
-// command is what run does beyond starting a program.
+// command is the input and output of a program.
 type command struct {
 	stdin io.Reader
 	line  func(string) // called with each line of output
 }
 
-// run runs a program to its end with an environment that does not depend on the caller's, in process and mount namespaces of its
-// own (unshare(1)): when ctx ends, or this process does in whatever way, all that the program has started dies at once, and
-// what it has mounted is gone. On an error its last lines are looked at for causes that a person can do something about.
+// run runs a program to its end, with a fixed environment, in process and mount namespaces of its own (unshare(1)). When ctx
+// or this process ends, even by SIGKILL, the kernel ends all that the program has started and removes its mounts. On an error
+// the last lines of output are searched for causes that have a remedy.
 func (b *build) run(ctx context.Context, c *command, program string, args ...string) error {
 	path, err := find(program)
 	if err != nil {
@@ -45,14 +45,14 @@ func (b *build) run(ctx context.Context, c *command, program string, args ...str
 	}
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.Dir, cmd.Env = "/", environment()
-	cmd.ExtraFiles = []*os.File{b.lock} // whatever outlives this process still holds the lock
+	cmd.ExtraFiles = []*os.File{b.lock} // a process that outlives this one holds the lock
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = stopLimit
 	runtime.LockOSThread() // Pdeathsig is sent when the thread ends
 	err = cmd.Run()
 	runtime.UnlockOSThread()
 	if ctx.Err() != nil {
-		return ctx.Err() //nolint:wrapcheck // the caller gave up
+		return ctx.Err() //nolint:wrapcheck // cancelled by the caller
 	}
 	if err != nil {
 		return explain(program, string(out.tail), err)
@@ -60,7 +60,7 @@ func (b *build) run(ctx context.Context, c *command, program string, args ...str
 	return nil
 }
 
-// environment is the same everywhere, but for the proxy that the host may need.
+// environment is fixed but for the proxy of the host.
 func environment() []string {
 	env := []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "HOME=/root", "TMPDIR=/tmp", "DEBIAN_FRONTEND=noninteractive"}
 	for _, key := range []string{"http_proxy", "https_proxy", "no_proxy"} {
@@ -71,7 +71,7 @@ func environment() []string {
 	return env
 }
 
-// explain finds the cause in what a program has said last.
+// explain derives the error from the last lines of a program's output.
 func explain(program, tail string, err error) error {
 	err = fmt.Errorf("run %s: %w: %s", program, err, strings.TrimSpace(tail))
 	switch {
@@ -80,15 +80,15 @@ func explain(program, tail string, err error) error {
 	case strings.Contains(tail, "Could not resolve") || strings.Contains(tail, "Unable to connect") || strings.Contains(tail, "Failed to fetch") ||
 		strings.Contains(tail, "Could not connect"):
 		return gateway.Errorf(gateway.KindUnavailable, "the Debian mirror does not answer: %s", reason(tail)).
-			WithHint("Check the network, then do it again. A proxy is taken from the variable http_proxy.").Because(err)
+			WithHint("Check the network and run the build again. The variable http_proxy sets a proxy.").Because(err)
 	case strings.Contains(tail, "NO_PUBKEY") || strings.Contains(tail, "signed-by"):
-		return gateway.Errorf(gateway.KindUnavailable, "this host does not have the keys of that Debian release").
+		return gateway.Errorf(gateway.KindUnavailable, "the keys of that Debian release are not installed").
 			WithHint("apt-get install --only-upgrade debian-archive-keyring").Because(err)
 	}
-	return gateway.Errorf(gateway.KindInternal, "%s did not do its work: %s", program, reason(tail)).Because(err)
+	return gateway.Errorf(gateway.KindInternal, "%s failed: %s", program, reason(tail)).Because(err)
 }
 
-// reason is the first line of a program's last ones that calls itself an error, else the last one.
+// reason is the first line of tail that begins with "E: ", else the last line.
 func reason(tail string) string {
 	lines := strings.Split(strings.TrimSpace(tail), "\n")
 	for _, line := range lines {
@@ -99,7 +99,7 @@ func reason(tail string) string {
 	return lines[len(lines)-1]
 }
 
-// output keeps the tail of what is written to it and passes lines on.
+// output passes lines on and keeps the tail of what is written.
 type output struct {
 	line func(string)
 	part []byte // of a line

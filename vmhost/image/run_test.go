@@ -19,16 +19,16 @@ func TestExplain(t *testing.T) {
 	for name, row := range map[string]struct {
 		tail string
 		kind gateway.Kind
-		says string
+		want string
 	}{
-		"mirror":  {"Err:1 …\nE: Failed to fetch http://x Could not connect\nE: more\n", gateway.KindUnavailable, "Failed to fetch http://x"},
-		"keys":    {"W: The following signatures … NO_PUBKEY 6ED0E7B8\n", gateway.KindUnavailable, "does not have the keys"},
-		"other":   {"I: one\nE: setup failed: what\nI: main() …\n", gateway.KindInternal, "mmdebstrap did not do its work: setup failed: what"},
-		"no word": {"", gateway.KindInternal, "mmdebstrap did not do its work: "},
+		"mirror":    {"Err:1 …\nE: Failed to fetch http://x Could not connect\nE: more\n", gateway.KindUnavailable, "Failed to fetch http://x"},
+		"keys":      {"W: The following signatures … NO_PUBKEY 6ED0E7B8\n", gateway.KindUnavailable, "keys of that Debian release"},
+		"other":     {"I: one\nE: setup failed: what\nI: main() …\n", gateway.KindInternal, "mmdebstrap failed: setup failed: what"},
+		"no output": {"", gateway.KindInternal, "mmdebstrap failed: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := explain("mmdebstrap", row.tail, exit)
-			if gateway.KindOf(err) != row.kind || !strings.Contains(err.Error(), row.says) || !errors.Is(err, exit) {
+			if gateway.KindOf(err) != row.kind || !strings.Contains(err.Error(), row.want) || !errors.Is(err, exit) {
 				t.Errorf("%v (%v)", err, gateway.KindOf(err))
 			}
 		})
@@ -56,7 +56,7 @@ func TestMBR(t *testing.T) {
 	}
 }
 
-// However output is cut into writes, its lines come out whole (those of ordinary length), and the tail is the end of it.
+// However output is divided into writes, lines of ordinary length are passed on complete, and the tail is its end.
 func FuzzOutput(f *testing.F) {
 	f.Add("I: a\nI: b\nend", uint8(1))
 	f.Add(strings.Repeat("x", 10000)+"\n", uint8(255))
@@ -85,7 +85,7 @@ func FuzzOutput(f *testing.F) {
 	})
 }
 
-// Every image gets the common files, Debian 12 its own as well, and scripts can be run.
+// Every image gets the common files, Debian 12 its own as well, and scripts are executable.
 func TestOverlay(t *testing.T) {
 	for name, own := range map[string]bool{"debian-13": false, "debian-12": true} {
 		dir := t.TempDir()

@@ -11,7 +11,7 @@ import (
 	"lodge/gateway"
 )
 
-// templates are setup.sh and what it and cloud-init work with. @WORD@ stands for a value of the guest's.
+// templates are setup.sh and the files for it and for cloud-init. @WORD@ stands for a value of the guest.
 //
 //go:embed setup.sh files
 var templates embed.FS
@@ -19,12 +19,13 @@ var templates embed.FS
 func text(name string) string {
 	b, err := templates.ReadFile(name)
 	if err != nil {
-		panic(err) // the names are constants of this package, and a test writes a seed
+		panic(err) // the names are constants of this package, and a test covers them
 	}
 	return string(b)
 }
 
-// fill puts the guest's values into a template. They are all checked, and none has a character that is special anywhere.
+// fill puts the guest's values into a template. All are checked; none has a character that any of the formats treats as
+// special.
 func (g Guest) fill(name string) string {
 	return strings.NewReplacer(
 		"@ID@", g.VM.ID.String(), "@NAME@", g.VM.Name, "@HOST@", g.VM.Name+"."+g.Domain,
@@ -39,7 +40,7 @@ type entry struct {
 	owner      string
 }
 
-// entries is everything that Lodge puts into a guest.
+// entries are the files that Lodge puts into a guest.
 func (g Guest) entries() ([]entry, error) {
 	const root = "root"
 	host := g.VM.Name + "." + g.Domain
@@ -74,7 +75,7 @@ func (g Guest) entries() ([]entry, error) {
 	return append(all, settings("home/"+gateway.GuestUser+"/", gateway.GuestUser)...), nil
 }
 
-// settings are the files by which S3 tools find the host's S3, below a home directory.
+// settings configure S3 clients for the host's S3, below a home directory.
 func settings(home, owner string) []entry {
 	return []entry{
 		{home + ".aws/", "", 0o755, owner},
@@ -91,7 +92,7 @@ func systemdConfig(environment string) string {
 	return "[Manager]\nDefaultEnvironment=" + strings.Join(strings.Fields(environment), " ") + "\n"
 }
 
-// archive is a tar.gz of the entries, the same for the same guest. Owners go by name: their numbers are the guest's own.
+// archive is a tar.gz of the entries, the same for the same guest. Owners are names: the guest assigns the numbers.
 func (g Guest) archive() ([]byte, error) {
 	entries, err := g.entries()
 	if err != nil {

@@ -7,8 +7,9 @@ import (
 	"unicode/utf16"
 )
 
-// An ISO 9660 (ECMA-119) file system with its Joliet twin (UCS-2 names), of one directory: enough for a seed, and no
-// program has to be installed for it. The first 16 sectors are for boot code; then come:
+// An ISO 9660 (ECMA-119) file system of one directory, with a Joliet volume (UCS-2 names): all that a seed needs. go-diskfs
+// 1.9.4 leaves the last sector short, which a virtio disk cuts off, and takes its files from a scratch directory. The first
+// 16 sectors are for boot code, followed by:
 const (
 	isoSector       = 2048
 	isoPrimary      = 16 // volume descriptor with upper-case names
@@ -38,10 +39,10 @@ type volume struct {
 	blank      []byte              // fills names that are not given
 	label      []byte              // at most 32 bytes
 	escape     string              // the character set, for a supplementary volume
-	name       func(string) []byte // a file's name as its directory has it
+	name       func(string) []byte // a file's name in the directory's encoding
 }
 
-// iso makes the file system.
+// iso returns the file system.
 func iso(label string, files []file) []byte {
 	sectors := isoData
 	for _, f := range files {
@@ -122,7 +123,7 @@ func isoRecord(name []byte, sector, size int, flags byte) []byte {
 	return r
 }
 
-// isoPlain is a name in the primary volume: upper case with a version, which Linux shows as lower case without.
+// isoPlain is a name in the primary volume: upper case with a version. Linux shows it in lower case without the version.
 func isoPlain(name string) []byte {
 	if !strings.Contains(name, ".") {
 		name += "."
@@ -130,7 +131,7 @@ func isoPlain(name string) []byte {
 	return []byte(strings.ToUpper(name) + ";1")
 }
 
-// isoUCS2 is a name in Joliet, big-endian.
+// isoUCS2 is a name in Joliet, in big-endian UCS-2.
 func isoUCS2(name string) []byte {
 	var b []byte
 	for _, unit := range utf16.Encode([]rune(name)) {
@@ -139,7 +140,7 @@ func isoUCS2(name string) []byte {
 	return b
 }
 
-// both32 writes a number in both byte orders, as ECMA-119 §7.3.3 has it.
+// both32 writes a number in both byte orders (ECMA-119 §7.3.3).
 func both32(b []byte, n int) {
 	binary.LittleEndian.PutUint32(b, uint32(n))
 	binary.BigEndian.PutUint32(b[4:], uint32(n))

@@ -1,12 +1,12 @@
-// Package seed writes the NoCloud disk that makes a copy of an image into one certain VM.
+// Package seed writes the NoCloud disk that turns a copy of an image into a particular VM.
 //
 // The disk is a small ISO 9660 file with the volume label cidata. It has the four files that any cloud image with cloud-init
 // reads (meta-data, network-config, vendor-data, user-data: https://docs.cloud-init.io/en/latest/reference/datasources/nocloud.html)
-// and setup.sh, which is all that Lodge itself does to a guest. Lodge's own images run it early in the boot; in other images
-// cloud-init runs the same script as a boothook in the vendor data. So nothing in the user data, which goes in byte for
-// byte, can replace or undo it by accident, as two lists under one YAML key would.
+// and setup.sh, which is all that Lodge itself changes in a guest. Lodge's own images run it early in the boot; in other images
+// cloud-init runs the same script as a boothook in the vendor data. The user data is copied byte for byte and cannot replace
+// any of it by accident, as a second list under one YAML key would.
 //
-// The script carries its files as an archive: no byte of anyone's needs quoting for a shell or for YAML.
+// The script contains its files as an archive, so no value is ever quoted for a shell or for YAML.
 package seed
 
 import (
@@ -18,18 +18,18 @@ import (
 	"lodge/gateway/durable"
 )
 
-// Guest is what a seed says about a VM.
+// Guest is the content of a seed.
 type Guest struct {
 	VM            gateway.VM // its ID becomes the instance-id; name, address, MAC and host key are used as well
 	Domain        string     // such as "lodge.localhost"
-	HostKeyPEM    []byte     // the private half of Machine.HostKey, as OpenSSH writes it
+	HostKeyPEM    []byte     // the private half of VM.HostKey, as OpenSSH writes it
 	AuthorizedKey string     // the host's own login key, as one authorized_keys line
-	RootPEM       []byte     // the CA that the guest trusts from birth; none if empty
+	RootPEM       []byte     // the CA that the guest trusts from its first boot; none if empty
 	UserData      string     // cloud-init user data, verbatim; may be empty
 }
 
-// Write makes the seed at path, which it replaces, with mode 0600 (the host key is in it). It is whole or not there, and
-// synced, when Write returns. It fails with KindInvalid for a guest that could not boot with it.
+// Write replaces path by the seed, with mode 0600 (it contains the host key). When Write returns nil, the file is complete and
+// synced; after an error the old one is unchanged. It fails with KindInvalid for a guest that could not boot with the seed.
 func Write(path string, g Guest) error {
 	if err := g.check(); err != nil {
 		return err
@@ -44,12 +44,12 @@ func Write(path string, g Guest) error {
 	return nil
 }
 
-// label is how cloud-init and lodge-seed.service find the disk.
+// label is the volume label by which cloud-init and lodge-seed.service find the disk.
 const label = "cidata"
 
 func (g Guest) check() error {
 	if err := gateway.CheckName(g.VM.Name); err != nil {
-		return err //nolint:wrapcheck // it is for people as it is
+		return err //nolint:wrapcheck // its text is for people
 	}
 	switch {
 	case len(g.UserData) > gateway.MaxUserDataBytes:

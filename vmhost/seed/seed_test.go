@@ -68,7 +68,7 @@ func write(t *testing.T, g seed.Guest) []byte {
 		t.Fatal(err)
 	}
 	if info.Mode() != 0o600 {
-		t.Errorf("mode is %v: the host key is for root's eyes only", info.Mode())
+		t.Errorf("mode is %v, so others can read the host key", info.Mode())
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -187,10 +187,10 @@ func TestFilesInGuest(t *testing.T) {
 	}
 	for path, file := range have {
 		if strings.Contains(file.text, "@NAME@") || strings.Contains(file.text, "@HOST@") || strings.HasPrefix(path, "/") {
-			t.Errorf("%s is not filled in, or not relative", path)
+			t.Errorf("%s has an unfilled template, or is not relative", path)
 		}
 		if string(g.HostKeyPEM) == file.text && file.mode&0o077 != 0 {
-			t.Errorf("%s shows the host key to others", path)
+			t.Errorf("others can read the host key in %s", path)
 		}
 	}
 	if !strings.Contains(have["etc/lodge/README"].text, "https://hello.lodge.localhost\n") {
@@ -206,10 +206,10 @@ func TestWriteWithoutRoot(t *testing.T) {
 	g.RootPEM, g.UserData = nil, ""
 	files := readISO(t, write(t, g), joliet)
 	if _, ok := unpack(t, files["setup.sh"])["usr/local/share/ca-certificates/lodge.crt"]; ok {
-		t.Error("there is a certificate")
+		t.Error("the archive has a certificate")
 	}
 	if text, ok := files["user-data"]; !ok || text != "" {
-		t.Errorf("user-data must be there, and empty: %q", text)
+		t.Errorf("user-data is %q, want an empty file", text)
 	}
 }
 
@@ -238,10 +238,10 @@ func TestWriteRefuses(t *testing.T) {
 	}
 }
 
-// A seed that cannot be written leaves the one that was there, and no draft.
+// A seed that cannot be written leaves the old one, and no draft.
 func TestWriteFails(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "seed.iso")
-	if err := os.MkdirAll(filepath.Join(path, "full"), 0o700); err != nil { // nothing can be renamed onto it
+	if err := os.MkdirAll(filepath.Join(path, "full"), 0o700); err != nil { // so that the rename fails
 		t.Fatal(err)
 	}
 	if err := seed.Write(path, guest()); err == nil {
@@ -253,7 +253,7 @@ func TestWriteFails(t *testing.T) {
 	}
 }
 
-// Whatever the user data is, it comes back byte for byte, and nothing else on the disk depends on it.
+// Any user data is on the disk byte for byte, and no other file depends on it.
 func FuzzUserData(f *testing.F) {
 	f.Add("")
 	f.Add("#cloud-config\n")
@@ -320,7 +320,7 @@ const (
 	joliet  = 17
 )
 
-// readISO is a reader of ISO 9660 root directories of its own: names as Linux would show them, and contents.
+// readISO reads the root directory of an ISO 9660 file system: names as Linux shows them, and contents.
 func readISO(t *testing.T, image []byte, descriptor int) map[string]string {
 	t.Helper()
 	const sector = 2048

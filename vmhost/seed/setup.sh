@@ -1,6 +1,6 @@
 #!/bin/sh
-# Sets a VM up as its own: names, network, keys, trust, and the settings that tools read. Lodge images run it before the network
-# is up (lodge-seed.service); other cloud images run it as a boothook of the vendor data. It acts once per instance.
+# Gives a VM its names, network, keys, trusted certificates and settings. Lodge images run it before the network is up
+# (lodge-seed.service); other cloud images run it as a boothook of the vendor data. It acts once per instance.
 set -eu
 umask 022
 last=
@@ -8,7 +8,7 @@ last=
 [ "$last" != "${INSTANCE_ID:?}" ] || exit 0
 mkdir -p /etc/lodge
 
-# Each program that starts takes a tenth of a second under TCG: the shell does what it can by itself.
+# Each program takes a tenth of a second to start under TCG, so the shell does what it can.
 [ -d /home/lodge ] || id -u lodge >/dev/null 2>&1 || useradd --create-home --shell /bin/bash --comment Lodge lodge
 base64 -d <<'END' | tar -xz --no-overwrite-dir -C /
 @FILES@
@@ -20,7 +20,7 @@ echo "$name" >/proc/sys/kernel/hostname
 [ -s /etc/environment ] && grep -q '^AWS_ENDPOINT_URL_S3=' /etc/environment || cat /etc/lodge/environment >>/etc/environment
 set --
 while read -r variable; do set -- "$@" "$variable"; done </etc/lodge/environment
-systemctl set-environment "$@" || true # not where systemd does not run
+systemctl set-environment "$@" || true # fails where systemd does not run
 
 # As update-ca-certificates(8) would, which takes ten seconds under TCG. The archive has the links in /etc/ssl/certs.
 ca=/usr/local/share/ca-certificates/lodge.crt
