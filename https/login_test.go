@@ -366,7 +366,7 @@ func TestPagesForPeopleAndPrograms(t *testing.T) {
 		{"silent, owner", "blog", ann, 502, "port 9090", ""},
 		{"silent, stranger", "8080-blog", s.client(), 502, "Nothing listens on port 8080", "9090"},
 		{"no answer", hangs.Name, s.client(), 503, "does not answer yet", ""},
-		{"junk", "junk", s.client(), 502, "No answer from the app", ""},
+		{"junk", "junk", s.client(), 502, "Bad response from the app", ""},
 	}
 	for _, tt := range tests {
 		page := s.get(tt.client, s.url(tt.host), "Accept", "text/html")

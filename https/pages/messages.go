@@ -12,26 +12,26 @@ import (
 // Misdirected answers a request whose host name is not that of the handshake, or not one of this host.
 func Misdirected() Page {
 	return Page{
-		Status: http.StatusMisdirectedRequest, Kind: gateway.KindNotFound, Title: "No such name here",
-		Text: []string{"The host name of the request is not the one of its connection, or nothing here has that name."},
+		Status: http.StatusMisdirectedRequest, Kind: gateway.KindNotFound, Title: "Misdirected request",
+		Text: []string{"The host name of the request is not that of the TLS connection, or does not exist on this host."},
 	}
 }
 
 // NotFound answers a path of the gateway's own that does not exist.
 func NotFound() Page {
-	return Page{Status: http.StatusNotFound, Kind: gateway.KindNotFound, Title: "No such page"}
+	return Page{Status: http.StatusNotFound, Kind: gateway.KindNotFound, Title: "Page not found"}
 }
 
 // NotAProxy answers CONNECT.
 func NotAProxy() Page {
-	return Page{Status: http.StatusNotImplemented, Kind: gateway.KindInvalid, Title: "This is not a forward proxy"}
+	return Page{Status: http.StatusNotImplemented, Kind: gateway.KindInvalid, Title: "CONNECT is not supported"}
 }
 
 // InternalError answers a failure of the host; the cause is in the log.
 func InternalError() Page {
 	return Page{
-		Status: http.StatusInternalServerError, Kind: gateway.KindInternal, Title: "This did not work",
-		Text: []string{"The host could not do that. Its log says why:"}, Command: "journalctl -u lodged", Where: "on the host",
+		Status: http.StatusInternalServerError, Kind: gateway.KindInternal, Title: "Something went wrong",
+		Text: []string{"The host could not complete the request. Its log has the cause:"}, Command: "journalctl -u lodged", Where: "on the host",
 	}
 }
 
@@ -39,7 +39,7 @@ func InternalError() Page {
 func Private(rt names.Route) Page {
 	return Page{
 		Status: http.StatusUnauthorized, Kind: gateway.KindDenied, Title: "This page is private",
-		Text:    []string{"It has not been shared with you. If it is yours, make a link that logs you in, once, and open it in this browser:"},
+		Text:    []string{"It is not shared with you. If it is yours, make a one-time login link and open it in this browser:"},
 		Command: "lodge open " + rt.VM.Name, Where: "on the host",
 	}
 }
@@ -48,7 +48,7 @@ func Private(rt names.Route) Page {
 func DeniedToVM(rt names.Route) Page {
 	return Page{
 		Status: http.StatusForbidden, Kind: gateway.KindDenied, Title: "This page is private",
-		Text:    []string{"A VM reaches its own pages, and those of others that are public. The owner can share this one:"},
+		Text:    []string{"A VM can open its own pages and the public pages of other VMs. The owner can share this one:"},
 		Command: shareCommand(rt), Where: "on the host",
 	}
 }
@@ -56,8 +56,8 @@ func DeniedToVM(rt names.Route) Page {
 // CrossSite answers a request that a browser sends for a page elsewhere.
 func CrossSite(rt names.Route) Page {
 	return Page{
-		Status: http.StatusForbidden, Kind: gateway.KindDenied, Title: "Refused on behalf of another page",
-		Text:    []string{"A page elsewhere asked for this with your login. Private pages answer only to themselves. To let others use it, share it:"},
+		Status: http.StatusForbidden, Kind: gateway.KindDenied, Title: "Cross-site request blocked",
+		Text:    []string{"A page of another VM or site sent this request with your login. Private pages accept requests from their own VM only. To allow others, share this one:"},
 		Command: shareCommand(rt), Where: "on the host",
 	}
 }
@@ -81,8 +81,8 @@ func LoginButton(rt names.Route, token string) Page {
 // LinkUsed answers a login link that was used or has expired.
 func LinkUsed(rt names.Route) Page {
 	return Page{
-		Status: http.StatusForbidden, Kind: gateway.KindDenied, Title: "This link does not work any more",
-		Text:    []string{"A link works once, for 15 minutes. Make a new one:"},
+		Status: http.StatusForbidden, Kind: gateway.KindDenied, Title: "This link is no longer valid",
+		Text:    []string{"A login link works once, within 15 minutes. Make a new one:"},
 		Command: "lodge open " + rt.VM.Name, Where: "on the host",
 	}
 }
@@ -90,8 +90,8 @@ func LinkUsed(rt names.Route) Page {
 // LoginFailed answers a login from another name of the VM that this browser did not start, or too late.
 func LoginFailed(rt names.Route) Page {
 	return Page{
-		Status: http.StatusForbidden, Kind: gateway.KindDenied, Title: "The login did not arrive",
-		Text:  []string{"This browser did not ask for it a moment ago, or it does not keep cookies. Try again:"},
+		Status: http.StatusForbidden, Kind: gateway.KindDenied, Title: "Login failed",
+		Text:  []string{"This browser did not start the login, started it more than a minute ago, or keeps no cookies. Try again:"},
 		Links: []Link{{rt.Host, "/"}},
 	}
 }
@@ -100,11 +100,11 @@ func LoginFailed(rt names.Route) Page {
 func Stopped(rt names.Route, owner bool) Page {
 	p := Page{
 		Status: http.StatusServiceUnavailable, Kind: gateway.KindUnavailable, Title: rt.VM.Name + " is stopped",
-		Text: []string{"The page is here again once the VM runs."}, Refresh: 10, Owner: owner,
+		Text: []string{"This page opens by itself when the VM runs."}, Refresh: 10, Owner: owner,
 	}
 	if owner {
 		p.Command, p.Where = "lodge start "+rt.VM.Name, "on the host"
-		p.Text = []string{"Its disk and files are kept. Start it, and this page opens by itself:"}
+		p.Text = []string{"Its disk is kept. This page opens by itself when you start the VM:"}
 	}
 	return p
 }
@@ -113,7 +113,7 @@ func Stopped(rt names.Route, owner bool) Page {
 func Busy(rt names.Route) Page {
 	return Page{
 		Status: http.StatusServiceUnavailable, Kind: gateway.KindUnavailable, Title: rt.VM.Name + " is busy",
-		Text: []string{"Too many requests wait for its answer. This page opens by itself when there is room."}, Refresh: 10,
+		Text: []string{"It has too many requests under way. This page opens by itself when there are fewer."}, Refresh: 10,
 	}
 }
 
@@ -121,15 +121,15 @@ func Busy(rt names.Route) Page {
 func NoAnswer(rt names.Route) Page {
 	return Page{
 		Status: http.StatusServiceUnavailable, Kind: gateway.KindUnavailable, Title: rt.VM.Name + " does not answer yet",
-		Text: []string{"It may still be starting. This page opens by itself as soon as it answers."}, Refresh: 3,
+		Text: []string{"It may still be starting. This page opens by itself when it answers."}, Refresh: 3,
 	}
 }
 
 // BadAnswer answers when the app took the request but sent no valid response.
 func BadAnswer(rt names.Route) Page {
 	return Page{
-		Status: http.StatusBadGateway, Kind: gateway.KindUnavailable, Title: "No answer from the app in " + rt.VM.Name,
-		Text: []string{"It took the request, but ended the connection without an answer, or with one that is not HTTP."},
+		Status: http.StatusBadGateway, Kind: gateway.KindUnavailable, Title: "Bad response from the app in " + rt.VM.Name,
+		Text: []string{"The app accepted the request, then closed the connection without a response or sent one that is not HTTP."},
 	}
 }
 
@@ -137,7 +137,7 @@ func BadAnswer(rt names.Route) Page {
 func NothingListens(rt names.Route, owner bool, open []Link) Page {
 	p := Page{
 		Status: http.StatusBadGateway, Kind: gateway.KindUnavailable, Title: "Nothing listens in " + rt.VM.Name,
-		Text: []string{"This page opens by itself the moment something does."}, Refresh: 3, Owner: owner,
+		Text: []string{"This page opens by itself when an app listens."}, Refresh: 3, Owner: owner,
 	}
 	if rt.Port != gateway.DefaultPort {
 		p.Title = fmt.Sprintf("Nothing listens on port %d of %s", rt.Port, rt.VM.Name)
@@ -146,9 +146,9 @@ func NothingListens(rt names.Route, owner bool, open []Link) Page {
 		return p
 	}
 	if rt.Port == gateway.DefaultPort {
-		p.Text = append(p.Text, "It leads to the first of the ports 80, 8000, 8080, 3000, 5000 and 5173 that is open.")
+		p.Text = append(p.Text, "The plain name leads to the first open port of 80, 8000, 8080, 3000, 5000 and 5173.")
 	}
-	p.Text = append(p.Text, "An app that listens on 127.0.0.1 cannot be reached from here: let it listen on 0.0.0.0. A server to try with:")
+	p.Text = append(p.Text, "An app that listens on 127.0.0.1 is not reachable: make it listen on 0.0.0.0. A server for a test:")
 	p.Command, p.Where = fmt.Sprintf("python3 -m http.server %d", cmp.Or(rt.Port, 8000)), "in the VM"
 	p.Links = open
 	return p
@@ -159,8 +159,8 @@ func Root(domain string) Page {
 	return Page{
 		Status: http.StatusOK, Title: "Lodge",
 		Text: []string{
-			"This host keeps virtual machines. Each has a web address of its own below this one, https://<vm>." + domain + ", and it is private until its owner shares it.",
-			"On the host, lodge ls lists the machines, and this makes a link that opens one of them in a browser:",
+			"This host runs virtual machines. Each has its own web address below this one, https://<vm>." + domain + ", which is private until its owner shares it.",
+			"On the host, lodge ls lists the VMs, and this makes a link that opens one of them in a browser:",
 		},
 		Command: "lodge open <vm>", Where: "on the host",
 	}

@@ -1,0 +1,69 @@
+package pages_test
+
+import (
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"lodge/gateway"
+	"lodge/https/names"
+	"lodge/https/pages"
+)
+
+// TestPages renders every page in its three forms.
+func TestPages(t *testing.T) {
+	renderer, err := pages.New(slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rt := names.Route{
+		Name: names.Name{Host: "8080-blog.lodge.localhost", VMName: "blog", Plain: "blog.lodge.localhost", Port: 8080},
+		VM:   gateway.VM{Identity: gateway.Identity{ID: gateway.ID{1}, Name: "blog"}},
+	}
+	open := []pages.Link{{Text: "port 9090", URL: "https://9090-blog.lodge.localhost"}}
+	for name, tt := range map[string]struct {
+		page pages.Page
+		want []string
+	}{
+		"misdirected":               {pages.Misdirected(), nil},
+		"not found":                 {pages.NotFound(), nil},
+		"not a proxy":               {pages.NotAProxy(), nil},
+		"internal error":            {pages.InternalError(), []string{"journalctl"}},
+		"private":                   {pages.Private(rt), []string{"lodge open blog"}},
+		"denied to a VM":            {pages.DeniedToVM(rt), []string{"lodge share blog 8080 public"}},
+		"cross-site":                {pages.CrossSite(rt), []string{"lodge share blog 8080 public"}},
+		"login button":              {pages.LoginButton(rt, "abc"), []string{`value="abc"`}},
+		"link used":                 {pages.LinkUsed(rt), []string{"lodge open blog"}},
+		"login failed":              {pages.LoginFailed(rt), []string{"Login failed"}},
+		"stopped":                   {pages.Stopped(rt, false), []string{"blog is stopped"}},
+		"stopped, owner":            {pages.Stopped(rt, true), []string{"lodge start blog"}},
+		"busy":                      {pages.Busy(rt), nil},
+		"no answer":                 {pages.NoAnswer(rt), nil},
+		"bad answer":                {pages.BadAnswer(rt), nil},
+		"nothing listens":           {pages.NothingListens(rt, false, open), []string{"port 8080 of blog"}},
+		"nothing listens, to owner": {pages.NothingListens(rt, true, open), []string{"python3 -m http.server 8080", "https://9090-blog"}},
+		"root":                      {pages.Root("lodge.localhost"), []string{"lodge open &lt;vm&gt;"}},
+	} {
+		for accept, contentType := range map[string]string{
+			"text/html": "text/html; charset=utf-8", "application/json": "application/json", "*/*": "text/plain; charset=utf-8",
+		} {
+			r := httptest.NewRequest(http.MethodGet, "https://8080-blog.lodge.localhost/", nil)
+			r.Header.Set("Accept", accept)
+			w := httptest.NewRecorder()
+			renderer.Render(w, r, tt.page)
+			if w.Code != tt.page.Status || w.Header().Get("Content-Type") != contentType || !strings.Contains(w.Body.String(), tt.page.Title) {
+				t.Errorf("%s as %s: %d %v\n%s", name, accept, w.Code, w.Header(), w.Body)
+			}
+			for _, want := range tt.want {
+				if accept == "text/html" && !strings.Contains(w.Body.String(), want) {
+					t.Errorf("%s lacks %q:\n%s", name, want, w.Body)
+				}
+			}
+		}
+	}
+	if p := pages.NothingListens(rt, false, open); len(p.Links) > 0 || p.Command != "" {
+		t.Errorf("a stranger learns of ports: %+v", p)
+	}
+}
