@@ -10,8 +10,9 @@ import (
 	"lodge/https/names"
 )
 
-// logged returns the writer for the response to r, and what to call when the request is over: it logs one line, if
-// Config.AccessLog is set. A query, a cookie or a body never reaches the log: they carry secrets, ours among them.
+// logged returns the writer for the response to r, and a function to call at the end of the
+// request. With Config.AccessLog, that function logs one line. Queries, cookies and bodies never
+// reach the log: they carry secrets.
 func (s *Server) logged(w http.ResponseWriter, r *http.Request, rt names.Route) (http.ResponseWriter, func()) {
 	if !s.AccessLog {
 		return w, func() {}
@@ -23,8 +24,8 @@ func (s *Server) logged(w http.ResponseWriter, r *http.Request, rt names.Route) 
 	}
 }
 
-// countingWriter records the status and the size of a response. The status is 0 when none was sent, and 101 for a
-// connection that left HTTP, whose bytes are not counted.
+// countingWriter records the status and the size of a response. The status is 0 when none was sent,
+// and 101 for a connection that left HTTP, whose bytes are not counted.
 type countingWriter struct {
 	http.ResponseWriter
 	status int

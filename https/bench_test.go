@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// BenchmarkRequest compares a request through the proxy, over TLS with HTTP/1.1 and HTTP/2, with one straight to the app.
+// BenchmarkRequest compares a request through the proxy, with HTTP/1.1 and HTTP/2, to a direct
+// request to the app.
 func BenchmarkRequest(b *testing.B) {
 	s := newSite(b)
 	blog := s.vm("blog", public(8080)...)
@@ -58,7 +59,7 @@ func fetch(b *testing.B, c *http.Client, url string) {
 	_ = res.Body.Close() // read to its end
 }
 
-// BenchmarkHandshake is a new connection with a certificate that is there already.
+// BenchmarkHandshake measures a new connection with a cached certificate.
 func BenchmarkHandshake(b *testing.B) {
 	s := newSite(b)
 	s.vm("blog")

@@ -17,7 +17,7 @@ import (
 	"lodge/https/trust"
 )
 
-// chromium starts a browser that trusts the site's root by lodge trust's own way, and nothing else of ours.
+// chromium starts a browser in which package trust has installed the site's root.
 func chromium(t *testing.T, s *site) context.Context {
 	t.Helper()
 	path, err := exec.LookPath("chromium")
@@ -36,14 +36,14 @@ func chromium(t *testing.T, s *site) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	ctx, cancelAllocator := chromedp.NewExecAllocator(ctx, options...)
 	ctx, cancelBrowser := chromedp.NewContext(ctx)
-	if err := chromedp.Do(ctx); err != nil { // starts it, for as long as ctx lives
+	if err := chromedp.Do(ctx); err != nil { // starts it, until ctx ends
 		t.Fatalf("start chromium: %v", err)
 	}
 	t.Cleanup(func() { cancelBrowser(); cancelAllocator(); cancel() })
 	return ctx
 }
 
-// shoot keeps a screenshot where LODGE_ARTEFACTS says; tests alone need none.
+// shoot writes a screenshot to the directory LODGE_ARTEFACTS, if that is set.
 func shoot(ctx context.Context, t *testing.T, name string) {
 	t.Helper()
 	dir := os.Getenv("LODGE_ARTEFACTS")
@@ -102,12 +102,12 @@ func TestChromium(t *testing.T) {
 	visit("stopped", s.url("off"), off.Name+" is stopped")
 	app.Close()
 	s.login(s.client(), blog)
-	eventually(t, 5*time.Second, "the port is forgotten", func() bool { port, _ := s.server.Probe(t.Context(), blog); return port == 8080 })
+	eventually(t, 5*time.Second, "the port is removed", func() bool { port, _ := s.server.Probe(t.Context(), blog); return port == 8080 })
 	visit("silent-port", s.url("9999-blog"), "Nothing listens on port 9999")
 	visit("silent-public", s.url("7070-blog"), "Nothing listens on port 7070")
 	visit("root", strings.Replace(s.url("x"), "//x.", "//", 1), "Lodge")
 
-	// A page that says "nothing listens" opens by itself.
+	// The page "Nothing listens" reloads by itself.
 	visit("before", s.url("3000-blog"), "Nothing listens on port 3000")
 	s.app(blog, 3000, page("late"))
 	eventually(t, 30*time.Second, "the page opens by itself", func() bool {

@@ -6,23 +6,24 @@ import (
 	"fmt"
 	"net/http"
 
+	"lodge/gateway"
 	"lodge/https/access"
 	"lodge/https/names"
 	"lodge/https/pages"
 	"lodge/https/proxy"
 )
 
-// failed answers a request that the VM did not answer.
+// failed answers in place of a VM that did not.
 func (s *Server) failed(w http.ResponseWriter, r *http.Request, rt names.Route, who access.Visitor, err error) {
 	if r.Context().Err() != nil || errors.Is(err, context.Canceled) {
 		w.WriteHeader(http.StatusBadGateway) // the client has gone
 		return
 	}
-	s.Logger.Debug("request failed", "vm", rt.VM.Name, "host", rt.Host, "method", r.Method, "err", err)
+	s.Logger.Debug("web request failed", gateway.LogVM(rt.VM.Identity), "host", rt.Host, "method", r.Method, "err", err)
 	s.pages.Render(w, r, s.explain(r.Context(), rt, who, err))
 }
 
-// explain returns the page for an error of finding, dialling or asking the VM.
+// explain returns the page for an error from the proxy.
 func (s *Server) explain(ctx context.Context, rt names.Route, who access.Visitor, err error) pages.Page {
 	switch {
 	case errors.Is(err, proxy.ErrNoRoute):
@@ -34,7 +35,7 @@ func (s *Server) explain(ctx context.Context, rt names.Route, who access.Visitor
 		return pages.NothingListens(rt, false, nil)
 	}
 	var open []pages.Link
-	ports, _ := s.proxy.Listening(ctx, rt.VM, proxy.CommonPorts()) // none is an answer too
+	ports, _ := s.proxy.Listening(ctx, rt.VM, proxy.CommonPorts()) // none: the page lists none
 	for _, port := range ports {
 		open = append(open, pages.Link{Text: fmt.Sprintf("port %d", port), URL: s.URL(rt.VM, port)})
 	}

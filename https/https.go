@@ -1,11 +1,13 @@
-// Package https is the web side of the host: every VM at https://<vm>.<domain>, private unless it is shared.
+// Package https serves the web of the host: every VM at https://<vm>.<domain>, private unless it is
+// shared.
 //
-// A request's name is decided once, by route, from one snapshot of the Directory; certificate, access and target all
-// follow from that. The handshake refuses names that do not exist. Then access (public, a session of this very host
-// name, or the VM itself on its own tap), then the headers that say who calls, then the VM is dialled.
+// The handshake refuses names that do not exist. Each request has its host name looked up once
+// (package names). A decision follows from the route and the visitor (access): the port is public,
+// the visitor has a session for this host name (login), or it is the VM itself on its own tap. Then
+// the request goes to the VM (proxy). All other answers are pages.
 //
-// What this package never does: trust a header for who someone is, serve one VM's page under another's name, let the
-// session cookie reach a VM, or dial a VM in any way but through its own tap.
+// This package never trusts a header for identity, never serves a VM's page under the name of
+// another, never lets the session cookie reach a VM, and never dials a VM but through its own tap.
 package https
 
 import (
@@ -36,25 +38,26 @@ import (
 // Config is what a Server needs. All fields are required but Inside, Dial, AccessLog and LeafLife.
 type Config struct {
 	Domain    string // VMs are at https://<vm>.<domain>
-	Port      int    // the port that people reach Serve at; it is part of URLs unless it is 443
-	Dir       string // where the root certificate lives
+	Port      int    // the port that people reach; it is part of URLs unless it is 443
+	Dir       string // directory of the root certificate
 	Owner     string // e-mail address of the person who may open everything
 	Directory *gateway.Directory
-	KV        ca.KV       // where certificates live
-	Logins    login.Store // where sessions and one-time links live
+	KV        ca.KV       // keeps certificates
+	Logins    login.Store // keeps sessions and one-time links
 	Logger    *slog.Logger
 
-	// Inside are names that only guests can use, such as "s3.lodge.internal", each with the names directly below it.
+	// Inside has the handlers of names for guests only, such as "s3.lodge.internal", each with the
+	// names directly below it.
 	Inside map[string]http.Handler
 	// Dial connects to a port of a VM. The default goes through the VM's tap and nowhere else.
-	Dial func(ctx context.Context, m gateway.VM, port uint16) (net.Conn, error)
-	// AccessLog makes Logger get one line for each request.
+	Dial func(ctx context.Context, vm gateway.VM, port uint16) (net.Conn, error)
+	// AccessLog logs one line for each request.
 	AccessLog bool
 	// LeafLife is how long certificates are valid; 0 means ca.DefaultLeafLife.
 	LeafLife time.Duration
 }
 
-// Server is the web side of the host. It is safe for concurrent use.
+// Server serves the web of the host. It is safe for concurrent use.
 type Server struct {
 	Config
 	zone      names.Zone
@@ -75,7 +78,8 @@ type Server struct {
 	requests *limit.Limit[gateway.ID] // under way to each VM
 }
 
-// New reads or makes the root certificate and returns a Server that serves nothing yet. Shutdown ends it.
+// New reads or makes the root certificate and returns a Server. Call Shutdown when done, also if it
+// never served.
 func New(cfg Config) (*Server, error) {
 	renderer, err := pages.New(cfg.Logger)
 	if err != nil {
@@ -105,15 +109,14 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// RootPEM is the certificate that clients have to trust.
+// RootPEM returns the certificate that clients have to trust.
 func (s *Server) RootPEM() []byte { return s.authority.RootPEM() }
 
-// URL is where port of m is; gateway.DefaultPort gives the plain name.
-func (s *Server) URL(m gateway.VM, port uint16) string {
-	return s.zone.URL(m.Name, port)
-}
+// URL returns the address of a VM's port; gateway.DefaultPort gives that of the plain name.
+func (s *Server) URL(vm gateway.VM, port uint16) string { return s.zone.URL(vm.Name, port) }
 
-// hasLeaf reports whether there is a certificate for this very name.
+// hasLeaf reports whether subject gets a certificate of its own. Other names are covered by one of
+// these.
 func (s *Server) hasLeaf(subject string) bool {
 	name, ok := s.zone.Parse(subject)
 	if !ok || name.Subject != subject {
@@ -126,39 +129,42 @@ func (s *Server) hasLeaf(subject string) bool {
 	return ok
 }
 
-// LoginURL makes a link that logs person in to the VM's plain name, once, within 15 minutes. The empty person is the
-// owner. Errors: KindNotFound for a VM that is gone, KindDenied for a person who may not open it.
+// LoginURL makes a link that logs person in to the VM's plain name, once, within 15 minutes. The
+// empty person is the owner. Errors: KindNotFound for a VM that does not exist, KindDenied for a
+// person who may not open it.
 func (s *Server) LoginURL(ctx context.Context, id gateway.ID, person string) (string, error) {
 	vm, ok := s.Directory.ByID(id)
 	if !ok || vm.Desired == gateway.Removed {
-		return "", gateway.Errorf(gateway.KindNotFound, "the VM is gone")
+		return "", gateway.Errorf(gateway.KindNotFound, "the VM is removed")
 	}
 	return s.login.Link(ctx, vm, cmp.Or(person, s.Owner))
 }
 
-// Probe says which port the plain name of m leads to now, if anything listens there.
-func (s *Server) Probe(ctx context.Context, m gateway.VM) (uint16, bool) {
-	port, err := s.proxy.Find(ctx, m)
+// Probe returns the port that the VM's plain name leads to now. It is false when nothing listens.
+func (s *Server) Probe(ctx context.Context, vm gateway.VM) (uint16, bool) {
+	port, err := s.proxy.Find(ctx, vm)
 	return port, err == nil
 }
 
-// Remove forgets a VM's sessions, links and certificate. It is called while the VM is being deleted.
+// Remove removes a VM's sessions, links and certificate. Call it while the Directory still has the
+// VM.
 func (s *Server) Remove(ctx context.Context, id gateway.ID) error {
 	s.proxy.Remove(id)
 	errs := []error{s.login.Remove(ctx, id)}
-	if m, ok := s.Directory.ByID(id); ok {
-		errs = append(errs, s.authority.Remove(ctx, m.Name+"."+s.Domain))
+	if vm, ok := s.Directory.ByID(id); ok {
+		errs = append(errs, s.authority.Remove(ctx, vm.Name+"."+s.Domain))
 	}
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("forget the VM's logins and certificate: %w", err)
+		return fmt.Errorf("remove logins and certificate: %w", err)
 	}
 	return nil
 }
 
-// tlsConfig refuses names that are not ours in the handshake. The check is in GetConfigForClient because a resumed
-// session never asks for a certificate.
+// tlsConfig returns a configuration that refuses names without a route. The check is in
+// GetConfigForClient because a resumed session asks for no certificate.
 func (s *Server) tlsConfig() *tls.Config {
-	refuse := &tls.Config{MinVersion: tls.VersionTLS12, SessionTicketsDisabled: true} // no certificate: alert unrecognized_name
+	// no certificate: alert unrecognized_name
+	refuse := &tls.Config{MinVersion: tls.VersionTLS12, SessionTicketsDisabled: true}
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		NextProtos: []string{"h2", "http/1.1"},
@@ -166,10 +172,10 @@ func (s *Server) tlsConfig() *tls.Config {
 			if _, ok := s.zone.Route(hello.ServerName, gateway.IdentityOf(hello.Conn), s.Directory); !ok {
 				return refuse, nil
 			}
-			return nil, nil //nolint:nilnil // crypto/tls: go on with the config there is
+			return nil, nil //nolint:nilnil // crypto/tls: use the config there is
 		},
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			name, _ := s.zone.Parse(hello.ServerName) // GetConfigForClient has found it
+			name, _ := s.zone.Parse(hello.ServerName) // GetConfigForClient accepted it
 			return s.authority.Certificate(hello.Context(), name.Subject)
 		},
 	}

@@ -11,21 +11,21 @@ import (
 	"lodge/gateway/limit"
 )
 
-// Limits that keep one client, or one VM, from shutting the others out. Connections from taps are limited by
-// gateway.FanIn and take nothing from those of the outside.
+// Limits that keep one client, or one VM, from using all connections. gateway.FanIn limits
+// connections from taps; they are not counted here.
 const (
 	maxConns         = 4096 // from outside
-	maxConnsPerPeer  = 1024 // of these, from one peer; loopback, where tunnels end, has no such limit
-	maxRequestsPerVM = 4096 // under way to one VM: each may hold a connection, and one HTTP/2 client can have hundreds
+	maxConnsPerPeer  = 1024 // of these, from one peer; not for loopback, where tunnels end
+	maxRequestsPerVM = 4096 // at once; one HTTP/2 client can have hundreds
 )
 
-// connCount closes connections above the limits, and reports when none is left.
+// connCount closes connections above the limits, and reports when no connection is left.
 type connCount struct {
-	outside *limit.Limit[struct{}]     // all of them
-	peers   *limit.Limit[gateway.Peer] // but loopback
+	outside *limit.Limit[struct{}]     // in all
+	peers   *limit.Limit[gateway.Peer] // except loopback
 
 	mu   sync.Mutex
-	live map[net.Conn]func() // how to leave the limits
+	live map[net.Conn]func() // value: gives its place back
 	none chan struct{}       // closed when live becomes empty; nil while no call waits
 }
 
@@ -35,7 +35,7 @@ func newConnCount() *connCount {
 	}
 }
 
-// change is for http.Server.ConnState.
+// change is the ConnState of http.Server.
 func (c *connCount) change(conn net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
@@ -52,7 +52,7 @@ func (c *connCount) change(conn net.Conn, state http.ConnState) {
 	}
 }
 
-// enter counts one more connection of p, unless that is too many. leave gives the place back.
+// enter counts a connection of p. It is false above a limit; leave gives the place back.
 func (c *connCount) enter(p gateway.Peer) (leave func(), ok bool) {
 	if p.VM != (gateway.ID{}) { // on a tap
 		return func() {}, true

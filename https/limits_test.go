@@ -15,7 +15,7 @@ import (
 	"lodge/gateway/gatewaytest"
 )
 
-// farConn is a connection from anywhere, which loopback cannot show.
+// farConn is a connection with any remote address, which loopback cannot have.
 type farConn struct {
 	net.Conn
 	from   string
@@ -51,7 +51,7 @@ func TestOneClientLeavesRoomForOthers(t *testing.T) {
 	if len(greedy) != maxConnsPerPeer {
 		t.Fatalf("one client holds %d connections", len(greedy))
 	}
-	for n := range maxConns { // a whole /64 counts as one
+	for n := range maxConns { // a /64 counts as one peer
 		if c := open(fmt.Sprintf("[2001:db8::%x]:443", n+1)); c.closed != (n >= maxConnsPerPeer) {
 			t.Fatalf("connection %d of an IPv6 network: closed is %v", n, c.closed)
 		}

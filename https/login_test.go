@@ -76,7 +76,7 @@ func TestLinkWorksOnceAmongMany(t *testing.T) {
 	blog := s.vm("blog")
 	s.app(blog, 80, echo("blog"))
 	link := s.link(blog)
-	for range 3 { // looking uses nothing up
+	for range 3 { // a GET does not use the link
 		if a := s.get(s.client(), link, browser()...); a.StatusCode != 200 || !strings.Contains(a.body, "<form method=\"post\"") {
 			t.Fatalf("the link's page: %s: %s", a.Status, a.body)
 		}
@@ -187,7 +187,7 @@ func TestOnlyTheOwnerGetsALink(t *testing.T) {
 	}
 }
 
-// follow goes where a redirect leads, as a browser does.
+// follow follows one redirect, as a browser does.
 func (s *site) follow(c *http.Client, from string, a answer) (string, answer) {
 	s.tb.Helper()
 	base, err := url.Parse(from)
@@ -233,12 +233,12 @@ func TestHandoffHelpsNobodyElse(t *testing.T) {
 	at := s.url("8080-blog") + "/"
 	start := s.get(c, at, browser()...)
 
-	// A stranger who is sent on to the plain name is told, not sent around.
+	// A stranger redirected to the plain name gets a page there, not a loop.
 	stranger := s.client()
 	if _, a := s.follow(stranger, at, s.get(stranger, at, browser()...)); a.StatusCode != 401 {
 		t.Errorf("stranger: %s", a.Status)
 	}
-	// The code works once, in the browser that asked, at the name it asked for.
+	// The code works once, in the browser and at the name that started the handoff.
 	handoffAt, handoff := s.follow(c, at, start)
 	callback := handoff.Header.Get("Location")
 	if a := s.get(s.client(), callback, browser()...); a.StatusCode != 403 {
@@ -250,7 +250,7 @@ func TestHandoffHelpsNobodyElse(t *testing.T) {
 	if _, a := s.follow(c, handoffAt, handoff); a.StatusCode != 403 {
 		t.Errorf("the code was used up by another browser, then: %s", a.Status)
 	}
-	// Nobody is sent anywhere but to the VM's own names.
+	// Redirects lead to names of the VM only.
 	query := "&for=" + strings.Repeat("0", 64) + "&path=/"
 	for _, to := range []string{"evil.example", "shop.lodge.localhost", "8080-shop.lodge.localhost", "lodge.localhost", "blog.lodge.localhost", "", "8080-blog.lodge.localhost.evil.example", "8080-blog.lodge.localhost@evil.example"} {
 		if a := s.get(c, s.url("blog")+"/.lodge/handoff?to="+url.QueryEscape(to)+query, browser()...); a.StatusCode != 404 || a.Header.Get("Location") != "" {
@@ -264,7 +264,7 @@ func TestHandoffHelpsNobodyElse(t *testing.T) {
 	}
 }
 
-// handoffTo goes through the whole handoff with a path of the caller's, and returns the last redirect.
+// handoffTo completes a handoff with a path of the caller's choice, and returns the last redirect.
 func (s *site) handoffTo(c *http.Client, host, path string) answer {
 	s.tb.Helper()
 	fresh := s.client()
@@ -292,7 +292,8 @@ func mustParse(tb testing.TB, s string) *url.URL {
 	return u
 }
 
-// TestPagesOfOtherVMsCannotUseTheSession: all VMs are "same site", so cookies alone would let them.
+// TestPagesOfOtherVMsCannotUseTheSession: all VMs are "same site", so SameSite cookies alone would
+// allow it.
 func TestPagesOfOtherVMsCannotUseTheSession(t *testing.T) {
 	s := newSite(t)
 	blog, shop := s.vm("blog"), s.vm("shop")
@@ -324,7 +325,7 @@ func TestPagesOfOtherVMsCannotUseTheSession(t *testing.T) {
 			t.Errorf("%s: %s, want %d", tt.name, a.Status, tt.want)
 		}
 	}
-	// Nor may another page press the button of a link that its author holds, to log a visitor in as somebody else.
+	// Another page cannot submit a login link of its author, to log a visitor in as someone else.
 	form := strings.NewReader("token=" + mustParse(t, s.link(blog)).Query().Get("token"))
 	if a := s.do(s.client(), "POST", s.url("blog")+"/.lodge/login", form, "Origin", evil, "Content-Type", "application/x-www-form-urlencoded"); a.StatusCode != 403 {
 		t.Errorf("login from another page: %s", a.Status)

@@ -215,7 +215,7 @@ func (c *cycle) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// TestGRPCPasses runs what gRPC needs of HTTP: HTTP/2 on both sides, both directions at once, trailers.
+// TestGRPCPasses tests what gRPC requires: HTTP/2 on both sides, both directions at once, trailers.
 func TestGRPCPasses(t *testing.T) {
 	s := newSite(t)
 	blog := s.vm("blog", public(50051)...)
@@ -244,7 +244,8 @@ func TestGRPCPasses(t *testing.T) {
 	s.backend(blog, 50051, backend.Listener.Addr().String())
 
 	body, send := io.Pipe()
-	r, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url("50051-blog")+"/pkg.Echo/Chat", body) // well formed
+	// well formed
+	r, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url("50051-blog")+"/pkg.Echo/Chat", body)
 	r.Header.Set("Content-Type", "application/grpc")
 	r.Header.Set("Te", "trailers")
 	go func() { _, _ = send.Write([]byte("one")) }() // the answer shows whether it arrived
@@ -275,7 +276,7 @@ func TestRequestTrailers(t *testing.T) {
 	s := newSite(t)
 	blog := s.vm("blog", public(0)...)
 	s.app(blog, 80, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body) // the trailers are what is asked
+		_, _ = io.Copy(io.Discard, r.Body) // only the trailers matter
 		fmt.Fprintf(w, "%v", r.Trailer)
 	}))
 	c, err := handshake(s, s.addr, "blog.lodge.localhost")
@@ -289,14 +290,15 @@ func TestRequestTrailers(t *testing.T) {
 	}
 }
 
-// TestSmuggling sends what two servers could read as different numbers of requests. Each must be refused, or reach the app as exactly one.
+// TestSmuggling sends bytes that two servers could parse as different numbers of requests. Each
+// must be refused, or reach the app as exactly one.
 func TestSmuggling(t *testing.T) {
 	s := newSite(t)
 	blog := s.vm("blog", public(0)...)
 	var mu sync.Mutex
 	var seen []string
 	s.app(blog, 80, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body) // what came is what is asked
+		body, _ := io.ReadAll(r.Body) // a part is enough
 		mu.Lock()
 		defer mu.Unlock()
 		seen = append(seen, r.Method+" "+r.URL.Path+" "+string(body))
@@ -333,7 +335,8 @@ func TestSmuggling(t *testing.T) {
 	}
 }
 
-// On an upgraded connection nothing is stripped any more: it must not be one that carries further requests.
+// TestNoUpgradeToHTTP2: the proxy strips nothing on an upgraded connection, so it must not carry
+// further requests.
 func TestNoUpgradeToHTTP2(t *testing.T) {
 	s := newSite(t)
 	blog := s.vm("blog", public(0)...)
@@ -360,7 +363,8 @@ func TestLimits(t *testing.T) {
 	blog := s.vm("blog", public(0)...)
 	s.app(blog, 80, echo("blog"))
 	one := s.client()
-	one.Transport.(*http.Transport).ForceAttemptHTTP2 = false // HTTP/2 ends the connection instead of answering
+	// HTTP/2 ends the connection instead of answering
+	one.Transport.(*http.Transport).ForceAttemptHTTP2 = false
 	if a := s.get(one, s.url("blog"), "Big", strings.Repeat("x", 128<<10)); a.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
 		t.Errorf("huge header: %s", a.Status)
 	}

@@ -14,7 +14,7 @@ import (
 	"lodge/https/pages"
 )
 
-// Limits of what strangers can make large.
+// Limits on what a client can make large or slow.
 const (
 	maxHeaderBytes = 64 << 10
 	headerTimeout  = 10 * time.Second // TLS handshake and request header, each
@@ -22,17 +22,18 @@ const (
 	drainTime      = 3 * time.Second // how long idle connections stay open in Shutdown
 )
 
-// Serve serves TLS on l, from outside or from taps, until Shutdown. It can be called for several listeners.
+// Serve serves TLS on l until Shutdown. Call it once for each listener, outside or on taps.
 func (s *Server) Serve(l net.Listener) error {
 	return s.serveOn(l, func() error { return s.web.ServeTLS(l, "", "") })
 }
 
-// ServeRedirect answers plain HTTP on l: it sends our own names to https and knows no others.
+// ServeRedirect serves plain HTTP on l until Shutdown: it redirects names that have a route to
+// https.
 func (s *Server) ServeRedirect(l net.Listener) error {
 	return s.serveOn(l, func() error { return s.redirect.Serve(l) })
 }
 
-// serveOn runs serve, which ends without an error when Shutdown has closed l.
+// serveOn runs serve and returns its error, or nil when Shutdown has closed l.
 func (s *Server) serveOn(l net.Listener, serve func() error) error {
 	s.mu.Lock()
 	if s.closed {
@@ -48,7 +49,7 @@ func (s *Server) serveOn(l net.Listener, serve func() error) error {
 	return err
 }
 
-// servers makes the two http.Servers. The cancel function ends all their requests.
+// servers returns the two http.Servers, and a function that cancels all their requests.
 func (s *Server) servers() (web, redirect *http.Server, cancel context.CancelFunc) {
 	base, cancel := context.WithCancel(context.Background())
 	one := func(h http.HandlerFunc) *http.Server {
@@ -60,7 +61,8 @@ func (s *Server) servers() (web, redirect *http.Server, cancel context.CancelFun
 			MaxHeaderBytes:    maxHeaderBytes,
 			ReadHeaderTimeout: headerTimeout,
 			IdleTimeout:       idleTimeout,
-			ErrorLog:          slog.NewLogLogger(s.Logger.Handler(), slog.LevelDebug), // strangers' handshakes, mostly
+			// failed handshakes, mostly
+			ErrorLog: slog.NewLogLogger(s.Logger.Handler(), slog.LevelDebug),
 		}
 	}
 	web, redirect = one(s.serveWeb), one(s.serveRedirect)
@@ -68,9 +70,9 @@ func (s *Server) servers() (web, redirect *http.Server, cancel context.CancelFun
 	return web, redirect, cancel
 }
 
-// Shutdown stops accepting, lets requests finish and closes. A connection is closed after an answer that has said so,
-// never under a request that is just being sent; those that stay idle are closed after a moment. When ctx ends, what
-// is still under way is cut off, and so are WebSockets.
+// Shutdown stops accepting, waits for requests to finish and closes all connections. Responses
+// announce the close (RFC 9112 §9.6), so no request is lost on its way; connections that stay idle
+// are closed after drainTime. When ctx ends, requests under way and WebSockets are cut off.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	if s.closed {
@@ -88,7 +90,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	err := errors.Join(s.web.Shutdown(ctx), s.redirect.Shutdown(ctx))
 	s.cancel()
 	if err != nil {
-		_ = s.web.Close()      // the deadline is over: what is cut off now is reported by err
+		_ = s.web.Close()      // err reports what is cut off
 		_ = s.redirect.Close() // as above
 	}
 	s.proxy.Close()
@@ -96,17 +98,18 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// closeIfDraining says on an answer that the connection ends with it, while draining. An upgrade has its own Connection header.
+// closeIfDraining announces in a response header that the connection ends, during Shutdown. An
+// upgrade has its own Connection header.
 func (s *Server) closeIfDraining(h http.Header, r *http.Request) {
 	if s.draining.Load() && r.Header.Get("Upgrade") == "" {
 		h.Set("Connection", "close")
 	}
 }
 
-// onResponse is for proxy.Config.
+// onResponse is the OnResponse of proxy.Config.
 func (s *Server) onResponse(res *http.Response) { s.closeIfDraining(res.Header, res.Request) }
 
-// serveRedirect sends a name of ours to https, with the method and the body kept (RFC 9110 §15.4.9).
+// serveRedirect redirects a name with a route to https, keeping method and body (RFC 9110 §15.4.9).
 func (s *Server) serveRedirect(w http.ResponseWriter, r *http.Request) {
 	rt, ok := s.zone.Route(r.Host, gateway.VMFrom(r.Context()), s.Directory)
 	w, done := s.logged(w, r, rt)

@@ -154,7 +154,8 @@ func (s *site) dial(ctx context.Context, m gateway.VM, port uint16) (net.Conn, e
 	return d.DialContext(ctx, "tcp", addr)
 }
 
-// client is a browser without fetch metadata: it trusts the root, keeps cookies and follows no redirect.
+// client is a browser without fetch metadata: it trusts the root, keeps cookies and follows no
+// redirect.
 func (s *site) client() *http.Client {
 	jar, err := cookiejar.New(nil)
 	if err != nil {
@@ -266,7 +267,7 @@ func listen(tb testing.TB) net.Listener {
 	return l
 }
 
-// echo answers with what it was asked, as a test reads it.
+// echo responds with the request line and the headers, as text.
 func echo(name string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("App", name)

@@ -61,7 +61,8 @@ func TestHandshakeKnowsOnlyNamesThatExist(t *testing.T) {
 			if (err == nil) != want {
 				t.Errorf("%q (inside %t): %v, want success %t", tt.name, where != s.addr, err, want)
 			}
-			if err != nil && !strings.Contains(err.Error(), "unrecognized name") { // the alert of RFC 6066 §3
+			// the alert of RFC 6066 §3
+			if err != nil && !strings.Contains(err.Error(), "unrecognized name") {
 				t.Errorf("%q: %v", tt.name, err)
 			}
 		}
@@ -89,7 +90,8 @@ func TestManyNamesMakeFewCertificates(t *testing.T) {
 	}
 	asking.Wait()
 	keys, err := s.kv.List(t.Context(), "https/")
-	if want := 5 * 3; err != nil || len(keys) != want { // the domain and four VMs; key, certificate and metadata of each
+	// the domain and four VMs; key, certificate and metadata of each
+	if want := 5 * 3; err != nil || len(keys) != want {
 		t.Errorf("%d keys stored, want %d: %v", len(keys), want, keys)
 	}
 }
@@ -187,7 +189,7 @@ func TestHostMustBeTheNameOfTheHandshake(t *testing.T) {
 			t.Fatal(err)
 		}
 		status := rawRequest(t, c, "GET / HTTP/1.1\r\nHost: "+host+"\r\nConnection: close\r\n\r\n")
-		if host == "" { // net/http lets an empty Host pass; it is no name of ours
+		if host == "" { // net/http accepts an empty Host; it has no route
 			want = 421
 		}
 		if !strings.HasPrefix(status, fmt.Sprintf("HTTP/1.1 %d", want)) {
@@ -227,7 +229,7 @@ func TestRedirect(t *testing.T) {
 	}
 }
 
-// What is not a path must not become part of the name.
+// TestRedirectLeadsNowhereElse: a target that is not a path must not become part of the host name.
 func TestRedirectLeadsNowhereElse(t *testing.T) {
 	s := newSite(t)
 	s.vm("blog")
@@ -263,7 +265,7 @@ func firstLine(s string) string {
 	return line
 }
 
-// rawRequest sends bytes as they are and returns all that comes back.
+// rawRequest sends bytes unchanged and returns the response.
 func rawRequest(tb testing.TB, c net.Conn, request string) string {
 	tb.Helper()
 	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {

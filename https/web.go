@@ -12,7 +12,7 @@ import (
 	"lodge/https/proxy"
 )
 
-// serveWeb is the handler of every request over TLS. It looks the host name up, once.
+// serveWeb handles every request over TLS. It looks the host name up, once.
 func (s *Server) serveWeb(w http.ResponseWriter, r *http.Request) {
 	rt, ok := s.zone.Route(r.Host, gateway.VMFrom(r.Context()), s.Directory)
 	w, done := s.logged(w, r, rt)
@@ -36,7 +36,7 @@ func (s *Server) serveWeb(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// serveVM answers a request for what runs in a VM.
+// serveVM handles a request for an app in a VM.
 func (s *Server) serveVM(w http.ResponseWriter, r *http.Request, rt names.Route) {
 	who := s.visitor(r, rt)
 	if decision := s.policy.Decide(r, rt, who); decision != access.Allow {
@@ -66,7 +66,8 @@ func (s *Server) serveVM(w http.ResponseWriter, r *http.Request, rt names.Route)
 	}
 }
 
-// visitor returns who makes the request. On a tap that is the VM: a session does not count there.
+// visitor returns who makes the request. On a tap that is the VM, whatever session the request
+// carries.
 func (s *Server) visitor(r *http.Request, rt names.Route) access.Visitor {
 	if vm := gateway.VMFrom(r.Context()); vm.Known() {
 		return access.Visitor{VM: vm}
@@ -78,7 +79,7 @@ func (s *Server) visitor(r *http.Request, rt names.Route) access.Visitor {
 	return access.Visitor{Person: person}
 }
 
-// turnAway answers a request that the decision refuses.
+// turnAway answers a request that was not allowed.
 func (s *Server) turnAway(w http.ResponseWriter, r *http.Request, rt names.Route, decision access.Decision) {
 	switch decision {
 	case access.DenyVM:
@@ -92,7 +93,7 @@ func (s *Server) turnAway(w http.ResponseWriter, r *http.Request, rt names.Route
 	}
 }
 
-// serveRoot is the host's own page.
+// serveRoot serves the host's own page.
 func (s *Server) serveRoot(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path != "/" {
 		s.pages.Render(w, r, pages.NotFound())

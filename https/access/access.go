@@ -1,8 +1,8 @@
 // Package access decides who may open a page of a VM.
 //
-// A Visitor, a route and the rule of the owner and the shares give a Decision, a plain value: the package writes no
-// answer, reads no session and looks nothing up. It never trusts a header for who someone is; headers only narrow what a
-// browser may do for another page.
+// A Visitor, a route and the rule of the owner and the shares give a Decision, a plain value: the
+// package writes no answer and reads no session. It never trusts a header for identity; headers
+// only restrict what a browser may do on behalf of another page.
 package access
 
 import (
@@ -12,7 +12,8 @@ import (
 	"lodge/https/names"
 )
 
-// Visitor is who makes a request: a VM on its tap, a person with a session, or (the zero value) a stranger.
+// Visitor is who makes a request: a VM on its tap, a person with a session, or (the zero value) a
+// stranger.
 type Visitor struct {
 	VM        gateway.Identity
 	Person    string // e-mail address; empty for a VM and for a cross-site request
@@ -40,8 +41,8 @@ type Policy struct {
 // IsOwner reports whether person owns the host.
 func (p Policy) IsOwner(person string) bool { return person != "" && person == p.Owner }
 
-// MayOpen reports whether who may open a port of a VM: public ones are open to anyone, all others to the owner and to
-// the VM itself.
+// MayOpen reports whether who may open a port of a VM: public ones are open to anyone, all others
+// to the owner and to the VM itself.
 func (p Policy) MayOpen(who Visitor, vm gateway.VM, port uint16) bool {
 	switch {
 	case vm.Visibility(port) == gateway.Public:
@@ -53,7 +54,8 @@ func (p Policy) MayOpen(who Visitor, vm gateway.VM, port uint16) bool {
 	}
 }
 
-// Decide applies the policy to a request for a name of a VM. Of r it reads the method and the headers.
+// Decide applies the policy to a request for a name of a VM. Of r it reads the method and the
+// headers.
 func (p Policy) Decide(r *http.Request, rt names.Route, who Visitor) Decision {
 	switch {
 	case p.MayOpen(who, rt.VM, rt.Port):

@@ -8,9 +8,10 @@ import (
 	"lodge/https/names"
 )
 
-// CrossSite reports whether a browser sends r for a page that is not of the route's VM. All VMs are below one domain,
-// which makes them "same site" to each other: SameSite cookies alone would let a page of one VM act in another with the
-// visitor's session. Following a link is not cross-site. Programs other than browsers send none of these headers.
+// CrossSite reports whether a browser sends r for a page that is not of the route's VM. All VMs are
+// below one domain, which makes them "same site" to each other: SameSite cookies alone would let a
+// page of one VM act in another with the visitor's session. Following a link is not cross-site.
+// Programs other than browsers send none of these headers.
 func (p Policy) CrossSite(r *http.Request, rt names.Route) bool {
 	if origin := r.Header.Get("Origin"); origin != "" {
 		return !p.Zone.SameVM(origin, rt.Name)
@@ -25,7 +26,8 @@ func (p Policy) CrossSite(r *http.Request, rt names.Route) bool {
 	return !p.Zone.SameVM(r.Header.Get("Referer"), rt.Name)
 }
 
-// WantsPage reports whether a person reads the answer. Browsers older than Fetch Metadata show it by Accept.
+// WantsPage reports whether a person reads the answer. Browsers older than Fetch Metadata show it
+// by Accept.
 func WantsPage(r *http.Request) bool {
 	if mode := r.Header.Get("Sec-Fetch-Mode"); mode != "" {
 		return mode == "navigate"
@@ -38,13 +40,14 @@ func Accepts(r *http.Request, mediaType string) bool {
 	return slices.ContainsFunc(r.Header.Values("Accept"), func(line string) bool { return strings.Contains(line, mediaType) })
 }
 
-// opensPage reports whether a redirect to another name of the VM leads the person on: not within a frame, and not for
-// what a page loads.
+// opensPage reports whether a redirect to another name of the VM works for r: in a tab, but not in
+// a frame, and not for the resources of a page.
 func opensPage(r *http.Request) bool {
 	return WantsPage(r) && r.Method == http.MethodGet && (isNavigation(r) || r.Header.Get("Sec-Fetch-Dest") == "")
 }
 
-// isNavigation reports whether a browser opens a page in a tab of its own, without changing anything.
+// isNavigation reports whether a browser opens a page in a tab of its own, without changing
+// anything.
 func isNavigation(r *http.Request) bool {
 	return (r.Method == http.MethodGet || r.Method == http.MethodHead) &&
 		r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"

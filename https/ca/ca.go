@@ -1,11 +1,12 @@
-// Package ca keeps the certificates that https serves: a root of this host's own, made at its first start, and leaves
-// under it that certmagic obtains on demand, stores and renews.
+// Package ca keeps the certificates that https serves: the host's own root, made at the first
+// start, and leaves signed by it, which certmagic obtains on demand, stores and renews.
 //
-// The root can only ever vouch for the names it was made for (name constraints, RFC 5280 §4.2.1.10), so trusting it costs
-// a person nothing if its key leaks. A leaf for X is valid for X and *.X. That bounds how many there are: one for
-// the domain, one for each VM, one for each inside name, whatever names strangers ask for.
+// Name constraints (RFC 5280 §4.2.1.10) limit the root to the names it was made for, so a leaked
+// key endangers no other site. A leaf for X is valid for X and *.X. That bounds the number of
+// leaves: one for the domain, one for each VM and one for each inside name, whatever names clients
+// request.
 //
-// This package never opens a port, never speaks ACME and never asks the network.
+// This package never opens a port, never speaks ACME and never uses the network.
 package ca
 
 import (
@@ -22,38 +23,39 @@ import (
 	"lodge/gateway"
 )
 
-// DefaultLeafLife is how long a leaf is valid. certmagic renews it when a third of that is left.
+// DefaultLeafLife is how long a leaf is valid. certmagic renews it when a third of that remains.
 const DefaultLeafLife = 7 * 24 * time.Hour
 
-// obtainLimit is how long a handshake may wait for a certificate: a signature and a few synced writes.
+// obtainLimit is how long a handshake may wait for a certificate, which takes a signature and a few
+// synced writes.
 const obtainLimit = 5 * time.Second
 
 // Config is what an Authority needs. All fields but LeafLife are required.
 type Config struct {
-	Dir      string                    // where the root lives
-	Domains  []string                  // the root vouches for these and the names below them
-	KV       KV                        // where the leaves live
-	Allow    func(subject string) bool // whether there may be a leaf for a name now
+	Dir      string                    // directory of the root
+	Domains  []string                  // names that the root may sign for, with all names below them
+	KV       KV                        // keeps the leaves
+	Allow    func(subject string) bool // whether a name may have a leaf now
 	LeafLife time.Duration             // 0 means DefaultLeafLife
 	Logger   *slog.Logger
 }
 
-// Authority gives out certificates during handshakes. It is safe for concurrent use.
+// Authority provides certificates during handshakes. It is safe for concurrent use.
 type Authority struct {
 	root    *root
 	allow   func(subject string) bool
 	cache   *certmagic.Cache
 	magic   *certmagic.Config
 	storage *storage
-	flight  singleflight.Group // a crowd at a new name gets one certificate
-	issuing chan struct{}      // as many as may be obtained at a time
+	flight  singleflight.Group // concurrent handshakes for a new name share one certificate
+	issuing chan struct{}      // holds a place for each certificate being obtained
 }
 
-// maxIssuing is how many certificates are obtained at a time: each is a few synced writes.
+// maxIssuing is how many certificates are obtained at a time; each takes a few synced writes.
 const maxIssuing = 4
 
-// Open reads the root in cfg.Dir, or makes it. It fails with a *gateway.Error when the file is damaged, has expired or
-// was made for other domains. Close the Authority when done.
+// Open reads the root in cfg.Dir, or makes it. The error is a *gateway.Error when the file is
+// damaged, has expired or is for other domains. Close the Authority when done.
 func Open(cfg Config) (*Authority, error) {
 	if cfg.LeafLife == 0 {
 		cfg.LeafLife = DefaultLeafLife
@@ -70,9 +72,10 @@ func Open(cfg Config) (*Authority, error) {
 		Logger:           log,
 	})
 	a.magic = certmagic.New(a.cache, certmagic.Config{
-		Issuers:             []certmagic.Issuer{root},
-		Storage:             a.storage,
-		ReusePrivateKeys:    true, // key and certificate are two writes: with a new key, a crash between them would leave a pair that never fits
+		Issuers: []certmagic.Issuer{root},
+		Storage: a.storage,
+		// a crash between the writes of a new key and its certificate would leave a mismatched pair
+		ReusePrivateKeys:    true,
 		DisableStorageCheck: true,
 		DisableARI:          true,
 		OCSP:                certmagic.OCSPConfig{DisableStapling: true},
@@ -81,12 +84,13 @@ func Open(cfg Config) (*Authority, error) {
 	return a, nil
 }
 
-// RootPEM is the root's certificate.
+// RootPEM returns the root's certificate.
 func (a *Authority) RootPEM() []byte { return a.root.certPEM }
 
-// Certificate is the leaf for subject, which serves subject and all names directly below it. It is loaded, obtained or
-// renewed first when it has to be. Not by certmagic's own on-demand way: that retries for minutes while the handshake
-// waits, and takes a certificate that merely covers the name.
+// Certificate returns the leaf for subject, which is valid for subject and all names directly below
+// it. It loads, obtains or renews the leaf first if needed. certmagic's own on-demand mode does not
+// fit: it retries for minutes while the handshake waits, and accepts a certificate that merely
+// covers the name.
 func (a *Authority) Certificate(ctx context.Context, subject string) (*tls.Certificate, error) {
 	if leaf, ok := a.cached(subject); ok {
 		return leaf, nil
@@ -108,8 +112,9 @@ func (a *Authority) Certificate(ctx context.Context, subject string) (*tls.Certi
 	}
 }
 
-// cached is the newest leaf of subject in memory that is still valid. One that merely covers subject will not do: browsers
-// put names with a common certificate on one connection, which is then refused (RFC 9110 §15.5.20).
+// cached returns the newest valid leaf of subject in memory. A leaf that merely covers subject does
+// not count: browsers reuse a connection for all names of its certificate, and those requests get
+// 421 (RFC 9110 §15.5.20).
 func (a *Authority) cached(subject string) (*tls.Certificate, bool) {
 	var best *certmagic.Certificate
 	for _, c := range a.cache.AllMatchingCertificates(subject) {
@@ -123,7 +128,7 @@ func (a *Authority) cached(subject string) (*tls.Certificate, bool) {
 	return &best.Certificate, true
 }
 
-// manage makes certmagic load, obtain or renew the leaf, and keep it from then on.
+// manage lets certmagic load, obtain or renew the leaf, and renew it from then on.
 func (a *Authority) manage(ctx context.Context, subject string) (*tls.Certificate, error) {
 	ctx, cancel := context.WithTimeout(ctx, obtainLimit)
 	defer cancel()
@@ -133,32 +138,32 @@ func (a *Authority) manage(ctx context.Context, subject string) (*tls.Certificat
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	a.evict(subject) // what has expired while the host slept
+	a.evict(subject) // it may have expired while the host was suspended
 	if err := a.magic.ManageSync(ctx, []string{subject}); err != nil {
 		return nil, err
 	}
 	if leaf, ok := a.cached(subject); ok {
 		return leaf, nil
 	}
-	return nil, errors.New("the certificate is not valid now")
+	return nil, errors.New("the certificate is not valid at this time")
 }
 
 func (a *Authority) evict(subject string) {
 	a.cache.RemoveManaged([]certmagic.SubjectIssuer{{Subject: subject}})
 }
 
-// Remove deletes the leaf for subject and its key. A missing one is no error.
+// Remove removes the leaf for subject and its key. A missing leaf is no error.
 func (a *Authority) Remove(ctx context.Context, subject string) error {
 	a.evict(subject)
 	if err := a.storage.Delete(ctx, certmagic.StorageKeys.CertsSitePrefix(a.root.IssuerKey(), subject)); err != nil {
-		return fmt.Errorf("delete certificate of %s: %w", subject, err)
+		return fmt.Errorf("remove certificate of %s: %w", subject, err)
 	}
 	return nil
 }
 
-// Close stops the upkeep of certificates.
+// Close stops the renewal of certificates.
 func (a *Authority) Close() { a.cache.Stop() }
 
 func noSubject(subject string) error {
-	return gateway.Errorf(gateway.KindNotFound, "there is no %q here", subject)
+	return gateway.Errorf(gateway.KindNotFound, "no name %q on this host", subject)
 }

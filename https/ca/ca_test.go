@@ -56,7 +56,8 @@ func TestRootIsMadeOnceAndConstrained(t *testing.T) {
 	}
 }
 
-// TestRootCannotVouchForOtherNames signs what Issue never would, with the root's own key, and asks Go and OpenSSL.
+// TestRootCannotVouchForOtherNames signs other names with the root's key, and verifies with Go and
+// OpenSSL.
 func TestRootCannotVouchForOtherNames(t *testing.T) {
 	r, err := openRoot(t.TempDir(), domains())
 	if err != nil {
@@ -176,7 +177,8 @@ func TestBadRootIsRefusedWithAHint(t *testing.T) {
 		if !ok || e.Hint == "" {
 			t.Errorf("%s: %v", name, err)
 		}
-		if left, _ := os.ReadFile(filepath.Join(dir, rootFile)); string(left) != string(content) { // it was just written
+		// it was just written
+		if left, _ := os.ReadFile(filepath.Join(dir, rootFile)); string(left) != string(content) {
 			t.Errorf("%s: the file was changed", name)
 		}
 	}
@@ -277,7 +279,8 @@ func TestLocksExcludeAndHonourContexts(t *testing.T) {
 	}
 }
 
-// TestCrashBetweenTheWritesOfACertificate: certmagic stores key, certificate and metadata one after the other.
+// TestCrashBetweenTheWritesOfACertificate: certmagic stores key, certificate and metadata one after
+// the other.
 func TestCrashBetweenTheWritesOfACertificate(t *testing.T) {
 	for stop := range 4 {
 		kv := &mapKV{crash: true, writes: stop}
@@ -291,7 +294,7 @@ func TestCrashBetweenTheWritesOfACertificate(t *testing.T) {
 			t.Fatal(err)
 		}
 		short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-		_ = ask(short, a, "blog.lodge.localhost") // it fails at the write where the crash is
+		_ = ask(short, a, "blog.lodge.localhost") // fails at the write where the crash is
 		cancel()
 		a.Close()
 		kv.crash = false // the next start
@@ -312,7 +315,7 @@ func ask(ctx context.Context, a *Authority, subject string) error {
 	defer asking.Wait()
 	defer client.Close()
 	asking.Go(func() {
-		_ = tls.Client(client, &tls.Config{ServerName: subject, InsecureSkipVerify: true}).HandshakeContext(ctx) //nolint:gosec // the server's side says it
+		_ = tls.Client(client, &tls.Config{ServerName: subject, InsecureSkipVerify: true}).HandshakeContext(ctx) //nolint:gosec // the server side reports the error
 	})
 	return tls.Server(server, &tls.Config{GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) { //nolint:gosec // a test
 		return a.Certificate(h.Context(), subject)

@@ -2,15 +2,14 @@ package ca
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
 
-// bridge gives certmagic, which logs with zap, our logger. Its news are our debug lines: a certificate that comes and
-// goes is no event for a person; what fails stays a warning.
+// bridge returns a zap logger for certmagic that writes to log. Routine messages become debug
+// lines; warnings and errors become warnings.
 func bridge(log *slog.Logger) *zap.Logger { return zap.New(&core{log: log}) }
 
 type core struct {
@@ -25,7 +24,8 @@ func level(l zapcore.Level) slog.Level {
 	return slog.LevelDebug
 }
 
-// Enabled implements zapcore.LevelEnabler. certmagic's own debug lines are about its cache: too many to be of use.
+// Enabled implements zapcore.LevelEnabler. certmagic's debug lines, which trace its cache, are
+// dropped.
 func (c *core) Enabled(l zapcore.Level) bool {
 	return l >= zapcore.InfoLevel && c.log.Enabled(context.Background(), level(l))
 }
@@ -43,20 +43,20 @@ func (c *core) Check(e zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.Ch
 	return checked
 }
 
-// Write implements zapcore.Core. Of the fields, the host and the error are kept.
+// Write implements zapcore.Core. It keeps the message, as op, the host and the error.
 func (c *core) Write(e zapcore.Entry, fields []zapcore.Field) error {
-	attrs := []slog.Attr{slog.String("err", e.Message)}
+	attrs := []slog.Attr{slog.String("op", e.Message)}
 	for _, f := range append(append([]zapcore.Field{}, c.fields...), fields...) {
 		switch f.Key {
 		case "server_name", "identifier", "subject":
 			attrs = append(attrs, slog.String("host", f.String))
 		case "error":
 			if err, ok := f.Interface.(error); ok {
-				attrs[0] = slog.Any("err", errors.Join(errors.New(e.Message), err))
+				attrs = append(attrs, slog.Any("err", err))
 			}
 		}
 	}
-	c.log.LogAttrs(context.Background(), level(e.Level), "certificate upkeep", attrs...)
+	c.log.LogAttrs(context.Background(), level(e.Level), "certmagic reported", attrs...)
 	return nil
 }
 

@@ -30,10 +30,10 @@ import (
 
 const (
 	rootLife = 10 * 365 * 24 * time.Hour
-	backdate = time.Hour // for guests and clients whose clocks are behind
+	backdate = time.Hour // for clients whose clocks are slow
 
-	rootFile   = "root.pem" // certificate and key in one file, so that one rename makes both or neither; mode 0600
-	publicFile = "root.crt" // the certificate alone, for people: curl --cacert
+	rootFile   = "root.pem" // certificate and key, so that one rename replaces both; mode 0600
+	publicFile = "root.crt" // the certificate alone, for curl --cacert; mode 0644
 )
 
 // root is the host's own certificate authority. It implements certmagic.Issuer.
@@ -62,7 +62,7 @@ func openRoot(dir string, domains []string) (*root, error) {
 	r, err := parseRoot(content)
 	if err != nil {
 		return nil, gateway.Errorf(gateway.KindInternal, "the root certificate in %s is damaged", file).Because(err).
-			WithHint("Restore the file, or move it away: a new root is made at the next start, and lodge trust installs it.")
+			WithHint("Restore the file, or move it away: the next start makes a new root, which lodge trust installs.")
 	}
 	if err := r.check(file, domains); err != nil {
 		return nil, err
@@ -81,7 +81,8 @@ func newRoot(domains []string, now time.Time) ([]byte, error) {
 		SerialNumber: serial,
 		Subject: pkix.Name{
 			Organization: []string{"Lodge"},
-			CommonName:   fmt.Sprintf("Lodge on %s (%s) %x", hostname(), domains[0], serial.FillBytes(make([]byte, 16))[:4]), // NSS mixes up roots of one name
+			// NSS confuses roots of the same name
+			CommonName: fmt.Sprintf("Lodge on %s (%s) %x", hostname(), domains[0], serial.FillBytes(make([]byte, 16))[:4]),
 		},
 		NotBefore:                   now.Add(-backdate),
 		NotAfter:                    now.Add(rootLife),
@@ -106,12 +107,12 @@ func newRoot(domains []string, now time.Time) ([]byte, error) {
 	return append(out, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})...), nil
 }
 
-// parseRoot reads what newRoot has made, and checks that the key is the certificate's.
+// parseRoot reads what newRoot returned, and checks that key and certificate belong together.
 func parseRoot(content []byte) (*root, error) {
 	public, rest := pem.Decode(content)
 	private, _ := pem.Decode(rest)
 	if public == nil || private == nil || public.Type != "CERTIFICATE" || private.Type != "PRIVATE KEY" {
-		return nil, errors.New("not a certificate with a key")
+		return nil, errors.New("the file lacks a certificate followed by its key")
 	}
 	cert, err := x509.ParseCertificate(public.Bytes)
 	if err != nil {
@@ -123,7 +124,7 @@ func parseRoot(content []byte) (*root, error) {
 	}
 	key, ok := parsed.(*ecdsa.PrivateKey)
 	if !ok || !key.PublicKey.Equal(cert.PublicKey) {
-		return nil, errors.New("the key is not the certificate's")
+		return nil, errors.New("key and certificate do not belong together")
 	}
 	return &root{cert: cert, certPEM: pem.EncodeToMemory(public), key: key}, nil
 }
@@ -132,16 +133,16 @@ func (r *root) check(file string, domains []string) error {
 	if !slices.Equal(r.cert.PermittedDNSDomains, domains) {
 		return gateway.Errorf(gateway.KindConflict, "the root certificate in %s is for %s, not for %s", file,
 			strings.Join(r.cert.PermittedDNSDomains, " and "), strings.Join(domains, " and ")).
-			WithHint("Set the domain back, or move the file away: a new root is made at the next start, and lodge trust installs it.")
+			WithHint("Restore the domain, or move the file away: the next start makes a new root, which lodge trust installs.")
 	}
 	if time.Now().After(r.cert.NotAfter) {
 		return gateway.Errorf(gateway.KindConflict, "the root certificate in %s expired on %s", file, r.cert.NotAfter.Format(time.DateOnly)).
-			WithHint("Move the file away: a new root is made at the next start, and lodge trust installs it.")
+			WithHint("Move the file away: the next start makes a new root, which lodge trust installs.")
 	}
 	return nil
 }
 
-// publish writes the certificate beside the root for everyone to read.
+// publish writes the certificate to a file that everyone may read.
 func (r *root) publish(file string) error {
 	if have, err := os.ReadFile(file); err == nil && bytes.Equal(have, r.certPEM) {
 		return nil
@@ -149,22 +150,24 @@ func (r *root) publish(file string) error {
 	return durable.WriteFile(file, r.certPEM, 0o644)
 }
 
-// IssuerKey implements certmagic.Issuer: leaves of another root are not found under it.
+// IssuerKey implements certmagic.Issuer. It differs for each root, so leaves of an earlier one are
+// not found.
 func (r *root) IssuerKey() string {
 	sum := sha256.Sum256(r.cert.Raw)
 	return "lodge-" + hex.EncodeToString(sum[:8])
 }
 
-// Issue implements certmagic.Issuer: one name, for which the certificate says the name and those directly below it.
+// Issue implements certmagic.Issuer. A request has one name; its certificate covers the names
+// directly below it too.
 func (r *root) Issue(_ context.Context, csr *x509.CertificateRequest) (*certmagic.IssuedCertificate, error) {
 	if err := csr.CheckSignature(); err != nil {
 		return nil, fmt.Errorf("check certificate request: %w", err)
 	}
 	if len(csr.DNSNames) != 1 || len(csr.IPAddresses)+len(csr.EmailAddresses)+len(csr.URIs) > 0 {
-		return nil, errors.New("issue certificate: the request is not for exactly one DNS name")
+		return nil, errors.New("issue certificate: the request must have exactly one DNS name")
 	}
 	name, now := csr.DNSNames[0], time.Now()
-	if !r.allow(name) { // renewal of what has gone
+	if !r.allow(name) { // a renewal for a removed VM
 		return nil, certmagic.ErrNoRetry{Err: noSubject(name)}
 	}
 	leaf := &x509.Certificate{
@@ -197,7 +200,7 @@ func everyAddress(bytes int) *net.IPNet {
 	return &net.IPNet{IP: make(net.IP, bytes), Mask: net.CIDRMask(0, 8*bytes)}
 }
 
-// hostname tells this host's root from another's in a browser's list.
+// hostname distinguishes the roots of several hosts in a browser's list.
 func hostname() string {
 	name, err := os.Hostname()
 	if err != nil || name == "" {

@@ -13,26 +13,27 @@ import (
 	"lodge/gateway"
 )
 
-// KV is a small ordered map from names to bytes that outlives the process. store.KV is one.
+// KV is a small persistent map from names to bytes, ordered by name. store.KV is one.
 type KV interface {
-	// Get reads a value and when it was written. A missing key is a KindNotFound error.
+	// Get returns a value and the time it was written. A missing key is a KindNotFound error.
 	Get(ctx context.Context, key string) (value []byte, modified time.Time, err error)
-	// Put writes a value; it is on disk when Put returns.
+	// Put writes a value and syncs it.
 	Put(ctx context.Context, key string, value []byte) error
-	// Delete forgets a key. A missing one is no error.
+	// Delete removes a key. A missing key is no error.
 	Delete(ctx context.Context, key string) error
 	// List returns the keys that start with prefix.
 	List(ctx context.Context, prefix string) ([]string, error)
 }
 
-// keyPrefix keeps our keys apart from others in the same KV.
+// keyPrefix separates these keys from others in the same KV.
 const keyPrefix = "https/"
 
-// storage is certmagic's idea of a file system, over a KV. Locks are in memory: one process owns the state directory.
+// storage implements certmagic.Storage over a KV. Locks are in memory, since one process owns the
+// state directory.
 type storage struct {
 	kv    KV
 	mu    sync.Mutex
-	locks map[string]chan struct{} // closed when the lock is free again
+	locks map[string]chan struct{} // closed when the lock is released
 }
 
 func newStorage(kv KV) *storage { return &storage{kv: kv, locks: map[string]chan struct{}{}} }
@@ -63,7 +64,7 @@ func (s *storage) Unlock(_ context.Context, name string) error {
 	defer s.mu.Unlock()
 	held, taken := s.locks[name]
 	if !taken {
-		return fmt.Errorf("unlock %s: it is not locked", name)
+		return fmt.Errorf("unlock %s: not locked", name)
 	}
 	delete(s.locks, name)
 	close(held)
@@ -81,7 +82,8 @@ func (s *storage) Load(ctx context.Context, key string) ([]byte, error) {
 	return value, err
 }
 
-// Delete implements certmagic.Storage: the key and, where it is a directory, all below it.
+// Delete implements certmagic.Storage. It removes the key and, if it is a directory, all keys below
+// it.
 func (s *storage) Delete(ctx context.Context, key string) error {
 	below, err := s.kv.List(ctx, keyPrefix+key+"/")
 	if err != nil {

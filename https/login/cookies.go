@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// The cookies of the gateway. The prefix makes browsers keep them for one host name, over TLS (RFC 6265bis §4.1.3.2).
+// The cookies of the gateway. The prefix makes browsers keep them for one host name, over TLS (RFC
+// 6265bis §4.1.3.2).
 const (
 	sessionCookie = "__Host-lodge"
 	handoffCookie = "__Host-lodge-handoff"
@@ -23,7 +24,8 @@ func setCookie(w http.ResponseWriter, name, value string, life time.Duration) {
 	http.SetCookie(w, cookie)
 }
 
-// StripCookies removes the gateway's cookies from a request for a VM and leaves the others as they were sent.
+// StripCookies removes the gateway's cookies from a request for a VM and leaves the others as they
+// were sent.
 func StripCookies(h http.Header) {
 	lines := h["Cookie"]
 	kept := lines[:0:0]
@@ -52,7 +54,8 @@ func withoutOwnCookies(line string) string {
 	return strings.TrimSpace(strings.Join(kept, ";"))
 }
 
-// ownCookie reports whether one "name=value" has the name of a cookie of the gateway, as a lenient reader would see it.
+// ownCookie reports whether one "name=value" has the name of a cookie of the gateway, as a lenient
+// reader would see it.
 func ownCookie(pair string) bool {
 	name, _, _ := strings.Cut(pair, "=")
 	name = strings.Trim(name, " \t\"")

@@ -10,8 +10,9 @@ import (
 	"lodge/https/pages"
 )
 
-// StartHandoff sends a browser to the plain name of the VM to fetch a login for this name. The cookie binds the code that
-// comes back to this browser, so a link made by someone else logs nobody in.
+// StartHandoff redirects a browser to the VM's plain name, to fetch a login for this name. A cookie
+// binds the code that comes back to this browser: a callback link made by someone else logs no one
+// in.
 func (h *Handler) StartHandoff(w http.ResponseWriter, r *http.Request, rt names.Route) {
 	secret := newSecret()
 	if cookie, err := r.Cookie(handoffCookie); err == nil { // a second tab shares it
@@ -24,7 +25,8 @@ func (h *Handler) StartHandoff(w http.ResponseWriter, r *http.Request, rt names.
 	redirect(w, http.StatusFound, names.Origin(rt.Plain, names.PortSeen(r))+handoffPath+"?"+query.Encode())
 }
 
-// continueHandoff sends a browser that is logged in at the plain name back to another name of the same VM, with a one-time code.
+// continueHandoff redirects a browser with a session at the plain name back to another name of the
+// VM, with a one-time code.
 func (h *Handler) continueHandoff(w http.ResponseWriter, r *http.Request, rt names.Route) {
 	query := r.URL.Query()
 	to, ok := h.Policy.Zone.Parse(query.Get("to"))
@@ -46,7 +48,7 @@ func (h *Handler) continueHandoff(w http.ResponseWriter, r *http.Request, rt nam
 	redirect(w, http.StatusFound, names.Origin(to.Host, names.PortSeen(r))+callbackPath+"?"+back.Encode())
 }
 
-// callback turns the code of a handoff into a session at this name.
+// callback exchanges the code of a handoff for a session at this name.
 func (h *Handler) callback(w http.ResponseWriter, r *http.Request, rt names.Route) {
 	cookie, err := r.Cookie(handoffCookie)
 	if err != nil {

@@ -1,11 +1,13 @@
-// Package login logs people in to VMs' pages: one-time links, sessions, and the handoff of a login from a VM's plain name
-// to its other names.
+// Package login logs people in to VMs' pages: one-time links, sessions, and the handoff of a login
+// from a VM's plain name to its other names.
 //
-// A link leads to a page with a button, whose POST starts a session at the VM's plain name. Each host name has a session
-// of its own, in a cookie that browsers keep for that name alone. A browser that opens another name of the VM is sent to
-// the plain name (StartHandoff), which sends it back with a code for a session there.
+// A link leads to a page with a button, whose POST starts a session at the VM's plain name. Each
+// host name has a session of its own, in a cookie that browsers keep for that name alone. A browser
+// that opens another name of the VM is sent to the plain name (StartHandoff), which sends it back
+// with a code for a session there.
 //
-// The package never stores a secret, only its SHA-256, never logs one, and never sends a browser to another VM or site.
+// The package never stores a secret (only its SHA-256), never logs one, and never redirects to
+// another VM or site.
 package login
 
 import (
@@ -23,9 +25,10 @@ import (
 
 // Paths of the gateway on every VM's names. They never reach the VM.
 const (
-	Prefix       = "/.lodge/"
-	loginPath    = Prefix + "login"    // ?token=: a page with a button, which logs in
-	handoffPath  = Prefix + "handoff"  // on the plain name: ?to=&for=&path=: sends a logged-in browser on to another name of the VM
+	Prefix    = "/.lodge/"
+	loginPath = Prefix + "login" // ?token=: a page with a button, which logs in
+	// on the plain name: ?to=&for=&path=: sends a logged-in browser on to another name of the VM
+	handoffPath  = Prefix + "handoff"
 	callbackPath = Prefix + "callback" // on that other name: ?code=&path=: logs in there
 )
 
@@ -49,8 +52,8 @@ type Handler struct {
 // New returns a Handler.
 func New(cfg Config) *Handler { return &Handler{Config: cfg, sessions: newSessions(cfg.Store)} }
 
-// Link makes a link that logs person in to the VM's plain name, once, within 15 minutes. The error is KindDenied for a
-// person who may not open it.
+// Link makes a link that logs person in to the VM's plain name, once, within 15 minutes. The error
+// is KindDenied for a person who may not open it.
 func (h *Handler) Link(ctx context.Context, vm gateway.VM, person string) (string, error) {
 	if !h.Policy.IsOwner(person) {
 		return "", gateway.Errorf(gateway.KindDenied, "%s may not open %s", person, vm.Name).
@@ -88,8 +91,8 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, rt names.Route) 
 	}
 }
 
-// useLink turns a link's token into a session. Only the form's POST does that: programs that fetch links before a person
-// does (mail filters, chat previews) would use the token up with a GET.
+// useLink turns a link's token into a session. Only the form's POST does that: programs that fetch
+// links before a person does (mail filters, chat previews) would use up the token with a GET.
 func (h *Handler) useLink(w http.ResponseWriter, r *http.Request, rt names.Route) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxFormBytes)
 	if h.Policy.CrossSite(r, rt) {
@@ -107,7 +110,7 @@ func (h *Handler) useLink(w http.ResponseWriter, r *http.Request, rt names.Route
 // refuse renders p, or InternalError when err is a failure of the host.
 func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, rt names.Route, p pages.Page, err error) {
 	if err != nil && gateway.KindOf(err) != gateway.KindNotFound {
-		h.Logger.Error("login failed", "vm", rt.VM.Name, "err", err)
+		h.Logger.Error("login failed", gateway.LogVM(rt.VM.Identity), "err", err)
 		p = pages.InternalError()
 	}
 	h.Pages.Render(w, r, p)
@@ -121,11 +124,11 @@ func (h *Handler) startSession(w http.ResponseWriter, r *http.Request, rt names.
 		return
 	}
 	setCookie(w, sessionCookie, secret, sessionLife)
-	h.Logger.Info("person logged in", "vm", rt.VM.Name, "host", rt.Host, "remote", r.RemoteAddr)
+	h.Logger.Info("person logged in", gateway.LogVM(rt.VM.Identity), "host", rt.Host, "remote", r.RemoteAddr)
 	redirect(w, http.StatusSeeOther, path)
 }
 
-// redirect sends no Referer to the next page.
+// redirect keeps the URL of this page, which may hold a secret, from the next one.
 func redirect(w http.ResponseWriter, status int, to string) {
 	w.Header().Set("Location", to)
 	w.Header().Set("Referrer-Policy", "no-referrer")
@@ -133,8 +136,8 @@ func redirect(w http.ResponseWriter, status int, to string) {
 	w.WriteHeader(status)
 }
 
-// localPath returns path unchanged, or "/" for what a browser could take for another site. It is never decoded and
-// encoded again: "/%2f…" must not become "//…".
+// localPath returns path unchanged, or "/" for what a browser could take for another site. It is
+// never decoded and encoded again: "/%2f…" must not become "//…".
 func localPath(path string) string {
 	if _, err := url.ParseRequestURI(path); err != nil || !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") {
 		return "/"

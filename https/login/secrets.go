@@ -12,14 +12,15 @@ import (
 	"lodge/gateway"
 )
 
-// Store keeps the secrets that people hold: one-time links, codes and sessions. Of a secret it has the SHA-256, the VM it
-// is for and a few bytes of data. A secret that is missing, used up or expired at now is a KindNotFound error.
+// Store keeps the secrets that people hold: one-time links, codes and sessions. Of a secret it has
+// the SHA-256, the VM it is for and a few bytes of data. A secret that is missing, used or expired
+// at now is a KindNotFound error.
 type Store interface {
 	PutToken(ctx context.Context, kind string, hash [32]byte, vm gateway.ID, data string, expires time.Time) error
-	// TakeToken reads and deletes in one step: of any number of callers, exactly one gets it.
+	// TakeToken reads and removes in one step: of any number of callers, exactly one gets it.
 	TakeToken(ctx context.Context, kind string, hash [32]byte, now time.Time) (vm gateway.ID, data string, err error)
 	LookToken(ctx context.Context, kind string, hash [32]byte, now time.Time) (vm gateway.ID, data string, err error)
-	// ForgetTokens deletes all that is for a VM.
+	// ForgetTokens removes all secrets of a VM.
 	ForgetTokens(ctx context.Context, vm gateway.ID) error
 }
 
@@ -34,10 +35,10 @@ const (
 	sessionLife = 30 * 24 * time.Hour
 )
 
-// grant is what a secret is good for. It is stored as JSON beside the VM's ID.
+// grant is what a secret allows. It is stored as JSON beside the VM's ID.
 type grant struct {
 	Person string `json:"person"`
-	Host   string `json:"host,omitempty"`  // the one host name at which it counts; empty for a link
+	Host   string `json:"host,omitempty"`  // the one host name at which it is valid; empty for a link
 	Bound  string `json:"bound,omitempty"` // of a handoff: the hash of the secret that the browser holds
 }
 
@@ -48,7 +49,8 @@ func newSecret() string {
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-// secretHash returns what is stored of a secret. It is false for what newSecret cannot have made, which no store has.
+// secretHash returns what is stored of a secret. It is false for a string that newSecret cannot
+// return.
 func secretHash(secret string) ([32]byte, bool) {
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(secret)
 	if err != nil || len(raw) != 32 {
@@ -71,7 +73,7 @@ func (s *sessions) issue(ctx context.Context, kind string, vm gateway.ID, g gran
 	return secret, nil
 }
 
-// take uses a secret up.
+// take reads a secret and removes it.
 func (s *sessions) take(ctx context.Context, kind, secret string) (gateway.ID, grant, error) {
 	hash, ok := secretHash(secret)
 	if !ok {

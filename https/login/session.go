@@ -10,8 +10,8 @@ import (
 	"lodge/https/names"
 )
 
-// Session returns the person whose session the request carries. A session counts only at the name it was made for, and
-// only as long as that name is of the same VM.
+// Session returns the person whose session the request carries. A session is valid only at the host
+// name it was made for, and only while that name belongs to the same VM.
 func (h *Handler) Session(r *http.Request, rt names.Route) (person string, ok bool) {
 	for _, cookie := range r.CookiesNamed(sessionCookie) {
 		vm, g, err := h.sessions.look(r.Context(), cookie.Value)
@@ -19,13 +19,13 @@ func (h *Handler) Session(r *http.Request, rt names.Route) (person string, ok bo
 			return g.Person, true
 		}
 		if err != nil && gateway.KindOf(err) != gateway.KindNotFound && r.Context().Err() == nil {
-			h.Logger.Warn("session lookup failed", "vm", rt.VM.Name, "err", err)
+			h.Logger.Warn("session lookup failed", gateway.LogVM(rt.VM.Identity), "err", err)
 		}
 	}
 	return "", false
 }
 
-// sessions finds sessions, and keeps those it has found for a moment.
+// sessions finds sessions in the store, and caches them for sessionMemory.
 type sessions struct {
 	store Store
 	mu    sync.Mutex
@@ -72,7 +72,7 @@ func (s *sessions) keep(hash [32]byte, k knownSession) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.known) >= maxKnown {
-		clear(s.known) // they are found again
+		clear(s.known) // they are read again
 	}
 	s.known[hash] = k
 }

@@ -1,9 +1,9 @@
-// Package names maps the host names of the web side to routes: a port of a VM, a name for guests only, or the host's
-// own page.
+// Package names maps the host names of the web side to routes: a port of a VM, a name for guests
+// only, or the host's own page.
 //
-// Parse reads a name and looks nothing up. Route adds the VM that has the name now, with one lookup, so that everything
-// about a request follows from one snapshot of the Directory. The package never resolves a name in DNS and never
-// decides who may open it.
+// Parse reads a name without a lookup. Route adds the VM that has the name now, with one lookup, so
+// everything about a request follows from one snapshot of the Directory. The package never resolves
+// a name in DNS and never decides who may open it.
 package names
 
 import (
@@ -20,7 +20,8 @@ type Zone struct {
 	Inside []string // names for guests only, each with the names directly below it
 }
 
-// Name is a host name that was read but not looked up. It is a VM's name, or one of Zone.Inside, or (neither) the domain.
+// Name is a host name that was read but not looked up. It is a VM's name, or one of Zone.Inside, or
+// (neither) the domain.
 type Name struct {
 	Host    string // lower case, without a port or a final dot
 	Subject string // the name whose certificate covers Host
@@ -44,8 +45,8 @@ type VMs interface {
 	ByName(name string) (gateway.VM, bool)
 }
 
-// Route returns the route of host for a connection from a VM, or from outside (the zero Identity). It is false for a name
-// that does not exist there.
+// Route returns the route of host for a connection from a VM, or from outside (the zero Identity).
+// It is false for a name that does not exist there.
 func (z Zone) Route(host string, from gateway.Identity, vms VMs) (Route, bool) {
 	name, ok := z.Parse(host)
 	if !ok || name.Inside != "" && !from.Known() {
@@ -58,8 +59,8 @@ func (z Zone) Route(host string, from gateway.Identity, vms VMs) (Route, bool) {
 	return Route{Name: name, VM: vm}, ok
 }
 
-// Parse reads a host name, as a Host header, an SNI or a URL has it. It is false for a name outside the zone. A port
-// behind a colon is ignored: a tunnel may lead to the listener through any other.
+// Parse reads a host name from a Host header, an SNI or a URL. It is false for a name outside the
+// zone. A port behind a colon is ignored: a tunnel may lead to the listener through any other.
 func (z Zone) Parse(host string) (Name, bool) {
 	host, ok := normalize(host)
 	if !ok {
@@ -106,12 +107,13 @@ func (z Zone) parseInside(host string) (Name, bool) {
 	return Name{Host: host, Subject: name, Inside: name}, true
 }
 
-// normalize returns a host name in lower case, without its port and without the final dot. It is false for what is not
-// a host name.
+// normalize returns a host name in lower case, without its port and without the final dot. It is
+// false for what is not a host name.
 func normalize(host string) (string, bool) {
 	host, port, _ := strings.Cut(host, ":")
 	host = strings.TrimSuffix(host, ".")
-	if host == "" || len(host) > 253 || strings.Trim(port, "0123456789") != "" { // RFC 1035 §2.3.4, RFC 9110 §7.2
+	// RFC 1035 §2.3.4, RFC 9110 §7.2
+	if host == "" || len(host) > 253 || strings.Trim(port, "0123456789") != "" {
 		return "", false
 	}
 	for _, c := range []byte(host) { // before lower case, which maps some letters beyond ASCII to ASCII

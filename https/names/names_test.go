@@ -24,8 +24,8 @@ func zone() names.Zone {
 	return names.Zone{Domain: "lodge.localhost", Port: 443, Inside: []string{"s3.lodge.internal"}}
 }
 
-// FuzzRoute: a name leads to the VM that is its last label below the domain, without a port, and to no other; its
-// certificate covers the name; and names for guests have no route from outside.
+// FuzzRoute: a name leads to the VM that is its last label below the domain, without a port, and to
+// no other; its certificate covers the name; and names for guests have no route from outside.
 func FuzzRoute(f *testing.F) {
 	for _, host := range []string{
 		"blog.lodge.localhost", "8080-blog.lodge.localhost:443", "any.blog.lodge.localhost.", "BLOG.LODGE.LOCALHOST", "lodge.localhost",

@@ -26,7 +26,8 @@ func Origin(host string, port int) string {
 	return "https://" + host
 }
 
-// PortSeen returns the port that the client used, which a tunnel can make another one than Zone.Port.
+// PortSeen returns the port that the client used, which a tunnel can make another one than
+// Zone.Port.
 func PortSeen(r *http.Request) int {
 	_, digits, _ := strings.Cut(r.Host, ":")
 	if port, err := gateway.ParsePort(digits); err == nil {

@@ -9,7 +9,8 @@ import (
 	"lodge/https/names"
 )
 
-// Misdirected answers a request whose host name is not that of the handshake, or not one of this host.
+// Misdirected answers a request whose host name is not that of the handshake, or not one of this
+// host.
 func Misdirected() Page {
 	return Page{
 		Status: http.StatusMisdirectedRequest, Kind: gateway.KindNotFound, Title: "Misdirected request",
@@ -35,7 +36,7 @@ func InternalError() Page {
 	}
 }
 
-// Private answers a stranger.
+// Private answers a visitor without a session, who can log in.
 func Private(rt names.Route) Page {
 	return Page{
 		Status: http.StatusUnauthorized, Kind: gateway.KindDenied, Title: "This page is private",
@@ -44,7 +45,7 @@ func Private(rt names.Route) Page {
 	}
 }
 
-// DeniedToVM answers another VM, and a VM that wants to log in.
+// DeniedToVM answers another VM, and any VM at the login.
 func DeniedToVM(rt names.Route) Page {
 	return Page{
 		Status: http.StatusForbidden, Kind: gateway.KindDenied, Title: "This page is private",
@@ -87,7 +88,8 @@ func LinkUsed(rt names.Route) Page {
 	}
 }
 
-// LoginFailed answers a login from another name of the VM that this browser did not start, or too late.
+// LoginFailed answers a login from another name of the VM that this browser did not start, or too
+// late.
 func LoginFailed(rt names.Route) Page {
 	return Page{
 		Status: http.StatusForbidden, Kind: gateway.KindDenied, Title: "Login failed",
@@ -133,7 +135,8 @@ func BadAnswer(rt names.Route) Page {
 	}
 }
 
-// NothingListens answers for a VM that runs but has nothing at the port. Its owner sees open, the ports that do listen.
+// NothingListens answers for a VM that runs but has nothing at the port. Its owner sees open, the
+// ports that do listen.
 func NothingListens(rt names.Route, owner bool, open []Link) Page {
 	p := Page{
 		Status: http.StatusBadGateway, Kind: gateway.KindUnavailable, Title: "Nothing listens in " + rt.VM.Name,

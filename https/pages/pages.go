@@ -1,7 +1,8 @@
 // Package pages renders the gateway's own answers: HTML for people, JSON or text for programs.
 //
-// Strangers learn that a name exists and is private, which the handshake has shown already; only the owner learns of
-// ports and states. A page loads nothing from elsewhere, and its text never repeats what a request sent.
+// A stranger learns that a name exists and is private, which the handshake has shown already; only
+// the owner learns about ports. A page loads nothing from elsewhere, and its text quotes nothing
+// that the request sent.
 package pages
 
 import (
@@ -58,7 +59,8 @@ func (re *Renderer) Render(w http.ResponseWriter, r *http.Request, p Page) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
-	if p.Status == http.StatusUnauthorized { // RFC 9110 §15.5.2 requires one; browsers do not know it and show the page
+	// RFC 9110 §15.5.2; browsers ignore the unknown scheme and show the page
+	if p.Status == http.StatusUnauthorized {
 		h.Set("WWW-Authenticate", `Lodge realm="`+r.Host+`"`)
 	}
 	if p.Refresh > 0 {
@@ -78,7 +80,8 @@ func (re *Renderer) Render(w http.ResponseWriter, r *http.Request, p Page) {
 	if access.Accepts(r, "application/json") {
 		h.Set("Content-Type", "application/json")
 		w.WriteHeader(p.Status)
-		_ = json.NewEncoder(w).Encode(gateway.Error{Kind: p.Kind, Msg: p.Title, Hint: hint}) // the client has gone
+		// the client has gone
+		_ = json.NewEncoder(w).Encode(gateway.Error{Kind: p.Kind, Msg: p.Title, Hint: hint})
 		return
 	}
 	h.Set("Content-Type", "text/plain; charset=utf-8")
@@ -90,7 +93,8 @@ func (re *Renderer) renderHTML(w http.ResponseWriter, p Page) {
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
-	h.Set("Referrer-Policy", "same-origin") // not no-referrer, with which browsers hide the form's origin too
+	// not no-referrer, with which browsers hide the form's origin too
+	h.Set("Referrer-Policy", "same-origin")
 	w.WriteHeader(p.Status)
 	if err := re.html.Execute(w, p); err != nil {
 		re.logger.Debug("page not sent", "status", p.Status, "err", err)

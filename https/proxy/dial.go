@@ -15,8 +15,8 @@ import (
 // dialTimeout is how long a VM may take to answer a SYN on its own tap.
 const dialTimeout = 3 * time.Second
 
-// DialTap is the default Config.Dial. The socket is bound to the VM's tap, so that a VM without one is not looked for in
-// another network.
+// DialTap is the default Config.Dial. The socket is bound to the VM's tap: the address of a VM
+// without a tap never leads to another network.
 func DialTap(ctx context.Context, vm gateway.VM, port uint16) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: dialTimeout, Control: func(_, _ string, raw syscall.RawConn) error {
 		var err error
@@ -35,7 +35,8 @@ func DialTap(ctx context.Context, vm gateway.VM, port uint16) (net.Conn, error) 
 // Errors of a VM that does not answer.
 var (
 	ErrRefused = errors.New("the VM refuses the connection") // nothing listens
-	ErrNoRoute = errors.New("the VM does not answer")        // it starts, stops, hangs, or drops the packets
+	// it starts, stops, hangs, or drops the packets
+	ErrNoRoute = errors.New("the VM does not answer")
 )
 
 // dialError makes err one of ErrRefused and ErrNoRoute, with err as its cause.

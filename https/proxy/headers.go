@@ -7,8 +7,9 @@ import (
 	"lodge/https/access"
 )
 
-// ours reports whether a header is one that only the gateway may set. Many servers turn "-" and "_" into the same
-// variable (CGI, RFC 3875 §4.1.18), and some any other sign too, so all spellings count.
+// isIdentityHeader reports whether only the gateway may set a header. Many servers map "-" and "_"
+// to the same variable (CGI, RFC 3875 §4.1.18), and some map other characters too, so every
+// spelling counts.
 func isIdentityHeader(header string) bool {
 	name := strings.Map(func(c rune) rune {
 		switch {
@@ -23,7 +24,7 @@ func isIdentityHeader(header string) bool {
 		name == "x-lodge" || name == "forwarded" || name == "x-real-ip"
 }
 
-// stripIdentityHeaders removes what a client claims in our place.
+// stripIdentityHeaders removes the identity headers that a client sent.
 func stripIdentityHeaders(h http.Header) {
 	for name := range h {
 		if isIdentityHeader(name) {
@@ -32,7 +33,7 @@ func stripIdentityHeaders(h http.Header) {
 	}
 }
 
-// setIdentityHeaders says who calls, in place of what stripIdentityHeaders has removed.
+// setIdentityHeaders names the visitor to the app.
 func setIdentityHeaders(h http.Header, who access.Visitor) {
 	switch {
 	case who.VM.Known():

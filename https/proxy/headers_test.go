@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// FuzzHeaders: whatever a client sends, nothing that reads like an identity header of the gateway is left.
+// FuzzHeaders: whatever a client sends, nothing that reads like an identity header of the gateway
+// is left.
 func FuzzHeaders(f *testing.F) {
 	f.Add("X-Lodge-User", "evil")
 	f.Add("x_LODGE_user", "evil")

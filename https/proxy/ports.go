@@ -11,16 +11,16 @@ import (
 	"lodge/gateway"
 )
 
-// foundTime is how long a found port is used without looking again. A port that no longer answers is removed at once; this
-// only bounds how long an earlier one of the list goes unseen.
+// foundTime is how long a found port is used before the next search. A port that stops answering is
+// removed at once, so this only delays a switch to an earlier port of the list.
 const foundTime = 2 * time.Second
 
-// probeTimeout is for one round of dials when looking for a port.
+// probeTimeout limits the search for a port.
 const probeTimeout = time.Second
 
 // finder keeps the ports that VMs' plain names lead to.
 type finder struct {
-	flight singleflight.Group // a crowd at a silent VM asks it once
+	flight singleflight.Group // concurrent requests share one search
 	mu     sync.Mutex
 	found  map[gateway.ID]found
 }
@@ -34,8 +34,8 @@ type found struct {
 // usualPorts are where a plain name may lead, in order of preference.
 func usualPorts() []uint16 { return []uint16{80, 8000, 8080, 3000, 5000, 5173} }
 
-// Find returns the port that the plain name of vm leads to: the first of the usual ones that listens. The error is
-// ErrRefused or ErrNoRoute when there is none.
+// Find returns the port that the plain name of vm leads to: the first of the usual ones that
+// listens. The error is ErrRefused or ErrNoRoute when none does.
 func (p *Proxy) Find(ctx context.Context, vm gateway.VM) (uint16, error) {
 	f := &p.finder
 	f.mu.Lock()
@@ -68,8 +68,8 @@ func (f *finder) remove(id gateway.ID) {
 	delete(f.found, id)
 }
 
-// Listening returns those of ports that listen, in their order. The error is ErrRefused when the VM refuses at least one
-// and accepts none, ErrNoRoute when it answers nothing.
+// Listening returns those of ports that listen, in their order. The error is ErrRefused when the VM
+// refuses a connection and accepts none, ErrNoRoute when it answers none.
 func (p *Proxy) Listening(ctx context.Context, vm gateway.VM, ports []uint16) ([]uint16, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
@@ -79,7 +79,7 @@ func (p *Proxy) Listening(ctx context.Context, vm gateway.VM, ports []uint16) ([
 		dials.Go(func() {
 			c, err := p.Dial(ctx, vm, port)
 			if err == nil {
-				_ = c.Close() // it has answered, which is all that is asked
+				_ = c.Close() // only the connect matters
 				return
 			}
 			errs[i] = dialError(err)

@@ -1,10 +1,11 @@
 // Package proxy passes requests on to ports of VMs.
 //
-// A request arrives with its target and its visitor, both decided. Forward removes what the client claims about identity,
-// sets the gateway's own headers, dials the VM and streams both ways. Find tells which port a VM's plain name leads to.
+// A request arrives with its target and its visitor, both decided. Forward removes what the client
+// claims about identity, sets the gateway's own headers, dials the VM and streams both ways. Find
+// returns the port that a VM's plain name leads to.
 //
-// The package never decides who may open what, never trusts a header for who someone is, never lets the gateway's cookies
-// reach a VM, and never dials a VM by any way but Config.Dial.
+// The package never decides who may open what, never trusts a header for who someone is, never lets
+// the gateway's cookies reach a VM, and never dials a VM by any way but Config.Dial.
 package proxy
 
 import (
@@ -59,14 +60,14 @@ func New(cfg Config) *Proxy {
 	return p
 }
 
-// Forward sends r to a port of a VM and its response to w. When it returns an error, nothing was sent and the caller has to
-// answer. The error is ErrRefused or ErrNoRoute when the VM could not be reached.
+// Forward sends r to a port of a VM and its response to w. After an error, nothing was sent, and
+// the caller has to answer. The error is ErrRefused or ErrNoRoute when the VM could not be reached.
 func (p *Proxy) Forward(w http.ResponseWriter, r *http.Request, to Target, who access.Visitor) error {
 	var failed error
 	forward := &httputil.ReverseProxy{
 		Rewrite:       func(pr *httputil.ProxyRequest) { rewrite(pr, to, who) },
 		Transport:     transports{p.plain, p.grpc},
-		FlushInterval: -1, // every write at once: streams and server-sent events
+		FlushInterval: -1, // at every write, for streams and server-sent events
 		BufferPool:    p.buffers,
 		ErrorLog:      p.errorLog,
 		ModifyResponse: func(res *http.Response) error {
@@ -83,7 +84,7 @@ func (p *Proxy) Forward(w http.ResponseWriter, r *http.Request, to Target, who a
 	return failed
 }
 
-// Remove removes what is known of a VM's ports.
+// Remove removes the cached port of a VM.
 func (p *Proxy) Remove(id gateway.ID) { p.finder.remove(id) }
 
 // Close closes idle connections to VMs.
@@ -92,11 +93,12 @@ func (p *Proxy) Close() {
 	p.grpc.CloseIdleConnections()
 }
 
-// rewrite makes the request that the VM gets. ReverseProxy has removed hop-by-hop headers (RFC 9110 §7.6.1) before it.
+// rewrite makes the request for the VM. ReverseProxy has already removed hop-by-hop headers (RFC
+// 9110 §7.6.1).
 func rewrite(p *httputil.ProxyRequest, to Target, who access.Visitor) {
 	p.Out.URL.Scheme = "http"
 	p.Out.URL.Host = to.key()
-	p.Out.URL.RawQuery = p.In.URL.RawQuery // as it was sent: nothing here depends on its meaning
+	p.Out.URL.RawQuery = p.In.URL.RawQuery // unchanged: nothing here parses it
 	p.Out.Host = p.In.Host
 	stripIdentityHeaders(p.Out.Header)
 	login.StripCookies(p.Out.Header)
@@ -106,8 +108,8 @@ func rewrite(p *httputil.ProxyRequest, to Target, who access.Visitor) {
 	forwardTrailers(p)
 }
 
-// keepHTTP1 removes an offer to upgrade to HTTP/2 (RFC 7540 §3.2), which servers may ignore: requests on such a
-// connection would reach the app with the client's own identity headers.
+// keepHTTP1 removes an offer to upgrade to HTTP/2 (RFC 7540 §3.2), which servers may ignore:
+// requests on such a connection would reach the app with the client's own identity headers.
 func keepHTTP1(h http.Header) {
 	if strings.Contains(strings.ToLower(strings.Join(h["Upgrade"], ",")), "h2c") {
 		h.Del("Connection")
@@ -116,7 +118,8 @@ func keepHTTP1(h http.Header) {
 	h.Del("Http2-Settings")
 }
 
-// forwardTrailers passes on the trailers that the request has announced. Their values are there once its body is read.
+// forwardTrailers passes on the trailers that the request announced. Their values arrive at the end
+// of its body.
 func forwardTrailers(p *httputil.ProxyRequest) {
 	stripIdentityHeaders(p.Out.Trailer)
 	if len(p.Out.Trailer) == 0 || p.Out.Body == nil {

@@ -18,12 +18,14 @@ type Target struct {
 	Port uint16
 }
 
-// key is what idle connections are kept by: never a name or an address, and not beyond a start of the VM.
+// key identifies the target in the pool of idle connections. It has the UUID, not the name or the
+// address, and the incarnation, so that no connection outlives a start of the VM.
 func (t Target) key() string { return fmt.Sprintf("%s.%d:%d", t.VM.ID, t.VM.Incarnation, t.Port) }
 
 type targetKey struct{}
 
-// withTarget returns a context for the transports, which pass nothing else on to their DialContext.
+// withTarget returns a context with the target: the transports pass nothing else to their
+// DialContext.
 func withTarget(ctx context.Context, t Target) context.Context {
 	return context.WithValue(ctx, targetKey{}, t)
 }
@@ -33,7 +35,7 @@ func targetFrom(ctx context.Context) (Target, bool) {
 	return t, ok
 }
 
-// transport makes the one that speaks HTTP/1.1, or HTTP/2 without TLS (h2c).
+// transport returns a transport for HTTP/1.1, or for HTTP/2 without TLS (h2c).
 func (p *Proxy) transport(h2c bool) *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(!h2c)
@@ -41,10 +43,10 @@ func (p *Proxy) transport(h2c bool) *http.Transport {
 	return &http.Transport{
 		DialContext:            p.dialTarget,
 		Protocols:              protocols,
-		DisableCompression:     true, // bodies pass unchanged
+		DisableCompression:     true, // bodies are passed unchanged
 		MaxIdleConns:           512,
 		MaxIdleConnsPerHost:    64,
-		IdleConnTimeout:        4 * time.Second, // less than apps keep them (Node.js: 5 s), so that no request meets a closing one
+		IdleConnTimeout:        4 * time.Second, // apps close idle connections later (Node.js: 5 s)
 		ExpectContinueTimeout:  time.Second,
 		MaxResponseHeaderBytes: 256 << 10,
 		ReadBufferSize:         16 << 10,
@@ -52,7 +54,8 @@ func (p *Proxy) transport(h2c bool) *http.Transport {
 	}
 }
 
-// dialTarget connects to the target of the request that ctx is of. Another request of the same key may get the connection.
+// dialTarget connects to the target in ctx. Another request with the same key may get the
+// connection.
 func (p *Proxy) dialTarget(ctx context.Context, _, _ string) (net.Conn, error) {
 	t, ok := targetFrom(ctx)
 	if !ok {
@@ -65,7 +68,8 @@ func (p *Proxy) dialTarget(ctx context.Context, _, _ string) (net.Conn, error) {
 	return c, nil
 }
 
-// transports chooses by the request: gRPC needs HTTP/2 all the way, for everything else HTTP/1.1 is what apps speak.
+// transports selects the protocol by the request: HTTP/2 for gRPC, which requires it, and HTTP/1.1
+// otherwise.
 type transports struct{ plain, grpc *http.Transport }
 
 // RoundTrip implements http.RoundTripper.

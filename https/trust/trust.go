@@ -1,7 +1,9 @@
-// Package trust puts the host's root certificate where programs look for the certificates they trust: the system's
-// store (Debian), and the NSS databases of Chromium and Firefox in people's home directories. It also takes it out again.
+// Package trust installs the host's root certificate in the stores of trusted certificates, and
+// removes it: the system's store (Debian), and the NSS databases of Chromium and Firefox in home
+// directories.
 //
-// Doing it twice is the same as once. The root can only vouch for the host's own domain (see package ca).
+// Both operations are idempotent. They never write to a home directory as root, and never change
+// other certificates. The root is limited to the host's own domain (see package ca).
 package trust
 
 import (
@@ -23,27 +25,27 @@ import (
 	"lodge/gateway"
 )
 
-// Stores says where the stores are. The zero value is a Debian system without home directories.
+// Stores locates the stores. The zero value is a Debian system without home directories.
 type Stores struct {
-	Homes     []string // home directories whose browsers are told; NSS tools run as each one's owner
+	Homes     []string // home directories with browsers; NSS tools run as each directory's owner
 	SystemDir string   // default /usr/local/share/ca-certificates
-	Update    []string // command that makes the system see SystemDir; default update-ca-certificates
+	Update    []string // command to run after a change in SystemDir; default update-ca-certificates
 }
 
-// Result is what happened at one store.
+// Result is the outcome for one store.
 type Result struct {
 	Store   string `json:"store"`          // such as "system" or "Chromium of /home/ann"
-	Changed bool   `json:"changed"`        // false: it was as wanted already, or Hint says why not
-	Hint    string `json:"hint,omitempty"` // what is missing
+	Changed bool   `json:"changed"`        // false: no change was needed, or none was possible (see Hint)
+	Hint    string `json:"hint,omitempty"` // what to do, if no change was possible
 }
 
-// Install makes every store trust root, a PEM certificate. One store that fails does not keep the others from being done; the
-// error says all that failed.
+// Install adds root, a PEM certificate, to every store. A failure at one store does not stop the
+// others; the error joins all failures.
 func (s Stores) Install(ctx context.Context, root []byte) ([]Result, error) {
 	return s.each(ctx, root, true)
 }
 
-// Uninstall takes root out of every store.
+// Uninstall removes root from every store, like Install.
 func (s Stores) Uninstall(ctx context.Context, root []byte) ([]Result, error) {
 	return s.each(ctx, root, false)
 }
@@ -76,7 +78,7 @@ func (s Stores) each(ctx context.Context, rootPEM []byte, install bool) ([]Resul
 	return results, errors.Join(errs...)
 }
 
-// root is the certificate and the name it has in stores, which tells it from other hosts' roots.
+// root is the certificate and its name in the stores, which differs for each host.
 type root struct {
 	pem  []byte
 	der  []byte
@@ -99,7 +101,7 @@ func readRoot(content []byte) (root, error) {
 	return root{pem: pem.EncodeToMemory(block), der: cert.Raw, name: "lodge-" + hex.EncodeToString(sum[:6])}, nil
 }
 
-// system puts the root into Debian's store, or out of it.
+// system installs the root in Debian's store, or removes it.
 func (s Stores) system(ctx context.Context, r root, install bool) (changed bool, hint string, err error) {
 	dir, update := s.SystemDir, s.Update
 	if dir == "" {
@@ -109,7 +111,7 @@ func (s Stores) system(ctx context.Context, r root, install bool) (changed bool,
 		update = []string{"update-ca-certificates"}
 	}
 	if _, err := exec.LookPath(update[0]); err != nil {
-		return false, update[0] + " is missing: apt-get install ca-certificates, then run lodge trust again", nil //nolint:nilerr // the hint says it
+		return false, update[0] + " is missing: apt-get install ca-certificates, then run lodge trust again", nil //nolint:nilerr // the hint explains it
 	}
 	file := filepath.Join(dir, r.name+".crt")
 	have, err := os.ReadFile(file)
@@ -125,12 +127,12 @@ func (s Stores) system(ctx context.Context, r root, install bool) (changed bool,
 		return false, "", nil
 	}
 	if errors.Is(err, fs.ErrPermission) {
-		return false, "only root can change the system's store: run it with sudo", nil
+		return false, "changing the system's store requires root: run lodge trust with sudo", nil
 	}
 	if err != nil {
 		return false, "", err
 	}
-	if out, err := exec.CommandContext(ctx, update[0], update[1:]...).CombinedOutput(); err != nil { //nolint:gosec // ours, or the caller's
+	if out, err := exec.CommandContext(ctx, update[0], update[1:]...).CombinedOutput(); err != nil { //nolint:gosec // the default, or the caller's
 		return false, "", fmt.Errorf("run %s: %w: %s", update[0], err, bytes.TrimSpace(out))
 	}
 	return true, "", nil
@@ -143,7 +145,8 @@ type database struct {
 	home string // whose owner runs certutil
 }
 
-// databases finds those there are. Chromium's is made at its first start; to install, it is made before that.
+// databases returns the existing databases. Chromium makes its own at the first start; to install,
+// apply makes it earlier.
 func (s Stores) databases(install bool) []database {
 	var all []database
 	for _, home := range s.Homes {
@@ -159,7 +162,8 @@ func (s Stores) databases(install bool) []database {
 			if strings.Contains(pattern, "chromium") {
 				name = "Chromium"
 			}
-			found, _ := filepath.Glob(filepath.Join(home, pattern, "cert9.db")) // the patterns are well formed
+			// the patterns are well formed
+			found, _ := filepath.Glob(filepath.Join(home, pattern, "cert9.db"))
 			for _, file := range found {
 				all = append(all, database{name + " of " + home, filepath.Dir(file), home})
 			}
@@ -168,7 +172,7 @@ func (s Stores) databases(install bool) []database {
 	return all
 }
 
-// apply puts the root into the database, or out of it.
+// apply installs the root in the database, or removes it.
 func (d database) apply(ctx context.Context, certutil string, r root, install bool) (changed bool, err error) {
 	run := func(stdin []byte, args ...string) ([]byte, error) { return d.run(ctx, stdin, certutil, args...) }
 	if _, err := os.Stat(filepath.Join(d.dir, "cert9.db")); errors.Is(err, fs.ErrNotExist) {
@@ -183,7 +187,7 @@ func (d database) apply(ctx context.Context, certutil string, r root, install bo
 		}
 	}
 	have, err := run(nil, "-L", "-n", r.name, "-r")
-	present := err == nil && bytes.Equal(have, r.der) // an error: there is none of that name
+	present := err == nil && bytes.Equal(have, r.der) // an error: no certificate has that name
 	switch {
 	case install && !present:
 		_, err = run(r.pem, "-A", "-n", r.name, "-t", "C,,")
@@ -195,12 +199,13 @@ func (d database) apply(ctx context.Context, certutil string, r root, install bo
 	return err == nil, err
 }
 
-// run runs a command as the home's owner: root must not write where someone else may have put links.
+// run runs a command as the owner of the home directory: root must not follow links that the owner
+// may have made.
 func (d database) run(ctx context.Context, stdin []byte, name string, args ...string) ([]byte, error) {
 	if filepath.Base(name) == "certutil" {
 		args = append(args, "-d", "sql:"+d.dir)
 	}
-	cmd := exec.CommandContext(ctx, name, args...) //nolint:gosec // our own arguments
+	cmd := exec.CommandContext(ctx, name, args...) //nolint:gosec // the arguments are constants and paths
 	cmd.Stdin = bytes.NewReader(stdin)
 	cmd.Dir = "/"
 	info, err := os.Stat(d.home)

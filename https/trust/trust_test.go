@@ -39,7 +39,8 @@ func newRoot(t *testing.T, isCA bool) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
-// host has a system store, a home with a Firefox profile, and one where no browser was ever started.
+// host has a system store, a home with a Firefox profile, and one where no browser was ever
+// started.
 func host(t *testing.T) trust.Stores {
 	t.Helper()
 	dir := t.TempDir()
