@@ -10,7 +10,7 @@ import (
 
 // VM is a VM as every face shows it. A field of the record (gateway.VM) is shown only if it is added here.
 type VM struct {
-	ID   gateway.ID `json:"id"`   // UUID
+	ID   gateway.ID `json:"id"`   // never used again
 	Name string     `json:"name"` // part of its host names
 	gateway.Status
 	gateway.Size

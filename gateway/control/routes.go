@@ -15,34 +15,44 @@ import (
 // A verb answers one request, or returns the error to answer with.
 type verb func(w http.ResponseWriter, r *http.Request) error
 
+// route is a verb with what docs/api.md needs of it.
 type route struct {
 	method, path string
 	verb         verb
+	in, out      any    // values of the types of the body and of the answer; nil: none
+	doc          string // what the verb does, and its query parameters
 }
 
-// routes is the API, one route per verb.
+// stream is an answer of Events, and media one of bytes of that type.
+type (
+	stream struct{ result any }
+	media  string
+)
+
+// routes is the API, one route per verb. docs/api.md is made from it.
 func (s *Server) routes() []route {
+	const vm = "/v1/vms/{name}"
 	return []route{
-		{"GET", "/v1/health", query(s, api.Session.Health)},
-		{"GET", "/v1/ca.pem", s.rootPEM},
-		{"GET", "/v1/images", query(s, api.Session.Images)},
-		{"POST", "/v1/images", s.buildImage},
-		{"GET", "/v1/vms", query(s, api.Session.List)},
-		{"POST", "/v1/vms", s.create},
-		{"GET", "/v1/vms/{name}", named(s, api.Session.Show)},
-		{"DELETE", "/v1/vms/{name}", s.remove},
-		{"POST", "/v1/vms/{name}/start", named(s, api.Session.Start)},
-		{"POST", "/v1/vms/{name}/stop", asked(s, stop)},
-		{"POST", "/v1/vms/{name}/restart", named(s, api.Session.Restart)},
-		{"GET", "/v1/vms/{name}/wait", s.wait},
-		{"GET", "/v1/vms/{name}/console", s.console},
-		{"GET", "/v1/vms/{name}/log", s.log},
-		{"GET", "/v1/vms/{name}/ssh", named(s, api.Session.SSH)},
-		{"PUT", "/v1/vms/{name}/ports/{port}", s.share},
-		{"POST", "/v1/vms/{name}/login", asked(s, login)},
-		{"GET", "/v1/vms/{name}/mail", s.mail},
-		{"GET", "/v1/vms/{name}/mail/{queue_id}", s.message},
-		{"POST", "/v1/vms/{name}/credentials", named(s, api.Session.Credentials)},
+		{"GET", "/v1/health", query(s, api.Session.Health), nil, api.Health{}, "Returns the state of the daemon."},
+		{"GET", "/v1/ca.pem", s.rootPEM, nil, media("application/x-pem-file"), "Returns the certificate of the host's own CA."},
+		{"GET", "/v1/images", query(s, api.Session.Images), nil, api.ImageList{}, "Lists the base images."},
+		{"POST", "/v1/images", s.buildImage, ImageRequest{}, stream{api.Image{}}, "Builds a base image, in a minute or two. VMs that were made from an older one keep theirs."},
+		{"GET", "/v1/vms", query(s, api.Session.List), nil, []api.VM{}, "Lists the VMs, ordered by name."},
+		{"POST", "/v1/vms", s.create, gateway.Spec{}, stream{api.VM{}}, "Makes a VM and starts it. When the request is cancelled, nothing of the VM is left."},
+		{"GET", vm, named(s, api.Session.Show), nil, api.VM{}, "Shows one VM. A VM may ask this of itself."},
+		{"DELETE", vm, s.remove, nil, nil, "Deletes a VM with its disk, its mail and its objects."},
+		{"POST", vm + "/start", named(s, api.Session.Start), nil, api.VM{}, "Starts a VM."},
+		{"POST", vm + "/stop", asked(s, stop), StopRequest{}, api.VM{}, "Stops a VM."},
+		{"POST", vm + "/restart", named(s, api.Session.Restart), nil, api.VM{}, "Stops a VM and starts it."},
+		{"GET", vm + "/wait", s.wait, nil, stream{api.VM{}}, "Waits for a condition. `for=ssh` (the default): the guest's sshd answers; `for=http`: and something answers at the VM's URL."},
+		{"GET", vm + "/console", s.console, nil, media(consoleProtocol), "Upgrades the connection (`Connection: Upgrade`, `Upgrade: " + consoleProtocol + "`) to the serial console: raw bytes both ways."},
+		{"GET", vm + "/log", s.log, nil, media("text/plain"), "Returns the output of the serial console; with `follow=true` it continues."},
+		{"GET", vm + "/ssh", named(s, api.Session.SSH), nil, gateway.SSHAccess{}, "Returns what a log-in to the VM needs."},
+		{"PUT", vm + "/ports/{port}", s.share, PortRequest{}, api.VM{}, "Sets who may open a port. Port 0 is the one that the VM's own name leads to. The answer has the URL of the port."},
+		{"POST", vm + "/login", asked(s, login), LoginRequest{}, LoginAnswer{}, "Makes a link that logs a person in to the VM's pages, once."},
+		{"GET", vm + "/mail", s.mail, nil, []gateway.Message{}, "Lists the VM's messages, the newest first; at most `limit`, 1 to 10000, 100 by default."},
+		{"GET", vm + "/mail/{queue_id}", s.message, nil, media("message/rfc822"), "Returns one message as it is stored."},
+		{"POST", vm + "/credentials", named(s, api.Session.Credentials), nil, api.Credentials{}, "Issues S3 credentials for the VM."},
 	}
 }
 
