@@ -11,7 +11,7 @@ export PATH := $(PATH):/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
 export GOFLAGS := $(GOFLAGS) $(shell git rev-parse --git-dir >/dev/null 2>&1 || echo -buildvcs=false)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down purge build image test check unit e2e lint fuzz bench fmt deps go
+.PHONY: help up down purge build man image test check unit e2e lint fuzz bench fmt deps go
 
 help: ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -27,6 +27,9 @@ purge: ## remove the VMs and all that `make up` made, after asking (YES=1 does n
 
 build: go ## build bin/lodged and bin/lodge
 	@$(GO) build -o bin/ ./cmd/lodged ./cmd/lodge
+
+man: go ## write docs/man/lodge.1 from the verbs of lodge
+	@$(GO) test -count=1 -run '^TestManPage$$' ./cmd/lodge/cli -update >/dev/null
 
 image: deps build ## build the base image, unless it is there
 	@test -s $(IMAGES)/$(IMAGE).json && echo "image: $(IMAGES)/$(IMAGE).raw is there" || bin/lodged build-image $(IMAGE)
