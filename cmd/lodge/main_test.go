@@ -30,7 +30,8 @@ import (
 
 func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"lodge": main}) }
 
-// TestScripts runs the real main against a real control server, a fresh one per script; $SOCK is its socket.
+// TestScripts runs the real main against a real control server, a fresh one per script; $SOCK is
+// its socket.
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/script/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -55,15 +56,15 @@ func TestScripts(t *testing.T) {
 
 type command = func(ts *testscript.TestScript, neg bool, args []string)
 
-// commands are what scripts say to the fakes, and to the last command's output.
+// commands are the scripts' commands for the fakes, and for the last command's output.
 func commands(t *testing.T, h *controltest.Host) map[string]command {
 	t.Helper()
 	return map[string]command{
-		// full: the host's disk is full from now on.
+		// full fills the host's disk.
 		"full": func(*testscript.TestScript, bool, []string) { h.Fill() },
-		// listening: something listens in every VM.
+		// listening starts a listener in every VM.
 		"listening": func(*testscript.TestScript, bool, []string) { h.Listen() },
-		// objects: S3 is there, the real one, on the socket beside lodged's.
+		// objects starts the real S3 service, on the socket beside that of lodged.
 		"objects": func(*testscript.TestScript, bool, []string) { serveObjects(t, h) },
 		// random FILE BYTES makes a file of random bytes.
 		"random": func(ts *testscript.TestScript, _ bool, args []string) {
@@ -73,7 +74,7 @@ func commands(t *testing.T, h *controltest.Host) map[string]command {
 			_, _ = rand.Read(text) // crypto/rand.Read never fails
 			ts.Check(os.WriteFile(ts.MkAbs(args[0]), text, 0o600))
 		},
-		// receive VM QUEUE_ID FILE: mail comes in.
+		// receive VM QUEUE_ID FILE delivers a message.
 		"receive": func(ts *testscript.TestScript, _ bool, args []string) {
 			vm, ok := h.Directory.ByName(args[0])
 			if !ok {
@@ -85,7 +86,8 @@ func commands(t *testing.T, h *controltest.Host) map[string]command {
 				Subject: "tab\there \x1b[31mred", Bytes: int64(len(raw)), Received: time.Unix(1e9, 0),
 			}})
 		},
-		// shape FILE KEY...: each line of the file (stdout, stderr) is a JSON object, or an array of them, with exactly these keys.
+		// shape FILE KEY...: each line of the file (stdout, stderr) is a JSON object, or an array
+		// of them, with exactly these keys.
 		"shape": func(ts *testscript.TestScript, _ bool, args []string) {
 			for line := range strings.SplitSeq(strings.TrimSpace(ts.ReadFile(args[0])), "\n") {
 				for _, object := range objects(ts, line) {
@@ -138,7 +140,8 @@ func objects(ts *testscript.TestScript, line string) []map[string]any {
 	return append(many, one)
 }
 
-// TestNotRoot runs lodge as nobody: the error names who may use the socket, and how to become one of them.
+// TestNotRoot runs lodge as nobody: the error names who may use the socket, and how to become one
+// of them.
 func TestNotRoot(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("only root can become somebody else: run the tests as root")

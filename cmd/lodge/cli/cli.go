@@ -1,9 +1,10 @@
-// Package cli is the command line of Lodge as a library: a verb per file, each a struct whose fields kong fills and whose Run
-// does the work. It asks lodged for everything.
+// Package cli is the command line of Lodge as a library: a verb per file, each a struct whose
+// fields kong fills and whose Run does the work. It asks lodged for everything.
 //
-// Run shows errors, and ExitCode is the one table from them to exit codes: 0 done; 1 failed; 2 the command, or a value in it,
-// is wrong, and the same again will fail again; 3 lodged is not running; 130 interrupted. lodge ssh exits as the remote command
-// did (255: no connection).
+// Run shows errors. ExitCode maps them to exit codes: 0 success; 1 failure; 2 wrong command or
+// value, so that a repetition fails again; 3 lodged is not running; 130 interrupted. lodge ssh
+// exits with the status of the remote command (255: no connection). Package cli never changes state
+// of its own: every verb but trust is a request to lodged.
 package cli
 
 import (
@@ -75,8 +76,8 @@ type Stdio struct {
 	Out, Err io.Writer
 }
 
-// Run does what args say with client; nil is a client of the socket that args name. An error has been shown on Err when it
-// returns.
+// Run runs the command args with client; if it is nil, with a client of the socket that args name.
+// It shows an error on Err before it returns it.
 func Run(ctx context.Context, client *control.Client, args []string, stdio Stdio) error {
 	a := &app{client: client, in: stdio.In, out: stdio.Out, err: stdio.Err}
 	err := a.do(ctx, args)
@@ -92,7 +93,7 @@ func (a *app) do(ctx context.Context, args []string) error {
 		args = []string{"--help"}
 	}
 	var helped bool
-	parser, err := a.parser(ctx, func(int) { helped = true }) // kong calls it after help, and then goes on parsing
+	parser, err := a.parser(ctx, func(int) { helped = true }) // kong calls it after help, and then continues to parse
 	if err != nil {
 		return err
 	}
@@ -104,7 +105,7 @@ func (a *app) do(ctx context.Context, args []string) error {
 	case helped:
 		return nil
 	case err != nil:
-		a.JSON = a.JSON || slices.Contains(args, "--json") // parsing may not have come that far
+		a.JSON = a.JSON || slices.Contains(args, "--json") // parsing may have ended before it
 		return wrongUsage(err)
 	}
 	if a.client == nil {

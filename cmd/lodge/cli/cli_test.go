@@ -92,7 +92,7 @@ func TestHomes(t *testing.T) {
 	}
 }
 
-// Ctrl-C while a VM is being made takes it away again, says so, and exits as shells expect.
+// Ctrl-C during lodge new removes the VM, prints why, and exits as shells expect.
 func TestInterrupted(t *testing.T) {
 	h := controltest.Start(t)
 	begun := h.Stick()
@@ -113,7 +113,7 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// What is typed reaches the console, what it says comes back, and Ctrl-] leaves.
+// Keys reach the console, its output is shown, and Ctrl-] leaves.
 func TestConsole(t *testing.T) {
 	h := controltest.Start(t)
 	h.Add(t, "hello")

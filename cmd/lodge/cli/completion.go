@@ -31,7 +31,8 @@ func (c *completionCmd) Run(parsed *kong.Context) error {
 	return (&kongcompletion.Completion{Shell: c.Shell, Code: true}).Run(parsed)
 }
 
-// complete answers a shell that asks for completions, in the variable COMP_LINE. It reports whether one did.
+// complete answers a shell that asks for completions, in the variable COMP_LINE. It reports whether
+// one did.
 func (a *app) complete(ctx context.Context, parser *kong.Kong) (done bool, err error) {
 	words := strings.Fields(os.Getenv("COMP_LINE"))
 	if len(words) == 0 {

@@ -16,7 +16,7 @@ const leaveKey = 0x1d
 
 type consoleCmd struct{ named }
 
-// Run joins the terminal and a VM's serial console.
+// Run connects the terminal to a VM's serial console.
 func (c *consoleCmd) Run(ctx context.Context, a *app) error {
 	if a.JSON {
 		return gateway.Invalid("a console has no JSON form").WithHint("lodge logs %s --json", c.Name)
@@ -28,13 +28,13 @@ func (c *consoleCmd) Run(ctx context.Context, a *app) error {
 	defer stream.Close() //nolint:errcheck // nothing was buffered that could be lost
 	ctx, leave := context.WithCancel(ctx)
 	defer leave()
-	context.AfterFunc(ctx, func() { _ = stream.Close() }) // it ends the copy below
+	context.AfterFunc(ctx, func() { _ = stream.Close() }) // ends the copy below
 	restore, err := a.raw("Connected to " + c.Name + ". Press Ctrl-] to leave, Enter for a prompt.\r\n")
 	if err != nil {
 		return err
 	}
 	defer restore()
-	// This reader cannot be interrupted; it ends with the process, which is right behind.
+	// A read from a terminal cannot be interrupted: this goroutine ends with the process.
 	go func() {
 		if left := typeInto(stream, a.in); left {
 			leave()
@@ -44,7 +44,7 @@ func (c *consoleCmd) Run(ctx context.Context, a *app) error {
 	return brokenOff(ctx, err)
 }
 
-// raw passes every key on as it is, when there is a terminal. restore undoes it.
+// raw sets a terminal to raw mode, so that every key reaches the guest. restore resets it.
 func (a *app) raw(greeting string) (restore func(), err error) {
 	fd, ok := terminal(a.in)
 	if !ok {
@@ -56,12 +56,12 @@ func (a *app) raw(greeting string) (restore func(), err error) {
 	}
 	_, _ = io.WriteString(a.err, greeting) // only a greeting
 	return func() {
-		_ = term.Restore(fd, before)       // there is no better state to go to
-		_, _ = io.WriteString(a.err, "\n") // likewise
+		_ = term.Restore(fd, before)       // no other state is known
+		_, _ = io.WriteString(a.err, "\n") // as above
 	}, nil
 }
 
-// typeInto copies what is typed until it ends, or until leaveKey, and then says true.
+// typeInto copies keys until r ends or until leaveKey; left reports the latter.
 func typeInto(w io.Writer, r io.Reader) (left bool) {
 	buf := make([]byte, 4096)
 	for {

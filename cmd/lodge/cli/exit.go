@@ -8,15 +8,15 @@ import (
 	"lodge/gateway/control"
 )
 
-// The exit codes that are not a remote command's.
+// The exit codes, except those of a remote command.
 const (
 	exitFailed     = 1
 	exitUsage      = 2
 	exitNotRunning = 3
-	exitInterrupt  = 130 // 128 + SIGINT, as shells say it
+	exitInterrupt  = 130 // 128 + SIGINT, as in shells
 )
 
-// ExitCode is the one table from errors to exit codes.
+// ExitCode returns the exit code for an error of Run.
 func ExitCode(err error) int {
 	if remote, ok := errors.AsType[remoteExit](err); ok {
 		return int(remote)

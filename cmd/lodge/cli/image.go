@@ -7,15 +7,15 @@ import (
 )
 
 type imageCmd struct {
-	Build imageBuildCmd `cmd:"" help:"Build a base image from Debian's packages, in a minute or two."`
+	Build imageBuildCmd `cmd:"" help:"Build a base image from Debian's packages."`
 	Ls    imageLsCmd    `cmd:"" help:"List the base images."`
 }
 
 type imageBuildCmd struct {
-	Name string `arg:"" help:"Such as debian-12; the host's default when left out." optional:""`
+	Name string `arg:"" help:"The name of an image, such as debian-12; without it, the host's default." optional:""`
 }
 
-// Run builds an image. VMs that were made from an older one keep theirs.
+// Run builds an image. Existing VMs keep the image they were created from.
 func (c *imageBuildCmd) Run(ctx context.Context, a *app) error {
 	p := a.progress()
 	defer p.end()
@@ -25,13 +25,13 @@ func (c *imageBuildCmd) Run(ctx context.Context, a *app) error {
 	}
 	p.end()
 	return a.print(built, func(w io.Writer) {
-		_, _ = fmt.Fprintf(w, "%s is built (%s).\n", built.Name, size(built.Bytes))
+		row(w, fmt.Sprintf("%s is built (%s).", built.Name, size(built.Bytes)))
 	})
 }
 
 type imageLsCmd struct{}
 
-// Run lists the images; those that are damaged come as an error behind the others.
+// Run lists the images. Damaged ones follow as errors.
 func (*imageLsCmd) Run(ctx context.Context, a *app) error {
 	list, err := a.client.Images(ctx)
 	if err != nil {
@@ -43,12 +43,12 @@ func (*imageLsCmd) Run(ctx context.Context, a *app) error {
 	}
 	if err := a.print(list.Images, func(w io.Writer) {
 		if len(list.Images) == 0 {
-			_, _ = fmt.Fprintln(w, "No images yet. Build one: lodge image build") // flushed, and checked, by print
+			row(w, "No images. Build one: lodge image build")
 			return
 		}
-		_, _ = fmt.Fprintln(w, "NAME\tSIZE\tBUILT")
+		row(w, "NAME", "SIZE", "BUILT")
 		for _, i := range list.Images {
-			_, _ = fmt.Fprintf(w, "%s\t%s\t%s\n", i.Name, size(i.Bytes), i.Built.Local().Format("2006-01-02 15:04:05"))
+			row(w, i.Name, size(i.Bytes), i.Built.Local().Format("2006-01-02 15:04:05"))
 		}
 	}); err != nil {
 		return err

@@ -14,7 +14,7 @@ type logsCmd struct {
 	named
 
 	Follow bool `help:"Follow the log." short:"f"`
-	Raw    bool `help:"Show control characters to the terminal as the guest wrote them."`
+	Raw    bool `help:"Write control characters to the terminal unchanged."`
 }
 
 // Run shows a VM's console log; with --json as one {"text"} object per line.
@@ -44,10 +44,10 @@ func (c *logsCmd) Run(ctx context.Context, a *app) error {
 	}
 }
 
-// brokenOff is the error of a copy; the end by a signal is none.
+// brokenOff returns the error of a copy. An end by a signal is no error.
 func brokenOff(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() != nil {
 		return nil
 	}
-	return gateway.Errorf(gateway.KindUnavailable, "the answer broke off: %v", err).Because(err)
+	return gateway.Errorf(gateway.KindUnavailable, "the answer was cut off: %v", err).Because(err)
 }

@@ -16,7 +16,7 @@ func (*lsCmd) Run(ctx context.Context, a *app) error {
 	}
 	return a.print(all, func(w io.Writer) {
 		if len(all) == 0 {
-			row(w, "No VMs yet. Make one: lodge new hello")
+			row(w, "No VMs. Create one: lodge new hello")
 			return
 		}
 		row(w, "NAME", "STATE", "IMAGE", "CPUS", "MEMORY", "DISK", "URL")

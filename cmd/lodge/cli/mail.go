@@ -10,12 +10,13 @@ import (
 type mailCmd struct {
 	named
 
-	QueueID string `arg:"" help:"One message, shown as it is stored." optional:""`
-	Raw     bool   `help:"Show a message to the terminal as it is stored, with control characters."`
-	Limit   uint16 `default:"100" help:"List at most so many, the newest first." placeholder:"N"`
+	QueueID string `arg:"" help:"The message to show, as it is stored." optional:""`
+	Raw     bool   `help:"Write control characters to the terminal unchanged."`
+	Limit   uint16 `default:"100" help:"List at most N messages, the newest first." placeholder:"N"`
 }
 
-// Run lists mail or shows one message; with --json a message is {"queue_id","message"}, the latter in base64.
+// Run lists mail or shows one message; with --json a message is {"queue_id","message"}, the latter
+// in base64.
 func (c *mailCmd) Run(ctx context.Context, a *app) error {
 	if c.QueueID != "" {
 		return c.show(ctx, a)
@@ -29,7 +30,7 @@ func (c *mailCmd) Run(ctx context.Context, a *app) error {
 
 func list(w io.Writer, name string, messages []gateway.Message) {
 	if len(messages) == 0 {
-		row(w, "No mail yet for "+name+".")
+		row(w, "No mail for "+name+".")
 		return
 	}
 	row(w, "QUEUE ID", "RECEIVED", "FROM", "TO", "SIZE", "IN THE VM", "SUBJECT")

@@ -10,17 +10,17 @@ import (
 )
 
 type newCmd struct {
-	Name       string `arg:"" help:"The VM's name: lower-case letters, digits and dashes, starting with a letter."`
-	Image      string `help:"Base image; lodge image ls shows them." placeholder:"NAME"`
+	Name       string `arg:"" help:"The VM's name: a lower-case letter, then lower-case letters, digits and dashes."`
+	Image      string `help:"Base image, one of lodge image ls." placeholder:"NAME"`
 	CPUs       uint16 `help:"Virtual processors." name:"cpus" placeholder:"N"`
 	Memory     uint32 `help:"Memory in MiB." placeholder:"MIB"`
 	Disk       uint32 `help:"Size of the disk in GiB." placeholder:"GIB"`
 	UserData   string `help:"cloud-init user data; - reads stdin." placeholder:"FILE"`
-	Wait       bool   `help:"Wait until one can log in."`
+	Wait       bool   `help:"Wait until ssh works."`
 	DirectBoot bool   `help:"Start the image's kernel without its boot loader." hidden:""`
 }
 
-// Run makes a VM.
+// Run creates a VM.
 func (c *newCmd) Run(ctx context.Context, a *app) error {
 	if err := gateway.CheckName(c.Name); err != nil {
 		return err
@@ -49,7 +49,7 @@ func (c *newCmd) Run(ctx context.Context, a *app) error {
 	return a.print(info, func(w io.Writer) { describe(w, info) })
 }
 
-// readUserData reads the file, or nothing when there is none.
+// readUserData reads a file, or stdin for -; without a path it returns nothing.
 func (a *app) readUserData(path string) (string, error) {
 	in := a.in
 	switch path {
@@ -70,7 +70,7 @@ func (a *app) readUserData(path string) (string, error) {
 	}
 	if len(text) > gateway.MaxUserDataBytes {
 		return "", gateway.Invalid("the user data is larger than %s", size(gateway.MaxUserDataBytes)).
-			WithHint("Let it fetch what is large; in a VM, s3://… needs no key.")
+			WithHint("Fetch large files from within: in a VM, s3://… needs no key.")
 	}
 	return string(text), nil
 }

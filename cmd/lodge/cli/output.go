@@ -17,7 +17,7 @@ import (
 	"lodge/gateway"
 )
 
-// print answers with v: as JSON, or as text writes it.
+// print writes an answer: v as JSON, or what text writes.
 func (a *app) print(v any, text func(w io.Writer)) error {
 	if a.JSON {
 		return a.printJSON(v)
@@ -30,7 +30,8 @@ func (a *app) print(v any, text func(w io.Writer)) error {
 	return nil
 }
 
-// row writes one line of an answer; cells stand under those of other rows. Errors of w come up when print flushes it.
+// row writes one line of an answer, with its cells in columns. Print returns errors of w when it
+// flushes it.
 func row(w io.Writer, cells ...any) {
 	line := make([]string, len(cells))
 	for i, cell := range cells {
@@ -46,7 +47,8 @@ func (a *app) printJSON(v any) error {
 	return nil
 }
 
-// writeJSON writes v as one line. Package json escapes no control characters above 0x7e, but terminals obey them.
+// writeJSON writes v as one line. It escapes the control characters from 0x7f on: terminals obey
+// them, package json does not escape them.
 func writeJSON(w io.Writer, v any) error {
 	var text bytes.Buffer
 	enc := json.NewEncoder(&text)
@@ -66,8 +68,8 @@ func writeJSON(w io.Writer, v any) error {
 	return err
 }
 
-// passed copies a stranger's text to stdout: as it is to a file or a pipe, or where raw is set, and without effects to a
-// terminal.
+// passed copies a stranger's text to stdout: unchanged to a file, to a pipe or with raw, without
+// effects to a terminal.
 func (a *app) passed(text io.Reader, raw bool) error {
 	if _, ok := terminal(a.out); raw || !ok {
 		_, err := io.Copy(a.out, text)
@@ -94,7 +96,8 @@ func report(stderr io.Writer, err error, asJSON bool) {
 	}
 }
 
-// reportOne writes two lines, or one JSON object {"kind","error","hint","exit"}. An error of a remote command was shown by it.
+// reportOne writes two lines, or one JSON object {"kind","error","hint","exit"}. A remote command
+// has shown its own error.
 func reportOne(stderr io.Writer, err error, asJSON bool) {
 	if err == nil || errors.As(err, new(remoteExit)) {
 		return
@@ -106,7 +109,7 @@ func reportOne(stderr io.Writer, err error, asJSON bool) {
 	if errors.Is(err, context.Canceled) {
 		shown = gateway.Errorf(gateway.KindUnavailable, "interrupted")
 	}
-	// Where stderr cannot be written, no place for the error is left.
+	// A write error is ignored: there is no other place to report it.
 	if asJSON {
 		_ = writeJSON(stderr, struct {
 			*gateway.Error

@@ -13,14 +13,14 @@ import (
 	"lodge/gateway"
 )
 
-// progress shows long work on stderr: a line per phase that is redrawn on a terminal, plain lines elsewhere, nothing with
-// --json. It is safe for concurrent use.
+// progress shows long work on stderr: a line per phase, redrawn on a terminal, plain lines
+// elsewhere, nothing with --json. It is safe for concurrent use.
 type progress struct {
 	mu    sync.Mutex
 	w     io.Writer
 	width int // of the terminal; 0 when there is none
 	last  gateway.Progress
-	drawn bool // the cursor is behind a line that is not finished
+	drawn bool // the cursor is behind an unfinished line
 }
 
 func (a *app) progress() *progress {
@@ -37,13 +37,13 @@ func (a *app) progress() *progress {
 	return p
 }
 
-// show takes one step.
+// show shows one step.
 func (p *progress) show(step gateway.Progress) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer func() { p.last = step }()
 	changed := step.Phase != p.last.Phase || step.Text != p.last.Text
-	// The work matters more than its display: write errors are ignored.
+	// Write errors are ignored: the work goes on without its display.
 	if p.width == 0 {
 		if changed {
 			_, _ = fmt.Fprintln(p.w, line(step))
@@ -58,7 +58,7 @@ func (p *progress) show(step gateway.Progress) {
 	p.drawn = true
 }
 
-// end finishes the last line.
+// end ends the last line.
 func (p *progress) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -73,7 +73,7 @@ func line(step gateway.Progress) string {
 	return strings.TrimRight(text+" "+strings.TrimSpace(tty.Line(step.Text)), " ")
 }
 
-// bar is empty when the end is not known.
+// bar is empty when the total is unknown.
 func bar(step gateway.Progress) string {
 	const cells = 24
 	if step.Total <= 0 {

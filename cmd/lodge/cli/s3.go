@@ -20,7 +20,8 @@ type s3Cmd struct {
 	Cp s3CpCmd `cmd:"" help:"Copy one object in or out."`
 }
 
-// s3Client is a client of S3 that acts for the VM, over the host's own socket. It signs with credentials that lodged makes.
+// s3Client is a client of S3 that acts for the VM, over the host's own socket. It signs with
+// credentials that lodged makes.
 func (a *app) s3Client(ctx context.Context, name string) (*minio.Client, error) {
 	keys, err := a.client.Credentials(ctx, name)
 	if err != nil {

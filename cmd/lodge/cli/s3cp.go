@@ -17,13 +17,14 @@ import (
 	"lodge/gateway"
 )
 
-// streamPartBytes is the part size of uploads of unknown length: up to 160 GB in 10,000 parts, and 16 MiB of memory.
+// streamPartBytes is the part size of uploads of unknown length: up to 160 GB in 10,000 parts, and
+// 16 MiB of memory.
 const streamPartBytes = 16 << 20
 
 type s3CpCmd struct {
 	Src string `arg:"" help:"A file, - for stdin, or VM:BUCKET/KEY." name:"source"`
 	Dst string `arg:"" help:"VM:BUCKET/KEY, a file or directory, or - for stdout." name:"target"`
-	Raw bool   `help:"Show an object to the terminal as it is stored, with control characters."`
+	Raw bool   `help:"Write control characters to the terminal unchanged."`
 }
 
 // copied is the JSON form of a copy.
@@ -81,7 +82,8 @@ type copyJob struct {
 // remote is the object as the command line names it.
 func (j copyJob) remote() string { return j.vm + ":" + j.bucket + "/" + j.key }
 
-// parseCopy finds which side is the object. As in scp, that is the one with a colon before any slash.
+// parseCopy finds which side is the object. As in scp, that is the one with a colon before any
+// slash.
 func parseCopy(src, dst string) (copyJob, error) {
 	if strings.HasPrefix(src, "s3://") || strings.HasPrefix(dst, "s3://") {
 		return copyJob{}, gateway.Invalid("an s3:// address names no VM").WithHint("Write the object as vm:bucket/key.")
@@ -172,7 +174,8 @@ func writeFile(to string, from io.Reader) (n int64, err error) {
 	return n, nil
 }
 
-// counter turns bytes into progress. It is safe for concurrent use: parts of an upload are sent at the same time.
+// counter turns bytes into progress. It is safe for concurrent use: parts of an upload are sent at
+// the same time.
 type counter struct {
 	p     *progress
 	began time.Time
@@ -181,7 +184,8 @@ type counter struct {
 	step gateway.Progress
 }
 
-// Read implements io.Reader for minio.PutObjectOptions.Progress: minio reads as many bytes from it as it has sent.
+// Read implements io.Reader for minio.PutObjectOptions.Progress: minio reads as many bytes from it
+// as it has sent.
 func (c *counter) Read(b []byte) (int, error) { return c.Write(b) }
 
 // Write implements io.Writer.

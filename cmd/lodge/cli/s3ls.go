@@ -62,7 +62,7 @@ func listBuckets(ctx context.Context, a *app, name string, client *minio.Client)
 	}
 	return a.print(buckets, func(w io.Writer) {
 		if len(buckets) == 0 {
-			row(w, "No buckets yet. The first copy makes one: lodge s3 cp FILE "+name+":files/")
+			row(w, "No buckets. The first copy creates one: lodge s3 cp FILE "+name+":files/")
 		}
 		for _, b := range buckets {
 			row(w, b.Created.Local().Format("2006-01-02 15:04:05"), b.Name)

@@ -14,7 +14,7 @@ type shareCmd struct {
 	What []string `arg:"" help:"[PORT] public or private; without a port, the VM's page."`
 }
 
-// Run sets who may see a page.
+// Run sets who can open a page.
 func (c *shareCmd) Run(ctx context.Context, a *app) error {
 	share, err := parseShare(c.What)
 	if err != nil {
@@ -30,7 +30,7 @@ func (c *shareCmd) Run(ctx context.Context, a *app) error {
 
 // parseShare reads "public", "8080 public" and the like.
 func parseShare(words []string) (gateway.Share, error) {
-	hint := "Say it like: lodge share blog public, or lodge share blog 8080 private."
+	hint := "Examples: lodge share blog public; lodge share blog 8080 private"
 	var share gateway.Share
 	if len(words) == 2 {
 		port, err := gateway.ParsePort(words[0])

@@ -75,7 +75,8 @@ type sshLine struct {
 // sshValueOptions are the options of ssh(1) that take a value (OpenSSH 10).
 const sshValueOptions = "BbcDEeFIiJLlmOoPpQRSWw"
 
-// parseSSH reads args as ssh does: options stand before and after the host, and the command begins at the next word.
+// parseSSH reads args as ssh does: options stand before and after the host, and the command begins
+// at the next word.
 func parseSSH(args []string) (line sshLine, err error) {
 	usage := func(text string, what ...any) (sshLine, error) {
 		return sshLine{}, gateway.Invalid(text, what...).WithHint("See: lodge ssh --help")
@@ -114,8 +115,8 @@ func parseSSH(args []string) (line sshLine, err error) {
 	return line, nil
 }
 
-// args are ssh's arguments. ssh uses the first value of an option: those that check the host's key precede the user's
-// options, and the defaults follow them.
+// args are ssh's arguments. ssh uses the first value of an option: those that check the host's key
+// precede the user's options, and the defaults follow them.
 func (l sshLine) args(access gateway.SSHAccess) []string {
 	args := []string{"-F", "none"}
 	for _, option := range sshOptions(access) {
@@ -129,8 +130,8 @@ func (l sshLine) args(access gateway.SSHAccess) []string {
 	return args
 }
 
-// sshOptions are the options of ssh_config(5) that prove the guest's identity to ssh and the host's to the guest. The guest's
-// key comes from a command, so that no file of ours has to stay.
+// sshOptions are the options of ssh_config(5) that prove the guest's identity to ssh and the host's
+// to the guest. The guest's key comes from a command, so that no file has to stay.
 func sshOptions(access gateway.SSHAccess) [][2]string {
 	return [][2]string{
 		{"IdentityFile", access.KeyFile},

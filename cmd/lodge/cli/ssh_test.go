@@ -45,7 +45,8 @@ func TestParseSSH(t *testing.T) {
 	}
 }
 
-// The real ssh and scp accept the options of lodge ssh and the blocks of lodge ssh-config, and refuse another host key.
+// The real ssh and scp accept the options of lodge ssh and the blocks of lodge ssh-config, and
+// refuse another host key.
 func TestRealSSH(t *testing.T) {
 	dir := t.TempDir()
 	for _, key := range []string{"host", "other", "user"} {

@@ -19,7 +19,8 @@ func (*sshConfigCmd) Help() string {
 	return "For ssh, scp, rsync and editors: lodge ssh-config >> ~/.ssh/config, then ssh blog or scp file blog:"
 }
 
-// Run prints ssh_config(5) blocks. A VM that has no block, such as a stopped one, has a comment where all are printed.
+// Run prints ssh_config(5) blocks. A VM that has no block, such as a stopped one, has a comment
+// where all are printed.
 func (c *sshConfigCmd) Run(ctx context.Context, a *app) error {
 	names, all := c.Names, len(c.Names) == 0
 	if all {

@@ -15,10 +15,11 @@ import (
 )
 
 type trustCmd struct {
-	Remove bool `help:"Take the trust back."`
+	Remove bool `help:"Remove the certificate."`
 }
 
-// Run puts the daemon's root certificate into the system's store and into those of the browsers of everyone who has a home here.
+// Run adds the daemon's root certificate to the system's store and to the browsers' stores in every
+// home directory.
 func (c *trustCmd) Run(ctx context.Context, a *app) error {
 	root, err := a.client.RootPEM(ctx)
 	if err != nil {
@@ -26,7 +27,7 @@ func (c *trustCmd) Run(ctx context.Context, a *app) error {
 	}
 	passwd, err := os.Open("/etc/passwd")
 	if err != nil {
-		return fmt.Errorf("find homes: %w", err)
+		return fmt.Errorf("list home directories: %w", err)
 	}
 	defer passwd.Close() //nolint:errcheck // it was only read
 	stores := trust.Stores{Homes: homes(passwd)}
@@ -50,15 +51,15 @@ func outcome(r trust.Result, removed bool) string {
 	case r.Hint != "":
 		return r.Hint
 	case removed:
-		return "trusts Lodge's certificates no longer"
+		return "certificate removed"
 	case r.Changed:
-		return "trusts Lodge's certificates now"
+		return "certificate added"
 	default:
-		return "trusted them already"
+		return "certificate was present"
 	}
 }
 
-// homes are the home directories of root and of people, as passwd(5) lists them.
+// homes returns the home directories of root and of people in passwd(5).
 func homes(passwd io.Reader) []string {
 	const firstPerson, nobody = 1000, 65534
 	var dirs []string

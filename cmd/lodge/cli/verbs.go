@@ -28,7 +28,8 @@ func (a *app) show(v api.VM) error {
 // atOnce is how many VMs a verb works on at the same time.
 const atOnce = 4
 
-// failures are the errors of a verb on several VMs, in the order of the VMs. The first decides the exit code.
+// failures are the errors of a verb on several VMs, in the order of the VMs. The first decides the
+// exit code.
 type failures []error
 
 // Error implements error.
@@ -59,8 +60,8 @@ func together(errs ...error) error {
 	return all
 }
 
-// each runs verb for every name, and shows the results in the order of the names as they come. A failure does not end the
-// others; with --json an answer is one line per VM.
+// each runs verb for every name, and shows the results in the order of the names as they come. A
+// failure does not end the others; with --json an answer is one line per VM.
 func each[T any](names []string, verb func(name string) (T, error), show func(T) error) error {
 	type result struct {
 		value T

@@ -12,7 +12,7 @@ import (
 
 type versionCmd struct{}
 
-// Run shows both versions. A daemon that is not running is no error here.
+// Run shows both versions. It succeeds without a daemon.
 func (*versionCmd) Run(ctx context.Context, a *app) error {
 	answer := struct {
 		Lodge  string      `json:"lodge"`
@@ -35,7 +35,7 @@ func (*versionCmd) Run(ctx context.Context, a *app) error {
 	})
 }
 
-// ownVersion is what the Go tool has stamped into the binary.
+// ownVersion returns the version that the Go tool wrote into the binary.
 func ownVersion() string {
 	if build, ok := debug.ReadBuildInfo(); ok && build.Main.Version != "" {
 		return build.Main.Version

@@ -1,12 +1,13 @@
-// Package tty makes text from strangers safe to show on a terminal: a guest's console, a mail's subject, an object's name.
+// Package tty makes text from strangers safe to show on a terminal: a guest's console, a mail's
+// subject, an object's name.
 //
-// A terminal obeys escape sequences: they set its title, write the clipboard, move the cursor over what stands there. Line and
-// Writer show every control character as cat -v and less do (^[, <U+009B>, <9b>), so that it has no effect. Writer passes what
-// a log needs: CR, LF, TAB and SGR, the sequence that sets colours. Directional overrides of Unicode are shown, too, for they
-// make a name look like another.
+// Escape sequences set a terminal's title, write the clipboard and move the cursor over other text.
+// Line and Writer show every control character as cat -v and less do (^[, <U+009B>, <9b>), so that
+// it has no effect. Writer passes what a log needs: CR, LF, TAB and SGR, the sequence that sets
+// colours. Directional overrides of Unicode are shown, too, for they make a name look like another.
 //
-// The output is valid UTF-8. Nothing here protects a terminal that reads another encoding, where the second byte of a letter
-// may be a control character.
+// The output is valid UTF-8. Nothing here protects a terminal that reads another encoding, where
+// the second byte of a letter may be a control character.
 package tty
 
 import (
@@ -49,13 +50,14 @@ func show(to *strings.Builder, r rune, raw string) {
 	}
 }
 
-// reorders reports whether r changes where other characters of the line are shown, or ends the line.
+// reorders reports whether r changes where other characters of the line are shown, or ends the
+// line.
 func reorders(r rune) bool {
 	return r >= '\u202a' && r <= '\u202e' || r >= '\u2066' && r <= '\u2069' || r == '\u2028' || r == '\u2029'
 }
 
-// Writer passes a stream on to a terminal. It holds back a sequence that may be continued by the next Write; Close ends it.
-// It is not safe for concurrent use.
+// Writer passes a stream on to a terminal. It holds back a sequence that may be continued by the
+// next Write; Close ends it. It is not safe for concurrent use.
 type Writer struct {
 	to      io.Writer
 	held    string // the start of a sequence: at most maxSGRBytes
@@ -73,7 +75,8 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Close writes what was held back, and a reset where the stream left a colour set. It does not close the terminal.
+// Close writes what was held back, and a reset where the stream left a colour set. It does not
+// close the terminal.
 func (w *Writer) Close() error {
 	if err := w.pass(w.held, true); err != nil || !w.colored {
 		return err
@@ -113,8 +116,8 @@ func (w *Writer) pass(in string, end bool) error {
 	return err
 }
 
-// sgr returns the SGR sequence that s starts with: ESC [, digits with ; or : between them, m. It is "" where there is none;
-// complete is false where more of s could make one.
+// sgr returns the SGR sequence that s starts with: ESC [, digits with ; or : between them, m. It is
+// "" where there is none; complete is false where more of s could make one.
 func sgr(s string) (sequence string, complete bool) {
 	for i := range min(len(s), maxSGRBytes) {
 		c := s[i]

@@ -73,8 +73,9 @@ func TestWriterHolds(t *testing.T) {
 	}
 }
 
-// Whatever comes in, what goes out is UTF-8 that has no control character but CR, LF, TAB and whole SGR sequences; text
-// without control characters is not changed; and where the input was cut into chunks makes no difference.
+// Whatever comes in, what goes out is UTF-8 that has no control character but CR, LF, TAB and whole
+// SGR sequences; text without control characters is not changed; and where the input was cut into
+// chunks makes no difference.
 func FuzzWriter(f *testing.F) {
 	f.Add("[\x1b[0;32m  OK  \x1b[0m]\r\n\x1b]0;title\a\u009b2J\x9bü", 3)
 	f.Add("\x1b[\x1b[1m\x1b", 1)
