@@ -3,8 +3,11 @@
 //
 // Run shows errors. ExitCode maps them to exit codes: 0 success; 1 failure; 2 wrong command or
 // value, so that a repetition fails again; 3 lodged is not running; 130 interrupted. lodge ssh
-// exits with the status of the remote command (255: no connection). Package cli never changes state
-// of its own: every verb but trust is a request to lodged.
+// exits with the status of the remote command (255: no connection).
+//
+// The verbs act for the user who runs the process: new --user-data and s3 cp open this machine's
+// files, ssh runs a program and trust changes certificate stores. Run never checks who calls it; a
+// program that passes the commands of others on must refuse those verbs first.
 package cli
 
 import (
