@@ -8,8 +8,8 @@ import (
 	"lodge/gateway"
 )
 
-// setACL answers a PUT of an access control list. There is one list that everything has, the owner alone, and setting that is no
-// error: s3cmd sets what it has read before whenever it copies. refuse has seen to the headers.
+// setACL answers a PUT of an access control list. Everything has one list, that of the owner alone,
+// and setting it is no error: s3cmd does so after each copy. refuse has checked the headers.
 func setACL(r *http.Request, vm gateway.Identity) error {
 	raw, err := io.ReadAll(io.LimitReader(r.Body, 64<<10))
 	if err != nil {

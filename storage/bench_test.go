@@ -51,7 +51,8 @@ func BenchmarkGet16MiB(b *testing.B) { benchmarkGet(b, 16<<20) }
 
 func randomName() string { return hexSHA256(string(random(8)))[:16] }
 
-// BenchmarkEngineGet1KiB is BenchmarkGet1KiB without the client and without our own handler: what versitygw itself takes.
+// BenchmarkEngineGet1KiB is BenchmarkGet1KiB without the client and without our own handler: what
+// versitygw itself takes.
 func BenchmarkEngineGet1KiB(b *testing.B) {
 	h := newHost(b)
 	g := h.guest("blog")

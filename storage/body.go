@@ -12,15 +12,15 @@ import (
 	"lodge/storage/sigv4"
 )
 
-// stall is how long a client may neither send nor take a byte.
+// stall is how long a client can neither send nor accept a byte.
 const stall = 60 * time.Second
 
-// body is a request's body on its way to the engine. It gives up on a client that stalls, and remembers what went wrong,
-// because the engine's transport does not say.
+// body is a request's body on its way to the engine. It ends the request of a client that stalls,
+// and keeps the error, because the engine's transport hides it.
 type body struct {
 	src  io.Reader
 	err  atomic.Pointer[error]
-	wait func(time.Time) error // sets when reading gives up; the zero time: never
+	wait func(time.Time) error // sets the deadline of reads; the zero time: none
 }
 
 func newBody(r *http.Request) *body {
@@ -29,7 +29,7 @@ func newBody(r *http.Request) *body {
 
 // Read implements io.Reader.
 func (b *body) Read(p []byte) (int, error) {
-	_ = b.wait(time.Now().Add(stall)) // a connection without deadlines is a test's
+	_ = b.wait(time.Now().Add(stall)) // only tests have connections without deadlines
 	n, err := b.src.Read(p)
 	if err != nil {
 		_ = b.wait(time.Time{}) // else the deadline would end the answer
@@ -43,7 +43,7 @@ func (b *body) Read(p []byte) (int, error) {
 // Close implements io.Closer; the server closes the connection's own body.
 func (b *body) Close() error { return nil }
 
-// failure is what went wrong with the body, as an S3 error; nil when nothing did.
+// failure returns the error of reading the body, as an S3 error; nil without one.
 func (b *body) failure() error {
 	p := b.err.Load()
 	if p == nil {
@@ -59,8 +59,9 @@ func (b *body) failure() error {
 	}
 }
 
-// storedBody sets up the body of an object or a part. What is aws-chunked is decoded here, where the key that signed its chunks
-// is known; the engine checks the hash, the checksums and the length of what is left.
+// storedBody sets up the body of an object or a part. aws-chunked is decoded here, where the key
+// that signed its chunks is known. The engine checks the hash, the checksums and the length of the
+// rest.
 func storedBody(out *http.Request, b *body, r *http.Request, chain *sigv4.Chain) error {
 	hash := r.Header.Get("X-Amz-Content-Sha256")
 	encodings := withoutChunked(out.Header.Get("Content-Encoding"))
@@ -114,7 +115,7 @@ func chunkedBody(out *http.Request, b *body, r *http.Request, chain *sigv4.Chain
 	return nil
 }
 
-// drain reads an empty body to its end: nobody else would notice that its last signature is wrong.
+// drain reads an empty body to its end, since only that verifies its last signature.
 func (b *body) drain(out *http.Request) error {
 	out.Body = http.NoBody
 	if _, err := io.Copy(io.Discard, b); err != nil {
@@ -123,7 +124,8 @@ func (b *body) drain(out *http.Request) error {
 	return nil
 }
 
-// withoutChunked takes aws-chunked out of a list of encodings: it is how the body came, not what the object is.
+// withoutChunked removes aws-chunked from a list of encodings: it belongs to the transfer, not to
+// the object.
 func withoutChunked(list string) string {
 	var kept []string
 	for e := range strings.SplitSeq(list, ",") {

@@ -14,8 +14,9 @@ import (
 	"lodge/gateway"
 )
 
-// shell runs a script with the environment that the guest image has, against the guest's own door. keys say which
-// credentials the tools find; a missing tool fails the test: the suite installs them.
+// shell runs a script with the environment that the guest image has, against the guest's own door.
+// keys say which credentials the tools find; a missing tool fails the test: the suite installs
+// them.
 func (g guest) shell(t *testing.T, access, secret, script string) string {
 	t.Helper()
 	home := t.TempDir()

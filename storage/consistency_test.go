@@ -15,7 +15,8 @@ import (
 	"github.com/minio/minio-go/v7/pkg/tags"
 )
 
-// TestOverwrite reads a key while it is written over and over: an ETag and the bytes that come with it always belong together.
+// TestOverwrite reads a key while it is written over and over: an ETag and the bytes that come with
+// it always belong together.
 func TestOverwrite(t *testing.T) {
 	h := newHost(t)
 	g := h.guest("blog")
@@ -92,7 +93,8 @@ func TestUploads(t *testing.T) {
 	wantCode(t, err, "NoSuchUpload", 404)
 }
 
-// TestInterruptedComplete finds an upload in the state in which a crash leaves it while it is completed.
+// TestInterruptedComplete finds an upload in the state in which a crash leaves it while it is
+// completed.
 func TestInterruptedComplete(t *testing.T) {
 	dir := t.TempDir()
 	h := newHostIn(t, dir)

@@ -55,7 +55,8 @@ func eventually(t *testing.T, check func() error) {
 	}
 }
 
-// TestFullDisk fills the disk: what does not fit is refused in a way that SDKs do not try again, leaves nothing, and what was there stays.
+// TestFullDisk fills the disk: what does not fit is refused in a way that SDKs do not try again,
+// leaves nothing, and what was there stays.
 func TestFullDisk(t *testing.T) {
 	h := newHostIn(t, filepath.Join(sandboxtest.SmallDisk(t, 4<<20), "objects"))
 	g := h.guest("blog")

@@ -10,7 +10,7 @@ import (
 	"lodge/gateway"
 )
 
-// errorf makes an S3 error; the code is what programs look at, the text is for people.
+// errorf makes an S3 error: the code is for programs, the text for people.
 func errorf(status int, code, format string, args ...any) error {
 	return s3err.APIError{Code: code, Description: fmt.Sprintf(format, args...), HTTPStatusCode: status}
 }
@@ -25,7 +25,7 @@ func errUnknownKey() error {
 
 func errGone() error { return errDenied("The VM is being removed.") }
 
-// errCredentials is for minted keys that are no good any more; SDKs fetch new ones when they read ExpiredToken.
+// errCredentials is for issued keys that are no longer valid. SDKs fetch new ones on ExpiredToken.
 func errCredentials(err error) error {
 	return errorf(http.StatusForbidden, "ExpiredToken", "The credentials are not valid any more (%v). Fetch new ones from the instance metadata.", err)
 }
@@ -42,17 +42,17 @@ func errNotImplemented(format string, args ...any) error {
 	return errorf(http.StatusNotImplemented, "NotImplemented", format, args...)
 }
 
-// answer writes an S3 error. Errors that are none of S3's are the host's: they go to the log.
+// answer writes an S3 error. Other errors go to the log, and become InternalError.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, err error) {
 	known, ok := err.(s3err.S3Error) //nolint:errorlint // ours are never wrapped; whatever else comes is internal
 	if !ok {
-		s.log.Error("S3 request failed", slog.String("method", r.Method), slog.Any("err", err))
+		s.log.Error("s3 request failed", slog.String("method", r.Method), slog.Any("err", err))
 		known = s3err.GetAPIError(s3err.ErrInternalError)
 	}
 	body := known.XMLBody(gateway.NewID().String(), "")
 	w.Header().Set("Content-Type", "application/xml")
 	w.WriteHeader(known.StatusCode())
 	if r.Method != http.MethodHead {
-		_, _ = w.Write(body) // the client has gone; there is nobody to tell
+		_, _ = w.Write(body) // the client may have left
 	}
 }

@@ -14,8 +14,8 @@ import (
 	"lodge/storage/sigv4"
 )
 
-// FuzzTarget: whatever host and path a request has, the path that goes to the engine decodes to exactly the bucket and the key that
-// were checked, and has no part that means another place.
+// FuzzTarget: whatever host and path a request has, the path that goes to the engine decodes to
+// exactly the bucket and the key that were checked, and has no part that means another place.
 func FuzzTarget(f *testing.F) {
 	for _, s := range [][2]string{{"s3.lodge.internal", "/b/k"}, {"box.s3.lodge.internal:80", "/k"}, {"..s3.lodge.internal", "/x"}, {"h", "/b%2f..%2fc/k"}, {"h", "//b/k"}, {"h", "/box/%252e%252e/x"}} {
 		f.Add(s[0], s[1])
@@ -47,7 +47,8 @@ func FuzzTarget(f *testing.F) {
 	})
 }
 
-// FuzzRechunk: a decoded body is written anew with exactly the length that was told beforehand, and decodes to the same again.
+// FuzzRechunk: a decoded body is written anew with exactly the length that was told beforehand, and
+// decodes to the same again.
 func FuzzRechunk(f *testing.F) {
 	f.Add([]byte("hello"), "AAAAAA==")
 	f.Add(make([]byte, 3*rechunkBytes), "AAAAAA==")

@@ -9,17 +9,18 @@ import (
 	"lodge/storage/sigv4"
 )
 
-// caller is who a request is from.
+// caller is the VM that a request is from.
 type caller struct {
 	vm    gateway.Identity
-	chain *sigv4.Chain // not nil: the signature is proven, and this proves the chunks of the body
+	chain *sigv4.Chain // not nil: the signature is verified, and this verifies the chunks of the body
 }
 
-// identify says whose namespace a request works in. A minted key must be proven, wherever the request comes from, and
-// be its own VM's; any other key counts for nothing, so that dummies will do, and then the tap alone decides.
+// identify returns the VM in whose namespace a request works. The signature of an issued key is
+// verified, wherever the request comes from, and the key must be that VM's own. Any other key is a
+// dummy: then the tap alone decides.
 //
-// Whoever can make an app in the VM fetch a URL must not become the VM by that: what is not signed, what is signed in the
-// URL with a key that proves nothing, and what came through a proxy is refused.
+// An attacker who makes an app in the VM fetch a URL must not act as the VM. So requests are
+// refused that are unsigned, that are presigned with a dummy, or that came through a proxy.
 func (s *Server) identify(r *http.Request) (caller, error) {
 	for _, name := range []string{"X-Forwarded-For", "Forwarded", "Via"} {
 		if r.Header.Get(name) != "" {
@@ -62,7 +63,7 @@ func (s *Server) mayWork(vm gateway.Identity) error {
 	return nil
 }
 
-// signatureError is the one table from what is wrong with a signature to S3's answers.
+// signatureError is the one table from errors of a signature to S3's answers.
 func signatureError(err error) error {
 	switch {
 	case errors.Is(err, sigv4.ErrUnsigned):

@@ -89,7 +89,8 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
-// TestForgedRequests are what someone sends through an app in the VM that fetches URLs, or through a proxy.
+// TestForgedRequests are what someone sends through an app in the VM that fetches URLs, or through
+// a proxy.
 func TestForgedRequests(t *testing.T) {
 	h := newHost(t)
 	g := h.guest("blog")
@@ -165,7 +166,8 @@ func TestVirtualHost(t *testing.T) {
 	}
 }
 
-// TestGone removes a VM in the middle of an upload: the upload ends, and nothing of the VM's is left.
+// TestGone removes a VM in the middle of an upload: the upload ends, and nothing of the VM's is
+// left.
 func TestGone(t *testing.T) {
 	h := newHost(t)
 	a, b := h.guest("alice"), h.guest("bob")

@@ -125,7 +125,8 @@ func (l *ledger) write(ctx context.Context, c *minio.Client, worker int, done fu
 	}
 }
 
-// check reads everything back: each key has what the server said 200 to, or whole what was sent to it after that.
+// check reads everything back: each key has what the server said 200 to, or whole what was sent to
+// it after that.
 func (l *ledger) check(t *testing.T, c *minio.Client) {
 	t.Helper()
 	seen := map[string]bool{}
@@ -155,7 +156,8 @@ func (l *ledger) check(t *testing.T, c *minio.Client) {
 	}
 }
 
-// TestKill kills the server at any moment, again and again: what it said 200 to is there, nothing is torn, nothing is left behind.
+// TestKill kills the server at any moment, again and again: what it said 200 to is there, nothing
+// is torn, nothing is left behind.
 func TestKill(t *testing.T) {
 	dir := t.TempDir()
 	l := &ledger{sent: map[string]map[string]bool{}, sure: map[string]string{}, after: map[string]map[string]bool{}}
@@ -193,7 +195,8 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// temporary reports whether files are among the paths that a restart ought to have taken away: all but uploads that can go on.
+// temporary reports whether files are among the paths that a restart ought to have taken away: all
+// but uploads that can go on.
 func temporary(paths []string) bool {
 	for _, p := range paths {
 		_, inside, _ := strings.Cut(p, ".sgwtmp/")

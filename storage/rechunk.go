@@ -11,15 +11,15 @@ import (
 
 const rechunkBytes = 64 << 10
 
-// rechunker writes a decoded body anew as unsigned chunks with its one trailing checksum. All but the last chunk are full,
-// so that the length is known beforehand (rechunkedLength): the engine must never find more on its connection
-// than it was told, or it would take the rest for the next request.
+// rechunker encodes a decoded body again, as unsigned chunks with its one trailing checksum. All
+// chunks but the last are full, so that the length is known beforehand (rechunkedLength): the
+// engine would take surplus bytes for the next request.
 type rechunker struct {
 	src     *sigv4.Reader
 	trailer string // the announced header's name
 	sum     int    // the length of its value
 	buf     []byte
-	out     []byte // not yet given away
+	out     []byte // not yet read
 	err     error
 }
 
@@ -52,7 +52,7 @@ func (c *rechunker) fill() {
 		err = c.err
 	}
 	if c.err = err; err != nil && !errors.Is(err, io.EOF) {
-		c.out = nil // the upload fails; what was read does not matter
+		c.out = nil // the upload fails
 	}
 }
 
@@ -67,7 +67,7 @@ func (c *rechunker) finish() {
 	c.err = fmt.Errorf("%w: the trailer %q that it announces is missing or no checksum", sigv4.ErrChunked, c.trailer)
 }
 
-// rechunkedLength is how many bytes a rechunker makes of size bytes.
+// rechunkedLength returns the length of size bytes after a rechunker.
 func rechunkedLength(size int64, trailer string, sum int) int64 {
 	chunk := func(n int64) int64 { return int64(len(fmt.Sprintf("%x", n))) + n + 4 }
 	length := size / rechunkBytes * chunk(rechunkBytes)
@@ -77,7 +77,7 @@ func rechunkedLength(size int64, trailer string, sum int) int64 {
 	return length + int64(len("0\r\n")+len(trailer)+len(":")+sum+len("\r\n\r\n"))
 }
 
-// sumLength is how long the base64 of a checksum is; false for a trailer that is none.
+// sumLength returns the length of a checksum in base64; false if the trailer is no checksum.
 func sumLength(trailer string) (int, bool) {
 	bytes, known := map[string]int{
 		"x-amz-checksum-crc32": 4, "x-amz-checksum-crc32c": 4, "x-amz-checksum-crc64nvme": 8, "x-amz-checksum-sha1": 20,

@@ -14,14 +14,15 @@ import (
 	"lodge/storage/sigv4"
 )
 
-// maxSmallBody limits bodies that are read whole: lists of parts and of keys to delete. Tags and settings are below longList.
+// maxSmallBody limits bodies that are read into memory: lists of parts and of keys to delete. Tags
+// and settings are below longList.
 const maxSmallBody = 8 << 20
 
-// target is what a request is about: everything (both empty), a bucket, or an object.
+// target is the subject of a request: all buckets (both empty), a bucket, or an object.
 type target struct{ bucket, key string }
 
-// parseTarget reads bucket and key from the host and the path, decoded exactly once, and checks them. The path it gives to
-// the engine is written anew from that.
+// parseTarget parses bucket and key from the host and the path, decoded exactly once, and checks
+// them. The engine's path is made from the result.
 func parseTarget(r *http.Request) (target, error) {
 	host := strings.ToLower(r.Host)
 	if h, _, err := net.SplitHostPort(host); err == nil {
@@ -56,7 +57,7 @@ func (t target) path() string {
 	return "/" + t.bucket + "/" + sigv4.Escape(t.key, true)
 }
 
-// subresources are the query parameters that make a PUT of an object something else than storing one.
+// isSubresource reports whether a query makes a PUT of an object something else than storing it.
 func isSubresource(q url.Values) bool {
 	return slices.ContainsFunc([]string{"acl", "tagging", "retention", "legal-hold", "restore", "torrent", "attributes", "annotation", "renameObject", "encryption"}, q.Has)
 }
@@ -66,7 +67,8 @@ func (t target) storesBody(r *http.Request, q url.Values) bool {
 	return r.Method == http.MethodPut && t.key != "" && !isSubresource(q) && r.Header.Get("X-Amz-Copy-Source") == ""
 }
 
-// makesObject reports whether the request brings an object about, or begins to: then its bucket is made.
+// makesObject reports whether the request makes an object, or begins an upload: then its bucket is
+// made, too.
 func (t target) makesObject(r *http.Request, q url.Values) bool {
 	if t.key == "" {
 		return false
@@ -74,8 +76,8 @@ func (t target) makesObject(r *http.Request, q url.Values) bool {
 	return r.Method == http.MethodPut && !isSubresource(q) && !q.Has("uploadId") || r.Method == http.MethodPost && q.Has("uploads")
 }
 
-// rewrite makes the request that goes to the engine: same method, checked target, the query without its signature,
-// and a body that is plain, or that the engine checks the trailing checksum of.
+// rewrite makes the request for the engine: same method, checked target, the query without its
+// signature, and a body that is plain or has a trailing checksum for the engine to verify.
 func rewrite(r *http.Request, t target, who caller) (*http.Request, *body, error) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
@@ -100,15 +102,15 @@ func rewrite(r *http.Request, t target, who caller) (*http.Request, *body, error
 	return out, b, err
 }
 
-// encodeQuery writes values the way SigV4 does, so that what is signed is what is read.
+// encodeQuery encodes values as SigV4 does, so that the signed text is the one that is parsed.
 func encodeQuery(q url.Values) string { return strings.ReplaceAll(q.Encode(), "+", "%20") }
 
 func mustUnescape(path string) string {
-	plain, _ := url.PathUnescape(path) // it was escaped by us
+	plain, _ := url.PathUnescape(path) // path escaped it
 	return plain
 }
 
-// cleanHeader copies the headers that mean something to the engine: not those of the connection, nor of a signature.
+// cleanHeader copies the headers but those of the connection and of the signature.
 func cleanHeader(h http.Header) http.Header {
 	out := http.Header{}
 	for name, values := range h {
@@ -124,7 +126,8 @@ func cleanHeader(h http.Header) http.Header {
 	return out
 }
 
-// createBucketBody takes the region that the client names out: there is one region here, and every name of it is right.
+// createBucketBody removes the region that the client names: there is one region, and every name of
+// it is accepted.
 func createBucketBody(out *http.Request, b *body) error {
 	raw, err := io.ReadAll(io.LimitReader(b, 64<<10))
 	if err != nil {

@@ -9,9 +9,11 @@ import (
 	"time"
 
 	"github.com/versity/versitygw/s3err"
+
+	"lodge/gateway"
 )
 
-// serve handles one request, and logs it if it should.
+// serve handles one request, and logs it if AccessLog is set.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	a := &access{ResponseWriter: w}
 	if s.accessLog {
@@ -72,33 +74,33 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, who caller, t t
 	}
 	if failed := in.failure(); failed != nil {
 		if err == nil {
-			_ = res.Body.Close() // the engine's answer to half a body
+			_ = res.Body.Close() // the engine's answer to an incomplete body
 		}
 		return failed
 	}
 	if err != nil {
 		return s.engineError(r.Context(), who, t, err)
 	}
-	defer func() { _ = res.Body.Close() }() // read to its end, or given up
+	defer func() { _ = res.Body.Close() }() // read to its end, or no longer needed
 	s.relay(w, conn, res)
 	return nil
 }
 
-// engineError is for an engine that did not answer at all.
+// engineError is for an engine that did not answer.
 func (s *Server) engineError(ctx context.Context, who caller, t target, err error) error {
 	if ctx.Err() == nil {
-		s.log.Error("object engine did not answer", slog.String("vm", who.vm.Name), slog.String("bucket", t.bucket),
+		s.log.Error("object engine did not answer", gateway.LogVM(who.vm), slog.String("bucket", t.bucket),
 			slog.String("object", t.key), slog.Any("err", err))
 	}
 	return errorf(http.StatusServiceUnavailable, "ServiceUnavailable", "The object store does not answer. Try again.")
 }
 
-// relay sends the engine's answer, as long as the client takes it.
+// relay sends the engine's answer, for as long as the client accepts it.
 func (s *Server) relay(w http.ResponseWriter, conn *http.ResponseController, res *http.Response) {
 	for name, values := range res.Header {
 		switch lower := strings.ToLower(name); {
 		case name == "Connection", name == "Keep-Alive", name == "Transfer-Encoding", name == "Server", name == "Date":
-		case strings.HasPrefix(lower, "x-amz-"): // in lower case like S3's own: boto3 takes the names of metadata from it
+		case strings.HasPrefix(lower, "x-amz-"): // in lower case, as S3 does: boto3 copies the names of metadata
 			w.Header()[lower] = values[:1] // versitygw sends its request ids twice
 		default:
 			w.Header()[name] = values
@@ -108,11 +110,11 @@ func (s *Server) relay(w http.ResponseWriter, conn *http.ResponseController, res
 	_, err := io.Copy(&patientWriter{w: w, conn: conn}, res.Body)
 	_ = conn.SetWriteDeadline(time.Time{}) // for the connection's next request
 	if err != nil {
-		panic(http.ErrAbortHandler) // half an answer must not look whole
+		panic(http.ErrAbortHandler) // an incomplete answer must not look complete
 	}
 }
 
-// patientWriter gives up on a client that takes nothing for a while.
+// patientWriter ends the answer to a client that accepts nothing for a while.
 type patientWriter struct {
 	w    io.Writer
 	conn *http.ResponseController
@@ -120,11 +122,11 @@ type patientWriter struct {
 
 // Write implements io.Writer.
 func (p *patientWriter) Write(b []byte) (int, error) {
-	_ = p.conn.SetWriteDeadline(time.Now().Add(stall)) // a connection without deadlines is a test's
+	_ = p.conn.SetWriteDeadline(time.Now().Add(stall)) // only tests have connections without deadlines
 	return p.w.Write(b)
 }
 
 func isS3(err error) bool {
-	_, ok := err.(s3err.S3Error) //nolint:errorlint // ours are never wrapped
+	_, ok := err.(s3err.S3Error) //nolint:errorlint // S3 errors are never wrapped here
 	return ok
 }

@@ -1,15 +1,17 @@
-// Package storage is the S3 service: unmodified AWS SDKs and tools inside a VM store files at once, with no key.
+// Package storage is the S3 service: unmodified AWS SDKs and tools inside a VM store files at once,
+// without a key.
 //
-// A request comes to Handler, which says who it is from (identify): the VM whose tap the connection came in on, or, where there
-// is none, whoever proves to hold credentials that the gateway minted. It refuses what would be ignored further in (refuse),
-// takes the request apart and writes it anew with the bucket and the key checked (rewrite), makes the bucket at the
-// first write, and hands it to the engine, which keeps objects under the VM's UUID. The answer goes back unchanged.
+// A request arrives at Handler. identify determines its VM: that of the tap of the connection, or
+// without a tap that of the issued credentials that signed it. refuse rejects what the engine would
+// ignore. rewrite makes a new request from the checked bucket and key. The first write to a bucket
+// makes it. The engine keeps objects under the VM's UUID, and its answer goes back unchanged.
 //
-// Both styles of address work, http://s3.lodge.internal/bucket/key and http://bucket.s3.lodge.internal/key, on any listener;
-// TLS is ended before. Any region may be signed for.
+// Both styles of address work, http://s3.lodge.internal/bucket/key and
+// http://bucket.s3.lodge.internal/key, on any listener. TLS ends before this package. A signature
+// may be for any region.
 //
-// This package never learns who someone is from a header or from a bucket's name, and never answers before what it
-// promises is on disk.
+// This package never identifies a caller by a header or a bucket's name, and never answers before
+// the data is on disk.
 package storage
 
 import (
@@ -46,9 +48,9 @@ type Server struct {
 type objects interface {
 	// Do carries out a request whose path is /bucket/key, in the VM's own namespace.
 	Do(r *http.Request, vm gateway.Identity) (*http.Response, error)
-	// MakeBucket makes a bucket, where there is none, for the write that follows.
+	// MakeBucket makes a bucket for the write that follows, unless it exists.
 	MakeBucket(vm gateway.Identity, bucket string) error
-	// DropBucket takes back what MakeBucket has made when no write has followed.
+	// DropBucket removes the bucket of MakeBucket if no write followed.
 	DropBucket(vm gateway.Identity, bucket string)
 	// Remove deletes a VM's namespace.
 	Remove(ctx context.Context, id gateway.ID) error
@@ -71,14 +73,15 @@ func New(cfg Config) (*Server, error) {
 	}, nil
 }
 
-// Run runs the engine until ctx is done. Requests that come earlier wait for it a few seconds.
+// Run runs the engine until ctx is done. Earlier requests wait for it for some seconds.
 func (s *Server) Run(ctx context.Context) error { return s.objects.Run(ctx) }
 
-// Remove deletes all that a VM has stored, after ending its requests. It is safe to call again after a crash.
+// Remove ends the requests of a VM and removes its objects. It can be repeated after a crash.
 func (s *Server) Remove(ctx context.Context, id gateway.ID) error {
 	s.tenants.end(id)
 	return s.objects.Remove(ctx, id)
 }
 
-// Handler serves S3. Connections from taps carry their VM in the request's context (gateway.ConnContext).
+// Handler serves S3. Connections from taps carry their VM in the request's context
+// (gateway.ConnContext).
 func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }

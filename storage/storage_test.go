@@ -42,7 +42,8 @@ func (r *records) Delete(_ context.Context, id gateway.ID) error {
 	return nil
 }
 
-// host is a storage service with VMs, each of which reaches it over a listener that stands for its tap.
+// host is a storage service with VMs, each of which reaches it over a listener that stands for its
+// tap.
 type host struct {
 	*Server
 	t         testing.TB
@@ -104,7 +105,8 @@ func (h *host) guest(name string) guest {
 	return guest{Identity: m.Identity, host: h, url: h.listen(m.Identity)}
 }
 
-// listen serves on a port where every connection is vm's; the zero VM stands for the host's own door.
+// listen serves on a port where every connection is vm's; the zero VM stands for the host's own
+// door.
 func (h *host) listen(vm gateway.Identity) string {
 	srv := httptest.NewUnstartedServer(h.Handler())
 	srv.Config.ConnContext = func(ctx context.Context, _ net.Conn) context.Context { return gateway.WithVM(ctx, vm) }

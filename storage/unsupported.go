@@ -8,11 +8,11 @@ import (
 	"lodge/gateway"
 )
 
-// maxHeaderBytes is what a request's headers may come to, as with S3; user metadata counts.
+// maxHeaderBytes limits the headers of a request, as S3 does; user metadata counts.
 const maxHeaderBytes = 8 << 10
 
-// refuse turns away what the engine would ignore: a client that asks for encryption, a public object or an append must not
-// be told that it got it.
+// refuse rejects features that the engine would ignore: a client that asks for encryption, a public
+// object or an append must not get a success.
 func refuse(r *http.Request, vm gateway.Identity) error {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodPut, http.MethodPost, http.MethodDelete:
@@ -58,7 +58,7 @@ func refuseHeader(name, value string, vm gateway.Identity) error {
 	return nil
 }
 
-// refuseConfiguration turns away settings that would have no effect.
+// refuseConfiguration rejects settings that would have no effect.
 func refuseConfiguration(r *http.Request) error {
 	if r.Method != http.MethodPut && r.Method != http.MethodDelete {
 		return nil

@@ -13,9 +13,9 @@ import (
 
 const rootAccount = "lodge-root"
 
-// accounts is versitygw's IAM service: each VM is one account, whose access key is the VM's UUID. The secrets live as
-// long as the process and never leave it. Accounts are administrators to versitygw because what a VM may see is decided by
-// its namespace, not by versitygw's access lists.
+// accounts is versitygw's IAM service. Each VM is one account, whose access key is the VM's UUID.
+// The secrets never leave the process. To versitygw, accounts are administrators: the namespace
+// decides what a VM can see, not versitygw's access lists.
 type accounts struct{ key []byte }
 
 var _ auth.IAMService = (*accounts)(nil)
@@ -38,7 +38,7 @@ func (a *accounts) GetUserAccount(access string) (auth.Account, error) {
 	return auth.Account{Access: access, Secret: a.secret(access), Role: auth.RoleAdmin}, nil
 }
 
-// ResolveAccounts implements auth.IAMService: access lists know nobody else.
+// ResolveAccounts implements auth.IAMService: access lists have no other account.
 func (a *accounts) ResolveAccounts(keys []string) ([]string, error) { return keys, nil }
 
 // CreateAccount implements auth.IAMService.

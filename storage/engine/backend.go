@@ -19,23 +19,23 @@ const (
 	removingDir = "removing"
 )
 
-// backend is versitygw's posix backend with a namespace per VM. What it does not implement itself is refused
-// (BackendUnsupported): embedding the posix backend instead would leave any method that was forgotten here without a namespace.
+// backend is versitygw's posix backend with a namespace per VM. Methods that it does not implement
+// are refused (BackendUnsupported): an embedded posix backend would run them without a namespace.
 type backend struct {
 	vgw.BackendUnsupported
 	posix   *posix.Posix
 	dir     string // absolute
 	log     *slog.Logger
 	gate    *gate
-	fresh   sync.Map // paths of buckets that were made for a write which has not ended yet
-	buckets stripes  // held shared while an object becomes visible, alone while a bucket goes
-	keys    stripes  // held alone while an object becomes visible or goes, shared while one is opened
-	uploads stripes  // held alone while a multipart upload is completed or aborted
+	fresh   sync.Map // paths of buckets that were made for a write in progress
+	buckets stripes  // read-locked while an object becomes visible, locked while a bucket is removed
+	keys    stripes  // locked while an object becomes visible or is removed, read-locked while one is opened
+	uploads stripes  // locked while a multipart upload is completed or aborted
 }
 
 var _ vgw.Backend = (*backend)(nil)
 
-// place is where one request works.
+// place is the namespace, bucket and key of one request.
 type place struct {
 	id     gateway.ID
 	bucket string // as the VM names it
@@ -49,7 +49,8 @@ func (p place) object() string { return filepath.Join(p.path, p.key) }
 // String implements fmt.Stringer for versitygw.
 func (b *backend) String() string { return "lodge" }
 
-// NormalizeObjectKey implements backend.Backend: keys that could be normalised are refused (CheckKey).
+// NormalizeObjectKey implements backend.Backend: keys that could be normalised are refused
+// (CheckKey).
 func (b *backend) NormalizeObjectKey(_, key string) string { return key }
 
 // enter finds the namespace of the VM whose account signed the request.
@@ -66,7 +67,7 @@ func (b *backend) enter(ctx context.Context) (gateway.ID, func(), error) {
 	return id, leave, nil
 }
 
-// inBucket finds a bucket of the VM's; the caller leaves it again.
+// inBucket finds a bucket of the VM; the caller calls leave.
 func (b *backend) inBucket(ctx context.Context, bucket string) (place, error) {
 	id, leave, err := b.enter(ctx)
 	if err != nil {
@@ -80,7 +81,7 @@ func (b *backend) inBucket(ctx context.Context, bucket string) (place, error) {
 	return place{id: id, bucket: bucket, path: path, leave: leave}, nil
 }
 
-// inObject finds an object of the VM's; the caller leaves it again.
+// inObject finds an object of the VM; the caller calls leave.
 func (b *backend) inObject(ctx context.Context, bucket, key *string) (place, error) {
 	if bucket == nil || key == nil {
 		return place{}, s3err.GetAPIError(s3err.ErrInvalidRequest)
@@ -93,7 +94,7 @@ func (b *backend) inObject(ctx context.Context, bucket, key *string) (place, err
 	return p, err
 }
 
-// vmPath holds all that a VM has stored.
+// vmPath is the directory of all that a VM has stored.
 func (b *backend) vmPath(id gateway.ID) string { return filepath.Join(b.dir, vmsDir, id.String()) }
 
 func (b *backend) bucketPath(id gateway.ID, bucket string) (string, error) {
@@ -103,7 +104,7 @@ func (b *backend) bucketPath(id gateway.ID, bucket string) (string, error) {
 	return filepath.Join(b.vmPath(id), bucket), nil
 }
 
-// sync makes a change at path, below one of the VM's buckets, safe before its answer is sent.
+// sync syncs a change at path, below a bucket, before its answer is sent.
 func (b *backend) sync(path string) error {
 	return syncUp(path, filepath.Join(b.dir, vmsDir))
 }

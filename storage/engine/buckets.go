@@ -21,8 +21,8 @@ import (
 	"lodge/gateway/durable"
 )
 
-// makeBucket makes a bucket where there is none, synced, and reports whether it did. A fresh one stays only if something
-// is written to it.
+// makeBucket makes a bucket, synced, and reports whether it did: false if it exists. A fresh one
+// stays only if something is written to it.
 func (b *backend) makeBucket(id gateway.ID, bucket string, fresh bool) (bool, error) {
 	path, err := b.bucketPath(id, bucket)
 	if err != nil {
@@ -49,7 +49,7 @@ func (b *backend) makeBucket(id gateway.ID, bucket string, fresh bool) (bool, er
 	return err == nil, b.fail("make bucket", place{id: id, bucket: bucket}, err)
 }
 
-// wrote notes how a write to a bucket ended. A fresh bucket goes again when that failed and nothing else is in it.
+// wrote ends a write to a bucket. A fresh bucket whose write failed is removed if it is empty.
 func (b *backend) wrote(path string, ok bool) {
 	if ok {
 		b.fresh.Delete(path)
@@ -61,7 +61,8 @@ func (b *backend) wrote(path string, ok bool) {
 	lock := b.buckets.of(path)
 	lock.Lock()
 	defer lock.Unlock()
-	// Neither removes a directory with something in it: then another write is under way, and tries again when it ends.
+	// Neither removes a directory that is not empty: then another write is in progress, and tries
+	// again at its end.
 	_ = os.Remove(filepath.Join(path, posix.MetaTmpDir))
 	if os.Remove(path) == nil {
 		b.fresh.Delete(path)
@@ -85,7 +86,8 @@ func (b *backend) CreateBucket(ctx context.Context, in *s3.CreateBucketInput, _ 
 	return err
 }
 
-// DeleteBucket implements backend.Backend. The bucket is renamed aside first, so that a crash leaves it whole or gone.
+// DeleteBucket implements backend.Backend. The bucket is renamed aside first, so that a crash
+// leaves it complete or removed.
 func (b *backend) DeleteBucket(ctx context.Context, bucket string) error {
 	p, err := b.inBucket(ctx, bucket)
 	if err != nil {
@@ -146,7 +148,7 @@ func (b *backend) HeadBucket(ctx context.Context, in *s3.HeadBucketInput) (*s3.H
 	return &s3.HeadBucketOutput{}, nil
 }
 
-// GetBucketAcl implements backend.Backend: every bucket is its VM's alone.
+// GetBucketAcl implements backend.Backend: a bucket has one owner, its VM.
 func (b *backend) GetBucketAcl(ctx context.Context, in *s3.GetBucketAclInput) ([]byte, error) {
 	p, err := b.existing(ctx, *in.Bucket)
 	if err != nil {
@@ -227,7 +229,7 @@ func (b *backend) existing(ctx context.Context, bucket string) (place, error) {
 	return place{}, b.fail("find bucket", p, err)
 }
 
-// discard takes a directory of a VM's away: renamed aside and synced, then deleted.
+// discard removes a directory of a VM: it is renamed aside, synced, then deleted.
 func (b *backend) discard(path string) error {
 	aside := filepath.Join(b.dir, removingDir, gateway.NewID().String())
 	if err := os.Rename(path, aside); err != nil {

@@ -14,7 +14,8 @@ import (
 	"github.com/versity/versitygw/s3response"
 )
 
-// source parses an x-amz-copy-source. Its bucket is looked up in the VM's own namespace like any other.
+// source parses an x-amz-copy-source. Its bucket is looked up in the VM's own namespace like any
+// other.
 func source(header *string) (bucket, key string, err error) {
 	bucket, key, version, err := vgw.ParseCopySource(deref(header))
 	if err == nil && version != "" && version != "null" {
@@ -23,7 +24,8 @@ func source(header *string) (bucket, key string, err error) {
 	return bucket, key, err
 }
 
-// CopyObject implements backend.Backend: a GET and a PUT, so that a copy onto itself is as atomic as any other write.
+// CopyObject implements backend.Backend: a GET and a PUT, so that a copy onto itself is as atomic
+// as any other write.
 func (b *backend) CopyObject(ctx context.Context, in s3response.CopyObjectInput) (s3response.CopyObjectOutput, error) {
 	fail := func(err error) (s3response.CopyObjectOutput, error) { return s3response.CopyObjectOutput{}, err }
 	bucket, key, err := source(in.CopySource)
@@ -61,7 +63,8 @@ func (b *backend) CopyObject(ctx context.Context, in s3response.CopyObjectInput)
 	return b.copied(ctx, in, out)
 }
 
-// copyInput is the PUT of a copy: properties and tags are the source's or the request's, as its directives say.
+// copyInput is the PUT of a copy: its directives decide whether properties and tags are the
+// source's or the request's.
 func (b *backend) copyInput(ctx context.Context, in s3response.CopyObjectInput, src *s3.GetObjectOutput, bucket, key string) (s3response.PutObjectInput, error) {
 	put := s3response.PutObjectInput{
 		Bucket: in.Bucket, Key: in.Key, Body: src.Body, ContentLength: src.ContentLength, ChecksumAlgorithm: in.ChecksumAlgorithm,
@@ -105,7 +108,8 @@ func (b *backend) copied(ctx context.Context, in s3response.CopyObjectInput, out
 	}}, nil
 }
 
-// algorithmOf is the kind of checksum that an object has; composite ones of multipart objects cannot be had from a PUT.
+// algorithmOf returns the kind of an object's checksum. A PUT cannot make the composite ones of
+// multipart objects.
 func algorithmOf(o *s3.GetObjectOutput) types.ChecksumAlgorithm {
 	switch {
 	case o.ChecksumType == types.ChecksumTypeComposite:

@@ -1,14 +1,17 @@
-// Package engine keeps objects on the local disk and speaks the S3 protocol: versitygw's S3 server and its posix backend,
-// with a namespace for each VM, synced writes and a clear error where those two would be silent.
+// Package engine keeps objects on the local disk and serves the S3 protocol: versitygw's S3 server
+// and its posix backend, with a namespace for each VM, synced writes, and a clear error where those
+// two would be silent.
 //
-// A request comes in through Do, with the VM already decided. It is signed with that VM's account, which exists only
-// inside this process, and goes over a unix socket to versitygw; its handlers call our backend, which takes the VM from
-// the account and nothing else, checks bucket and key, and works below Dir/vms/<uuid>/<bucket>. All paths are absolute, so
-// the process's working directory plays no part and is not changed.
+// Do gets a request and its VM. It signs the request with that VM's account, which exists only
+// inside this process, and sends it over a unix socket to versitygw. versitygw's handlers call our
+// backend, which takes the VM from the account and nothing else, checks bucket and key, and works
+// below Dir/vms/<uuid>/<bucket>. All paths are absolute, so the working directory does not matter,
+// and stays.
 //
-// Limits that come with this engine: "x" and "x/y" cannot both be keys; a key has no empty, "." or ".." part and no
-// part of more than 255 bytes; on ext4 an object's metadata and tags share about 3.5 KiB; there are no versions, bucket
-// policies, ACLs, CORS, object locks, server-side encryption or lifecycle rules: asking for one is refused, never ignored.
+// Limits of this engine: "x" and "x/y" cannot both be keys; a key has no empty, "." or ".." part
+// and no part of more than 255 bytes; on ext4 an object's metadata and tags share about 3.5 KiB.
+// There are no versions, bucket policies, ACLs, CORS, object locks, server-side encryption or
+// lifecycle rules: a request for one is refused, never ignored.
 //
 // This package never decides who is calling.
 package engine
@@ -42,7 +45,7 @@ import (
 	"lodge/storage/sigv4"
 )
 
-// Region is what the engine says its region is; clients may sign for any.
+// Region is the engine's region; clients may sign for any.
 const Region = "us-east-1"
 
 const (
@@ -68,8 +71,8 @@ type Engine struct {
 	transport *http.Transport
 }
 
-// New makes dir ready and finishes what a crash left behind: half-removed VMs, temporary files, multipart uploads that were
-// being completed. The file system must have extended attributes.
+// New prepares dir and completes what a crash interrupted: removals of VMs, temporary files,
+// multipart uploads that were being completed. The file system must have extended attributes.
 func New(dir string, log *slog.Logger) (*Engine, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -113,13 +116,14 @@ func newBackend(dir string, log *slog.Logger) (*backend, error) {
 		return nil, err
 	}
 	opts := posix.PosixOpts{
-		ForceNoTmpFile:      true, // a replaced object is one rename; what a crash leaves lies in .sgwtmp, where recover finds it
+		ForceNoTmpFile:      true, // an object is replaced by one rename; recover finds the rest of a crash in .sgwtmp
 		ForceNoObjLockFile:  true, // there is one process
 		CopyObjectThreshold: maxCopyBytes,
 	}
 	opts.SetNewDirPerm(0o700)
 	opts.SetNewFilePerm(0o600)
-	// "." keeps the working directory: the backend changes to its root, but every bucket we name is an absolute path.
+	// "." keeps the working directory: the backend changes to its root, but every bucket is an
+	// absolute path.
 	p, err := posix.New(".", meta.XattrMeta{}, opts)
 	if err != nil {
 		return nil, fmt.Errorf("open object store: %w", err)
@@ -129,7 +133,7 @@ func newBackend(dir string, log *slog.Logger) (*backend, error) {
 
 func (e *Engine) newServer() error {
 	utils.SetBucketNameValidationStrict(true)
-	root := middlewares.RootUserConfig{Access: rootAccount, Secret: randomSecret()} // nobody ever signs as root
+	root := middlewares.RootUserConfig{Access: rootAccount, Secret: randomSecret()} // never used to sign
 	var err error
 	e.server, err = s3api.New(e.backend, root, Region, e.accounts, nil, nil, nil, nil,
 		s3api.WithQuiet(), s3api.WithKeepAlive(), s3api.WithMpMaxParts(maxParts), s3api.WithSocketPerm(0o600),
@@ -162,9 +166,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	e.transport.CloseIdleConnections()
 	down := e.server.ShutDown()
-	<-served // its error says no more than begin's, or that it was shut down
+	<-served // its error is that of begin, or that of the shutdown
 	if ctx.Err() != nil {
-		err = nil // we were asked to stop
+		err = nil // the caller ended it
 	}
 	if down != nil {
 		err = errors.Join(err, fmt.Errorf("stop object server: %w", down))
@@ -172,8 +176,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	return err
 }
 
-// begin makes the one request that lets meet see the HTTP server beneath versitygw, and waits for its end: only then may
-// others come, so nobody uses the server while it is being changed.
+// begin makes the one request that gives meet the HTTP server beneath versitygw, and waits for its
+// end. Other requests come only after it, so the server is not in use while it is changed.
 func (e *Engine) begin(ctx context.Context) error {
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "unix", e.socket)
@@ -201,12 +205,13 @@ func (e *Engine) begin(ctx context.Context) error {
 	}
 }
 
-// meet is a middleware that stops versitygw from writing to standard error whenever a client goes away.
+// meet is a middleware that stops versitygw from writing to standard error whenever a client goes
+// away.
 func (e *Engine) meet(c fiber.Ctx) error {
 	e.first.Do(func() {
 		server := c.App().Server()
 		server.ErrorHandler = func(ctx *fasthttp.RequestCtx, err error) {
-			e.backend.log.Debug("S3 request ended early", slog.Any("err", err))
+			e.backend.log.Debug("s3 request ended early", slog.Any("err", err))
 			ctx.SetStatusCode(http.StatusBadRequest)
 			ctx.SetConnectionClose()
 		}
@@ -215,7 +220,8 @@ func (e *Engine) meet(c fiber.Ctx) error {
 	return c.Next()
 }
 
-// Do carries out r for vm. r.URL needs the path and the query only; r's signature, if it has one, is replaced.
+// Do carries out r for vm. r.URL needs the path and the query only; r's signature, if it has one,
+// is replaced.
 func (e *Engine) Do(r *http.Request, vm gateway.Identity) (*http.Response, error) {
 	r.URL.Scheme, r.URL.Host, r.Host, r.RequestURI = "http", "engine", "engine", ""
 	access := vm.ID.String()
@@ -225,21 +231,22 @@ func (e *Engine) Do(r *http.Request, vm gateway.Identity) (*http.Response, error
 	return e.transport.RoundTrip(r)
 }
 
-// MakeBucket makes a bucket, where there is none, for the write that follows. It is gone again if that fails.
+// MakeBucket makes a bucket for the write that follows, unless it exists. It is removed if that
+// fails.
 func (e *Engine) MakeBucket(vm gateway.Identity, bucket string) error {
 	_, err := e.backend.makeBucket(vm.ID, bucket, true)
 	return err
 }
 
-// DropBucket takes back what MakeBucket has made when no write has followed.
+// DropBucket removes the bucket of MakeBucket if no write followed.
 func (e *Engine) DropBucket(vm gateway.Identity, bucket string) {
 	if path, err := e.backend.bucketPath(vm.ID, bucket); err == nil {
 		e.backend.wrote(path, false)
 	}
 }
 
-// Remove deletes all that a VM has stored. It waits for the VM's requests to end. Once it has returned nil, or the host
-// has crashed in the middle and started again, nothing is left. Calling it again is no error.
+// Remove removes all that a VM has stored, once its requests have ended. If the host crashes, New
+// completes it. It can be repeated.
 func (e *Engine) Remove(ctx context.Context, id gateway.ID) error { return e.backend.remove(ctx, id) }
 
 func (e *Engine) dial(ctx context.Context, _, _ string) (net.Conn, error) {

@@ -15,8 +15,8 @@ import (
 	"lodge/gateway/durable"
 )
 
-// fail turns an error of versitygw's into the one that the client gets. Nothing of the host's paths gets out; what is no
-// answer of S3's goes to the log and becomes InternalError.
+// fail turns an error of versitygw into the one for the client, without paths of the host. An error
+// that is not S3's goes to the log and becomes InternalError.
 func (b *backend) fail(op string, p place, err error) error {
 	if err == nil {
 		return nil
@@ -35,13 +35,13 @@ func (b *backend) fail(op string, p place, err error) error {
 		return s3err.GetKeyTooLongErr(int64(len(p.key)), maxKeyBytes)
 	case errors.Is(err, syscall.ENOTDIR):
 		return s3err.GetAPIError(s3err.ErrNoSuchKey)
-	case clientWent(err):
+	case clientLeft(err):
 		return s3err.GetAPIError(s3err.ErrIncompleteBody)
 	}
 	return b.internal(op, p, err)
 }
 
-// explain makes the answers clearer that only make sense to someone who knows how this engine keeps objects.
+// explain replaces answers that presume knowledge of this engine's files.
 func (b *backend) explain(op string, p place, err error, known s3err.S3Error) error {
 	base := known.BaseError()
 	_, bare := err.(s3err.APIError) //nolint:errorlint // whether it is wrapped is the question: only attributes' errors are
@@ -60,23 +60,24 @@ func (b *backend) explain(op string, p place, err error, known s3err.S3Error) er
 		if !b.hasSpace() {
 			return errFull()
 		}
-		return b.internal(op, p, err) // versitygw says this for every failure to put a file in its place
+		return b.internal(op, p, err) // versitygw's answer to every failed rename
 	}
 	return known
 }
 
 func (b *backend) internal(op string, p place, err error) error {
-	b.log.Error("object store failed", slog.String("op", op), slog.String("vm", p.id.String()),
+	b.log.Error("object store failed", slog.String("op", op), slog.String("vm_id", p.id.String()),
 		slog.String("bucket", p.bucket), slog.String("object", p.key), slog.Any("err", err))
 	return s3err.GetAPIError(s3err.ErrInternalError)
 }
 
-func clientWent(err error) bool {
+func clientLeft(err error) bool {
 	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, context.Canceled) ||
 		errors.Is(err, syscall.ECONNRESET) || strings.Contains(err.Error(), "unexpected EOF")
 }
 
-// hasSpace tells a full disk from an attribute that does not fit beside its file: both are ENOSPC.
+// hasSpace distinguishes a full disk from an attribute that does not fit beside its file: both are
+// ENOSPC.
 func (b *backend) hasSpace() bool {
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(b.dir, &st); err != nil {
@@ -85,7 +86,7 @@ func (b *backend) hasSpace() bool {
 	return st.Bavail > 16 && (st.Files == 0 || st.Ffree > 16)
 }
 
-// errFull has status 507: SDKs try 500, 502, 503 and 504 again, and that would not help here.
+// errFull has status 507: SDKs repeat after 500, 502, 503 and 504, which would not help here.
 func errFull() error {
 	return s3err.APIError{
 		Code: "InsufficientStorage",

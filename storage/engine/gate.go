@@ -8,10 +8,11 @@ import (
 	"lodge/gateway"
 )
 
-// gate lets requests work in a VM's namespace until the VM is removed, and waits for those inside.
+// gate admits requests to a VM's namespace until the VM is removed, and waits for those in
+// progress.
 type gate struct {
 	mu   sync.Mutex
-	gone map[gateway.ID]bool // closed for ever: ids are never used again
+	gone map[gateway.ID]bool // removed; IDs are never used again
 	live map[gateway.ID]int
 	idle map[gateway.ID]chan struct{} // closed when the last one has left
 }
@@ -20,7 +21,7 @@ func newGate() *gate {
 	return &gate{gone: map[gateway.ID]bool{}, live: map[gateway.ID]int{}, idle: map[gateway.ID]chan struct{}{}}
 }
 
-// enter returns how to leave again; false for a VM that is removed.
+// enter admits a request until leave; false for a VM that is removed.
 func (g *gate) enter(id gateway.ID) (leave func(), ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -44,7 +45,7 @@ func (g *gate) leave(id gateway.ID) {
 	}
 }
 
-// shut lets nobody in any more, and waits until all have left.
+// shut admits no more requests, and waits until all have left.
 func (g *gate) shut(ctx context.Context, id gateway.ID) error {
 	g.mu.Lock()
 	g.gone[id] = true

@@ -52,7 +52,8 @@ func (b *backend) ListObjectVersions(ctx context.Context, in *s3.ListObjectVersi
 	return res, b.fail("list versions", p, err)
 }
 
-// own names the VM as the owner where versitygw asks for an owner at all; it would look for one in an attribute of the bucket.
+// own makes the VM the owner where versitygw asks for one; versitygw would read it from an
+// attribute of the bucket.
 func own(objects []s3response.Object, owner string) {
 	for i := range objects {
 		if objects[i].Owner != nil {

@@ -20,10 +20,11 @@ import (
 	"lodge/gateway"
 )
 
-// uploadAttribute is where versitygw keeps, with an object, which multipart upload it came from.
+// uploadAttribute is the attribute in which versitygw keeps the multipart upload of an object.
 const uploadAttribute = "mp-metadata"
 
-// inUpload is inObject for an upload, whose id must be one that could have been given out: versitygw makes a path of it.
+// inUpload is inObject for an upload. Its ID must have the form of an ID, since versitygw makes a
+// path of it.
 func (b *backend) inUpload(ctx context.Context, bucket, key, upload *string) (place, error) {
 	if _, err := gateway.ParseID(deref(upload)); err != nil {
 		return place{}, s3err.GetNoSuchUploadErr(deref(upload))
@@ -70,14 +71,14 @@ func (b *backend) UploadPart(ctx context.Context, in *s3.UploadPartInput) (*s3.U
 		return f.Sync()
 	})
 	if err == nil {
-		err = syncUp(filepath.Join(p.uploadsPath(), *in.UploadId), p.uploadsPath()) // the directories above are safe since the upload began
+		err = syncUp(filepath.Join(p.uploadsPath(), *in.UploadId), p.uploadsPath()) // the directories above were synced when the upload began
 	}
 	return out, b.fail("put part", p, err)
 }
 
-// CompleteMultipartUpload implements backend.Backend. versitygw says 200 to whoever completes an upload that it does not know
-// any more, or that another request is still completing: here the one waits for the other, and only an object that
-// came from this very upload counts.
+// CompleteMultipartUpload implements backend.Backend. versitygw answers 200 for an upload that it
+// no longer has, or that another request is completing. Here the second request waits for the
+// first, and only an object of this very upload counts.
 func (b *backend) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMultipartUploadInput) (s3response.CompleteMultipartUploadResult, string, error) {
 	p, err := b.inUpload(ctx, in.Bucket, in.Key, in.UploadId)
 	if err != nil {
@@ -130,15 +131,15 @@ func (b *backend) completed(p place, upload string) (s3response.CompleteMultipar
 	return s3response.CompleteMultipartUploadResult{Bucket: &p.bucket, Key: &p.key, ETag: &tag}, nil
 }
 
-// joiner puts the parts of an upload together; behind the last one it makes the whole safe and holds the locks.
+// joiner joins the parts of an upload. After the last one it syncs the file and takes the locks.
 type joiner struct {
 	publication
 	parts int // still to come
 	err   error
 }
 
-// copy is a posix.CustomCopyFunc. versitygw meets an error of it by copying the part once more behind what is already
-// there: closing the file makes that fail, and the upload with it.
+// copy is a posix.CustomCopyFunc. After an error, versitygw would append the part once more:
+// closing the file makes that fail, and the upload with it.
 func (j *joiner) copy(from, to *os.File) (repeatable bool, err error) {
 	if _, err = io.Copy(to, from); err == nil {
 		if j.parts--; j.parts == 0 {
@@ -147,7 +148,7 @@ func (j *joiner) copy(from, to *os.File) (repeatable bool, err error) {
 	}
 	if err != nil {
 		j.err = fmt.Errorf("join parts: %w", err)
-		_ = to.Close() // see above; the file is thrown away
+		_ = to.Close() // see above; the file is removed
 	}
 	return true, err
 }

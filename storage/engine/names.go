@@ -16,8 +16,8 @@ const (
 	maxPartBytes = 255  // NAME_MAX: a part of a key is a file name
 )
 
-// CheckBucket refuses names that S3 does not allow, with an S3 error that says why: 3 to 63 lower-case letters, digits,
-// dots and dashes, a letter or digit at both ends, no "..", not an IP address.
+// CheckBucket refuses names that S3 does not allow, with the reason: 3 to 63 lower-case letters,
+// digits, dots and dashes, a letter or digit at both ends, no "..", not an IP address.
 func CheckBucket(name string) error {
 	switch {
 	case len(name) < 3 || len(name) > 63:
@@ -43,7 +43,7 @@ func badBucket(name, format string, args ...any) error {
 	}
 }
 
-// CheckKey refuses keys that cannot be told apart as files, with an S3 error that says why. See the package's limits.
+// CheckKey refuses keys that are not distinct as files, with the reason. See the package's limits.
 func CheckKey(key string) error {
 	switch {
 	case key == "":

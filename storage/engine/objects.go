@@ -19,8 +19,8 @@ import (
 // tagsAttribute is where versitygw keeps an object's tags, as JSON.
 const tagsAttribute = "X-Amz-Tagging"
 
-// PutObject implements backend.Backend. The object appears whole, with its metadata and tags, or not at all: data is
-// synced before the file gets its name, and the name before the answer.
+// PutObject implements backend.Backend. The object appears complete, with its metadata and tags, or
+// not at all: data is synced before the file gets its name, and the name before the answer.
 func (b *backend) PutObject(ctx context.Context, in s3response.PutObjectInput) (s3response.PutObjectOutput, error) {
 	p, err := b.inObject(ctx, in.Bucket, in.Key)
 	if err != nil {
@@ -53,7 +53,7 @@ func (b *backend) PutObject(ctx context.Context, in s3response.PutObjectInput) (
 	return out, b.fail("put object", p, err)
 }
 
-// publication guards the moment at which a file becomes visible as an object.
+// publication holds the locks while a file becomes visible as an object.
 type publication struct {
 	backend *backend
 	place   place
@@ -61,7 +61,7 @@ type publication struct {
 	locked  bool
 }
 
-// begin makes the file's data safe and takes the locks; end gives them back.
+// begin syncs the file and takes the locks; end releases them.
 func (p *publication) begin(f *os.File) error {
 	if p.tags != nil {
 		value, err := json.Marshal(p.tags)
@@ -79,7 +79,7 @@ func (p *publication) begin(f *os.File) error {
 	p.backend.keys.of(p.place.object()).Lock()
 	p.locked = true
 	if _, err := os.Lstat(f.Name()); err != nil {
-		return s3err.GetBucketErr(s3err.ErrNoSuchBucket, p.place.bucket) // the bucket was deleted meanwhile
+		return s3err.GetBucketErr(s3err.ErrNoSuchBucket, p.place.bucket) // the bucket was deleted in between
 	}
 	return nil
 }
@@ -92,7 +92,7 @@ func (p *publication) end() {
 	}
 }
 
-// reading holds off writers of the key while an object is opened, so that its ETag and its bytes belong together.
+// reading blocks writers of the key while an object is opened, so that its ETag matches its bytes.
 func (b *backend) reading(p place) (done func()) {
 	lock := b.keys.of(p.object())
 	lock.RLock()
@@ -141,7 +141,7 @@ func (b *backend) GetObjectAttributes(ctx context.Context, in *s3.GetObjectAttri
 	return out, b.fail("get object attributes", p, err)
 }
 
-// GetObjectAcl implements backend.Backend: every object is its VM's alone.
+// GetObjectAcl implements backend.Backend: an object has one owner, its VM.
 func (b *backend) GetObjectAcl(ctx context.Context, in *s3.GetObjectAclInput) (*s3.GetObjectAclOutput, error) {
 	if _, err := b.HeadObject(ctx, &s3.HeadObjectInput{Bucket: in.Bucket, Key: in.Key}); err != nil {
 		return nil, err

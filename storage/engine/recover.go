@@ -14,7 +14,7 @@ import (
 	"lodge/gateway"
 )
 
-// remove takes away all that a VM has stored; see Engine.Remove.
+// remove removes all that a VM has stored; see Engine.Remove.
 func (b *backend) remove(ctx context.Context, id gateway.ID) error {
 	if err := b.gate.shut(ctx, id); err != nil {
 		return fmt.Errorf("wait for requests: %w", err)
@@ -26,7 +26,7 @@ func (b *backend) remove(ctx context.Context, id gateway.ID) error {
 	return err
 }
 
-// recover finishes, before the first request, what a crash interrupted.
+// recover completes what a crash interrupted, before the first request.
 func (b *backend) recover() error {
 	if err := emptyDir(filepath.Join(b.dir, removingDir)); err != nil {
 		return err
@@ -56,8 +56,8 @@ func emptyDir(dir string) error {
 	return nil
 }
 
-// recoverBucket deletes temporary files, which no request is writing any more, and gives uploads that were being completed
-// their name back, so that they can be completed again: versitygw would answer 200 for them, with no object there.
+// recoverBucket removes temporary files, and gives uploads that were being completed their name
+// back, so that a client can complete them again: versitygw would answer 200 without an object.
 func recoverBucket(bucket string) error {
 	if err := removeFiles(filepath.Join(bucket, posix.MetaTmpDir)); err != nil {
 		return err

@@ -28,7 +28,8 @@ func canonicalRequest(r *http.Request, signed []string, payloadHash string, pres
 	return b.String(), nil
 }
 
-// canonicalPath encodes each segment once, the way AWS does it; S3 neither encodes twice nor cleans paths.
+// canonicalPath encodes each segment once, the way AWS does it; S3 neither encodes twice nor cleans
+// paths.
 func canonicalPath(escaped string) (string, error) {
 	if escaped == "" {
 		return "/", nil
@@ -62,7 +63,8 @@ func canonicalQuery(raw string, presigned bool) (string, error) {
 	return strings.Join(pairs, "&"), nil
 }
 
-// headerValue is a header as it is signed. net/http takes Host, Content-Length and Transfer-Encoding out of the header map.
+// headerValue is a header as it is signed. net/http removes Host, Content-Length and
+// Transfer-Encoding from the header map.
 func headerValue(r *http.Request, name string) string {
 	switch name {
 	case "host":
@@ -87,7 +89,8 @@ func oneSpace(s string) string {
 	return s
 }
 
-// Escape percent-encodes s the way AWS does it: all but the unreserved characters of RFC 3986 §2.3, and slashes where keepSlash says so.
+// Escape percent-encodes s as AWS does: all but the unreserved characters of RFC 3986 §2.3, and
+// slashes if keepSlash is set.
 func Escape(s string, keepSlash bool) string {
 	const hexDigits = "0123456789ABCDEF"
 	var b strings.Builder

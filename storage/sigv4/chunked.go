@@ -12,7 +12,8 @@ import (
 	"strings"
 )
 
-// ErrChunked is what is wrong with an aws-chunked body that is not well formed, or not as long as it says.
+// ErrChunked is the error of an aws-chunked body that is malformed, or shorter or longer than
+// announced.
 var ErrChunked = errors.New("the aws-chunked body is malformed")
 
 // The payload hashes that announce an aws-chunked body.
@@ -30,7 +31,8 @@ const (
 	emptySHA256     = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 )
 
-// Streaming reports whether a payload hash announces an aws-chunked body of a kind that Reader decodes.
+// Streaming reports whether a payload hash announces an aws-chunked body of a kind that Reader
+// decodes.
 func Streaming(payloadHash string) bool {
 	return payloadHash == StreamingSigned || payloadHash == StreamingSignedTrailer || payloadHash == StreamingTrailer
 }
@@ -38,21 +40,23 @@ func Streaming(payloadHash string) bool {
 // Trailer is a header that came behind a body.
 type Trailer struct{ Name, Value string }
 
-// Reader decodes an aws-chunked body to the payload inside. It fails with ErrChunked, or ErrMismatch where it has a
-// chain to prove; io.EOF comes only after exactly the announced number of bytes and a well-formed end.
+// Reader decodes an aws-chunked body. It fails with ErrChunked, or with ErrMismatch if it has a
+// chain and a signature is wrong. io.EOF comes only after exactly the announced number of bytes and
+// a well-formed end.
 type Reader struct {
 	src      *bufio.Reader
-	chain    *Chain // nil: the key is a dummy, there is no secret to prove anything with
+	chain    *Chain // nil: the key is a dummy, without a secret to verify signatures by
 	size     int64  // announced bytes not yet read
 	left     int64  // of the current chunk
 	sig      string // of the current chunk
 	hash     hash.Hash
 	trailers []Trailer
-	unproven bool // trailers have come that no signature has covered yet
+	unproven bool // there are trailers that no signature covers yet
 	err      error
 }
 
-// NewReader decodes body, whose payload is said to be size bytes. With a chain, the chunk signatures of the signed kinds are proven.
+// NewReader decodes body, whose payload has size bytes. With a chain, it verifies the chunk
+// signatures of the signed kinds.
 func NewReader(body io.Reader, payloadHash string, size int64, chain *Chain) *Reader {
 	if payloadHash == StreamingTrailer {
 		chain = nil // this kind carries no chunk signatures
@@ -60,7 +64,7 @@ func NewReader(body io.Reader, payloadHash string, size int64, chain *Chain) *Re
 	return &Reader{src: bufio.NewReaderSize(body, 32<<10), chain: chain, size: size, hash: sha256.New()}
 }
 
-// Trailers are the headers behind the body, known once Read has returned io.EOF.
+// Trailers returns the headers behind the body, once Read has returned io.EOF.
 func (r *Reader) Trailers() []Trailer { return r.trailers }
 
 // Read implements io.Reader.
@@ -124,7 +128,7 @@ func (r *Reader) nextChunk() error {
 	return nil
 }
 
-// endChunk proves the chunk just read and takes the line end behind it.
+// endChunk verifies the chunk just read and skips the line end behind it.
 func (r *Reader) endChunk() error {
 	if r.chain != nil {
 		err := r.chain.next(algorithm+"-PAYLOAD", r.sig, emptySHA256, hex.EncodeToString(r.hash.Sum(nil)))
@@ -140,7 +144,7 @@ func (r *Reader) endChunk() error {
 	return err
 }
 
-// end proves the empty last chunk, reads the trailers and returns io.EOF.
+// end verifies the empty last chunk, reads the trailers and returns io.EOF.
 func (r *Reader) end() error {
 	if r.size != 0 {
 		return fmt.Errorf("%w: it is shorter than announced", ErrChunked)

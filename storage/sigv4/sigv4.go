@@ -1,8 +1,9 @@
-// Package sigv4 reads, verifies and writes AWS Signature Version 4 for S3: the Authorization header, presigned queries
-// and the chunk signatures of aws-chunked bodies (AWS: "Authenticating Requests (AWS Signature Version 4)").
+// Package sigv4 parses, verifies and makes AWS Signature Version 4 for S3: the Authorization
+// header, presigned queries and the chunk signatures of aws-chunked bodies (AWS: "Authenticating
+// Requests (AWS Signature Version 4)").
 //
-// Parse says what a request claims; Verify proves it against a secret; Reader takes an aws-chunked body apart. Nothing
-// here knows which VM a key belongs to.
+// Parse returns what a request claims; Verify checks it against a secret; Reader decodes an
+// aws-chunked body. This package never maps a key to a VM.
 package sigv4
 
 import (
@@ -15,7 +16,7 @@ import (
 	"time"
 )
 
-// What can be wrong with a signature. Parse and Verify wrap these with the detail.
+// The errors of a signature. Parse and Verify wrap these with the detail.
 var (
 	ErrUnsigned  = errors.New("the request is not signed")
 	ErrMechanism = errors.New("the signature is not of version 4 (AWS4-HMAC-SHA256)")
@@ -41,7 +42,7 @@ const (
 	payloadHeader = "X-Amz-Content-Sha256"
 )
 
-// Auth is what a request says about who signed it; nothing of it is proven before Verify.
+// Auth is what a request claims about its signer; only Verify proves it.
 type Auth struct {
 	AccessKey     string
 	Day           string // yyyymmdd of the credential scope
@@ -53,7 +54,8 @@ type Auth struct {
 	Expires       time.Duration // of a presigned URL
 }
 
-// Parse reads the signature of r from its header or its query. Errors: ErrUnsigned, ErrMechanism, ErrMalformed.
+// Parse reads the signature of r from its header or its query. Errors: ErrUnsigned, ErrMechanism,
+// ErrMalformed.
 func Parse(r *http.Request) (Auth, error) {
 	header := r.Header.Get("Authorization")
 	query := r.URL.Query()
@@ -125,7 +127,7 @@ func parseQuery(q url.Values) (Auth, error) {
 }
 
 func newAuth(credential, signedHeaders, signature string, date time.Time) (Auth, error) {
-	// The access key itself may hold a slash, so the scope is cut off from the end.
+	// The access key itself may contain a slash, so the scope is split off at the end.
 	scope := strings.Split(credential, "/")
 	n := len(scope)
 	if n < 5 || scope[n-2] != service || scope[n-1] != terminal || len(scope[n-4]) != len(dayFormat) {

@@ -24,7 +24,8 @@ func example(method, path, query string, header map[string]string) *http.Request
 	return r
 }
 
-// TestExamples are the worked examples of AWS's documentation (header-based and query authentication).
+// TestExamples are the worked examples of AWS's documentation (header-based and query
+// authentication).
 func TestExamples(t *testing.T) {
 	const key, secret = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 	now := time.Date(2013, 5, 24, 0, 0, 0, 0, time.UTC)
@@ -84,7 +85,8 @@ func TestPeer(t *testing.T) {
 	}
 }
 
-// TestSignedTransferEncoding: botocore signs it, over TLS where its bodies are chunked, and net/http takes it out of the headers.
+// TestSignedTransferEncoding: botocore signs it, over TLS where its bodies are chunked, and
+// net/http takes it out of the headers.
 func TestSignedTransferEncoding(t *testing.T) {
 	r := example(http.MethodPut, "/bucket/key", "", map[string]string{
 		"X-Amz-Content-Sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER", "Transfer-Encoding": "chunked",
@@ -105,7 +107,8 @@ func TestSignedTransferEncoding(t *testing.T) {
 }
 
 func TestChunkExample(t *testing.T) {
-	// AWS: "Signature Calculations for the Authorization Header: Transferring Payload in Multiple Chunks".
+	// AWS: "Signature Calculations for the Authorization Header: Transferring Payload in Multiple
+	// Chunks".
 	chain := &Chain{
 		key:  signingKey("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "20130524", "us-east-1"),
 		time: "20130524T000000Z", scope: "20130524/us-east-1/s3/aws4_request",
@@ -129,7 +132,8 @@ func TestChunkExample(t *testing.T) {
 	}
 }
 
-// FuzzParse: whatever a request says, Parse neither panics nor accepts what Verify then crashes on, and nothing but the right signature verifies.
+// FuzzParse: whatever a request says, Parse neither panics nor accepts what Verify then crashes on,
+// and nothing but the right signature verifies.
 func FuzzParse(f *testing.F) {
 	f.Add("AWS4-HMAC-SHA256 Credential=k/20130524/us-east-1/s3/aws4_request, SignedHeaders=host;x-amz-date, Signature="+strings.Repeat("0", 64), "20130524T000000Z", "/b/k", "a=b")
 	f.Add("", "", "/", "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=k/20130524/r/s3/aws4_request&X-Amz-Date=20130524T000000Z&X-Amz-Expires=1&X-Amz-SignedHeaders=host&X-Amz-Signature="+strings.Repeat("0", 64))
@@ -178,8 +182,8 @@ func FuzzSign(f *testing.F) {
 	})
 }
 
-// FuzzReader: the decoder never gives more than was announced, ends with io.EOF only after exactly that, and gives the same
-// whether it is read in large pieces or byte by byte.
+// FuzzReader: the decoder never gives more than was announced, ends with io.EOF only after exactly
+// that, and gives the same whether it is read in large pieces or byte by byte.
 func FuzzReader(f *testing.F) {
 	f.Add([]byte("5\r\nhello\r\n0\r\nx-amz-checksum-crc32:AAAA\r\n\r\n"), int64(5))
 	f.Add([]byte("2;chunk-signature=x\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"), int64(5))

@@ -12,8 +12,9 @@ import (
 	"time"
 )
 
-// Verify proves that r was signed with secret at about now, and returns what its chunk signatures go on from.
-// Every X-Amz-* header must be signed. Errors: ErrMismatch, ErrSkewed, ErrExpired, ErrMalformed.
+// Verify checks that r was signed with secret at about now, and returns the chain of its chunk
+// signatures. Every X-Amz-* header must be signed. Errors: ErrMismatch, ErrSkewed, ErrExpired,
+// ErrMalformed.
 func (a Auth) Verify(r *http.Request, secret string, now time.Time) (*Chain, error) {
 	if err := a.checkTime(now); err != nil {
 		return nil, err
@@ -49,7 +50,7 @@ func (a Auth) checkTime(now time.Time) error {
 	return nil
 }
 
-// checkSigned refuses headers that change what a request means and are not covered by its signature.
+// checkSigned refuses headers that change a request's meaning without being signed.
 func (a Auth) checkSigned(r *http.Request) error {
 	if !slices.Contains(a.SignedHeaders, "host") {
 		return fmt.Errorf("%w: Host is not signed", ErrMalformed)
@@ -76,7 +77,8 @@ func (a Auth) payloadHash(r *http.Request) string {
 	return Unsigned
 }
 
-// Sign signs r with the payload hash in its X-Amz-Content-Sha256 header, covering Host and every X-Amz-* header.
+// Sign signs r with the payload hash in its X-Amz-Content-Sha256 header, covering Host and every
+// X-Amz-* header.
 func Sign(r *http.Request, access, secret, region string, now time.Time) error {
 	now = now.UTC()
 	r.Header.Set(dateHeader, now.Format(timeFormat))
@@ -98,7 +100,8 @@ func Sign(r *http.Request, access, secret, region string, now time.Time) error {
 	return nil
 }
 
-// Chain is a proven signature from which the signatures of a body's chunks go on, each over the one before.
+// Chain is a verified signature, on which the signatures of a body's chunks build, each on the one
+// before.
 type Chain struct {
 	key   []byte
 	time  string
@@ -113,7 +116,7 @@ func (c *Chain) sign(kind string, lines ...string) string {
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// next proves the signature of the next part of a body: a chunk, or the trailer.
+// next verifies the signature of the next part of a body: a chunk, or the trailer.
 func (c *Chain) next(kind, signature string, lines ...string) error {
 	want := c.sign(kind, append([]string{c.last}, lines...)...)
 	if subtle.ConstantTimeCompare([]byte(want), []byte(signature)) != 1 {
