@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
 )
 
 // one is a listener that accepts one end of a pipe, and then waits until it is closed.
@@ -78,9 +79,9 @@ func FuzzSMTPSession(f *testing.F) {
 			}
 		}
 		box, err := server.store.Box(vm.ID)
-		must(t, err)
+		gatewaytest.Must(t, err)
 		for _, e := range box.Snapshot().Entries {
-			must(t, box.Expunge([]uint32{e.UID}))
+			gatewaytest.Must(t, box.Expunge([]uint32{e.UID}))
 		}
 	})
 }

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
 )
 
 // guest is a real sshd on loopback that plays a VM: its user lodge, its home, its host key.
@@ -81,17 +82,17 @@ func addUser() error {
 
 func newGuest(t *testing.T) *guest {
 	t.Helper()
-	must(t, makeUser())
-	must(t, os.RemoveAll(userHome))
-	must(t, os.Mkdir(userHome, 0o700))
-	must(t, os.Chown(userHome, guestUID, guestUID))
+	gatewaytest.Must(t, makeUser())
+	gatewaytest.Must(t, os.RemoveAll(userHome))
+	gatewaytest.Must(t, os.Mkdir(userHome, 0o700))
+	gatewaytest.Must(t, os.Chown(userHome, guestUID, guestUID))
 	dir := t.TempDir()
 	g := &guest{home: userHome, dir: dir, keyFile: filepath.Join(dir, "host")}
 	g.hostKey = keyPair(t, filepath.Join(dir, "guest"))
-	must(t, os.WriteFile(authorized, []byte(keyPair(t, g.keyFile)), 0o644)) // sshd reads it as the user
-	l := listen(t)                                                          // to find a free port
+	gatewaytest.Must(t, os.WriteFile(authorized, []byte(keyPair(t, g.keyFile)), 0o644)) // sshd reads it as the user
+	l := listen(t)                                                                      // to find a free port
 	g.addr = l.Addr().String()
-	must(t, l.Close())
+	gatewaytest.Must(t, l.Close())
 	_, port, _ := net.SplitHostPort(g.addr)
 	write(t, filepath.Join(dir, "conf"), fmt.Appendf(nil, "Port %s\nListenAddress 127.0.0.1\nHostKey %s/guest\nAuthorizedKeysFile %s\n"+
 		"StrictModes no\nUsePAM no\nPasswordAuthentication no\nPidFile none\nSubsystem sftp internal-sftp\n", port, dir, authorized))
@@ -103,21 +104,21 @@ func newGuest(t *testing.T) *guest {
 func (g *guest) up(t *testing.T) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "/usr/sbin/sshd", "-D", "-e", "-f", filepath.Join(g.dir, "conf"))
-	var log logBuffer
+	var log gatewaytest.Log
 	cmd.Stderr = &log
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("sshd: %s", log.text())
+			t.Logf("sshd: %s", log.String())
 		}
 	})
 	cmd.WaitDelay = 100 * time.Millisecond // sessions outlive the listener and hold its log open
-	must(t, cmd.Start())
+	gatewaytest.Must(t, cmd.Start())
 	g.stop = func() {
 		_ = cmd.Process.Kill()
 		g.cut()
 		_ = cmd.Wait()
 	}
-	eventually(t, "sshd listens", func() bool { return log.count("Server listening") > 0 })
+	eventually(t, "sshd listens", func() bool { return log.Count("Server listening") > 0 })
 }
 
 func (g *guest) down() {
@@ -131,12 +132,12 @@ func (g *guest) down() {
 func keyPair(t *testing.T, path string) string {
 	t.Helper()
 	public, private, err := ed25519.GenerateKey(rand.Reader)
-	must(t, err)
+	gatewaytest.Must(t, err)
 	block, err := ssh.MarshalPrivateKey(private, "")
-	must(t, err)
+	gatewaytest.Must(t, err)
 	write(t, path, pem.EncodeToMemory(block))
 	key, err := ssh.NewPublicKey(public)
-	must(t, err)
+	gatewaytest.Must(t, err)
 	return string(ssh.MarshalAuthorizedKey(key))
 }
 
@@ -185,7 +186,7 @@ func (f *fixture) awaitDelivery(t *testing.T, vm gateway.Identity, queueID strin
 func files(t *testing.T, dir string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
-	must(t, err)
+	gatewaytest.Must(t, err)
 	var names []string
 	for _, e := range entries {
 		names = append(names, e.Name())
@@ -202,12 +203,12 @@ func TestDeliveryByteForByte(t *testing.T) {
 		f.awaitDelivery(t, vm, id)
 		path := filepath.Join(g.home, "Maildir/new", id)
 		got, err := os.ReadFile(path)
-		must(t, err)
+		gatewaytest.Must(t, err)
 		if want := f.read(t, vm, id); string(got) != string(want) {
 			t.Errorf("%d bytes in the guest differ from %d bytes of the record", len(got), len(want))
 		}
 		info, err := os.Stat(path)
-		must(t, err)
+		gatewaytest.Must(t, err)
 		if info.Mode().Perm() != 0o600 || info.Sys().(*syscall.Stat_t).Uid != guestUID {
 			t.Errorf("mode %v, owner %d", info.Mode(), info.Sys().(*syscall.Stat_t).Uid)
 		}
@@ -229,7 +230,7 @@ func TestDeliveryWaits(t *testing.T) {
 	for range 5 {
 		ids = append(ids, f.deliverTo(t, vm, "wait"))
 	}
-	eventually(t, "both wait", func() bool { return f.log.count("mail delivery failed") == 2 })
+	eventually(t, "both wait", func() bool { return f.log.Count("mail delivery failed") == 2 })
 	g.up(t)
 	f.started(t, vm)
 	f.awaitDelivery(t, vm, ids[4])
@@ -238,7 +239,7 @@ func TestDeliveryWaits(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if f.log.count("mail delivery resumed") != 1 || f.log.count("mail delivery failed") != 2 {
+	if f.log.Count("mail delivery resumed") != 1 || f.log.Count("mail delivery failed") != 2 {
 		t.Error("the log does not say each change once")
 	}
 	if f.list(t, off)[0].Delivered {
@@ -250,7 +251,7 @@ func TestDeliveryWaits(t *testing.T) {
 func (f *fixture) started(t *testing.T, vm gateway.Identity) {
 	t.Helper()
 	_, err := f.directory.Update(t.Context(), vm.ID, func(m *gateway.VM) error { m.Incarnation++; return nil })
-	must(t, err)
+	gatewaytest.Must(t, err)
 }
 
 // A Maildir that is broken makes only its own mail wait, and mail comes once it is repaired.
@@ -260,29 +261,29 @@ func TestBrokenMaildir(t *testing.T) {
 			t.Helper()
 			path := filepath.Join(g.home, "Maildir")
 			write(t, path, nil)
-			return func() { must(t, os.Remove(path)) }
+			return func() { gatewaytest.Must(t, os.Remove(path)) }
 		},
 		"not allowed": func(t *testing.T, g *guest) func() {
 			t.Helper()
-			must(t, os.Chown(g.home, 0, 0))
-			return func() { must(t, os.Chown(g.home, guestUID, guestUID)) }
+			gatewaytest.Must(t, os.Chown(g.home, 0, 0))
+			return func() { gatewaytest.Must(t, os.Chown(g.home, guestUID, guestUID)) }
 		},
 		"disk full": func(t *testing.T, g *guest) func() {
 			t.Helper()
 			path := filepath.Join(g.home, "Maildir")
-			must(t, os.Mkdir(path, 0o700))
-			must(t, syscall.Mount("tmpfs", path, "tmpfs", 0, fmt.Sprintf("size=64k,uid=%d", guestUID)))
-			t.Cleanup(func() { must(t, syscall.Unmount(path, syscall.MNT_DETACH)) })
+			gatewaytest.Must(t, os.Mkdir(path, 0o700))
+			gatewaytest.Must(t, syscall.Mount("tmpfs", path, "tmpfs", 0, fmt.Sprintf("size=64k,uid=%d", guestUID)))
+			t.Cleanup(func() { gatewaytest.Must(t, syscall.Unmount(path, syscall.MNT_DETACH)) })
 			fill(t, filepath.Join(path, "filler"))
-			return func() { must(t, os.Remove(filepath.Join(path, "filler"))) }
+			return func() { gatewaytest.Must(t, os.Remove(filepath.Join(path, "filler"))) }
 		},
 		"new is a dangling link": func(t *testing.T, g *guest) func() {
 			t.Helper()
 			path := filepath.Join(g.home, "Maildir")
-			must(t, os.Mkdir(path, 0o700))
-			must(t, os.Chown(path, guestUID, guestUID))
-			must(t, os.Symlink("/nonexistent", filepath.Join(path, "new")))
-			return func() { must(t, os.Remove(filepath.Join(path, "new"))) }
+			gatewaytest.Must(t, os.Mkdir(path, 0o700))
+			gatewaytest.Must(t, os.Chown(path, guestUID, guestUID))
+			gatewaytest.Must(t, os.Symlink("/nonexistent", filepath.Join(path, "new")))
+			return func() { gatewaytest.Must(t, os.Remove(filepath.Join(path, "new"))) }
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -291,12 +292,12 @@ func TestBrokenMaildir(t *testing.T) {
 			repair := breakIt(t, g)
 			f, vm := withGuest(t, t.TempDir(), g)
 			id := f.deliverTo(t, vm, strings.Repeat("x", 1000))
-			eventually(t, "mail waits", func() bool { return f.log.count("mail delivery failed") == 1 })
+			eventually(t, "mail waits", func() bool { return f.log.Count("mail delivery failed") == 1 })
 			repair()
 			f.started(t, vm)
 			f.awaitDelivery(t, vm, id)
 			got, err := os.ReadFile(filepath.Join(g.home, "Maildir/new", id))
-			must(t, err)
+			gatewaytest.Must(t, err)
 			if string(got) != string(f.read(t, vm, id)) {
 				t.Error("the copy differs")
 			}
@@ -318,12 +319,12 @@ func TestNoSecondCopy(t *testing.T) {
 			}
 			for _, dir := range []string{"", "tmp", "new", "cur"} {
 				path := filepath.Join(g.home, "Maildir", dir)
-				must(t, os.Mkdir(path, 0o700))
-				must(t, os.Chown(path, guestUID, guestUID))
+				gatewaytest.Must(t, os.Mkdir(path, 0o700))
+				gatewaytest.Must(t, os.Chown(path, guestUID, guestUID))
 			}
 			write(t, filepath.Join(g.home, "Maildir/tmp", id), []byte("not yet unlinked"))
 			write(t, filepath.Join(g.home, "Maildir", place, name), []byte("there already"))
-			must(t, os.Chown(filepath.Join(g.home, "Maildir", place, name), guestUID, guestUID))
+			gatewaytest.Must(t, os.Chown(filepath.Join(g.home, "Maildir", place, name), guestUID, guestUID))
 			g.up(t)
 			f.started(t, vm)
 			f.awaitDelivery(t, vm, id)
@@ -342,7 +343,7 @@ func TestForeignHostKey(t *testing.T) {
 	g.hostKey = keyPair(t, filepath.Join(g.dir, "other"))
 	f, vm := withGuest(t, t.TempDir(), g)
 	f.deliverTo(t, vm, "secret")
-	eventually(t, "refusal", func() bool { return f.log.count("host key mismatch") == 1 })
+	eventually(t, "refusal", func() bool { return f.log.Count("host key mismatch") == 1 })
 	if _, err := os.Stat(filepath.Join(g.home, "Maildir")); err == nil {
 		t.Error("something was written")
 	}
@@ -393,8 +394,8 @@ func TestRemove(t *testing.T) {
 		t.Error("mail of a VM that lives was removed")
 	}
 	_, err := f.directory.Update(t.Context(), vm.ID, func(m *gateway.VM) error { m.Desired = gateway.Removed; return nil })
-	must(t, err)
-	must(t, f.Remove(t.Context(), vm.ID))
+	gatewaytest.Must(t, err)
+	gatewaytest.Must(t, f.Remove(t.Context(), vm.ID))
 	if _, err := os.Stat(filepath.Join(dir, vm.ID.String())); err == nil {
 		t.Error("the mailbox is still there")
 	}

@@ -19,38 +19,25 @@ import (
 	"github.com/emersion/go-imap/v2/imapclient"
 
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
 	"lodge/mail/mailbox"
 )
 
-// tapListener stands for gateway.TapListeners: a listener whose connections carry vm.
-type tapListener struct {
-	net.Listener
-	vm gateway.Identity
-}
-
-func (d tapListener) Accept() (net.Conn, error) {
-	c, err := d.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return gateway.NewConn(c, d.vm), nil
-}
-
-// openDoor serves IMAP to vm and returns the address.
-func (f *fixture) openDoor(tb testing.TB, vm gateway.Identity) string {
+// serveIMAP serves IMAP to vm and returns the address.
+func (f *fixture) serveIMAP(tb testing.TB, vm gateway.Identity) string {
 	tb.Helper()
 	l := listen(tb)
-	go f.ServeIMAP(tapListener{l, vm}) // ends at Shutdown; its error would show as a failing client
+	go f.ServeIMAP(gatewaytest.Listener(l, vm)) // ends at Shutdown; its error would show as a failing client
 	return l.Addr().String()
 }
 
 func imapDial(tb testing.TB, addr string, options *imapclient.Options) *imapclient.Client {
 	tb.Helper()
 	c, err := new(net.Dialer).DialContext(tb.Context(), "tcp", addr)
-	must(tb, err)
+	gatewaytest.Must(tb, err)
 	client := imapclient.New(c, options)
 	tb.Cleanup(func() { client.Close() })
-	must(tb, client.WaitGreeting())
+	gatewaytest.Must(tb, client.WaitGreeting())
 	return client
 }
 
@@ -73,14 +60,14 @@ func TestIMAPClient(t *testing.T) {
 	vm := f.add(t, "blog")
 	id := f.sendRaw(t, vm, multipart)
 	f.sendRaw(t, vm, "Subject: two\r\n\r\nneedle\r\n")
-	c := imapDial(t, f.openDoor(t, vm), nil)
+	c := imapDial(t, f.serveIMAP(t, vm), nil)
 	boxes, err := c.List("", "*", nil).Collect()
-	must(t, err)
+	gatewaytest.Must(t, err)
 	if len(boxes) != 1 || boxes[0].Mailbox != "INBOX" {
 		t.Fatalf("LIST: %+v", boxes)
 	}
 	selected, err := c.Select("INBOX", nil).Wait()
-	must(t, err)
+	gatewaytest.Must(t, err)
 	if selected.NumMessages != 2 || selected.UIDNext != 3 || selected.UIDValidity == 0 {
 		t.Errorf("SELECT: %+v", selected)
 	}
@@ -91,7 +78,7 @@ func TestIMAPClient(t *testing.T) {
 		UID: true, Flags: true, Envelope: true, RFC822Size: true, InternalDate: true,
 		BodyStructure: &imap.FetchItemBodyStructure{Extended: true}, BodySection: []*imap.FetchItemBodySection{whole, part, piece},
 	}).Collect()
-	must(t, err)
+	gatewaytest.Must(t, err)
 	want := f.read(t, vm, id)
 	m := got[0]
 	if !bytes.Equal(m.FindBodySection(whole), want) || m.RFC822Size != int64(len(want)) {
@@ -130,7 +117,7 @@ func testSearch(t *testing.T, c *imapclient.Client) {
 		{"uid", imap.SearchCriteria{UID: []imap.UIDSet{{{Start: 2, Stop: 0}}}}, "2"},
 	} {
 		data, err := c.UIDSearch(&test.what, nil).Wait()
-		must(t, err)
+		gatewaytest.Must(t, err)
 		if got := fmt.Sprint(data.All); got != test.want {
 			t.Errorf("SEARCH %s: %q, want %q", test.name, got, test.want)
 		}
@@ -140,12 +127,12 @@ func testSearch(t *testing.T, c *imapclient.Client) {
 func testExpunge(t *testing.T, f *fixture, c *imapclient.Client, vm gateway.Identity) {
 	t.Helper()
 	stored, err := c.Store(imap.SeqSetNum(1), &imap.StoreFlags{Op: imap.StoreFlagsAdd, Flags: []imap.Flag{imap.FlagDeleted, imap.FlagFlagged}}, nil).Collect()
-	must(t, err)
+	gatewaytest.Must(t, err)
 	if len(stored) != 1 || len(stored[0].Flags) != 2 {
 		t.Errorf("STORE: %+v", stored)
 	}
 	gone, err := c.Expunge().Collect()
-	must(t, err)
+	gatewaytest.Must(t, err)
 	if len(gone) != 1 || gone[0] != 1 {
 		t.Errorf("EXPUNGE: %v", gone)
 	}
@@ -168,7 +155,7 @@ func TestIdle(t *testing.T) {
 	f := start(t, t.TempDir(), nil)
 	vm := f.add(t, "blog")
 	f.sendRaw(t, vm, "Subject: one\r\n\r\n1\r\n")
-	addr := f.openDoor(t, vm)
+	addr := f.serveIMAP(t, vm)
 	exists, expunged := make(chan uint32, 10), make(chan uint32, 10)
 	c := imapDial(t, addr, &imapclient.Options{UnilateralDataHandler: &imapclient.UnilateralDataHandler{
 		Mailbox: func(data *imapclient.UnilateralDataMailbox) {
@@ -179,19 +166,19 @@ func TestIdle(t *testing.T) {
 		Expunge: func(seq uint32) { expunged <- seq },
 	}})
 	_, err := c.Select("INBOX", nil).Wait()
-	must(t, err)
+	gatewaytest.Must(t, err)
 	idle, err := c.Idle()
-	must(t, err)
+	gatewaytest.Must(t, err)
 	f.sendRaw(t, vm, "Subject: two\r\n\r\n2\r\n")
 	receive(t, exists, 2)
 	other := imapDial(t, addr, nil)
 	_, err = other.Select("INBOX", nil).Wait()
-	must(t, err)
-	must(t, other.Store(imap.SeqSetNum(1), &imap.StoreFlags{Op: imap.StoreFlagsSet, Silent: true, Flags: []imap.Flag{imap.FlagDeleted}}, nil).Close())
-	must(t, other.Expunge().Close())
+	gatewaytest.Must(t, err)
+	gatewaytest.Must(t, other.Store(imap.SeqSetNum(1), &imap.StoreFlags{Op: imap.StoreFlagsSet, Silent: true, Flags: []imap.Flag{imap.FlagDeleted}}, nil).Close())
+	gatewaytest.Must(t, other.Expunge().Close())
 	receive(t, expunged, 1)
-	must(t, idle.Close())
-	must(t, idle.Wait())
+	gatewaytest.Must(t, idle.Close())
+	gatewaytest.Must(t, idle.Wait())
 }
 
 // Clients that end IDLE in any way but DONE, while mail comes in, disturb nothing; the race
@@ -199,18 +186,18 @@ func TestIdle(t *testing.T) {
 func TestIdleEndsWithoutDone(t *testing.T) {
 	f := start(t, t.TempDir(), nil)
 	vm := f.add(t, "blog")
-	addr := f.openDoor(t, vm)
+	addr := f.serveIMAP(t, vm)
 	for _, last := range []string{"", "NO\r\na3 FETCH 1:* FLAGS\r\na4 UNSELECT\r\n"} {
 		var clients sync.WaitGroup
 		for range 8 {
 			c, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr)
-			must(t, err)
+			gatewaytest.Must(t, err)
 			lines := bufio.NewReader(c)
 			_, err = io.WriteString(c, "a1 SELECT INBOX\r\na2 IDLE\r\n")
-			must(t, err)
+			gatewaytest.Must(t, err)
 			for line := ""; !strings.HasPrefix(line, "+"); {
 				line, err = lines.ReadString('\n')
-				must(t, err)
+				gatewaytest.Must(t, err)
 			}
 			clients.Go(func() {
 				_, _ = lines.ReadString('\n') // the news of the first mail; then it leaves while more come in
@@ -245,14 +232,14 @@ func TestIMAPRefuses(t *testing.T) {
 	f := start(t, t.TempDir(), nil)
 	vm := f.add(t, "blog")
 	for name, addr := range map[string]string{
-		"no VM": f.openDoor(t, gateway.Identity{}), "gone VM": f.openDoor(t, gateway.Identity{ID: gateway.NewID(), Name: "blog"}),
+		"no VM": f.serveIMAP(t, gateway.Identity{}), "gone VM": f.serveIMAP(t, gateway.Identity{ID: gateway.NewID(), Name: "blog"}),
 	} {
 		c := dial(t, addr)
 		if got, _ := io.ReadAll(c.r); !bytes.HasPrefix(got, []byte("* BYE ")) {
 			t.Errorf("%s: %q", name, got)
 		}
 	}
-	c := dial(t, f.openDoor(t, vm))
+	c := dial(t, f.serveIMAP(t, vm))
 	c.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 	got, _ := io.ReadAll(c.r)
 	if !bytes.HasPrefix(got, []byte("* PREAUTH")) || !bytes.Contains(got, []byte("* BYE This is IMAP")) {
@@ -266,8 +253,8 @@ func TestTwoVMs(t *testing.T) {
 	one, two := f.add(t, "one"), f.add(t, "two")
 	f.sendRaw(t, one, "Subject: for one\r\n\r\nx\r\n")
 	for vm, want := range map[gateway.Identity]uint32{one: 1, two: 0} {
-		selected, err := imapDial(t, f.openDoor(t, vm), nil).Select("INBOX", nil).Wait()
-		must(t, err)
+		selected, err := imapDial(t, f.serveIMAP(t, vm), nil).Select("INBOX", nil).Wait()
+		gatewaytest.Must(t, err)
 		if selected.NumMessages != want {
 			t.Errorf("%s sees %d messages, want %d", vm.Name, selected.NumMessages, want)
 		}
@@ -279,7 +266,7 @@ func TestMbsync(t *testing.T) {
 	f := start(t, t.TempDir(), nil)
 	vm := f.add(t, "blog")
 	f.sendRaw(t, vm, multipart)
-	host, port, _ := net.SplitHostPort(f.openDoor(t, vm))
+	host, port, _ := net.SplitHostPort(f.serveIMAP(t, vm))
 	dir := t.TempDir()
 	config := filepath.Join(dir, "rc")
 	write(t, config, fmt.Appendf(nil, "IMAPStore far\nTunnel \"python3 %s/tunnel.py %s %s\"\n\nMaildirStore near\nInbox %s/inbox\n\n"+
@@ -301,10 +288,10 @@ func TestMbsync(t *testing.T) {
 		t.Fatalf("mbsync brought %v", got)
 	}
 	base, _, _ := strings.Cut(filepath.Base(got[0]), ":")
-	must(t, os.Rename(got[0], filepath.Join(dir, "inbox/cur", base+":2,FS")))
+	gatewaytest.Must(t, os.Rename(got[0], filepath.Join(dir, "inbox/cur", base+":2,FS")))
 	sync()
 	box, err := f.store.Box(vm.ID)
-	must(t, err)
+	gatewaytest.Must(t, err)
 	if all := box.Snapshot().Entries; all[0].Flags|all[1].Flags != mailbox.Seen|mailbox.Flagged {
 		t.Errorf("flags came back as %v and %v", all[0].Flags, all[1].Flags)
 	}
@@ -331,7 +318,7 @@ func TestPythonIMAP(t *testing.T) {
 	f := start(t, t.TempDir(), nil)
 	vm := f.add(t, "blog")
 	f.sendRaw(t, vm, multipart)
-	host, port, _ := net.SplitHostPort(f.openDoor(t, vm))
+	host, port, _ := net.SplitHostPort(f.serveIMAP(t, vm))
 	script := `import imaplib, sys
 m = imaplib.IMAP4(sys.argv[1], int(sys.argv[2]))
 assert m.state == "AUTH", m.state
@@ -369,12 +356,12 @@ func TestHostileMIME(t *testing.T) {
 	f.sendRaw(t, vm, deep.String())
 	f.sendRaw(t, vm, "Subject: x\r\n"+strings.Repeat("X-Long: y\r\n", 200_000)+"\r\n")
 	f.sendRaw(t, vm, "no header at all\r\n")
-	c := dial(t, f.openDoor(t, vm))
+	c := dial(t, f.serveIMAP(t, vm))
 	r := bufio.NewReader(c)
 	c.send("a SELECT INBOX\r\nb FETCH 1:* (ENVELOPE BODY BODYSTRUCTURE BODY.PEEK[1.1.1] BODY.PEEK[HEADER.FIELDS (TO)] BODY.PEEK[]<9223372036854775807.9223372036854775807>)\r\n")
 	for {
 		line, err := r.ReadString('\n')
-		must(t, err)
+		gatewaytest.Must(t, err)
 		if strings.HasPrefix(line, "b ") {
 			if !strings.HasPrefix(line, "b OK") {
 				t.Error(line)
@@ -387,6 +374,6 @@ func TestHostileMIME(t *testing.T) {
 func glob(t *testing.T, pattern string) []string {
 	t.Helper()
 	names, err := filepath.Glob(pattern)
-	must(t, err)
+	gatewaytest.Must(t, err)
 	return names
 }

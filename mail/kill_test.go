@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
 	"lodge/mail/mailbox"
 )
 
@@ -35,7 +36,7 @@ func TestChild(t *testing.T) {
 	f := start(t, dir, nil)
 	for i, text := range strings.Split(os.Getenv(childVMs), ",") {
 		id, err := gateway.ParseID(text)
-		must(t, err)
+		gatewaytest.Must(t, err)
 		f.addAs(t, fmt.Sprint("vm", i), id, "")
 	}
 	fmt.Println("address", f.addr)
@@ -62,7 +63,7 @@ func TestKill(t *testing.T) {
 		senders.Wait()
 	}
 	store, err := mailbox.Open(dir, slog.New(slog.DiscardHandler))
-	must(t, err)
+	gatewaytest.Must(t, err)
 	defer store.Close()
 	for i, vm := range vms {
 		found := bodies(t, store, vm)
@@ -89,13 +90,13 @@ func child(t *testing.T, dir string, vms []gateway.ID) (string, func()) {
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestChild$", "-test.v")
 	cmd.Env = append(os.Environ(), childDir+"="+dir, fmt.Sprintf("%s=%s,%s", childVMs, vms[0], vms[1]))
 	out, err := cmd.StdoutPipe()
-	must(t, err)
-	must(t, cmd.Start())
+	gatewaytest.Must(t, err)
+	gatewaytest.Must(t, cmd.Start())
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		if addr, ok := strings.CutPrefix(lines.Text(), "address "); ok {
 			return addr, func() {
-				must(t, cmd.Process.Kill())
+				gatewaytest.Must(t, cmd.Process.Kill())
 				_ = cmd.Wait()
 			}
 		}
@@ -157,11 +158,11 @@ func sendUntil(ctx context.Context, addr, name string, accepted *tokens) {
 func bodies(t *testing.T, store *mailbox.Store, vm gateway.ID) map[string]int {
 	t.Helper()
 	box, err := store.Box(vm)
-	must(t, err)
+	gatewaytest.Must(t, err)
 	found := map[string]int{}
 	for _, e := range box.Snapshot().Entries {
 		c, err := box.Open(e.UID)
-		must(t, err)
+		gatewaytest.Must(t, err)
 		text := make([]byte, e.Bytes)
 		if n, err := c.ReadAt(text, 0); n != len(text) {
 			t.Fatalf("message %s: %d of %d bytes, %v", e.QueueID, n, e.Bytes, err)

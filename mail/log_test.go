@@ -24,7 +24,7 @@ func TestLogOfOneMail(t *testing.T) {
 	for _, message := range []string{"message accepted", "message delivered"} {
 		line := ""
 		eventually(t, message, func() bool {
-			for l := range strings.Lines(f.log.text()) {
+			for l := range strings.Lines(f.log.String()) {
 				if strings.Contains(l, message) {
 					line = strings.TrimSpace(l)
 				}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
 	"lodge/gateway/sandboxtest"
 )
 
@@ -27,9 +28,9 @@ type talk struct {
 func dial(tb testing.TB, addr string) *talk {
 	tb.Helper()
 	c, err := new(net.Dialer).DialContext(tb.Context(), "tcp", addr)
-	must(tb, err)
+	gatewaytest.Must(tb, err)
 	tb.Cleanup(func() { c.Close() })
-	must(tb, c.SetDeadline(time.Now().Add(time.Minute)))
+	gatewaytest.Must(tb, c.SetDeadline(time.Now().Add(time.Minute)))
 	return &talk{tb, c, bufio.NewReader(c)}
 }
 
@@ -286,8 +287,8 @@ func TestClientGoesAway(t *testing.T) {
 	c.ask("RCPT TO:<x@blog."+domain+">", "250")
 	c.ask("DATA", "354")
 	c.send("Subject: half\r\n\r\nhalf a mess")
-	must(t, c.Close())
-	eventually(t, "the failure is logged", func() bool { return f.log.count("message not accepted") == 1 })
+	gatewaytest.Must(t, c.Close())
+	eventually(t, "the failure is logged", func() bool { return f.log.Count("message not accepted") == 1 })
 	if n := len(f.list(t, vm)); n != 0 {
 		t.Errorf("%d messages", n)
 	}
@@ -338,9 +339,9 @@ func TestDiskFull(t *testing.T) {
 	fill(t, filler)
 	send(100, "452 4.3.1 Insufficient system storage")
 	box, err := f.store.Box(vm.ID)
-	must(t, err)
-	must(t, box.SetFlags([]uint32{1}, 1, 0)) // small records have room kept
-	must(t, os.Remove(filler))
+	gatewaytest.Must(t, err)
+	gatewaytest.Must(t, box.SetFlags([]uint32{1}, 1, 0)) // small records have room kept
+	gatewaytest.Must(t, os.Remove(filler))
 	send(100, "250")
 	if n := len(f.list(t, vm)); n != 2 {
 		t.Errorf("%d messages, want 2", n)
@@ -351,7 +352,7 @@ func TestDiskFull(t *testing.T) {
 func fill(t *testing.T, path string) {
 	t.Helper()
 	file, err := os.Create(path)
-	must(t, err)
+	gatewaytest.Must(t, err)
 	defer file.Close()
 	for size := 1 << 20; size > 0; {
 		if _, err := file.Write(make([]byte, size)); err != nil {
@@ -363,7 +364,7 @@ func fill(t *testing.T, path string) {
 func leftNothing(t *testing.T, dir string) {
 	t.Helper()
 	left, err := os.ReadDir(dir)
-	must(t, err)
+	gatewaytest.Must(t, err)
 	if len(left) != 0 {
 		t.Errorf("left behind in %s: %v", dir, left)
 	}

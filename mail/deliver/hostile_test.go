@@ -10,7 +10,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,6 +20,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
 )
 
 // A guest that is made to hurt costs one failed attempt in bounded time and memory, never a hang or
@@ -80,12 +80,11 @@ func hostileWorker(t *testing.T, behave func(net.Conn, *ssh.ServerConfig)) *work
 	signer, public := key(t)
 	server := &ssh.ServerConfig{PublicKeyCallback: func(ssh.ConnMetadata, ssh.PublicKey) (*ssh.Permissions, error) { return nil, nil }}
 	server.AddHostKey(signer)
-	directory, err := gateway.OpenDirectory(t.Context(), records{})
-	must(t, err)
+	directory := gatewaytest.NewDirectory(t, new(gatewaytest.Records))
 	m, err := directory.Create(t.Context(), gateway.VM{
 		Identity: gateway.Identity{ID: gateway.NewID(), Name: "hello"}, Desired: gateway.Running, HostKey: public,
 	})
-	must(t, err)
+	gatewaytest.Must(t, err)
 	var all sync.WaitGroup
 	t.Cleanup(all.Wait)
 	return &worker{id: m.ID, logger: slog.New(slog.DiscardHandler), config: Config{
@@ -213,39 +212,22 @@ func endlessDirectory() func(ssh.Channel) {
 	})
 }
 
-type records struct{}
-
-func (records) VMs(context.Context) ([]gateway.VM, error) { return nil, nil }
-func (records) Create(_ context.Context, m gateway.VM) (gateway.VM, error) {
-	m.Addr = netip.AddrFrom4([4]byte{127, 0, 0, 1})
-	return m, nil
-}
-func (records) Save(context.Context, gateway.VM) error   { return nil }
-func (records) Delete(context.Context, gateway.ID) error { return nil }
-
 func key(t *testing.T) (ssh.Signer, string) {
 	t.Helper()
 	_, private, err := ed25519.GenerateKey(rand.Reader)
-	must(t, err)
+	gatewaytest.Must(t, err)
 	signer, err := ssh.NewSignerFromKey(private)
-	must(t, err)
+	gatewaytest.Must(t, err)
 	return signer, string(ssh.MarshalAuthorizedKey(signer.PublicKey()))
 }
 
 func hostKeyFile(t *testing.T) string {
 	t.Helper()
 	_, private, err := ed25519.GenerateKey(rand.Reader)
-	must(t, err)
+	gatewaytest.Must(t, err)
 	block, err := ssh.MarshalPrivateKey(private, "")
-	must(t, err)
+	gatewaytest.Must(t, err)
 	path := filepath.Join(t.TempDir(), "key")
-	must(t, os.WriteFile(path, pem.EncodeToMemory(block), 0o600))
+	gatewaytest.Must(t, os.WriteFile(path, pem.EncodeToMemory(block), 0o600))
 	return path
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
 )
 
 func open(tb testing.TB, dir string) *Store {
@@ -94,10 +95,10 @@ func TestMailboxSurvivesReopen(t *testing.T) {
 	both := mustPut(t, s, "two\r\n", vm, other)
 	third := mustPut(t, s, "three\r\n", vm)
 	b := box(t, s, vm)
-	must(t, b.SetFlags([]uint32{1, 2}, Seen|Flagged, 0))
-	must(t, b.SetFlags([]uint32{2}, 0, Flagged))
-	must(t, b.Delivered(2))
-	must(t, b.Expunge([]uint32{3}))
+	gatewaytest.Must(t, b.SetFlags([]uint32{1, 2}, Seen|Flagged, 0))
+	gatewaytest.Must(t, b.SetFlags([]uint32{2}, 0, Flagged))
+	gatewaytest.Must(t, b.Delivered(2))
+	gatewaytest.Must(t, b.Expunge([]uint32{3}))
 	before := b.Snapshot()
 	s.Close()
 
@@ -126,7 +127,7 @@ func TestMailboxSurvivesReopen(t *testing.T) {
 		t.Error("something is pending behind the cursor")
 	}
 	list, err := b.List(1)
-	must(t, err)
+	gatewaytest.Must(t, err)
 	if len(list) != 1 || list[0].QueueID != both[0] || !list[0].Delivered || list[0].Subject != "hi "+both[0] {
 		t.Errorf("list: %+v", list)
 	}
@@ -138,12 +139,12 @@ func TestUIDsAreNeverReused(t *testing.T) {
 	dir, vm := t.TempDir(), gateway.NewID()
 	s := open(t, dir)
 	mustPut(t, s, "x", vm)
-	must(t, box(t, s, vm).Expunge([]uint32{1}))
+	gatewaytest.Must(t, box(t, s, vm).Expunge([]uint32{1}))
 	b := box(t, s, vm)
 	b.mu.Lock()
 	err := b.compact()
 	b.mu.Unlock()
-	must(t, err)
+	gatewaytest.Must(t, err)
 	s.Close()
 	s = open(t, dir)
 	id := mustPut(t, s, "y", vm)[0]
@@ -158,7 +159,7 @@ func TestCompactionKeepsAll(t *testing.T) {
 	ids := mustPut(t, s, "kept", vm)
 	b := box(t, s, vm)
 	for i := range 1100 {
-		must(t, b.SetFlags([]uint32{1}, Flags(i)&AllFlags, AllFlags))
+		gatewaytest.Must(t, b.SetFlags([]uint32{1}, Flags(i)&AllFlags, AllFlags))
 	}
 	if b.lines > 200 {
 		t.Errorf("%d lines: not compacted", b.lines)
@@ -177,8 +178,8 @@ func TestRemoveIsForGood(t *testing.T) {
 	dir, vm := t.TempDir(), gateway.NewID()
 	s := open(t, dir)
 	mustPut(t, s, "x", vm)
-	must(t, s.Remove(vm))
-	must(t, s.Remove(vm))
+	gatewaytest.Must(t, s.Remove(vm))
+	gatewaytest.Must(t, s.Remove(vm))
 	if _, err := put(s, "y", vm); gateway.KindOf(err) != gateway.KindNotFound {
 		t.Errorf("mail for a removed mailbox: %v", err)
 	}
@@ -197,7 +198,7 @@ func TestClosedIsNotRemoved(t *testing.T) {
 	} {
 		s, vm := open(t, t.TempDir()), gateway.NewID()
 		b := box(t, s, vm)
-		must(t, end(s, vm))
+		gatewaytest.Must(t, end(s, vm))
 		if err := b.SetFlags([]uint32{1}, Seen, 0); gateway.KindOf(err) != want {
 			t.Errorf("got %v (%s), want %s", err, gateway.KindOf(err), want)
 		}
@@ -210,7 +211,7 @@ func TestClosedIsNotRemoved(t *testing.T) {
 // One VM of a transaction being gone keeps the message from all.
 func TestAllOrNone(t *testing.T) {
 	s, good, gone := open(t, t.TempDir()), gateway.NewID(), gateway.NewID()
-	must(t, s.Remove(gone))
+	gatewaytest.Must(t, s.Remove(gone))
 	for range 20 { // map order decides who comes first
 		if _, err := put(s, "x", good, gone); err == nil {
 			t.Fatal("accepted")
@@ -235,7 +236,7 @@ func TestManySendersAtOnce(t *testing.T) {
 			return err
 		})
 	}
-	must(t, group.Wait())
+	gatewaytest.Must(t, group.Wait())
 	s.Close()
 	s = open(t, dir)
 	for _, vm := range vms {
@@ -263,12 +264,12 @@ func TestTornTail(t *testing.T) {
 	s.Close()
 	index := filepath.Join(dir, vm.String(), "index")
 	whole, err := os.ReadFile(index)
-	must(t, err)
+	gatewaytest.Must(t, err)
 	body, err := os.ReadFile(b.body(second))
-	must(t, err)
+	gatewaytest.Must(t, err)
 	check := func(name string, damaged []byte) {
-		must(t, os.WriteFile(index, damaged, 0o600))
-		must(t, os.WriteFile(b.body(second), body, 0o600))
+		gatewaytest.Must(t, os.WriteFile(index, damaged, 0o600))
+		gatewaytest.Must(t, os.WriteFile(b.body(second), body, 0o600))
 		s := open(t, dir)
 		defer s.Close()
 		b := box(t, s, vm)
@@ -308,9 +309,9 @@ func TestDamageInside(t *testing.T) {
 	s.Close()
 	index := filepath.Join(dir, vm.String(), "index")
 	whole, err := os.ReadFile(index)
-	must(t, err)
+	gatewaytest.Must(t, err)
 	whole[at+40] ^= 1
-	must(t, os.WriteFile(index, whole, 0o600))
+	gatewaytest.Must(t, os.WriteFile(index, whole, 0o600))
 	b = box(t, open(t, dir), vm)
 	if got := read(t, b, last); !strings.HasSuffix(got, "last") {
 		t.Errorf("last message is %q", got)
@@ -327,7 +328,7 @@ func TestMissingBody(t *testing.T) {
 	dir, vm := t.TempDir(), gateway.NewID()
 	s := open(t, dir)
 	id := mustPut(t, s, "x", vm)[0]
-	must(t, os.Remove(box(t, s, vm).body(id)))
+	gatewaytest.Must(t, os.Remove(box(t, s, vm).body(id)))
 	s.Close()
 	if n := len(box(t, open(t, dir), vm).Snapshot().Entries); n != 0 {
 		t.Errorf("%d messages, want 0", n)
@@ -350,17 +351,10 @@ func TestQueueIDs(t *testing.T) {
 	}
 }
 
-func must(tb testing.TB, err error) {
-	tb.Helper()
-	if err != nil {
-		tb.Fatal(err)
-	}
-}
-
 func leftNothing(t *testing.T, dir string) {
 	t.Helper()
 	left, err := os.ReadDir(dir)
-	must(t, err)
+	gatewaytest.Must(t, err)
 	if len(left) != 0 {
 		t.Errorf("left behind in %s: %v", dir, left)
 	}
