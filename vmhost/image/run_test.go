@@ -56,7 +56,8 @@ func TestMBR(t *testing.T) {
 	}
 }
 
-// However output is divided into writes, lines of ordinary length are passed on complete, and the tail is its end.
+// However output is divided into writes, lines of ordinary length are passed on complete, and the
+// tail is its end.
 func FuzzOutput(f *testing.F) {
 	f.Add("I: a\nI: b\nend", uint8(1))
 	f.Add(strings.Repeat("x", 10000)+"\n", uint8(255))
@@ -102,5 +103,31 @@ func TestOverlay(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(dir, "root/usr/local/bin/aws")); (err == nil) != own {
 			t.Errorf("%s: its own aws: %v", name, err)
 		}
+	}
+}
+
+// The scripts of the images parse.
+func TestScripts(t *testing.T) {
+	dir := t.TempDir()
+	if err := (&build{recipe: Recipe{Name: "debian-12"}}).writeOverlay(dir); err != nil {
+		t.Fatal(err)
+	}
+	scripts := 0
+	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil || !strings.HasPrefix(string(text), "#!/bin/sh") {
+			return err
+		}
+		scripts++
+		if out, err := exec.CommandContext(t.Context(), "sh", "-n", path).CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		return nil
+	})
+	if err != nil || scripts < 7 {
+		t.Errorf("%d scripts, %v", scripts, err)
 	}
 }
