@@ -27,9 +27,10 @@ type build struct {
 	begun    time.Time
 }
 
-// Build makes the image of a recipe, in one to two minutes, and replaces an older one; VMs made from that keep their disks.
-// It needs root. When ctx ends, so does the build, with ctx's error. Errors: KindInvalid (no such recipe), KindDenied (not
-// root), KindUnavailable (a program is missing, the mirror does not answer), KindConflict (a build of the image is running),
+// Build makes the image of a recipe, in one to two minutes, and replaces an older one; VMs made
+// from that keep their disks. It needs root. When ctx ends, so does the build, with ctx's error.
+// Errors: KindInvalid (no such recipe), KindDenied (not root), KindUnavailable (a program is
+// missing, the mirror does not answer), KindConflict (a build of the image is running),
 // KindNoSpace. After an error an older image is unchanged, and nothing else is left.
 func Build(ctx context.Context, recipe Recipe) (err error) {
 	codename, ok := release(recipe.Name)
@@ -51,7 +52,8 @@ func Build(ctx context.Context, recipe Recipe) (err error) {
 	return nil
 }
 
-// check makes sure that the programs, the directory and the free space that a build needs are there.
+// check makes sure that the programs, the directory and the free space that a build needs are
+// there.
 func (b *build) check() error {
 	if os.Geteuid() != 0 {
 		return gateway.Errorf(gateway.KindDenied, "only root can build images").WithHint("Run it with sudo.")
@@ -125,7 +127,8 @@ func (b *build) make(ctx context.Context) error {
 	return b.publish(disk, kernel, initrd)
 }
 
-// copyBoot copies the one file in root's /boot that matches pattern. (The links in / are relative to the guest's root.)
+// copyBoot copies the one file in root's /boot that matches pattern. (The links in / are relative
+// to the guest's root.)
 func copyBoot(to, root, pattern string) error {
 	found, err := filepath.Glob(filepath.Join(root, "boot", pattern))
 	if err != nil || len(found) != 1 {
@@ -134,8 +137,8 @@ func copyBoot(to, root, pattern string) error {
 	return copyFile(to, found[0])
 }
 
-// publish removes the old manifest, moves the parts to their places, each synced, and writes the new manifest. At any moment
-// the image is the old one, absent, or the new one.
+// publish removes the old manifest, moves the parts to their places, each synced, and writes the
+// new manifest. At any moment the image is the old one, absent, or the new one.
 func (b *build) publish(disk, kernel, initrd string) error {
 	name, dir := b.recipe.Name, b.recipe.Dir
 	m := manifest{Name: name, Built: time.Now().UTC().Truncate(time.Second), Cmdline: cmdline}

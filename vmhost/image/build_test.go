@@ -26,7 +26,8 @@ var (
 // nowhere is a mirror that refuses connections at once.
 const nowhere = "http://127.0.0.1:9/debian"
 
-// TestBuildReal builds a real image from the mirror, as root, in the directory of a flag. It logs the duration of each phase.
+// TestBuildReal builds a real image from the mirror, as root, in the directory of a flag. It logs
+// the duration of each phase.
 func TestBuildReal(t *testing.T) {
 	if *buildDir == "" {
 		t.Skip("needs root, a Debian mirror and a minute: -image.build=DIR [-image.name=debian-12]")
@@ -59,8 +60,8 @@ func TestBuildUnknown(t *testing.T) {
 	}
 }
 
-// A build that fails names the cause, keeps the image that was there, and leaves nothing else. It removes what an interrupted
-// build has left.
+// A build that fails names the cause, keeps the image that was there, and leaves nothing else. It
+// removes what an interrupted build has left.
 func TestBuildFails(t *testing.T) {
 	dir := t.TempDir()
 	fake(t, dir, "debian-13")

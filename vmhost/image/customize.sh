@@ -1,5 +1,6 @@
 #!/bin/sh
-# mmdebstrap runs this with the path of the root once all packages are installed. It does not depend on the host.
+# mmdebstrap runs this with the path of the root once all packages are installed. It does not depend
+# on the host.
 set -eu
 root=$1
 
@@ -14,7 +15,8 @@ chroot "$root" systemctl --quiet disable e2scrub_reap.service getty@tty1.service
 chroot "$root" systemctl --quiet mask modprobe@drm.service modprobe@efi_pstore.service systemd-pstore.service \
 	systemd-network-generator.service systemd-udev-load-credentials.service systemd-networkd-persistent-storage.service
 
-# No target starts the units of lodge-late.service, nor one whose work systemd-tmpfiles-setup-dev.service does again.
+# No target starts the units of lodge-late.service, nor one whose work
+# systemd-tmpfiles-setup-dev.service does again.
 late=$(sed -n 's/^ExecStart=-systemctl start --no-block //p' "$root/etc/systemd/system/lodge-late.service")
 for unit in $late systemd-tmpfiles-setup-dev-early.service; do
 	for wants in sysinit.target.wants multi-user.target.wants; do
@@ -27,8 +29,8 @@ for generator in cloud-init-generator systemd-gpt-auto-generator systemd-ssh-gen
 	ln -s /dev/null "$root/etc/systemd/system-generators/$generator"
 done
 
-# The clock comes from the host, by NTP from the gateway (and by ptp_kvm, see lodge/clock). It steps at any time: a VM that
-# was suspended is behind when it resumes.
+# The clock comes from the host, by NTP from the gateway (and by ptp_kvm, see lodge/clock). It steps
+# at any time: a VM that was suspended is behind when it resumes.
 sed -i -e 's/^pool .*/server 169.254.169.254 iburst minpoll 4 maxpoll 6/' -e 's/^makestep .*/makestep 1 -1/' \
 	-e 's/^# Use Debian vendor zone\./# Lodge: the gateway answers from the clock of the host./' \
 	-e 's/^# one second, but only in the first three clock updates\./# one second. Lodge: at any time, because a VM may have been suspended./' \
@@ -48,5 +50,6 @@ echo 'nameserver 169.254.169.254' >"$root/etc/resolv.conf"
 printf '127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n' >"$root/etc/hosts"
 rm -rf "$root"/var/log/*.log "$root"/var/log/apt "$root"/var/cache/debconf/*-old "$root"/var/lib/dpkg/*-old
 
-# Without these the first boot would rebuild caches that are up to date (systemd-update-done.service(8)).
+# Without these the first boot would rebuild caches that are up to date
+# (systemd-update-done.service(8)).
 touch "$root/etc/.updated" "$root/var/.updated"

@@ -14,7 +14,8 @@ import (
 	"lodge/vmhost/disk"
 )
 
-// Layout of an image's disk: an MBR with one bootable Linux partition from 1 MiB to the end; GRUB between the two.
+// Layout of an image's disk: an MBR with one bootable Linux partition from 1 MiB to the end; GRUB
+// between the two.
 const (
 	sectorBytes    = 512
 	diskBytes      = 2 << 30 // the smallest disk of a VM; the file system grows at boot
@@ -25,13 +26,14 @@ const (
 	bootFlag       = 0x80
 )
 
-// rootDevice names the root file system for the kernel and for fstab. It is the same in every image and VM, also where an
-// exported disk is not /dev/vda.
+// rootDevice names the root file system for the kernel and for fstab. It is the same in every image
+// and VM, also where an exported disk is not /dev/vda.
 const rootDevice = "PARTUUID=4c4f4447-01"
 
-// cmdline is the kernel's command line, under GRUB and for direct boot. cryptomgr.notests leaves out self-tests of ciphers
-// (5 of 15 CPU seconds of the kernel under TCG). The list of security modules leaves out bpf (systemd loads a program for it
-// at each boot, 1.7 s under TCG) and those that nothing here sets up.
+// cmdline is the kernel's command line, under GRUB and for direct boot. cryptomgr.notests leaves
+// out self-tests of ciphers (5 of 15 CPU seconds of the kernel under TCG). The list of security
+// modules leaves out bpf (systemd loads a program for it at each boot, 1.7 s under TCG) and those
+// that nothing here sets up.
 const cmdline = "root=" + rootDevice + " ro console=tty0 console=ttyS0,115200 net.ifnames=0 cryptomgr.notests=1" +
 	" lsm=lockdown,landlock,yama,apparmor"
 
@@ -53,8 +55,9 @@ func (b *build) makeDisk(ctx context.Context, root, file string) error {
 // grubDir is where grub-pc-bin keeps GRUB for BIOS machines.
 const grubDir = "/usr/lib/grub/i386-pc"
 
-// grubConfig is all of GRUB's configuration. Debian's kernel packages point /vmlinuz and /initrd.img at the newest kernel, so
-// a guest boots an upgraded kernel without GRUB's own scripts. The console is the serial one, as for the kernel.
+// grubConfig is all of GRUB's configuration. Debian's kernel packages point /vmlinuz and
+// /initrd.img at the newest kernel, so a guest boots an upgraded kernel without GRUB's own scripts.
+// The console is the serial one, as for the kernel.
 const grubConfig = `serial --unit=0 --speed=115200
 terminal_input serial console
 terminal_output serial console
@@ -63,8 +66,9 @@ initrd /initrd.img
 boot
 `
 
-// installGRUB makes file bootable under a BIOS: GRUB's boot sector, its core image in the gap before the partition (which
-// boot sectors look for in sector 1 by default), and the partition table.
+// installGRUB makes file bootable under a BIOS: GRUB's boot sector, its core image in the gap
+// before the partition (which boot sectors look for in sector 1 by default), and the partition
+// table.
 func (b *build) installGRUB(ctx context.Context, dir, file string) error {
 	early, core := filepath.Join(dir, "early.cfg"), filepath.Join(dir, "core.img")
 	if err := os.WriteFile(early, []byte("configfile (hd0,msdos1)/boot/grub/grub.cfg\n"), 0o600); err != nil {
@@ -115,7 +119,8 @@ func mbr(code []byte, sectors uint32) []byte {
 	return s
 }
 
-// bootable reports whether a first sector has its signature, boot code and a partition of some kind.
+// bootable reports whether a first sector has its signature, boot code and a partition of some
+// kind.
 func bootable(sector []byte) bool {
 	return sector[510] == 0x55 && sector[511] == 0xaa && sector[0] != 0 && sector[446+4] != 0
 }

@@ -1,9 +1,10 @@
 // Package image makes base images from Debian's packages alone and opens them.
 //
-// An image is four files in one directory: <name>.raw (the disk: MBR, GRUB, one ext4 partition), <name>.vmlinuz and
-// <name>.initrd (the same kernel again, to boot it directly) and <name>.json (the manifest, written last: an image without it
-// does not exist). Build runs mmdebstrap as root, without loop devices and without mounts outside mmdebstrap's own. A build
-// that is killed leaves one directory, which the next build removes.
+// An image is four files in one directory: <name>.raw (the disk: MBR, GRUB, one ext4 partition),
+// <name>.vmlinuz and <name>.initrd (the same kernel again, to boot it directly) and <name>.json
+// (the manifest, written last: an image without it does not exist). Build runs mmdebstrap as root,
+// without loop devices and without mounts outside mmdebstrap's own. A build that is killed leaves
+// one directory, which the next build removes.
 //
 // This package never talks to libvirt and never changes an image once its manifest is written.
 package image
@@ -50,11 +51,12 @@ type part struct {
 
 const manifestExt = ".json"
 
-// dirMode are the permissions that a directory of images needs: QEMU, which is not root, opens the kernels in it.
+// dirMode are the permissions that a directory of images needs: QEMU, which is not root, opens the
+// kernels in it.
 const dirMode = 0o711
 
-// MakeDir makes a directory for images, whatever the umask is. An existing one keeps its mode if QEMU can pass through it,
-// so images may lie on a read-only file system.
+// MakeDir makes a directory for images, whatever the umask is. An existing one keeps its mode if
+// QEMU can pass through it, so images may lie on a read-only file system.
 func MakeDir(dir string) error {
 	if err := os.MkdirAll(dir, dirMode); err != nil {
 		return fmt.Errorf("make image directory: %w", err)
@@ -71,8 +73,9 @@ func MakeDir(dir string) error {
 	return nil
 }
 
-// Open finds the image called name in dir and checks it cheaply: the manifest, each file's size, the disk's boot signature.
-// Errors: KindNotFound when there is none, KindInvalid when it is incomplete.
+// Open finds the image called name in dir and checks it cheaply: the manifest, each file's size,
+// the disk's boot signature. Errors: KindNotFound when there is none, KindInvalid when it is
+// incomplete.
 func Open(dir, name string) (Image, error) {
 	if err := checkName(name); err != nil {
 		return Image{}, err
@@ -100,8 +103,8 @@ func Open(dir, name string) (Image, error) {
 	return img, checkBootable(img.Disk, name)
 }
 
-// List opens every image in dir, in the order of their names. Incomplete ones are returned as errors, joined, beside the
-// others.
+// List opens every image in dir, in the order of their names. Incomplete ones are returned as
+// errors, joined, beside the others.
 func List(dir string) ([]Image, error) {
 	found, err := filepath.Glob(filepath.Join(dir, "*"+manifestExt))
 	if err != nil {
@@ -120,7 +123,8 @@ func List(dir string) ([]Image, error) {
 	return images, errors.Join(bad...)
 }
 
-// check rejects a part that is absent, has another length than it was built with, or lies outside dir.
+// check rejects a part that is absent, has another length than it was built with, or lies outside
+// dir.
 func (p part) check(dir, name string) error {
 	if p.File == "" || p.File != filepath.Base(p.File) {
 		return broken(name, "its manifest names no file")

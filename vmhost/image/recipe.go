@@ -35,7 +35,8 @@ func release(name string) (codename string, ok bool) {
 // packages are installed beside Debian's essential ones, without recommended packages.
 func packages() string {
 	return strings.Join([]string{
-		// boot: the cloud kernel has virtio, ext4, isofs and the serial console, and a quarter of the modules
+		// boot: the cloud kernel has virtio, ext4, isofs and the serial console, and a quarter of
+		// the modules
 		"linux-image-cloud-amd64", "initramfs-tools", "zstd", "systemd", "systemd-sysv", "udev", "dbus",
 		"cloud-init", "cloud-guest-utils", "fdisk", "e2fsprogs", "qemu-guest-agent", "chrony", "util-linux-extra",
 		// people
@@ -47,8 +48,8 @@ func packages() string {
 	}, ",")
 }
 
-// sources is the guest's sources.list, which the build uses as well. It is empty for Debian's own archive, for which
-// mmdebstrap writes the same lines.
+// sources is the guest's sources.list, which the build uses as well. It is empty for Debian's own
+// archive, for which mmdebstrap writes the same lines.
 func (r Recipe) sources(codename string) string {
 	if r.Mirror == "" {
 		return ""

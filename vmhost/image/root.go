@@ -12,13 +12,15 @@ import (
 	"strings"
 )
 
-// tree has the files that every image gets beside its packages (root), those of one image (a directory of its name), and the
-// last step of a build (customize.sh). Files that begin with "#!" are executable.
+// tree has the files that every image gets beside its packages (root), those of one image (a
+// directory of its name), and the last step of a build (customize.sh). Files that begin with "#!"
+// are executable.
 //
 //go:embed root debian-12 customize.sh
 var tree embed.FS
 
-// mmdebstrapSteps is roughly how many lines "I: …" mmdebstrap 1.3 and 1.5 write. They are the unit of progress.
+// mmdebstrapSteps is roughly how many lines "I: …" mmdebstrap 1.3 and 1.5 write. They are the unit
+// of progress.
 const mmdebstrapSteps = 10
 
 // makeRoot fills the directory root with the guest's file tree.

@@ -29,9 +29,10 @@ type command struct {
 	line  func(string) // called with each line of output
 }
 
-// run runs a program to its end, with a fixed environment, in process and mount namespaces of its own (unshare(1)). When ctx
-// or this process ends, even by SIGKILL, the kernel ends all that the program has started and removes its mounts. On an error
-// the last lines of output are searched for causes that have a remedy.
+// run runs a program to its end, with a fixed environment, in process and mount namespaces of its
+// own (unshare(1)). When ctx or this process ends, even by SIGKILL, the kernel ends all that the
+// program has started and removes its mounts. On an error the last lines of output are searched for
+// causes that have a remedy.
 func (b *build) run(ctx context.Context, c *command, program string, args ...string) error {
 	path, err := find(program)
 	if err != nil {

@@ -13,8 +13,9 @@ import (
 	"lodge/gateway"
 )
 
-// caLink names the link under which OpenSSL looks a certificate up in a directory, such as "1a2b3c4d.0": X509_NAME_hash(3).
-// The guest could ask openssl(1) at its first boot, which takes a second under TCG.
+// caLink names the link under which OpenSSL looks a certificate up in a directory, such as
+// "1a2b3c4d.0": X509_NAME_hash(3). The guest could ask openssl(1) at its first boot, which takes a
+// second under TCG.
 func caLink(rootPEM []byte) (string, error) {
 	block, _ := pem.Decode(rootPEM)
 	if block == nil {
@@ -32,8 +33,8 @@ func caLink(rootPEM []byte) (string, error) {
 	return fmt.Sprintf("%08x.0", binary.LittleEndian.Uint32(sum[:])), nil
 }
 
-// canonicalName is a name as OpenSSL hashes it: without the outer SEQUENCE, each value a UTF8String with its ASCII letters in
-// lower case, without spaces at its ends and with single ones inside.
+// canonicalName is a name as OpenSSL hashes it: without the outer SEQUENCE, each value a UTF8String
+// with its ASCII letters in lower case, without spaces at its ends and with single ones inside.
 func canonicalName(raw []byte) ([]byte, error) {
 	type attribute struct {
 		Type  asn1.ObjectIdentifier

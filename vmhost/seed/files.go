@@ -11,7 +11,8 @@ import (
 	"lodge/gateway"
 )
 
-// templates are setup.sh and the files for it and for cloud-init. @WORD@ stands for a value of the guest.
+// templates are setup.sh and the files for it and for cloud-init. @WORD@ stands for a value of the
+// guest.
 //
 //go:embed setup.sh files
 var templates embed.FS
@@ -24,8 +25,8 @@ func text(name string) string {
 	return string(b)
 }
 
-// fill puts the guest's values into a template. All are checked; none has a character that any of the formats treats as
-// special.
+// fill puts the guest's values into a template. All are checked; none has a character that any of
+// the formats treats as special.
 func (g Guest) fill(name string) string {
 	return strings.NewReplacer(
 		"@ID@", g.VM.ID.String(), "@NAME@", g.VM.Name, "@HOST@", g.VM.Name+"."+g.Domain,
@@ -87,12 +88,14 @@ func settings(home, owner string) []entry {
 	}
 }
 
-// systemdConfig gives all units the variables of an environment file (systemd-system.conf(5), DefaultEnvironment).
+// systemdConfig gives all units the variables of an environment file (systemd-system.conf(5),
+// DefaultEnvironment).
 func systemdConfig(environment string) string {
 	return "[Manager]\nDefaultEnvironment=" + strings.Join(strings.Fields(environment), " ") + "\n"
 }
 
-// archive is a tar.gz of the entries, the same for the same guest. Owners are names: the guest assigns the numbers.
+// archive is a tar.gz of the entries, the same for the same guest. Owners are names: the guest
+// assigns the numbers.
 func (g Guest) archive() ([]byte, error) {
 	entries, err := g.entries()
 	if err != nil {

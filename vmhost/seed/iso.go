@@ -7,9 +7,9 @@ import (
 	"unicode/utf16"
 )
 
-// An ISO 9660 (ECMA-119) file system of one directory, with a Joliet volume (UCS-2 names): all that a seed needs. go-diskfs
-// 1.9.4 leaves the last sector short, which a virtio disk cuts off, and takes its files from a scratch directory. The first
-// 16 sectors are for boot code, followed by:
+// An ISO 9660 (ECMA-119) file system of one directory, with a Joliet volume (UCS-2 names): all that
+// a seed needs. go-diskfs 1.9.4 leaves the last sector short, which a virtio disk cuts off, and
+// takes its files from a scratch directory. The first 16 sectors are for boot code, followed by:
 const (
 	isoSector       = 2048
 	isoPrimary      = 16 // volume descriptor with upper-case names
@@ -123,7 +123,8 @@ func isoRecord(name []byte, sector, size int, flags byte) []byte {
 	return r
 }
 
-// isoPlain is a name in the primary volume: upper case with a version. Linux shows it in lower case without the version.
+// isoPlain is a name in the primary volume: upper case with a version. Linux shows it in lower case
+// without the version.
 func isoPlain(name string) []byte {
 	if !strings.Contains(name, ".") {
 		name += "."

@@ -1,10 +1,12 @@
 // Package seed writes the NoCloud disk that turns a copy of an image into a particular VM.
 //
-// The disk is a small ISO 9660 file with the volume label cidata. It has the four files that any cloud image with cloud-init
-// reads (meta-data, network-config, vendor-data, user-data: https://docs.cloud-init.io/en/latest/reference/datasources/nocloud.html)
-// and setup.sh, which is all that Lodge itself changes in a guest. Lodge's own images run it early in the boot; in other images
-// cloud-init runs the same script as a boothook in the vendor data. The user data is copied byte for byte and cannot replace
-// any of it by accident, as a second list under one YAML key would.
+// The disk is a small ISO 9660 file with the volume label cidata. It has the four files that any
+// cloud image with cloud-init reads (meta-data, network-config, vendor-data, user-data:
+// https://docs.cloud-init.io/en/latest/reference/datasources/nocloud.html) and setup.sh, which is
+// all that Lodge itself changes in a guest. Lodge's own images run it early in the boot; in other
+// images cloud-init runs the same script as a boothook in the vendor data. The user data is copied
+// byte for byte and cannot replace any of it by accident, as a second list under one YAML key
+// would.
 //
 // The script contains its files as an archive, so no value is ever quoted for a shell or for YAML.
 package seed
@@ -28,8 +30,9 @@ type Guest struct {
 	UserData      string     // cloud-init user data, verbatim; may be empty
 }
 
-// Write replaces path by the seed, with mode 0600 (it contains the host key). When Write returns nil, the file is complete and
-// synced; after an error the old one is unchanged. It fails with KindInvalid for a guest that could not boot with the seed.
+// Write replaces path by the seed, with mode 0600 (it contains the host key). When Write returns
+// nil, the file is complete and synced; after an error the old one is unchanged. It fails with
+// KindInvalid for a guest that could not boot with the seed.
 func Write(path string, g Guest) error {
 	if err := g.check(); err != nil {
 		return err

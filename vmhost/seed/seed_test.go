@@ -320,7 +320,8 @@ const (
 	joliet  = 17
 )
 
-// readISO reads the root directory of an ISO 9660 file system: names as Linux shows them, and contents.
+// readISO reads the root directory of an ISO 9660 file system: names as Linux shows them, and
+// contents.
 func readISO(t *testing.T, image []byte, descriptor int) map[string]string {
 	t.Helper()
 	const sector = 2048

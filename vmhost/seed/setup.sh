@@ -1,6 +1,7 @@
 #!/bin/sh
-# Gives a VM its names, network, keys, trusted certificates and settings. Lodge images run it before the network is up
-# (lodge-seed.service); other cloud images run it as a boothook of the vendor data. It acts once per instance.
+# Gives a VM its names, network, keys, trusted certificates and settings. Lodge images run it before
+# the network is up (lodge-seed.service); other cloud images run it as a boothook of the vendor
+# data. It acts once per instance.
 set -eu
 umask 022
 last=
@@ -16,13 +17,15 @@ END
 read -r name </etc/hostname
 echo "$name" >/proc/sys/kernel/hostname
 
-# PAM (logins, cron) and systemd (units) read these; the file in system.conf.d takes effect at the next boot.
+# PAM (logins, cron) and systemd (units) read these; the file in system.conf.d takes effect at the
+# next boot.
 [ -s /etc/environment ] && grep -q '^AWS_ENDPOINT_URL_S3=' /etc/environment || cat /etc/lodge/environment >>/etc/environment
 set --
 while read -r variable; do set -- "$@" "$variable"; done </etc/lodge/environment
 systemctl set-environment "$@" || true # fails where systemd does not run
 
-# As update-ca-certificates(8) would, which takes ten seconds under TCG. The archive has the links in /etc/ssl/certs.
+# As update-ca-certificates(8) would, which takes ten seconds under TCG. The archive has the links
+# in /etc/ssl/certs.
 ca=/usr/local/share/ca-certificates/lodge.crt
 bundle=/etc/ssl/certs/ca-certificates.crt
 if [ -s "$ca" ]; then
