@@ -3,7 +3,6 @@ package storage
 import (
 	"encoding/xml"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -24,13 +23,9 @@ type target struct{ bucket, key string }
 // parseTarget parses bucket and key from the host and the path, decoded exactly once, and checks
 // them. The engine's path is made from the result.
 func parseTarget(r *http.Request) (target, error) {
-	host := strings.ToLower(r.Host)
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-	}
 	path := strings.TrimPrefix(r.URL.Path, "/")
 	var t target
-	if bucket, ok := strings.CutSuffix(strings.TrimSuffix(host, "."), "."+gateway.S3Host); ok {
+	if bucket, ok := gateway.SplitS3Host(r.Host); ok && bucket != "" {
 		t = target{bucket, path}
 	} else {
 		t.bucket, t.key, _ = strings.Cut(path, "/")

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -71,7 +70,9 @@ func assemble(cfg Config, s *state, log *slog.Logger) (p *parts, err error) {
 	}); err != nil {
 		return nil, fmt.Errorf("object storage: %w", err)
 	}
-	if p.web, err = https.New(webConfig(cfg, s, p.objects.Handler(), log)); err != nil {
+	self := metadata.New(metadata.Config{Directory: s.directory, Keyring: s.keyring, Domain: cfg.Domain, URL: p.url, Logger: log})
+	guests := gateway.GuestMux(p.objects.Handler(), self.Handler())
+	if p.web, err = https.New(webConfig(cfg, s, guests, log)); err != nil {
 		return nil, fmt.Errorf("https: %w", err)
 	}
 	p.dns = dns.New(dns.Config{Directory: s.directory, Domain: cfg.Domain, ResolvConf: "/etc/resolv.conf", Logger: log})
@@ -79,8 +80,7 @@ func assemble(cfg Config, s *state, log *slog.Logger) (p *parts, err error) {
 	if err := p.assembleHost(cfg, s, log); err != nil {
 		return nil, err
 	}
-	self := metadata.New(metadata.Config{Directory: s.directory, Keyring: s.keyring, Domain: cfg.Domain, URL: p.web.URL, Logger: log})
-	p.guestHTTP = httpServer(insideHosts(self.Handler(), p.objects.Handler()), log)
+	p.guestHTTP = httpServer(guests, log)
 	p.guestHTTP.ConnContext = gateway.ConnContext
 	p.hostS3 = httpServer(p.objects.Handler(), log)
 	images, err := newImages(cfg)
@@ -121,28 +121,15 @@ func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
 	return nil
 }
 
-func webConfig(cfg Config, s *state, objects http.Handler, log *slog.Logger) https.Config {
+// url is the address of a VM's page. It may be called once everything is assembled.
+func (p *parts) url(vm gateway.VM, port uint16) string { return p.web.URL(vm, port) }
+
+func webConfig(cfg Config, s *state, guests http.Handler, log *slog.Logger) https.Config {
 	return https.Config{
 		Domain: cfg.Domain, Port: cfg.HTTPSPort, Dir: cfg.path("ca"), Owner: cfg.Owner,
 		Directory: s.directory, KV: s.store.KV(), Logins: s.store.Logins(),
-		Inside: map[string]http.Handler{gateway.S3Host: objects}, Logger: log,
+		Inside: map[string]http.Handler{gateway.S3Host: guests}, Logger: log,
 	}
-}
-
-// insideHosts tells the two services on a tap's port 80 apart: S3 by its name and those below it, metadata for the rest.
-func insideHosts(self, objects http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host, _, err := net.SplitHostPort(r.Host)
-		if err != nil {
-			host = r.Host // it had no port
-		}
-		host = strings.ToLower(strings.TrimSuffix(host, "."))
-		if host == gateway.S3Host || strings.HasSuffix(host, "."+gateway.S3Host) {
-			objects.ServeHTTP(w, r)
-			return
-		}
-		self.ServeHTTP(w, r)
-	})
 }
 
 // httpServer is a plain server with limits on what a caller can hold.
