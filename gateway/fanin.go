@@ -40,7 +40,7 @@ func newConnLimit() *connLimit { return limit.New[vmService](maxConnsPerVM, maxC
 func maxConns() int {
 	var files syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
-		return maxConnsPerVM // the call has no reason to fail
+		return maxConnsPerVM // getrlimit(2) fails for bad arguments only
 	}
 	return int(min(files.Cur/2, math.MaxInt)) //nolint:gosec // the line has the check
 }
@@ -81,7 +81,7 @@ func (f *fanIn) add(vm Identity, l net.Listener) *perVM {
 	accepting.Go(func() { p.accept(l) })
 	p.stop = sync.OnceFunc(func() {
 		close(p.gone)
-		_ = l.Close() // it ends Accept, which is all that is wanted
+		_ = l.Close() // it ends Accept, which is the purpose
 		accepting.Wait()
 	})
 	return p
@@ -98,7 +98,7 @@ type perVM struct {
 	conns map[*Conn]struct{} // that end closes
 }
 
-// acceptPause is the time between two tries when the host is out of descriptors or memory.
+// acceptPause is the time between two attempts when the host is out of descriptors or memory.
 const acceptPause = 50 * time.Millisecond
 
 func (p *perVM) accept(l net.Listener) {
@@ -107,7 +107,7 @@ func (p *perVM) accept(l net.Listener) {
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		if err != nil { // EMFILE, ENFILE, ENOMEM: it passes, and the VM must not lose its service over it
+		if err != nil { // EMFILE, ENFILE, ENOMEM are temporary: the VM keeps its service
 			select {
 			case <-time.After(acceptPause):
 				continue
@@ -140,7 +140,7 @@ func (p *perVM) admit(raw net.Conn) *Conn {
 	return c
 }
 
-// deliver passes c to Accept; false when the service or the VM goes first.
+// deliver passes c to Accept; false when the service or the VM's listener is closed first.
 func (p *perVM) deliver(c *Conn) bool {
 	select {
 	case p.fan.conns <- c:
@@ -158,6 +158,6 @@ func (p *perVM) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for c := range p.conns {
-		_ = c.Conn.Close() // ending it is the point; its server sees the error
+		_ = c.Conn.Close() // its server sees the error
 	}
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // TapListeners are the services that guests reach at LinkLocal. For each VM, each service listens once on that VM's tap with
-// SO_BINDTODEVICE: a connection accepted there is that VM's, or nobody's when it has not the VM's address.
+// SO_BINDTODEVICE. A connection accepted there belongs to that VM; one without the VM's address is closed.
 //
 // TCP services get one net.Listener for all VMs (Listener), whose connections carry their VM. UDP services are called
 // once per VM with its socket (Packets).
@@ -72,16 +72,16 @@ func (d *TapListeners) PacketsUnlessTaken(port uint16, serve func(Identity, net.
 }
 
 // Open listens on the VM's tap, which must exist, be up and have LinkLocal. All services are open after it, or none.
-// Opening twice is no error; when the tap was made anew in between, the doors are too. A port that another process holds
-// gives a KindConflict error; after Shutdown it fails with net.ErrClosed.
+// Opening twice is no error; when the tap was made anew in between, the listeners are too. A port that another process
+// holds gives a KindConflict error; after Shutdown it fails with net.ErrClosed.
 func (d *TapListeners) Open(ctx context.Context, vm Identity) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !vm.Known() {
-		return errors.New("open doors: unknown VM")
+		return errors.New("open listeners: unknown VM")
 	}
 	if d.shut {
-		return fmt.Errorf("open doors on %s: %w", vm.Tap(), net.ErrClosed)
+		return fmt.Errorf("open listeners on %s: %w", vm.Tap(), net.ErrClosed)
 	}
 	tap, err := net.InterfaceByName(vm.Tap())
 	if err != nil {
@@ -93,24 +93,24 @@ func (d *TapListeners) Open(ctx context.Context, vm Identity) error {
 		}
 		d.close(vm.ID)
 	}
-	way := &tapSockets{vm: vm, tap: tap.Index}
-	if err := d.listen(ctx, way); err != nil {
-		way.end()
+	sockets := &tapSockets{vm: vm, tap: tap.Index}
+	if err := d.listen(ctx, sockets); err != nil {
+		sockets.end()
 		return err
 	}
-	d.open[vm.ID] = way
+	d.open[vm.ID] = sockets
 	return nil
 }
 
-// listen opens every service in way. What it has opened before an error is in way too.
-func (d *TapListeners) listen(ctx context.Context, way *tapSockets) error {
-	config := tapConfig(way.vm)
+// listen opens every service and adds it to sockets, also those that it has opened before an error.
+func (d *TapListeners) listen(ctx context.Context, sockets *tapSockets) error {
+	config := tapConfig(sockets.vm)
 	for port, fan := range d.streams {
 		l, err := config.Listen(ctx, "tcp4", address(port))
 		if err != nil {
-			return listenError(way.vm, "TCP", port, err)
+			return listenError(sockets.vm, "TCP", port, err)
 		}
-		way.streams = append(way.streams, fan.add(way.vm, ownStreams{l, way.vm.Addr}))
+		sockets.streams = append(sockets.streams, fan.add(sockets.vm, ownStreams{l, sockets.vm.Addr}))
 	}
 	for port, service := range d.packets {
 		c, err := config.ListenPacket(ctx, "udp4", address(port))
@@ -118,15 +118,15 @@ func (d *TapListeners) listen(ctx context.Context, way *tapSockets) error {
 			continue
 		}
 		if err != nil {
-			return listenError(way.vm, "UDP", port, err)
+			return listenError(sockets.vm, "UDP", port, err)
 		}
-		way.packets = append(way.packets, c)
-		d.serving.Go(func() { service.serve(way.vm, ownPackets{c, way.vm.Addr}) })
+		sockets.packets = append(sockets.packets, c)
+		d.serving.Go(func() { service.serve(sockets.vm, ownPackets{c, sockets.vm.Addr}) })
 	}
 	return nil
 }
 
-// Close shuts the VM's doors and ends its live connections.
+// Close closes the VM's listeners and its live connections.
 func (d *TapListeners) Close(id ID) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -134,43 +134,43 @@ func (d *TapListeners) Close(id ID) {
 }
 
 func (d *TapListeners) close(id ID) {
-	if way, ok := d.open[id]; ok {
-		way.end()
+	if sockets, ok := d.open[id]; ok {
+		sockets.end()
 		delete(d.open, id)
 	}
 }
 
-// Shutdown closes every door of every VM for good and waits for the UDP services. Live TCP connections are left to their
-// servers.
+// Shutdown closes every listener of every VM for good and waits for the UDP services. Live TCP connections are left to
+// their servers.
 func (d *TapListeners) Shutdown() {
 	d.mu.Lock()
 	d.shut = true
 	for _, fan := range d.streams {
 		_ = fan.Close() // a fanIn's Close cannot fail
 	}
-	for _, way := range d.open {
-		way.stop()
+	for _, sockets := range d.open {
+		sockets.stop()
 	}
 	clear(d.open)
 	d.mu.Unlock()
 	d.serving.Wait()
 }
 
-// stop closes the sockets; live connections stay.
-func (w *tapSockets) stop() {
-	for _, b := range w.streams {
-		b.stop()
+// stop closes the sockets; live connections stay open.
+func (s *tapSockets) stop() {
+	for _, p := range s.streams {
+		p.stop()
 	}
-	for _, c := range w.packets {
-		_ = c.Close() // it ends the service's reads, which is all that is wanted
+	for _, c := range s.packets {
+		_ = c.Close() // it ends the service's reads, which is the purpose
 	}
 }
 
 // end closes the sockets and the live connections.
-func (w *tapSockets) end() {
-	w.stop()
-	for _, b := range w.streams {
-		b.end()
+func (s *tapSockets) end() {
+	s.stop()
+	for _, p := range s.streams {
+		p.end()
 	}
 }
 

@@ -5,9 +5,9 @@ import (
 	"net/netip"
 )
 
-// The source address is the second lock on a door. A socket on a tap also takes what processes of the host itself, root or not,
-// send to LinkLocal: for such packets the kernel looks at the interface that has the address, not at the one they came
-// in on. None of them can have the guest's address.
+// A socket on a tap also receives what processes of the host itself, root or not, send to LinkLocal: for such packets the
+// kernel compares the interface that has the address, not the one on which they came in. None of them can have the guest's
+// address, so listeners on taps check the source address too.
 
 // ownStreams accepts connections from addr alone.
 type ownStreams struct {
@@ -22,7 +22,7 @@ func (l ownStreams) Accept() (net.Conn, error) {
 		if err != nil || sourceOf(c.RemoteAddr()) == l.addr {
 			return c, err //nolint:wrapcheck // the caller looks for net.ErrClosed
 		}
-		_ = c.Close() // not the guest: not a word to it
+		_ = c.Close() // not the guest: close without replying
 	}
 }
 
@@ -42,7 +42,7 @@ func (p ownPackets) ReadFrom(b []byte) (int, net.Addr, error) {
 	}
 }
 
-// sourceOf is the IP address in addr; the zero Addr, which is no guest's, when it has none.
+// sourceOf returns the IP address in addr; the zero Addr, which no guest has, when there is none.
 func sourceOf(addr net.Addr) netip.Addr {
 	switch a := addr.(type) {
 	case *net.TCPAddr:
