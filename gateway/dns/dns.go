@@ -16,6 +16,7 @@ import (
 	wire "github.com/miekg/dns"
 
 	"lodge/gateway"
+	"lodge/gateway/limit"
 )
 
 // Limits.
@@ -43,8 +44,8 @@ type Server struct {
 	Config
 	zones    []string // our names end in one of these
 	upstream *upstream
-	queries  *quota // forwarded ones
-	conns    *quota // over TCP
+	queries  *limit.Limit[gateway.ID] // forwarded ones
+	conns    *limit.Limit[gateway.ID] // over TCP
 }
 
 // New returns a Server.
@@ -53,8 +54,8 @@ func New(config Config) *Server {
 		Config:   config,
 		zones:    []string{wire.Fqdn(strings.ToLower(config.Domain)), wire.Fqdn(gateway.InternalDomain), reverseName},
 		upstream: newUpstream(config.ResolvConf, config.Logger),
-		queries:  newQuota(maxPerVM, maxForward),
-		conns:    newQuota(maxConns, maxAllConns),
+		queries:  limit.New[gateway.ID](maxPerVM, maxForward),
+		conns:    limit.New[gateway.ID](maxConns, maxAllConns),
 	}
 }
 

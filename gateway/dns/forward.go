@@ -26,11 +26,12 @@ const (
 // forward asks the host's resolvers and fills in reply. When none answers, or the VM has too much under way, it is SERVFAIL.
 func (s *Server) forward(ctx context.Context, vm gateway.Identity, network string, query, reply *wire.Msg) {
 	reply.Rcode = wire.RcodeServerFailure
-	if !s.queries.take(vm.ID) {
+	leave, ok := s.queries.Enter(vm.ID)
+	if !ok {
 		s.Logger.DebugContext(ctx, "dns query refused", "vm", vm.Name, "err", "too many under way")
 		return
 	}
-	defer s.queries.give(vm.ID)
+	defer leave()
 	said, err := s.upstream.ask(ctx, network, query)
 	if err != nil {
 		s.Logger.DebugContext(ctx, "dns query failed", "vm", vm.Name, "err", err)

@@ -27,12 +27,13 @@ func (s *Server) ServeTCP(l net.Listener) error {
 			return err
 		}
 		vm := gateway.IdentityOf(c)
-		if !s.conns.take(vm.ID) {
+		leave, ok := s.conns.Enter(vm.ID)
+		if !ok {
 			_ = c.Close() // it has enough of them
 			continue
 		}
 		conns.Go(func() {
-			defer s.conns.give(vm.ID)
+			defer leave()
 			s.serveConn(ctx, vm, c)
 		})
 	}
