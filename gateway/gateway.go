@@ -1,10 +1,10 @@
-// Package gateway says who is who.
+// Package gateway identifies VMs.
 //
 // A VM is known by the tap its packets come in on, and by nothing else: each service listens once per tap
-// (TapListeners), and the connection it accepts there carries the VM as a value (IdentityOf). Nobody asks libvirt, a lease, ARP or a
-// header who is calling, because those are the guest's to influence.
+// (TapListeners), and the connection it accepts there carries the VM as a value (IdentityOf). Neither libvirt, a
+// lease, ARP nor a header identifies a caller: a guest can influence all of them.
 //
-// The Directory holds what is known about each VM, in an immutable snapshot that is read without a lock, and writes
+// The Directory holds the record of each VM, in an immutable snapshot that is read without a lock, and writes
 // every change to disk before it shows it. The neighbours (vmhost, https, mail, storage) import this package and never each other.
 //
 // This package never talks to libvirt, never terminates TLS and never stores mail or objects.
@@ -16,10 +16,10 @@ import "net/netip"
 // cloud images look for, see the EC2 IMDS documentation).
 var LinkLocal = netip.AddrFrom4([4]byte{169, 254, 169, 254}) //nolint:gochecknoglobals // a constant: netip.Addr has no const form
 
-// InternalDomain is the domain of names that only guests can resolve: s3.lodge.internal is the S3 door.
+// InternalDomain is the domain of names that only guests can resolve: s3.lodge.internal is S3.
 const InternalDomain = "lodge.internal"
 
-// S3Host is the name of the S3 door inside guests.
+// S3Host is the name of the S3 service inside guests.
 const S3Host = "s3." + InternalDomain
 
 // GuestUser is the login user of every VM (uid 1000, sudo without password); mail lands in its Maildir.

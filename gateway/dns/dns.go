@@ -1,10 +1,11 @@
 // Package dns answers guests' questions at 169.254.169.254, port 53 (RFC 1035).
 //
-// Names of ours (those of VMs below the domain, and those below lodge.internal) lead to the gateway itself, where each VM
-// has its doors; one of ours that does not exist is answered so at once. All other questions go on to the resolvers of
-// the host. A query came in on its VM's tap; a VM can have so many under way and no more, so that it cannot use up what the others need.
+// Names in Lodge's own zones (VMs below the domain, and lodge.internal) lead to the gateway itself, or do not exist. All
+// other questions are forwarded to the resolvers of the host. A query comes in on its VM's tap; how many of one VM, and of
+// all together, can be forwarded at once is limited.
 //
-// It never forwards a question about a name of ours, never answers outside a tap, and keeps no cache: the host's resolvers do.
+// It never forwards a question about a name in its own zones, never answers outside a tap, and keeps no cache: the host's
+// resolvers do.
 package dns
 
 import (
@@ -28,7 +29,7 @@ const (
 	maxReadErrors = 100              // in a row, after which a socket is given up
 	maxUDP        = 1232             // bytes of an answer over UDP (DNS flag day 2020); without EDNS it is wire.MinMsgSize
 	idleTCP       = 10 * time.Second // between two questions on a connection (RFC 7766 §6.2.3)
-	ttl           = 30               // seconds, of our own records
+	ttl           = 30               // seconds, of records in the own zones
 )
 
 // Config is what a Server needs. Every field is required.
@@ -42,7 +43,7 @@ type Config struct {
 // Server answers questions.
 type Server struct {
 	Config
-	zones    []string // our names end in one of these
+	zones    []string // its own
 	upstream *upstream
 	queries  *limit.Limit[gateway.ID] // forwarded ones
 	conns    *limit.Limit[gateway.ID] // over TCP
@@ -59,10 +60,10 @@ func New(config Config) *Server {
 	}
 }
 
-// answer is the whole of a conversation. It returns nil for what deserves no answer.
+// answer returns the reply to a query; nil for a packet that gets none.
 func (s *Server) answer(ctx context.Context, vm gateway.Identity, network string, query *wire.Msg) *wire.Msg {
 	if query.Response || !vm.Known() {
-		return nil // answering an answer is how loops begin
+		return nil // answers to answers make loops
 	}
 	reply := new(wire.Msg).SetReply(query)
 	reply.RecursionAvailable = true
@@ -70,7 +71,7 @@ func (s *Server) answer(ctx context.Context, vm gateway.Identity, network string
 		reply.SetEdns0(maxUDP, opt.Do())
 	}
 	if reply.Rcode = refusal(query); reply.Rcode == wire.RcodeSuccess {
-		if zone, ours := s.zoneOf(query.Question[0].Name); ours {
+		if zone, own := s.zoneOf(query.Question[0].Name); own {
 			s.own(reply, zone)
 		} else {
 			s.forward(ctx, vm, network, query, reply)
@@ -80,7 +81,7 @@ func (s *Server) answer(ctx context.Context, vm gateway.Identity, network string
 	return reply
 }
 
-// room is how many bytes an answer may have.
+// room is the largest size of an answer in bytes.
 func room(network string, query *wire.Msg) int {
 	if network == "tcp" {
 		return wire.MaxMsgSize
@@ -91,7 +92,7 @@ func room(network string, query *wire.Msg) int {
 	return wire.MinMsgSize
 }
 
-// refusal says why a query is not even looked up: the response code, or 0.
+// refusal is the response code of a query that is not looked up; else 0.
 func refusal(query *wire.Msg) int {
 	if query.Opcode != wire.OpcodeQuery {
 		return wire.RcodeNotImplemented
@@ -105,7 +106,7 @@ func refusal(query *wire.Msg) int {
 	q := query.Question[0]
 	switch q.Qtype {
 	case wire.TypeANY, wire.TypeAXFR, wire.TypeIXFR, wire.TypeMAILA, wire.TypeMAILB:
-		return wire.RcodeRefused // large answers to small questions (RFC 8482), and zones that are not ours to give
+		return wire.RcodeRefused // large answers to small questions (RFC 8482), and transfers of zones
 	}
 	if q.Qclass != wire.ClassINET {
 		return wire.RcodeRefused

@@ -17,13 +17,13 @@ import (
 	"lodge/gateway"
 )
 
-// How long a resolver has, and all of them together.
+// Time limits of one resolver, and of all of them together.
 const (
 	patience      = 2 * time.Second
 	totalPatience = 5 * time.Second
 )
 
-// forward asks the host's resolvers and fills in reply. When none answers, or the VM has too much under way, it is SERVFAIL.
+// forward asks the host's resolvers and fills in reply: SERVFAIL when none answers, or the VM has too many queries at once.
 func (s *Server) forward(ctx context.Context, vm gateway.Identity, network string, query, reply *wire.Msg) {
 	reply.Rcode = wire.RcodeServerFailure
 	leave, ok := s.queries.Enter(vm.ID)
@@ -32,21 +32,21 @@ func (s *Server) forward(ctx context.Context, vm gateway.Identity, network strin
 		return
 	}
 	defer leave()
-	said, err := s.upstream.ask(ctx, network, query)
+	got, err := s.upstream.ask(ctx, network, query)
 	if err != nil {
 		s.Logger.DebugContext(ctx, "dns query failed", "vm", vm.Name, "err", err)
 		return
 	}
-	if said.Rcode > 0xf && reply.IsEdns0() == nil {
-		return // a code that this guest cannot be told
+	if got.Rcode > 0xf && reply.IsEdns0() == nil {
+		return // without EDNS there is no room for such a code
 	}
-	reply.Rcode, reply.Truncated, reply.AuthenticatedData = said.Rcode, said.Truncated, said.AuthenticatedData
-	reply.Answer, reply.Ns = said.Answer, said.Ns
-	isOPT := func(rr wire.RR) bool { return rr.Header().Rrtype == wire.TypeOPT } // it is between them and us (RFC 6891 §6.1.1)
-	reply.Extra = append(slices.DeleteFunc(said.Extra, isOPT), reply.Extra...)
+	reply.Rcode, reply.Truncated, reply.AuthenticatedData = got.Rcode, got.Truncated, got.AuthenticatedData
+	reply.Answer, reply.Ns = got.Answer, got.Ns
+	isOPT := func(rr wire.RR) bool { return rr.Header().Rrtype == wire.TypeOPT } // of one hop only (RFC 6891 §6.1.1)
+	reply.Extra = append(slices.DeleteFunc(got.Extra, isOPT), reply.Extra...)
 }
 
-// upstream are the host's resolvers.
+// upstream is the list of the host's resolvers.
 type upstream struct {
 	path   string // resolv.conf(5)
 	port   string
@@ -86,22 +86,22 @@ func (u *upstream) list(ctx context.Context) []string {
 	return servers
 }
 
-// ask puts the question to one resolver after the other, until one knows.
+// ask asks one resolver after the other until one has an answer.
 func (u *upstream) ask(ctx context.Context, network string, query *wire.Msg) (*wire.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, totalPatience)
 	defer cancel()
 	var refused *wire.Msg
 	err := errors.New("the host has no resolvers")
 	for _, server := range u.list(ctx) {
-		var said *wire.Msg
-		if said, err = u.askOne(ctx, network, server, query); err != nil {
+		var got *wire.Msg
+		if got, err = u.askOne(ctx, network, server, query); err != nil {
 			continue
 		}
-		switch said.Rcode {
+		switch got.Rcode {
 		case wire.RcodeServerFailure, wire.RcodeRefused, wire.RcodeNotImplemented:
-			refused = said // another may know
+			refused = got // another may have an answer
 		default:
-			return said, nil
+			return got, nil
 		}
 	}
 	if refused != nil {
@@ -110,7 +110,7 @@ func (u *upstream) ask(ctx context.Context, network string, query *wire.Msg) (*w
 	return nil, err
 }
 
-// askOne makes a question of its own of the guest's, so that neither options nor the id of the guest go any further.
+// askOne asks with a message of its own, so that neither the options nor the id of the guest's query go any further.
 func (u *upstream) askOne(ctx context.Context, network, server string, query *wire.Msg) (*wire.Msg, error) {
 	q := query.Question[0]
 	ask := new(wire.Msg).SetQuestion(q.Name, q.Qtype)
@@ -118,14 +118,14 @@ func (u *upstream) askOne(ctx context.Context, network, server string, query *wi
 	opt := query.IsEdns0()
 	ask.SetEdns0(maxUDP, opt != nil && opt.Do())
 	client := &wire.Client{Net: network, Timeout: patience, UDPSize: maxUDP}
-	said, _, err := client.ExchangeContext(ctx, ask, net.JoinHostPort(server, u.port))
+	got, _, err := client.ExchangeContext(ctx, ask, net.JoinHostPort(server, u.port))
 	if err != nil {
 		return nil, fmt.Errorf("ask resolver %s: %w", server, err)
 	}
-	// The library compares ids; the question has to be ours as well (RFC 5452 §4.2).
-	if len(said.Question) != 1 || said.Question[0].Qtype != q.Qtype || said.Question[0].Qclass != q.Qclass ||
-		wire.CanonicalName(said.Question[0].Name) != wire.CanonicalName(q.Name) {
+	// The library compares ids; the question has to be the same too (RFC 5452 §4.2).
+	if len(got.Question) != 1 || got.Question[0].Qtype != q.Qtype || got.Question[0].Qclass != q.Qclass ||
+		wire.CanonicalName(got.Question[0].Name) != wire.CanonicalName(q.Name) {
 		return nil, fmt.Errorf("ask resolver %s: it answered another question", server)
 	}
-	return said, nil
+	return got, nil
 }

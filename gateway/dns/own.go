@@ -14,8 +14,8 @@ const reverseName = "254.169.254.169.in-addr.arpa."
 // gatewayName is the gateway's own name.
 const gatewayName = "gateway." + gateway.InternalDomain + "."
 
-// zoneOf finds the zone of ours that name is in.
-func (s *Server) zoneOf(name string) (zone string, ours bool) {
+// zoneOf finds the own zone that name is in.
+func (s *Server) zoneOf(name string) (zone string, own bool) {
 	for _, zone := range s.zones {
 		if wire.IsSubDomain(zone, name) {
 			return zone, true
@@ -24,7 +24,7 @@ func (s *Server) zoneOf(name string) (zone string, ours bool) {
 	return "", false
 }
 
-// own answers a question about a name in a zone of ours: an address, nothing (NODATA, RFC 2308 §2.2), or no such name.
+// own answers a question about a name in an own zone: an address, nothing (NODATA, RFC 2308 §2.2), or no such name.
 func (s *Server) own(reply *wire.Msg, zone string) {
 	reply.Authoritative = true
 	q := reply.Question[0]
@@ -41,7 +41,7 @@ func (s *Server) own(reply *wire.Msg, zone string) {
 		reply.Answer = []wire.RR{soa(zone)}
 	}
 	if reply.Answer == nil {
-		reply.Ns = []wire.RR{soa(zone)} // so that the nothing is remembered, for Minttl
+		reply.Ns = []wire.RR{soa(zone)} // negative answers are cached for Minttl
 	}
 }
 
@@ -51,7 +51,7 @@ func labelsBelow(zone, name string) []string {
 	return labels[:len(labels)-wire.CountLabel(zone)]
 }
 
-// lookup says whether there is such a name in the zone, and whether it leads to the gateway.
+// lookup reports whether the name exists in the zone, and whether it has the gateway's address.
 func (s *Server) lookup(zone string, labels []string) (exists, address bool) {
 	last := len(labels) - 1
 	switch zone {
@@ -69,7 +69,7 @@ func (s *Server) lookup(zone string, labels []string) (exists, address bool) {
 	}
 }
 
-// isVM says whether label, right below the domain, is a VM (or, without anything in front, a port of one).
+// isVM reports whether label, right below the domain, is a VM (or, without anything in front, a port of one).
 func (s *Server) isVM(label string, deeper bool) bool {
 	name, port, err := gateway.SplitHost(label)
 	if err != nil || (deeper && port != gateway.DefaultPort) {
@@ -79,7 +79,7 @@ func (s *Server) isVM(label string, deeper bool) bool {
 	return ok
 }
 
-// soa is the head of a zone of ours; of its numbers only Minttl, in seconds, has a meaning here.
+// soa is the SOA record of an own zone; of its numbers only Minttl, in seconds, has a meaning here.
 func soa(zone string) wire.RR {
 	return &wire.SOA{
 		Hdr: wire.RR_Header{Name: zone, Rrtype: wire.TypeSOA, Class: wire.ClassINET, Ttl: ttl},

@@ -29,7 +29,7 @@ func (s *Server) ServeTCP(l net.Listener) error {
 		vm := gateway.IdentityOf(c)
 		leave, ok := s.conns.Enter(vm.ID)
 		if !ok {
-			_ = c.Close() // it has enough of them
+			_ = c.Close() // over its limit
 			continue
 		}
 		conns.Go(func() {
@@ -42,7 +42,7 @@ func (s *Server) ServeTCP(l net.Listener) error {
 // serveConn answers one question after the other.
 func (s *Server) serveConn(ctx context.Context, vm gateway.Identity, c net.Conn) {
 	defer c.Close()                                          //nolint:errcheck // nothing was buffered that could be lost
-	defer context.AfterFunc(ctx, func() { _ = c.Close() })() // it ends the reading below
+	defer context.AfterFunc(ctx, func() { _ = c.Close() })() // ends the read below
 	framed := &wire.Conn{Conn: c}
 	for c.SetDeadline(time.Now().Add(idleTCP)) == nil {
 		query, err := framed.ReadMsg()
@@ -62,7 +62,7 @@ func (s *Server) ServeUDP(vm gateway.Identity, c net.PacketConn) {
 	var answers sync.WaitGroup
 	defer answers.Wait()
 	defer cancel()
-	slots := make(chan struct{}, 2*maxPerVM) // twice: those without a quota are answered too
+	slots := make(chan struct{}, 2*maxPerVM) // twice: refusals and own names take a slot, but no share of the limit
 	buf := make([]byte, 4096)                // a question is far smaller
 	for errs := 0; errs < maxReadErrors; {
 		n, from, err := c.ReadFrom(buf)
@@ -96,5 +96,5 @@ func (s *Server) answerPacket(ctx context.Context, vm gateway.Identity, c net.Pa
 		s.Logger.WarnContext(ctx, "dns answer not packed", "vm", vm.Name, "err", err)
 		return
 	}
-	_, _ = c.WriteTo(packed, from) // UDP: who gets no answer asks again
+	_, _ = c.WriteTo(packed, from) // UDP: the guest asks again
 }

@@ -13,7 +13,7 @@ import (
 // role is the name under which EC2's paths show a VM's credentials.
 const role = "lodge"
 
-// region is what tools are told that want one; S3 here has only this.
+// region is for tools that need one; there is no other.
 const region = "us-east-1"
 
 // A leaf is one value of EC2's tree below /latest/.
@@ -44,7 +44,7 @@ func (s *Server) tree() []leaf {
 // of directories, as EC2 does. A slash at the end makes no difference (botocore asks for a leaf with one).
 func (s *Server) metadata(w http.ResponseWriter, r *http.Request, m gateway.VM) *refusal {
 	if !s.valid(r.Header.Get(tokenHeader), m.ID) {
-		return refuse(http.StatusUnauthorized, "A token is needed in %s; PUT %s gives one (IMDSv2).", tokenHeader, tokenPath)
+		return refuse(http.StatusUnauthorized, "The header %s must hold a token; PUT %s returns one (IMDSv2).", tokenHeader, tokenPath)
 	}
 	path := strings.TrimSuffix(strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, "/latest"), "/"), "/")
 	var names []string
@@ -60,13 +60,13 @@ func (s *Server) metadata(w http.ResponseWriter, r *http.Request, m gateway.VM) 
 		}
 	}
 	if names == nil {
-		return refuse(http.StatusNotFound, "Nothing is here. /latest/meta-data/ lists what there is.")
+		return refuse(http.StatusNotFound, "Not found. /latest/meta-data/ lists what there is.")
 	}
 	text(w, strings.Join(slices.Compact(names), "\n"))
 	return nil
 }
 
-// below says what is left of path behind dir.
+// below returns the rest of path behind dir.
 func below(dir, path string) (rest string, ok bool) {
 	if dir == "" {
 		return path, true
@@ -77,8 +77,8 @@ func below(dir, path string) (rest string, ok bool) {
 func (s *Server) giveLeaf(w http.ResponseWriter, r *http.Request, m gateway.VM, leaf leaf) *refusal {
 	value, err := leaf.value(m)
 	if err != nil {
-		s.Logger.ErrorContext(r.Context(), "metadata not made", "vm", m.Name, "method", leaf.path, "err", err)
-		return refuse(http.StatusServiceUnavailable, "This could not be made just now.")
+		s.Logger.ErrorContext(r.Context(), "metadata not made", "vm", m.Name, "path", leaf.path, "err", err)
+		return refuse(http.StatusServiceUnavailable, "Temporarily unavailable.")
 	}
 	text(w, value)
 	return nil

@@ -1,11 +1,11 @@
 // Package metadata answers guests at http://169.254.169.254: EC2's instance metadata in its second version (IMDSv2), which
-// AWS SDKs ask for credentials by themselves, and /lodge/v1/self, which tells a VM in JSON what it has.
+// AWS SDKs ask for credentials by themselves, and /lodge/v1/self, the VM's record in JSON.
 //
-// A request moves through three gates: it came in on a tap (gateway.VMFrom), it does not smell of a proxy, and it was
-// addressed to us by one of our own names. Then it needs what a page that was tricked into fetching a URL cannot send: a
-// token that a PUT has given out (EC2's paths), or the header Lodge-Request (ours).
+// A request passes three checks: it came in on a tap (gateway.VMFrom), it has no header of a proxy, and its Host is a name
+// of this service. Then it needs what a page that was tricked into fetching a URL cannot send: a token from a PUT
+// (EC2's paths), or the header Lodge-Request (/lodge/v1/self).
 //
-// It never changes anything, never tells one VM of another, and never answers a caller that did not come in on a tap.
+// It never changes anything, never shows one VM to another, and never answers a caller that did not come in on a tap.
 package metadata
 
 import (
@@ -30,7 +30,7 @@ type Config struct {
 	Logger    *slog.Logger
 }
 
-// Server serves metadata. It keeps nothing: tokens end with it, and SDKs fetch new ones.
+// Server serves metadata. It stores nothing: tokens end with it, and SDKs fetch new ones.
 type Server struct {
 	Config
 	key [32]byte // signs tokens
@@ -44,7 +44,7 @@ func New(config Config) *Server {
 	return s
 }
 
-// A refusal is an answer that is an error: its HTTP status and a sentence for the person who reads curl's output.
+// A refusal is an error as an HTTP status and a sentence for the person who reads curl's output.
 type refusal struct {
 	status int
 	text   string
@@ -61,22 +61,22 @@ func (s *Server) Handler() http.Handler {
 		began := time.Now()
 		vm := gateway.VMFrom(r.Context())
 		status := http.StatusOK
-		if no := s.serve(w, r, vm); no != nil {
-			status = no.status
-			http.Error(w, no.text, no.status)
+		if refused := s.serve(w, r, vm); refused != nil {
+			status = refused.status
+			http.Error(w, refused.text, refused.status)
 		}
 		s.Logger.DebugContext(r.Context(), "metadata request served", "vm", vm.Name, "host", clip(r.Host),
-			"method", r.Method+" "+clip(r.URL.Path), "status", status, "duration", time.Since(began))
+			"method", r.Method, "path", clip(r.URL.Path), "status", status, "duration", time.Since(began))
 	})
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, vm gateway.Identity) *refusal {
 	m, ok := s.Directory.ByID(vm.ID)
 	if !vm.Known() || !ok || m.Desired == gateway.Removed {
-		return refuse(http.StatusForbidden, "Only a VM of this host is answered here, on its own network interface.")
+		return refuse(http.StatusForbidden, "Only VMs of this host can use this, on their own network interface.")
 	}
-	if no := gate(r); no != nil {
-		return no
+	if refused := checkSource(r); refused != nil {
+		return refused
 	}
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -93,26 +93,26 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, vm gateway.Identi
 	case path == "/latest" || strings.HasPrefix(path, "/latest/"):
 		return s.metadata(w, r, m)
 	default:
-		return refuse(http.StatusNotFound, "Nothing is here. / says what there is.")
+		return refuse(http.StatusNotFound, "Not found. / lists what there is.")
 	}
 }
 
-// gate refuses what a guest's own program would not send, but a proxy or a browser that was misled would.
-func gate(r *http.Request) *refusal {
+// checkSource refuses what a guest's own program would not send, but a proxy or a browser that was misled would.
+func checkSource(r *http.Request) *refusal {
 	for header := range r.Header {
 		if header == "Forwarded" || header == "Via" || strings.HasPrefix(header, "X-Forwarded-") {
-			return refuse(http.StatusForbidden, "The request came through a proxy (header %s), and metadata is not for others.", clip(header))
+			return refuse(http.StatusForbidden, "Requests through a proxy (header %s) are refused.", clip(header))
 		}
 	}
-	if !ourHost(r.Host) {
-		return refuse(http.StatusMisdirectedRequest, "This is the metadata service of this VM. It answers to http://%s, not to %q.",
+	if !isOwnHost(r.Host) {
+		return refuse(http.StatusMisdirectedRequest, "This is the metadata service at http://%s, not %q.",
 			gateway.LinkLocal, clip(r.Host))
 	}
 	return nil
 }
 
-// ourHost says whether a Host header names this service, at the default port or with it spelled out.
-func ourHost(host string) bool {
+// isOwnHost reports whether a Host header names this service, without a port or with port 80.
+func isOwnHost(host string) bool {
 	if name, port, err := net.SplitHostPort(host); err == nil && port == "80" {
 		host = name
 	}
@@ -123,7 +123,7 @@ func ourHost(host string) bool {
 	return host == "metadata."+gateway.InternalDomain || host == "gateway."+gateway.InternalDomain
 }
 
-// clip shortens what a guest sent, for logs and for being repeated to it.
+// clip shortens what a guest sent, for logs and answers.
 func clip(text string) string {
 	const most = 100
 	if len(text) > most {
@@ -133,24 +133,24 @@ func clip(text string) string {
 }
 
 func explain(w http.ResponseWriter, m gateway.VM) *refusal {
-	text(w, fmt.Sprintf(`This is the host of %[1]s, as %[1]s sees it. It knows the VM by its network interface; no key is needed.
+	text(w, fmt.Sprintf(`Metadata of %[1]s. The network interface identifies the VM; no key is needed.
 
-What this VM has, in JSON:
+The VM's record, in JSON:
   curl -H 'Lodge-Request: 1' http://%[2]s%[3]s
 
-EC2's instance metadata (IMDSv2), from which AWS SDKs and tools take their credentials by themselves:
+EC2's instance metadata (IMDSv2), the source of credentials for AWS SDKs and tools:
   token=$(curl -X PUT -H '%[4]s: 21600' http://%[2]s%[5]s)
   curl -H "%[6]s: $token" http://%[2]s/latest/meta-data/
 
 S3:   http://%[7]s and https://%[7]s
 DNS:  %[2]s port 53
 NTP:  %[2]s port 123
-IMAP: %[2]s port 143, logged in already
+IMAP: %[2]s port 143, without login
 `, m.Name, gateway.LinkLocal, selfPath, ttlHeader, tokenPath, tokenHeader, gateway.S3Host))
 	return nil
 }
 
-// text writes a plain answer. A write error means that the guest is gone.
+// text writes a plain answer. A write error means that the guest has closed the connection.
 func text(w http.ResponseWriter, body string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	_, _ = w.Write([]byte(body))

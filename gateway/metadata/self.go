@@ -7,22 +7,22 @@ import (
 	"lodge/gateway"
 )
 
-// selfPath is where a VM learns what it has.
+// selfPath is the path of the VM's record.
 const selfPath = "/lodge/v1/self"
 
-// Self is what a VM is told of itself.
+// Self is a VM's record as the VM can read it.
 type Self struct {
 	ID      gateway.ID `json:"id"`
 	Name    string     `json:"name"`
-	Address string     `json:"address"` // its own, behind which nobody but the host reaches it
+	Address string     `json:"address"` // its own; only the host reaches it
 	gateway.Size
 	URL        string        `json:"url"`         // of its page, for people outside
 	MailDomain string        `json:"mail_domain"` // mail to anything@ this lands in ~/Maildir
 	S3         SelfS3        `json:"s3"`
-	Shares     []SharedPorts `json:"shares"` // what is not here is private
+	Shares     []SharedPorts `json:"shares"` // all other ports are private
 }
 
-// SelfS3 is how a VM's S3 tools are set up, where they are not already.
+// SelfS3 is the configuration of S3 tools that have none.
 type SelfS3 struct {
 	Endpoint string `json:"endpoint"`
 	Region   string `json:"region"`
@@ -36,7 +36,7 @@ type SharedPorts struct {
 
 func (s *Server) self(w http.ResponseWriter, r *http.Request, m gateway.VM) *refusal {
 	if r.Header.Get("Lodge-Request") != "1" {
-		return refuse(http.StatusForbidden, "Send the header \"Lodge-Request: 1\". It shows that a program of yours asks, not a page that was misled.")
+		return refuse(http.StatusForbidden, "Send the header \"Lodge-Request: 1\": web pages cannot, so it is refused without.")
 	}
 	self := Self{
 		ID: m.ID, Name: m.Name, Address: m.Addr.String(),
@@ -50,6 +50,6 @@ func (s *Server) self(w http.ResponseWriter, r *http.Request, m gateway.VM) *ref
 		self.Shares = append(self.Shares, SharedPorts{share, s.URL(m, share.Port)})
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(self) // a write error means that the guest is gone
+	_ = json.NewEncoder(w).Encode(self) // a write error means that the guest has closed the connection
 	return nil
 }

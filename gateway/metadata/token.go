@@ -23,11 +23,11 @@ const (
 func (s *Server) giveToken(w http.ResponseWriter, r *http.Request, m gateway.VM) *refusal {
 	if r.Method != http.MethodPut {
 		w.Header().Set("Allow", http.MethodPut)
-		return refuse(http.StatusMethodNotAllowed, "A token is given for PUT only.")
+		return refuse(http.StatusMethodNotAllowed, "Method not allowed: use PUT.")
 	}
 	ttl, err := strconv.ParseUint(r.Header.Get(ttlHeader), 10, 16)
 	if err != nil || ttl < 1 || ttl > maxTTL {
-		return refuse(http.StatusBadRequest, "The header %s has to say how long the token shall live: 1 to %d seconds.", ttlHeader, maxTTL)
+		return refuse(http.StatusBadRequest, "The header %s must be the token's life in seconds, 1 to %d.", ttlHeader, maxTTL)
 	}
 	expires := s.now().Add(time.Duration(ttl) * time.Second) //nolint:gosec // at most 21600
 	w.Header().Set(ttlHeader, strconv.FormatUint(ttl, 10))
@@ -44,7 +44,7 @@ func (s *Server) token(id gateway.ID, expires time.Time) string {
 	return base64.RawURLEncoding.EncodeToString(mac.Sum(claim))
 }
 
-// valid says whether token is one of ours, for this VM, and still lives.
+// valid reports whether token was issued by this Server, for this VM, and has not expired.
 func (s *Server) valid(token string, id gateway.ID) bool {
 	raw, err := base64.RawURLEncoding.DecodeString(token)
 	if err != nil || len(raw) != 8+sha256.Size {
