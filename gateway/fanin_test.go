@@ -11,7 +11,7 @@ import (
 	"lodge/gateway"
 )
 
-// script is a net.Listener that gives what the test says.
+// script is a net.Listener with results that the test sends.
 type script struct {
 	next   chan any // net.Conn or error
 	closed chan struct{}

@@ -82,14 +82,14 @@ func (g *guest) do(f func()) {
 	<-done
 }
 
-// dial connects to a door, from inside the guest.
+// dial connects to a listener, from inside the guest.
 func (g *guest) dial(d net.Dialer, network string, port uint16) (c net.Conn, err error) {
 	d.Timeout = patience
 	g.do(func() { c, err = d.Dial(network, fmt.Sprintf("169.254.169.254:%d", port)) })
 	return c, err
 }
 
-// ask dials and reads the line that a door says.
+// ask dials and reads the line that a listener sends.
 func (g *guest) ask(network string, port uint16) (string, error) {
 	c, err := g.dial(net.Dialer{}, network, port)
 	if err != nil {
@@ -103,7 +103,7 @@ func (g *guest) ask(network string, port uint16) (string, error) {
 }
 
 func readName(c net.Conn) (string, error) {
-	_ = c.SetReadDeadline(time.Now().Add(patience)) // only a closed connection refuses, and the read says so
+	_ = c.SetReadDeadline(time.Now().Add(patience)) // only a closed connection refuses, and the read fails too
 	var buf [64]byte
 	n, err := c.Read(buf[:])
 	return string(buf[:n]), err

@@ -21,7 +21,7 @@ const (
 	dnsPort = 53
 )
 
-// openListeners opens a TCP and a UDP service for some guests, each of which tells the guest its name.
+// openListeners opens a TCP and a UDP service for some guests, each of which sends the guest its name.
 func openListeners(t *testing.T, guests ...*guest) *gateway.TapListeners {
 	t.Helper()
 	d := gateway.NewTapListeners()
@@ -65,19 +65,19 @@ func twoGuests(t *testing.T) (a, b *guest) {
 	return newGuest(t, vm(1, "alice", "10.213.0.2")), newGuest(t, vm(2, "bob", "10.213.0.3"))
 }
 
-// askAll wants each guest to be told its own name at every door.
+// askAll expects each guest to get its own name from every listener.
 func askAll(t *testing.T, guests ...*guest) {
 	t.Helper()
 	for _, g := range guests {
 		for network, port := range map[string]uint16{"tcp": webPort, "udp": dnsPort} {
 			if got, err := g.ask(network, port); got != g.vm.Name || err != nil {
-				t.Errorf("%s is told by %s that it is %q, %v", g.vm.Name, network, got, err)
+				t.Errorf("%s gets by %s the name %q, %v", g.vm.Name, network, got, err)
 			}
 		}
 	}
 }
 
-func TestDoorsKnowWhoIsThere(t *testing.T) {
+func TestListenersKnowWhoIsThere(t *testing.T) {
 	a, b := twoGuests(t)
 	d := openListeners(t, a, b)
 	askAll(t, a, b)
@@ -85,8 +85,8 @@ func TestDoorsKnowWhoIsThere(t *testing.T) {
 	askAll(t, a, b)
 }
 
-// Who has another's address is nobody, even where no rule drops such packets.
-func TestDoorsWantTheAddressToo(t *testing.T) {
+// A guest with another's address has no identity, even where no rule drops such packets.
+func TestListenersWantTheAddressToo(t *testing.T) {
 	a, b := twoGuests(t)
 	openListeners(t, a, b)
 	a.do(func() {
@@ -102,13 +102,13 @@ func TestDoorsWantTheAddressToo(t *testing.T) {
 	fatal(t, err)
 	fatal(t, c.SetReadDeadline(time.Now().Add(impatience)))
 	if n, err := c.Read(make([]byte, 64)); err == nil {
-		t.Errorf("with bob's address alice is told %d bytes", n)
+		t.Errorf("with bob's address alice gets %d bytes", n)
 	}
 	askAll(t, a, b)
 }
 
 // Processes of the host reach LinkLocal as well, and choose a tap without being root: no VM must be seen in them.
-func TestDoorsAreShutToTheHost(t *testing.T) {
+func TestListenersAreShutToTheHost(t *testing.T) {
 	a, b := twoGuests(t)
 	openListeners(t, a, b)
 	for _, tap := range []string{"", a.vm.Tap(), b.vm.Tap()} {
@@ -122,7 +122,7 @@ func TestDoorsAreShutToTheHost(t *testing.T) {
 			if err != nil {
 				continue // as good
 			}
-			_, _ = c.Write([]byte("who am I?")) // the door may have shut
+			_, _ = c.Write([]byte("who am I?")) // the listener may be closed
 			fatal(t, c.SetReadDeadline(time.Now().Add(impatience)))
 			var name [64]byte
 			if n, err := c.Read(name[:]); err == nil {
@@ -134,7 +134,7 @@ func TestDoorsAreShutToTheHost(t *testing.T) {
 	askAll(t, a, b)
 }
 
-func TestDoorsOpenAllOrNone(t *testing.T) {
+func TestListenersOpenAllOrNone(t *testing.T) {
 	a, b := twoGuests(t)
 	d := openListeners(t, b)
 	for name, where := range map[string]struct{ network, addr, tap string }{
@@ -184,7 +184,7 @@ func TestOptionalServiceIsLeftOut(t *testing.T) {
 	for _, g := range []*guest{a, b} {
 		fatal(t, d.Open(t.Context(), g.vm))
 		if got, err := g.ask("udp", dnsPort); got != g.vm.Name || err != nil {
-			t.Errorf("%s is told %q, %v", g.vm.Name, got, err)
+			t.Errorf("%s gets %q, %v", g.vm.Name, got, err)
 		}
 	}
 	if got, err := b.ask("udp", ntpPort); got != "bob" || err != nil {
@@ -192,7 +192,7 @@ func TestOptionalServiceIsLeftOut(t *testing.T) {
 	}
 }
 
-// squatter takes an address that a door needs.
+// squatter takes an address that a listener needs.
 func squatter(t *testing.T, network, addr, tap string) io.Closer {
 	t.Helper()
 	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
@@ -210,7 +210,7 @@ func squatter(t *testing.T, network, addr, tap string) io.Closer {
 	return c
 }
 
-func TestDoorsRefuse(t *testing.T) {
+func TestListenersRefuse(t *testing.T) {
 	a, _ := twoGuests(t)
 	d := openListeners(t)
 	if d.Open(t.Context(), gateway.Identity{Number: 1}) == nil {
@@ -219,7 +219,7 @@ func TestDoorsRefuse(t *testing.T) {
 	if err := d.Open(t.Context(), vm(9, "nobody", "10.213.0.9")); err == nil || !strings.Contains(err.Error(), "lg00000009") {
 		t.Errorf("Open without a tap: %v", err)
 	}
-	d.Close(gateway.NewID()) // nobody's doors
+	d.Close(gateway.NewID()) // nobody's listeners
 	d.Shutdown()
 	d.Shutdown()
 	if err := d.Open(t.Context(), a.vm); !errors.Is(err, net.ErrClosed) {
@@ -228,7 +228,7 @@ func TestDoorsRefuse(t *testing.T) {
 }
 
 // A tap that is made anew has the old name but none of the old sockets.
-func TestDoorsFollowANewTap(t *testing.T) {
+func TestListenersFollowANewTap(t *testing.T) {
 	a, b := twoGuests(t)
 	d := openListeners(t, a, b)
 	a.unplug(t)
@@ -237,14 +237,14 @@ func TestDoorsFollowANewTap(t *testing.T) {
 	askAll(t, a, b)
 }
 
-// hold makes a connection and waits until its door has spoken.
+// hold makes a connection and waits until its listener has sent its name.
 func hold(t *testing.T, g *guest) net.Conn {
 	t.Helper()
 	c, err := g.dial(net.Dialer{}, "tcp", webPort)
 	fatal(t, err)
 	t.Cleanup(func() { _ = c.Close() }) // some are ended by then
 	if name, err := readName(c); name != g.vm.Name || err != nil {
-		t.Fatalf("%s is told that it is %q, %v", g.vm.Name, name, err)
+		t.Fatalf("%s gets the name %q, %v", g.vm.Name, name, err)
 	}
 	return c
 }
@@ -299,7 +299,7 @@ func TestShutdownLeavesLiveConnections(t *testing.T) {
 }
 
 // A multipath connection could take in subflows from another VM's tap.
-func TestDoorsTakeNoMultipathTCP(t *testing.T) {
+func TestListenersTakeNoMultipathTCP(t *testing.T) {
 	a, _ := twoGuests(t)
 	openListeners(t, a)
 	var d net.Dialer
@@ -312,8 +312,8 @@ func TestDoorsTakeNoMultipathTCP(t *testing.T) {
 	}
 }
 
-// Whatever is opened and closed at the same time, no guest is ever told another name.
-func TestDoorsAtOnce(t *testing.T) {
+// Whatever is opened and closed at the same time, no guest ever gets another name.
+func TestListenersAtOnce(t *testing.T) {
 	a, b := twoGuests(t)
 	d := openListeners(t, a, b)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -333,7 +333,7 @@ func TestDoorsAtOnce(t *testing.T) {
 		asking.Go(func() {
 			for range 100 {
 				if name, err := g.ask("tcp", webPort); err == nil && name != g.vm.Name {
-					t.Errorf("%s is told that it is %q", g.vm.Name, name)
+					t.Errorf("%s gets the name %q", g.vm.Name, name)
 				}
 			}
 		})

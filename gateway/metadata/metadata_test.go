@@ -317,7 +317,7 @@ func TestHead(t *testing.T) {
 	}
 }
 
-// The property: whatever one VM sends, it gets an answer below 500 that says nothing of the other, and credentials only
+// The property: whatever one VM sends, it gets an answer below 500 that has nothing of the other, and credentials only
 // for a token that it was given.
 func FuzzRequests(f *testing.F) {
 	h := newHost(f)

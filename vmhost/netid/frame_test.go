@@ -74,7 +74,7 @@ func (d datagram) ipv6(payload []byte) []byte {
 	return append(h, payload...)
 }
 
-// arp says that ip is at mac, as a request or a reply for target (RFC 826).
+// arp is the claim that ip is at mac, as a request or a reply for target (RFC 826).
 func arp(op uint16, mac net.HardwareAddr, ip, target netip.Addr) []byte {
 	broadcast := net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 	b := []byte{0, 1, 8, 0, 6, 4}

@@ -11,10 +11,10 @@ import (
 	"lodge/gateway"
 )
 
-// present is what the kernel has of taps: one listing of each kind, so that a thousand taps cost little more than one. The
-// zero value knows of nothing.
+// present is the state of all taps in the kernel, by one listing of each kind: a thousand taps cost little more than one. The
+// zero value has none.
 type present struct {
-	taps       map[string]netlink.Link // interfaces with our kind of name
+	taps       map[string]netlink.Link // interfaces whose names begin with "lg"
 	addrs      map[int]bool            // by index: has gateway.LinkLocal
 	routes     map[int]netip.Addr      // by index: the address that is routed to it
 	neighbours map[int]neighbourEntry
@@ -36,7 +36,7 @@ func (p present) indexes() map[int]bool {
 	return all
 }
 
-// look lists what there is of taps.
+// look lists the state of all taps.
 func look() (present, error) {
 	p := present{
 		taps: map[string]netlink.Link{}, addrs: map[int]bool{},
@@ -113,14 +113,14 @@ func prefix(r netlink.Route) (netip.Prefix, bool) {
 	return netip.PrefixFrom(addr, bits), ok && bits >= widest
 }
 
-// removeFlows removes what connection tracking remembers of guests' addresses, so that whoever gets one of them next inherits
-// no open flow.
+// removeFlows removes guests' addresses from the connection table, so that the next VM with one of them inherits no open
+// flow.
 func removeFlows(addrs ...netip.Addr) error {
 	if len(addrs) == 0 {
-		return nil // spare the walk through the whole table
+		return nil // a walk through the table is slow
 	}
 	if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.FAMILY_V4, flowsOf(addrs)); err != nil {
-		return fmt.Errorf("forget connections: %w", err)
+		return fmt.Errorf("remove connections: %w", err)
 	}
 	return nil
 }
@@ -131,7 +131,7 @@ type flowsOf []netip.Addr
 // MatchConntrackFlow implements netlink.CustomConntrackFilter. A guest's own flow has it as the source, masqueraded or
 // not; one from the host has it as the destination.
 func (f flowsOf) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
-	src, _ := netip.AddrFromSlice(flow.Forward.SrcIP) // the zero address, for none, is nobody's
+	src, _ := netip.AddrFromSlice(flow.Forward.SrcIP) // the zero address, for none, is no guest's
 	dst, _ := netip.AddrFromSlice(flow.Forward.DstIP)
 	return slices.Contains(f, src.Unmap()) || slices.Contains(f, dst.Unmap())
 }

@@ -29,7 +29,7 @@ var (
 	hostIPv6    = netip.MustParsePrefix("2001:db8::1/128")
 	outsideMAC  = net.HardwareAddr{2, 0, 0, 0, 0, 9}
 	uplinkMAC   = net.HardwareAddr{2, 0, 0, 0, 0, 8}
-	openPort    = uint16(53)   // a door
+	openPort    = uint16(53)   // a listener
 	closedPort  = uint16(9999) // open everywhere but to guests
 	closedHost  = ":9999"
 	patience    = 10 * time.Second
@@ -40,7 +40,7 @@ var (
 // lab is a host with two VMs and an outside. Whatever datagram is heard anywhere ends up in heard.
 type lab struct {
 	net        *Net
-	doors      *gateway.TapListeners
+	listeners  *gateway.TapListeners
 	a, b       gateway.Identity
 	alice, bob *node
 	outside    *node
@@ -58,9 +58,9 @@ func vm(number uint32, name, addr string) gateway.Identity {
 func newLab(t *testing.T) *lab {
 	t.Helper()
 	l := &lab{
-		net:   New(Config{Net: guestNet, TCP: []uint16{80}, UDP: []uint16{openPort}, Logger: quietLogger}),
-		doors: gateway.NewTapListeners(),
-		a:     vm(1, "alice", "10.213.0.2"), b: vm(2, "bob", "10.213.0.3"),
+		net:       New(Config{Net: guestNet, TCP: []uint16{80}, UDP: []uint16{openPort}, Logger: quietLogger}),
+		listeners: gateway.NewTapListeners(),
+		a:         vm(1, "alice", "10.213.0.2"), b: vm(2, "bob", "10.213.0.3"),
 		heard: make(chan hearing, 1024),
 	}
 	l.raiseOutside(t)
@@ -97,16 +97,16 @@ func (l *lab) raiseOutside(t *testing.T) {
 	l.outside = newNode(t, "up0", outsideMAC, uplink.Addr(), neighbour, internet, private)
 }
 
-// openListeners says to each guest who it is, by TCP, and hears its datagrams.
+// openListeners sends each guest its name by TCP, and collects its datagrams.
 func (l *lab) openListeners(t *testing.T) {
 	t.Helper()
-	names := l.doors.Listener(80)
-	l.doors.Packets(openPort, func(vm gateway.Identity, c net.PacketConn) { l.hear("door of "+vm.Name, c) })
+	names := l.listeners.Listener(80)
+	l.listeners.Packets(openPort, func(vm gateway.Identity, c net.PacketConn) { l.hear("listener of "+vm.Name, c) })
 	go serve(names, func(c net.Conn) string { return gateway.IdentityOf(c).Name })
 	for _, vm := range []gateway.Identity{l.a, l.b} {
-		fatal(t, l.doors.Open(t.Context(), vm))
+		fatal(t, l.listeners.Open(t.Context(), vm))
 	}
-	t.Cleanup(l.doors.Shutdown)
+	t.Cleanup(l.listeners.Shutdown)
 }
 
 // serve writes one line to each caller and holds the connection until the caller goes.
@@ -169,7 +169,7 @@ func (l *lab) hear(where string, c net.PacketConn) {
 	}
 }
 
-// from is the datagram that a guest rightly sends to its door.
+// from is the datagram that a guest rightly sends to its listener.
 func from(vm gateway.Identity, payload string) datagram {
 	return datagram{
 		srcMAC: vm.MAC(), dstMAC: hostMAC(vm), src: vm.Addr, dst: gateway.LinkLocal, port: openPort, payload: payload,
@@ -196,7 +196,7 @@ func (l *lab) settle(t *testing.T) []hearing {
 		_, err := l.host.WriteTo([]byte(marker), net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, closedPort)))
 		fatal(t, err)
 	}
-	missing := []string{"door of alice", "door of bob", "host", "alice", "bob", "outside"}
+	missing := []string{"listener of alice", "listener of bob", "host", "alice", "bob", "outside"}
 	var others []hearing
 	deadline := time.After(patience)
 	for len(missing) > 0 {
@@ -214,7 +214,7 @@ func (l *lab) settle(t *testing.T) []hearing {
 	return others
 }
 
-// whoAmI asks the door, from inside the guest.
+// whoAmI asks the listener, from inside the guest.
 func whoAmI(t *testing.T, n *node) string {
 	t.Helper()
 	line, err := n.ask("169.254.169.254:80", patience)
@@ -232,7 +232,7 @@ func (n *node) ask(addr string, timeout time.Duration) (string, error) {
 }
 
 func readLine(c net.Conn) (string, error) {
-	_ = c.SetReadDeadline(time.Now().Add(patience)) // only a closed connection refuses, and the read says so
+	_ = c.SetReadDeadline(time.Now().Add(patience)) // only a closed connection refuses, and the read fails too
 	defer c.Close()
 	var line string
 	_, err := fmt.Fscanln(c, &line)

@@ -74,7 +74,7 @@ func TestOneGuestCannotFillConntrack(t *testing.T) {
 		t.Errorf("bob reaches the world as %q, %v", got, err)
 	}
 	if got := [2]string{whoAmI(t, l.alice), whoAmI(t, l.bob)}; got != [2]string{"alice", "bob"} {
-		t.Errorf("guests are told %v", got)
+		t.Errorf("guests get the names %v", got)
 	}
 }
 

@@ -2,10 +2,10 @@
 //
 // Each VM has one persistent tap, whose name follows from its number. The tap carries gateway.LinkLocal and nothing else,
 // a /32 route leads to the guest's address, and a permanent neighbour entry holds its hardware address, so that no ARP
-// packet decides where anything goes. One nftables ruleset (tables "inet lodge" and "arp lodge") lets in from a tap only
+// packet influences where packets go. One nftables ruleset (tables "inet lodge" and "arp lodge") lets in from a tap only
 // what has the VM's own hardware and IPv4 address, and lets it reach only the gateway's ports and the world outside:
-// never another guest, the host's other addresses, or the networks around the host. It fails closed: a tap that the
-// ruleset does not know gets no packet through.
+// never another guest, the host's other addresses, or the networks around the host. It fails closed: no packet passes
+// from a tap that is not in the ruleset.
 //
 // The ruleset is one readable template, set in one transaction. After that VMs come and go as single elements of its sets,
 // so that what the rules count survives. Net replaces the ruleset only when another program has changed it, or when the
@@ -16,7 +16,7 @@
 // reach the world; what the host forwards for others is not its business. While any tap is up, the host itself cannot reach
 // a metadata service of its own cloud at gateway.LinkLocal.
 //
-// This package never starts a VM, never opens a socket for guests (gateway.TapListeners does) and never asks a guest anything.
+// This package never starts a VM, never opens a socket for guests (gateway.TapListeners does) and never sends a guest a query.
 package netid
 
 import (
@@ -33,7 +33,7 @@ import (
 	"lodge/gateway"
 )
 
-// Config says what guests have and may reach. Logger is required.
+// Config is what guests have and may reach. Logger is required.
 type Config struct {
 	Net    netip.Prefix // IPv4; all guest addresses are in it, and nothing else of the host may be
 	TCP    []uint16     // ports of gateway.LinkLocal that guests reach
@@ -134,7 +134,7 @@ func (n *Net) observe() (err error) {
 	return err
 }
 
-// prepare sets what is there once for all VMs: the ruleset before any tap, so that nothing is ever unguarded.
+// prepare sets what all VMs share: the ruleset before any tap, so that no tap is ever unguarded.
 func (n *Net) prepare(ctx context.Context, next guests) (present, error) {
 	have, err := n.lookAround()
 	if err != nil {
@@ -213,12 +213,12 @@ func (n *Net) Up(ctx context.Context, vm gateway.Identity) error {
 	if err := forward(); err != nil {
 		return err
 	}
-	n.config.Logger.InfoContext(ctx, "network opened", "vm", vm.Name)
+	n.config.Logger.InfoContext(ctx, "network opened", "vm", vm.Name, "tap", vm.Tap())
 	return nil
 }
 
-// Down shuts the VM out and then removes its tap with all that hangs on it, also what the kernel remembers of its
-// connections. It is no error that the VM is down.
+// Down shuts the VM out, then removes its tap with its address, route and neighbour entry, and its entries in the connection
+// table. It is no error that the VM is down.
 func (n *Net) Down(ctx context.Context, vm gateway.Identity) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -238,13 +238,13 @@ func (n *Net) Down(ctx context.Context, vm gateway.Identity) error {
 	if err := removeFlows(vm.Addr); err != nil {
 		return err
 	}
-	n.config.Logger.InfoContext(ctx, "network closed", "vm", vm.Name)
+	n.config.Logger.InfoContext(ctx, "network closed", "vm", vm.Name, "tap", vm.Tap())
 	return nil
 }
 
 var errTooEarly = errors.New("the other VMs' networks are not set up yet")
 
-// lookAround lists what there is, and has the ruleset replaced when the networks around the host have changed.
+// lookAround lists what the kernel has, and marks the ruleset for replacement when the networks around the host have changed.
 func (n *Net) lookAround() (present, error) {
 	have, err := look()
 	if err == nil && !slices.Equal(have.around, n.around) {

@@ -133,7 +133,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// Each failure says what to do, and leaves the VM shut out and the others as they were.
+// Each failure has a hint, and leaves the VM shut out and the others as they were.
 func TestFailures(t *testing.T) {
 	a, b := vm(1, "alice", "10.213.0.2"), vm(2, "bob", "10.213.0.3")
 	onlyAlice := func(t *testing.T) {
@@ -213,7 +213,7 @@ func TestAddressUsedAgain(t *testing.T) {
 	if flows(t, l.a.Addr) == 0 {
 		t.Fatal("connection tracking has nothing of alice")
 	}
-	l.doors.Close(l.a.ID)
+	l.listeners.Close(l.a.ID)
 	fatal(t, l.net.Down(t.Context(), l.a))
 	if got := flows(t, l.a.Addr); got != 0 {
 		t.Errorf("%d flows of alice are left", got)
@@ -227,7 +227,7 @@ func TestAddressUsedAgain(t *testing.T) {
 
 	heir := vm(3, "heir", "10.213.0.2")
 	fatal(t, l.net.Up(t.Context(), heir))
-	fatal(t, l.doors.Open(t.Context(), heir))
+	fatal(t, l.listeners.Open(t.Context(), heir))
 	if got := whoAmI(t, newGuest(t, heir)); got != "heir" {
 		t.Errorf("the heir is %q", got)
 	}
@@ -252,7 +252,7 @@ func flows(t *testing.T, addr netip.Addr) int {
 	return len(slices.DeleteFunc(all, func(f *netlink.ConntrackFlow) bool { return !flowsOf{addr}.MatchConntrackFlow(f) }))
 }
 
-func TestDoorsCloseEndsLiveConnections(t *testing.T) {
+func TestListenersCloseEndsLiveConnections(t *testing.T) {
 	l := newLab(t)
 	hold := func(n *node) net.Conn {
 		c, err := n.dial("tcp", "169.254.169.254:80", net.Dialer{Timeout: patience})
@@ -265,12 +265,12 @@ func TestDoorsCloseEndsLiveConnections(t *testing.T) {
 	alice, bob := hold(l.alice), hold(l.bob)
 	defer alice.Close()
 	defer bob.Close()
-	l.doors.Close(l.a.ID)
+	l.listeners.Close(l.a.ID)
 	if _, err := io.Copy(io.Discard, alice); err != nil {
 		t.Errorf("alice's connection: %v", err)
 	}
 	if _, err := l.alice.ask("169.254.169.254:80", patience); failure(err) != "refused" {
-		t.Errorf("alice's door is open still: %v", err)
+		t.Errorf("alice's listener is open still: %v", err)
 	}
 	if _, err := bob.Write([]byte("still here")); err != nil {
 		t.Errorf("bob's connection: %v", err)

@@ -150,12 +150,12 @@ func TestTapMadeAnewAnswersAgain(t *testing.T) {
 				t.Fatalf("Repair: %v (-want +got):\n%s", err, diff)
 			}
 			for _, vm := range replaced {
-				fatal(t, l.doors.Open(t.Context(), vm))
+				fatal(t, l.listeners.Open(t.Context(), vm))
 			}
 			l.alice = newGuest(t, l.a)
 			l.listen(t, "alice", l.alice, closedHost)
 			if got := [2]string{whoAmI(t, l.alice), whoAmI(t, l.bob)}; got != [2]string{"alice", "bob"} {
-				t.Errorf("guests are told %v", got)
+				t.Errorf("guests get the names %v", got)
 			}
 			l.settle(t) // UDP too
 			if replaced, err := l.net.Repair(t.Context()); len(replaced) > 0 || err != nil {

@@ -24,15 +24,15 @@ func elsewhere() []string {
 // has 262,144 entries by default.
 const maxFlows = 4096
 
-// ruleset is the whole of it, one transaction: "add" keeps "delete" from failing where there is no table yet.
+// ruleset is one transaction: "add" keeps "delete" from failing where there is no table yet.
 //
 // Its chain from-tap stands before the kernel puts fragments together (NF_IP_PRI_CONNTRACK_DEFRAG, -400): behind that, a
 // guest could slip a fragment with its neighbour's source address into the neighbour's packet. The arp table keeps guests
 // from filling the neighbour cache, and the host from answering for gateway.LinkLocal on its own networks. The last rule of
-// input keeps processes of the host from the doors: sockets on a tap would take what they send.
+// input keeps processes of the host from the listeners on taps, which would otherwise receive what they send.
 //
-// Its chain from-user keeps people of the host who are not root from the guests' ports: the way in is the gateway, which knows
-// who may. A guest's sshd asks for a key itself, so that "ssh -J" works.
+// Its chain from-user keeps users of the host other than root from the guests' ports: the gateway checks who may use them. A
+// guest's sshd asks for a key itself, so that "ssh -J" works.
 //
 // Two dynamic sets keep one guest from filling the host's connection table: they count what each tap has open, to the world
 // and to the gateway. Datagrams to the gateway are not tracked, for each would take an entry for half a minute.

@@ -41,10 +41,10 @@ func (l *lab) guestProbes() []probe {
 		p("source is the host", func(d *datagram) { d.src = uplink.Addr() }),
 		p("source is loopback", func(d *datagram) { d.src = netip.MustParseAddr("127.0.0.1") }),
 		p("source is on the internet", func(d *datagram) { d.src = internet.Addr() }),
-		p("port that is no door", func(d *datagram) { d.port = closedPort }),
+		p("port that is no listener", func(d *datagram) { d.port = closedPort }),
 		p("host's uplink address", to("198.51.100.1")),
-		p("host's uplink address, port of a door", func(d *datagram) { d.dst = uplink.Addr() }),
-		p("host's loopback address, port of a door", func(d *datagram) { d.dst = netip.MustParseAddr("127.0.0.1") }),
+		p("host's uplink address, port of a listener", func(d *datagram) { d.dst = uplink.Addr() }),
+		p("host's loopback address, port of a listener", func(d *datagram) { d.dst = netip.MustParseAddr("127.0.0.1") }),
 		p("host's loopback address", to("127.0.0.1")),
 		p("host's IPv6 address", func(d *datagram) {
 			d.src, d.dst, d.port = netip.MustParseAddr("2001:db8::2"), hostIPv6.Addr(), closedPort
@@ -69,7 +69,7 @@ func (l *lab) outsideProbes() []probe {
 		p("guest", func(d *datagram) { d.dst = l.a.Addr }),
 		p("guest, as the other guest", func(d *datagram) { d.dst, d.src = l.a.Addr, l.b.Addr }),
 		p("guest, as the gateway", func(d *datagram) { d.dst, d.src = l.a.Addr, gateway.LinkLocal }),
-		p("door", func(d *datagram) { d.dst, d.port = gateway.LinkLocal, openPort }),
+		p("listener", func(d *datagram) { d.dst, d.port = gateway.LinkLocal, openPort }),
 	}
 }
 
@@ -111,17 +111,17 @@ func TestFlushedRulesComeBack(t *testing.T) {
 	}
 	nft(t, "flush", "ruleset")
 	want := map[string]string{
-		"foreign hardware address":              "door of alice",
-		"port that is no door":                  "host",
-		"host's uplink address":                 "host",
-		"host's uplink address, port of a door": "host's own DNS",
-		"broadcast":                             "host",
-		"other guest":                           "bob",
-		"host's neighbour":                      "outside",
-		"private network":                       "outside",
-		"source is a guest":                     "host",
-		"guest":                                 "alice",
-		"guest, as the other guest":             "alice",
+		"foreign hardware address":                  "listener of alice",
+		"port that is no listener":                  "host",
+		"host's uplink address":                     "host",
+		"host's uplink address, port of a listener": "host's own DNS",
+		"broadcast":                 "host",
+		"other guest":               "bob",
+		"host's neighbour":          "outside",
+		"private network":           "outside",
+		"source is a guest":         "host",
+		"guest":                     "alice",
+		"guest, as the other guest": "alice",
 	}
 	if diff := cmp.Diff(want, heardNow()); diff != "" {
 		t.Errorf("heard without rules (-want +got):\n%s", diff)
@@ -138,7 +138,7 @@ func TestFragments(t *testing.T) {
 	whole := from(l.b, "0123456789abcdef the second half")
 	first, second := whole.fragments(7)
 	l.bob.send(t, first, second)
-	if got, want := l.settle(t), []hearing{{"door of bob", whole.payload}}; !cmp.Equal(got, want, cmp.AllowUnexported(hearing{})) {
+	if got, want := l.settle(t), []hearing{{"listener of bob", whole.payload}}; !cmp.Equal(got, want, cmp.AllowUnexported(hearing{})) {
 		t.Fatalf("heard %v, want %v", got, want)
 	}
 	forged := from(l.b, "attacked, indeed, the second half")
@@ -155,7 +155,7 @@ func TestFragments(t *testing.T) {
 	}
 }
 
-// Whatever a guest claims by ARP, the host goes by what the daemon has set, and says nothing about other addresses.
+// Whatever a guest claims by ARP, the host uses what the daemon has set, and does not answer for other addresses.
 func TestARPClaimsChangeNothing(t *testing.T) {
 	l := newLab(t)
 	before := neighbours(t)
@@ -199,7 +199,7 @@ func TestARPClaimsChangeNothing(t *testing.T) {
 		t.Errorf("the host did not answer for its own address on its uplink")
 	}
 	if got := [2]string{whoAmI(t, l.alice), whoAmI(t, l.bob)}; got != [2]string{"alice", "bob"} {
-		t.Errorf("guests are told %v", got)
+		t.Errorf("guests get the names %v", got)
 	}
 }
 
@@ -226,15 +226,15 @@ func TestConnections(t *testing.T) {
 		want       string // the line that is read
 		fails      string
 	}{
-		{"own door", "169.254.169.254:80", "alice", ""},
+		{"own listener", "169.254.169.254:80", "alice", ""},
 		{"the internet, masqueraded", "203.0.113.7:80", "198.51.100.1", ""},
 		{"the internet's port 25", "203.0.113.7:25", "", "refused"},
-		{"a host's port that is no door", "169.254.169.254:9999", "", "timeout"},
+		{"a host's port that is no listener", "169.254.169.254:9999", "", "timeout"},
 		{"host's uplink address", "198.51.100.1:9999", "", "timeout"},
 		{"host's neighbour", "198.51.100.2:80", "", "timeout"},
 		{"private network", "192.168.7.7:80", "", "timeout"},
 		{"other guest", "10.213.0.3:9999", "", "timeout"},
-		{"other guest's door", "10.213.0.3:80", "", "timeout"},
+		{"other guest's listener", "10.213.0.3:80", "", "timeout"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			timeout := impatience
@@ -249,7 +249,7 @@ func TestConnections(t *testing.T) {
 	}
 }
 
-// failure says in a word how dialing failed.
+// failure is a word for how dialing failed.
 func failure(err error) string {
 	timeout, ok := errors.AsType[net.Error](err)
 	switch {
@@ -280,7 +280,7 @@ func TestConnectionsToGuests(t *testing.T) {
 }
 
 // A process of the host is no guest, whichever tap it names.
-func TestHostItselfReachesNoDoor(t *testing.T) {
+func TestHostItselfReachesNoListener(t *testing.T) {
 	l := newLab(t)
 	for _, tap := range []string{"", l.a.Tap(), l.b.Tap()} {
 		d := net.Dialer{Timeout: impatience, Control: func(_, _ string, raw syscall.RawConn) error {
@@ -319,14 +319,14 @@ func TestOtherUsersOfTheHostReachOnlySSH(t *testing.T) {
 	}
 }
 
-// A guest whose kernel takes its neighbour's addresses is nobody, and its neighbour notices nothing.
+// A guest whose kernel takes its neighbour's addresses has no identity, and its neighbour is not affected.
 func TestGuestThatPosesAsItsNeighbour(t *testing.T) {
 	l := newLab(t)
 	source := net.Dialer{Timeout: impatience, LocalAddr: &net.TCPAddr{IP: l.b.Addr.AsSlice()}}
 	l.alice.do(func() { must(t, netlink.AddrAdd(link(t, "eth0"), &netlink.Addr{IPNet: host(l.b.Addr)})) })
 	if c, err := l.alice.dial("tcp", "169.254.169.254:80", source); err == nil {
 		line, _ := readLine(c) // whatever it is, it is too much
-		t.Errorf("with bob's address alice reaches the door of %q", line)
+		t.Errorf("with bob's address alice reaches the listener of %q", line)
 	}
 	if got := whoAmI(t, l.alice); got != "alice" {
 		t.Errorf("with both addresses alice is %q", got)
@@ -334,10 +334,10 @@ func TestGuestThatPosesAsItsNeighbour(t *testing.T) {
 	l.alice.do(func() { must(t, netlink.LinkSetHardwareAddr(link(t, "eth0"), l.b.MAC())) })
 	if c, err := l.alice.dial("tcp", "169.254.169.254:80", source); err == nil {
 		line, _ := readLine(c) // whatever it is, it is too much
-		t.Errorf("with both of bob's addresses alice reaches the door of %q", line)
+		t.Errorf("with both of bob's addresses alice reaches the listener of %q", line)
 	}
 	if _, err := l.alice.ask("169.254.169.254:80", impatience); err == nil {
-		t.Errorf("with bob's hardware address alice reaches a door")
+		t.Errorf("with bob's hardware address alice reaches a listener")
 	}
 	if got := whoAmI(t, l.bob); got != "bob" {
 		t.Errorf("bob is %q", got)

@@ -17,15 +17,15 @@ import (
 	"lodge/gateway"
 )
 
-// settings are what the kernel keeps per interface, below /proc/sys/net. The stricter ones are belt and braces: the
-// ruleset says the same, but somebody may flush it.
+// settings are those of one interface, below /proc/sys/net. The stricter ones repeat what the ruleset does, in case another
+// program flushes it.
 var settings = []struct{ path, value string }{ //nolint:gochecknoglobals // a constant table
 	{"ipv6/conf/%s/disable_ipv6", "1"},
 	{"ipv4/conf/%s/rp_filter", "1"},      // only sources whose route leads back here: the guest's own address (RFC 3704)
 	{"ipv4/conf/%s/arp_ignore", "1"},     // answer ARP for this tap's own address only
-	{"ipv4/conf/%s/arp_announce", "2"},   // and ask in its name
-	{"ipv4/conf/%s/arp_accept", "0"},     // learn nothing from what was not asked
-	{"ipv4/conf/%s/arp_notify", "1"},     // tell the guest when the tap's hardware address changes
+	{"ipv4/conf/%s/arp_announce", "2"},   // and ask with it as the source
+	{"ipv4/conf/%s/arp_accept", "0"},     // ignore unsolicited ARP
+	{"ipv4/conf/%s/arp_notify", "1"},     // announce a change of the tap's hardware address
 	{"ipv4/conf/%s/proxy_arp", "0"},      // never answer for a neighbour
 	{"ipv4/conf/%s/accept_local", "0"},   // nothing from outside comes from an address of the host
 	{"ipv4/conf/%s/route_localnet", "0"}, // 127.0.0.0/8 is not reachable
@@ -65,7 +65,7 @@ func ensureTap(vm gateway.Identity) (tap netlink.Link, made bool, err error) {
 	}
 	tap, err = findTap(vm.Tap())
 	if tap == nil && err == nil {
-		err = fmt.Errorf("make tap %s: it went away", vm.Tap())
+		err = fmt.Errorf("make tap %s: another program has removed it", vm.Tap())
 	}
 	return tap, true, err
 }
@@ -135,7 +135,7 @@ func hostMAC(vm gateway.Identity) net.HardwareAddr {
 	return mac
 }
 
-// delTap removes a tap; its address, route and neighbour entry go with it.
+// delTap removes a tap; the kernel removes its address, route and neighbour entry.
 func delTap(name string) error {
 	tap, err := findTap(name)
 	if tap == nil || err != nil {
@@ -147,7 +147,7 @@ func delTap(name string) error {
 	return nil
 }
 
-// removeStrays removes the taps with names like ours that belong to none of these VMs.
+// removeStrays removes the taps with names of this package that belong to none of these VMs.
 func (n *Net) removeStrays(ctx context.Context, vms []gateway.Identity, have present) error {
 	wanted := map[string]bool{}
 	for _, vm := range vms {

@@ -12,7 +12,7 @@ import (
 )
 
 // watch collects the kernel's notifications about interfaces, addresses, routes and neighbours. No goroutine reads them: they
-// wait in the socket until drain.
+// stay in the socket until drain.
 type watch struct {
 	socket *nl.NetlinkSocket
 	buf    []byte
@@ -20,7 +20,7 @@ type watch struct {
 
 // changes are what notifications were about.
 type changes struct {
-	taps   bool // an interface with our kind of name, or what hangs on it
+	taps   bool // an interface whose name begins with "lg", its address, route, neighbour or settings
 	around bool // another interface or route
 }
 
@@ -75,7 +75,7 @@ func (c *changes) note(m syscall.NetlinkMessage, taps map[int]bool) {
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
 		c.noteIndex(attributeIndex(m.Data, unix.SizeofRtMsg, unix.RTA_OIF), taps)
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
-		c.taps = c.taps || taps[indexAt(m.Data, 4)] // struct ndmsg; others' neighbours change all the time
+		c.taps = c.taps || taps[indexAt(m.Data, 4)] // struct ndmsg; entries of other interfaces change all the time
 	case unix.RTM_NEWNETCONF, unix.RTM_DELNETCONF:
 		c.taps = c.taps || taps[attributeIndex(m.Data, 4, netconfIndex)] // struct netconfmsg is one byte, padded
 	}
