@@ -33,7 +33,10 @@ func (h *Host) New(ctx context.Context, spec gateway.Spec, report func(gateway.P
 	if err := h.await(ctx); err != nil {
 		return gateway.VM{}, err
 	}
-	h.accel.Offer(img.Kernel)                   // so that the probe runs while the disk is made
+	h.accel.Offer(img.Kernel) // so that the probe runs while the disk is made
+	if err := disk.CheckRoom(h.cfg.diskDir(), img.Disk); err != nil {
+		return gateway.VM{}, err
+	}
 	if _, err := h.virt.Ping(ctx); err != nil { // before anything is made
 		return gateway.VM{}, err
 	}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -134,4 +135,23 @@ func sum(t *testing.T, path string, from, to int64) [sha256.Size]byte {
 		t.Fatal(err)
 	}
 	return [sha256.Size]byte(h.Sum(nil))
+}
+
+// 5 % of the disk stay free, whatever a new VM takes.
+func TestCheckRoomKeepsAReserve(t *testing.T) {
+	dir := sandboxtest.SmallDisk(t, 100<<20)
+	base := newBase(t) // takes 4 MiB
+	filler := filepath.Join(dir, "filler")
+	for mib, room := range map[int]bool{0: true, 89: true, 92: false, 99: false} {
+		gatewaytest.Must(t, os.WriteFile(filler, make([]byte, mib<<20), 0o600))
+		err := disk.CheckRoom(dir, base)
+		if room && err == nil {
+			continue
+		}
+		e, ok := errors.AsType[*gateway.Error](err)
+		if room || !ok || e.Kind != gateway.KindNoSpace || !strings.Contains(e.Msg, "of 100.0 MiB are free in "+dir) ||
+			!strings.Contains(e.Msg, "5.0 MiB stay in reserve") || !strings.Contains(e.Hint, "df -h "+dir) {
+			t.Errorf("%d MiB used: %v (%+v), want room: %v", mib, err, e, room)
+		}
+	}
 }
