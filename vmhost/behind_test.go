@@ -2,6 +2,7 @@ package vmhost_test
 
 import (
 	"context"
+	"fmt"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -131,4 +132,54 @@ func TestLateDefinitionIsUndefined(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// A tap that was removed is back within seconds, with its listeners; QEMU holds the old one, which the status has.
+func TestNewTapUnderARunningVM(t *testing.T) {
+	needVMs(t)
+	libvirttest.Start(t)
+	r := newRig(t, "/var/tmp")
+	m := r.make(t, "blog")
+	ip := func(args ...string) string {
+		out, err := exec.CommandContext(t.Context(), "ip", args...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("ip %v: %v\n%s", args, err, out)
+		}
+		return string(out)
+	}
+	ip("link", "del", m.Tap())
+	gatewaytest.Eventually(t, func() error {
+		if got := r.host.Status(t.Context(), m.ID); got.State != "running" || !strings.Contains(got.Reason, "lodge restart blog") {
+			return fmt.Errorf("status: %+v", got)
+		}
+		return nil
+	})
+	out, err := exec.CommandContext(t.Context(), "ss", "-Hltn").CombinedOutput()
+	if index := strings.SplitN(ip("-o", "link", "show", m.Tap()), ":", 2)[0]; err != nil || !strings.Contains(string(out), m.Tap()+":80") && !strings.Contains(string(out), "%if"+index+":80") {
+		t.Errorf("no listener on the new tap, index %s: %v\n%s", index, err, out)
+	}
+	gatewaytest.Must(t, r.host.Restart(t.Context(), m.ID))
+	gatewaytest.Eventually(t, func() error {
+		if got := r.host.Status(t.Context(), m.ID); got.State != "running" || got.Reason != "" {
+			return fmt.Errorf("status after a restart: %+v", got)
+		}
+		return nil
+	})
+}
+
+// A libvirtd that hangs keeps a list of all VMs waiting for 2 s.
+func TestStatusesOfAHungLibvirtd(t *testing.T) {
+	needVMs(t)
+	daemon := libvirttest.Start(t)
+	r := newRig(t, "/var/tmp")
+	m := r.make(t, "blog")
+	if got := r.host.Statuses(t.Context()); len(got) != 1 || got[m.ID].State != "running" {
+		t.Errorf("got %+v", got)
+	}
+	daemon.Freeze(t)
+	defer daemon.Thaw(t)
+	begun := time.Now()
+	if got := r.host.Statuses(t.Context()); got[m.ID].State != "unknown" || time.Since(begun) > 4*time.Second {
+		t.Errorf("got %+v after %s", got, time.Since(begun))
+	}
 }

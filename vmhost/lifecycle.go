@@ -251,21 +251,6 @@ func errChanged() error {
 	return gateway.Errorf(gateway.KindConflict, "the VM's desired state changed while this was running")
 }
 
-// identify puts the VM's tap and doors in place, if this process has not done so yet.
-func (h *Host) identify(ctx context.Context, w *worker, vm gateway.Identity) error {
-	if w.isIdentified() {
-		return nil
-	}
-	if err := h.cfg.Net.Up(ctx, vm); err != nil {
-		return err
-	}
-	if err := h.cfg.TapListeners.Open(ctx, vm); err != nil {
-		return err
-	}
-	w.setIdentified()
-	return nil
-}
-
 // definition is the VM as libvirt is to run it. Its image is needed only to boot the kernel directly, and to prove KVM with it.
 func (h *Host) definition(ctx context.Context, m gateway.VM) (libvirt.Definition, error) {
 	def := libvirt.Definition{

@@ -32,6 +32,10 @@ func (p *pace) wait(now time.Time) time.Duration {
 	if p.tries == 0 {
 		return 0
 	}
-	space := min(time.Second<<min(p.tries-1, 10), maxPace)
-	return max(0, p.last.Add(space).Sub(now))
+	return max(0, p.next().Sub(now))
+}
+
+// next is when the next call is due, if there was one.
+func (p *pace) next() time.Time {
+	return p.last.Add(min(time.Second<<min(max(p.tries-1, 0), 10), maxPace))
 }

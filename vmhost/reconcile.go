@@ -61,12 +61,15 @@ func (h *Host) reconcile(ctx context.Context, w *worker) (again time.Duration, e
 			return nil
 		}
 		if m.Desired == gateway.Removed {
+			w.setExamined()
 			return h.remove(ctx, w)
 		}
 		state, err := h.virt.State(ctx, m.ID)
+		w.setExamined()
 		if err != nil {
 			return err
 		}
+		defer w.setPace()
 		if m.Desired == gateway.Stopped {
 			return h.keepStopped(ctx, m, state)
 		}
@@ -98,7 +101,13 @@ func (h *Host) keepRunning(ctx context.Context, w *worker, m gateway.VM, state l
 			return h.startFrom(ctx, w, m, state)
 		})
 	default:
-		return 0, h.identify(ctx, w, m.Identity)
+		if err := h.identify(ctx, w, m.Identity); err != nil {
+			return 0, err
+		}
+		if state != libvirt.Running {
+			return 0, nil
+		}
+		return 0, checkHeld(m.Identity)
 	}
 }
 

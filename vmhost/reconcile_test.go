@@ -1,9 +1,13 @@
 package vmhost
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"lodge/gateway"
 	"lodge/gateway/gatewaytest"
@@ -43,5 +47,64 @@ func TestMigratedIsNeverStarted(t *testing.T) {
 	}
 	if got := h.status(now, libvirt.Migrated); got.State != "stopped" || !strings.Contains(got.Reason, "migrated") {
 		t.Errorf("status: %+v", got)
+	}
+}
+
+// A restart that waits shows why, and until when.
+func TestWaitingRestartIsExplained(t *testing.T) {
+	blog := newVM("blog", gateway.Running)
+	h := newHost(t, blog)
+	w := h.worker(blog.ID)
+	w.pace = pace{tries: 6, last: time.Now()}
+	w.setPace()
+	got := h.status(blog, libvirt.Off)
+	for _, want := range []string{"automatic starts in a row: 6", "Next start at ", ", in 32s.", "lodge start blog"} {
+		if got.State != "starting" || !strings.Contains(got.Reason, want) {
+			t.Errorf("status: %+v, want %q", got, want)
+		}
+	}
+}
+
+type fakeNet struct{ err error }
+
+func (f *fakeNet) Apply(context.Context, []gateway.Identity) error { return f.err }
+func (f *fakeNet) Up(context.Context, gateway.Identity) error      { return f.err }
+func (f *fakeNet) Down(context.Context, gateway.Identity) error    { return f.err }
+func (f *fakeNet) Repair(context.Context) ([]gateway.Identity, error) {
+	return nil, f.err
+}
+
+// Ready waits for the networks, for libvirtd's answer or its absence, and for the first look at each VM; not for starts.
+func TestReady(t *testing.T) {
+	h := newHost(t, newVM("blog", gateway.Running))
+	network := &fakeNet{err: errors.New("nft is missing")}
+	h.cfg.Net, h.cfg.TapListeners = network, gateway.NewTapListeners()
+	want := func(text string) {
+		t.Helper()
+		gatewaytest.Eventually(t, func() error {
+			if err := h.Ready(); err == nil || !strings.Contains(err.Error(), text) {
+				return fmt.Errorf("got %v, want %q", err, text)
+			}
+			return nil
+		})
+	}
+	want("setting up the networks")
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- h.Run(ctx) }()
+	want("nft is missing")
+	h.setNetwork(ctx, nil)
+	gatewaytest.Eventually(t, h.Ready) // libvirtd is absent, which is known
+	cancel()
+	gatewaytest.Must(t, <-ended)
+}
+
+// Without libvirtd all VMs are listed at once, as unknown, and those that are being removed as stopping.
+func TestStatusesWithoutLibvirtd(t *testing.T) {
+	blog, shop := newVM("blog", gateway.Running), newVM("shop", gateway.Removed)
+	h := newHost(t, blog, shop)
+	got := h.Statuses(t.Context())
+	if got[blog.ID].State != "unknown" || !strings.Contains(got[blog.ID].Reason, "systemctl start libvirtd") || got[shop.ID].State != "stopping" {
+		t.Errorf("got %+v", got)
 	}
 }

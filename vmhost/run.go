@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"sync"
-	"time"
 
 	"lodge/gateway"
 	"lodge/vmhost/image"
@@ -22,7 +21,7 @@ func (h *Host) Run(ctx context.Context) error {
 	defer h.virt.Close()
 	defer running.Wait()
 	running.Go(func() { _ = h.virt.Run(ctx) }) // it has no error to tell
-	running.Go(func() { h.mend(ctx) })
+	running.Go(func() { h.repair(ctx) })
 	running.Go(func() { h.accel.Run(ctx) })
 	if img, err := image.Open(h.cfg.imageDir(), h.cfg.Defaults.Image); err == nil { // else the first VM's image serves
 		h.accel.Offer(img.Kernel)
@@ -31,6 +30,7 @@ func (h *Host) Run(ctx context.Context) error {
 	for {
 		h.look(ctx, &running)
 		h.removeStrays(ctx, reported)
+		h.setAsked()
 		select {
 		case <-ctx.Done():
 			return nil
@@ -38,44 +38,6 @@ func (h *Host) Run(ctx context.Context) error {
 		case <-h.woken:
 		}
 	}
-}
-
-// mendEvery is how long the rules may be missing after somebody has flushed them. What is missing lets guests reach more of
-// the host's networks, but makes nobody another: the doors are bound to their taps.
-const mendEvery = 5 * time.Second
-
-// mend keeps the network side whole until ctx ends.
-func (h *Host) mend(ctx context.Context) {
-	due := time.NewTicker(mendEvery)
-	defer due.Stop()
-	var last string
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-due.C:
-		}
-		replaced, err := h.cfg.Net.Repair(ctx)
-		for _, vm := range replaced {
-			h.openAgain(ctx, vm)
-		}
-		if now := fmt.Sprint(err); err != nil && now != last && ctx.Err() == nil { // said once
-			h.log.ErrorContext(ctx, "network identity is not whole", "err", err)
-		}
-		last = fmt.Sprint(err)
-	}
-}
-
-// openAgain opens the listeners of a VM whose tap was replaced: the old ones are bound to a tap that is gone.
-func (h *Host) openAgain(ctx context.Context, vm gateway.Identity) {
-	if m, ok := h.dir.ByID(vm.ID); !ok || m.Desired == gateway.Removed {
-		return
-	}
-	if err := h.cfg.TapListeners.Open(ctx, vm); err != nil {
-		h.log.ErrorContext(ctx, "listeners on a new tap were not opened", "vm", vm.Name, "tap", vm.Tap(), "err", err)
-		return
-	}
-	h.log.WarnContext(ctx, "listeners were opened on a new tap", "vm", vm.Name, "tap", vm.Tap())
 }
 
 // giveUpHalfMade marks for removal the VMs that a daemon which was killed had not finished making.
@@ -92,33 +54,11 @@ func (h *Host) giveUpHalfMade(ctx context.Context) error {
 	return nil
 }
 
-// identifyAll makes the taps and rules of all VMs in one step and opens the doors of those that stay. It needs no libvirtd, so
-// running VMs have their services back even while that is away. A VM for which it fails is tried again by its worker, and does
-// not start before that has worked.
-func (h *Host) identifyAll(ctx context.Context) {
-	all := h.dir.All()
-	vms := make([]gateway.Identity, len(all))
-	for i, m := range all {
-		vms[i] = m.Identity
-	}
-	err := h.cfg.Net.Apply(ctx, vms)
-	if ctx.Err() != nil {
-		return
-	}
-	if err != nil {
-		h.log.ErrorContext(ctx, "network identity is not whole", "err", err)
-		return
-	}
-	for _, m := range all {
-		if m.Desired == gateway.Removed {
-			continue
-		}
-		if err := h.cfg.TapListeners.Open(ctx, m.Identity); err != nil {
-			h.log.ErrorContext(ctx, "doors stayed shut", "vm", m.Name, "err", err)
-			continue
-		}
-		h.worker(m.ID).setIdentified()
-	}
+// setAsked records that libvirtd has answered once, or not in time.
+func (h *Host) setAsked() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.asked = true
 }
 
 // look wakes the worker of every VM. A VM that is still being made has none.

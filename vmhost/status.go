@@ -2,27 +2,67 @@ package vmhost
 
 import (
 	"context"
+	"fmt"
+	"time"
 
 	"lodge/gateway"
 	"lodge/vmhost/libvirt"
 )
 
-// Status says how the VM is now and, where that is not as desired, why.
+// statusesLimit is how long Statuses waits for libvirtd.
+const statusesLimit = 2 * time.Second
+
+// Status is how the VM is now and, where that is not as desired, why.
 func (h *Host) Status(ctx context.Context, id gateway.ID) gateway.Status {
 	m, ok := h.dir.ByID(id)
-	switch {
-	case !ok:
+	if !ok {
 		return gateway.Status{State: "unknown", Reason: "the VM is gone"}
-	case m.Desired == gateway.Removed:
-		return gateway.Status{State: "stopping", Reason: h.because(id, "it is being removed")}
-	case !m.Ready:
-		return gateway.Status{State: "starting", Reason: "it is being made"}
+	}
+	if status, ok := h.statusByRecord(m); ok {
+		return status
 	}
 	state, err := h.virt.State(ctx, id)
 	if err != nil {
 		return gateway.Status{State: "unknown", Reason: explain(err)}
 	}
 	return h.status(m, state)
+}
+
+// Statuses is Status for all VMs, with one question to libvirtd. Where that does not answer within 2 s, VMs are "unknown".
+func (h *Host) Statuses(ctx context.Context) map[gateway.ID]gateway.Status {
+	ctx, cancel := context.WithTimeout(ctx, statusesLimit)
+	defer cancel()
+	states, err := h.virt.States(ctx)
+	all := h.dir.All()
+	statuses := make(map[gateway.ID]gateway.Status, len(all))
+	for _, m := range all {
+		status, ok := h.statusByRecord(m)
+		switch {
+		case ok:
+		case err != nil:
+			status = gateway.Status{State: "unknown", Reason: explain(err)}
+		default:
+			state, ok := states[m.ID]
+			if !ok {
+				state = libvirt.Absent
+			}
+			status = h.status(m, state)
+		}
+		statuses[m.ID] = status
+	}
+	return statuses
+}
+
+// statusByRecord is the status of a VM that is being made or removed, for which libvirtd is not asked.
+func (h *Host) statusByRecord(m gateway.VM) (status gateway.Status, ok bool) {
+	switch {
+	case m.Desired == gateway.Removed:
+		return gateway.Status{State: "stopping", Reason: h.because(m.ID, "it is being removed")}, true
+	case !m.Ready:
+		return gateway.Status{State: "starting", Reason: "it is being made"}, true
+	default:
+		return gateway.Status{}, false
+	}
 }
 
 func (h *Host) status(m gateway.VM, state libvirt.State) gateway.Status {
@@ -55,17 +95,32 @@ func (h *Host) statusOff(m gateway.VM) gateway.Status {
 	if m.Desired == gateway.Stopped {
 		return gateway.Status{State: "stopped"}
 	}
-	trouble, starting := h.worker(m.ID).situation()
-	if trouble != nil && !starting {
-		return gateway.Status{State: "crashed", Reason: explain(trouble)}
+	now := h.worker(m.ID).situation()
+	switch {
+	case now.starting:
+		return gateway.Status{State: "starting"}
+	case now.trouble != nil:
+		return gateway.Status{State: "crashed", Reason: explain(now.trouble) + now.nextStart(m.Name)}
+	case now.ended > 0:
+		return gateway.Status{State: "starting", Reason: fmt.Sprintf("it has ended; automatic starts in a row: %d", now.ended) + now.nextStart(m.Name)}
+	default:
+		return gateway.Status{State: "starting"}
 	}
-	return gateway.Status{State: "starting"}
 }
 
-// because is what the worker has met last, or otherwise.
+// nextStart is the part of a reason that names the time of the next start; empty when that is not in the future.
+func (s situation) nextStart(name string) string {
+	wait := time.Until(s.nextTry).Round(time.Second)
+	if wait <= 0 {
+		return ""
+	}
+	return fmt.Sprintf(". Next start at %s, in %s. To start it now: lodge start %s", s.nextTry.Format(time.TimeOnly), wait, name)
+}
+
+// because is the error of the worker's last reconcile, or otherwise.
 func (h *Host) because(id gateway.ID, otherwise string) string {
-	if trouble, _ := h.worker(id).situation(); trouble != nil {
-		return explain(trouble)
+	if now := h.worker(id).situation(); now.trouble != nil {
+		return explain(now.trouble)
 	}
 	return otherwise
 }

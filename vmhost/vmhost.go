@@ -80,8 +80,11 @@ type Host struct {
 	woken  chan struct{} // holds a token while Run has to wake the workers
 	starts chan struct{} // holds one token per start under way
 
-	mu  sync.Mutex
-	vms map[gateway.ID]*worker
+	mu      sync.Mutex
+	vms     map[gateway.ID]*worker
+	network error // the last error of taps and rules
+	asked   bool  // libvirtd has answered once, or not in time
+	settled bool  // Ready has returned nil
 }
 
 // New makes a host with its directories and its login key. Nothing runs before Run.

@@ -16,14 +16,17 @@ type worker struct {
 	due  chan struct{} // holds a token while a reconcile is due
 	pace pace          // of automatic starts and resumes; guarded by turn
 
-	mu         sync.Mutex
-	running    bool      // its goroutine was started
-	identified bool      // this process has set up its tap and the listeners there
-	starting   bool      // a start is under way
-	console    bool      // a client is connected to its console
-	trouble    error     // the error of the last reconcile
-	started    time.Time // the last start by this process; zero if there was none
-	logBytes   int64     // size of the console log at that start
+	mu       sync.Mutex
+	running  bool      // its goroutine was started
+	examined bool      // its state was asked for, with whatever result
+	tap      int       // interface index of the tap that this process has opened its listeners on
+	starting bool      // a start is under way
+	console  bool      // a client is connected to its console
+	trouble  error     // the error of the last reconcile
+	ended    int       // automatic starts in a row
+	nextTry  time.Time // when a paced start is due
+	started  time.Time // the last start by this process; zero if there was none
+	logBytes int64     // size of the console log at that start
 }
 
 // worker finds or makes the worker of a VM.
@@ -84,16 +87,18 @@ func (w *worker) startOnce() bool {
 	return first
 }
 
-func (w *worker) setIdentified() {
+// setIdentified records the interface index of the tap that the listeners are open on.
+func (w *worker) setIdentified(tap int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.identified = true
+	w.tap = tap
 }
 
-func (w *worker) isIdentified() bool {
+// identifiedOn returns the interface index of the tap that the listeners are open on; 0 when there is none.
+func (w *worker) identifiedOn() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.identified
+	return w.tap
 }
 
 func (w *worker) setStarting(is bool) {
@@ -144,11 +149,37 @@ func text(err error) string {
 	return err.Error()
 }
 
-// situation returns the error of the last reconcile, and whether a start is under way.
-func (w *worker) situation() (trouble error, starting bool) {
+// situation is what Status has to know of a worker.
+type situation struct {
+	trouble  error     // of the last reconcile
+	starting bool      // a start is under way
+	ended    int       // automatic starts in a row
+	nextTry  time.Time // when a paced start is due
+}
+
+func (w *worker) situation() situation {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.trouble, w.starting
+	return situation{w.trouble, w.starting, w.ended, w.nextTry}
+}
+
+// setPace copies what Status shows of the pace, which the turn guards.
+func (w *worker) setPace() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended, w.nextTry = w.pace.tries, w.pace.next()
+}
+
+func (w *worker) setExamined() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.examined = true
+}
+
+func (w *worker) isExamined() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.examined
 }
 
 func (w *worker) claimConsole() bool {

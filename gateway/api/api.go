@@ -32,6 +32,8 @@ type Machines interface {
 // Observer looks at VMs; vmhost.Host is one.
 type Observer interface {
 	Status(ctx context.Context, id gateway.ID) gateway.Status
+	// Statuses is Status for all VMs, within a few seconds whatever libvirtd does.
+	Statuses(ctx context.Context) map[gateway.ID]gateway.Status
 	// Wait returns when the guest's sshd answers; progress gets the phases "kernel" and "ssh".
 	Wait(ctx context.Context, id gateway.ID, progress func(gateway.Progress)) error
 }

@@ -51,8 +51,13 @@ func (s Session) List(ctx context.Context) ([]VM, error) {
 		return nil, err
 	}
 	all := []VM{} // not nil: an empty list is [] in JSON
+	statuses := s.api.Observer.Statuses(ctx)
 	for _, m := range s.api.Directory.All() {
-		all = append(all, s.shown(ctx, m))
+		status, ok := statuses[m.ID]
+		if !ok { // made a moment ago
+			status = gateway.Status{State: "starting"}
+		}
+		all = append(all, s.show(m, status))
 	}
 	return all, nil
 }

@@ -209,6 +209,15 @@ func (h *Host) Status(_ context.Context, id gateway.ID) gateway.Status {
 	return gateway.Status{State: string(m.Desired)}
 }
 
+// Statuses implements api.Observer.
+func (h *Host) Statuses(ctx context.Context) map[gateway.ID]gateway.Status {
+	all := map[gateway.ID]gateway.Status{}
+	for _, m := range h.Directory.All() {
+		all[m.ID] = h.Status(ctx, m.ID)
+	}
+	return all
+}
+
 // Wait implements api.Observer.
 func (h *Host) Wait(_ context.Context, _ gateway.ID, progress func(gateway.Progress)) error {
 	progress(gateway.Progress{Phase: "kernel", Text: "the kernel has started", Elapsed: 2 * time.Second})
