@@ -69,6 +69,7 @@ func FuzzSMTPSession(f *testing.F) {
 	f.Add([]byte("EHLO x\r\nMAIL FROM:<> SIZE=5\r\nRCPT TO:<\"a b\"@blog.lodge.localhost>\r\nBDAT 4\r\nab\r\nBDAT 0 LAST\r\nRSET\r\nNOOP\r\n"))
 	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
 	f.Add([]byte("HELO x\r\nQUIT\r\nMAIL FROM:<a@b>\r\nBDAT 99999999999 LAST\r\nSTARTTLS\r\nAUTH PLAIN =\r\n"))
+	f.Add([]byte("EHLO x\r\nBDAT 6 LAST\r\nRSET\r\nMAIL FROM:<a@b>\r\nRCPT TO:<x@blog.lodge.localhost>\r\nBDAT 2\r\nabcdefgh\r\n"))
 	server := start(f, f.TempDir(), nil)
 	vm := server.add(f, "blog")
 	f.Fuzz(func(t *testing.T, input []byte) {

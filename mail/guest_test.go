@@ -168,21 +168,6 @@ func (f *fixture) deliverTo(t *testing.T, vm gateway.Identity, body string) stri
 	return f.list(t, vm)[0].QueueID
 }
 
-func (f *fixture) delivered(t *testing.T, vm gateway.Identity, queueID string) bool {
-	t.Helper()
-	for _, m := range f.list(t, vm) {
-		if m.QueueID == queueID {
-			return m.Delivered
-		}
-	}
-	return false
-}
-
-func (f *fixture) awaitDelivery(t *testing.T, vm gateway.Identity, queueID string) {
-	t.Helper()
-	eventually(t, "delivery", func() bool { return f.delivered(t, vm, queueID) })
-}
-
 func files(t *testing.T, dir string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -245,13 +230,6 @@ func TestDeliveryWaits(t *testing.T) {
 	if f.list(t, off)[0].Delivered {
 		t.Error("delivered to a VM that is off")
 	}
-}
-
-// started changes a VM's record as a start of it does.
-func (f *fixture) started(t *testing.T, vm gateway.Identity) {
-	t.Helper()
-	_, err := f.directory.Update(t.Context(), vm.ID, func(m *gateway.VM) error { m.Incarnation++; return nil })
-	gatewaytest.Must(t, err)
 }
 
 // A Maildir that is broken makes only its own mail wait, and mail comes once it is repaired.

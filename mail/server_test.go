@@ -104,6 +104,28 @@ func (f *fixture) read(tb testing.TB, vm gateway.Identity, queueID string) []byt
 	return text
 }
 
+// started changes a VM's record as a start of it does.
+func (f *fixture) started(t *testing.T, vm gateway.Identity) {
+	t.Helper()
+	_, err := f.directory.Update(t.Context(), vm.ID, func(m *gateway.VM) error { m.Incarnation++; return nil })
+	gatewaytest.Must(t, err)
+}
+
+func (f *fixture) delivered(t *testing.T, vm gateway.Identity, queueID string) bool {
+	t.Helper()
+	for _, m := range f.list(t, vm) {
+		if m.QueueID == queueID {
+			return m.Delivered
+		}
+	}
+	return false
+}
+
+func (f *fixture) awaitDelivery(t *testing.T, vm gateway.Identity, queueID string) {
+	t.Helper()
+	eventually(t, "delivery", func() bool { return f.delivered(t, vm, queueID) })
+}
+
 func listen(tb testing.TB) net.Listener {
 	tb.Helper()
 	l, err := new(net.ListenConfig).Listen(tb.Context(), "tcp", "127.0.0.1:0")
