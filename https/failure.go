@@ -19,7 +19,7 @@ func (s *Server) failed(w http.ResponseWriter, r *http.Request, rt names.Route, 
 		w.WriteHeader(http.StatusBadGateway) // the client has gone
 		return
 	}
-	s.Logger.Debug("web request failed", gateway.LogVM(rt.VM.Identity), "host", rt.Host, "method", r.Method, "err", err)
+	s.Logger.With(gateway.LogVM(rt.VM.Identity)).Debug("web request failed", "host", rt.Host, "method", r.Method, "err", err)
 	s.pages.Render(w, r, s.explain(r.Context(), rt, who, err))
 }
 

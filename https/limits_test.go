@@ -88,7 +88,7 @@ func TestOneVMLeavesRoomForOthers(t *testing.T) {
 	t.Cleanup(func() { _ = s.Shutdown(context.Background()) }) // it serves nothing
 	get := func(vm string) int {
 		host := vm + ".lodge.localhost"
-		r := httptest.NewRequest(http.MethodGet, "https://"+host+"/", nil)
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+host+"/", nil)
 		r.TLS = &tls.ConnectionState{ServerName: host}
 		w := httptest.NewRecorder()
 		s.serveWeb(w, r)

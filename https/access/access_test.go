@@ -53,7 +53,7 @@ func TestDecide(t *testing.T) {
 		"another VM, public":                   {shop, "8080-blog", nil, access.Allow},
 		"another VM that looks like a browser": {shop, "9090-blog", tab, access.DenyVM},
 	} {
-		r := request(http.MethodGet, tt.header...)
+		r := request(t, http.MethodGet, tt.header...)
 		rt, ok := policy.Zone.Route(tt.host+".lodge.localhost", gateway.Identity{}, vms{})
 		if got := policy.Decide(r, rt, tt.who); !ok || got != tt.want {
 			t.Errorf("%s: %v, want %v", name, got, tt.want)
@@ -71,17 +71,17 @@ func TestCrossSite(t *testing.T) {
 		r    *http.Request
 		want bool
 	}{
-		"no browser":               {request("POST"), false},
-		"an address typed":         {request("GET", "Sec-Fetch-Site", "none"), false},
-		"its own page":             {request("POST", "Origin", "https://blog.lodge.localhost"), false},
-		"another port of the VM":   {request("POST", "Origin", "https://8080-blog.lodge.localhost:8443"), false},
-		"another VM":               {request("POST", "Origin", "https://shop.lodge.localhost"), true},
-		"plain HTTP":               {request("POST", "Origin", "http://blog.lodge.localhost"), true},
-		"a sandboxed page":         {request("POST", "Origin", "null"), true},
-		"a link":                   {request("GET", "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"), false},
-		"a form without an origin": {request("POST", "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"), true},
-		"an image of its own VM":   {request("GET", "Sec-Fetch-Site", "same-site", "Referer", "https://8080-blog.lodge.localhost/"), false},
-		"an image elsewhere":       {request("GET", "Sec-Fetch-Site", "same-site", "Referer", "https://shop.lodge.localhost/"), true},
+		"no browser":               {request(t, "POST"), false},
+		"an address typed":         {request(t, "GET", "Sec-Fetch-Site", "none"), false},
+		"its own page":             {request(t, "POST", "Origin", "https://blog.lodge.localhost"), false},
+		"another port of the VM":   {request(t, "POST", "Origin", "https://8080-blog.lodge.localhost:8443"), false},
+		"another VM":               {request(t, "POST", "Origin", "https://shop.lodge.localhost"), true},
+		"plain HTTP":               {request(t, "POST", "Origin", "http://blog.lodge.localhost"), true},
+		"a sandboxed page":         {request(t, "POST", "Origin", "null"), true},
+		"a link":                   {request(t, "GET", "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"), false},
+		"a form without an origin": {request(t, "POST", "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"), true},
+		"an image of its own VM":   {request(t, "GET", "Sec-Fetch-Site", "same-site", "Referer", "https://8080-blog.lodge.localhost/"), false},
+		"an image elsewhere":       {request(t, "GET", "Sec-Fetch-Site", "same-site", "Referer", "https://shop.lodge.localhost/"), true},
 	} {
 		if got := policy.CrossSite(tt.r, rt); got != tt.want {
 			t.Errorf("%s: %t, want %t", name, got, tt.want)
@@ -89,8 +89,9 @@ func TestCrossSite(t *testing.T) {
 	}
 }
 
-func request(method string, header ...string) *http.Request {
-	r := httptest.NewRequest(method, "/", nil)
+func request(t *testing.T, method string, header ...string) *http.Request {
+	t.Helper()
+	r := httptest.NewRequestWithContext(t.Context(), method, "/", nil)
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Add(header[i], header[i+1])
 	}

@@ -110,7 +110,7 @@ func (h *Handler) useLink(w http.ResponseWriter, r *http.Request, rt names.Route
 // refuse renders p, or InternalError when err is a failure of the host.
 func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, rt names.Route, p pages.Page, err error) {
 	if err != nil && gateway.KindOf(err) != gateway.KindNotFound {
-		h.Logger.Error("login failed", gateway.LogVM(rt.VM.Identity), "err", err)
+		h.Logger.With(gateway.LogVM(rt.VM.Identity)).Error("login failed", "err", err)
 		p = pages.InternalError()
 	}
 	h.Pages.Render(w, r, p)
@@ -124,7 +124,7 @@ func (h *Handler) startSession(w http.ResponseWriter, r *http.Request, rt names.
 		return
 	}
 	setCookie(w, sessionCookie, secret, sessionLife)
-	h.Logger.Info("person logged in", gateway.LogVM(rt.VM.Identity), "host", rt.Host, "remote", r.RemoteAddr)
+	h.Logger.With(gateway.LogVM(rt.VM.Identity)).Info("person logged in", "host", rt.Host, "remote", r.RemoteAddr)
 	redirect(w, http.StatusSeeOther, path)
 }
 

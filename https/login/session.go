@@ -19,7 +19,7 @@ func (h *Handler) Session(r *http.Request, rt names.Route) (person string, ok bo
 			return g.Person, true
 		}
 		if err != nil && gateway.KindOf(err) != gateway.KindNotFound && r.Context().Err() == nil {
-			h.Logger.Warn("session lookup failed", gateway.LogVM(rt.VM.Identity), "err", err)
+			h.Logger.With(gateway.LogVM(rt.VM.Identity)).Warn("session lookup failed", "err", err)
 		}
 	}
 	return "", false

@@ -49,7 +49,7 @@ func TestPages(t *testing.T) {
 		for accept, contentType := range map[string]string{
 			"text/html": "text/html; charset=utf-8", "application/json": "application/json", "*/*": "text/plain; charset=utf-8",
 		} {
-			r := httptest.NewRequest(http.MethodGet, "https://8080-blog.lodge.localhost/", nil)
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "https://8080-blog.lodge.localhost/", nil)
 			r.Header.Set("Accept", accept)
 			w := httptest.NewRecorder()
 			renderer.Render(w, r, tt.page)
