@@ -26,6 +26,23 @@ func FuzzStripCookies(f *testing.F) {
 	})
 }
 
+func TestStripCookies(t *testing.T) {
+	for sent, want := range map[string]string{
+		"a=1; __Host-lodge=x; b=2":             "a=1; b=2",
+		"__Host-lodge=x":                       "",
+		"__HOST-LODGE=x; a=1":                  "a=1", // a lenient app may ignore the case
+		"a=1; __host-lodge-handoff=x":          "a=1",
+		"__Host-other=x; __Host-lodge-other=y": "__Host-other=x; __Host-lodge-other=y",
+		`a="__HOST-LODGE"; b=__Host-lodge`:     `a="__HOST-LODGE"; b=__Host-lodge`,
+	} {
+		h := http.Header{"Cookie": {sent}}
+		StripCookies(h)
+		if got := h.Get("Cookie"); got != want {
+			t.Errorf("of %q %q is left, want %q", sent, got, want)
+		}
+	}
+}
+
 // FuzzLocalPath: what comes out stays on the site that a browser is at.
 func FuzzLocalPath(f *testing.F) {
 	for _, path := range []string{"/", "/a?b=c", "//evil.example", "/\\evil.example", "https://evil.example", "/%2f/evil", "/\t/evil.example", "/a\r\nX: y"} {
