@@ -11,14 +11,15 @@ import (
 )
 
 // logged returns the writer for the response to r, and a function to call at the end of the
-// request. With Config.AccessLog, that function logs one line. Queries, cookies and bodies never
-// reach the log: they carry secrets.
+// request. That function counts the request and, with Config.AccessLog, logs one line. Queries,
+// cookies and bodies never reach the log: they carry secrets.
 func (s *Server) logged(w http.ResponseWriter, r *http.Request, rt names.Route) (http.ResponseWriter, func()) {
-	if !s.AccessLog {
-		return w, func() {}
-	}
 	start, counted := time.Now(), &countingWriter{ResponseWriter: w}
 	return counted, func() {
+		s.metrics.served(counted.status)
+		if !s.AccessLog {
+			return
+		}
 		s.Logger.Info("web request served", "vm", rt.VM.Name, "method", r.Method, "host", cmp.Or(rt.Host, r.Host), "path", r.URL.Path,
 			"status", counted.status, "bytes", counted.bytes, "duration", time.Since(start), "remote", r.RemoteAddr)
 	}

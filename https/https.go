@@ -76,6 +76,7 @@ type Server struct {
 	open     map[net.Listener]struct{}
 	conns    *connCount
 	requests *limit.Limit[gateway.ID] // under way to each VM
+	metrics  metrics
 }
 
 // New reads or makes the root certificate and returns a Server. Call Shutdown when done, also if it
@@ -96,6 +97,7 @@ func New(cfg Config) (*Server, error) {
 		open:   map[net.Listener]struct{}{},
 		conns:  newConnCount(), requests: limit.New[gateway.ID](maxRequestsPerVM, 0),
 	}
+	s.metrics = newMetrics(s.conns)
 	authority, err := ca.Open(ca.Config{
 		Dir: cfg.Dir, Domains: []string{cfg.Domain, gateway.InternalDomain}, KV: cfg.KV,
 		Allow: s.hasLeaf, LeafLife: cfg.LeafLife, Logger: cfg.Logger,

@@ -84,6 +84,13 @@ func (c *connCount) remove(conn net.Conn) {
 	}
 }
 
+// count is the number of open connections.
+func (c *connCount) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.live)
+}
+
 // wait returns when no connection is left, after atMost, or when ctx ends.
 func (c *connCount) wait(ctx context.Context, atMost time.Duration) {
 	c.mu.Lock()

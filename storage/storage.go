@@ -21,6 +21,9 @@ import (
 	"net/http"
 	"path/filepath"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
 	"lodge/gateway"
 	"lodge/storage/engine"
 )
@@ -42,6 +45,7 @@ type Server struct {
 	accessLog bool
 	objects   objects
 	tenants   *tenants
+	requests  *prometheus.CounterVec // by method and status
 }
 
 // objects is the engine behind the service: the disk of this host, later a cluster.
@@ -69,7 +73,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	return &Server{
 		keyring: cfg.Keyring, directory: cfg.Directory, log: cfg.Logger, accessLog: cfg.AccessLog,
-		objects: store, tenants: newTenants(),
+		objects: store, tenants: newTenants(), requests: newRequestCounter(),
 	}, nil
 }
 
@@ -84,4 +88,6 @@ func (s *Server) Remove(ctx context.Context, id gateway.ID) error {
 
 // Handler serves S3. Connections from taps carry their VM in the request's context
 // (gateway.ConnContext).
-func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }
+func (s *Server) Handler() http.Handler {
+	return promhttp.InstrumentHandlerCounter(s.requests, http.HandlerFunc(s.serve))
+}

@@ -91,7 +91,11 @@ func assemble(cfg Config, s *state, log *slog.Logger) (p *parts, err error) {
 		Directory: s.directory, Keyring: s.keyring, Machines: p.host, Observer: p.host, Terminals: p.host, Mailbox: p.mail, Web: p.web,
 		Images: images, Domain: cfg.Domain, Version: version(),
 	})
-	p.control = control.New(control.Config{API: verbs, Logger: log})
+	p.control = control.New(control.Config{
+		API: verbs, Logger: log,
+		Metrics: metricsHandler(func() map[string]int { return byDesired(s.directory) },
+			p.web.Collectors(), p.mail.Collectors(), p.objects.Collectors()),
+	})
 	return p, nil
 }
 
@@ -128,7 +132,7 @@ func webConfig(cfg Config, s *state, guests http.Handler, log *slog.Logger) http
 	return https.Config{
 		Domain: cfg.Domain, Port: cfg.HTTPSPort, Dir: cfg.path("ca"), Owner: cfg.Owner,
 		Directory: s.directory, KV: s.store.KV(), Logins: s.store.Logins(),
-		Inside: map[string]http.Handler{gateway.S3Host: guests}, Logger: log,
+		Inside: map[string]http.Handler{gateway.S3Host: guests}, AccessLog: cfg.AccessLog, Logger: log,
 	}
 }
 

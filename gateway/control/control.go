@@ -24,8 +24,9 @@ const DefaultSocket = "/run/lodge/lodged.sock"
 
 // Config is what a Server needs. Every field is required.
 type Config struct {
-	API    *api.API
-	Logger *slog.Logger
+	API     *api.API
+	Metrics http.Handler // answers GET /metrics, for those who may ask for the daemon's health
+	Logger  *slog.Logger
 }
 
 // Server serves the API.

@@ -135,3 +135,12 @@ func (s *Server) mail(w http.ResponseWriter, r *http.Request) error {
 	answer(w, http.StatusOK, messages)
 	return nil
 }
+
+// metrics is for Prometheus, which has its own format.
+func (s *Server) metrics(w http.ResponseWriter, r *http.Request) error {
+	if _, err := s.as(r).Health(r.Context()); err != nil {
+		return err
+	}
+	s.Metrics.ServeHTTP(w, r)
+	return nil
+}

@@ -20,6 +20,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -57,7 +58,8 @@ func DefaultTimes() Times {
 
 // Replica runs one worker per VM.
 type Replica struct {
-	config Config
+	config    Config
+	delivered atomic.Uint64
 
 	mu      sync.Mutex
 	workers map[gateway.ID]*worker
@@ -68,6 +70,9 @@ type Replica struct {
 func New(config Config) *Replica {
 	return &Replica{config: config, workers: map[gateway.ID]*worker{}}
 }
+
+// Delivered is the number of messages copied into guests since the start.
+func (r *Replica) Delivered() uint64 { return r.delivered.Load() }
 
 // Run delivers until ctx ends, then waits for its workers.
 func (r *Replica) Run(ctx context.Context) error {
@@ -102,7 +107,8 @@ func (r *Replica) follow(ctx context.Context, id gateway.ID, m gateway.VM) {
 	default:
 		ctx, cancel := context.WithCancel(ctx)
 		w := &worker{
-			config: r.config, id: id, cancel: cancel, wake: make(chan struct{}, 1),
+			delivered: &r.delivered,
+			config:    r.config, id: id, cancel: cancel, wake: make(chan struct{}, 1),
 			logger: r.config.Logger.With(gateway.LogVM(m.Identity)),
 		}
 		r.workers[id] = w

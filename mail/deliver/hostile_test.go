@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -87,7 +88,7 @@ func hostileWorker(t *testing.T, behave func(net.Conn, *ssh.ServerConfig)) *work
 	gatewaytest.Must(t, err)
 	var all sync.WaitGroup
 	t.Cleanup(all.Wait)
-	return &worker{id: m.ID, logger: slog.New(slog.DiscardHandler), config: Config{
+	return &worker{id: m.ID, delivered: new(atomic.Uint64), logger: slog.New(slog.DiscardHandler), config: Config{
 		Directory: directory, KeyFile: hostKeyFile(t), Logger: slog.New(slog.DiscardHandler),
 		Times: Times{Connect: 2 * time.Second, Step: 2 * time.Second},
 		Dial: func(ctx context.Context, _ gateway.VM) (net.Conn, error) {

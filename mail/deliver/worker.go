@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"lodge/gateway"
@@ -20,6 +21,8 @@ type worker struct {
 	cancel context.CancelFunc
 	wake   chan struct{} // holds one
 	logger *slog.Logger
+
+	delivered *atomic.Uint64 // the Replica's
 
 	guest  *guest // nil when not connected
 	failed stage  // the stage that was logged as failing; "" after a success
@@ -113,6 +116,7 @@ func (w *worker) attempt(ctx context.Context, box *mailbox.Box, e mailbox.Entry)
 	if err := box.Delivered(e.UID); err != nil {
 		return at(stageStore, err)
 	}
+	w.delivered.Add(1)
 	w.logger.Info("message delivered", "queue_id", e.QueueID, "bytes", e.Bytes, "duration", time.Since(start))
 	return nil
 }

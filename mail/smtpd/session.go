@@ -125,6 +125,7 @@ func (s *session) receive(r io.Reader, mail *transaction) error {
 		log.Warn("message not accepted", "bytes", size, "status", replyFor(err).Code, "err", err)
 		return err
 	}
+	s.server.accepted.Add(uint64(len(letters)))
 	for i, l := range letters { // one for each recipient
 		log.Info("message accepted", "rcpt", l.Rcpt, gateway.LogVM(mail.rcpts[i].vm), "queue_id", l.QueueID,
 			"bytes", size+int64(len(l.Head)))

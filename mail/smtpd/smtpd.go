@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -67,6 +68,8 @@ type Server struct {
 	config Config
 	policy policy
 	guard  *guard.Server
+
+	accepted atomic.Uint64
 }
 
 // New returns a server that does not listen yet.
@@ -91,6 +94,9 @@ func New(config Config) *Server {
 func (s *Server) newSession(c *smtp.Conn) (smtp.Session, error) {
 	return &session{server: s, conn: c, wire: c.Conn().(*wire)}, nil // as New set up
 }
+
+// Accepted is the number of messages accepted since the start, one per recipient.
+func (s *Server) Accepted() uint64 { return s.accepted.Load() }
 
 // Serve receives mail on l until Shutdown, and returns nil then.
 func (s *Server) Serve(l net.Listener) error { return s.guard.Serve(l) }
