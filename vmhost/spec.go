@@ -27,11 +27,8 @@ func fill(size, defaults gateway.Size) gateway.Size {
 	return size
 }
 
-// check refuses, with KindInvalid, a spec that cannot become a VM on a host with hostMiB of memory.
+// check fails with KindInvalid for a spec that is impossible on a host with hostMiB of memory. Directory.Create checks the name.
 func check(spec gateway.Spec, hostMiB int) error {
-	if err := gateway.CheckName(spec.Name); err != nil {
-		return err
-	}
 	switch {
 	case spec.Image != strings.Trim(spec.Image, ".") || strings.ContainsAny(spec.Image, "/\x00"):
 		return gateway.Invalid("%q is not the name of an image", spec.Image).WithHint("lodge image ls shows the images there are.")
@@ -71,5 +68,5 @@ func hostMemory() (int, error) {
 			return kib >> 10, nil
 		}
 	}
-	return 0, fmt.Errorf("read the host's memory: /proc/meminfo does not say it")
+	return 0, fmt.Errorf("read the host's memory: /proc/meminfo has no MemTotal")
 }

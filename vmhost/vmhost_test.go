@@ -29,8 +29,6 @@ func TestCheckSpec(t *testing.T) {
 		"good":             {func(*gateway.Spec) {}, ""},
 		"cloud-config":     {func(s *gateway.Spec) { s.UserData = "#cloud-config\n" }, ""},
 		"script":           {func(s *gateway.Spec) { s.UserData = "#!/bin/sh\n" }, ""},
-		"no name":          {func(s *gateway.Spec) { s.Name = "" }, "needs a name"},
-		"reserved name":    {func(s *gateway.Spec) { s.Name = "s3" }, "reserved"},
 		"image elsewhere":  {func(s *gateway.Spec) { s.Image = "../etc" }, "name of an image"},
 		"hidden image":     {func(s *gateway.Spec) { s.Image = ".." }, "name of an image"},
 		"negative CPUs":    {func(s *gateway.Spec) { s.CPUs = -1 }, "CPUs"},
