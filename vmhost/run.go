@@ -9,7 +9,7 @@ import (
 	"lodge/vmhost/image"
 )
 
-// Run puts the identity of every VM in place, then keeps the VMs as they ought to be until ctx ends. It may be called
+// Run puts the identity of every VM in place, then keeps the VMs in their desired state until ctx ends. It may be called
 // once. It goes on without libvirtd and takes up the work when libvirtd is there.
 func (h *Host) Run(ctx context.Context) error {
 	if err := h.giveUpHalfMade(ctx); err != nil {
@@ -20,7 +20,7 @@ func (h *Host) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer h.virt.Close()
 	defer running.Wait()
-	running.Go(func() { _ = h.virt.Run(ctx) }) // it has no error to tell
+	running.Go(func() { _ = h.virt.Run(ctx) }) // it returns nil
 	running.Go(func() { h.repair(ctx) })
 	running.Go(func() { h.accel.Run(ctx) })
 	if img, err := image.Open(h.cfg.imageDir(), h.cfg.Defaults.Image); err == nil { // else the first VM's image serves

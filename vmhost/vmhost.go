@@ -1,16 +1,16 @@
-// Package vmhost makes VMs and keeps them as they ought to be, by libvirt.
+// Package vmhost makes VMs and keeps them in their desired state, by libvirt.
 //
-// The Directory says what each VM ought to be; this package brings it there. One loop (Host.Run) wakes a worker per VM
-// whenever something may have changed; the worker compares what is desired with what libvirt says and acts. What a
-// person asks for (New, Start, Stop, Restart, Remove) is written to the Directory first and done by the same steps, so
-// that a daemon that is killed in between goes on where it was. Workers and verbs take turns on a VM and never wait for another's.
+// The Directory has the desired state of each VM. One loop (Host.Run) wakes a worker per VM whenever something may have
+// changed; the worker compares the desired state with libvirt's and acts. A verb (New, Start, Stop, Restart, Remove) is
+// recorded in the Directory first and done by the same steps, so that a daemon that is killed in between continues where it
+// was. Workers and verbs take turns on a VM and never wait for another VM.
 //
-// A VM behaves as a laptop does. A reboot from inside restarts it. A poweroff from inside leaves it off until somebody
+// A VM behaves as a laptop does. A reboot from inside restarts it. A poweroff from inside leaves it off until a verb
 // starts it. When it ends any other way (QEMU died, the host was rebooted) it is started again. Restarting the daemon or
 // libvirtd touches no running VM.
 //
-// A VM's tap and doors (its identity) are there from New to Remove, running or not, and always before its domain runs. This package
-// never decides who somebody is and never uses libvirt's autostart, networks or snapshots.
+// A VM's tap and the listeners on it (its identity) exist from New to Remove, running or not, and always before its domain
+// runs. This package never decides who a caller is and never uses libvirt's autostart, networks or snapshots.
 package vmhost
 
 import (
