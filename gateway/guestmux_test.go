@@ -30,7 +30,7 @@ func TestGuestMux(t *testing.T) {
 		{"[::1]:80", "metadata", ""},
 		{"", "metadata", ""},
 	} {
-		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil)
+		w, r := httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
 		r.Host = tt.host
 		mux.ServeHTTP(w, r)
 		bucket, ok := gateway.SplitS3Host(tt.host)

@@ -94,7 +94,7 @@ func TestServeUDP(t *testing.T) {
 	serving.Go(func() { New(slog.New(slog.DiscardHandler)).ServeUDP(gateway.Identity{Name: "blog"}, server) })
 	defer serving.Wait() // it ends with its socket
 	defer server.Close()
-	client, err := net.Dial("udp", server.LocalAddr().String())
+	client, err := new(net.Dialer).DialContext(t.Context(), "udp", server.LocalAddr().String())
 	if err != nil {
 		t.Fatal(err)
 	}

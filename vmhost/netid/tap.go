@@ -169,7 +169,7 @@ func (n *Net) removeStrays(ctx context.Context, vms []gateway.Identity, have pre
 }
 
 // ourTap matches the names that gateway.Identity.Tap gives.
-var ourTap = regexp.MustCompile(`^lg[0-9a-f]{8}$`) //nolint:gochecknoglobals // a constant
+var ourTap = regexp.MustCompile(`^lg[0-9a-f]{8}$`)
 
 // forward lets the host pass packets on.
 func forward() error { return set("ipv4/ip_forward", "1") }
