@@ -90,7 +90,7 @@ func (i images) Build(ctx context.Context, name string, progress func(gateway.Pr
 }
 
 // helperUnit is the command before a helper's own. Where systemd runs this daemon, the helper gets a unit of its own, since
-// it would inherit the restrictions of ours; elsewhere it is a plain child.
+// it would inherit this one's restrictions; elsewhere it is a plain child.
 func helperUnit() []string {
 	_, err := os.Stat("/run/systemd/system") // sd_booted(3)
 	if err != nil || os.Getenv("INVOCATION_ID") == "" {

@@ -55,7 +55,7 @@ type Mailbox interface {
 	Open(ctx context.Context, id gateway.ID, queueID string) (io.ReadCloser, error)
 }
 
-// Web knows VMs' pages; https.Server is one.
+// Web has VMs' pages; https.Server is one.
 type Web interface {
 	// LoginURL makes a link that logs person in, once. The empty person is the owner.
 	LoginURL(ctx context.Context, id gateway.ID, person string) (string, error)

@@ -17,10 +17,10 @@ import (
 	"lodge/gateway"
 )
 
-// ErrNotRunning is the cause of the error that every call gives when nobody answers on the socket.
+// ErrNotRunning is the cause of the error that every call gives when no process answers on the socket.
 var ErrNotRunning = errors.New("lodged is not running")
 
-// Client speaks to a Server. Its errors are *gateway.Error as the Server made them, or context errors. It is safe for
+// Client is a client of a Server. Its errors are *gateway.Error as the Server made them, or context errors. It is safe for
 // concurrent use.
 type Client struct {
 	socket string
@@ -101,13 +101,13 @@ func readError(resp *http.Response) error {
 	return e
 }
 
-// explain says in plain words why nobody answered.
+// explain makes the error for a request that got no answer.
 func (c *Client) explain(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return gateway.Errorf(gateway.KindUnavailable, "lodged is not running (nobody answers on %s)", c.socket).
+		return gateway.Errorf(gateway.KindUnavailable, "lodged is not running (no answer on %s)", c.socket).
 			Because(fmt.Errorf("%w: %w", ErrNotRunning, err)).
 			WithHint("Start it: systemctl start lodged, or make up in Lodge's source directory.")
 	case errors.Is(err, fs.ErrPermission):
@@ -126,7 +126,7 @@ func howToJoin() string {
 	return "Use sudo, or join the group and log in again: sudo usermod -aG " + Group + " $USER"
 }
 
-// garbled is the error for an answer that broke off or makes no sense.
+// garbled is the error for an answer that was cut off or is not understood.
 func garbled(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -135,6 +135,6 @@ func garbled(ctx context.Context, err error) error {
 	if errors.As(err, &urlErr) {
 		err = urlErr.Err // its text repeats the request
 	}
-	return gateway.Errorf(gateway.KindUnavailable, "lodged's answer broke off: %v", err).Because(err).
+	return gateway.Errorf(gateway.KindUnavailable, "connection to lodged lost: %v", err).Because(err).
 		WithHint("lodged may have been restarted; try again, and see its log: journalctl -u lodged")
 }

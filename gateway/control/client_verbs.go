@@ -15,7 +15,7 @@ import (
 	"lodge/gateway/api"
 )
 
-// Health says whether the daemon is there and ready.
+// Health returns the state of the daemon.
 func (c *Client) Health(ctx context.Context) (api.Health, error) {
 	var h api.Health
 	return h, c.call(ctx, http.MethodGet, "/v1/health", nil, &h)
@@ -38,7 +38,7 @@ func (c *Client) Start(ctx context.Context, name string) (api.VM, error) {
 	return c.infoOf(ctx, http.MethodPost, name, "/start", nil)
 }
 
-// Stop stops a VM; force does not ask the guest.
+// Stop stops a VM; force ends it without asking the guest.
 func (c *Client) Stop(ctx context.Context, name string, force bool) (api.VM, error) {
 	return c.infoOf(ctx, http.MethodPost, name, "/stop", StopRequest{Force: force})
 }
@@ -65,7 +65,7 @@ func (c *Client) Remove(ctx context.Context, name string) error {
 	return c.onVM(ctx, http.MethodDelete, name, "", nil, nil)
 }
 
-// SSH says how to log in to a VM.
+// SSH returns what a log-in to a VM needs.
 func (c *Client) SSH(ctx context.Context, name string) (gateway.SSHAccess, error) {
 	var access gateway.SSHAccess
 	err := c.onVM(ctx, http.MethodGet, name, "/ssh", nil, &access)
@@ -79,7 +79,7 @@ func (c *Client) Login(ctx context.Context, name, person string) (string, error)
 	return login.URL, err
 }
 
-// Credentials mints S3 credentials for a VM.
+// Credentials issues S3 credentials for a VM.
 func (c *Client) Credentials(ctx context.Context, name string) (api.Credentials, error) {
 	var credentials api.Credentials
 	err := c.onVM(ctx, http.MethodPost, name, "/credentials", nil, &credentials)
@@ -101,7 +101,7 @@ func (c *Client) Message(ctx context.Context, name, queueID string) (io.ReadClos
 	return c.open(ctx, name, "/mail/"+url.PathEscape(queueID))
 }
 
-// Log reads what a VM's console has said; with follow it goes on until ctx ends. The caller closes it.
+// Log reads the output of a VM's console; with follow it continues until ctx ends. The caller closes it.
 func (c *Client) Log(ctx context.Context, name string, follow bool) (io.ReadCloser, error) {
 	return c.open(ctx, name, "/log?follow="+strconv.FormatBool(follow))
 }
@@ -149,7 +149,7 @@ func (c *Client) Console(ctx context.Context, name string) (io.ReadWriteCloser, 
 	return stream, nil
 }
 
-// New makes a VM and starts it. Ending ctx takes it away again.
+// New makes a VM and starts it. Ending ctx removes it again.
 func (c *Client) New(ctx context.Context, spec gateway.Spec, progress func(gateway.Progress)) (api.VM, error) {
 	return vmOf(c.stream(ctx, http.MethodPost, "/v1/vms", spec, progress))
 }

@@ -248,7 +248,7 @@ func TestFollowedLogIsNotHeldBack(t *testing.T) {
 	}
 }
 
-func TestNobodyThere(t *testing.T) {
+func TestNotRunning(t *testing.T) {
 	gone := filepath.Join(t.TempDir(), "lodged.sock")
 	l := must(net.ListenUnix("unix", &net.UnixAddr{Name: gone + "2", Net: "unix"}))(t)
 	l.SetUnlinkOnClose(false)
@@ -319,7 +319,7 @@ func raw(t *testing.T, socket, method, path, body string) (*http.Response, gatew
 	return resp, e
 }
 
-func TestRequestsThatMakeNoSense(t *testing.T) {
+func TestInvalidRequests(t *testing.T) {
 	h, _ := start(t)
 	h.Add(t, "hello")
 	tests := []struct {

@@ -29,7 +29,7 @@ func (s *Server) console(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer caller.Close() //nolint:errcheck // as above
 	rec.status = http.StatusSwitchingProtocols
-	rec.told = true
+	rec.sentError = true
 	_, err = io.WriteString(caller, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+consoleProtocol+"\r\n\r\n")
 	if err != nil {
 		return err
@@ -39,8 +39,8 @@ func (s *Server) console(w http.ResponseWriter, r *http.Request) error {
 }
 
 // join copies between the caller (who may have sent something already) and the console until either ends or ctx does. It
-// returns how many bytes the console said.
-func join(ctx context.Context, caller net.Conn, buffered io.Reader, serial io.ReadWriteCloser) (said int64) {
+// returns the number of bytes from the console.
+func join(ctx context.Context, caller net.Conn, buffered io.Reader, serial io.ReadWriteCloser) (fromConsole int64) {
 	end := sync.OnceFunc(func() {
 		_, _ = caller.Close(), serial.Close() // closing is only to end the other copy
 	})
@@ -50,10 +50,10 @@ func join(ctx context.Context, caller net.Conn, buffered io.Reader, serial io.Re
 		_, _ = io.Copy(serial, buffered) // an error is the end of the console or of the caller, both normal
 		end()
 	})
-	said, _ = io.Copy(caller, serial) // likewise
+	fromConsole, _ = io.Copy(caller, serial) // likewise
 	end()
 	typing.Wait()
-	return said
+	return fromConsole
 }
 
 func (s *Server) log(w http.ResponseWriter, r *http.Request) error {

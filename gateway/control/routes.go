@@ -109,7 +109,7 @@ func (s *Server) logged(v verb) http.Handler {
 		began := time.Now()
 		rec := &recorder{ResponseWriter: w}
 		err := v(rec, r)
-		cut := err != nil && rec.status != 0 && !rec.told
+		cut := err != nil && rec.status != 0 && !rec.sentError
 		if err != nil && rec.status == 0 {
 			answer(rec, status(api.ErrorOf(err).Kind), api.ErrorOf(err))
 		}
@@ -122,7 +122,7 @@ func (s *Server) logged(v verb) http.Handler {
 		}
 		s.Logger.InfoContext(r.Context(), "control request served", args...)
 		if cut {
-			panic(http.ErrAbortHandler) // the answer had begun: only cutting it off tells the caller that it is not whole
+			panic(http.ErrAbortHandler) // the answer had begun: only closing the connection shows that it is incomplete
 		}
 	})
 }

@@ -52,11 +52,11 @@ func (e *events) progress(p gateway.Progress) {
 	e.send(Event{Progress: &step})
 }
 
-// fail says err as the last line, or leaves it to the status when there was no line yet.
+// fail sends err as the last line, or leaves it to the status where no line was sent yet.
 func (e *events) fail(err error) error {
 	if e.w.status != 0 {
 		e.send(Event{Error: api.ErrorOf(err)})
-		e.w.told = true
+		e.w.sentError = true
 	}
 	return err
 }

@@ -29,11 +29,11 @@ func decode(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
 	case errors.As(err, new(*http.MaxBytesError)):
 		return gateway.Invalid("the request is larger than %d bytes", limit)
 	default:
-		return gateway.Invalid("the request makes no sense here: %v", err).Because(err)
+		return gateway.Invalid("invalid request: %v", err).Because(err)
 	}
 }
 
-// answer writes v as JSON. A write error means that the caller is gone, and there is nobody left to tell.
+// answer writes v as JSON. A write error means that the caller is gone.
 func answer(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
@@ -43,9 +43,9 @@ func answer(w http.ResponseWriter, status int, v any) {
 // recorder notes what an answer was for the log.
 type recorder struct {
 	http.ResponseWriter
-	status int
-	bytes  int64
-	told   bool // the error was said within the answer, after the status
+	status    int
+	bytes     int64
+	sentError bool // within the answer, after the status
 }
 
 // Unwrap lets http.ResponseController through.

@@ -225,7 +225,7 @@ func (h *Host) Wait(_ context.Context, _ gateway.ID, progress func(gateway.Progr
 	return nil
 }
 
-// Console implements api.Terminals: it greets, and says everything again in upper case.
+// Console implements api.Terminals: it greets, and repeats its input in upper case.
 func (h *Host) Console(context.Context, gateway.ID) (net.Conn, error) {
 	ours, theirs := net.Pipe()
 	go func() {
