@@ -89,7 +89,7 @@ func assemble(cfg Config, s *state, log *slog.Logger) (p *parts, err error) {
 	}
 	verbs := api.New(api.Config{
 		Directory: s.directory, Keyring: s.keyring, Machines: p.host, Observer: p.host, Terminals: p.host, Mailbox: p.mail, Web: p.web,
-		Images: images, Domain: cfg.Domain, Version: version(),
+		Images: images, Domain: cfg.Domain, Version: version(), Ready: p.host.Ready,
 	})
 	p.control = control.New(control.Config{
 		API: verbs, Logger: log,
