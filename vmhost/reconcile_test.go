@@ -83,7 +83,7 @@ func TestReady(t *testing.T) {
 		t.Helper()
 		gatewaytest.Eventually(t, func() error {
 			if err := h.Ready(); err == nil || !strings.Contains(err.Error(), text) {
-				return fmt.Errorf("got %v, want %q", err, text)
+				return fmt.Errorf("got %w, want %q", err, text)
 			}
 			return nil
 		})

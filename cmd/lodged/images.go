@@ -50,7 +50,7 @@ func (i images) List(context.Context) (api.ImageList, error) {
 		}
 		list.Images = append(list.Images, shown)
 	}
-	if several, ok := damaged.(interface{ Unwrap() []error }); ok { //nolint:errorlint // as errors.Join made it
+	if several, ok := damaged.(interface{ Unwrap() []error }); ok {
 		for _, err := range several.Unwrap() {
 			list.Damaged = append(list.Damaged, api.ErrorOf(err))
 		}

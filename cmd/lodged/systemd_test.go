@@ -41,6 +41,7 @@ func TestPassedSockets(t *testing.T) {
 }
 
 func passedChild(t *testing.T) {
+	t.Helper()
 	passed, err := passedSockets()
 	if gateway.KindOf(err) == gateway.KindInvalid && err != nil {
 		t.Log("Invalid")

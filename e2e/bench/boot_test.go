@@ -17,7 +17,7 @@ import (
 	"lodge/gateway/control"
 )
 
-var before = flag.String("before", "", "another image, to boot in turn with debian-13") //nolint:gochecknoglobals // how package flag works
+var before = flag.String("before", "", "another image, to boot in turn with debian-13")
 
 // bootRounds is how often each image boots. The rounds alternate, so that other load on the host falls on both images.
 const bootRounds = 3

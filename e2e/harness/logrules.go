@@ -22,8 +22,8 @@ func logKeys() []string {
 }
 
 var (
-	uuidForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`) //nolint:gochecknoglobals // a constant
-	tapForm  = regexp.MustCompile(`^lg[0-9a-f]{8}$`)                             //nolint:gochecknoglobals // a constant
+	uuidForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+	tapForm  = regexp.MustCompile(`^lg[0-9a-f]{8}$`)
 )
 
 // CheckLog returns what breaks the rules in a log of lodged in text form: one message per kind of fault. Lines that are

@@ -61,16 +61,15 @@ func TestDenyIsTheDefault(t *testing.T) {
 		t.Errorf("only %d verbs", verbs.NumMethod())
 	}
 	for name, c := range callers {
-		for i := range verbs.NumMethod() {
-			verb := verbs.Method(i)
+		for verb := range verbs.Methods() {
 			if err, passed := call(t, a.As(c.caller), verb, c.on); passed != c.may[verb.Name] {
 				t.Errorf("%s, %s: passed %v (%v), want %v", name, verb.Name, passed, err, c.may[verb.Name])
 			}
 		}
 	}
-	for i := range verbs.NumMethod() {
-		if err, passed := call(t, a.As(api.Owner()), verbs.Method(i), "blog"); !passed {
-			t.Errorf("the owner, %s: %v", verbs.Method(i).Name, err)
+	for verb := range verbs.Methods() {
+		if err, passed := call(t, a.As(api.Owner()), verb, "blog"); !passed {
+			t.Errorf("the owner, %s: %v", verb.Name, err)
 		}
 	}
 }

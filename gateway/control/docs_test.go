@@ -112,8 +112,7 @@ func writeTypes(out *strings.Builder, types []reflect.Type, comments map[string]
 
 // fields are the rows of a type's table; those of embedded types are its own.
 func fields(typ reflect.Type, comments map[string]string, used func(reflect.Type)) (rows []string) {
-	for i := range typ.NumField() {
-		f := typ.Field(i)
+	for f := range typ.Fields() {
 		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
 		switch {
 		case f.Anonymous && name == "":

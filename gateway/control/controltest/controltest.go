@@ -72,8 +72,8 @@ func Start(tb testing.TB) *Host {
 		Directory: directory, Keyring: h.Keyring, Machines: h, Observer: h, Terminals: h, Mailbox: h, Web: h, Images: fakeImages{h},
 		Domain: "lodge.localhost", Version: "v0.0.0-test",
 	})
-	h.server = control.New(control.Config{Metrics: http.NotFoundHandler(),
-		API:    verbs,
+	h.server = control.New(control.Config{
+		API: verbs, Metrics: http.NotFoundHandler(),
 		Logger: slog.New(slog.NewTextHandler(h.Logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	l, err := control.Listen(tb.Context(), h.Socket)
