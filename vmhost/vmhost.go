@@ -144,7 +144,7 @@ func withDefaults(c Config) Config {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	c.Defaults = fill(c.Defaults, gateway.Size{Image: "debian-13", CPUs: 2, MemoryMiB: 1024, DiskGiB: 10})
+	c.Defaults = fill(c.Defaults, gateway.Size{Image: gateway.DefaultImage, CPUs: 2, MemoryMiB: 1024, DiskGiB: 10})
 	return c
 }
 

@@ -25,6 +25,7 @@ import (
 	"syscall"
 	"testing"
 
+	"lodge/gateway"
 	"lodge/gateway/control"
 	"lodge/gateway/sandboxtest"
 	"lodge/vmhost/image"
@@ -33,8 +34,8 @@ import (
 
 // Flags of test binaries that import this package.
 var (
-	withVMs = flag.Bool("vm", false, "run the tests that boot VMs")                      //nolint:gochecknoglobals // how package flag works
-	images  = flag.String("images", "/var/lib/lodge/images", "directory of base images") //nolint:gochecknoglobals // as above
+	withVMs = flag.Bool("vm", false, "run the tests that boot VMs")                                //nolint:gochecknoglobals // how package flag works
+	images  = flag.String("images", gateway.DefaultStateDir+"/images", "directory of base images") //nolint:gochecknoglobals // as above
 )
 
 // Main runs the tests in a sandbox in which the machine's own trust store, Lodge and libvirt cannot be seen or changed.
@@ -161,7 +162,7 @@ func (h *Host) StartLibvirt(t testing.TB) *libvirttest.Daemon {
 
 // Client speaks to lodged directly.
 func (h *Host) Client() *control.Client {
-	return control.NewClient(filepath.Join(h.RunDir, "lodged.sock"))
+	return control.NewClient(gateway.ControlSocket(h.RunDir))
 }
 
 // Health asks lodged whether it is ready.

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"lodge/gateway"
 )
 
 // callLimit ends a command that hangs. Booting a VM under TCG with others beside it is the longest of them.
@@ -45,7 +47,7 @@ func (h *Host) TryLodge(t testing.TB, args ...string) Result {
 
 func (h *Host) tryLodge(t testing.TB, stdin io.Reader, args ...string) Result {
 	t.Helper()
-	args = append([]string{"--socket", filepath.Join(h.RunDir, "lodged.sock")}, args...)
+	args = append([]string{"--socket", gateway.ControlSocket(h.RunDir)}, args...)
 	return h.Run(t, stdin, filepath.Join(Programs(t, h.Race), "lodge"), args...)
 }
 

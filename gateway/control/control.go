@@ -16,11 +16,12 @@ import (
 	"net/http"
 	"time"
 
+	"lodge/gateway"
 	"lodge/gateway/api"
 )
 
 // DefaultSocket is where lodged listens and lodge connects.
-const DefaultSocket = "/run/lodge/lodged.sock"
+const DefaultSocket = gateway.DefaultRunDir + "/lodged.sock"
 
 // Config is what a Server needs. Every field is required.
 type Config struct {

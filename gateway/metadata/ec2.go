@@ -14,7 +14,7 @@ import (
 const role = "lodge"
 
 // region is for tools that need one; there is no other.
-const region = "us-east-1"
+const region = gateway.S3Region
 
 // A leaf is one value of EC2's tree below /latest/.
 type leaf struct {

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"net/http"
+	"strconv"
+	"strings"
 
 	"lodge/gateway"
 	"lodge/https/names"
@@ -135,6 +137,16 @@ func BadAnswer(rt names.Route) Page {
 	}
 }
 
+// webPorts lists gateway.WebPorts for a sentence.
+func webPorts() string {
+	var words []string
+	for _, port := range gateway.WebPorts() {
+		words = append(words, strconv.Itoa(int(port)))
+	}
+	last := len(words) - 1
+	return strings.Join(words[:last], ", ") + " and " + words[last]
+}
+
 // NothingListens answers for a VM that runs but has nothing at the port. Its owner sees open, the
 // ports that do listen.
 func NothingListens(rt names.Route, owner bool, open []Link) Page {
@@ -149,7 +161,7 @@ func NothingListens(rt names.Route, owner bool, open []Link) Page {
 		return p
 	}
 	if rt.Port == gateway.DefaultPort {
-		p.Text = append(p.Text, "The plain name leads to the first open port of 80, 8000, 8080, 3000, 5000 and 5173.")
+		p.Text = append(p.Text, "The plain name leads to the first open port of "+webPorts()+".")
 	}
 	p.Text = append(p.Text, "An app that listens on 127.0.0.1 is not reachable: make it listen on 0.0.0.0. A server for a test:")
 	p.Command, p.Where = fmt.Sprintf("python3 -m http.server %d", cmp.Or(rt.Port, 8000)), "in the VM"

@@ -31,10 +31,7 @@ type found struct {
 	until       time.Time
 }
 
-// usualPorts are where a plain name may lead, in order of preference.
-func usualPorts() []uint16 { return []uint16{80, 8000, 8080, 3000, 5000, 5173} }
-
-// Find returns the port that the plain name of vm leads to: the first of the usual ones that
+// Find returns the port that the plain name of vm leads to: the first of gateway.WebPorts that
 // listens. The error is ErrRefused or ErrNoRoute when none does.
 func (p *Proxy) Find(ctx context.Context, vm gateway.VM) (uint16, error) {
 	f := &p.finder
@@ -45,7 +42,7 @@ func (p *Proxy) Find(ctx context.Context, vm gateway.VM) (uint16, error) {
 		return have.port, nil
 	}
 	result := f.flight.DoChan(Target{vm, gateway.DefaultPort}.key(), func() (any, error) {
-		listening, err := p.Listening(context.WithoutCancel(ctx), vm, usualPorts())
+		listening, err := p.Listening(context.WithoutCancel(ctx), vm, gateway.WebPorts())
 		if err != nil {
 			return uint16(0), err
 		}

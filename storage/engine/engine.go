@@ -46,7 +46,7 @@ import (
 )
 
 // Region is the engine's region; clients may sign for any.
-const Region = "us-east-1"
+const Region = gateway.S3Region
 
 const (
 	maxConnections  = 4096

@@ -7,7 +7,7 @@ import (
 )
 
 // Default is the image of a VM for which none is named.
-const Default = "debian-13"
+const Default = gateway.DefaultImage
 
 // Recipe describes an image to build.
 type Recipe struct {

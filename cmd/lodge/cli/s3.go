@@ -27,11 +27,11 @@ func (a *app) s3Client(ctx context.Context, name string) (*minio.Client, error) 
 	if err != nil {
 		return nil, err
 	}
-	socket := filepath.Join(filepath.Dir(a.Socket), "s3.sock")
+	socket := gateway.S3Socket(filepath.Dir(a.Socket))
 	dialer := &net.Dialer{}
 	client, err := minio.New(gateway.S3Host, &minio.Options{
 		Creds:        credentials.NewStaticV4(keys.AccessKey, keys.SecretKey, ""),
-		Region:       "us-east-1", // given, so that the client does not ask for it
+		Region:       gateway.S3Region, // given, so that the client does not ask for it
 		BucketLookup: minio.BucketLookupPath,
 		MaxRetries:   3,
 		Transport: &http.Transport{
