@@ -14,6 +14,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
 	"lodge/https/trust"
 )
 
@@ -102,7 +103,7 @@ func TestChromium(t *testing.T) {
 	visit("stopped", s.url("off"), off.Name+" is stopped")
 	app.Close()
 	s.login(s.client(), blog)
-	eventually(t, 5*time.Second, "the port is removed", func() bool { port, _ := s.server.Probe(t.Context(), blog); return port == 8080 })
+	gatewaytest.WaitFor(t, "the port is removed", func() bool { port, _ := s.server.Probe(t.Context(), blog); return port == 8080 })
 	visit("silent-port", s.url("9999-blog"), "Nothing listens on port 9999")
 	visit("silent-public", s.url("7070-blog"), "Nothing listens on port 7070")
 	visit("root", strings.Replace(s.url("x"), "//x.", "//", 1), "Lodge")
@@ -110,7 +111,7 @@ func TestChromium(t *testing.T) {
 	// The page "Nothing listens" reloads by itself.
 	visit("before", s.url("3000-blog"), "Nothing listens on port 3000")
 	s.app(blog, 3000, page("late"))
-	eventually(t, 30*time.Second, "the page opens by itself", func() bool {
+	gatewaytest.WaitFor(t, "the page opens by itself", func() bool {
 		title, err := chromedp.Run(ctx, chromedp.Title())
 		return err == nil && title == "late"
 	})

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
 )
 
 func TestAppSeesWhoCallsAndNothingElseDoes(t *testing.T) {
@@ -84,11 +85,11 @@ func TestDefaultPortIsTheFirstThatListens(t *testing.T) {
 	}
 	app.Close()
 	s.app(blog, 3000, echo("three"))
-	eventually(t, 5*time.Second, "the page is found at its new port", func() bool {
+	gatewaytest.WaitFor(t, "the page is found at its new port", func() bool {
 		return strings.Contains(s.get(c, s.url("blog")).body, "app=three")
 	})
 	s.app(blog, 80, echo("eighty"))
-	eventually(t, 5*time.Second, "an earlier port of the list wins", func() bool {
+	gatewaytest.WaitFor(t, "an earlier port of the list wins", func() bool {
 		return strings.Contains(s.get(c, s.url("blog")).body, "app=eighty")
 	})
 }
@@ -209,7 +210,7 @@ func TestShutdownLosesNoRequest(t *testing.T) {
 		defer cancel()
 		done <- s.server.Shutdown(ctx)
 	}()
-	eventually(t, 5*time.Second, "no new connection is taken", func() bool {
+	gatewaytest.WaitFor(t, "no new connection is taken", func() bool {
 		c, err := net.Dial("tcp", s.addr) //nolint:noctx // it fails at once, which is the point
 		if err == nil {
 			_ = c.Close() // one more try

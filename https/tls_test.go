@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
 	"lodge/https"
 )
 
@@ -127,7 +128,7 @@ func TestCertificateIsRenewed(t *testing.T) {
 		t.Fatal(err)
 	}
 	serial := first.ConnectionState().PeerCertificates[0].SerialNumber
-	eventually(t, 10*time.Second, "a new certificate", func() bool {
+	gatewaytest.WaitFor(t, "a new certificate", func() bool {
 		c, err := handshake(s, s.addr, "blog.lodge.localhost")
 		return err == nil && c.ConnectionState().PeerCertificates[0].SerialNumber.Cmp(serial) != 0
 	})
@@ -240,22 +241,6 @@ func TestRedirectLeadsNowhereElse(t *testing.T) {
 		}
 		if got := rawRequest(t, c, "GET "+target+" HTTP/1.1\r\nHost: blog.lodge.localhost\r\nConnection: close\r\n\r\n"); strings.Contains(got, "Location:") {
 			t.Errorf("%s: %q", target, got)
-		}
-	}
-}
-
-// eventually fails the test when cond does not become true in time.
-func eventually(tb testing.TB, limit time.Duration, what string, cond func() bool) {
-	tb.Helper()
-	deadline := time.NewTimer(limit)
-	defer deadline.Stop()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for !cond() {
-		select {
-		case <-deadline.C:
-			tb.Fatalf("not within %v: %s", limit, what)
-		case <-tick.C:
 		}
 	}
 }

@@ -118,7 +118,7 @@ func (g *guest) up(t *testing.T) {
 		g.cut()
 		_ = cmd.Wait()
 	}
-	eventually(t, "sshd listens", func() bool { return log.Count("Server listening") > 0 })
+	gatewaytest.WaitFor(t, "sshd listens", func() bool { return log.Count("Server listening") > 0 })
 }
 
 func (g *guest) down() {
@@ -215,7 +215,7 @@ func TestDeliveryWaits(t *testing.T) {
 	for range 5 {
 		ids = append(ids, f.deliverTo(t, vm, "wait"))
 	}
-	eventually(t, "both wait", func() bool { return f.log.Count("mail delivery failed") == 2 })
+	gatewaytest.WaitFor(t, "both wait", func() bool { return f.log.Count("mail delivery failed") == 2 })
 	g.up(t)
 	f.started(t, vm)
 	f.awaitDelivery(t, vm, ids[4])
@@ -270,7 +270,7 @@ func TestBrokenMaildir(t *testing.T) {
 			repair := breakIt(t, g)
 			f, vm := withGuest(t, t.TempDir(), g)
 			id := f.deliverTo(t, vm, strings.Repeat("x", 1000))
-			eventually(t, "mail waits", func() bool { return f.log.Count("mail delivery failed") == 1 })
+			gatewaytest.WaitFor(t, "mail waits", func() bool { return f.log.Count("mail delivery failed") == 1 })
 			repair()
 			f.started(t, vm)
 			f.awaitDelivery(t, vm, id)
@@ -321,7 +321,7 @@ func TestForeignHostKey(t *testing.T) {
 	g.hostKey = keyPair(t, filepath.Join(g.dir, "other"))
 	f, vm := withGuest(t, t.TempDir(), g)
 	f.deliverTo(t, vm, "secret")
-	eventually(t, "refusal", func() bool { return f.log.Count("host key mismatch") == 1 })
+	gatewaytest.WaitFor(t, "refusal", func() bool { return f.log.Count("host key mismatch") == 1 })
 	if _, err := os.Stat(filepath.Join(g.home, "Maildir")); err == nil {
 		t.Error("something was written")
 	}
@@ -339,7 +339,7 @@ func TestGuestDiesAgainAndAgain(t *testing.T) {
 		g.up(t)
 		f.started(t, vm)
 		before := len(pending(t, f, vm))
-		eventually(t, "some progress", func() bool { n := len(pending(t, f, vm)); return n == 0 || n < before-round-2 })
+		gatewaytest.WaitFor(t, "some progress", func() bool { n := len(pending(t, f, vm)); return n == 0 || n < before-round-2 })
 		g.down()
 	}
 	g.up(t)

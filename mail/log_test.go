@@ -2,6 +2,7 @@ package mail
 
 import (
 	"fmt"
+	"lodge/gateway/gatewaytest"
 	"strings"
 	"testing"
 )
@@ -23,7 +24,7 @@ func TestLogOfOneMail(t *testing.T) {
 	}
 	for _, message := range []string{"message accepted", "message delivered"} {
 		line := ""
-		eventually(t, message, func() bool {
+		gatewaytest.WaitFor(t, message, func() bool {
 			for l := range strings.Lines(f.log.String()) {
 				if strings.Contains(l, message) {
 					line = strings.TrimSpace(l)

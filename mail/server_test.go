@@ -123,7 +123,7 @@ func (f *fixture) delivered(t *testing.T, vm gateway.Identity, queueID string) b
 
 func (f *fixture) awaitDelivery(t *testing.T, vm gateway.Identity, queueID string) {
 	t.Helper()
-	eventually(t, "delivery", func() bool { return f.delivered(t, vm, queueID) })
+	gatewaytest.WaitFor(t, "delivery", func() bool { return f.delivered(t, vm, queueID) })
 }
 
 func listen(tb testing.TB) net.Listener {
@@ -131,17 +131,6 @@ func listen(tb testing.TB) net.Listener {
 	l, err := new(net.ListenConfig).Listen(tb.Context(), "tcp", "127.0.0.1:0")
 	gatewaytest.Must(tb, err)
 	return l
-}
-
-// eventually waits for a condition that has no event of its own to wait for.
-func eventually(tb testing.TB, what string, ok func() bool) {
-	tb.Helper()
-	gatewaytest.Eventually(tb, func() error {
-		if ok() {
-			return nil
-		}
-		return errors.New(what)
-	})
 }
 
 func write(tb testing.TB, path string, content []byte) {

@@ -288,7 +288,7 @@ func TestClientGoesAway(t *testing.T) {
 	c.ask("DATA", "354")
 	c.send("Subject: half\r\n\r\nhalf a mess")
 	gatewaytest.Must(t, c.Close())
-	eventually(t, "the failure is logged", func() bool { return f.log.Count("message not accepted") == 1 })
+	gatewaytest.WaitFor(t, "the failure is logged", func() bool { return f.log.Count("message not accepted") == 1 })
 	if n := len(f.list(t, vm)); n != 0 {
 		t.Errorf("%d messages", n)
 	}

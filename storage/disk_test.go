@@ -9,10 +9,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/minio/minio-go/v7"
 
+	"lodge/gateway/gatewaytest"
 	"lodge/gateway/sandboxtest"
 )
 
@@ -36,25 +36,6 @@ func filesBelow(t *testing.T, dir, part string) (found []string) {
 	return found
 }
 
-// eventually asks until check is content, for some seconds.
-func eventually(t *testing.T, check func() error) {
-	t.Helper()
-	ticker := time.NewTicker(5 * time.Millisecond)
-	defer ticker.Stop()
-	deadline := time.After(10 * time.Second)
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		select {
-		case <-ticker.C:
-		case <-deadline:
-			t.Fatal(err)
-		}
-	}
-}
-
 // TestFullDisk fills the disk: what does not fit is refused in a way that SDKs do not try again,
 // leaves nothing, and what was there stays.
 func TestFullDisk(t *testing.T) {
@@ -72,7 +53,7 @@ func TestFullDisk(t *testing.T) {
 	_, err := c.PutObject(t.Context(), "box", "parts", bytes.NewReader(large), int64(len(large)), minio.PutObjectOptions{PartSize: 5 << 20})
 	wantCode(t, err, "InsufficientStorage", 507)
 	// The requests that minio-go gave up end a moment later.
-	eventually(t, func() error {
+	gatewaytest.Eventually(t, func() error {
 		for _, path := range filesBelow(t, h.dir, ".sgwtmp/") { // empty directories may stay until the next start
 			if fi, err := os.Stat(path); err == nil && fi.Mode().IsRegular() {
 				return fmt.Errorf("left behind: %s", path)

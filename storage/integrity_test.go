@@ -19,6 +19,7 @@ import (
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/signer"
 
+	"lodge/gateway/gatewaytest"
 	"lodge/storage/sigv4"
 )
 
@@ -92,7 +93,7 @@ func TestCorrupted(t *testing.T) {
 			if res.status < 400 || !strings.Contains(res.body, "<Code>"+c.code+"</Code>") {
 				t.Fatalf("want %s, got %d %s", c.code, res.status, res.body)
 			}
-			eventually(t, func() error { // the engine may still be ending a body that was cut off
+			gatewaytest.Eventually(t, func() error { // the engine may still be ending a body that was cut off
 				if head := g.do(t, "HEAD", "/"+bucket, nil); head.status != 404 {
 					return fmt.Errorf("the bucket was left behind: %d", head.status)
 				}

@@ -22,6 +22,7 @@ import (
 	"github.com/minio/minio-go/v7"
 
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
 )
 
 // killID is the VM of TestKill, the same in every life of the server.
@@ -33,7 +34,7 @@ func TestChild(t *testing.T) {
 	if dir == "" {
 		t.Skip("it runs as a child of TestKill only")
 	}
-	directory, err := gateway.OpenDirectory(t.Context(), &records{machines: map[gateway.ID]gateway.VM{}})
+	directory, err := gateway.OpenDirectory(t.Context(), new(gatewaytest.Records))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http/httptest"
-	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -17,30 +16,8 @@ import (
 	"github.com/minio/minio-go/v7/pkg/credentials"
 
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
 )
-
-// records keeps machines in memory, for a real Directory.
-type records struct {
-	machines map[gateway.ID]gateway.VM
-}
-
-func (r *records) VMs(context.Context) ([]gateway.VM, error) { return nil, nil }
-
-func (r *records) Create(_ context.Context, m gateway.VM) (gateway.VM, error) {
-	m.Number = uint32(len(r.machines) + 1)
-	m.Addr = netip.AddrFrom4([4]byte{10, 213, 0, byte(m.Number)})
-	return m, r.Save(context.Background(), m)
-}
-
-func (r *records) Save(_ context.Context, m gateway.VM) error {
-	r.machines[m.ID] = m
-	return nil
-}
-
-func (r *records) Delete(_ context.Context, id gateway.ID) error {
-	delete(r.machines, id)
-	return nil
-}
 
 // host is a storage service with VMs, each of which reaches it over a listener that stands for its
 // tap.
@@ -66,7 +43,7 @@ func newHost(tb testing.TB) *host {
 
 func newHostIn(tb testing.TB, dir string) *host {
 	tb.Helper()
-	directory, err := gateway.OpenDirectory(tb.Context(), &records{machines: map[gateway.ID]gateway.VM{}})
+	directory, err := gateway.OpenDirectory(tb.Context(), new(gatewaytest.Records))
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -5,6 +5,7 @@
 package gatewaytest
 
 import (
+	"errors"
 	"testing"
 	"time"
 )
@@ -26,6 +27,17 @@ func Eventually(tb testing.TB, check func() error) {
 			tb.Fatalf("not within %v: %v", patience, err)
 		}
 	}
+}
+
+// WaitFor waits until cond holds. The test fails, naming what, when that takes 30 s.
+func WaitFor(tb testing.TB, what string, cond func() bool) {
+	tb.Helper()
+	Eventually(tb, func() error {
+		if cond() {
+			return nil
+		}
+		return errors.New(what)
+	})
 }
 
 // Must ends the test if err is not nil.

@@ -25,6 +25,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
 )
 
 func domains() []string { return []string{"lodge.localhost", "lodge.internal"} }
@@ -116,7 +117,7 @@ func TestRootSurvivesKill(t *testing.T) {
 		if err := child.Start(); err != nil {
 			t.Fatal(err)
 		}
-		waitFor(t, func() bool { // and then some, so that the kill meets it anywhere
+		gatewaytest.WaitFor(t, "the condition", func() bool { // and then some, so that the kill meets it anywhere
 			made, _ := filepath.Glob(filepath.Join(part, "*", rootFile)) // the pattern is well formed
 			return len(made) > 3*round
 		})
@@ -134,21 +135,6 @@ func TestRootSurvivesKill(t *testing.T) {
 			if public, err := os.ReadFile(filepath.Join(one, publicFile)); err != nil || string(public) != string(r.certPEM) {
 				t.Errorf("public file after the kill: %q %v", public, err)
 			}
-		}
-	}
-}
-
-func waitFor(t *testing.T, cond func() bool) {
-	t.Helper()
-	deadline := time.NewTimer(10 * time.Second)
-	defer deadline.Stop()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for !cond() {
-		select {
-		case <-deadline.C:
-			t.Fatal("not within 10 s")
-		case <-tick.C:
 		}
 	}
 }
