@@ -15,7 +15,7 @@ import (
 	"lodge/vmhost/libvirt/libvirttest"
 )
 
-// What others do through libvirt behind Lodge, and what libvirtd does too late.
+// Changes that others make through libvirt, and calls that libvirtd carries out late.
 
 func virsh(t *testing.T, args ...string) string {
 	t.Helper()
@@ -26,7 +26,8 @@ func virsh(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-// libvirt-guests saves every guest when the host shuts down. Its memory is not lost, and its credentials stay good.
+// libvirt-guests saves every guest when the host shuts down. Its memory is not lost, and its
+// credentials stay good.
 func TestSavedMemoryIsRestored(t *testing.T) {
 	needVMs(t)
 	libvirttest.Start(t)
@@ -84,7 +85,8 @@ func TestSavedMemoryOfAStoppedVM(t *testing.T) {
 	r.waitGreetings(t, m.ID, 3)
 }
 
-// A stop by force that libvirtd did not answer is done later, though the guest ignores the power button.
+// A stop by force that libvirtd did not answer is done later, even if the guest ignores the power
+// button.
 func TestForceStopIsRecorded(t *testing.T) {
 	needVMs(t)
 	daemon := libvirttest.Start(t)
@@ -134,7 +136,8 @@ func TestLateDefinitionIsUndefined(t *testing.T) {
 	})
 }
 
-// A tap that was removed is back within seconds, with its listeners; QEMU holds the old one, which the status has.
+// A tap that was removed is back within seconds, with its listeners; QEMU holds the old one, which
+// the status reports.
 func TestNewTapUnderARunningVM(t *testing.T) {
 	needVMs(t)
 	libvirttest.Start(t)
@@ -167,7 +170,7 @@ func TestNewTapUnderARunningVM(t *testing.T) {
 	})
 }
 
-// A libvirtd that hangs keeps a list of all VMs waiting for 2 s.
+// A libvirtd that hangs delays a list of all VMs by 2 s.
 func TestStatusesOfAHungLibvirtd(t *testing.T) {
 	needVMs(t)
 	daemon := libvirttest.Start(t)

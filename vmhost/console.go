@@ -8,21 +8,21 @@ import (
 	"lodge/gateway"
 )
 
-// Console connects to the VM's serial console, both ways. QEMU serves one client at a time and lets others wait for ever, so a
-// second one gets KindConflict here; reading along is what Log with follow is for.
+// Console connects to the VM's serial console, for reading and writing. QEMU serves one client at a
+// time, so a second one gets KindConflict. Log with follow serves any number of readers.
 func (h *Host) Console(ctx context.Context, id gateway.ID) (net.Conn, error) {
 	w, err := h.begin(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	if !w.claimConsole() {
-		return nil, gateway.Errorf(gateway.KindConflict, "somebody else is at the console").
-			WithHint("To read along: lodge logs --follow %s", h.name(id))
+		return nil, gateway.Errorf(gateway.KindConflict, "another client is connected to the console").
+			WithHint("To follow its output: lodge logs --follow %s", h.name(id))
 	}
 	c, err := new(net.Dialer).DialContext(ctx, "unix", h.cfg.consoleFile(id))
 	if err != nil {
 		w.leaveConsole()
-		return nil, gateway.Errorf(gateway.KindConflict, "the VM has no console now, as it is not running").
+		return nil, gateway.Errorf(gateway.KindConflict, "the VM is not running, so it has no console").
 			WithHint("Start it: lodge start %s", h.name(id)).Because(err)
 	}
 	return &console{Conn: c, leave: sync.OnceFunc(w.leaveConsole)}, nil

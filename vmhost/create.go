@@ -12,11 +12,12 @@ import (
 	"lodge/vmhost/seed"
 )
 
-// undoLimit is how long taking a half-made VM away may take, once the caller has gone.
+// undoLimit is how long the removal of a half-made VM may take.
 const undoLimit = time.Minute
 
-// New makes a VM and starts it; report hears of the phases "disk" and "define". It returns once the domain runs; Wait waits for
-// the guest. When anything fails, or ctx ends, nothing of the VM stays.
+// New makes a VM and starts it, and calls report in the phases "disk" and "define". It returns once
+// the domain runs; Wait waits for the guest. When a step fails or ctx ends, New removes all that it
+// has made.
 func (h *Host) New(ctx context.Context, spec gateway.Spec, report func(gateway.Progress)) (gateway.VM, error) {
 	spec.Size = fill(spec.Size, h.cfg.Defaults)
 	memory, err := hostMemory()
@@ -95,16 +96,16 @@ func (h *Host) makeDisks(ctx context.Context, guest seed.Guest, img image.Image)
 	if err := seed.Write(seedFile, guest); err != nil {
 		return explainFull(fmt.Errorf("make seed: %w", err), h.cfg.diskDir())
 	}
-	return explainFull(durable.Sync(h.cfg.diskDir()), h.cfg.diskDir()) // the files themselves are synced by who wrote them
+	return explainFull(durable.Sync(h.cfg.diskDir()), h.cfg.diskDir()) // the writers of the files have synced those
 }
 
-// undo takes away what New has made, although its caller may be gone, and returns why. What cannot be taken away now the worker
-// takes away later.
+// undo removes what New has made, and returns why. It ignores cancellation. The worker later
+// removes what undo could not.
 func (h *Host) undo(ctx context.Context, m gateway.VM, why error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
 	defer cancel()
 	if err := h.Remove(ctx, m.ID); err != nil && gateway.KindOf(err) != gateway.KindNotFound {
-		h.log.ErrorContext(ctx, "half-made VM is still there", "vm", m.Name, "err", err)
+		h.log.ErrorContext(ctx, "half-made VM was not removed", "vm", m.Name, "err", err)
 	}
 	return why
 }
@@ -115,5 +116,5 @@ func explainFull(err error, dir string) error {
 		return err
 	}
 	return gateway.Errorf(gateway.KindNoSpace, "the host's disk is full: no room for the VM in %s", dir).
-		WithHint("Make room there (df -h %s), then do it again. Nothing was left behind.", dir).Because(err)
+		WithHint("Make room there (df -h %s), then try again. Nothing was left behind.", dir).Because(err)
 }

@@ -18,7 +18,7 @@ import (
 	"lodge/vmhost/libvirt/libvirttest"
 )
 
-// A VM through all that a person can do to it.
+// Every verb on one VM.
 func TestLife(t *testing.T) {
 	needVMs(t)
 	libvirttest.Start(t)
@@ -28,7 +28,7 @@ func TestLife(t *testing.T) {
 		t.Errorf("the new VM is %+v", m)
 	}
 	if err := r.host.Start(t.Context(), m.ID); err != nil {
-		t.Errorf("start what runs: %v", err)
+		t.Errorf("start a running VM: %v", err)
 	}
 	if err := r.host.Restart(t.Context(), m.ID); err != nil {
 		t.Fatal(err)
@@ -39,7 +39,7 @@ func TestLife(t *testing.T) {
 	}
 	r.wantState(t, m.ID, "stopped")
 	if err := r.host.Stop(t.Context(), m.ID, false); err != nil {
-		t.Errorf("stop what is stopped: %v", err)
+		t.Errorf("stop a stopped VM: %v", err)
 	}
 	if err := r.host.Start(t.Context(), m.ID); err != nil {
 		t.Fatal(err)
@@ -53,14 +53,14 @@ func TestLife(t *testing.T) {
 	}
 	r.wantNothing(t)
 	if len(r.forgot) != 1 || r.forgot[0] != m.ID {
-		t.Errorf("Forget was called for %v, want %v once", r.forgot, m.ID)
+		t.Errorf("OnRemove was called for %v, want %v once", r.forgot, m.ID)
 	}
 	if err := r.host.Start(t.Context(), m.ID); gateway.KindOf(err) != gateway.KindNotFound {
-		t.Errorf("start what is gone: %v", err)
+		t.Errorf("start a removed VM: %v", err)
 	}
 }
 
-// As with a laptop: off from inside stays off, also when the daemon was not there to see it.
+// A poweroff from inside leaves the VM off, also when no daemon was running at the time.
 func TestPoweredOffFromInside(t *testing.T) {
 	needVMs(t)
 	libvirttest.Start(t)
@@ -101,7 +101,8 @@ func TestStartedAgainWhenQEMUDies(t *testing.T) {
 	}
 }
 
-// Neither a restart of the daemon nor one of libvirtd touches a running VM; both see what has changed meanwhile.
+// Neither a restart of the daemon nor one of libvirtd touches a running VM; both see what has
+// changed meanwhile.
 func TestRestartsTouchNothing(t *testing.T) {
 	needVMs(t)
 	daemon := libvirttest.Start(t)
@@ -146,7 +147,7 @@ func TestDeafGuest(t *testing.T) {
 	r.wantState(t, m.ID, "stopped")
 }
 
-// A QEMU that hangs keeps its own verbs waiting and nobody else's; force ends it.
+// A QEMU that hangs delays the verbs on its own VM only; force ends it.
 func TestStuckDomainBlocksNoOther(t *testing.T) {
 	needVMs(t)
 	libvirttest.Start(t)
@@ -176,7 +177,8 @@ func TestStuckDomainBlocksNoOther(t *testing.T) {
 	r.wantState(t, stuck.ID, "stopped")
 }
 
-// A full host disk makes a VM wait with its write, and nothing is lost: with room again it goes on by itself.
+// A full host disk pauses a VM at its write, and nothing is lost: once there is room, the VM
+// resumes.
 func TestFullDiskPausesVM(t *testing.T) {
 	needVMs(t)
 	libvirttest.Start(t)
@@ -221,7 +223,8 @@ func TestHalfMadeIsTakenAway(t *testing.T) {
 	r.make(t, "half") // the name is free
 }
 
-// A removal that was cut short goes on in the next daemon, and at once if only its last steps failed.
+// A removal that was cut short continues in the next daemon, and at once if only its last steps
+// failed.
 func TestRemovalGoesOn(t *testing.T) {
 	needVMs(t)
 	daemon := libvirttest.Start(t)
@@ -334,11 +337,11 @@ func TestConsoleAndLog(t *testing.T) {
 	want := libvirttest.Greeting + "x"
 	got := make([]byte, len(want))
 	if _, err := io.ReadFull(log, got); err != nil || string(got) != want {
-		t.Errorf("the log says %q (%v), want %q", got, err, want)
+		t.Errorf("the log has %q (%v), want %q", got, err, want)
 	}
 	cancel()
 	if rest, err := io.ReadAll(log); err != nil || len(rest) > 0 {
-		t.Errorf("after its reader has left, the log says %q, %v", rest, err)
+		t.Errorf("after its reader has left, the log has %q, %v", rest, err)
 	}
 	if err := console.Close(); err != nil {
 		t.Fatal(err)

@@ -12,8 +12,8 @@ import (
 	"lodge/gateway"
 )
 
-// identify sets up the VM's tap and rules, and opens the listeners on the tap. It is called at every reconcile: a tap that was
-// made anew has another index, and its predecessor's listeners are dead.
+// identify sets up the VM's tap and rules, and opens the listeners on the tap. Every reconcile
+// calls it: a tap that was made anew has another index, and its predecessor's listeners are dead.
 func (h *Host) identify(ctx context.Context, w *worker, vm gateway.Identity) error {
 	before := w.identifiedOn()
 	if before != 0 && before == tapIndex(vm) {
@@ -38,13 +38,14 @@ func (h *Host) openListeners(ctx context.Context, w *worker, vm gateway.Identity
 	return nil
 }
 
-// tapIndex is the interface index of the VM's tap; 0 when there is none.
+// tapIndex returns the interface index of the VM's tap; 0 when there is none.
 func tapIndex(vm gateway.Identity) int {
-	index, _ := strconv.Atoi(readTap(vm, "ifindex")) // 0 is right for what cannot be read
+	index, _ := strconv.Atoi(readTap(vm, "ifindex")) // 0 when there is no such file
 	return index
 }
 
-// checkHeld fails for a running VM whose tap no process holds: the tap was made anew, and QEMU has the old one.
+// checkHeld fails for a running VM whose tap no process holds: the tap was made anew, and QEMU has
+// the old one.
 func checkHeld(vm gateway.Identity) error {
 	if readTap(vm, "carrier") != "0" {
 		return nil
@@ -61,9 +62,10 @@ func readTap(vm gateway.Identity, attribute string) string {
 	return strings.TrimSpace(string(text))
 }
 
-// identifyAll makes the taps and rules of all VMs in one step and opens the listeners of those that stay. It needs no
-// libvirtd, so running VMs have their services back even while that is away. A VM for which it fails is tried again by its
-// worker, and does not start before that has worked.
+// identifyAll makes the taps and rules of all VMs in one step and opens the listeners of those that
+// stay. It needs no libvirtd, so running VMs get their services back even while libvirtd is down.
+// When it fails for a VM, the VM's worker tries again, and does not start the VM before that has
+// worked.
 func (h *Host) identifyAll(ctx context.Context) {
 	all := h.dir.All()
 	vms := make([]gateway.Identity, len(all))
@@ -88,8 +90,9 @@ func (h *Host) identifyAll(ctx context.Context) {
 	}
 }
 
-// repairEvery is how long the rules may be missing after something has flushed them. What is missing lets guests reach more of
-// the host's networks, but changes no VM's identity: the listeners are bound to their taps.
+// repairEvery is how long the rules may be missing after something has flushed them. Without them
+// guests reach more of the host's networks, but no VM's identity changes: the listeners are bound
+// to their taps.
 const repairEvery = 5 * time.Second
 
 // repair restores taps and rules until ctx ends, and has the VMs with a new tap reconciled.
@@ -120,7 +123,7 @@ func (h *Host) repair(ctx context.Context) {
 	}
 }
 
-// setNetwork records the state of taps and rules, and logs an error once.
+// setNetwork records the state of taps and rules, and logs each new error once.
 func (h *Host) setNetwork(ctx context.Context, err error) {
 	h.mu.Lock()
 	changed := text(h.network) != text(err)
@@ -131,8 +134,8 @@ func (h *Host) setNetwork(ctx context.Context, err error) {
 	}
 }
 
-// Ready returns nil once every VM has its tap, its rules and its listeners, and was examined for the first time: libvirtd has
-// answered, or is known not to answer. Later it fails only while the network rules are incomplete.
+// Ready returns nil once every VM has its tap, rules and listeners and was examined once, even if
+// libvirtd did not answer. Later Ready fails only while the network rules are incomplete.
 func (h *Host) Ready() error {
 	select {
 	case <-h.ready:

@@ -15,8 +15,8 @@ import (
 	"lodge/gateway/durable"
 )
 
-// newKey makes an ed25519 key pair: the private half as OpenSSH writes it, the public half as an authorized_keys line
-// without its line end.
+// newKey makes an ed25519 key pair: the private key in OpenSSH's format, the public key as an
+// authorized_keys line without its line end.
 func newKey(comment string) (private []byte, public string, err error) {
 	pub, priv, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -33,7 +33,7 @@ func newKey(comment string) (private []byte, public string, err error) {
 	return pem.EncodeToMemory(block), line(sshPub), nil
 }
 
-// loginKey reads the host's own login key from file, or makes it, and returns its public half.
+// loginKey reads the host's own login key from file, or makes it, and returns the public key.
 func loginKey(file string) (public string, err error) {
 	text, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -9,15 +9,16 @@ import (
 	"lodge/vmhost/libvirt"
 )
 
-// While a guest shuts down its state is asked for every pollEvery, and its power button is pressed every requestEvery: a guest
-// that has not booted far enough does not feel the first one.
+// While a guest shuts down, the host polls its state every pollEvery and presses its power button
+// every requestEvery. A guest early in its boot ignores the first request.
 const (
 	pollEvery    = 250 * time.Millisecond
 	requestEvery = 5 * time.Second
 )
 
-// Start starts the VM if it does not run, from its saved memory if there is one. It returns once the domain runs; Wait waits
-// for the guest. It fails with KindConflict for a VM that has left for another host.
+// Start starts the VM if it does not run, from its saved memory if there is one. It returns once
+// the domain runs; Wait waits for the guest. It fails with KindConflict for a VM that was migrated
+// to another host.
 func (h *Host) Start(ctx context.Context, id gateway.ID) error {
 	return h.exclusively(ctx, id, func(w *worker) error {
 		state, err := h.virt.State(ctx, id)
@@ -27,8 +28,8 @@ func (h *Host) Start(ctx context.Context, id gateway.ID) error {
 		case state == libvirt.Migrated:
 			return errMigrated(h.name(id), id)
 		case state == libvirt.Off || state == libvirt.PoweredOff:
-			// Removed before Running is recorded: after a crash in between, a domain that is powered off would mean that
-			// the guest wants it so.
+			// Undefine before recording Running: after a crash in between, the powered-off domain
+			// would count as a poweroff from inside.
 			if err := h.virt.Undefine(ctx, id); err != nil {
 				return err
 			}
@@ -42,7 +43,7 @@ func (h *Host) Start(ctx context.Context, id gateway.ID) error {
 	})
 }
 
-// startFrom starts a VM whose domain is in this state, and which is to run.
+// startFrom starts a VM, whose desired state is Running, from the present state of its domain.
 func (h *Host) startFrom(ctx context.Context, w *worker, m gateway.VM, state libvirt.State) error {
 	switch state {
 	case libvirt.Paused, libvirt.PausedFull:
@@ -61,9 +62,10 @@ func errMigrated(name string, id gateway.ID) error {
 		WithHint("To start it from that disk nevertheless: virsh undefine %s; lodge start %s", libvirt.DomainName(id), name)
 }
 
-// Stop shuts the guest down and waits for it, at most Config.StopTimeout: KindConflict when it does not react, with the VM
-// still running and still to be stopped. With force it ends the VM at once, which is recorded, so that it is done later if
-// libvirtd hangs now; force removes a saved memory as well.
+// Stop shuts the guest down and waits for it, at most Config.StopTimeout. When the guest does not
+// react, Stop fails with KindConflict: the VM runs, and its desired state stays Stopped. With force
+// it ends the VM at once and removes its saved memory. Force is recorded: if libvirtd hangs now,
+// the worker ends the VM later.
 func (h *Host) Stop(ctx context.Context, id gateway.ID, force bool) error {
 	if _, err := h.begin(ctx, id); err != nil {
 		return err
@@ -74,7 +76,7 @@ func (h *Host) Stop(ctx context.Context, id gateway.ID, force bool) error {
 	if err != nil {
 		return err
 	}
-	if force { // without the turn, which a start that hangs may have
+	if force { // without the turn, which a start that hangs may hold
 		err = h.virt.Destroy(ctx, id)
 	} else {
 		err = h.shutDown(ctx, m, gateway.Stopped)
@@ -92,10 +94,10 @@ func (h *Host) Stop(ctx context.Context, id gateway.ID, force bool) error {
 	})
 }
 
-// Restart shuts the guest down, as Stop does, and starts the VM again with a new incarnation. It starts a VM that is stopped.
-// A daemon that is killed within the moment between the two leaves the VM stopped.
+// Restart shuts the guest down, as Stop does, and starts the VM again with a new incarnation. It
+// starts a VM that is stopped. A daemon that is killed between the two leaves the VM stopped.
 func (h *Host) Restart(ctx context.Context, id gateway.ID) error {
-	return h.exclusively(ctx, id, func(w *worker) error { // else the worker would take the shutdown for the guest's own request
+	return h.exclusively(ctx, id, func(w *worker) error { // else the worker would record a poweroff from inside
 		state, err := h.virt.State(ctx, id)
 		if err != nil {
 			return err
@@ -107,7 +109,7 @@ func (h *Host) Restart(ctx context.Context, id gateway.ID) error {
 		if err != nil {
 			return err
 		}
-		if state == libvirt.Saved { // so that its guest can shut down in order
+		if state == libvirt.Saved { // so that its guest can shut down cleanly
 			if err := h.restore(ctx, w); err != nil {
 				return err
 			}
@@ -123,7 +125,8 @@ func (h *Host) Restart(ctx context.Context, id gateway.ID) error {
 	})
 }
 
-// shutDown asks the guest to shut down until it has. It gives up when the VM is no longer to be as want says.
+// shutDown asks the guest to shut down until it has. It fails when the VM's desired state is no
+// longer want.
 func (h *Host) shutDown(ctx context.Context, m gateway.VM, want gateway.Desired) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, h.cfg.StopTimeout, errStubborn(m.Name, h.cfg.StopTimeout))
 	defer cancel()
@@ -137,7 +140,7 @@ func (h *Host) shutDown(ctx context.Context, m gateway.VM, want gateway.Desired)
 		}
 		if err == nil && time.Since(requested) > requestEvery {
 			err, requested = h.requestShutdown(ctx, m.ID, acpi), time.Now()
-			acpi = true // the agent is asked first, and once: it may be stuck
+			acpi = true // only the first request goes to the agent, which may be stuck
 		}
 		if cause := context.Cause(ctx); cause != nil {
 			return cause
@@ -165,7 +168,8 @@ func hasEnded(state libvirt.State) bool {
 	}
 }
 
-// requestShutdown asks the guest to shut down. An agent that does not answer is no error: the power button follows.
+// requestShutdown asks the guest to shut down. An agent that does not answer is no error: the power
+// button follows.
 func (h *Host) requestShutdown(ctx context.Context, id gateway.ID, acpi bool) error {
 	if acpi {
 		return h.virt.Shutdown(ctx, id, true)
@@ -180,11 +184,11 @@ func (h *Host) requestShutdown(ctx context.Context, id gateway.ID, acpi bool) er
 
 func errStubborn(name string, limit time.Duration) error {
 	return gateway.Errorf(gateway.KindConflict, "%s did not shut down within %s", name, limit).
-		WithHint("It may still do so. To pull its plug: lodge stop --force %s", name)
+		WithHint("It may still do so. To force it off: lodge stop --force %s", name)
 }
 
-// bringUp starts the VM's domain, if it is still to run: a new incarnation, then its identity, then the
-// domain. The caller has the worker's turn.
+// bringUp starts the VM's domain, if its desired state is still Running: a new incarnation, then
+// its identity, then the domain. The caller holds the worker's turn.
 func (h *Host) bringUp(ctx context.Context, w *worker) error {
 	return h.starting(ctx, w, func() error {
 		m, err := h.dir.Update(ctx, w.id, func(m *gateway.VM) error {
@@ -213,8 +217,9 @@ func (h *Host) bringUp(ctx context.Context, w *worker) error {
 	})
 }
 
-// restore starts the VM's domain from its saved memory, if it is still to run. The incarnation stays: programs in the guest
-// go on with the credentials that they have. The caller has the worker's turn.
+// restore starts the VM's domain from its saved memory, if its desired state is still Running. The
+// incarnation stays, so programs in the guest keep their credentials. The caller holds the worker's
+// turn.
 func (h *Host) restore(ctx context.Context, w *worker) error {
 	return h.starting(ctx, w, func() error {
 		m, ok := h.dir.ByID(w.id)
@@ -251,7 +256,8 @@ func errChanged() error {
 	return gateway.Errorf(gateway.KindConflict, "the VM's desired state changed while this was running")
 }
 
-// definition is the VM as libvirt is to run it. Its image is needed only to boot the kernel directly, and to prove KVM with it.
+// definition returns the VM's definition for libvirt. It needs the image only to boot the kernel
+// directly and to probe KVM.
 func (h *Host) definition(ctx context.Context, m gateway.VM) (libvirt.Definition, error) {
 	def := libvirt.Definition{
 		VM: m.Identity, CPUs: m.CPUs, MemoryMiB: m.MemoryMiB,

@@ -13,11 +13,11 @@ import (
 	"lodge/gateway"
 )
 
-// followEvery is how often a log that is followed is looked at for more.
+// followEvery is the polling interval of a followed log.
 const followEvery = 200 * time.Millisecond
 
-// Log reads what the VM has written to its serial console, the older starts included. With follow it goes on until ctx ends or the
-// VM is gone. The caller closes it.
+// Log returns the output of the VM's serial console, earlier starts included. With follow it
+// continues until ctx ends or the VM is removed. The caller closes it.
 func (h *Host) Log(ctx context.Context, id gateway.ID, follow bool) (io.ReadCloser, error) {
 	if _, err := h.begin(ctx, id); err != nil {
 		return nil, err
@@ -36,10 +36,11 @@ func (h *Host) Log(ctx context.Context, id gateway.ID, follow bool) (io.ReadClos
 	return &follower{path: file, file: f, done: ctx.Done(), there: there}, nil
 }
 
-// follower reads a file that grows and that virtlogd now and then renames, to begin a new one under its name.
+// follower reads a growing file that virtlogd rotates: it renames the file and begins a new one
+// under the old name.
 type follower struct {
 	path  string
-	file  *os.File // nil until there is one
+	file  *os.File // nil until the file exists
 	done  <-chan struct{}
 	there func() bool // the VM still exists
 }
@@ -63,7 +64,7 @@ func (f *follower) Read(b []byte) (int, error) {
 	}
 }
 
-// read returns what there is now: nothing and no error at the end of it.
+// read returns what the file has now; at its end 0 and no error.
 func (f *follower) read(b []byte) (int, error) {
 	if f.file != nil {
 		n, err := f.file.Read(b)
@@ -92,7 +93,8 @@ func (f *follower) read(b []byte) (int, error) {
 	return n, err
 }
 
-// renamed reports whether the name leads to another file now. All of the old one has been read.
+// renamed reports whether the name now refers to another file. The caller has read all of the old
+// one.
 func (f *follower) renamed() bool {
 	now, err := os.Stat(f.path)
 	if err != nil {

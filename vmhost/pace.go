@@ -2,8 +2,8 @@ package vmhost
 
 import "time"
 
-// pace spaces out what is tried again and again: at once, then after 1 s, 2 s, 4 s, up to maxPace. It starts over when
-// nothing had to be tried for paceReset.
+// pace spaces out retries: at once, then after 1 s, 2 s, 4 s, up to maxPace. It starts over after
+// paceReset without a try.
 type pace struct {
 	tries int
 	last  time.Time
@@ -14,7 +14,7 @@ const (
 	paceReset = 10 * time.Minute
 )
 
-// spaced calls try, unless it is too early. again is the time until the next call is due.
+// spaced calls try, unless it is too early. again is the time until the next try is due.
 func (p *pace) spaced(try func() error) (again time.Duration, err error) {
 	now := time.Now()
 	if now.Sub(p.last) > paceReset {
@@ -35,7 +35,7 @@ func (p *pace) wait(now time.Time) time.Duration {
 	return max(0, p.next().Sub(now))
 }
 
-// next is when the next call is due, if there was one.
+// next returns when the next try is due; before the first try it has no meaning.
 func (p *pace) next() time.Time {
 	return p.last.Add(min(time.Second<<min(max(p.tries-1, 0), 10), maxPace))
 }

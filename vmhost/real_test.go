@@ -16,7 +16,8 @@ import (
 
 var images = flag.String("images", "", "directory with the image debian-13, for the tests that boot it")
 
-// A real guest: it boots, its host key is the pinned one, the host's key opens it, and it shuts down when asked.
+// A real guest boots, has the pinned host key, accepts the host's login key, and shuts down on
+// request.
 func TestRealGuest(t *testing.T) {
 	needVMs(t)
 	if *images == "" {
@@ -63,7 +64,7 @@ func TestRealGuest(t *testing.T) {
 	r.wantNothing(t)
 }
 
-// wantLogin logs in with ssh(1) as SSH says.
+// wantLogin logs in with ssh(1) and what SSH returns.
 func (r *rig) wantLogin(t *testing.T, id gateway.ID) {
 	t.Helper()
 	access, err := r.host.SSH(id)

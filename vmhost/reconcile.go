@@ -8,7 +8,8 @@ import (
 	"lodge/vmhost/libvirt"
 )
 
-// A worker reconciles its VM every reconcileEvery though nothing hints at a change, and after an error every retryAfter.
+// A worker reconciles its VM every reconcileEvery even without an event, and every retryAfter after
+// an error.
 const (
 	reconcileEvery = time.Minute
 	retryAfter     = 15 * time.Second
@@ -32,7 +33,8 @@ func (h *Host) work(ctx context.Context, w *worker) {
 	}
 }
 
-// attend reconciles once, keeps the error for Status, and returns the time until the next reconcile.
+// attend reconciles once, keeps the error for Status, and returns the time until the next
+// reconcile.
 func (h *Host) attend(ctx context.Context, w *worker) time.Duration {
 	again, err := h.reconcile(ctx, w)
 	if changed := w.setTrouble(err); err != nil && changed && ctx.Err() == nil { // logged once, however often it fails
@@ -79,8 +81,8 @@ func (h *Host) reconcile(ctx context.Context, w *worker) (again time.Duration, e
 	return again, err
 }
 
-// keepRunning starts a VM that has ended, unless its guest has powered itself off or it has left for another host: then it
-// is to stay stopped.
+// keepRunning starts a VM that has ended. A VM that was powered off from inside, or migrated to
+// another host, stays stopped.
 func (h *Host) keepRunning(ctx context.Context, w *worker, m gateway.VM, state libvirt.State) (again time.Duration, err error) {
 	switch state {
 	case libvirt.PoweredOff:
@@ -111,8 +113,8 @@ func (h *Host) keepRunning(ctx context.Context, w *worker, m gateway.VM, state l
 	}
 }
 
-// keepStopped presses the power button of a VM that runs, gently, at every reconcile, or ends it if that was asked for. It
-// undefines a domain that has ended; one that is saved, or has left, keeps its definition.
+// keepStopped presses the power button of a running VM at every reconcile, or ends it if force was
+// requested. It undefines a domain that has ended; a saved or migrated one keeps its definition.
 func (h *Host) keepStopped(ctx context.Context, m gateway.VM, state libvirt.State) error {
 	switch {
 	case state == libvirt.Migrated:

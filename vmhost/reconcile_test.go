@@ -30,7 +30,8 @@ func newVM(name string, want gateway.Desired) gateway.VM {
 	return gateway.VM{Identity: gateway.Identity{ID: gateway.NewID(), Name: name}, Desired: want, Ready: true}
 }
 
-// A VM that has left for another host is recorded as stopped, and never started from the disk that it has left behind.
+// A VM that was migrated to another host is recorded as stopped, and never started from its old
+// disk.
 func TestMigratedIsNeverStarted(t *testing.T) {
 	blog := newVM("blog", gateway.Running)
 	h := newHost(t, blog)
@@ -74,7 +75,8 @@ func (f *fakeNet) Repair(context.Context) ([]gateway.Identity, error) {
 	return nil, f.err
 }
 
-// Ready waits for the networks, for libvirtd's answer or its absence, and for the first look at each VM; not for starts.
+// Ready waits for the networks, for libvirtd's answer or its absence, and for the first reconcile
+// of each VM; not for starts.
 func TestReady(t *testing.T) {
 	h := newHost(t, newVM("blog", gateway.Running))
 	network := &fakeNet{err: errors.New("nft is missing")}
@@ -99,7 +101,8 @@ func TestReady(t *testing.T) {
 	gatewaytest.Must(t, <-ended)
 }
 
-// Without libvirtd all VMs are listed at once, as unknown, and those that are being removed as stopping.
+// Without libvirtd all VMs are listed at once, as unknown, and those that are being removed as
+// stopping.
 func TestStatusesWithoutLibvirtd(t *testing.T) {
 	blog, shop := newVM("blog", gateway.Running), newVM("shop", gateway.Removed)
 	h := newHost(t, blog, shop)

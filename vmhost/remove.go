@@ -11,8 +11,9 @@ import (
 	"lodge/gateway"
 )
 
-// Remove removes the VM for good: its identity first, then the domain, then all that is kept for it. When a part
-// fails now, such as libvirtd, every other part of Lodge sees the VM as gone, and the worker goes on until nothing is left.
+// Remove removes the VM for good: its identity first, then its domain, then its data. When a step
+// fails, the rest of Lodge already treats the VM as removed, and the worker retries until nothing
+// is left.
 func (h *Host) Remove(ctx context.Context, id gateway.ID) error {
 	w, err := h.begin(ctx, id)
 	if err != nil {
@@ -21,16 +22,17 @@ func (h *Host) Remove(ctx context.Context, id gateway.ID) error {
 	if _, err := h.desire(ctx, id, gateway.Removed); err != nil {
 		return err
 	}
-	h.cfg.TapListeners.Close(id) // at once, even if a start has the turn
+	h.cfg.TapListeners.Close(id) // at once, even if a start holds the turn
 	defer h.wake()
 	return w.exclusively(ctx, func() error { return h.remove(ctx, w) })
 }
 
-// remove does the steps of a removal, each of which may have been done before. The caller has the worker's turn.
+// remove does the steps of a removal, each of which may be repeated. The caller holds the worker's
+// turn.
 func (h *Host) remove(ctx context.Context, w *worker) error {
 	vm, ok := h.dir.ByID(w.id)
 	if !ok {
-		return nil // the one who had the turn before has done it
+		return nil // an earlier holder of the turn has removed it
 	}
 	h.cfg.TapListeners.Close(w.id)
 	if err := h.virt.Destroy(ctx, w.id); err != nil {

@@ -66,10 +66,11 @@ func newRig(t *testing.T, parent string) *rig {
 	return r
 }
 
-// openDir makes a directory that has a short name, for the sockets, and is open to QEMU, unlike t.TempDir.
+// openDir makes a directory that has a short name, for the sockets, and is open to QEMU, unlike
+// t.TempDir.
 func openDir(t *testing.T, parent string) string {
 	t.Helper()
-	dir, err := os.MkdirTemp(parent, "lv") //nolint:usetesting // as said above
+	dir, err := os.MkdirTemp(parent, "lv") //nolint:usetesting // as above
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +81,7 @@ func openDir(t *testing.T, parent string) string {
 	return dir
 }
 
-// run starts a daemon over what the one before has left.
+// run starts a daemon over the state of the one before.
 func (r *rig) run(t *testing.T) {
 	t.Helper()
 	dir, err := gateway.OpenDirectory(t.Context(), r.records)
@@ -109,7 +110,7 @@ func (r *rig) run(t *testing.T) {
 	})
 }
 
-// restart is what a restart of the daemon does.
+// restart ends the daemon and starts another.
 func (r *rig) restart(t *testing.T) {
 	t.Helper()
 	r.stop()
@@ -176,13 +177,13 @@ func (r *rig) waitGreetings(t *testing.T, id gateway.ID, n int) {
 	})
 }
 
-// wantLog waits until exactly this was said on the VM's console.
+// wantLog waits until the VM's console log is exactly want.
 func (r *rig) wantLog(t *testing.T, id gateway.ID, want string) {
 	t.Helper()
 	eventually(t, func() error {
 		text, _ := os.ReadFile(filepath.Join(r.config.StateDir, "console", id.String()+".log")) // absent is empty
 		if string(text) != want {
-			return fmt.Errorf("the console says %q, want %q", text, want)
+			return fmt.Errorf("the console has %q, want %q", text, want)
 		}
 		return nil
 	})
@@ -258,7 +259,7 @@ func write(t *testing.T, file string, data []byte) {
 	}
 }
 
-// eventually waits until check has nothing to say.
+// eventually waits until check returns nil.
 func eventually(t *testing.T, check func() error) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -269,7 +270,7 @@ func eventually(t *testing.T, check func() error) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain: %v", err)
+			t.Fatalf("timed out: %v", err)
 		}
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"lodge/vmhost/image"
 )
 
-// Run puts the identity of every VM in place, then keeps the VMs in their desired state until ctx ends. It may be called
-// once. It goes on without libvirtd and takes up the work when libvirtd is there.
+// Run puts the identity of every VM in place, then keeps the VMs in their desired state until ctx
+// ends. Call it once. It runs without libvirtd too, and starts work when libvirtd is up.
 func (h *Host) Run(ctx context.Context) error {
 	if err := h.giveUpHalfMade(ctx); err != nil {
 		return err
@@ -40,7 +40,7 @@ func (h *Host) Run(ctx context.Context) error {
 	}
 }
 
-// giveUpHalfMade marks for removal the VMs that a daemon which was killed had not finished making.
+// giveUpHalfMade marks for removal the VMs that an earlier daemon was making when it was killed.
 func (h *Host) giveUpHalfMade(ctx context.Context) error {
 	for _, m := range h.dir.All() {
 		if m.Ready || m.Desired == gateway.Removed {
@@ -79,6 +79,6 @@ func (h *Host) look(ctx context.Context, running *sync.WaitGroup) {
 func (h *Host) wake() {
 	select {
 	case h.woken <- struct{}{}:
-	default: // it will
+	default: // Run is about to
 	}
 }

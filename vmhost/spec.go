@@ -10,7 +10,7 @@ import (
 	"lodge/gateway"
 )
 
-// Limits of a VM's size. Memory is limited by the host's as well.
+// Limits of a VM's size. The host's memory is another limit.
 const (
 	maxCPUs      = 64
 	minMemoryMiB = 128
@@ -27,11 +27,12 @@ func fill(size, defaults gateway.Size) gateway.Size {
 	return size
 }
 
-// check fails with KindInvalid for a spec that is impossible on a host with hostMiB of memory. Directory.Create checks the name.
+// check fails with KindInvalid for a spec that is impossible on a host with hostMiB of memory.
+// Directory.Create checks the name.
 func check(spec gateway.Spec, hostMiB int) error {
 	switch {
 	case spec.Image != strings.Trim(spec.Image, ".") || strings.ContainsAny(spec.Image, "/\x00"):
-		return gateway.Invalid("%q is not the name of an image", spec.Image).WithHint("lodge image ls shows the images there are.")
+		return gateway.Invalid("%q is not the name of an image", spec.Image).WithHint("lodge image ls lists the images.")
 	case spec.CPUs < 1 || spec.CPUs > maxCPUs:
 		return gateway.Invalid("%d CPUs are not possible", spec.CPUs).WithHint("Use 1 to %d.", maxCPUs)
 	case spec.MemoryMiB < minMemoryMiB || spec.MemoryMiB > hostMiB:
@@ -47,7 +48,7 @@ func checkUserData(text string) error {
 	switch {
 	case len(text) > gateway.MaxUserDataBytes:
 		return gateway.Invalid("the user data has %d bytes; at most %d are possible", len(text), gateway.MaxUserDataBytes).
-			WithHint("Let it fetch what is large.")
+			WithHint("Let a script in it fetch larger data.")
 	case text != "" && !strings.HasPrefix(text, "#cloud-config") && !strings.HasPrefix(text, "#!"):
 		return gateway.Invalid("the user data is neither cloud-config nor a script").
 			WithHint("Its first line must be \"#cloud-config\", or \"#!\" with an interpreter.")

@@ -12,7 +12,7 @@ import (
 // statusesLimit is how long Statuses waits for libvirtd.
 const statusesLimit = 2 * time.Second
 
-// Status is how the VM is now and, where that is not as desired, why.
+// Status returns the VM's present state and, where that is not the desired one, the reason.
 func (h *Host) Status(ctx context.Context, id gateway.ID) gateway.Status {
 	m, ok := h.dir.ByID(id)
 	if !ok {
@@ -28,7 +28,8 @@ func (h *Host) Status(ctx context.Context, id gateway.ID) gateway.Status {
 	return h.status(m, state)
 }
 
-// Statuses is Status for all VMs, with one question to libvirtd. Where that does not answer within 2 s, VMs are "unknown".
+// Statuses is Status for all VMs, by one call to libvirtd. If libvirtd does not answer within 2 s,
+// VMs are "unknown".
 func (h *Host) Statuses(ctx context.Context) map[gateway.ID]gateway.Status {
 	ctx, cancel := context.WithTimeout(ctx, statusesLimit)
 	defer cancel()
@@ -53,7 +54,8 @@ func (h *Host) Statuses(ctx context.Context) map[gateway.ID]gateway.Status {
 	return statuses
 }
 
-// statusByRecord is the status of a VM that is being made or removed, for which libvirtd is not asked.
+// statusByRecord is the status of a VM that is being made or removed, which needs no call to
+// libvirtd.
 func (h *Host) statusByRecord(m gateway.VM) (status gateway.Status, ok bool) {
 	switch {
 	case m.Desired == gateway.Removed:
@@ -69,24 +71,24 @@ func (h *Host) status(m gateway.VM, state libvirt.State) gateway.Status {
 	switch state {
 	case libvirt.Running, libvirt.Suspended:
 		if m.Desired == gateway.Stopped {
-			return gateway.Status{State: "stopping", Reason: "its guest has not shut down yet. To pull its plug: lodge stop --force " + m.Name}
+			return gateway.Status{State: "stopping", Reason: "its guest has not shut down yet. To force it off: lodge stop --force " + m.Name}
 		}
 		return gateway.Status{State: "running", Reason: h.because(m.ID, "")}
 	case libvirt.PausedFull:
-		return gateway.Status{State: "crashed", Reason: "it waits for room on the host's disk, which is full, and goes on by itself. Make room: df -h " + h.cfg.diskDir()}
+		return gateway.Status{State: "crashed", Reason: "it is paused because the host's disk is full, and resumes by itself. Make room: df -h " + h.cfg.diskDir()}
 	case libvirt.Paused:
-		return gateway.Status{State: "stopped", Reason: "it was paused through libvirt. To go on: lodge start " + m.Name}
+		return gateway.Status{State: "stopped", Reason: "it was paused through libvirt. To resume it: lodge start " + m.Name}
 	case libvirt.Migrated:
 		return gateway.Status{State: "stopped", Reason: "it was migrated to another host; its disk here is out of date"}
 	case libvirt.Saved:
 		if m.Desired == gateway.Stopped {
-			return gateway.Status{State: "stopped", Reason: "its memory is saved. To go on from there: lodge start " + m.Name}
+			return gateway.Status{State: "stopped", Reason: "its memory is saved. To resume it: lodge start " + m.Name}
 		}
 		return h.statusOff(m)
 	case libvirt.Absent, libvirt.Off, libvirt.PoweredOff:
 		return h.statusOff(m)
 	default:
-		return gateway.Status{State: "unknown", Reason: "libvirt calls its state " + string(state)}
+		return gateway.Status{State: "unknown", Reason: "libvirt reports the state " + string(state)}
 	}
 }
 
@@ -108,7 +110,8 @@ func (h *Host) statusOff(m gateway.VM) gateway.Status {
 	}
 }
 
-// nextStart is the part of a reason that names the time of the next start; empty when that is not in the future.
+// nextStart is the part of a reason that names the time of the next start; empty when that is not
+// in the future.
 func (s situation) nextStart(name string) string {
 	wait := time.Until(s.nextTry).Round(time.Second)
 	if wait <= 0 {
@@ -117,7 +120,7 @@ func (s situation) nextStart(name string) string {
 	return fmt.Sprintf(". Next start at %s, in %s. To start it now: lodge start %s", s.nextTry.Format(time.TimeOnly), wait, name)
 }
 
-// because is the error of the worker's last reconcile, or otherwise.
+// because returns the error of the worker's last reconcile, or otherwise if there was none.
 func (h *Host) because(id gateway.ID, otherwise string) string {
 	if now := h.worker(id).situation(); now.trouble != nil {
 		return explain(now.trouble)

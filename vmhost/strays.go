@@ -13,11 +13,11 @@ import (
 	"lodge/gateway/durable"
 )
 
-// removedLife is how long the UUID of a removed VM is kept. libvirtd may carry out a call that has timed out much later, and
-// define the VM's domain once more.
+// removedLife is how long the UUID of a removed VM is kept. libvirtd may carry out a call long
+// after its timeout, and define the VM's domain again.
 const removedLife = 30 * 24 * time.Hour
 
-// keepRemoved keeps the UUID of a VM that is about to be gone, as the name of an empty file.
+// keepRemoved records the UUID of a VM under removal as the name of an empty file.
 func (h *Host) keepRemoved(id gateway.ID) error {
 	entries, err := os.ReadDir(h.cfg.removedDir())
 	if err != nil {
@@ -43,13 +43,13 @@ func (h *Host) wasRemoved(id gateway.ID) (bool, error) {
 	return err == nil, err
 }
 
-// removeStrays removes the domains of VMs that were removed, and logs those with a name of Lodge's kind that the Directory
-// does not have. The latter may come from a state directory that was lost, so they stay; without a record they have no tap
-// and reach nothing.
+// removeStrays removes the domains of removed VMs. It only logs other domains with Lodge's names
+// that have no record: they may belong to a lost state directory. Without a record a domain has no
+// tap and reaches nothing.
 func (h *Host) removeStrays(ctx context.Context, reported map[gateway.ID]bool) {
 	ids, err := h.virt.List(ctx)
 	if err != nil {
-		return // the client has logged that libvirtd is away; a change is reported when it is back
+		return // the client logs that libvirtd is down, and reports a change when it is back
 	}
 	for _, id := range ids {
 		if _, ok := h.dir.ByID(id); ok || reported[id] {

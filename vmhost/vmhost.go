@@ -1,16 +1,18 @@
 // Package vmhost makes VMs and keeps them in their desired state, by libvirt.
 //
-// The Directory has the desired state of each VM. One loop (Host.Run) wakes a worker per VM whenever something may have
-// changed; the worker compares the desired state with libvirt's and acts. A verb (New, Start, Stop, Restart, Remove) is
-// recorded in the Directory first and done by the same steps, so that a daemon that is killed in between continues where it
-// was. Workers and verbs take turns on a VM and never wait for another VM.
+// The Directory has the desired state of each VM. One loop (Host.Run) wakes a worker per VM
+// whenever something may have changed; the worker compares the desired state with libvirt's and
+// acts. A verb (New, Start, Stop, Restart, Remove) is recorded in the Directory first and done by
+// the same steps, so that a daemon that is killed in between continues where it was. Workers and
+// verbs take turns on a VM and never wait for another VM.
 //
-// A VM behaves as a laptop does. A reboot from inside restarts it. A poweroff from inside leaves it off until a verb
-// starts it. When it ends any other way (QEMU died, the host was rebooted) it is started again. Restarting the daemon or
-// libvirtd touches no running VM.
+// A VM behaves as a laptop does. A reboot from inside restarts it. A poweroff from inside leaves it
+// off until a verb starts it. When it ends any other way (QEMU died, the host was rebooted) it is
+// started again. Restarting the daemon or libvirtd touches no running VM.
 //
-// A VM's tap and the listeners on it (its identity) exist from New to Remove, running or not, and always before its domain
-// runs. This package never decides who a caller is and never uses libvirt's autostart, networks or snapshots.
+// A VM's tap and the listeners on it (its identity) exist from New to Remove, running or not, and
+// always before its domain runs. This package never decides who a caller is and never uses
+// libvirt's autostart, networks or snapshots.
 package vmhost
 
 import (
@@ -31,18 +33,21 @@ import (
 
 // Net makes the taps and the rules by which a VM is known; netid is the implementation.
 type Net interface {
-	// Apply makes exactly these VMs' taps and rules: missing ones are made, others of ours go.
+	// Apply makes exactly these VMs' taps and rules: it makes missing ones, and removes those of
+	// other VMs.
 	Apply(ctx context.Context, vms []gateway.Identity) error
 	// Up makes one VM's tap and rules. It is no error when they are there.
 	Up(ctx context.Context, vm gateway.Identity) error
-	// Down takes them away. It is no error when they are gone.
+	// Down removes them. It is no error when they are gone.
 	Down(ctx context.Context, vm gateway.Identity) error
-	// Repair restores what others have removed, such as a restart of nftables.service that flushed all rules. It returns
-	// the VMs whose tap was replaced: their listeners have to be opened again.
+	// Repair restores what others have removed, such as a restart of nftables.service that flushed
+	// all rules. It returns the VMs whose tap was replaced: their listeners have to be opened
+	// again.
 	Repair(ctx context.Context) (replaced []gateway.Identity, err error)
 }
 
-// TapListeners are the services that listen on a VM's tap; gateway.TapListeners is the implementation.
+// TapListeners are the services that listen on a VM's tap; gateway.TapListeners is the
+// implementation.
 type TapListeners interface {
 	Open(ctx context.Context, vm gateway.Identity) error
 	Close(id gateway.ID)
@@ -50,10 +55,10 @@ type TapListeners interface {
 
 // Config is what a Host needs. Fields without a default are required.
 type Config struct {
-	StateDir string // images, disks, console logs and keys; others need the right to pass through it (QEMU is not root)
+	StateDir string // images, disks, console logs and keys; QEMU, which is not root, needs search permission on it
 	RunDir   string // console sockets
 	Domain   string // VMs are called <name>.<Domain>
-	RootPEM  []byte // the certificate authority that guests trust from birth
+	RootPEM  []byte // the certificate authority that guests trust from their first boot
 
 	Directory    *gateway.Directory
 	Net          Net
@@ -119,7 +124,8 @@ func New(c Config) (*Host, error) {
 	}, nil
 }
 
-// makeDir makes sure that there is a directory with at least these permissions, whatever the umask is.
+// makeDir makes sure that there is a directory with at least these permissions, whatever the umask
+// is.
 func makeDir(dir string, mode os.FileMode) error {
 	if err := os.MkdirAll(dir, mode); err != nil {
 		return err
@@ -168,7 +174,7 @@ func (c Config) consoleFile(id gateway.ID) string {
 	return filepath.Join(c.consoleDir(), id.String()+".sock")
 }
 
-// SSH says how the host logs in to a VM.
+// SSH returns what the host needs to log in to a VM.
 func (h *Host) SSH(id gateway.ID) (gateway.SSHAccess, error) {
 	m, ok := h.dir.ByID(id)
 	if !ok {
@@ -221,10 +227,10 @@ func (h *Host) record(ctx context.Context, id gateway.ID, change func(*gateway.V
 }
 
 func errGone() error {
-	return gateway.Errorf(gateway.KindNotFound, "the VM is gone").WithHint("lodge ls shows the VMs there are.")
+	return gateway.Errorf(gateway.KindNotFound, "the VM is gone").WithHint("lodge ls lists the VMs.")
 }
 
-// explain is err for a status line: with the hint, if it has one.
+// explain formats err for a status line, with its hint if it has one.
 func explain(err error) string {
 	if e, ok := errors.AsType[*gateway.Error](err); ok && e.Hint != "" {
 		return e.Msg + ". " + e.Hint

@@ -63,7 +63,8 @@ func TestHostMemory(t *testing.T) {
 	}
 }
 
-// QEMU is not root: it passes through the directories whatever the daemon's umask is (0077 as a systemd unit).
+// QEMU is not root: it passes through the directories whatever the daemon's umask is (0077 as a
+// systemd unit).
 func TestDirectoriesLetQEMUThrough(t *testing.T) {
 	c := Config{StateDir: filepath.Join(t.TempDir(), "state"), RunDir: filepath.Join(t.TempDir(), "run")}
 	for _, dir := range []string{c.diskDir(), c.imageDir(), c.consoleDir(), c.keyDir()} {
@@ -83,7 +84,7 @@ func TestDirectoriesLetQEMUThrough(t *testing.T) {
 	}
 }
 
-// The directory that a build makes serves the daemon as it is, on a read-only file system too.
+// The daemon needs no change to the directory that a build makes: it may be read-only.
 func TestImagesMayBeReadOnly(t *testing.T) {
 	c := Config{StateDir: filepath.Join(t.TempDir(), "state"), RunDir: filepath.Join(t.TempDir(), "run")}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -127,7 +128,8 @@ func TestLoginKeyIsMadeOnce(t *testing.T) {
 	}
 }
 
-// What keeps failing is tried at once, then less and less often; what has worked for long is tried at once again.
+// The first try is immediate, and further ones are ever rarer. After a long success the next try is
+// immediate again.
 func TestPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var p pace
@@ -161,11 +163,11 @@ func TestFullDiskIsSaid(t *testing.T) {
 		t.Errorf("%v (%+v)", err, e)
 	}
 	if explainFull(nil, "/disks") != nil {
-		t.Error("nothing was full")
+		t.Error("got an error without one")
 	}
 }
 
-// A log that is followed goes on across a rotation, from before its file exists until the VM is gone.
+// A followed log continues across a rotation, from before its file exists until the VM is removed.
 func TestFollow(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	there := make(chan bool, 1)
@@ -241,6 +243,6 @@ func TestGreets(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if greets(ctx, "127.0.0.1:1") {
-		t.Error("nobody greets somebody who has left")
+		t.Error("greets returned true after its context had ended")
 	}
 }

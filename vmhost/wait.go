@@ -11,16 +11,18 @@ import (
 	"lodge/gateway"
 )
 
-// How Wait looks: at the log and the guest's sshd every waitEvery; a greeting may take greetLimit, since sshd is slow under TCG.
+// Wait polls the log and the guest's sshd every waitEvery. sshd, which is slow under TCG, has
+// greetLimit to send its banner.
 const (
 	waitEvery  = 200 * time.Millisecond
 	dialLimit  = 2 * time.Second
 	greetLimit = 10 * time.Second
 )
 
-// Wait returns when the guest's sshd answers. report hears of the phases "kernel" (the serial console has come alive) and
-// "ssh" (sshd has said its banner), each with the time since the VM was started. It fails with KindConflict when the VM
-// stops meanwhile, and with the context's error when ctx ends.
+// Wait returns when the guest's sshd answers. It calls report in the phases "kernel" (first output
+// on the serial console) and "ssh" (sshd has sent its banner), with the time since the VM's start.
+// It fails with KindConflict when the VM stops meanwhile, and with the context's error when ctx
+// ends.
 func (h *Host) Wait(ctx context.Context, id gateway.ID, report func(gateway.Progress)) error {
 	w, err := h.begin(ctx, id)
 	if err != nil {
@@ -43,7 +45,7 @@ func (h *Host) Wait(ctx context.Context, id gateway.ID, report func(gateway.Prog
 	return nil
 }
 
-// until asks until yes, as long as the VM is up.
+// until polls yes until it returns true, as long as the VM is up.
 func (h *Host) until(ctx context.Context, id gateway.ID, yes func() bool) error {
 	tick := time.NewTicker(waitEvery)
 	defer tick.Stop()
@@ -66,16 +68,17 @@ func errEnded(name string, now gateway.Status) error {
 		text += ": " + now.Reason
 	}
 	return gateway.Errorf(gateway.KindConflict, "%s did not come up (%s)", name, text).
-		WithHint("Its console may tell why: lodge logs %s", name)
+		WithHint("Its console may show why: lodge logs %s", name)
 }
 
-// logGrew reports whether the console log has got more since it had before bytes. virtlogd may have begun a new file.
+// logGrew reports whether the console log has output since its size was before. A different size is
+// enough: virtlogd may have begun a new file.
 func logGrew(file string, before int64) bool {
 	info, err := os.Stat(file)
 	return err == nil && info.Size() != before && info.Size() > 0
 }
 
-// greets reports whether an SSH server says its banner at addr (RFC 4253 §4.2).
+// greets reports whether an SSH server sends its banner at addr (RFC 4253 §4.2).
 func greets(ctx context.Context, addr string) bool {
 	dialer := net.Dialer{Timeout: dialLimit}
 	c, err := dialer.DialContext(ctx, "tcp4", addr)

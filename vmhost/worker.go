@@ -9,7 +9,7 @@ import (
 	"lodge/gateway"
 )
 
-// worker looks after one VM.
+// worker reconciles one VM.
 type worker struct {
 	id   gateway.ID
 	turn chan struct{} // holds a token while a verb or a reconcile acts on the VM
@@ -18,7 +18,7 @@ type worker struct {
 
 	mu       sync.Mutex
 	running  bool      // its goroutine was started
-	examined bool      // its state was asked for, with whatever result
+	examined bool      // its state was read once, successfully or not
 	tap      int       // interface index of the tap that this process has opened its listeners on
 	starting bool      // a start is under way
 	console  bool      // a client is connected to its console
@@ -49,8 +49,8 @@ func (h *Host) removeWorker(w *worker) {
 	w.wake()
 }
 
-// exclusively calls f while no other verb and no reconcile acts on the VM. f reads the VM's record itself: it may have changed, or
-// be gone, by the time of the call.
+// exclusively calls f while no other verb and no reconcile acts on the VM. f reads the VM's record
+// itself: the record may have changed, or be gone, by the time of the call.
 func (h *Host) exclusively(ctx context.Context, id gateway.ID, f func(*worker) error) error {
 	w, err := h.begin(ctx, id)
 	if err != nil {
@@ -66,7 +66,7 @@ func (w *worker) exclusively(ctx context.Context, f func() error) error {
 		return f()
 	case <-ctx.Done():
 		return gateway.Errorf(gateway.KindConflict, "another operation on the VM is in progress").
-			WithHint("lodge ls shows its state; try again in a moment.").Because(ctx.Err())
+			WithHint("Try again in a moment; lodge ls shows the VM's state.").Because(ctx.Err())
 	}
 }
 
@@ -94,7 +94,8 @@ func (w *worker) setIdentified(tap int) {
 	w.tap = tap
 }
 
-// identifiedOn returns the interface index of the tap that the listeners are open on; 0 when there is none.
+// identifiedOn returns the interface index of the tap that the listeners are open on; 0 when there
+// is none.
 func (w *worker) identifiedOn() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -107,7 +108,8 @@ func (w *worker) setStarting(is bool) {
 	w.starting = is
 }
 
-// restored, as the size of a console log, differs from every size: a guest that goes on need not write anything.
+// restored is a console log size that differs from every real one: a restored guest may write
+// nothing.
 const restored = -1
 
 // startsNow records the time, and the size of the console log, for Wait.
@@ -133,7 +135,8 @@ func (w *worker) lastStart() (at time.Time, logBytes int64) {
 	return w.started, w.logBytes
 }
 
-// setTrouble records the outcome of a reconcile. changed reports whether it differs from the one before.
+// setTrouble records the outcome of a reconcile. changed reports whether it differs from the one
+// before.
 func (w *worker) setTrouble(err error) (changed bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -149,7 +152,7 @@ func text(err error) string {
 	return err.Error()
 }
 
-// situation is what Status has to know of a worker.
+// situation is what Status needs from a worker.
 type situation struct {
 	trouble  error     // of the last reconcile
 	starting bool      // a start is under way
