@@ -1,8 +1,8 @@
 // Package accel decides how guests run: under KVM, or translated by QEMU (TCG).
 //
-// That /dev/kvm exists proves nothing: in some nested hosts every guest hangs under it. So a Prover starts the kernel of an
-// image under KVM, without a disk, and waits for its first line. The result holds for one boot of one kernel of the host and
-// is kept in a file.
+// The existence of /dev/kvm proves nothing: on some nested hosts every guest hangs under it. A
+// Prover therefore starts the kernel of an image under KVM, without a disk, and waits for its first
+// line. The result holds for one boot of one kernel of the host and is kept in a file.
 //
 // This package never runs a VM and never changes the device.
 package accel
@@ -57,8 +57,8 @@ type Prover struct {
 	result  probeResult
 }
 
-// A kernel writes its first line within half a second where KVM works. On a host that is very busy it takes longer: so VMs
-// run under TCG after the first limit, but that is cached for this boot only if the second one passes as well.
+// Where KVM works, a kernel writes its first line within half a second, or later on a busy host.
+// After the first limit VMs run under TCG. TCG is cached for this boot only after the second limit.
 const (
 	firstLimit  = 3 * time.Second
 	secondLimit = 10 * time.Second
@@ -79,7 +79,8 @@ type probeResult struct {
 	Reason string `json:"reason"` // for people
 }
 
-// Run probes KVM with the first kernel it gets, once per boot of the host, and returns. It returns early when ctx ends.
+// Run probes KVM with the first kernel it gets, once per boot of the host, and returns. It returns
+// early when ctx ends.
 func (p *Prover) Run(ctx context.Context) {
 	if p.mode != Auto {
 		return
@@ -113,7 +114,7 @@ func (p *Prover) probe(ctx context.Context, kernel, boot string) {
 		}
 	}
 	if boot == "" {
-		return // it would hold for ever
+		return // without a key for this boot the result would never expire
 	}
 	if err := r.save(p.file); err != nil {
 		p.log.ErrorContext(ctx, "result of the KVM probe was not saved", "err", err)
@@ -131,7 +132,7 @@ func (p *Prover) publish(ctx context.Context, r probeResult) {
 	p.log.InfoContext(ctx, "acceleration was chosen", "kvm", r.KVM, "reason", r.Reason)
 }
 
-// Offer lets Run begin with a kernel, unless it has begun already.
+// Offer gives Run a kernel to probe with. Run ignores later offers.
 func (p *Prover) Offer(kernel string) {
 	select {
 	case p.kernels <- kernel:
@@ -139,8 +140,8 @@ func (p *Prover) Offer(kernel string) {
 	}
 }
 
-// UseKVM reports whether guests run under KVM. For Auto it waits for Run's first result; kernel returns the path of a kernel,
-// and is called only if there is no result yet.
+// UseKVM reports whether guests run under KVM. For Auto it waits for Run's first result; kernel
+// returns the path of a kernel, and is called only if there is no result yet.
 func (p *Prover) UseKVM(ctx context.Context, kernel func() (string, error)) (bool, error) {
 	if p.mode != Auto {
 		return p.mode == KVM, nil
@@ -164,7 +165,7 @@ func (p *Prover) UseKVM(ctx context.Context, kernel func() (string, error)) (boo
 	return p.result.KVM, nil
 }
 
-// cachedResult reads the result for this boot. One without a Reason is still to be found.
+// cachedResult reads the result for this boot. A result without a Reason is not known yet.
 func cachedResult(file string) (probeResult, error) {
 	boot, err := bootKey()
 	if err != nil {

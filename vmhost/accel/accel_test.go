@@ -81,8 +81,8 @@ func newProver(t *testing.T, log *gatewaytest.Log, limits ...time.Duration) *Pro
 
 func kernel() (string, error) { return "vmlinuz", nil }
 
-// The probe that began with the daemon is the one that a new VM waits for: what is left of it, and no longer than the first
-// of its two limits.
+// A new VM waits for the rest of the probe that began with the daemon, and no longer than the first
+// of the two limits.
 func TestProbeRunsInTheBackground(t *testing.T) {
 	runs := filepath.Join(t.TempDir(), "runs")
 	fakeQEMU(t, "echo run >> "+runs+"; exec sleep 60")
@@ -137,7 +137,8 @@ func TestUseKVMEndsWithItsCaller(t *testing.T) {
 	p.Run(ctx) // returns
 }
 
-// A guest's first bytes are a stranger's: however they are cut, the answer is whether the words are there.
+// A guest's first bytes are untrusted. However they are split, the result is whether they contain
+// the words.
 func FuzzHasFirstLine(f *testing.F) {
 	f.Add([]byte("[    0.000000] Linux version 6.12"))
 	f.Add([]byte("SeaBIOS\r\nLinux versioX"))

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// probeKVM starts kernel under KVM, without a disk, and waits for its first line. silent means that neither that nor an error
-// was seen within limit. An error means that ctx has ended.
+// probeKVM starts kernel under KVM, without a disk, and waits for its first line. silent means that
+// neither that nor an error was seen within limit. An error means that ctx has ended.
 func probeKVM(ctx context.Context, device, kernel string, limit time.Duration) (works, silent bool, reason string, err error) {
 	f, err := os.OpenFile(device, os.O_RDWR, 0)
 	if err != nil {
@@ -38,7 +38,8 @@ func probeKVM(ctx context.Context, device, kernel string, limit time.Duration) (
 	}
 }
 
-// startsKernel runs kernel and reports whether it has written its first line. QEMU is ended as soon as it has, or when ctx ends.
+// startsKernel runs kernel and reports whether it has written its first line. It ends QEMU as soon
+// as it has, or when ctx ends.
 func startsKernel(ctx context.Context, kernel string) (started bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -63,7 +64,8 @@ func startsKernel(ctx context.Context, kernel string) (started bool, err error) 
 	return started, err
 }
 
-// hasFirstLine reads until "Linux version", the first line of every Linux kernel, or the end; at most 1 MiB.
+// hasFirstLine reads until "Linux version", the first line of every Linux kernel, or the end; at
+// most 1 MiB.
 func hasFirstLine(r io.Reader) bool {
 	want, seen := []byte("Linux version"), []byte(nil)
 	r = io.LimitReader(r, 1<<20)
