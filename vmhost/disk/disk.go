@@ -1,7 +1,8 @@
 // Package disk makes the root disks of VMs.
 //
-// A disk begins as a copy of an image's disk, and shares the image's blocks where the file system can do that. This package
-// never looks into a file system, never changes an image and never changes a disk that has its final name.
+// A disk begins as a copy of an image's disk, and shares the image's blocks where the file system
+// supports that. This package never looks into a file system, never changes an image and never
+// changes a disk that has its final name.
 package disk
 
 import (
@@ -17,9 +18,11 @@ import (
 	"lodge/gateway"
 )
 
-// Create makes a raw disk of gib GiB at path, which must not exist, from the image's disk at base. Where the file system can, the
-// two share their blocks until the guest writes (ioctl_ficlone(2)); elsewhere what is not a hole is copied. The disk is whole and
-// synced, or not there at all. Errors: KindInvalid when the image does not fit in gib; ENOSPC is in the chain when the host is full.
+// Create makes a raw disk of gib GiB at path, which must not exist, from the image's disk at base.
+// Where the file system supports it, the two share their blocks until the guest writes
+// (ioctl_ficlone(2)); elsewhere Create copies all but the holes. The disk is complete and synced,
+// or absent. Errors: KindInvalid when the image does not fit in gib; ENOSPC is in the chain when
+// the host's disk is full.
 func Create(ctx context.Context, path, base string, gib int) error {
 	from, err := os.Open(base)
 	if err != nil {
@@ -36,7 +39,7 @@ func Create(ctx context.Context, path, base string, gib int) error {
 			WithHint("Use at least %d GiB.", (info.Size()+1<<30-1)>>30)
 	}
 	draft := path + ".new"
-	if err := os.Remove(draft); err != nil && !errors.Is(err, os.ErrNotExist) { // of a crash
+	if err := os.Remove(draft); err != nil && !errors.Is(err, os.ErrNotExist) { // left by a crash
 		return fmt.Errorf("make disk: %w", err)
 	}
 	to, err := os.OpenFile(draft, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
@@ -48,7 +51,7 @@ func Create(ctx context.Context, path, base string, gib int) error {
 		err = renameNew(draft, path)
 	}
 	if err != nil {
-		_ = os.Remove(draft) // gone or not, the error above is the one to know
+		_ = os.Remove(draft) // the error above matters more
 		return fmt.Errorf("make disk: %w", err)
 	}
 	return nil
@@ -62,7 +65,7 @@ func renameNew(draft, path string) error {
 	return nil
 }
 
-// fill makes to have the same content as from.
+// fill gives to the content of from.
 func fill(ctx context.Context, to, from *os.File, size int64) error {
 	err := unix.IoctlFileClone(int(to.Fd()), int(from.Fd()))
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTTY) {
@@ -74,7 +77,7 @@ func fill(ctx context.Context, to, from *os.File, size int64) error {
 	return nil
 }
 
-// copyStep is how much is copied between two looks at the context.
+// copyStep is how much is copied between two checks of the context.
 const copyStep = 64 << 20
 
 // copyData copies what is not a hole (lseek(2), SEEK_DATA).
@@ -104,7 +107,8 @@ func copyData(ctx context.Context, to, from *os.File, size int64) error {
 	return nil
 }
 
-// copyRange copies n bytes at the same place in both. io.Copy has the kernel do it (copy_file_range(2)).
+// copyRange copies n bytes at the same place in both. io.Copy has the kernel do it
+// (copy_file_range(2)).
 func copyRange(to, from *os.File, at, n int64) error {
 	_, errFrom := from.Seek(at, io.SeekStart)
 	_, errTo := to.Seek(at, io.SeekStart)

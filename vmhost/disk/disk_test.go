@@ -21,7 +21,8 @@ import (
 
 func TestMain(m *testing.M) { sandboxtest.Main(m) }
 
-// newBase writes a disk as an image has it: a boot sector with one partition from 1 MiB, some data, holes.
+// newBase writes a disk like that of an image: a boot sector with one partition from 1 MiB, some
+// data, holes.
 func newBase(t *testing.T) string {
 	t.Helper()
 	const size = 1 << 30 // a whole GiB, so that a disk can be exactly as large
@@ -85,7 +86,7 @@ func TestCreateRefuses(t *testing.T) {
 		t.Errorf("onto another disk: %v", err)
 	}
 	if text, err := os.ReadFile(path); err != nil || string(text) != "a VM's disk" {
-		t.Errorf("it was touched: %q %v", text, err)
+		t.Errorf("it was changed: %q %v", text, err)
 	}
 	checkAlone(t, path)
 }
@@ -101,7 +102,7 @@ func TestCreateOnAFullDisk(t *testing.T) {
 	}
 }
 
-// checkAlone sees to it that nothing lies beside path.
+// checkAlone checks that path is the only file in its directory.
 func checkAlone(t *testing.T, path string) {
 	t.Helper()
 	left, err := os.ReadDir(filepath.Dir(path))

@@ -7,10 +7,11 @@ import (
 	"os"
 )
 
-// Signature is the disk signature, "LODG", of the MBR of Lodge's own images. It fixes the PARTUUID of their one partition.
+// Signature is the disk signature, "LODG", of the MBR of Lodge's own images. It fixes the PARTUUID
+// of their one partition.
 const Signature = 0x4c4f4447
 
-// Where the MBR has what growPartition reads and writes, in bytes.
+// Offsets in the MBR, and the size of a sector, in bytes.
 const (
 	sectorBytes = 512
 	signatureAt = 440
@@ -18,8 +19,9 @@ const (
 	sectorsAt   = 446 + 12
 )
 
-// growPartition extends the one partition of a Lodge image to the end of the disk, or to the 2 TiB that an MBR can address.
-// (The file system follows at boot, see x-systemd.growfs in systemd.mount(5).) Any other disk stays as it is.
+// growPartition extends the one partition of a Lodge image to the end of the disk, or to the 2 TiB
+// that an MBR can address. (The file system follows at boot, see x-systemd.growfs in
+// systemd.mount(5).) It does not change any other disk.
 func growPartition(disk *os.File, size int64) error {
 	s := make([]byte, sectorBytes)
 	if _, err := disk.ReadAt(s, 0); err != nil {

@@ -8,11 +8,13 @@ import (
 	"lodge/gateway"
 )
 
-// reservePercent of a file system stay free for the guests that are there: their disks grow, and so do mail and objects.
+// reservePercent of a file system stays free for existing guests, whose disks, mail and objects
+// grow.
 const reservePercent = 5
 
-// CheckRoom fails with KindNoSpace when a new disk in dir from the image's disk at base would leave less than 5 % of the file
-// system free. It counts the image in full, although the two may share their blocks.
+// CheckRoom fails with KindNoSpace when a new disk in dir from the image's disk at base would leave
+// less than 5 % of the file system free. It counts the image in full, although the two may share
+// their blocks.
 func CheckRoom(dir, base string) error {
 	var fs syscall.Statfs_t
 	if err := syscall.Statfs(dir, &fs); err != nil {
@@ -33,7 +35,7 @@ func CheckRoom(dir, base string) error {
 	}
 	return gateway.Errorf(gateway.KindNoSpace, "the host's disk is nearly full: %s of %s are free in %s; the VM takes %s at first, and %s stay in reserve",
 		size(free), size(all), dir, size(used), size(reserve)).
-		WithHint("Make room there (df -h %s), then do it again. Nothing was left behind.", dir)
+		WithHint("Make room there (df -h %s), then try again. Nothing was left behind.", dir)
 }
 
 func size(bytes int64) string {
