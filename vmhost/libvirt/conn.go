@@ -48,17 +48,17 @@ func (c *conn) alive() bool {
 	}
 }
 
-// close ends every call on the connection. libvirtd needs no goodbye.
-func (c *conn) close() { _ = c.sock.Close() } // it is given up: there is nothing to do about an error
+// close ends every call on the connection. The protocol has no closing message.
+func (c *conn) close() { _ = c.sock.Close() } // the connection is not used again, whatever the error
 
-// socket tells when its connection has ended, which the RPC library cannot say without a race.
+// socket signals the end of its connection, which the RPC library cannot report without a race.
 type socket struct {
 	net.Conn
 	dead chan struct{}
 	once sync.Once
 }
 
-// Dial gives the RPC library the connection that is there already.
+// Dial returns the existing connection to the RPC library.
 func (s *socket) Dial() (net.Conn, error) { return s, nil }
 
 func (s *socket) Read(b []byte) (int, error) {

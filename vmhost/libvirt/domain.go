@@ -18,15 +18,15 @@ type State string
 
 // The states of a domain.
 const (
-	Absent     State = "absent"      // libvirt does not know it
+	Absent     State = "absent"      // libvirt has no such domain
 	Running    State = "running"     // or shutting down
 	Paused     State = "paused"      // by an administrator
 	PausedFull State = "paused-full" // stopped by QEMU, because its disk could not be written (the host's is full)
-	PoweredOff State = "powered-off" // shut down in order, by the guest itself or at our request
-	Saved      State = "saved"       // not running, with its memory in a file of libvirt's (virsh managedsave, libvirt-guests)
-	Migrated   State = "migrated"    // left for another host: its disk here is out of date
+	PoweredOff State = "powered-off" // shut down cleanly, by the guest itself or on request
+	Saved      State = "saved"       // not running, with its memory in libvirt's save file (virsh managedsave, libvirt-guests)
+	Migrated   State = "migrated"    // migrated to another host: its disk here is out of date
 	Off        State = "off"         // not running for any other reason: crashed, destroyed, or the host was rebooted
-	Suspended  State = "suspended"   // asleep at the guest's own request
+	Suspended  State = "suspended"   // suspended by the guest itself
 	Unknown    State = "unknown"     // a state without a name in libvirt
 )
 
@@ -52,7 +52,7 @@ func (c *Client) List(ctx context.Context) ([]gateway.ID, error) {
 // DomainName is the name of the VM's domain in libvirt.
 func DomainName(id gateway.ID) string { return namePrefix + id.String() }
 
-// State asks for the state of the VM's domain.
+// State returns the state of the VM's domain.
 func (c *Client) State(ctx context.Context, id gateway.ID) (State, error) {
 	var state, reason, saved int32
 	err := c.call(ctx, "read the state of the VM", func(l *rpc.Libvirt) (err error) {
@@ -71,7 +71,8 @@ func (c *Client) State(ctx context.Context, id gateway.ID) (State, error) {
 	return stateOf(rpc.DomainState(state), reason, saved == 1), nil
 }
 
-// States asks for the states of all domains of Lodge in one or two calls, whatever their number. A VM that is not in it is Absent.
+// States returns the states of all domains of Lodge by one or two calls, whatever their number. A
+// VM that is missing is Absent.
 func (c *Client) States(ctx context.Context) (map[gateway.ID]State, error) {
 	var records []rpc.DomainStatsRecord
 	var saved []rpc.Domain
@@ -102,7 +103,8 @@ func isShutoff(r rpc.DomainStatsRecord) bool {
 	return rpc.DomainState(param(r, "state.state")) == rpc.DomainShutoff
 }
 
-// param is an integer among a domain's statistics; 0, which is "no state" and "unknown reason", if there is none of that name.
+// param returns an integer from a domain's statistics; 0, which is "no state" and "unknown reason",
+// if the name is missing.
 func param(r rpc.DomainStatsRecord, name string) int32 {
 	for _, p := range r.Params {
 		if n, ok := p.Value.I.(int32); ok && p.Field == name {
@@ -145,9 +147,10 @@ func stateOfShutoff(reason rpc.DomainShutoffReason, saved bool) State {
 	}
 }
 
-// Start defines the VM's domain afresh and starts it. The domain is defined, not transient, so that libvirt can still
-// report why it ended when nobody was listening. The old definition is removed first, with a saved memory: libvirt would keep
-// its last reason for the new one. When the domain does not start, nothing stays behind.
+// Start defines the VM's domain afresh and starts it. The domain is defined, not transient, so that
+// libvirt can report why it ended even if no client was connected. Start removes the old definition
+// first, with a saved memory: libvirt would keep its last reason for the new one. When the domain
+// does not start, nothing is left.
 func (c *Client) Start(ctx context.Context, def Definition) error {
 	text, err := def.XML()
 	if err != nil {
@@ -165,12 +168,12 @@ func (c *Client) Start(ctx context.Context, def Definition) error {
 		return err
 	})
 	if err != nil && answered(err) {
-		_ = c.Undefine(ctx, def.VM.ID) // a definition that is left is replaced by the next Start
+		_ = c.Undefine(ctx, def.VM.ID) // the next Start replaces a definition that is left
 	}
 	return err
 }
 
-// startTheVM is what Start and Restore do, for error texts.
+// startTheVM names Start and Restore in error texts.
 const startTheVM = "start the VM"
 
 // Restore starts the VM's domain, which is Saved, with the memory that it had.
@@ -181,7 +184,7 @@ func (c *Client) Restore(ctx context.Context, id gateway.ID) error {
 	})
 }
 
-// Undefine removes a domain that is off, with its saved memory. It is no error when libvirt does not know it.
+// Undefine removes a domain that is off, with its saved memory. It is no error when there is none.
 func (c *Client) Undefine(ctx context.Context, id gateway.ID) error {
 	return c.change(ctx, "undefine the VM", func(l *rpc.Libvirt) error {
 		return l.DomainUndefineFlags(domain(id), rpc.DomainUndefineManagedSave|rpc.DomainUndefineSnapshotsMetadata|
@@ -189,7 +192,8 @@ func (c *Client) Undefine(ctx context.Context, id gateway.ID) error {
 	})
 }
 
-// Shutdown asks the guest to shut down, by its agent or, where acpi says so, by the power button. It does not wait.
+// Shutdown asks the guest to shut down, by its agent or, with acpi, by the power button. It does
+// not wait.
 func (c *Client) Shutdown(ctx context.Context, id gateway.ID, acpi bool) error {
 	flags := rpc.DomainShutdownDefault
 	if acpi {
@@ -198,7 +202,7 @@ func (c *Client) Shutdown(ctx context.Context, id gateway.ID, acpi bool) error {
 	return c.change(ctx, "shut the VM down", func(l *rpc.Libvirt) error { return l.DomainShutdownFlags(domain(id), flags) })
 }
 
-// Destroy ends the VM at once, as pulling its plug does. It is no error when it does not run.
+// Destroy ends the VM at once, without asking the guest. It is no error when it does not run.
 func (c *Client) Destroy(ctx context.Context, id gateway.ID) error {
 	return c.change(ctx, "stop the VM", func(l *rpc.Libvirt) error { return l.DomainDestroyFlags(domain(id), 0) })
 }
@@ -208,7 +212,8 @@ func (c *Client) Resume(ctx context.Context, id gateway.ID) error {
 	return c.change(ctx, "resume the VM", func(l *rpc.Libvirt) error { return l.DomainResume(domain(id)) })
 }
 
-// change is call for verbs that have nothing to do on a domain that is absent or not running.
+// change is call for operations that succeed without effect on a domain that is absent or not
+// running.
 func (c *Client) change(ctx context.Context, what string, f func(*rpc.Libvirt) error) error {
 	err := c.call(ctx, what, f)
 	notRunning := code(err) == rpc.ErrOperationInvalid && strings.Contains(err.Error(), "not running")

@@ -31,14 +31,14 @@ func code(err error) rpc.ErrorNumber {
 	return rpc.ErrOk
 }
 
-// explain turns err, which came up while libvirtd had to do what, into one for people. An error from libvirtd is KindInternal;
-// no reply is KindUnavailable; a caller that gave up gets its own context error.
+// explain turns err, of the operation what, into an error for people. An error from libvirtd is
+// KindInternal, and no reply is KindUnavailable. A caller that gave up gets its own context error.
 func (c *Client) explain(what string, err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case code(err) == rpc.ErrNoDomain:
-		return fmt.Errorf("%s: %w", what, err) // the caller tells "absent" from it
+		return fmt.Errorf("%s: %w", what, err) // the caller recognizes an absent domain by it
 	case answered(err):
 		return gateway.Errorf(gateway.KindInternal, "libvirt could not %s: %v", what, err).Because(err)
 	case errors.Is(err, context.Canceled):
@@ -53,10 +53,10 @@ func (c *Client) explain(what string, err error) error {
 	}
 }
 
-// explainTimeout names the cause of a slow start where it can be seen.
+// explainTimeout adds the cause of a slow start if a known one is found.
 func explainTimeout(what string, err error) error {
 	timeout := gateway.Errorf(gateway.KindUnavailable, "libvirtd did not %s in time", what).
-		WithHint("If it happens again, restart it: systemctl restart libvirtd. Running VMs are not touched by that.").Because(err)
+		WithHint("If it happens again, restart it: systemctl restart libvirtd. That does not affect running VMs.").Because(err)
 	if what != startTheVM {
 		return timeout
 	}

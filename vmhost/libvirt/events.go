@@ -14,15 +14,16 @@ const (
 	maxBackoff = 5 * time.Second
 )
 
-// settleTime is how long a libvirtd that has just started may report a domain as running although its QEMU has died: no event
-// comes when it finds out.
+// settleTime is how long a libvirtd that has just started may report a domain as running although
+// its QEMU has died. It sends no event when it notices.
 const settleTime = 3 * time.Second
 
-// Changes delivers "look again": a domain has changed, or the connection for events is new and changes may have been missed.
-// Changes that were not taken yet are one.
+// Changes delivers hints to look again: a domain has changed, or the connection for events is new
+// and events may have been missed. Pending hints are merged into one.
 func (c *Client) Changes() <-chan struct{} { return c.changes }
 
-// Run listens for events until ctx ends, reconnecting with back-off, and turns them into Changes. It returns nil.
+// Run listens for events until ctx ends, reconnecting with back-off, and turns them into Changes.
+// It returns nil.
 func (c *Client) Run(ctx context.Context) error {
 	backoff, reachable := minBackoff, true
 	for ctx.Err() == nil {
@@ -31,8 +32,8 @@ func (c *Client) Run(ctx context.Context) error {
 			backoff, reachable = minBackoff, true
 		}
 		if reachable && ctx.Err() == nil {
-			c.log.WarnContext(ctx, "libvirt was lost", "err", err)
-			reachable = false // said once per loss, not once per attempt
+			c.log.WarnContext(ctx, "connection to libvirtd was lost", "err", err)
+			reachable = false // logged once per loss, not once per attempt
 		}
 		select {
 		case <-ctx.Done():
@@ -43,10 +44,12 @@ func (c *Client) Run(ctx context.Context) error {
 	return nil
 }
 
-// listen passes on hints until its connection or ctx ends. connected says whether it got as far as listening.
+// listen passes on hints until its connection or ctx ends. connected reports whether it has
+// subscribed.
 //
-// It never cancels the subscription: with an event under way that would deadlock the RPC library (its router holds the
-// lock that cancelling needs). Closing the connection ends the subscription as well, and the channel is read to its end.
+// It never cancels the subscription: with an event under way that would deadlock the RPC library
+// (its router holds the lock that cancelling needs). Closing the connection ends the subscription
+// as well, and the channel is read to its end.
 func (c *Client) listen(ctx context.Context) (connected bool, err error) {
 	begin, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
@@ -55,7 +58,7 @@ func (c *Client) listen(ctx context.Context) (connected bool, err error) {
 		return false, err
 	}
 	defer conn.close()
-	stop := context.AfterFunc(begin, conn.close) // a libvirtd that hangs ends the subscribing too
+	stop := context.AfterFunc(begin, conn.close) // also ends the subscribe call to a libvirtd that hangs
 	defer stop()
 	events, err := conn.rpc.LifecycleEvents(context.WithoutCancel(ctx))
 	if err != nil {
@@ -63,7 +66,7 @@ func (c *Client) listen(ctx context.Context) (connected bool, err error) {
 	}
 	stop()
 	defer context.AfterFunc(ctx, conn.close)()
-	c.log.InfoContext(ctx, "libvirt was reached")
+	c.log.InfoContext(ctx, "connection to libvirtd was made")
 	c.changed()
 	settled := time.AfterFunc(settleTime, c.changed)
 	defer settled.Stop()
@@ -76,6 +79,6 @@ func (c *Client) listen(ctx context.Context) (connected bool, err error) {
 func (c *Client) changed() {
 	select {
 	case c.changes <- struct{}{}:
-	default: // one is waiting already
+	default: // a hint is pending already
 	}
 }

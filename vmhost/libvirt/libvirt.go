@@ -1,16 +1,17 @@
-// Package libvirt is the one place that talks to libvirtd.
+// Package libvirt is a client of libvirtd.
 //
-// The RPC library beneath (go-libvirt) has no deadlines and does not reconnect. Here every call takes a context and has a
-// connection to itself for as long as it lasts: Client.call takes an idle connection or dials one, and puts it back when
-// libvirtd has answered. When the answer does not come in time the connection is closed, which ends the call. No other
-// call uses that connection, so a stuck domain never disturbs the calls for another. A libvirtd that is gone is
-// KindUnavailable at once, and the first call after it is back works again.
+// The RPC library beneath (go-libvirt) has no deadlines and does not reconnect. Here every call
+// takes a context and has a connection to itself: Client.call takes an idle connection or dials
+// one, and puts it back when libvirtd has answered. When the answer does not come in time, closing
+// the connection ends the call. No other call uses that connection, so a stuck domain never
+// disturbs the calls for another. While libvirtd is down, calls fail with KindUnavailable at once;
+// the first call after its return works again.
 //
-// Events come over a connection of their own (Client.Run) and are hints only: a change means "look again", never what has
-// happened, because events are lost whenever the connection is.
+// Events come over a separate connection (Client.Run) and are hints only, because they are lost
+// whenever the connection is. A change means "look again", never what has happened.
 //
-// This package keeps no state of domains and decides nothing; it never sets libvirt's autostart, since no VM may run
-// before its identity rules are in place.
+// This package never keeps state of domains and never makes decisions. It never sets libvirt's
+// autostart, since no VM may run before its identity rules are in place.
 package libvirt
 
 import (
@@ -25,8 +26,8 @@ import (
 // DefaultSocket is where libvirtd listens on Debian.
 const DefaultSocket = "/run/libvirt/libvirt-sock"
 
-// A call takes less than the one on a loaded host, and a start less than the other: where libvirtd cannot keep what it learned
-// about QEMU, it examines QEMU anew at each start, which takes up to 42 s.
+// Default time limits, with room for a loaded host. Where libvirtd cannot cache QEMU's capabilities
+// it examines QEMU at each start, which takes up to 42 s.
 const (
 	defaultCallTimeout  = 30 * time.Second
 	defaultStartTimeout = 2 * time.Minute
@@ -35,7 +36,7 @@ const (
 // maxIdle is how many connections are kept for the next call.
 const maxIdle = 4
 
-// Config says where libvirtd is. Zero values mean the defaults.
+// Config has libvirtd's socket and the time limits. Zero values mean the defaults.
 type Config struct {
 	Socket       string        // path of its unix socket; DefaultSocket
 	CallTimeout  time.Duration // for a single call, within its context; 30 s
@@ -74,7 +75,7 @@ func New(c Config) *Client {
 	}
 }
 
-// Close drops the idle connections.
+// Close closes the idle connections.
 func (c *Client) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -93,7 +94,8 @@ func (c *Client) Ping(ctx context.Context) (version uint64, err error) {
 	return version, err
 }
 
-// call runs f on a connection that it has to itself. What f captures may be read after call has returned.
+// call runs f on a connection that it has to itself. What f captures may be read after call has
+// returned.
 func (c *Client) call(ctx context.Context, what string, f func(*rpc.Libvirt) error) error {
 	return c.callFor(ctx, c.timeout, what, f)
 }
@@ -136,7 +138,8 @@ func (c *Client) take(ctx context.Context) (*conn, error) {
 	}
 }
 
-// put keeps the connection for the next call if libvirtd's reply, good or bad, was the last thing that came over it.
+// put keeps the connection for the next call if libvirtd has replied, with a result or an error;
+// else it closes it.
 func (c *Client) put(used *conn, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

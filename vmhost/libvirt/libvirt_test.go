@@ -36,7 +36,7 @@ func TestAbsentLibvirtdSaysHowToStartIt(t *testing.T) {
 	wantUnavailable(t, err, "systemctl start libvirtd")
 }
 
-// A libvirtd that accepts and never says a word must not hold anybody longer than the deadline.
+// A libvirtd that accepts and never answers must not hold a call beyond its deadline.
 func TestSilentLibvirtd(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := new(net.ListenConfig).Listen(t.Context(), "unix", path)
@@ -108,7 +108,7 @@ func TestChangesComeAfterEveryReconnect(t *testing.T) {
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer cancel()
-	running.Go(func() { _ = client.Run(ctx) }) // it has no error to tell
+	running.Go(func() { _ = client.Run(ctx) }) // it returns nil
 	waitChange(t, client)
 	daemon.Kill()
 	daemon.Again(t)
@@ -121,7 +121,7 @@ func TestChangesComeAfterEveryReconnect(t *testing.T) {
 	waitChange(t, client)
 }
 
-// The whole life of a domain, as a laptop's: power button, poweroff from inside, a plug that is pulled, QEMU's death.
+// The life of a domain: power button, poweroff from inside, forced stop, death of QEMU.
 func TestDomainLife(t *testing.T) {
 	needVMs(t)
 	daemon := libvirttest.Start(t)
@@ -206,7 +206,8 @@ func TestStartFailsCleanly(t *testing.T) {
 	wantState(t, client, def.VM.ID, libvirt.Absent)
 }
 
-// Where QEMU's user cannot open /dev/kvm, libvirtd examines QEMU at each start, which takes 20 s and more: it is waited for.
+// Where QEMU's user cannot open /dev/kvm, libvirtd examines QEMU at each start, which takes 20 s
+// and more: Start waits for it.
 func TestStartWhereKVMIsClosed(t *testing.T) {
 	needVMs(t)
 	libvirttest.Start(t)
@@ -246,11 +247,11 @@ func tinyGuest(t *testing.T) libvirt.Definition {
 // openDir is a directory with a short name that QEMU, which is not root, may pass through.
 func openDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/var/tmp", "lv") //nolint:usetesting // t.TempDir is closed to others
+	dir, err := os.MkdirTemp("/var/tmp", "lv") //nolint:usetesting // other users cannot pass through t.TempDir
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // only litter
+	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // what is left does no harm
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -285,8 +286,8 @@ func waitChange(t *testing.T, client *libvirt.Client) {
 
 func waitLog(t *testing.T, file, want string) {
 	t.Helper()
-	eventually(t, "the console says "+want, func() bool {
-		text, _ := os.ReadFile(file) // not there yet: nothing said yet
+	eventually(t, "the console has "+want, func() bool {
+		text, _ := os.ReadFile(file) // empty until there is a file
 		return string(text) == want
 	})
 }
@@ -320,7 +321,7 @@ func eventually(t *testing.T, what string, yes func() bool) {
 	defer tick.Stop()
 	for deadline := time.Now().Add(30 * time.Second); !yes(); <-tick.C {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain until %s", what)
+			t.Fatalf("timed out waiting until %s", what)
 		}
 	}
 }

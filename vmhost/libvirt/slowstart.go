@@ -14,17 +14,18 @@ import (
 // qemuUser is the user that QEMU runs as on Debian.
 const qemuUser = "libvirt-qemu"
 
-// slowStart looks for what is known to make libvirtd slow at starting a domain. cause is empty when there is nothing.
+// slowStart looks for known causes of a slow start of a domain. cause is empty when there is none.
 //
-// libvirtd asks each QEMU program once what it can do, and keeps the answer for as long as /dev/kvm is as usable as it was
-// then. Where its own check of the device and QEMU's disagree, it asks again at every start, for 8 to 42 s.
+// libvirtd probes each QEMU program's capabilities once, and caches them while access to /dev/kvm
+// stays the same. Where its own check of the device and QEMU's differ, it probes again at every
+// start, for 8 to 42 s.
 func slowStart(device, proc string) (cause, remedy string) {
 	if account, err := user.Lookup(qemuUser); err == nil && isClosed(device, account) {
 		return fmt.Sprintf("user %s cannot open %s, so libvirtd examines QEMU anew at every start", qemuUser, device),
 			fmt.Sprintf("Open it as udev does: chgrp kvm %s && chmod 660 %s", device, device)
 	}
 	if hasOrphan(proc) {
-		return "process 1 does not reap orphans, so libvirtd waits for QEMU's to vanish",
+		return "process 1 does not reap orphans, so libvirtd waits for those of QEMU",
 			"Run an init as process 1 that reaps orphans (for a container: docker run --init)."
 	}
 	return "", ""
@@ -56,7 +57,8 @@ func isClosed(device string, account *user.User) bool {
 	}
 }
 
-// hasOrphan reports whether a QEMU that has ended is still a child of process 1 (proc_pid_stat(5): "pid (comm) state ppid").
+// hasOrphan reports whether a QEMU that has ended is still a child of process 1 (proc_pid_stat(5):
+// "pid (comm) state ppid").
 func hasOrphan(proc string) bool {
 	files, err := filepath.Glob(filepath.Join(proc, "[0-9]*", "stat"))
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	rpc "github.com/digitalocean/go-libvirt"
 )
 
-// A VM that has left for another host is never taken for one that has crashed here, nor one with a saved memory.
+// A migrated VM, or one with a saved memory, never counts as crashed.
 func TestStateOfShutoff(t *testing.T) {
 	for reason, want := range map[rpc.DomainShutoffReason][2]State{ // without and with a saved memory
 		rpc.DomainShutoffUnknown:   {Off, Saved}, // after a restart of libvirtd

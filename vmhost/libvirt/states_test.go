@@ -17,7 +17,8 @@ import (
 	"lodge/vmhost/libvirt/libvirttest"
 )
 
-// A memory that was saved behind Lodge, as libvirt-guests does at a shutdown of the host, is not lost.
+// A memory that another program has saved, as libvirt-guests does at a shutdown of the host, is not
+// lost.
 func TestSavedMemoryIsKept(t *testing.T) {
 	needVMs(t)
 	daemon := libvirttest.Start(t)
@@ -100,7 +101,7 @@ func TestStatesOfAllAtOnce(t *testing.T) {
 	wantUnavailable(t, err, "restart libvirtd")
 }
 
-// BenchmarkStates is what lodge ls asks of libvirt, for 1,000 VMs.
+// BenchmarkStates measures the call of lodge ls to libvirt, for 1,000 VMs.
 func BenchmarkStates(b *testing.B) {
 	if !*withVMs {
 		b.Skip("needs libvirtd: run with -vm")

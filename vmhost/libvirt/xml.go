@@ -8,7 +8,7 @@ import (
 	"libvirt.org/go/libvirtxml"
 )
 
-// Definition is all that libvirt has to know to run a VM. Paths are absolute.
+// Definition is all that libvirt needs to run a VM. Paths are absolute.
 type Definition struct {
 	VM        gateway.Identity
 	CPUs      int
@@ -27,8 +27,9 @@ type Definition struct {
 
 // XML writes the domain's definition (https://libvirt.org/formatdomain.html).
 //
-// It behaves as a laptop does: a reboot from inside restarts it, a poweroff leaves it off, and a kernel panic that the
-// guest reports restarts it. There is no display and no USB: each device costs boot time.
+// It behaves as a laptop does: a reboot from inside restarts it, a poweroff leaves it off, and a
+// kernel panic that the guest reports restarts it. There is no display and no USB: each device
+// costs boot time.
 func (d Definition) XML() (string, error) {
 	kind := "qemu"
 	if d.KVM {
@@ -57,7 +58,8 @@ func (d Definition) XML() (string, error) {
 	return text, nil
 }
 
-// os chooses the "pc" board: fewer devices to probe than q35, so it boots quicker, above all under TCG.
+// os chooses the "pc" board: fewer devices to probe than q35, so it boots quicker, above all under
+// TCG.
 func (d Definition) os() *libvirtxml.DomainOS {
 	os := &libvirtxml.DomainOS{Type: &libvirtxml.DomainOSType{Arch: "x86_64", Machine: "pc", Type: "hvm"}}
 	if d.Kernel != "" {
@@ -72,7 +74,7 @@ func (d Definition) cpu() *libvirtxml.DomainCPU {
 	if d.KVM {
 		return &libvirtxml.DomainCPU{Mode: "host-passthrough"}
 	}
-	return &libvirtxml.DomainCPU{Mode: "maximum"} // all that TCG can do: some programs want more than the first x86-64
+	return &libvirtxml.DomainCPU{Mode: "maximum"} // all that TCG can do: some programs need more than baseline x86-64
 }
 
 func (d Definition) devices() *libvirtxml.DomainDeviceList {
@@ -106,7 +108,8 @@ func (d Definition) devices() *libvirtxml.DomainDeviceList {
 	return devices
 }
 
-// network is the VM's tap, which exists already with its rules; libvirt neither makes nor removes it.
+// network is the VM's tap, which exists already with its rules; libvirt neither makes nor removes
+// it.
 func (d Definition) network() libvirtxml.DomainInterface {
 	return libvirtxml.DomainInterface{
 		MAC:    &libvirtxml.DomainInterfaceMAC{Address: d.VM.MAC().String()},
@@ -117,10 +120,10 @@ func (d Definition) network() libvirtxml.DomainInterface {
 	}
 }
 
-// root is the guest's disk. With cache "writeback" what the guest writes is in the host's page cache, where QEMU's own
-// death does no harm, and what the guest flushes is on the host's disk before the flush returns, as with "none". Unlike
-// "none" it needs no O_DIRECT, which tmpfs lacks and which fails checksums on Btrfs. A full host disk pauses the VM
-// instead of failing its writes; vmhost resumes it.
+// root is the guest's disk. With cache "writeback" guest writes go to the host's page cache, which
+// survives a crash of QEMU. A flush returns once its data is on the host's disk, as with "none".
+// Unlike "none" it needs no O_DIRECT, which tmpfs lacks and which fails checksums on Btrfs. A full
+// host disk pauses the VM instead of failing its writes; vmhost resumes it.
 func (d Definition) root() libvirtxml.DomainDisk {
 	return libvirtxml.DomainDisk{
 		Device: "disk",
@@ -134,7 +137,8 @@ func (d Definition) root() libvirtxml.DomainDisk {
 	}
 }
 
-// seed is a read-only virtio disk rather than a CD-ROM: one driver less to load, and no IDE controller to probe.
+// seed is a read-only virtio disk rather than a CD-ROM: one driver less to load, and no IDE
+// controller to probe.
 func (d Definition) seed() libvirtxml.DomainDisk {
 	return libvirtxml.DomainDisk{
 		Device:   "disk",

@@ -55,7 +55,8 @@ func TestXML(t *testing.T) {
 	}
 }
 
-// Whatever is in a name or a path or a kernel's command line, it stays one value and adds no element.
+// Whatever a name, a path or a kernel's command line contains, it stays one value and adds no
+// element.
 func FuzzXMLKeepsValuesApart(f *testing.F) {
 	f.Add("/disks/a'b<c>.img", `root=/dev/vda init="/bin/sh" </cmdline><on_crash>destroy</on_crash>`)
 	f.Add("/a&amp;b", "]]>")
@@ -68,7 +69,7 @@ func FuzzXMLKeepsValuesApart(f *testing.F) {
 		}
 		var dom libvirtxml.Domain
 		if err := dom.Unmarshal(text); err != nil {
-			t.Fatalf("our own XML cannot be read: %v\n%s", err, text)
+			t.Fatalf("the XML cannot be read: %v\n%s", err, text)
 		}
 		if dom.OnCrash != "restart" || len(dom.Devices.Interfaces) != 1 || dom.Devices.Interfaces[0].Target.Dev != def.VM.Tap() {
 			t.Errorf("the definition was changed by its values:\n%s", text)

@@ -10,21 +10,21 @@ import (
 // Greeting is the first thing that the tiny guest writes to its serial console.
 const Greeting = "tiny guest\r\n"
 
-// Keys that the tiny guest obeys when they come in on its serial console. Others it echoes.
+// Keys that the tiny guest acts on when it reads them from its serial console. It echoes others.
 const (
 	KeyPowerOff = "p" // power off by ACPI
 	KeyReset    = "r" // reset through the keyboard controller
-	KeyDeaf     = "d" // do not heed the power button any more; echoed when that is so
-	KeyWrite    = "w" // write a sector in the middle of the disk; echoed when that is done
+	KeyDeaf     = "d" // ignore the power button from now on; echoed when done
+	KeyWrite    = "w" // write a sector in the middle of the disk; echoed when done
 )
 
-// TinyDisk writes a raw disk whose boot sector is a whole guest: it greets, obeys its keys, and powers off when the power
-// button is pressed. It runs within a second, without a kernel.
+// TinyDisk writes a raw disk whose boot sector is a complete guest: it writes Greeting, acts on its
+// keys, and powers off at the power button. It runs within a second, without a kernel.
 func TinyDisk(tb testing.TB, path string) {
 	tb.Helper()
 	disk := make([]byte, 1<<20)
 	copy(disk, bootSector())
-	disk[446+4] = 0x83 // a Linux partition, for those who look
+	disk[446+4] = 0x83 // a Linux partition, for readers of the table
 	disk[510], disk[511] = 0x55, 0xaa
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		tb.Fatal(err)
@@ -34,7 +34,8 @@ func TinyDisk(tb testing.TB, path string) {
 	}
 }
 
-// bootSector is 16-bit code for 0000:7c00 on QEMU's "pc" board (PIIX4 power management at port 0x600, COM1 at 0x3f8).
+// bootSector is 16-bit code for 0000:7c00 on QEMU's "pc" board (PIIX4 power management at port
+// 0x600, COM1 at 0x3f8).
 func bootSector() []byte {
 	return slices.Concat(greetCode(), loopCode(), keyCode(), []byte(Greeting+"\x00"))
 }
@@ -100,9 +101,9 @@ func keyCode() []byte {
 		0xb2, 0x80, //        mov dl, 0x80 (the first disk)
 		0xcd, 0x13, //        int 0x13
 		0xb0, 'w', //         mov al, 'w'
-		0x73, 0x02, //        jnc said
+		0x73, 0x02, //        jnc done
 		0xb0, '!', //         mov al, '!'
-		0xba, 0xf8, 0x03, // said: mov dx, 0x3f8
+		0xba, 0xf8, 0x03, // done: mov dx, 0x3f8
 		0xee,       //        out dx, al
 		0xeb, 0xdd, //        jmp idle
 		0xba, 0x04, 0x06, // off: mov dx, 0x604 (PM1 control)

@@ -1,5 +1,6 @@
-// Package libvirttest runs a real libvirtd, with virtlogd, for tests. It mounts empty directories over libvirt's own, so
-// the tests must be in a sandbox: func TestMain(m *testing.M) { libvirttest.Main(m) }.
+// Package libvirttest runs a real libvirtd, with virtlogd, for tests. It mounts empty directories
+// over libvirt's own, so the tests must be in a sandbox: func TestMain(m *testing.M) {
+// libvirttest.Main(m) }.
 package libvirttest
 
 import (
@@ -19,7 +20,8 @@ import (
 	"lodge/gateway/sandboxtest"
 )
 
-// Main runs the tests in a sandbox. libvirt's cache is shared by all of them: it takes seconds to ask QEMU what it can do.
+// Main runs the tests in a sandbox. They share libvirt's cache, because probing QEMU's capabilities
+// takes seconds.
 func Main(m *testing.M) { sandboxtest.Main(m, sandboxtest.Tmpfs("/var/cache/libvirt")) }
 
 // Socket is where the daemon listens.
@@ -49,14 +51,14 @@ func Start(tb testing.TB) *Daemon {
 		d.Kill()
 		endGuests(tb)
 		if tb.Failed() {
-			text, _ := os.ReadFile(filepath.Join(d.logs, "libvirtd")) // nothing to show is nothing to show
-			tb.Logf("libvirtd said:\n%s", text)
+			text, _ := os.ReadFile(filepath.Join(d.logs, "libvirtd")) // an unreadable log is shown as empty
+			tb.Logf("libvirtd's log:\n%s", text)
 		}
 	})
 	return d
 }
 
-// Kill ends libvirtd as kill -9 does. Guests run on.
+// Kill ends libvirtd by SIGKILL. Its guests keep running.
 func (d *Daemon) Kill() { end(d.cmd) }
 
 // Again starts libvirtd after Kill.
@@ -65,7 +67,7 @@ func (d *Daemon) Again(tb testing.TB) {
 	d.cmd = d.run(tb, "libvirtd", Socket)
 }
 
-// Freeze makes libvirtd answer nothing until Thaw.
+// Freeze stops libvirtd from answering until Thaw.
 func (d *Daemon) Freeze(tb testing.TB) {
 	tb.Helper()
 	d.signal(tb, syscall.SIGSTOP)
@@ -95,8 +97,8 @@ func mountEmpty(tb testing.TB, dir string) {
 	tb.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) }) // the namespace ends anyway
 }
 
-// openKVM gives /dev/kvm, where there is one, the owner and mode that make up gives it where there is no udev
-// (packaging/common, open_kvm): otherwise each start takes 20 s.
+// openKVM sets the owner and mode of /dev/kvm, where there is one, as make up does without udev
+// (packaging/common, open_kvm). Otherwise each start takes 20 s.
 func openKVM(tb testing.TB) {
 	tb.Helper()
 	group, err := user.LookupGroup("kvm")
@@ -110,7 +112,8 @@ func openKVM(tb testing.TB) {
 	mountKVM(tb, 0o660, gid)
 }
 
-// CloseKVM makes /dev/kvm root's alone, as it is on a host without udev where make up has not run. It comes after Start.
+// CloseKVM makes /dev/kvm accessible to root only, as on a host without udev where make up has not
+// run. Call it after Start.
 func CloseKVM(tb testing.TB) {
 	tb.Helper()
 	mountKVM(tb, 0o600, 0)
@@ -150,7 +153,7 @@ func (d *Daemon) run(tb testing.TB, name, socket string) *exec.Cmd {
 	defer tick.Stop()
 	for deadline := time.Now().Add(ready); ; <-tick.C {
 		if c, err := net.Dial("unix", socket); err == nil { //nolint:noctx // a local socket answers at once
-			_ = c.Close() // it was only a knock
+			_ = c.Close() // nothing was written
 			return cmd
 		}
 		if time.Now().After(deadline) {
@@ -162,13 +165,13 @@ func (d *Daemon) run(tb testing.TB, name, socket string) *exec.Cmd {
 
 func end(cmd *exec.Cmd) {
 	_ = cmd.Process.Kill() // it may have ended already
-	_ = cmd.Wait()         // killed: that it says so is no news
+	_ = cmd.Wait()         // the error reports only the kill
 }
 
-// endGuests kills the QEMU processes that libvirtd has started, by the process ids that it wrote down.
+// endGuests kills the QEMU processes that libvirtd has started, by its pid files.
 func endGuests(tb testing.TB) {
 	tb.Helper()
-	files, _ := filepath.Glob("/run/libvirt/qemu/*.pid") // the pattern is good
+	files, _ := filepath.Glob("/run/libvirt/qemu/*.pid") // the pattern is valid
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
