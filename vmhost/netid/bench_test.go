@@ -22,7 +22,7 @@ func many(count uint32) []gateway.Identity {
 	return vms
 }
 
-// Whatever is asked at the same time, in the end exactly those are up that ought to be.
+// However calls are interleaved, in the end exactly the VMs that should be up are up.
 func TestAtOnce(t *testing.T) {
 	n, vms := newNet(t), many(8)
 	fatal(t, n.Apply(t.Context(), vms[:2]))
@@ -51,8 +51,8 @@ func TestAtOnce(t *testing.T) {
 	}
 }
 
-// BenchmarkRepair measures what an idle daemon runs every five seconds: wall time, and the share of one core, the
-// processes it starts included. It is the daemon's idle load.
+// BenchmarkRepair measures what an idle daemon runs every five seconds: wall time, and the share of
+// one core, the processes it starts included. It is the daemon's idle load.
 func BenchmarkRepair(b *testing.B) {
 	for _, count := range []uint32{50, 200, 1000} {
 		b.Run(fmt.Sprintf("%dVMs", count), func(b *testing.B) {

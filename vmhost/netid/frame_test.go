@@ -7,11 +7,11 @@ import (
 	"net/netip"
 )
 
-// datagram is one UDP datagram as a stranger would write it onto the wire, every field at will.
+// datagram is one UDP datagram with every field free to choose.
 type datagram struct {
 	srcMAC, dstMAC net.HardwareAddr
 	src, dst       netip.Addr
-	from, port     uint16 // from is 40000 when it is left out
+	from, port     uint16 // from is 40000 if zero
 	payload        string
 	proto          byte   // instead of UDP's
 	options        []byte // of IPv4, a multiple of four bytes
@@ -32,7 +32,8 @@ func (d datagram) frame() []byte {
 	return ethernet(d.dstMAC, d.srcMAC, etherIPv4, d.ipv4(udp, 0, 0))
 }
 
-// fragments are the datagram in two IPv4 fragments (RFC 791 §3.2); its payload must be longer than 16 bytes.
+// fragments are the datagram in two IPv4 fragments (RFC 791 §3.2); its payload must be longer than
+// 16 bytes.
 func (d datagram) fragments(id uint16) (first, second []byte) {
 	const cut, more = 16, 0x2000
 	udp := d.udp()
@@ -41,7 +42,7 @@ func (d datagram) fragments(id uint16) (first, second []byte) {
 	return first, second
 }
 
-// udp leaves the checksum out where it may (IPv4, RFC 768).
+// udp omits the checksum where IPv4 allows it (RFC 768).
 func (d datagram) udp() []byte {
 	b := binary.BigEndian.AppendUint16(nil, cmp.Or(d.from, 40000))
 	b = binary.BigEndian.AppendUint16(b, d.port)

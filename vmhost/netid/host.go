@@ -11,14 +11,14 @@ import (
 	"lodge/gateway"
 )
 
-// present is the state of all taps in the kernel, by one listing of each kind: a thousand taps cost little more than one. The
-// zero value has none.
+// present is the state of all taps in the kernel, by one listing of each kind: a thousand taps cost
+// little more than one. The zero value has none.
 type present struct {
 	taps       map[string]netlink.Link // interfaces whose names begin with "lg"
 	addrs      map[int]bool            // by index: has gateway.LinkLocal
 	routes     map[int]netip.Addr      // by index: the address that is routed to it
 	neighbours map[int]neighbourEntry
-	around     []netip.Prefix // IPv4 networks that the host reaches without a router, but for taps
+	around     []netip.Prefix // IPv4 networks that the host reaches without a router, taps excepted
 }
 
 // neighbourEntry is a permanent neighbour entry.
@@ -27,7 +27,7 @@ type neighbourEntry struct {
 	mac  string
 }
 
-// indexes are those of the taps.
+// indexes returns the interface indexes of the taps.
 func (p present) indexes() map[int]bool {
 	all := make(map[int]bool, len(p.taps))
 	for _, tap := range p.taps {
@@ -99,11 +99,12 @@ func (p *present) lookNeighbours() error {
 	return nil
 }
 
-// widest is the shortest prefix that is taken for a network around the host. A shorter one without a router is a default
-// route of a point-to-point link, or half of one, as VPNs set it.
+// widest is the shortest prefix that counts as a network around the host. A shorter one without a
+// router is a default route of a point-to-point link, or half of one, as VPNs set it.
 const widest = 8
 
-// prefix is the network that a route leads to directly; false for one by a router or for a default route.
+// prefix returns the network that a route leads to directly; false for a route by a router and for
+// a default route.
 func prefix(r netlink.Route) (netip.Prefix, bool) {
 	if r.Dst == nil || r.Gw != nil || r.Via != nil || len(r.MultiPath) > 0 {
 		return netip.Prefix{}, false
@@ -113,8 +114,8 @@ func prefix(r netlink.Route) (netip.Prefix, bool) {
 	return netip.PrefixFrom(addr, bits), ok && bits >= widest
 }
 
-// removeFlows removes guests' addresses from the connection table, so that the next VM with one of them inherits no open
-// flow.
+// removeFlows removes guests' addresses from the connection table, so that the next VM with one of
+// them inherits no open flow.
 func removeFlows(addrs ...netip.Addr) error {
 	if len(addrs) == 0 {
 		return nil // a walk through the table is slow
@@ -125,13 +126,13 @@ func removeFlows(addrs ...netip.Addr) error {
 	return nil
 }
 
-// flowsOf matches the flows that one of the addresses is an end of.
+// flowsOf matches the flows that have one of the addresses at an end.
 type flowsOf []netip.Addr
 
-// MatchConntrackFlow implements netlink.CustomConntrackFilter. A guest's own flow has it as the source, masqueraded or
-// not; one from the host has it as the destination.
+// MatchConntrackFlow implements netlink.CustomConntrackFilter. A guest's own flow has it as the
+// source, masqueraded or not; one from the host has it as the destination.
 func (f flowsOf) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
-	src, _ := netip.AddrFromSlice(flow.Forward.SrcIP) // the zero address, for none, is no guest's
+	src, _ := netip.AddrFromSlice(flow.Forward.SrcIP) // the zero address if there is none: no guest has it
 	dst, _ := netip.AddrFromSlice(flow.Forward.DstIP)
 	return slices.Contains(f, src.Unmap()) || slices.Contains(f, dst.Unmap())
 }

@@ -18,8 +18,8 @@ import (
 	"lodge/gateway"
 )
 
-// The addresses of the lab. The host's uplink leads to one machine, outside, which plays its neighbour, the networks
-// behind it and the internet.
+// The addresses of the lab. The host's uplink leads to one machine, outside, which plays its
+// neighbour, the networks behind it and the internet.
 var (
 	guestNet    = netip.MustParsePrefix("10.213.0.0/16")
 	uplink      = netip.MustParsePrefix("198.51.100.1/24")
@@ -37,7 +37,8 @@ var (
 	quietLogger = slog.New(slog.DiscardHandler)
 )
 
-// lab is a host with two VMs and an outside. Whatever datagram is heard anywhere ends up in heard.
+// lab is a host with two VMs and an outside. Every datagram that a listener receives is sent to
+// heard.
 type lab struct {
 	net        *Net
 	listeners  *gateway.TapListeners
@@ -169,22 +170,22 @@ func (l *lab) hear(where string, c net.PacketConn) {
 	}
 }
 
-// from is the datagram that a guest rightly sends to its listener.
+// from returns a valid datagram from a guest to its listener.
 func from(vm gateway.Identity, payload string) datagram {
 	return datagram{
 		srcMAC: vm.MAC(), dstMAC: hostMAC(vm), src: vm.Addr, dst: gateway.LinkLocal, port: openPort, payload: payload,
 	}
 }
 
-// fromOutside is the datagram that the neighbour rightly sends to the host.
+// fromOutside returns a valid datagram from the neighbour to the host.
 func fromOutside(payload string) datagram {
 	return datagram{
 		srcMAC: outsideMAC, dstMAC: uplinkMAC, src: neighbour.Addr(), dst: uplink.Addr(), port: closedPort, payload: payload,
 	}
 }
 
-// settle sends one datagram along every way and waits for all of them. Ways keep the order, so what was sent earlier and
-// was not heard by then never will be. It returns what else was heard.
+// settle sends one datagram along every way and waits for all of them. Ways keep the order, so what
+// was sent earlier and was not heard by then never will be. It returns what else was heard.
 func (l *lab) settle(t *testing.T) []hearing {
 	t.Helper()
 	l.markers++
@@ -208,7 +209,7 @@ func (l *lab) settle(t *testing.T) []hearing {
 				others = append(others, h)
 			}
 		case <-deadline:
-			t.Fatalf("datagrams got lost that should not: to %s", strings.Join(missing, ", "))
+			t.Fatalf("valid datagrams were lost: to %s", strings.Join(missing, ", "))
 		}
 	}
 	return others

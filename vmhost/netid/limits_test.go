@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// What a guest sends to the world is TCP, UDP or ICMP without IP options.
+// A guest reaches the world by TCP, UDP and ICMP without IP options only.
 func TestOddPacketsDoNotLeave(t *testing.T) {
 	l := newLab(t)
 	ordinary := from(l.a, "attack")

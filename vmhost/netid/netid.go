@@ -1,22 +1,26 @@
 // Package netid makes the network interface of a VM its identity.
 //
-// Each VM has one persistent tap, whose name follows from its number. The tap carries gateway.LinkLocal and nothing else,
-// a /32 route leads to the guest's address, and a permanent neighbour entry holds its hardware address, so that no ARP
-// packet influences where packets go. One nftables ruleset (tables "inet lodge" and "arp lodge") lets in from a tap only
-// what has the VM's own hardware and IPv4 address, and lets it reach only the gateway's ports and the world outside:
-// never another guest, the host's other addresses, or the networks around the host. It fails closed: no packet passes
-// from a tap that is not in the ruleset.
+// Each VM has one persistent tap, which is named after the VM's number and has the one address
+// gateway.LinkLocal. A /32 route leads to the guest's address. A permanent neighbour entry holds
+// the guest's hardware address, so that no ARP packet influences where packets go. One nftables
+// ruleset (tables "inet lodge" and "arp lodge") accepts from a tap only packets with the VM's own
+// hardware and IPv4 address. It lets them reach only the gateway's ports and the world outside:
+// never another guest, the host's other addresses, or the networks around the host. It fails
+// closed: no packet passes from a tap that is not in the ruleset.
 //
-// The ruleset is one readable template, set in one transaction. After that VMs come and go as single elements of its sets,
-// so that what the rules count survives. Net replaces the ruleset only when another program has changed it, or when the
-// networks around the host have changed: it compares the kernel's generation of nftables, and listens to the kernel's
-// notifications about interfaces, addresses, routes and neighbours.
+// The ruleset is one readable template, loaded in one transaction. Later changes add and remove
+// single elements of its sets, so that the counts of the rules survive. Net replaces the ruleset
+// only when another program has changed it, or when the networks around the host have changed. To
+// detect that, it compares the kernel's nftables generation, and reads the kernel's notifications
+// about interfaces, addresses, routes and neighbours.
 //
-// Interfaces whose names begin with "lg" belong to this package. It turns on net.ipv4.ip_forward, for that is how guests
-// reach the world; what the host forwards for others is not its business. While any tap is up, the host itself cannot reach
-// a metadata service of its own cloud at gateway.LinkLocal.
+// Interfaces whose names begin with "lg" belong to this package. It turns on net.ipv4.ip_forward,
+// by which guests reach the world, and does not restrict what the host forwards for others. While
+// any tap is up, the host itself cannot reach a metadata service of its own cloud at
+// gateway.LinkLocal.
 //
-// This package never starts a VM, never opens a socket for guests (gateway.TapListeners does) and never sends a guest a query.
+// This package never starts a VM, never opens a socket for guests (gateway.TapListeners does) and
+// never sends a guest a query.
 package netid
 
 import (
@@ -33,16 +37,16 @@ import (
 	"lodge/gateway"
 )
 
-// Config is what guests have and may reach. Logger is required.
+// Config is the guests' network and the ports that guests reach. Logger is required.
 type Config struct {
-	Net    netip.Prefix // IPv4; all guest addresses are in it, and nothing else of the host may be
+	Net    netip.Prefix // IPv4; it has all guest addresses, and must not overlap other networks of the host
 	TCP    []uint16     // ports of gateway.LinkLocal that guests reach
 	UDP    []uint16
 	Logger *slog.Logger
 }
 
-// Net holds the network side of all VMs. It is safe for concurrent use. It works in the network namespace of the
-// process, and needs CAP_NET_ADMIN and the program nft.
+// Net holds the network side of all VMs. It is safe for concurrent use. It works in the network
+// namespace of the process, and needs CAP_NET_ADMIN and the program nft.
 type Net struct {
 	config Config
 	mu     sync.Mutex
@@ -53,22 +57,25 @@ type Net struct {
 	around  []netip.Prefix // the networks around the host that the ruleset has
 	index   map[string]int // interface index by tap, of those that are set up
 	watch   *watch         // nil until it is needed
-	changed changes        // what was notified and not compared yet
+	changed changes        // notifications since the last comparison
 	checked time.Time      // when every tap was compared last
 }
 
 type guests map[gateway.ID]gateway.Identity
 
-// checkEvery is how often Repair compares every tap without a notification: for some settings the kernel sends none.
+// checkEvery is how often Repair compares every tap without a notification: for some settings the
+// kernel sends none.
 const checkEvery = 5 * time.Minute
 
-// New returns a Net. Apply comes first: before it, Up and Down would shut out VMs that are already running, and fail.
+// New returns a Net. Call Apply first: before it Up and Down fail, since they would shut out
+// running VMs.
 func New(c Config) *Net { return &Net{config: c, index: map[string]int{}} }
 
-// Apply brings the host to exactly these VMs: missing taps, routes and neighbour entries are made, taps of other VMs are
-// removed, and the ruleset is set. What is right already is left alone, so it may be called with VMs running. A VM
-// that fails is shut out, the others work on, and the errors are joined. When the ruleset cannot be set, the old one
-// stays in force and nothing else is changed; Up, Down and Repair then go on from these VMs.
+// Apply sets up exactly these VMs: it makes missing taps, routes and neighbour entries, removes the
+// taps of other VMs, and sets the ruleset. It does not touch what is right already, so VMs may be
+// running. A VM that fails is shut out, the others keep their network, and the errors are joined.
+// When the ruleset cannot be set, the old one stays in force and nothing else changes. Up, Down and
+// Repair then start from these VMs.
 func (n *Net) Apply(ctx context.Context, vms []gateway.Identity) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -91,10 +98,10 @@ func (n *Net) Apply(ctx context.Context, vms []gateway.Identity) error {
 	return errors.Join(append(errs, err)...)
 }
 
-// Repair restores what others have removed since the last Apply, Up or Down: a restart of nftables.service flushes
-// every table there is. It tries VMs that have failed again. replaced are the VMs that have another tap of the same name now:
-// sockets bound to the old one are dead. Call Repair every few seconds: unless something has changed it costs a few
-// system calls.
+// Repair restores what others have removed since the last Apply, Up or Down. A restart of
+// nftables.service, for one, flushes every table. Repair also retries VMs that have failed.
+// replaced are the VMs that now have another tap of the same name: sockets bound to the old one are
+// dead. Call Repair every few seconds: without a change it costs a few system calls.
 func (n *Net) Repair(ctx context.Context) (replaced []gateway.Identity, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -117,7 +124,7 @@ func (n *Net) Repair(ctx context.Context) (replaced []gateway.Identity, err erro
 	return n.addTaps(ctx, have)
 }
 
-// observe adds to n.changed what the kernel has notified since the last call.
+// observe adds to n.changed the kernel's notifications since the last call.
 func (n *Net) observe() (err error) {
 	if n.watch == nil {
 		n.changed = everything()
@@ -146,7 +153,7 @@ func (n *Net) prepare(ctx context.Context, next guests) (present, error) {
 	return have, forward()
 }
 
-// addTaps makes the taps of all guests. One for which that fails is shut out.
+// addTaps makes the taps of all guests. It shuts out a guest for which that fails.
 func (n *Net) addTaps(ctx context.Context, have present) (replaced []gateway.Identity, err error) {
 	var errs []error
 	var fresh []netip.Addr
@@ -175,7 +182,8 @@ func (n *Net) addTaps(ctx context.Context, have present) (replaced []gateway.Ide
 	return replaced, errors.Join(append(errs, removeFlows(fresh...))...)
 }
 
-// Up makes the VM's tap and lets its packets through, in this order. It is no error that the VM is up.
+// Up makes the VM's tap and lets its packets through, in this order. A VM that is up already is no
+// error.
 func (n *Net) Up(ctx context.Context, vm gateway.Identity) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -217,8 +225,8 @@ func (n *Net) Up(ctx context.Context, vm gateway.Identity) error {
 	return nil
 }
 
-// Down shuts the VM out, then removes its tap with its address, route and neighbour entry, and its entries in the connection
-// table. It is no error that the VM is down.
+// Down shuts the VM out, then removes its tap with its address, route and neighbour entry, and its
+// entries in the connection table. A VM that is down already is no error.
 func (n *Net) Down(ctx context.Context, vm gateway.Identity) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -244,7 +252,8 @@ func (n *Net) Down(ctx context.Context, vm gateway.Identity) error {
 
 var errTooEarly = errors.New("the other VMs' networks are not set up yet")
 
-// lookAround lists what the kernel has, and marks the ruleset for replacement when the networks around the host have changed.
+// lookAround reads the state of all taps, and marks the ruleset for replacement when the networks
+// around the host have changed.
 func (n *Net) lookAround() (present, error) {
 	have, err := look()
 	if err == nil && !slices.Equal(have.around, n.around) {
@@ -253,18 +262,20 @@ func (n *Net) lookAround() (present, error) {
 	return have, err
 }
 
-// checkOverlap refuses to share the guests' network with the host, whose own packets the ruleset would drop.
+// checkOverlap refuses to share the guests' network with the host, whose own packets the ruleset
+// would drop.
 func (n *Net) checkOverlap() error {
 	for _, p := range n.around {
 		if n.config.Net.Contains(p.Addr()) && p.Bits() >= n.config.Net.Bits() {
-			return gateway.Errorf(gateway.KindConflict, "this host uses %s already, a part of the guests' network %s", p, n.config.Net).
+			return gateway.Errorf(gateway.KindConflict, "the host already uses %s, a part of the guests' network %s", p, n.config.Net).
 				WithHint("Set guest_net in lodge.toml to a private network that is free.")
 		}
 	}
 	return nil
 }
 
-// check refuses a VM that could be taken for one of the others.
+// check refuses a VM without a number or with a wrong address, and one that shares either with
+// another VM.
 func (n *Net) check(vm gateway.Identity, others guests) error {
 	switch {
 	case !vm.Known() || vm.Number == 0:

@@ -16,7 +16,7 @@ import (
 	"lodge/gateway"
 )
 
-// taps lists our taps with what the kernel has for each.
+// taps lists Lodge's taps with what the kernel has for each.
 func taps(t *testing.T) map[string][]string {
 	t.Helper()
 	links, err := netlink.LinkList()
@@ -119,10 +119,10 @@ func TestRefusals(t *testing.T) {
 		"no address":      {ID: gateway.NewID(), Number: 9},
 	} {
 		if n.Up(t.Context(), other) == nil {
-			t.Errorf("Up took a VM with %s", name)
+			t.Errorf("Up accepted a VM with %s", name)
 		}
 		if n.Apply(t.Context(), []gateway.Identity{a, other}) == nil {
-			t.Errorf("Apply took a VM with %s", name)
+			t.Errorf("Apply accepted a VM with %s", name)
 		}
 		if rules := nft(t, "list", "table", "inet", "lodge"); strings.Count(rules, `"lg0`) != 1 {
 			t.Errorf("after a VM with %s the rules are not for alice alone:\n%s", name, rules)
@@ -176,10 +176,10 @@ func TestFailures(t *testing.T) {
 		}
 		onlyAlice(t)
 		if n.Up(t.Context(), b) == nil {
-			t.Error("Up took it")
+			t.Error("Up accepted it")
 		}
 		if repair(t, n) == nil {
-			t.Error("Repair took it")
+			t.Error("Repair accepted it")
 		}
 		onlyAlice(t)
 		must(t, netlink.LinkDel(link(t, "peer")))
@@ -204,7 +204,8 @@ func TestFailures(t *testing.T) {
 	})
 }
 
-// Down ends everything; whoever gets the address next is not taken for its former holder, nor the other way round.
+// Down ends everything: the next VM with the address is identified as itself, and the former one
+// not at all.
 func TestAddressUsedAgain(t *testing.T) {
 	l := newLab(t)
 	c, err := l.alice.dial("tcp", "203.0.113.7:80", net.Dialer{Timeout: patience})
@@ -270,7 +271,7 @@ func TestListenersCloseEndsLiveConnections(t *testing.T) {
 		t.Errorf("alice's connection: %v", err)
 	}
 	if _, err := l.alice.ask("169.254.169.254:80", patience); failure(err) != "refused" {
-		t.Errorf("alice's listener is open still: %v", err)
+		t.Errorf("alice's listener is still open: %v", err)
 	}
 	if _, err := bob.Write([]byte("still here")); err != nil {
 		t.Errorf("bob's connection: %v", err)

@@ -24,17 +24,17 @@ const tableName = "lodge"
 // families are the families of the tables.
 var families = []nftables.TableFamily{nftables.TableFamilyINet, nftables.TableFamilyARP} //nolint:gochecknoglobals // a constant
 
-// loaded describes the ruleset as this process has left it in the kernel. The zero value is unknown.
+// loaded describes the ruleset that this process has last set. The zero value is unknown.
 type loaded struct {
 	generation uint32   // the kernel counts the transactions of all programs; 0 is unknown
 	print      [32]byte // of chains and rules, without the elements of the guests' sets
 }
 
-// maxUpdate is how many elements are changed one by one: their message has room for some thousand.
+// maxUpdate is the largest change made by single elements: a message holds some thousand of them.
 const maxUpdate = 256
 
-// applyRules makes exactly these the guests whose packets pass. It replaces the ruleset only when it is not there as this
-// process has left it: a replacement resets the counts of connections.
+// applyRules lets the packets of exactly these guests pass. It replaces the ruleset only when that
+// differs from what this process has set: a replacement resets the counts of connections.
 func (n *Net) applyRules(ctx context.Context, next guests) error {
 	stale, err := n.stale(ctx)
 	if err != nil {
@@ -55,7 +55,7 @@ func (n *Net) applyRules(ctx context.Context, next guests) error {
 	return nil
 }
 
-// without are the guests of a that are not in b.
+// without returns the guests of a that are not in b.
 func without(a, b guests) guests {
 	rest := guests{}
 	for id, vm := range a {
@@ -66,7 +66,8 @@ func without(a, b guests) guests {
 	return rest
 }
 
-// stale reports whether the ruleset has to be replaced. Changes of other programs to other tables do not count.
+// stale reports whether the ruleset has to be replaced. It ignores changes to the tables of other
+// programs.
 func (n *Net) stale(ctx context.Context) (bool, error) {
 	if n.loaded == (loaded{}) {
 		return true, nil
@@ -91,7 +92,8 @@ func (n *Net) stale(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// replaceRules replaces the ruleset. When another program changes rules meanwhile, the next call replaces it again.
+// replaceRules replaces the ruleset. When another program changes rules meanwhile, the next call
+// replaces it again.
 func (n *Net) replaceRules(ctx context.Context, next guests) error {
 	before, err := generation()
 	if err != nil {
@@ -113,7 +115,7 @@ func (n *Net) replaceRules(ctx context.Context, next guests) error {
 	return err
 }
 
-// load gives rules to nft, which takes all of them or none.
+// load runs nft, which sets all of the rules or none.
 func load(ctx context.Context, rules string) error {
 	nft := exec.CommandContext(ctx, "nft", "-f", "-")
 	nft.Stdin = strings.NewReader(rules)
@@ -134,14 +136,14 @@ func generation() (uint32, error) {
 	request := nftRequest(unix.NFT_MSG_GETGEN, unix.NFPROTO_UNSPEC, 0)
 	replies, err := request.Execute(unix.NETLINK_NETFILTER, 0)
 	if err != nil {
-		return 0, fmt.Errorf("ask for the nft generation: %w", err)
+		return 0, fmt.Errorf("read the nft generation: %w", err)
 	}
 	for _, reply := range replies {
 		if id, ok := attribute(reply, unix.NFTA_GEN_ID); ok && len(id) == 4 {
 			return binary.BigEndian.Uint32(id), nil
 		}
 	}
-	return 0, errors.New("ask for the nft generation: the kernel gave none")
+	return 0, errors.New("read the nft generation: the kernel returned none")
 }
 
 // fingerprint is a hash of the tables' chains, rules and constant sets.
@@ -157,7 +159,8 @@ func fingerprint() (sum [32]byte, err error) {
 	return [32]byte(hash.Sum(nil)), nil
 }
 
-// dump writes the kernel's objects of one kind in one of the tables to w. Of set elements it dumps those of "elsewhere".
+// dump writes the kernel's objects of one kind in one of the tables to w. Of set elements it dumps
+// those of "elsewhere".
 func dump(w interface{ Write(b []byte) (int, error) }, kind int, family nftables.TableFamily) error {
 	const tableAttribute = 1 // in every kind of object
 	request := nftRequest(kind, uint8(family), unix.NLM_F_DUMP)
@@ -173,7 +176,7 @@ func dump(w interface{ Write(b []byte) (int, error) }, kind int, family nftables
 		if table, ok := attribute(object, tableAttribute); !ok || string(bytes.TrimRight(table, "\x00")) != tableName {
 			continue // the kernel lists other tables too
 		}
-		_, _ = w.Write(object[nl.SizeofNfgenmsg:]) // the header holds the generation; a hash takes everything
+		_, _ = w.Write(object[nl.SizeofNfgenmsg:]) // the header holds the generation; a hash never fails
 	}
 	return nil
 }
@@ -201,7 +204,8 @@ func attribute(message []byte, kind uint16) ([]byte, bool) {
 	return nil, false
 }
 
-// update adds and removes elements of the sets "guests", in one transaction. It fails when an element to remove is absent.
+// update adds and removes elements of the sets "guests", in one transaction. It fails when an
+// element to remove is absent.
 func update(add, remove guests) error {
 	conn, err := nftables.New()
 	if err != nil {
@@ -219,7 +223,7 @@ func update(add, remove guests) error {
 	return nil
 }
 
-// elements are the guests as the sets hold them.
+// elements returns the guests as elements of the sets.
 func elements(g guests) []nftables.SetElement {
 	all := make([]nftables.SetElement, 0, len(g))
 	for _, vm := range g {
@@ -241,7 +245,8 @@ func guestSet(family nftables.TableFamily) *nftables.Set {
 	return &nftables.Set{Name: "guests", Table: &nftables.Table{Name: tableName, Family: family}}
 }
 
-// holdsExactly reports whether the sets "guests", which exist, have these guests' elements and no others.
+// holdsExactly reports whether the sets "guests", which exist, have these guests' elements and no
+// others.
 func holdsExactly(g guests) (bool, error) {
 	conn, err := nftables.New()
 	if err != nil {

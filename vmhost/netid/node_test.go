@@ -17,8 +17,8 @@ import (
 	"lodge/gateway"
 )
 
-// node is a machine at the other end of a tap: a network namespace with a kernel of its own. Its interface is a second
-// tap, and frames are copied between the two, as QEMU would.
+// node is a machine at the other end of a tap: a network namespace with a kernel of its own. Its
+// interface is a second tap, and frames are copied between the two, as QEMU would.
 type node struct {
 	wire *os.File // the host's tap: what is written here arrives at the host
 	work chan func()
@@ -27,7 +27,8 @@ type node struct {
 	odd  [][]byte // frames of the host with the payload "attack"
 }
 
-// newNode puts a machine at a tap of the host, which exists. Its first address gets the default route, by via.
+// newNode puts a machine at an existing tap of the host. Its first address gets the default route,
+// by via.
 func newNode(t *testing.T, tap string, mac net.HardwareAddr, via netip.Addr, addrs ...netip.Prefix) *node {
 	t.Helper()
 	n := &node{wire: attach(t, tap), work: make(chan func())}
@@ -92,7 +93,7 @@ func (n *node) carry(to io.Writer, from io.Reader) {
 // arpAnswers counts the ARP replies of the host so far.
 func (n *node) arpAnswers() int { return n.countARP(func([]byte) bool { return true }) }
 
-// arpFor counts those that said where addr is.
+// arpFor counts those for addr.
 func (n *node) arpFor(addr netip.Addr) int {
 	return n.countARP(func(f []byte) bool { return bytes.Equal(f[28:32], addr.AsSlice()) })
 }

@@ -13,7 +13,8 @@ import (
 	"lodge/gateway"
 )
 
-// Repair restores what others have broken, and leaves other people's interfaces, tables and settings alone.
+// Repair restores what others have broken, and does not touch other interfaces, tables and
+// settings.
 func TestRepair(t *testing.T) {
 	n, a := newNet(t), vm(1, "alice", "10.213.0.2")
 	nft(t, "add table inet somebody")
@@ -72,7 +73,8 @@ func repair(t *testing.T, n *Net) error {
 	return err
 }
 
-// The ruleset is replaced only after another program has changed it, so that what it counts survives.
+// The ruleset is replaced only after another program has changed it, so that what it counts
+// survives.
 func TestRulesetIsReplacedOnlyWhenNeeded(t *testing.T) {
 	n, a, b := newNet(t), vm(1, "alice", "10.213.0.2"), vm(2, "bob", "10.213.0.3")
 	fatal(t, n.Apply(t.Context(), []gateway.Identity{a}))
@@ -130,7 +132,8 @@ func tableHandle(t *testing.T) string {
 	return regexp.MustCompile(`table inet lodge .*`).FindString(nft(t, "-a", "list", "table", "inet", "lodge"))
 }
 
-// A tap that was deleted is made again, and its VM reported: after Open its services answer as before.
+// A tap that was deleted is made again, and its VM reported: after Open its services answer as
+// before.
 func TestTapMadeAnewAnswersAgain(t *testing.T) {
 	for name, harm := range map[string]func(l *lab){
 		"deleted": func(*lab) {},

@@ -11,8 +11,8 @@ import (
 	"lodge/gateway"
 )
 
-// elsewhere are the IPv4 networks that are not the public internet (RFC 6890). Guests never reach them through the host,
-// nor the networks that the host is attached to.
+// elsewhere are the IPv4 networks that are not the public internet (RFC 6890). Guests never reach
+// these, nor the networks that the host is attached to, through the host.
 func elsewhere() []string {
 	return []string{
 		"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
@@ -20,22 +20,25 @@ func elsewhere() []string {
 	}
 }
 
-// maxFlows is how many connections one guest may have to the world, and how many to the gateway. A host's connection table
-// has 262,144 entries by default.
+// maxFlows is how many connections one guest may have to the world, and how many to the gateway. A
+// host's connection table has 262,144 entries by default.
 const maxFlows = 4096
 
 // ruleset is one transaction: "add" keeps "delete" from failing where there is no table yet.
 //
-// Its chain from-tap stands before the kernel puts fragments together (NF_IP_PRI_CONNTRACK_DEFRAG, -400): behind that, a
-// guest could slip a fragment with its neighbour's source address into the neighbour's packet. The arp table keeps guests
-// from filling the neighbour cache, and the host from answering for gateway.LinkLocal on its own networks. The last rule of
-// input keeps processes of the host from the listeners on taps, which would otherwise receive what they send.
+// Its chain from-tap runs before the kernel reassembles fragments (NF_IP_PRI_CONNTRACK_DEFRAG,
+// -400). After that, a guest could slip a fragment with its neighbour's source address into the
+// neighbour's packet. The arp table keeps guests from filling the neighbour cache, and the host
+// from answering for gateway.LinkLocal on its own networks. The last rule of input keeps processes
+// of the host from the listeners on taps.
 //
-// Its chain from-user keeps users of the host other than root from the guests' ports: the gateway checks who may use them. A
-// guest's sshd asks for a key itself, so that "ssh -J" works.
+// Its chain from-user keeps users of the host other than root from the guests' ports: the gateway
+// checks who may use them. Port 22 stays open, for "ssh -J": a guest's sshd authenticates its own
+// clients.
 //
-// Two dynamic sets keep one guest from filling the host's connection table: they count what each tap has open, to the world
-// and to the gateway. Datagrams to the gateway are not tracked, for each would take an entry for half a minute.
+// Two dynamic sets keep one guest from filling the host's connection table: they count what each
+// tap has open, to the world and to the gateway. Datagrams to the gateway are not tracked: each
+// would take an entry for half a minute.
 const ruleset = `
 add table inet lodge
 delete table inet lodge

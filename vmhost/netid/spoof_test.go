@@ -91,8 +91,8 @@ func TestDatagramsThatNobodyMayHear(t *testing.T) {
 	}
 }
 
-// Without rules some of the same datagrams are heard, so the silence above is the rules' doing; and Apply puts back what
-// a foreign tool has flushed.
+// Without rules some of the same datagrams are heard, so the rules cause the silence above. Apply
+// restores what another tool has flushed.
 func TestFlushedRulesComeBack(t *testing.T) {
 	l := newLab(t)
 	heardNow := func() map[string]string {
@@ -155,7 +155,8 @@ func TestFragments(t *testing.T) {
 	}
 }
 
-// Whatever a guest claims by ARP, the host uses what the daemon has set, and does not answer for other addresses.
+// Whatever a guest claims by ARP, the host uses the daemon's entries, and does not answer for other
+// addresses.
 func TestARPClaimsChangeNothing(t *testing.T) {
 	l := newLab(t)
 	before := neighbours(t)
@@ -203,7 +204,7 @@ func TestARPClaimsChangeNothing(t *testing.T) {
 	}
 }
 
-// neighbours maps the guests' addresses to what the host believes of them.
+// neighbours maps the guests' addresses to the host's entries for them.
 func neighbours(t *testing.T) map[string]string {
 	t.Helper()
 	all, err := netlink.NeighList(0, netlink.FAMILY_V4)
@@ -249,7 +250,7 @@ func TestConnections(t *testing.T) {
 	}
 }
 
-// failure is a word for how dialing failed.
+// failure names how dialing failed.
 func failure(err error) string {
 	timeout, ok := errors.AsType[net.Error](err)
 	switch {
@@ -263,7 +264,7 @@ func failure(err error) string {
 	return err.Error()
 }
 
-// The host reaches guests (SSH, HTTP), the outside does not; both controls use the same port.
+// The host reaches guests (SSH, HTTP), and the outside does not; both controls use the same port.
 func TestConnectionsToGuests(t *testing.T) {
 	l := newLab(t)
 	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", "10.213.0.3:9999")
@@ -279,7 +280,7 @@ func TestConnectionsToGuests(t *testing.T) {
 	}
 }
 
-// A process of the host is no guest, whichever tap it names.
+// A process of the host is not identified as a guest, whichever tap it binds to.
 func TestHostItselfReachesNoListener(t *testing.T) {
 	l := newLab(t)
 	for _, tap := range []string{"", l.a.Tap(), l.b.Tap()} {
@@ -297,7 +298,8 @@ func TestHostItselfReachesNoListener(t *testing.T) {
 	}
 }
 
-// Only root reaches a guest's ports from the host; others have the gateway, which asks who they are, and the guest's sshd.
+// Only root reaches a guest's ports from the host; other users reach the gateway, which
+// authenticates them, and the guest's sshd.
 func TestOtherUsersOfTheHostReachOnlySSH(t *testing.T) {
 	l := newLab(t)
 	answer(t, l.alice, ":22")
@@ -319,13 +321,14 @@ func TestOtherUsersOfTheHostReachOnlySSH(t *testing.T) {
 	}
 }
 
-// A guest whose kernel takes its neighbour's addresses has no identity, and its neighbour is not affected.
+// A guest whose kernel takes its neighbour's addresses has no identity, and its neighbour is not
+// affected.
 func TestGuestThatPosesAsItsNeighbour(t *testing.T) {
 	l := newLab(t)
 	source := net.Dialer{Timeout: impatience, LocalAddr: &net.TCPAddr{IP: l.b.Addr.AsSlice()}}
 	l.alice.do(func() { must(t, netlink.AddrAdd(link(t, "eth0"), &netlink.Addr{IPNet: host(l.b.Addr)})) })
 	if c, err := l.alice.dial("tcp", "169.254.169.254:80", source); err == nil {
-		line, _ := readLine(c) // whatever it is, it is too much
+		line, _ := readLine(c) // any line is a failure
 		t.Errorf("with bob's address alice reaches the listener of %q", line)
 	}
 	if got := whoAmI(t, l.alice); got != "alice" {
@@ -333,7 +336,7 @@ func TestGuestThatPosesAsItsNeighbour(t *testing.T) {
 	}
 	l.alice.do(func() { must(t, netlink.LinkSetHardwareAddr(link(t, "eth0"), l.b.MAC())) })
 	if c, err := l.alice.dial("tcp", "169.254.169.254:80", source); err == nil {
-		line, _ := readLine(c) // whatever it is, it is too much
+		line, _ := readLine(c) // any line is a failure
 		t.Errorf("with both of bob's addresses alice reaches the listener of %q", line)
 	}
 	if _, err := l.alice.ask("169.254.169.254:80", impatience); err == nil {

@@ -17,8 +17,8 @@ import (
 	"lodge/gateway"
 )
 
-// settings are those of one interface, below /proc/sys/net. The stricter ones repeat what the ruleset does, in case another
-// program flushes it.
+// settings are those of one interface, below /proc/sys/net. The stricter ones repeat what the
+// ruleset does, in case another program flushes it.
 var settings = []struct{ path, value string }{ //nolint:gochecknoglobals // a constant table
 	{"ipv6/conf/%s/disable_ipv6", "1"},
 	{"ipv4/conf/%s/rp_filter", "1"},      // only sources whose route leads back here: the guest's own address (RFC 3704)
@@ -27,7 +27,7 @@ var settings = []struct{ path, value string }{ //nolint:gochecknoglobals // a co
 	{"ipv4/conf/%s/arp_accept", "0"},     // ignore unsolicited ARP
 	{"ipv4/conf/%s/arp_notify", "1"},     // announce a change of the tap's hardware address
 	{"ipv4/conf/%s/proxy_arp", "0"},      // never answer for a neighbour
-	{"ipv4/conf/%s/accept_local", "0"},   // nothing from outside comes from an address of the host
+	{"ipv4/conf/%s/accept_local", "0"},   // drop packets from outside with a source address of the host
 	{"ipv4/conf/%s/route_localnet", "0"}, // 127.0.0.0/8 is not reachable
 	{"ipv4/conf/%s/accept_redirects", "0"},
 	{"ipv4/conf/%s/accept_source_route", "0"},
@@ -35,8 +35,9 @@ var settings = []struct{ path, value string }{ //nolint:gochecknoglobals // a co
 	{"ipv4/conf/%s/forwarding", "1"},
 }
 
-// addTap makes the VM's tap with its address, neighbour and route. What have shows to be right is left alone. A tap that was
-// made now may have a predecessor with the same address whose Down was not finished: the caller has to remove its flows.
+// addTap makes the VM's tap with its address, neighbour and route. It does not touch what is right
+// according to have. A new tap may have a predecessor with the same address whose Down was cut
+// short: the caller has to remove its flows.
 func addTap(vm gateway.Identity, have present) (index int, made bool, err error) {
 	tap, made, err := ensureTap(vm)
 	if err != nil {
@@ -48,8 +49,9 @@ func addTap(vm gateway.Identity, have present) (index int, made bool, err error)
 	return tap.Attrs().Index, made, nil
 }
 
-// ensureTap finds or makes the tap. It belongs to root alone: libvirt opens it as root and passes the descriptor to
-// QEMU, so that no user can attach to it. The flags are those with which libvirt opens a tap for virtio.
+// ensureTap finds or makes the tap. It belongs to root alone: libvirt opens it as root and passes
+// the descriptor to QEMU, so that no user can attach to it. The flags are those with which libvirt
+// opens a tap for virtio.
 func ensureTap(vm gateway.Identity) (tap netlink.Link, made bool, err error) {
 	tap, err = findTap(vm.Tap())
 	if tap != nil || err != nil {
@@ -85,7 +87,8 @@ func findTap(name string) (netlink.Link, error) {
 	return link, nil
 }
 
-// configure gives the tap its settings, address, neighbour and route, in an order in which each finds what it needs.
+// configure gives the tap its settings, address, neighbour and route, each after what it depends
+// on.
 func configure(tap netlink.Link, vm gateway.Identity, have present) error {
 	for _, s := range settings {
 		err := set(fmt.Sprintf(s.path, vm.Tap()), s.value)
@@ -127,8 +130,9 @@ func configure(tap netlink.Link, vm gateway.Identity, have present) error {
 	return nil
 }
 
-// hostMAC is the tap's own hardware address. It follows from the VM's number, so that a guest which resumes after a
-// reboot of the host still has the right one in its ARP cache. 52:55 where the guest has 52:54.
+// hostMAC is the tap's own hardware address. It is computed from the VM's number, so that a guest
+// that resumes after a reboot of the host still has the right one in its ARP cache. It begins with
+// 52:55, the guest's with 52:54.
 func hostMAC(vm gateway.Identity) net.HardwareAddr {
 	mac := vm.MAC()
 	mac[1]++
@@ -168,10 +172,10 @@ func (n *Net) removeStrays(ctx context.Context, vms []gateway.Identity, have pre
 	return errors.Join(append(errs, removeFlows(gone...))...)
 }
 
-// ourTap matches the names that gateway.Identity.Tap gives.
+// ourTap matches the names that gateway.Identity.Tap returns.
 var ourTap = regexp.MustCompile(`^lg[0-9a-f]{8}$`)
 
-// forward lets the host pass packets on.
+// forward turns on IPv4 forwarding.
 func forward() error { return set("ipv4/ip_forward", "1") }
 
 // set writes a setting unless it has the value: writing is slow, and for some it has side effects.

@@ -11,20 +11,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watch collects the kernel's notifications about interfaces, addresses, routes and neighbours. No goroutine reads them: they
-// stay in the socket until drain.
+// watch collects the kernel's notifications about interfaces, addresses, routes and neighbours. No
+// goroutine reads them: they stay in the socket until drain.
 type watch struct {
 	socket *nl.NetlinkSocket
 	buf    []byte
 }
 
-// changes are what notifications were about.
+// changes are the subjects of notifications.
 type changes struct {
 	taps   bool // an interface whose name begins with "lg", its address, route, neighbour or settings
 	around bool // another interface or route
 }
 
-// everything is the changes to assume when notifications may be missing.
+// everything returns the changes to assume when notifications may be missing.
 func everything() changes { return changes{taps: true, around: true} }
 
 func newWatch() (*watch, error) {
@@ -46,7 +46,7 @@ func (w *watch) drain(taps map[int]bool) (changes, error) {
 			return all, nil
 		case errors.Is(err, unix.EINTR):
 			continue
-		case errors.Is(err, unix.ENOBUFS): // more came than the socket holds
+		case errors.Is(err, unix.ENOBUFS): // the socket's buffer was full
 			all = everything()
 			continue
 		case err != nil:
@@ -96,11 +96,11 @@ const netconfIndex = 1
 func isTapName(name string) bool { return strings.HasPrefix(name, "lg") }
 
 func linkName(data []byte) string {
-	name, _ := routeAttribute(data, unix.SizeofIfInfomsg, unix.IFLA_IFNAME) // none: no tap's
+	name, _ := routeAttribute(data, unix.SizeofIfInfomsg, unix.IFLA_IFNAME) // empty if there is none, which is no tap's
 	return string(bytes.TrimRight(name, "\x00"))
 }
 
-// indexAt reads an interface index at an offset; 0, which is no interface's, when data is too short.
+// indexAt reads an interface index at an offset; 0, which no interface has, when data is too short.
 func indexAt(data []byte, offset int) int {
 	if len(data) < offset+4 {
 		return 0
@@ -109,7 +109,7 @@ func indexAt(data []byte, offset int) int {
 }
 
 func attributeIndex(data []byte, header int, kind uint16) int {
-	value, _ := routeAttribute(data, header, kind) // none: 0
+	value, _ := routeAttribute(data, header, kind) // 0 if there is none
 	return indexAt(value, 0)
 }
 
