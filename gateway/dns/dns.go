@@ -1,11 +1,11 @@
 // Package dns answers guests' questions at 169.254.169.254, port 53 (RFC 1035).
 //
-// Names in Lodge's own zones (VMs below the domain, and lodge.internal) lead to the gateway itself, or do not exist. All
-// other questions are forwarded to the resolvers of the host. A query comes in on its VM's tap; how many of one VM, and of
-// all together, can be forwarded at once is limited.
+// Names in Lodge's own zones (VMs below the domain, and lodge.internal) lead to the gateway itself,
+// or do not exist. All other questions are forwarded to the resolvers of the host. A query comes in
+// on its VM's tap. The number of queries forwarded at once is limited, per VM and in all.
 //
-// It never forwards a question about a name in its own zones, never answers outside a tap, and keeps no cache: the host's
-// resolvers do.
+// It never forwards a question about a name in its own zones, never answers outside a tap, and
+// never caches: the host's resolvers do.
 package dns
 
 import (
@@ -63,7 +63,7 @@ func New(config Config) *Server {
 // answer returns the reply to a query; nil for a packet that gets none.
 func (s *Server) answer(ctx context.Context, vm gateway.Identity, network string, query *wire.Msg) *wire.Msg {
 	if query.Response || !vm.Known() {
-		return nil // answers to answers make loops
+		return nil // an answer to an answer could start a loop
 	}
 	reply := new(wire.Msg).SetReply(query)
 	reply.RecursionAvailable = true

@@ -19,7 +19,8 @@ import (
 	"lodge/gateway/store"
 )
 
-// host is a Server with two VMs on loopback, and a resolver behind it that is a real DNS server and notes what it is asked.
+// host is a Server with two VMs on loopback, and a resolver behind it that is a real DNS server and
+// records its queries.
 type host struct {
 	*Server
 	a, b     gateway.VM
@@ -86,7 +87,7 @@ func (h *host) serve(t *testing.T) {
 	}
 }
 
-// ask puts a question as m, over the network if that is "udp" or "tcp".
+// ask sends a question as m, over the network if that is "udp" or "tcp".
 func (h *host) ask(tb testing.TB, m gateway.VM, network string, query *wire.Msg) *wire.Msg {
 	tb.Helper()
 	if network == "" {
@@ -106,8 +107,8 @@ func (h *host) ask(tb testing.TB, m gateway.VM, network string, query *wire.Msg)
 
 func question(name string, kind uint16) *wire.Msg { return new(wire.Msg).SetQuestion(name, kind) }
 
-// resolver answers every A question with 192.0.2.1, except that it has many addresses for big., another question's answer
-// for liar., none for slow., and SERVFAIL for broken.
+// resolver answers every A question with 192.0.2.1. Exceptions: many addresses for big., another
+// question's answer for liar., no reply for slow., and SERVFAIL for broken.
 type resolver struct {
 	port  string
 	asked chan string
@@ -301,7 +302,7 @@ func TestWhatIsRefused(t *testing.T) {
 		})
 	}
 	if h.ask(t, gateway.VM{}, "", question("example.org.", wire.TypeA)) != nil {
-		t.Error("somebody who did not come in on a tap got an answer")
+		t.Error("a caller that did not come in on a tap got an answer")
 	}
 	if h.ask(t, h.a, "", new(wire.Msg).SetReply(question("example.org.", wire.TypeA))) != nil {
 		t.Error("an answer got an answer")
@@ -322,7 +323,8 @@ func TestForwarding(t *testing.T) {
 	}
 }
 
-// What is too large for UDP is marked as such, and whole over TCP (RFC 1035 §4.2.1, RFC 6891 §6.2.3).
+// An answer too large for UDP is marked as truncated, and complete over TCP (RFC 1035 §4.2.1, RFC
+// 6891 §6.2.3).
 func TestLargeAnswers(t *testing.T) {
 	h := newHost(t)
 	h.serve(t)
@@ -337,7 +339,7 @@ func TestLargeAnswers(t *testing.T) {
 	}
 }
 
-// sent is how long a message was in its packet.
+// sent returns the length of a message in its packet.
 func sent(m *wire.Msg) int {
 	m.Compress = true
 	return m.Len()

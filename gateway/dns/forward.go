@@ -23,7 +23,8 @@ const (
 	totalPatience = 5 * time.Second
 )
 
-// forward asks the host's resolvers and fills in reply: SERVFAIL when none answers, or the VM has too many queries at once.
+// forward queries the host's resolvers and fills in reply: SERVFAIL when none answers, or the VM
+// has too many queries at once.
 func (s *Server) forward(ctx context.Context, vm gateway.Identity, network string, query, reply *wire.Msg) {
 	reply.Rcode = wire.RcodeServerFailure
 	leave, ok := s.queries.Enter(vm.ID)
@@ -86,7 +87,7 @@ func (u *upstream) list(ctx context.Context) []string {
 	return servers
 }
 
-// ask asks one resolver after the other until one has an answer.
+// ask queries one resolver after the other until one has an answer.
 func (u *upstream) ask(ctx context.Context, network string, query *wire.Msg) (*wire.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, totalPatience)
 	defer cancel()
@@ -110,7 +111,8 @@ func (u *upstream) ask(ctx context.Context, network string, query *wire.Msg) (*w
 	return nil, err
 }
 
-// askOne asks with a message of its own, so that neither the options nor the id of the guest's query go any further.
+// askOne sends a new message, so that neither the options nor the ID of the guest's query are
+// forwarded.
 func (u *upstream) askOne(ctx context.Context, network, server string, query *wire.Msg) (*wire.Msg, error) {
 	q := query.Question[0]
 	ask := new(wire.Msg).SetQuestion(q.Name, q.Qtype)
@@ -122,7 +124,7 @@ func (u *upstream) askOne(ctx context.Context, network, server string, query *wi
 	if err != nil {
 		return nil, fmt.Errorf("ask resolver %s: %w", server, err)
 	}
-	// The library compares ids; the question has to be the same too (RFC 5452 §4.2).
+	// The library compares IDs; the question has to be the same too (RFC 5452 §4.2).
 	if len(got.Question) != 1 || got.Question[0].Qtype != q.Qtype || got.Question[0].Qclass != q.Qclass ||
 		wire.CanonicalName(got.Question[0].Name) != wire.CanonicalName(q.Name) {
 		return nil, fmt.Errorf("ask resolver %s: it answered another question", server)

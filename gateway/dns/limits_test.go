@@ -69,8 +69,8 @@ func TestConnectionsOfOneVMAreLimited(t *testing.T) {
 	}
 }
 
-// The property: no packet makes it panic or breaks the answer's packing; a question about a name of ours is never forwarded;
-// what has the address of the gateway is a name of ours.
+// The property: no packet makes it panic or breaks the answer's packing; a question about a name in
+// an own zone is never forwarded, and only such names have the gateway's address.
 func FuzzPackets(f *testing.F) {
 	h := newHost(f)
 	for _, query := range []*wire.Msg{

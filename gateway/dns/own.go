@@ -8,7 +8,7 @@ import (
 	"lodge/gateway"
 )
 
-// reverseName is where the gateway's address is looked up (RFC 1035 §3.5).
+// reverseName is the name of the gateway's address in reverse lookups (RFC 1035 §3.5).
 const reverseName = "254.169.254.169.in-addr.arpa."
 
 // gatewayName is the gateway's own name.
@@ -24,7 +24,8 @@ func (s *Server) zoneOf(name string) (zone string, own bool) {
 	return "", false
 }
 
-// own answers a question about a name in an own zone: an address, nothing (NODATA, RFC 2308 §2.2), or no such name.
+// own answers a question about a name in an own zone: an address, nothing (NODATA, RFC 2308 §2.2),
+// or no such name.
 func (s *Server) own(reply *wire.Msg, zone string) {
 	reply.Authoritative = true
 	q := reply.Question[0]
@@ -45,7 +46,7 @@ func (s *Server) own(reply *wire.Msg, zone string) {
 	}
 }
 
-// labelsBelow are the labels of name in front of zone, in lower case.
+// labelsBelow returns the labels of name in front of zone, in lower case.
 func labelsBelow(zone, name string) []string {
 	labels := wire.SplitDomainName(wire.CanonicalName(name))
 	return labels[:len(labels)-wire.CountLabel(zone)]
@@ -69,7 +70,8 @@ func (s *Server) lookup(zone string, labels []string) (exists, address bool) {
 	}
 }
 
-// isVM reports whether label, right below the domain, is a VM (or, without anything in front, a port of one).
+// isVM reports whether label, right below the domain, is a VM (or, without anything in front, a
+// port of one).
 func (s *Server) isVM(label string, deeper bool) bool {
 	name, port, err := gateway.SplitHost(label)
 	if err != nil || (deeper && port != gateway.DefaultPort) {

@@ -12,7 +12,8 @@ import (
 	"lodge/gateway"
 )
 
-// ServeTCP answers on l, whose connections carry their VM, until l closes; then it ends those that are left and returns nil.
+// ServeTCP answers on l, whose connections carry their VM, until l closes; then it ends those that
+// are left and returns nil.
 func (s *Server) ServeTCP(l net.Listener) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	var conns sync.WaitGroup
@@ -70,7 +71,7 @@ func (s *Server) ServeUDP(vm gateway.Identity, c net.PacketConn) {
 			return
 		}
 		if err != nil {
-			errs++ // an ICMP error for an earlier answer, say
+			errs++ // such as an ICMP error for an earlier answer
 			continue
 		}
 		errs = 0
@@ -96,5 +97,5 @@ func (s *Server) answerPacket(ctx context.Context, vm gateway.Identity, c net.Pa
 		s.Logger.WarnContext(ctx, "dns answer not packed", "vm", vm.Name, "err", err)
 		return
 	}
-	_, _ = c.WriteTo(packed, from) // UDP: the guest asks again
+	_, _ = c.WriteTo(packed, from) // UDP: the guest repeats its query
 }
