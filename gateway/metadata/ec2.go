@@ -22,7 +22,7 @@ type leaf struct {
 	value func(m gateway.VM) (string, error)
 }
 
-// tree is all of it, in the order of its listings.
+// tree returns all leaves, in the order of the listings.
 func (s *Server) tree() []leaf {
 	hostname := func(m gateway.VM) (string, error) { return m.Name + "." + s.Domain, nil }
 	constant := func(text string) func(gateway.VM) (string, error) {
@@ -40,8 +40,9 @@ func (s *Server) tree() []leaf {
 	}
 }
 
-// metadata answers below /latest: a leaf with its value, a directory with its names, one per line and "/" behind those
-// of directories, as EC2 does. A slash at the end makes no difference (botocore asks for a leaf with one).
+// metadata answers below /latest: a leaf with its value, a directory with its names, one per line
+// and "/" behind those of directories, as EC2 does. A slash at the end makes no difference
+// (botocore asks for a leaf with one).
 func (s *Server) metadata(w http.ResponseWriter, r *http.Request, m gateway.VM) *refusal {
 	if !s.valid(r.Header.Get(tokenHeader), m.ID) {
 		return refuse(http.StatusUnauthorized, "The header %s must hold a token; PUT %s returns one (IMDSv2).", tokenHeader, tokenPath)
@@ -60,7 +61,7 @@ func (s *Server) metadata(w http.ResponseWriter, r *http.Request, m gateway.VM) 
 		}
 	}
 	if names == nil {
-		return refuse(http.StatusNotFound, "Not found. /latest/meta-data/ lists what there is.")
+		return refuse(http.StatusNotFound, "Not found. See the list at /latest/meta-data/.")
 	}
 	text(w, strings.Join(slices.Compact(names), "\n"))
 	return nil
@@ -84,8 +85,8 @@ func (s *Server) giveLeaf(w http.ResponseWriter, r *http.Request, m gateway.VM, 
 	return nil
 }
 
-// credentials are EC2's form of S3 credentials. SDKs want a Token to be there; an empty one they do not send, and S3
-// engines refuse one beside keys that need none.
+// credentials are EC2's form of S3 credentials. SDKs require a Token and do not send an empty one.
+// S3 servers refuse a token beside keys that need none.
 func (s *Server) credentials(m gateway.VM) (string, error) {
 	now := s.now().UTC().Truncate(time.Second)
 	minted, err := s.Keyring.Issue(m.ID, now)

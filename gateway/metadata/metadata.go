@@ -1,11 +1,14 @@
-// Package metadata answers guests at http://169.254.169.254: EC2's instance metadata in its second version (IMDSv2), which
-// AWS SDKs ask for credentials by themselves, and /lodge/v1/self, the VM's record in JSON.
+// Package metadata answers guests at http://169.254.169.254: EC2's instance metadata in its second
+// version (IMDSv2), where AWS SDKs look for credentials by default, and /lodge/v1/self, the VM's
+// record in JSON.
 //
-// A request passes three checks: it came in on a tap (gateway.VMFrom), it has no header of a proxy, and its Host is a name
-// of this service. Then it needs what a page that was tricked into fetching a URL cannot send: a token from a PUT
-// (EC2's paths), or the header Lodge-Request (/lodge/v1/self).
+// A request passes three checks: it came in on a tap (gateway.VMFrom), it has no header of a proxy,
+// and its Host is a name of this service. Then it needs what a program that was tricked into
+// fetching a URL cannot send: a token from a PUT (EC2's paths), or the header Lodge-Request
+// (/lodge/v1/self).
 //
-// It never changes anything, never shows one VM to another, and never answers a caller that did not come in on a tap.
+// It never changes anything, never shows one VM to another, and never answers a caller that did not
+// come in on a tap.
 package metadata
 
 import (
@@ -30,7 +33,8 @@ type Config struct {
 	Logger    *slog.Logger
 }
 
-// Server serves metadata. It stores nothing: tokens end with it, and SDKs fetch new ones.
+// Server serves metadata. It stores nothing: tokens are invalid after a restart, and SDKs fetch new
+// ones.
 type Server struct {
 	Config
 	key [32]byte // signs tokens
@@ -54,8 +58,8 @@ func refuse(status int, format string, args ...any) *refusal {
 	return &refusal{status, fmt.Sprintf(format, args...)}
 }
 
-// Handler answers requests whose context carries their VM (gateway.ConnContext). The http.Server around it limits
-// headers; bodies are never read.
+// Handler answers requests whose context carries their VM (gateway.ConnContext). The http.Server
+// around it limits headers; bodies are never read.
 func (s *Server) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
@@ -85,7 +89,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, vm gateway.Identi
 		return s.giveToken(w, r, m)
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		w.Header().Set("Allow", "GET, HEAD")
-		return refuse(http.StatusMethodNotAllowed, "Only GET and HEAD are possible here, and PUT of %s.", tokenPath)
+		return refuse(http.StatusMethodNotAllowed, "Only GET and HEAD are allowed, and PUT of %s.", tokenPath)
 	case path == "/":
 		return explain(w, m)
 	case path == selfPath:
@@ -93,11 +97,12 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, vm gateway.Identi
 	case path == "/latest" || strings.HasPrefix(path, "/latest/"):
 		return s.metadata(w, r, m)
 	default:
-		return refuse(http.StatusNotFound, "Not found. / lists what there is.")
+		return refuse(http.StatusNotFound, "Not found. See the list at /.")
 	}
 }
 
-// checkSource refuses what a guest's own program would not send, but a proxy or a browser that was misled would.
+// checkSource refuses requests that come from a proxy, or from a browser that was misled, instead
+// of the guest's own program.
 func checkSource(r *http.Request) *refusal {
 	for header := range r.Header {
 		if header == "Forwarded" || header == "Via" || strings.HasPrefix(header, "X-Forwarded-") {
@@ -123,7 +128,7 @@ func isOwnHost(host string) bool {
 	return host == "metadata."+gateway.InternalDomain || host == "gateway."+gateway.InternalDomain
 }
 
-// clip shortens what a guest sent, for logs and answers.
+// clip shortens text from a guest, for logs and answers.
 func clip(text string) string {
 	const most = 100
 	if len(text) > most {

@@ -80,7 +80,7 @@ func (h *host) serve(t *testing.T) {
 	}
 }
 
-// transport leads m's requests to its own listener, whatever their URL says.
+// transport leads m's requests to its own listener, whatever their URL.
 func (h *host) transport(m gateway.VM) http.RoundTripper {
 	return &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "tcp", h.addr[m.ID])
@@ -177,7 +177,7 @@ func TestWhatIsRefused(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			w := h.ask(h.a, test.method, test.path, test.headers...)
 			if w.Code != test.status || w.Body.Len() < 10 {
-				t.Errorf("%d %q, want %d and a sentence", w.Code, w.Body, test.status)
+				t.Errorf("%d %q, want %d and a text", w.Code, w.Body, test.status)
 			}
 		})
 	}
@@ -317,8 +317,8 @@ func TestHead(t *testing.T) {
 	}
 }
 
-// The property: whatever one VM sends, it gets an answer below 500 that has nothing of the other, and credentials only
-// for a token that it was given.
+// The property: whatever one VM sends, it gets an answer below 500 without any data of the other
+// VM, and credentials only for a token that it was given.
 func FuzzRequests(f *testing.F) {
 	h := newHost(f)
 	f.Add("GET", "/latest/meta-data/iam/security-credentials/lodge", "169.254.169.254", tokenHeader, h.tokenOf(h.b))

@@ -16,7 +16,7 @@ type Self struct {
 	Name    string     `json:"name"`
 	Address string     `json:"address"` // its own; only the host reaches it
 	gateway.Size
-	URL        string        `json:"url"`         // of its page, for people outside
+	URL        string        `json:"url"`         // of its page, from outside
 	MailDomain string        `json:"mail_domain"` // mail to anything@ this lands in ~/Maildir
 	S3         SelfS3        `json:"s3"`
 	Shares     []SharedPorts `json:"shares"` // all other ports are private
@@ -28,7 +28,8 @@ type SelfS3 struct {
 	Region   string `json:"region"`
 }
 
-// SharedPorts is one port that others may open; port 0 is the VM's page, whichever port that leads to.
+// SharedPorts is one port that others may open; port 0 is the VM's page, whichever port that leads
+// to.
 type SharedPorts struct {
 	gateway.Share
 	URL string `json:"url"`
@@ -36,7 +37,7 @@ type SharedPorts struct {
 
 func (s *Server) self(w http.ResponseWriter, r *http.Request, m gateway.VM) *refusal {
 	if r.Header.Get("Lodge-Request") != "1" {
-		return refuse(http.StatusForbidden, "Send the header \"Lodge-Request: 1\": web pages cannot, so it is refused without.")
+		return refuse(http.StatusForbidden, "Send the header \"Lodge-Request: 1\", which web pages cannot send.")
 	}
 	self := Self{
 		ID: m.ID, Name: m.Name, Address: m.Addr.String(),

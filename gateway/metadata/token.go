@@ -35,7 +35,8 @@ func (s *Server) giveToken(w http.ResponseWriter, r *http.Request, m gateway.VM)
 	return nil
 }
 
-// token is the time at which it ends, in Unix seconds, and an HMAC-SHA256 of that time and the VM: it works from that VM alone.
+// token returns a token: its expiry in Unix seconds, and an HMAC-SHA256 of the expiry and the VM.
+// It is valid for that VM only.
 func (s *Server) token(id gateway.ID, expires time.Time) string {
 	claim := binary.BigEndian.AppendUint64(nil, uint64(expires.Unix())) //nolint:gosec // after 1970
 	mac := hmac.New(sha256.New, s.key[:])
@@ -50,6 +51,6 @@ func (s *Server) valid(token string, id gateway.ID) bool {
 	if err != nil || len(raw) != 8+sha256.Size {
 		return false
 	}
-	expires := time.Unix(int64(binary.BigEndian.Uint64(raw)), 0) //nolint:gosec // a wrong time does not survive the next line
+	expires := time.Unix(int64(binary.BigEndian.Uint64(raw)), 0) //nolint:gosec // the next line compares the HMAC
 	return hmac.Equal([]byte(token), []byte(s.token(id, expires))) && s.now().Before(expires)
 }
