@@ -11,10 +11,11 @@ import (
 type Conn struct {
 	net.Conn
 	vm      Identity
-	release func() // gives back what was counted; nil for one that NewConn made
+	release func() // releases its place in the limits; nil for a Conn that NewConn made
 }
 
-// NewConn returns a connection with vm at its other end, for tests. Only TapListeners may make one elsewhere.
+// NewConn returns a connection with vm at its other end, for tests. Only TapListeners may make one
+// elsewhere.
 func NewConn(c net.Conn, vm Identity) *Conn { return &Conn{Conn: c, vm: vm} }
 
 // Identity is the VM at the other end.
@@ -31,8 +32,8 @@ func (c *Conn) Close() error {
 	return c.Conn.Close()
 }
 
-// CloseWrite closes the sending half, where the connection beneath can. net/http needs it: without it a client that is
-// still sending reads a reset instead of the answer.
+// CloseWrite closes the sending half, if the connection beneath supports it. net/http needs it:
+// without it a client that is still sending reads a reset instead of the answer.
 func (c *Conn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
@@ -43,10 +44,10 @@ func (c *Conn) CloseWrite() error {
 // ReadFrom implements io.ReaderFrom, so that files are still sent by sendfile(2).
 func (c *Conn) ReadFrom(r io.Reader) (int64, error) { return io.Copy(c.Conn, r) }
 
-// IdentityOf returns the VM at the other end of c, also through TLS. The zero Identity means that c did not come in on a tap.
-// It makes no allocation and no system call.
+// IdentityOf returns the VM at the other end of c, also through TLS. The zero Identity means that c
+// did not come in on a tap. It makes no allocation and no system call.
 func IdentityOf(c net.Conn) Identity {
-	for range 4 { // layers: TLS over our Conn over a server's own wrapper is the deepest there is
+	for range 4 { // more layers than any server stacks: TLS, a wrapper of its own, Conn
 		switch t := c.(type) {
 		case *Conn:
 			return t.vm
@@ -64,7 +65,8 @@ type vmKey struct{}
 // ConnContext is for http.Server.ConnContext: requests on c have its VM in their context.
 func ConnContext(ctx context.Context, c net.Conn) context.Context { return WithVM(ctx, IdentityOf(c)) }
 
-// WithVM returns a context that carries vm. It is for net/http alone, which passes values in no other way.
+// WithVM returns a context that carries vm. It is for net/http alone, which passes values in no
+// other way.
 func WithVM(ctx context.Context, vm Identity) context.Context {
 	return context.WithValue(ctx, vmKey{}, vm)
 }

@@ -13,7 +13,7 @@ import (
 	"lodge/gateway"
 )
 
-// wrapper is a connection of a server that wraps what it is given, once more.
+// wrapper is a server's own wrapper around a connection.
 type wrapper struct{ net.Conn }
 
 func (w wrapper) NetConn() net.Conn { return w.Conn }
@@ -84,7 +84,7 @@ func BenchmarkVMOf(b *testing.B) {
 	}
 }
 
-// fullDuplex has what *net.TCPConn has.
+// fullDuplex has the optional methods of *net.TCPConn.
 type fullDuplex struct {
 	net.Conn
 	bytes.Buffer

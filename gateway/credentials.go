@@ -13,7 +13,8 @@ import (
 // CredentialLife is how long S3 credentials live; SDKs fetch new ones some minutes before.
 const CredentialLife = 6 * time.Hour
 
-// accessPrefix begins the access keys that Issue makes. Other keys are dummies, which SDKs need.
+// accessPrefix begins the access keys that Issue makes. Other keys are placeholders for SDKs that
+// need one.
 const accessPrefix = "LODGE"
 
 // claimBytes is the length of an access key's content: 16 bytes ID, 4 incarnation, 4 expiry in Unix

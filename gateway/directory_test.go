@@ -14,7 +14,7 @@ import (
 	"lodge/gateway/gatewaytest"
 )
 
-// stored returns what records have of a VM.
+// stored returns a VM's record on disk.
 func stored(t *testing.T, records *gatewaytest.Records, id gateway.ID) (found gateway.VM) {
 	t.Helper()
 	all, err := records.VMs(t.Context())
@@ -35,7 +35,7 @@ func (h hasty) Save(ctx context.Context, m gateway.VM) error {
 	return errors.Join(h.Records.Save(ctx, m), ctx.Err())
 }
 
-// Disk and memory are the same after a write whose caller has left.
+// Disk and memory agree after a write whose caller has left.
 func TestWritesDoNotEndWithTheirCaller(t *testing.T) {
 	records := new(gatewaytest.Records)
 	d, err := gateway.OpenDirectory(t.Context(), hasty{records})
@@ -163,7 +163,7 @@ func TestUpdateCannotChangeIdentity(t *testing.T) {
 	}
 }
 
-// A new "blog" has nothing of the old one, which cannot be restored.
+// A new "blog" has no data of the old one, which cannot be restored.
 func TestRemovedIsFinal(t *testing.T) {
 	d, _ := openDirectory(t, "blog")
 	old, _ := d.ByName("blog")
@@ -173,7 +173,7 @@ func TestRemovedIsFinal(t *testing.T) {
 		t.Error("a VM that is being removed still has its name")
 	}
 	if _, ok := d.ByID(old.ID); !ok {
-		t.Error("a VM that is being removed is not known by its ID")
+		t.Error("a VM that is being removed cannot be found by its ID")
 	}
 	heir := create(t, d, "blog")
 	if _, err := d.Update(t.Context(), old.ID, desire(gateway.Running)); gateway.KindOf(err) != gateway.KindNotFound {
@@ -184,7 +184,7 @@ func TestRemovedIsFinal(t *testing.T) {
 		t.Errorf("blog is %v, want %v", now.Identity, heir.Identity)
 	}
 	if _, ok := d.ByID(old.ID); ok {
-		t.Error("the old one is still known")
+		t.Error("the old one still has a record")
 	}
 }
 

@@ -6,7 +6,7 @@ import (
 	"lodge/gateway/limit"
 )
 
-// FanIn, NewFanIn, Add and MaxConns show tests of this package what TapListeners alone may use.
+// FanIn, NewFanIn, Add and MaxConns export to tests what only TapListeners uses.
 type FanIn = fanIn
 
 func NewFanIn(each, all int) *FanIn {

@@ -11,9 +11,9 @@ import (
 	"lodge/gateway/limit"
 )
 
-// fanIn is one net.Listener made of many, one per VM; each accepted connection is a *Conn that carries its VM. Stock
-// servers (net/http, go-smtp, go-imap) take it as it is. A VM has one connection waiting at a time, so that a busy
-// one takes turns with the others.
+// fanIn is one net.Listener made of many, one per VM; each accepted connection is a *Conn that
+// carries its VM. Stock servers (net/http, go-smtp, go-imap) accept it unchanged. A VM has one
+// connection waiting at a time, so that a busy one takes turns with the others.
 type fanIn struct {
 	addr   net.Addr
 	live   *connLimit
@@ -35,8 +35,8 @@ const maxConnsPerVM = 512
 
 func newConnLimit() *connLimit { return limit.New[vmService](maxConnsPerVM, maxConns()) }
 
-// maxConns limits what all VMs together can hold open: half of the process's file descriptors. The rest is for what the
-// services themselves open, and for the host's side.
+// maxConns limits what all VMs together can hold open: half of the process's file descriptors. The
+// rest is for what the services themselves open, and for the host's side.
 func maxConns() int {
 	var files syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {

@@ -37,7 +37,7 @@ func (s *script) Addr() net.Addr { return &net.TCPAddr{} }
 
 func newFanIn() *gateway.FanIn { return gateway.NewFanIn(512, 1024) }
 
-// A host that is out of descriptors for a moment must not cost a VM its service for ever.
+// After a host was out of descriptors for a moment, a VM's service must work again.
 func TestFanInSurvivesAcceptErrors(t *testing.T) {
 	f, l, a := newFanIn(), newScript(), vm(1, "alice", "10.213.0.2")
 	defer f.Add(a, l)()
@@ -57,12 +57,12 @@ func TestFanInRemoveDuringAcceptError(t *testing.T) {
 	l := newScript()
 	remove := newFanIn().Add(vm(1, "alice", "10.213.0.2"), l)
 	l.next <- syscall.EMFILE
-	remove() // does not wait for a next try
+	remove() // does not wait for the next try
 	remove()
 	select {
 	case <-l.closed:
 	default:
-		t.Error("the listener is open still")
+		t.Error("the listener is still open")
 	}
 }
 
@@ -86,7 +86,8 @@ func TestFanInClosesWhatNobodyTakes(t *testing.T) {
 	}
 }
 
-// One VM that opens connections without end is cut off at the limit, and no other VM notices; closing makes room.
+// A VM that opens connections without end is cut off at the limit, without effect on other VMs;
+// closing makes room.
 func TestFanInLimitsConnectionsPerVM(t *testing.T) {
 	const limit = gateway.MaxConnsPerVM
 	f, busy, calm := newFanIn(), newScript(), newScript()

@@ -1,19 +1,21 @@
 // Package gateway identifies VMs.
 //
-// A VM is known by the tap its packets come in on, and by nothing else: each service listens once per tap
-// (TapListeners), and the connection it accepts there carries the VM as a value (IdentityOf). Neither libvirt, a
-// lease, ARP nor a header identifies a caller: a guest can influence all of them.
+// A VM is known by the tap its packets come in on, and by nothing else: each service listens once
+// per tap (TapListeners), and the connection it accepts there carries the VM as a value
+// (IdentityOf). Neither libvirt, a lease, ARP nor a header identifies a caller: a guest can
+// influence all of them.
 //
-// The Directory holds the record of each VM, in an immutable snapshot that is read without a lock, and writes
-// every change to disk before it shows it. The neighbours (vmhost, https, mail, storage) import this package and never each other.
+// The Directory holds the record of each VM, in an immutable snapshot that is read without a lock,
+// and writes each change to disk before it shows. The neighbours (vmhost, https, mail, storage)
+// import this package and never each other.
 //
 // This package never talks to libvirt, never terminates TLS and never stores mail or objects.
 package gateway
 
 import "net/netip"
 
-// LinkLocal is the one address at which a guest finds its gateway, on every tap (RFC 3927; the address that
-// cloud images look for, see the EC2 IMDS documentation).
+// LinkLocal is the gateway's one address for guests, on every tap (RFC 3927). Cloud images look for
+// metadata there (EC2 User Guide).
 var LinkLocal = netip.AddrFrom4([4]byte{169, 254, 169, 254}) //nolint:gochecknoglobals // a constant: netip.Addr has no const form
 
 // InternalDomain is the domain of names that only guests can resolve: s3.lodge.internal is S3.
@@ -22,5 +24,6 @@ const InternalDomain = "lodge.internal"
 // S3Host is the name of the S3 service inside guests.
 const S3Host = "s3." + InternalDomain
 
-// GuestUser is the login user of every VM (uid 1000, sudo without password); mail lands in its Maildir.
+// GuestUser is the login user of every VM (uid 1000, sudo without password); mail lands in its
+// Maildir.
 const GuestUser = "lodge"

@@ -16,17 +16,18 @@ import (
 	"lodge/gateway"
 )
 
-// patience is how long a test waits for what must come.
+// patience is how long a test waits for data that must come.
 const patience = 10 * time.Second
 
-// impatience is how long it waits for what must not.
+// impatience is how long it waits for data that must not.
 const impatience = 200 * time.Millisecond
 
 func vm(number uint32, name, addr string) gateway.Identity {
 	return gateway.Identity{ID: gateway.NewID(), Number: number, Name: name, Addr: netip.MustParseAddr(addr)}
 }
 
-// guest is a network namespace that plays a VM. Its wire is a veth pair, whose end at the host has the name of the tap.
+// guest is a network namespace that plays a VM. Its wire is a veth pair, whose end at the host has
+// the name of the tap.
 type guest struct {
 	vm   gateway.Identity
 	work chan func()

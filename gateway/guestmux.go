@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// GuestMux serves guests by the name in the Host header: S3Host and the names below it are storage's, all others
-// metadata's.
+// GuestMux serves guests by the name in the Host header: S3Host and the names below it are
+// storage's, all others metadata's.
 func GuestMux(storage, metadata http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, ok := SplitS3Host(r.Host); ok {
@@ -18,8 +18,9 @@ func GuestMux(storage, metadata http.Handler) http.Handler {
 	})
 }
 
-// SplitS3Host reads a Host header, in any case, with or without a port and a final dot. It is true for S3Host and the names
-// below it; bucket is what stands in front, "" for S3Host itself. It does not check the bucket.
+// SplitS3Host reads a Host header, in any case, with or without a port and a final dot. It is true
+// for S3Host and the names below it; bucket is the part in front of S3Host, "" for S3Host itself.
+// It does not check the bucket.
 func SplitS3Host(host string) (bucket string, ok bool) {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name

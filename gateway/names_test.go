@@ -57,8 +57,8 @@ func TestSplitHost(t *testing.T) {
 	}
 }
 
-// A name that passes is one DNS label with room for a port in front. It is no number and no reserved
-// name, and SplitHost returns it from every host label that contains it.
+// A name that passes is one DNS label with room for a port in front. It is no number and no
+// reserved name, and SplitHost returns it from every host label that contains it.
 func FuzzCheckName(f *testing.F) {
 	for _, s := range []string{"blog", "", "a-b", "s3", "8080-blog", "..", "A", "a--b", "xn--a"} {
 		f.Add(s, uint16(8080))
@@ -146,7 +146,7 @@ func TestIDs(t *testing.T) {
 		t.Errorf("%s reads back as %s, %v", text, back, err)
 	}
 	if json.Unmarshal([]byte(`"blog"`), &back) == nil || back != (gateway.ID{}) {
-		t.Errorf("a name was taken for an ID: %s", back)
+		t.Errorf("a name parsed as an ID: %s", back)
 	}
 }
 

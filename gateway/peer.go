@@ -5,14 +5,15 @@ import (
 	"net/netip"
 )
 
-// Peer is what connections are counted by: a VM, an IPv4 address or an IPv6 /64. The zero Peer stands for every connection
-// without an IP address: a pipe, a unix socket.
+// Peer is the unit by which limits count connections: a VM, an IPv4 address or an IPv6 /64. The
+// zero Peer stands for every connection without an IP address: a pipe, a unix socket.
 type Peer struct {
 	VM  ID
 	Net netip.Prefix
 }
 
-// PeerOf returns the Peer at the other end of c. A connection that carries a VM is that VM's, whatever its address.
+// PeerOf returns the Peer at the other end of c. A connection that carries a VM is that VM's,
+// whatever its address.
 func PeerOf(c net.Conn) Peer {
 	if vm := IdentityOf(c); vm.Known() {
 		return Peer{VM: vm.ID}

@@ -5,9 +5,10 @@ import (
 	"net/netip"
 )
 
-// A socket on a tap also receives what processes of the host itself, root or not, send to LinkLocal: for such packets the
-// kernel compares the interface that has the address, not the one on which they came in. None of them can have the guest's
-// address, so listeners on taps check the source address too.
+// A socket on a tap also receives what processes of the host itself, root or not, send to
+// LinkLocal: for such packets the kernel compares the interface that has the address, not the one
+// on which they came in. Their source is never the guest's address, so listeners on taps check the
+// source too.
 
 // ownStreams accepts connections from addr alone.
 type ownStreams struct {

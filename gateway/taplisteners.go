@@ -11,11 +11,12 @@ import (
 	"syscall"
 )
 
-// TapListeners are the services that guests reach at LinkLocal. For each VM, each service listens once on that VM's tap with
-// SO_BINDTODEVICE. A connection accepted there belongs to that VM; one without the VM's address is closed.
+// TapListeners are the services that guests reach at LinkLocal. For each VM, each service listens
+// once on that VM's tap, with SO_BINDTODEVICE. A connection accepted there belongs to that VM; one
+// without the VM's address is closed.
 //
-// TCP services get one net.Listener for all VMs (Listener), whose connections carry their VM. UDP services are called
-// once per VM with its socket (Packets).
+// TCP services get one net.Listener for all VMs (Listener), whose connections carry their VM. UDP
+// services are called once per VM with its socket (Packets).
 type TapListeners struct {
 	mu      sync.Mutex
 	streams map[uint16]*fanIn
@@ -32,7 +33,7 @@ type packetService struct {
 	optional bool // left out where another process has the port
 }
 
-// tapSockets is what one VM has open.
+// tapSockets are the open sockets of one VM.
 type tapSockets struct {
 	vm      Identity
 	tap     int // interface index: sockets stay bound to it even when a new tap gets the old name
@@ -48,7 +49,8 @@ func NewTapListeners() *TapListeners {
 	}
 }
 
-// Listener adds a TCP service on port, before the first Open, and returns the listener that its server uses.
+// Listener adds a TCP service on port, before the first Open, and returns the listener that its
+// server uses.
 func (d *TapListeners) Listener(port uint16) net.Listener {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -64,16 +66,18 @@ func (d *TapListeners) Packets(port uint16, serve func(Identity, net.PacketConn)
 	d.packets[port] = packetService{serve: serve}
 }
 
-// PacketsUnlessTaken is Packets for a service that is left out on a tap where another process has the port.
+// PacketsUnlessTaken is Packets for a service that is left out on a tap where another process has
+// the port.
 func (d *TapListeners) PacketsUnlessTaken(port uint16, serve func(Identity, net.PacketConn)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.packets[port] = packetService{serve: serve, optional: true}
 }
 
-// Open listens on the VM's tap, which must exist, be up and have LinkLocal. All services are open after it, or none.
-// Opening twice is no error; when the tap was made anew in between, the listeners are too. A port that another process
-// holds gives a KindConflict error; after Shutdown it fails with net.ErrClosed.
+// Open listens on the VM's tap, which must exist, be up and have LinkLocal. All services are open
+// after it, or none. Opening twice is no error; when the tap was made anew in between, the
+// listeners are too. A port that another process holds gives a KindConflict error; after Shutdown
+// it fails with net.ErrClosed.
 func (d *TapListeners) Open(ctx context.Context, vm Identity) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -140,8 +144,8 @@ func (d *TapListeners) close(id ID) {
 	}
 }
 
-// Shutdown closes every listener of every VM for good and waits for the UDP services. Live TCP connections are left to
-// their servers.
+// Shutdown closes every listener of every VM for good and waits for the UDP services. Live TCP
+// connections are left to their servers.
 func (d *TapListeners) Shutdown() {
 	d.mu.Lock()
 	d.shut = true
@@ -178,8 +182,8 @@ func address(port uint16) string {
 	return net.JoinHostPort(LinkLocal.String(), strconv.Itoa(int(port)))
 }
 
-// tapConfig binds sockets to the VM's tap before they listen. Multipath TCP (RFC 8684) is off: a connection of it could
-// take in subflows from another tap.
+// tapConfig binds sockets to the VM's tap before they listen. Multipath TCP (RFC 8684) is off: a
+// connection of it could take in subflows from another tap.
 func tapConfig(vm Identity) *net.ListenConfig {
 	config := &net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var bound error

@@ -21,7 +21,8 @@ const (
 	dnsPort = 53
 )
 
-// openListeners opens a TCP and a UDP service for some guests, each of which sends the guest its name.
+// openListeners opens a TCP and a UDP service for some guests, each of which sends the guest its
+// name.
 func openListeners(t *testing.T, guests ...*guest) *gateway.TapListeners {
 	t.Helper()
 	d := gateway.NewTapListeners()
@@ -85,7 +86,7 @@ func TestListenersKnowWhoIsThere(t *testing.T) {
 	askAll(t, a, b)
 }
 
-// A guest with another's address has no identity, even where no rule drops such packets.
+// A guest with another guest's address has no identity, even where no rule drops such packets.
 func TestListenersWantTheAddressToo(t *testing.T) {
 	a, b := twoGuests(t)
 	openListeners(t, a, b)
@@ -107,7 +108,8 @@ func TestListenersWantTheAddressToo(t *testing.T) {
 	askAll(t, a, b)
 }
 
-// Processes of the host reach LinkLocal as well, and choose a tap without being root: no VM must be seen in them.
+// Processes of the host reach LinkLocal as well, and bind to a tap without being root: they must
+// not be identified as a VM.
 func TestListenersAreShutToTheHost(t *testing.T) {
 	a, b := twoGuests(t)
 	openListeners(t, a, b)
@@ -120,13 +122,13 @@ func TestListenersAreShutToTheHost(t *testing.T) {
 			}}
 			c, err := d.DialContext(t.Context(), network, "169.254.169.254:"+port)
 			if err != nil {
-				continue // as good
+				continue // refused, which is right too
 			}
 			_, _ = c.Write([]byte("who am I?")) // the listener may be closed
 			fatal(t, c.SetReadDeadline(time.Now().Add(impatience)))
 			var name [64]byte
 			if n, err := c.Read(name[:]); err == nil {
-				t.Errorf("by %s on %q the host is taken for %s", network, tap, name[:n])
+				t.Errorf("by %s on %q the host is identified as %s", network, tap, name[:n])
 			}
 			fatal(t, c.Close())
 		}
@@ -145,7 +147,7 @@ func TestListenersOpenAllOrNone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if where.tap == "" {
-				d.Close(b.vm.ID) // while one is open, nobody else gets all of the host
+				d.Close(b.vm.ID) // while one is open, no socket binds to all addresses
 				defer func() { fatal(t, d.Open(t.Context(), b.vm)) }()
 			}
 			_, port, err := net.SplitHostPort(where.addr)
@@ -214,12 +216,12 @@ func TestListenersRefuse(t *testing.T) {
 	a, _ := twoGuests(t)
 	d := openListeners(t)
 	if d.Open(t.Context(), gateway.Identity{Number: 1}) == nil {
-		t.Error("Open took an unknown VM")
+		t.Error("Open accepted an unknown VM")
 	}
 	if err := d.Open(t.Context(), vm(9, "nobody", "10.213.0.9")); err == nil || !strings.Contains(err.Error(), "lg00000009") {
 		t.Errorf("Open without a tap: %v", err)
 	}
-	d.Close(gateway.NewID()) // nobody's listeners
+	d.Close(gateway.NewID()) // of an unknown VM
 	d.Shutdown()
 	d.Shutdown()
 	if err := d.Open(t.Context(), a.vm); !errors.Is(err, net.ErrClosed) {
@@ -227,7 +229,7 @@ func TestListenersRefuse(t *testing.T) {
 	}
 }
 
-// A tap that is made anew has the old name but none of the old sockets.
+// A tap that is made anew has the old name and new sockets.
 func TestListenersFollowANewTap(t *testing.T) {
 	a, b := twoGuests(t)
 	d := openListeners(t, a, b)
@@ -264,14 +266,14 @@ func TestCloseEndsLiveConnections(t *testing.T) {
 	}
 	fatal(t, bob.(*net.TCPConn).CloseWrite())
 	if _, err := readName(bob); !errors.Is(err, io.EOF) {
-		t.Errorf("bob's connection: %v", err) // it was alive, and ended by himself
+		t.Errorf("bob's connection: %v", err) // it was alive, and bob has ended it
 	}
 	askAll(t, b)
 	fatal(t, d.Open(t.Context(), a.vm))
 	askAll(t, a, b)
 }
 
-// Servers finish the connections they have; TapListeners only takes no more.
+// Servers finish their live connections; TapListeners only stops accepting.
 func TestShutdownLeavesLiveConnections(t *testing.T) {
 	a, _ := twoGuests(t)
 	d := gateway.NewTapListeners()
@@ -312,7 +314,7 @@ func TestListenersTakeNoMultipathTCP(t *testing.T) {
 	}
 }
 
-// Whatever is opened and closed at the same time, no guest ever gets another name.
+// However Open and Close are interleaved, no guest ever gets another's name.
 func TestListenersAtOnce(t *testing.T) {
 	a, b := twoGuests(t)
 	d := openListeners(t, a, b)

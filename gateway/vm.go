@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Desired is the state that a VM should have; the reconciler in vmhost brings it there.
+// Desired is the state that a VM should have; the reconciler in vmhost establishes it.
 type Desired string
 
 // The desired states.
@@ -15,7 +15,7 @@ const (
 	Removed Desired = "removed" // being deleted: it gets no new work, and deletion continues after a crash
 )
 
-// Visibility is who can open a port's page.
+// Visibility is the set of people who can open a port's page.
 type Visibility string
 
 // The visibilities. What is not shared is private.
