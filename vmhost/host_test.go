@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
 	"lodge/gateway/sandboxtest"
 	"lodge/vmhost/libvirt"
 	"lodge/vmhost/libvirt/libvirttest"
@@ -157,7 +158,7 @@ func TestStuckDomainBlocksNoOther(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	stopped := make(chan error, 1)
 	go func() { stopped <- r.host.Stop(ctx, stuck.ID, false) }()
-	eventually(t, func() error {
+	gatewaytest.Eventually(t, func() error {
 		if r.machine(t, stuck.ID).Desired != gateway.Stopped {
 			return errors.New("not to be stopped yet")
 		}
@@ -189,7 +190,7 @@ func TestFullDiskPausesVM(t *testing.T) {
 	full := filepath.Join(disk, "full")
 	fill(t, full)
 	r.press(t, m.ID, libvirttest.KeyWrite)
-	eventually(t, func() error {
+	gatewaytest.Eventually(t, func() error {
 		if got := r.host.Status(t.Context(), m.ID); got.State != "crashed" || !strings.Contains(got.Reason, "df -h") {
 			return fmt.Errorf("the VM is %+v", got)
 		}
@@ -213,7 +214,7 @@ func TestHalfMadeIsTakenAway(t *testing.T) {
 	}
 	write(t, filepath.Join(r.config.StateDir, "disks", m.ID.String()+".img.new"), []byte("cut off"))
 	r.run(t)
-	eventually(t, func() error {
+	gatewaytest.Eventually(t, func() error {
 		if len(r.config.Directory.All()) > 0 {
 			return errors.New("it is still there")
 		}
@@ -237,7 +238,7 @@ func TestRemovalGoesOn(t *testing.T) {
 	}
 	r.restart(t)
 	daemon.Again(t)
-	eventually(t, func() error {
+	gatewaytest.Eventually(t, func() error {
 		if len(r.config.Directory.All()) > 0 {
 			return errors.New("it is still there")
 		}
@@ -370,7 +371,7 @@ func kill(t *testing.T, pid int, s syscall.Signal) {
 // waitEnded waits until the VM's QEMU has ended.
 func waitEnded(t *testing.T, id gateway.ID) {
 	t.Helper()
-	eventually(t, func() error {
+	gatewaytest.Eventually(t, func() error {
 		if _, err := os.Stat("/run/libvirt/qemu/" + libvirt.DomainName(id) + ".pid"); err == nil {
 			return errors.New("QEMU still runs")
 		}

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
 	"lodge/vmhost"
 	"lodge/vmhost/accel"
 	"lodge/vmhost/libvirt"
@@ -157,7 +158,7 @@ func (r *rig) press(t *testing.T, id gateway.ID, keys string) {
 
 func (r *rig) wantState(t *testing.T, id gateway.ID, want string) {
 	t.Helper()
-	eventually(t, func() error {
+	gatewaytest.Eventually(t, func() error {
 		if got := r.host.Status(t.Context(), id); got.State != want {
 			return fmt.Errorf("the VM is %s (%s), want %s", got.State, got.Reason, want)
 		}
@@ -168,7 +169,7 @@ func (r *rig) wantState(t *testing.T, id gateway.ID, want string) {
 // waitGreetings waits until the VM's guest has started n times.
 func (r *rig) waitGreetings(t *testing.T, id gateway.ID, n int) {
 	t.Helper()
-	eventually(t, func() error {
+	gatewaytest.Eventually(t, func() error {
 		text, _ := os.ReadFile(filepath.Join(r.config.StateDir, "console", id.String()+".log")) // absent is empty
 		if got := strings.Count(string(text), libvirttest.Greeting); got != n {
 			return fmt.Errorf("the guest has started %d times, want %d", got, n)
@@ -180,7 +181,7 @@ func (r *rig) waitGreetings(t *testing.T, id gateway.ID, n int) {
 // wantLog waits until the VM's console log is exactly want.
 func (r *rig) wantLog(t *testing.T, id gateway.ID, want string) {
 	t.Helper()
-	eventually(t, func() error {
+	gatewaytest.Eventually(t, func() error {
 		text, _ := os.ReadFile(filepath.Join(r.config.StateDir, "console", id.String()+".log")) // absent is empty
 		if string(text) != want {
 			return fmt.Errorf("the console has %q, want %q", text, want)
@@ -256,22 +257,6 @@ func write(t *testing.T, file string, data []byte) {
 	t.Helper()
 	if err := os.WriteFile(file, data, 0o600); err != nil {
 		t.Fatal(err)
-	}
-}
-
-// eventually waits until check returns nil.
-func eventually(t *testing.T, check func() error) {
-	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(30 * time.Second); ; <-tick.C {
-		err := check()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("timed out: %v", err)
-		}
 	}
 }
 

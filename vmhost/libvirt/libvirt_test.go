@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
 	"lodge/vmhost/libvirt"
 	"lodge/vmhost/libvirt/libvirttest"
 )
@@ -66,7 +67,7 @@ func TestDeadlineDropsAndReplaces(t *testing.T) {
 	_, err := client.Ping(t.Context())
 	wantUnavailable(t, err, "restart libvirtd")
 	daemon.Thaw(t)
-	eventually(t, "the calls work again", func() bool {
+	gatewaytest.WaitFor(t, "the calls work again", func() bool {
 		_, err := client.Ping(t.Context())
 		return err == nil
 	})
@@ -286,7 +287,7 @@ func waitChange(t *testing.T, client *libvirt.Client) {
 
 func waitLog(t *testing.T, file, want string) {
 	t.Helper()
-	eventually(t, "the console has "+want, func() bool {
+	gatewaytest.WaitFor(t, "the console has "+want, func() bool {
 		text, _ := os.ReadFile(file) // empty until there is a file
 		return string(text) == want
 	})
@@ -301,7 +302,7 @@ func wantState(t *testing.T, client *libvirt.Client, id gateway.ID, want libvirt
 			t.Logf("the state is %s (%v)", state, err)
 		}
 	}()
-	eventually(t, "the domain is "+string(want), func() bool {
+	gatewaytest.WaitFor(t, "the domain is "+string(want), func() bool {
 		state, err = client.State(t.Context(), id)
 		return err == nil && state == want
 	})
@@ -312,16 +313,5 @@ func wantUnavailable(t *testing.T, err error, hint string) {
 	e, ok := errors.AsType[*gateway.Error](err)
 	if !ok || e.Kind != gateway.KindUnavailable || !strings.Contains(e.Hint, hint) {
 		t.Errorf("got %v (%#v), want KindUnavailable with a hint about %q", err, e, hint)
-	}
-}
-
-func eventually(t *testing.T, what string, yes func() bool) {
-	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(30 * time.Second); !yes(); <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("timed out waiting until %s", what)
-		}
 	}
 }
