@@ -15,8 +15,9 @@ import (
 	"lodge/vmhost/image"
 )
 
-// buildImage is "lodged build-image": it builds a base image without the daemon. Progress goes to stderr; with -json stdout
-// gets one control.Event per line, and the build ends when stdin does, however the daemon that asked for it ended.
+// buildImage implements "lodged build-image": it builds a base image without the daemon. Progress
+// goes to stderr. With -json, stdout gets one control.Event per line, and the build ends when stdin
+// does, however the calling daemon ended.
 func buildImage(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("lodged build-image", flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -36,13 +37,13 @@ func buildImage(ctx context.Context, args []string, stdin io.Reader, stdout, std
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
-		_, _ = io.Copy(io.Discard, stdin) // either way it has ended
+		_, _ = io.Copy(io.Discard, stdin) // an error ends it as well
 		cancel()
 	}()
 	events := json.NewEncoder(stdout)
 	recipe.Progress = func(p gateway.Progress) {
 		step := api.ProgressOf(p)
-		_ = events.Encode(control.Event{Progress: &step}) // a reader that is gone ends the build by stdin
+		_ = events.Encode(control.Event{Progress: &step}) // if the reader has gone, stdin has ended, too
 	}
 	built, err := build(ctx, recipe)
 	if err != nil {
@@ -62,7 +63,7 @@ func build(ctx context.Context, recipe image.Recipe) (api.Image, error) {
 	return showImage(img)
 }
 
-// printer writes one line per step that has another text than the one before.
+// printer writes one line for each step whose text differs from the step before.
 func printer(w io.Writer) func(gateway.Progress) {
 	var last gateway.Progress
 	return func(p gateway.Progress) {

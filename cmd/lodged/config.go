@@ -16,8 +16,8 @@ import (
 	"lodge/vmhost/libvirt"
 )
 
-// Config is all that can be set of lodged. Every key may be missing from the file; a flag beats it, and has the same name
-// with dashes.
+// Config has the settings of lodged. Every key is optional in the file. A flag has the key's name,
+// with dashes, and overrides the file.
 type Config struct {
 	Domain        string       `toml:"domain" help:"VMs are at https://<vm>.<domain>"`
 	Owner         string       `toml:"owner" help:"mail address of this host's owner, as apps in VMs see it"`
@@ -115,7 +115,7 @@ func checkDomain(domain string) error {
 	return nil
 }
 
-// prepareDirs makes the directories of the state, and says so early when they cannot be made.
+// prepareDirs makes the directories of the state, so that a missing one fails at the start.
 func (c Config) prepareDirs() error {
 	for _, dir := range []string{c.StateDir, c.RunDir, c.path("disks"), c.path("mail"), c.path("objects"), c.path("ca"), c.path("ssh")} {
 		if err := os.MkdirAll(dir, 0o711); err != nil { //nolint:gosec // libvirt's QEMU, another user, passes through to its disks

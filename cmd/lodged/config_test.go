@@ -97,7 +97,7 @@ func TestCheckAndVersionEndBeforeTheDaemonStarts(t *testing.T) {
 		t.Errorf("a bad file: %v", err)
 	}
 	if err := run(t.Context(), []string{"-config", file, "-accel", "tcg", "-check"}, nil, &out, &out); err != nil {
-		t.Errorf("mended by a flag: %v", err)
+		t.Errorf("corrected by a flag: %v", err)
 	}
 	if err := run(t.Context(), []string{"-version"}, nil, &out, &out); err != nil || !strings.Contains(out.String(), "lodged "+version()) {
 		t.Errorf("version: %v, %s", err, &out)

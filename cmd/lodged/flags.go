@@ -13,14 +13,14 @@ import (
 	"lodge/gateway"
 )
 
-// options are the flags that are no keys of the configuration file.
+// options are the flags that are not keys of the configuration file.
 type options struct {
 	file    string
 	check   bool
 	version bool
 }
 
-// readConfig puts defaults, the file and the flags together, in that order.
+// readConfig merges the defaults, the file and the flags, in rising order of precedence.
 func readConfig(args []string, stderr io.Writer) (Config, options, error) {
 	cfg := defaultConfig()
 	var opts options
@@ -46,7 +46,8 @@ func readConfig(args []string, stderr io.Writer) (Config, options, error) {
 	return cfg, opts, cfg.check()
 }
 
-// configFlags makes one flag per field of cfg, with the field's value as its default, and those of opts.
+// configFlags makes one flag per field of cfg, with the field's value as its default, and those of
+// opts.
 func configFlags(cfg *Config, opts *options, stderr io.Writer) *flag.FlagSet {
 	flags := flag.NewFlagSet("lodged", flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -78,7 +79,7 @@ func (v flagValue) String() string {
 	return fmt.Sprint(v.Interface())
 }
 
-// IsBoolFlag lets a switch stand without a value.
+// IsBoolFlag allows a boolean flag without a value.
 func (v flagValue) IsBoolFlag() bool { return v.IsValid() && v.Kind() == reflect.Bool }
 
 // Set implements flag.Value.

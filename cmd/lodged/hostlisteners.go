@@ -14,13 +14,14 @@ import (
 	"lodge/gateway/control"
 )
 
-// hostListeners are the listeners that are not on taps: the host's addresses, and the unix sockets for root and group lodge.
+// hostListeners are the listeners that are not on taps: the host's addresses, and the unix sockets
+// for root and group lodge.
 type hostListeners struct {
 	https, http, smtp []net.Listener
 	control, s3       net.Listener
 }
 
-// openHostListeners takes the sockets that systemd passed (passedSockets), and opens the others.
+// openHostListeners uses the sockets that systemd passed (passedSockets), and opens the others.
 func openHostListeners(ctx context.Context, cfg Config, passed map[string][]net.Listener) (_ *hostListeners, err error) {
 	o := &hostListeners{https: passed["https"], http: passed["http"], smtp: passed["smtp"]}
 	defer func() {
@@ -46,8 +47,8 @@ func openHostListeners(ctx context.Context, cfg Config, passed map[string][]net.
 	return o, err
 }
 
-// passedSockets are the listening sockets that systemd opened for this process (sd_listen_fds(3)), by their
-// FileDescriptorName: https, http and smtp. With them a restart refuses no connection.
+// passedSockets are the listening sockets that systemd opened for this process (sd_listen_fds(3)),
+// by their FileDescriptorName: https, http and smtp. With them a restart refuses no connection.
 func passedSockets() (map[string][]net.Listener, error) {
 	passed, err := activation.ListenersWithNames()
 	if err != nil {

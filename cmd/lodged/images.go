@@ -20,14 +20,14 @@ import (
 	"lodge/vmhost/image"
 )
 
-// buildEndLimit is how long a build may take to remove what it has made, once its asker is gone.
+// buildEndLimit is how long a build may take to remove its files, once its caller has gone.
 const buildEndLimit = 30 * time.Second
 
-// images are the base images of this host. A process of its own builds them (build-image): a build needs mounts and
-// namespaces, which the unit of lodged forbids.
+// images are the base images of this host. A helper process builds them (build-image): a build
+// needs mounts and namespaces, which the unit of lodged forbids.
 type images struct {
 	stateDir, dir string
-	fallback      string // the image that the empty name stands for
+	fallback      string // the image for the empty name
 	program       string // lodged, as the helper
 }
 
@@ -58,15 +58,16 @@ func (i images) List(context.Context) (api.ImageList, error) {
 	return list, nil
 }
 
-// Build implements api.Images. It is over when the helper ends, which it does when its standard input does.
+// Build implements api.Images. It returns when the helper ends, which it does when its standard
+// input ends.
 func (i images) Build(ctx context.Context, name string, progress func(gateway.Progress)) (api.Image, error) {
 	args := append(helperUnit(), i.program, "build-image", "-json", "-state-dir", i.stateDir, "--", cmp.Or(name, i.fallback))
-	cmd := exec.CommandContext(ctx, args[0], args[1:]...) //nolint:gosec // our own program
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...) //nolint:gosec // lodged itself
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		return api.Image{}, fmt.Errorf("start the image builder: %w", err)
 	}
-	defer stdin.Close() //nolint:errcheck // nothing is ever written
+	defer stdin.Close() //nolint:errcheck // nothing was written
 	var last control.Event
 	var stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &eventReader{event: func(e control.Event) {
@@ -89,8 +90,9 @@ func (i images) Build(ctx context.Context, name string, progress func(gateway.Pr
 	return api.Image{}, fmt.Errorf("the image builder ended without a result: %w: %s", cmp.Or(err, io.ErrUnexpectedEOF), strings.TrimSpace(stderr.String()))
 }
 
-// helperUnit is the command before a helper's own. Where systemd runs this daemon, the helper gets a unit of its own, since
-// it would inherit this one's restrictions; elsewhere it is a plain child.
+// helperUnit returns the command that runs the helper. Where systemd runs this daemon, the helper
+// gets a unit of its own, since it would inherit the daemon's restrictions; elsewhere it is a plain
+// child, and there is no such command.
 func helperUnit() []string {
 	_, err := os.Stat("/run/systemd/system") // sd_booted(3)
 	if err != nil || os.Getenv("INVOCATION_ID") == "" {
@@ -107,7 +109,7 @@ func helperUnit() []string {
 	return append(args, "--")
 }
 
-// showImage makes the form of an image that the API has.
+// showImage returns an image as the API shows it.
 func showImage(img image.Image) (api.Image, error) {
 	info, err := os.Stat(img.Disk)
 	if err != nil {
@@ -120,7 +122,7 @@ func showImage(img image.Image) (api.Image, error) {
 	return api.Image{Name: img.Name, Bytes: used, Built: img.Built}, nil
 }
 
-// eventReader is an io.Writer that reads Events, one per line. Lines that are none are ignored.
+// eventReader is an io.Writer that reads Events, one per line. It ignores other lines.
 type eventReader struct {
 	event func(control.Event)
 	part  []byte // of a line

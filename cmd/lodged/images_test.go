@@ -14,7 +14,8 @@ import (
 	"lodge/gateway/api"
 )
 
-// helper returns images whose helper is a shell script; the scripts see the arguments that lodged would.
+// helper returns images whose helper is a shell script. It gets the arguments that lodged would
+// get.
 func helper(t *testing.T, script string) images {
 	t.Helper()
 	dir := t.TempDir()
@@ -55,7 +56,8 @@ func TestBuildByHelper(t *testing.T) {
 	}
 }
 
-// A build ends, and has time to clean up, when its asker or the daemon is gone: the helper's standard input ends.
+// A build ends, with time to clean up, when its caller or the daemon has gone: the helper's
+// standard input ends.
 func TestBuildEndsWithItsAsker(t *testing.T) {
 	i := helper(t, `echo '{"progress":{"phase":"packages"}}'; cat; echo cleaned >"$4/cleaned"`)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -76,7 +78,7 @@ func TestHelperRefuses(t *testing.T) {
 		t.Errorf("%v: %s", err, stderr.String())
 	}
 	if !strings.HasPrefix(stdout.String(), `{"error":{"kind":"invalid","error":"no image named \"debian-1\"`) {
-		t.Errorf("said %s", stdout.String())
+		t.Errorf("output %s", stdout.String())
 	}
 	if err := run(t.Context(), append(args[:1:1], args[2:]...), nil, &stdout, &stderr); gateway.KindOf(err) != gateway.KindInvalid {
 		t.Errorf("without -json: %v", err)

@@ -15,18 +15,19 @@ import (
 
 const module = "lodge"
 
-// pkg is what go list says of a package.
+// pkg is the output of go list for a package.
 type pkg struct {
 	ImportPath string
 	Imports    []string
 }
 
-// leaves are the packages below gateway that all may share. They import nothing of ours.
+// leaves are the packages below gateway that all may share. They import nothing of Lodge.
 var leaves = []string{module + "/gateway/durable", module + "/gateway/limit"}
 
-// The import rule: gateway imports nothing of ours but its own subpackages; mail, storage, https and vmhost import
-// gateway, its leaves and their own subpackages, and so never each other. Only cmd and e2e may import all. Packages for
-// tests, whose names end in "test", may also import those of gateway, and only such packages import them.
+// The import rule: gateway imports nothing of Lodge but its own subpackages; mail, storage, https
+// and vmhost import gateway, its leaves and their own subpackages, so never each other. Only cmd
+// and e2e may import all. Packages for tests, whose names end in "test", may also import those of
+// gateway, and only such packages import them.
 func TestImportRule(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "-json=ImportPath,Imports", module+"/...").Output()
 	if err != nil {
@@ -75,7 +76,7 @@ func TestImportRuleCatches(t *testing.T) {
 		"the wiring imports all":       {"lodge/cmd/lodged", []string{"lodge/gateway/store", "lodge/mail", "lodge/vmhost"}, nil},
 		"tests in the sandbox":         {"lodge/vmhost/libvirttest", []string{"lodge/gateway/sandboxtest"}, nil},
 		"the suite imports all":        {"lodge/e2e", []string{"lodge/gateway/store", "lodge/gateway/sandboxtest"}, nil},
-		"not ours, and not our matter": {"github.com/x/y", []string{"lodge/mail"}, nil},
+		"importing packages elsewhere": {"github.com/x/y", []string{"lodge/mail"}, nil},
 	} {
 		var want []string
 		for _, bad := range tt.bad {
@@ -101,7 +102,7 @@ func allowed(importing, path string) bool {
 	from, to := area(importing), area(path)
 	forTests := strings.HasSuffix(importing, "test")
 	switch {
-	case from == "" || to == "": // one of them is not ours
+	case from == "" || to == "": // one of them is not part of Lodge
 		return true
 	case from == "cmd" || from == "e2e" || forTests && to == "gateway" && strings.HasSuffix(path, "test"):
 		return true
@@ -115,7 +116,8 @@ func allowed(importing, path string) bool {
 	return (path == module+"/gateway" || slices.Contains(leaves, path)) && slices.Contains([]string{"mail", "storage", "https", "vmhost"}, from)
 }
 
-// area is the top-level directory that a package of ours is in: "mail" for lodge/mail/queue. None: not ours.
+// area is the top-level directory of a package of Lodge, "mail" for lodge/mail/queue, and "" for
+// other packages.
 func area(path string) string {
 	rest, ours := strings.CutPrefix(path, module+"/")
 	if !ours {

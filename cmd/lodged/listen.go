@@ -14,11 +14,12 @@ import (
 	"lodge/gateway"
 )
 
-// listenTCP listens on one port of every address; a port that is taken is an error that names the process that has it.
+// listenTCP listens on one port of every address. The error for a taken port names the process that
+// has it.
 func listenTCP(ctx context.Context, addrs []netip.Addr, port int) ([]net.Listener, error) {
 	var listeners []net.Listener
 	for _, a := range addrs {
-		at := netip.AddrPortFrom(a, uint16(port)) //nolint:gosec // Config.check has seen to the range
+		at := netip.AddrPortFrom(a, uint16(port)) //nolint:gosec // Config.check has checked the range
 		l, err := new(net.ListenConfig).Listen(ctx, "tcp", at.String())
 		if err != nil {
 			for _, open := range listeners {
@@ -42,7 +43,7 @@ func explainListen(ctx context.Context, at netip.AddrPort, err error) error {
 	return fmt.Errorf("listen on %s: %w", at, err)
 }
 
-// portHolder asks ss(8) who listens on a port. It is for an error text only.
+// portHolder returns the process that listens on a port, by ss(8), for an error text.
 func portHolder(ctx context.Context, port uint16) string {
 	out, err := exec.CommandContext(ctx, "ss", "-Hltnp", "sport", "=", ":"+strconv.Itoa(int(port))).Output() //nolint:gosec // a number
 	found := regexp.MustCompile(`\("([^"]+)",pid=(\d+)`).FindSubmatch(out)

@@ -10,7 +10,8 @@ import (
 	"lodge/gateway"
 )
 
-// lockState makes sure that one lodged only works on a state directory. The lock ends with the process, however it ends.
+// lockState locks a state directory for one lodged. The lock ends with the process, however it
+// ends.
 func lockState(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -26,7 +27,7 @@ func lockState(path string) (*os.File, error) {
 		return nil, fmt.Errorf("lock state: %w", err)
 	}
 	if err := errors.Join(f.Truncate(0), writePID(f)); err != nil {
-		_ = f.Close() // the write's error is the one that counts
+		_ = f.Close() // the write's error is returned
 		return nil, fmt.Errorf("write lock: %w", err)
 	}
 	return f, nil

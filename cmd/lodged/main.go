@@ -1,4 +1,5 @@
-// Command lodged is the host daemon: it gives every VM of this host HTTPS, mail and S3, and keeps the VMs running.
+// Command lodged is the host daemon: it provides HTTPS, mail and S3 for the VMs of this host, and
+// keeps them running.
 package main
 
 import (
@@ -22,12 +23,12 @@ func main() {
 		return
 	}
 	explain(os.Stderr, err)
-	os.Exit(1) //nolint:gocritic // nothing is left that the deferred stop would do
+	os.Exit(1) //nolint:gocritic // the process ends, so the deferred stop is not needed
 }
 
-// explain writes what went wrong and what to do next.
+// explain writes the error and its hint.
 func explain(w io.Writer, err error) {
-	_, _ = fmt.Fprintf(w, "lodged: %v\n", err) // stderr is all there is to complain to
+	_, _ = fmt.Fprintf(w, "lodged: %v\n", err) // there is no other place to report to
 	if e, ok := errors.AsType[*gateway.Error](err); ok && e.Hint != "" {
 		_, _ = fmt.Fprintf(w, "lodged: %s\n", e.Hint) // as above
 	}

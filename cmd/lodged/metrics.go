@@ -21,8 +21,8 @@ func metricsHandler(vms func() map[string]int, parts ...[]prometheus.Collector) 
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
 }
 
-// vmCollector counts the VMs by what is desired of them. It asks the Directory alone, so that a hung libvirtd delays no
-// scrape.
+// vmCollector counts the VMs by their desired state. It reads the Directory alone, so that a hung
+// libvirtd delays no scrape.
 type vmCollector struct{ count func() map[string]int }
 
 // Describe implements prometheus.Collector.

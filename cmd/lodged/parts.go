@@ -25,7 +25,8 @@ import (
 	"lodge/vmhost/netid"
 )
 
-// The ports of gateway.LinkLocal that guests reach. There is nothing else for them on the host.
+// The TCP ports of gateway.LinkLocal that guests reach. The host has no other service for them but
+// NTP.
 const (
 	portDNS   = 53
 	portHTTP  = 80
@@ -33,7 +34,7 @@ const (
 	portHTTPS = 443
 )
 
-// parts are the daemon's services, put together.
+// parts are the daemon's services.
 type parts struct {
 	doors     tapListeners
 	host      *vmhost.Host
@@ -62,7 +63,7 @@ func openListeners(names *dns.Server, clock *ntp.Server) tapListeners {
 	}
 }
 
-// assemble makes every part and tells it of its neighbours. Nothing runs yet.
+// assemble makes every part and connects it to the others. Nothing runs yet.
 func assemble(cfg Config, s *state, log *slog.Logger) (p *parts, err error) {
 	p = new(parts)
 	if p.objects, err = storage.New(storage.Config{
@@ -99,7 +100,8 @@ func assemble(cfg Config, s *state, log *slog.Logger) (p *parts, err error) {
 	return p, nil
 }
 
-// assembleHost makes the VMs' side: mail needs the login key of the host, and the host needs to tell mail what it forgets.
+// assembleHost makes the host of the VMs, and mail: mail needs the host's login key, and the host
+// removes a VM's mail.
 func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
 	mode, err := accel.Parse(cfg.Accel)
 	if err != nil {
@@ -125,7 +127,7 @@ func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
 	return nil
 }
 
-// url is the address of a VM's page. It may be called once everything is assembled.
+// url returns the address of a VM's page. It works once all parts are assembled.
 func (p *parts) url(vm gateway.VM, port uint16) string { return p.web.URL(vm, port) }
 
 func webConfig(cfg Config, s *state, guests http.Handler, log *slog.Logger) https.Config {
@@ -144,7 +146,7 @@ func httpServer(h http.Handler, log *slog.Logger) *http.Server {
 	}
 }
 
-// shutdown lets what is under way finish, and closes.
+// shutdown closes the servers after their open requests, within shutdownLimit.
 func (p *parts) shutdown(log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownLimit)
 	defer cancel()
@@ -153,8 +155,8 @@ func (p *parts) shutdown(log *slog.Logger) error {
 	return err
 }
 
-// shutAll shuts servers down side by side, so that one page that never ends its answer takes no time from the others. To cut
-// off what is still under way when ctx ends is no error.
+// shutAll shuts servers down in parallel, so that one endless answer takes no time from the others.
+// Requests that are cut off when ctx ends are no error.
 func shutAll(ctx context.Context, log *slog.Logger, servers ...func(context.Context) error) error {
 	var group errgroup.Group
 	for _, shut := range servers {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// One client that never ends takes nothing from the others, and is no reason for the daemon to fail.
+// One endless request takes no time from the other servers, and does not make the daemon fail.
 func TestServersShutDownSideBySide(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

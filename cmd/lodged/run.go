@@ -18,13 +18,13 @@ import (
 	"lodge/gateway"
 )
 
-// shutdownLimit is how long requests that are under way may take to finish after SIGTERM.
+// shutdownLimit is how long open requests may take to finish after SIGTERM.
 const shutdownLimit = 20 * time.Second
 
-// errEnded is what a part has done that returned although nobody asked it to.
+// errEnded is the error of a part that returned before it was shut down.
 var errEnded = errors.New("ended by itself")
 
-// run is lodged: a helper that builds an image, or the daemon.
+// run runs lodged: the daemon, or the helper that builds an image.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	if len(args) > 0 && args[0] == "build-image" {
 		return buildImage(ctx, args[1:], stdin, stdout, stderr)
@@ -32,7 +32,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	return runDaemon(ctx, args, stdout, stderr)
 }
 
-// runDaemon is the daemon: it returns when ctx ends and everything is closed, or with the first error that stops it.
+// runDaemon runs the daemon. It returns when ctx has ended and everything is closed, or with the
+// first error of a part.
 func runDaemon(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	cfg, opts, err := readConfig(args, stderr)
 	switch {
@@ -78,7 +79,7 @@ func newLogger(cfg Config, w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, options))
 }
 
-// serve runs every part until ctx ends or one of them fails, then lets work finish and closes.
+// serve runs every part until ctx ends or one of them fails, then shuts all of them down.
 func serve(ctx context.Context, p *parts, outside *hostListeners, log *slog.Logger) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -92,7 +93,7 @@ func serve(ctx context.Context, p *parts, outside *hostListeners, log *slog.Logg
 		})
 	}
 	start("virtual machines", func() error { return p.host.Run(ctx) })
-	engine, stopEngine := context.WithCancel(context.WithoutCancel(ctx)) // requests that are under way need it to the end
+	engine, stopEngine := context.WithCancel(context.WithoutCancel(ctx)) // open requests need it until they end
 	start("object storage", func() error { return p.objects.Run(engine) })
 	start("mail delivery", func() error { return p.mail.Run(ctx) })
 	for _, l := range outside.https {
@@ -124,10 +125,10 @@ func serve(ctx context.Context, p *parts, outside *hostListeners, log *slog.Logg
 
 // notify passes a state to systemd (sd_notify(3)). Without systemd it does nothing.
 func notify(state string) {
-	_, _ = daemon.SdNotify(false, state) // systemd that does not listen is no reason to stop
+	_, _ = daemon.SdNotify(false, state) // a missing listener is no reason to stop
 }
 
-// version is what the build knows of itself.
+// version returns the version that the build recorded.
 func version() string {
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		return info.Main.Version

@@ -10,7 +10,7 @@ import (
 	"lodge/gateway/store"
 )
 
-// state is what this host has on disk: the lock, the database, and what is read from it.
+// state is the host's state on disk: the lock, the database, and what is read from it.
 type state struct {
 	lock      *os.File
 	store     *store.Store

@@ -61,7 +61,7 @@ func passedChild(t *testing.T) {
 	}
 }
 
-// TestNotify receives what systemd would.
+// TestNotify reads the socket as systemd does.
 func TestNotify(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "notify.sock")
 	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
