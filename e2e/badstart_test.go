@@ -19,14 +19,14 @@ import (
 	"lodge/gateway/api"
 )
 
-// refusesToStart starts a lodged that has to end by itself with an error that says all of parts.
+// refusesToStart starts a lodged that must end by itself, with an error that contains all of parts.
 func refusesToStart(t *testing.T, h *harness.Host, parts ...string) {
 	t.Helper()
 	d := h.LaunchDaemon(t)
 	if err := d.Ended(t, time.Minute); err == nil {
 		t.Errorf("lodged ended without an error:\n%s", d.Log())
 	}
-	contains(t, "what lodged says", d.Log(), parts...)
+	contains(t, "the log of lodged", d.Log(), parts...)
 }
 
 func TestClientWithoutDaemonSaysHowToStartIt(t *testing.T) {
@@ -107,7 +107,7 @@ func checksum(t *testing.T, file string) [32]byte {
 
 func TestDaemonNeedsRoot(t *testing.T) {
 	h := harness.New(t)
-	if err := os.Chmod(h.Dir, 0o755); err != nil { //nolint:gosec // nobody has to get in
+	if err := os.Chmod(h.Dir, 0o755); err != nil { //nolint:gosec // the user nobody has to pass through
 		t.Fatal(err)
 	}
 	r := h.Run(t, nil, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
@@ -121,7 +121,7 @@ func TestStartSurvivesKillAtAnyMoment(t *testing.T) {
 	h := harness.New(t)
 	for wait := time.Duration(0); wait < 500*time.Millisecond; wait += 40 * time.Millisecond {
 		d := h.LaunchDaemon(t)
-		<-time.After(wait) // the moment at which it is killed is what changes
+		<-time.After(wait) // each row kills it at another moment
 		d.Kill(t)
 	}
 	h.StartDaemon(t)
@@ -137,7 +137,7 @@ func TestBadNames(t *testing.T) {
 		if r := h.TryLodge(t, "new", "--", name); r.Code != 2 || !strings.Contains(r.Stderr, "hint: ") {
 			t.Errorf("lodge new %q: %d %s", name, r.Code, r.Text())
 		}
-		// The daemon checks for itself.
+		// The daemon checks the name as well.
 		_, err := h.Client().New(t.Context(), gateway.Spec{Name: name}, func(gateway.Progress) {})
 		if gateway.KindOf(err) != gateway.KindInvalid {
 			t.Errorf("a VM called %q: %v", name, err)

@@ -13,9 +13,10 @@ import (
 	"lodge/e2e/harness"
 )
 
-// browser: Chromium trusts the authority after lodge trust, logs in with a one-time link, and sees alpha's page.
+// browser: Chromium trusts the authority after lodge trust, logs in with a one-time link, and sees
+// alpha's page.
 func (s *suite) browser(t *testing.T) {
-	s.h.OwnPasswd(t) // lodge trust goes by it
+	s.h.OwnPasswd(t) // lodge trust reads it
 	s.h.Lodge(t, "trust")
 	if r := s.h.Run(t, nil, "curl", "-sS", "-o", "/dev/null", "-w", "%{ssl_verify_result}", s.alpha.Info(t).URL+"/"); r.Stdout != "0" {
 		t.Errorf("curl after lodge trust: %s", r.Text())

@@ -16,7 +16,7 @@ import (
 	"lodge/gateway"
 )
 
-// traffic uses all three services at once and notes what was accepted.
+// traffic uses all three services at once and records what was accepted.
 type traffic struct {
 	end context.CancelFunc
 	all sync.WaitGroup
@@ -31,7 +31,7 @@ func (s *suite) startTraffic(t *testing.T, page string, c *http.Client) *traffic
 	ctx, end := context.WithCancel(t.Context())
 	f := &traffic{end: end}
 	f.all.Go(func() {
-		pace := time.NewTicker(200 * time.Millisecond) // the guest takes some ten a second under TCG
+		pace := time.NewTicker(200 * time.Millisecond) // a guest accepts some ten a second under TCG
 		defer pace.Stop()
 		for n := 1; ctx.Err() == nil; n++ {
 			<-pace.C
@@ -67,7 +67,7 @@ func (f *traffic) counts() (mails, pages int) {
 	return len(f.mails), f.pages
 }
 
-// mailOnce sends one message. nil means that 250 was said.
+// mailOnce sends one message. It returns nil after a 250.
 func mailOnce(subject, to string) error {
 	return smtp.SendMail("127.0.0.1:25", nil, "flood@example.org", []string{to}, []byte("Subject: "+subject+"\r\n\r\nx\r\n"))
 }
@@ -91,8 +91,8 @@ func fetch(ctx context.Context, c *http.Client, page string) error {
 // kills is how often lodged is killed under load.
 const kills = 3
 
-// daemonKilled: lodged is killed with kill -9 while web, mail and S3 are in use, and started again, some times over. The VMs do not
-// notice, and no mail and no object that was accepted is lost.
+// daemonKilled: lodged is killed with kill -9 while web, mail and S3 are in use, and started again,
+// several times. The VMs keep running, and no mail and no object that was accepted is lost.
 func (s *suite) daemonKilled(t *testing.T) {
 	alpha, beta := s.alpha.BootID(t), s.beta.BootID(t)
 	page, c := s.alpha.Info(t).URL+"/", s.login(t, s.alpha)
@@ -139,10 +139,10 @@ func (s *suite) daemonKilled(t *testing.T) {
 	s.nothingIsLost(t, f, stored())
 }
 
-// nothingIsLost compares what was accepted with what is there, on the host and in the guests.
+// nothingIsLost compares what was accepted with what is stored, on the host and in the guests.
 func (s *suite) nothingIsLost(t *testing.T, f *traffic, objects int) {
 	t.Helper()
-	if got := s.beta.Run(t, fmt.Sprintf("~/minioput check flood %d", objects)); got != fmt.Sprintf("%d objects are whole", objects) {
+	if got := s.beta.Run(t, fmt.Sprintf("~/minioput check flood %d", objects)); got != fmt.Sprintf("%d objects are complete", objects) {
 		t.Error(got)
 	}
 	there := map[string]bool{}
@@ -173,7 +173,8 @@ func (s *suite) nothingIsLost(t *testing.T, f *traffic, objects int) {
 	t.Logf("%d mails and %d objects were accepted over %d kills, all are there; %d pages were served", mails, objects, kills, pages)
 }
 
-// libvirtdKilled: without libvirtd the VMs and their services go on, what needs it says so, and all is well when it is back.
+// libvirtdKilled: without libvirtd the VMs and their services keep running, verbs that need it name
+// the cause, and all works again after its restart.
 func (s *suite) libvirtdKilled(t *testing.T) {
 	alpha, beta := s.alpha.BootID(t), s.beta.BootID(t)
 	s.libvirt.Kill()
@@ -205,7 +206,8 @@ func (s *suite) libvirtdKilled(t *testing.T) {
 	}
 }
 
-// logTellsNoSecrets: bodies, one-time links and keys are not in the log, and the race detector has found nothing.
+// logTellsNoSecrets: the log has no bodies, one-time links and keys, and no report of the race
+// detector.
 func (s *suite) logTellsNoSecrets(t *testing.T) {
 	link := harness.JSON[struct{ URL string }](t, s.h, "open", "alpha").URL
 	_, token, _ := strings.Cut(link, "token=")

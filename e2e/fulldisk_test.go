@@ -13,8 +13,8 @@ import (
 	"lodge/gateway/sandboxtest"
 )
 
-// TestFullDisk: where the host's disk is full, a VM is not made, mail gets 452 and PUT an error, each with nothing left behind; and
-// all of it works once there is room.
+// TestFullDisk: where the host's disk is full, a VM is not made, mail gets 452 and PUT an error,
+// and nothing is left behind. All of it works once there is room.
 func TestFullDisk(t *testing.T) {
 	harness.NeedVMs(t)
 	dir := sandboxtest.SmallDisk(t, 2<<30)       // room for one VM
@@ -67,7 +67,7 @@ func TestFullDisk(t *testing.T) {
 	contains(t, "objects", h.Lodge(t, "s3", "ls", "tiny/bucket"), "up")
 }
 
-// TestNoLibvirtd: without libvirtd the daemon runs and says what is missing.
+// TestNoLibvirtd: without libvirtd the daemon runs, and its errors name what is missing.
 func TestNoLibvirtd(t *testing.T) {
 	harness.NeedVMs(t)
 	h := harness.New(t)

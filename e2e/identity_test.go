@@ -13,10 +13,10 @@ import (
 	"lodge/gateway/metadata"
 )
 
-// selfScript asks the gateway who this VM is.
+// selfScript reads the VM's own record from the gateway.
 const selfScript = `curl -sS -m 10 -H 'Lodge-Request: 1' http://169.254.169.254/lodge/v1/self`
 
-// questions asks every question of identity from both VMs.
+// questions sends every request about identity from both VMs.
 func (s *suite) questions(t *testing.T) {
 	s.both(t, func(t *testing.T, me, _ *harness.VM) {
 		info := me.Info(t)
@@ -25,7 +25,7 @@ func (s *suite) questions(t *testing.T) {
 			t.Fatal(err)
 		}
 		if self.Name != me.Name || self.ID != info.ID || self.Address != info.Addr.String() || self.URL != info.URL || self.MailDomain != info.MailDomain {
-			t.Errorf("%s is told that it is %+v; want %+v", me.Name, self, info)
+			t.Errorf("the gateway identifies %s as %+v; want %+v", me.Name, self, info)
 		}
 		got := me.Run(t, `
 			token=$(curl -sSf -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' http://169.254.169.254/latest/api/token)
@@ -41,13 +41,13 @@ func (s *suite) questions(t *testing.T) {
 			info.MailDomain, "inet " + info.Addr.String() + "/32", "169.254.169.254", mac,
 		}, "\n")
 		if got != want {
-			t.Errorf("%s knows itself as\n%s\nwant\n%s", me.Name, got, want)
+			t.Errorf("the metadata of %s is\n%s\nwant\n%s", me.Name, got, want)
 		}
 		s.misledQuestions(t, me)
 	})
 }
 
-// misledQuestions are those that a page could be tricked into asking for somebody else.
+// misledQuestions are requests that another party could make an app in the VM send.
 func (s *suite) misledQuestions(t *testing.T, me *harness.VM) {
 	t.Helper()
 	got := me.Run(t, `
@@ -64,7 +64,8 @@ func (s *suite) misledQuestions(t *testing.T, me *harness.VM) {
 	}
 }
 
-// impostors lets each VM try to be the other on the wire, with a positive control before and after.
+// impostors has each VM impersonate the other on the wire, with a positive control before and
+// after.
 func (s *suite) impostors(t *testing.T) {
 	closed := s.hostListener(t)
 	s.each(t, func(t *testing.T, me, other *harness.VM) {
@@ -85,11 +86,12 @@ func (s *suite) impostors(t *testing.T) {
 			})
 		}
 		honest("after")
-		contains(t, "the other, meanwhile", other.Run(t, selfScript), fmt.Sprintf("%q", other.Name))
+		contains(t, "the other at the same time", other.Run(t, selfScript), fmt.Sprintf("%q", other.Name))
 	})
 }
 
-// impostorLibrary has what the scripts below share. Each prints "nothing" when nothing came back.
+// impostorLibrary has the functions of the scripts below. Each script prints "nothing" when it got
+// no answer.
 const impostorLibrary = `
 set +e
 try() { timeout 5 "$@" 2>/dev/null; }
@@ -97,7 +99,7 @@ verdict() { if [ -z "$1" ]; then echo nothing; else printf 'ANSWER: %s\n' "$1"; 
 self() { try curl -s -m 3 "$@" -H 'Lodge-Request: 1' http://169.254.169.254/lodge/v1/self; }
 `
 
-// impostures are scripts, run in one VM, that try to be or to reach the other.
+// impostures are scripts for one VM that try to impersonate or to reach the other.
 func impostures() []struct{ name, script string } {
 	return []struct{ name, script string }{
 		{"source address", `
@@ -153,7 +155,8 @@ print(s.recv(512))' $theirs)
 	}
 }
 
-// hostListener is a service on all addresses of the host, one of them on loopback, that no guest may reach.
+// hostListener is a service on all addresses of the host, one of them on loopback, that no guest
+// may reach.
 func (s *suite) hostListener(t *testing.T) string {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "0.0.0.0:8088")
@@ -161,7 +164,7 @@ func (s *suite) hostListener(t *testing.T) string {
 		t.Fatal(err)
 	}
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = w.Write([]byte("the host's own")) // the control below sees it if it fails
+		_, _ = w.Write([]byte("the host's own")) // the control below fails if this does
 	})}
 	go func() { _ = server.Serve(l) }() // ends with Close
 	t.Cleanup(func() { _ = server.Close() })

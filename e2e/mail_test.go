@@ -15,12 +15,12 @@ import (
 	"lodge/gateway"
 )
 
-// send mails with swaks; it has to be taken.
+// send sends mail with swaks. It must be accepted.
 func (s *suite) send(t *testing.T, from, to, body string, more ...string) {
 	t.Helper()
 	r := s.trySend(t, from, to, append([]string{"--body", body, "--header", "Subject: " + body}, more...)...)
 	if r.Code != 0 {
-		t.Fatalf("mail to %s was not taken: %s", to, r.Text())
+		t.Fatalf("mail to %s was not accepted: %s", to, r.Text())
 	}
 }
 
@@ -59,7 +59,8 @@ func (s *suite) delivered(t *testing.T, vm *harness.VM, subject string, limit ti
 	return m
 }
 
-// mail: what swaks sends is in the guest's Maildir, byte for byte as the host has it; what should be refused is.
+// mail: a message from swaks is in the guest's Maildir, with the same bytes as on the host. Bad
+// recipients are refused.
 func (s *suite) mail(t *testing.T) {
 	dir := t.TempDir()
 	body := "From: person@example.org\r\nTo: anything@alpha.lodge.localhost\r\nSubject: every byte\r\n\r\n" +
@@ -89,7 +90,7 @@ func (s *suite) mail(t *testing.T) {
 	s.refusedMail(t, dir)
 }
 
-// refusedMail is refused while the sender is still there, so that no bounce is ever made.
+// refusedMail is refused in the SMTP session, so that no bounce is ever made.
 func (s *suite) refusedMail(t *testing.T, dir string) {
 	t.Helper()
 	for to, code := range map[string]string{
@@ -111,12 +112,13 @@ func (s *suite) refusedMail(t *testing.T, dir string) {
 	}
 	for _, m := range harness.JSON[[]gateway.Message](t, s.h, "mail", "alpha") {
 		if m.Subject == "too big" {
-			t.Errorf("the mail that was refused is there: %+v", m)
+			t.Errorf("the refused mail was stored: %+v", m)
 		}
 	}
 }
 
-// imap: inside the VM there is no password; the same mail is there, flags stay, and IDLE tells of new mail.
+// imap: inside the VM IMAP needs no password. It has the same mail, keeps flags, and IDLE reports
+// new mail.
 func (s *suite) imap(t *testing.T) {
 	s.send(t, "person@example.org", "imap@beta."+s.h.Domain, "first for beta")
 	want := s.h.Lodge(t, "mail", "beta", s.find(t, s.beta, "first for beta").QueueID)
@@ -158,23 +160,24 @@ while not f.readline().startswith("a "): pass
 say("b IDLE")
 print(f.readline()[0], flush=True)
 while "EXISTS" not in (line := f.readline()): pass
-print("told of new mail", flush=True)
+print("new mail reported", flush=True)
 `), "644")
 	s.beta.Run(t, "rm -f ~/idle.out; systemd-run --user --quiet --unit=idle sh -c 'python3 ~/idle.py >~/idle.out 2>&1' || (setsid python3 ~/idle.py >~/idle.out 2>&1 &)")
 	wait := func(text string) {
-		harness.Eventually(t, "IDLE says "+text, time.Minute, func() error {
+		harness.Eventually(t, "IDLE reports "+text, time.Minute, func() error {
 			if out := s.beta.Run(t, "cat ~/idle.out || true"); !strings.Contains(out, text) {
-				return fmt.Errorf("it said %q", out)
+				return fmt.Errorf("output %q", out)
 			}
 			return nil
 		})
 	}
 	wait("PREAUTH\n+")
 	s.send(t, "person@example.org", "imap@beta."+s.h.Domain, "second for beta")
-	wait("told of new mail")
+	wait("new mail reported")
 }
 
-// brokenGuest: a guest whose Maildir or sshd is broken makes its own mail wait, and nobody else's.
+// brokenGuest: mail for a guest whose Maildir or sshd is broken waits, and does not delay that of
+// others.
 func (s *suite) brokenGuest(t *testing.T) {
 	t.Run("maildir", func(t *testing.T) {
 		s.beta.Run(t, "rm -rf ~/Maildir.away; if [ -e ~/Maildir ]; then mv ~/Maildir ~/Maildir.away; fi; echo in the way >~/Maildir")
@@ -183,7 +186,8 @@ func (s *suite) brokenGuest(t *testing.T) {
 		s.delivered(t, s.beta, "while the Maildir is broken", 3*time.Minute)
 	})
 	t.Run("sshd", func(t *testing.T) {
-		// The guest mends itself, since nobody can log in meanwhile. What breaks it ends this session too.
+		// The guest repairs itself, since no login works meanwhile. The script that breaks it ends
+		// this session, too.
 		s.beta.Try(t, `cat >/tmp/break <<'END'
 systemctl stop ssh.socket
 systemctl stop ssh.service
@@ -194,7 +198,7 @@ END
 			sudo systemd-run --quiet --unit=break sh /tmp/break`)
 		harness.Eventually(t, "sshd is gone", 40*time.Second, func() error {
 			if log := s.h.Lodge(t, "logs", "beta"); !strings.Contains(log, "sshd and its sessions are gone") {
-				return errors.New("the console does not say so")
+				return errors.New("the console log does not show it")
 			}
 			return nil
 		})
@@ -203,7 +207,7 @@ END
 	})
 }
 
-// waits sends the same to both VMs: alpha gets it, beta's is kept.
+// waits sends the same message to both VMs: alpha gets it, beta's is kept.
 func (s *suite) waits(t *testing.T, subject string) {
 	t.Helper()
 	s.send(t, "person@example.org", "x@beta."+s.h.Domain, subject)

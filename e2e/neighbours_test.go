@@ -8,7 +8,8 @@ import (
 	"lodge/e2e/harness"
 )
 
-// s3Script has what the scripts below share: S3 by curl, which is there at once, where aws takes seconds under TCG.
+// s3Script has the functions of the scripts below: S3 by curl, which starts at once, where aws
+// takes seconds under TCG.
 const s3Script = `
 	base=http://s3.lodge.internal
 	signed() { curl -sS -m 20 --aws-sigv4 aws:amz:us-east-1:s3 --user "${keys:-any:key}" "$@"; }
@@ -19,7 +20,8 @@ const s3Script = `
 	}
 `
 
-// neighboursThings lets each VM try to read what is the other's: bucket, credentials, mailbox, metadata token, page.
+// neighboursThings has each VM try to read the other's bucket, credentials, mailbox, metadata token
+// and page.
 func (s *suite) neighboursThings(t *testing.T) {
 	for _, vm := range []*harness.VM{s.alpha, s.beta} {
 		vm.Run(t, s3Script+fmt.Sprintf(`printf 'secret of %[1]s' >/tmp/secret; signed -f -T /tmp/secret $base/private-%[1]s/secret`, vm.Name))
@@ -103,7 +105,7 @@ func stolenToken(t *testing.T, me, other *harness.VM) {
 	lacks(t, "with the other's token", got, me.Name+".", other.Name+".")
 }
 
-// otherPage asks for pages from inside: a VM may open its own, and not the other's while that is private.
+// otherPage requests pages from inside: a VM may open its own, and not the other's private one.
 func (s *suite) otherPage(t *testing.T, me, other *harness.VM) {
 	open := func(name string) string {
 		return me.Run(t, fmt.Sprintf(`curl -sS -m 20 -o /dev/null -w '%%{http_code}' --connect-to ::169.254.169.254:443 https://%s.%s/`, name, s.h.Domain))

@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// Where no udev runs, make up gives /dev/kvm the group and mode that udev would. It leaves a device that has been opened.
+// Where no udev runs, make up sets the group and mode of /dev/kvm as udev does. It does not change
+// a device that was opened.
 func TestUpOpensKVM(t *testing.T) {
 	group, err := user.LookupGroup("kvm")
 	if err != nil {
@@ -43,7 +44,7 @@ func TestUpOpensKVM(t *testing.T) {
 	}
 }
 
-// kvmDevice puts a device with this mode, which root owns, in the place of /dev/kvm.
+// kvmDevice mounts a device of root with this mode over /dev/kvm.
 func kvmDevice(t *testing.T, mode uint32) string {
 	t.Helper()
 	const device = "/dev/kvm"

@@ -12,7 +12,7 @@ import (
 	"lodge/gateway/api"
 )
 
-// rebooted waits until a guest has another boot id.
+// rebooted waits until a guest's boot id has changed.
 func rebooted(t *testing.T, vm *harness.VM, before string) {
 	t.Helper()
 	harness.Eventually(t, vm.Name+" has rebooted", 5*time.Minute, func() error {
@@ -24,7 +24,8 @@ func rebooted(t *testing.T, vm *harness.VM, before string) {
 	})
 }
 
-// reboot: alpha reboots from inside and has its files, its cron job, and its SQLite database, which was being written.
+// reboot: alpha reboots from inside and keeps its files, its cron job, and its SQLite database,
+// which was in use.
 func (s *suite) reboot(t *testing.T) {
 	s.alpha.PutFile(t, "/home/lodge/writer.py", "testdata/writer.py", "644")
 	s.alpha.Run(t, `
@@ -75,7 +76,8 @@ END
 	s.h.Lodge(t, "wait", "alpha", "--for", "http")
 }
 
-// stopAndStart: a VM that is stopped says so at its URL and gets its mail when it starts again; its old credentials are void.
+// stopAndStart: the URL of a stopped VM shows that it is stopped; its mail arrives when it starts;
+// its old credentials are void.
 func (s *suite) stopAndStart(t *testing.T) {
 	before := s.beta.BootID(t)
 	old := s.beta.Run(t, credentialsScript)
@@ -101,7 +103,7 @@ func (s *suite) stopAndStart(t *testing.T) {
 	contains(t, "beta's files after stop and start", useKeys(t, s.beta, s.beta.Run(t, credentialsScript)), "<Name>", " 200")
 }
 
-// removed: a VM that is deleted leaves nothing, and a new one with its name sees nothing of it.
+// removed: a VM that was removed leaves nothing, and a new one with its name sees nothing of it.
 func (s *suite) removed(t *testing.T) {
 	old := s.beta.Identity(t)
 	s.h.Lodge(t, "rm", "--yes", "beta")

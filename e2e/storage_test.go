@@ -13,7 +13,7 @@ import (
 	"lodge/e2e/harness"
 )
 
-// decode reads what base64 -w0 has printed in a guest.
+// decode decodes the output of base64 -w0 in a guest.
 func decode(t *testing.T, text string) string {
 	t.Helper()
 	raw, err := base64.StdEncoding.DecodeString(strings.TrimSpace(text))
@@ -23,7 +23,8 @@ func decode(t *testing.T, text string) string {
 	return string(raw)
 }
 
-// tools store a file and read it back, as a user would who configures nothing. Each ends with the file's checksum.
+// tools store a file and read it back, without any configuration. Each prints the file's checksum
+// at the end.
 func tools() []struct{ name, script string } {
 	return []struct{ name, script string }{
 		{"aws", `aws s3 cp ~/file s3://by-aws/dir/file >&2; aws s3 cp s3://by-aws/dir/file - | sha256sum`},
@@ -80,7 +81,7 @@ func (s *suite) fromTheHost(t *testing.T, sum string) {
 	}
 	s.h.Lodge(t, "s3", "cp", up, "beta:by-host/up")
 	if diff := cmp.Diff(string(content), decode(t, s.beta.Run(t, "aws s3 cp s3://by-host/up - | base64 -w0"))); diff != "" {
-		t.Error("the VM reads something else than lodge s3 cp has stored")
+		t.Error("the VM reads other bytes than lodge s3 cp has stored")
 	}
 	if r := s.h.TryLodge(t, "s3", "ls", "alpha/by-aws"); strings.Contains(r.Stdout, "file") {
 		t.Errorf("alpha sees beta's bucket: %s", r.Text())

@@ -1,4 +1,5 @@
-// Package e2e is the suite that runs Lodge with real parts: libvirtd, lodged, lodge, two VMs, curl, swaks, Chromium and S3 tools.
+// Package e2e is the suite that runs Lodge with real parts: libvirtd, lodged, lodge, two VMs, curl,
+// swaks, Chromium and S3 tools.
 //
 //	make e2e
 //	go test ./e2e -v -args -vm                             # the same, with the base image in /var/lib/lodge/images
@@ -33,11 +34,12 @@ type suite struct {
 	rootPEM string // path of the authority's root
 
 	alpha *harness.VM // boots by its own boot loader and carries the example page
-	beta  *harness.VM // boots its kernel directly
+	beta  *harness.VM // starts its kernel directly
 }
 
-// TestLodge boots two VMs side by side and lets them, the outside and the host do to each other all that they should and
-// should not. The steps run in this order, since booting is what takes time; each can be run alone with -run.
+// TestLodge boots two VMs in parallel, and tests what they, the outside and the host can and cannot
+// do to each other. The steps run in this order and share the VMs, since a boot takes long; each
+// can be run alone with -run.
 func TestLodge(t *testing.T) {
 	harness.NeedVMs(t)
 	s := boot(t)
@@ -113,14 +115,14 @@ func (s *suite) trustRoot(t *testing.T) {
 	}
 }
 
-// each runs f for both VMs, with the other beside it.
+// each runs f for both VMs, with the other as its neighbour.
 func (s *suite) each(t *testing.T, f func(t *testing.T, me, other *harness.VM)) {
 	t.Helper()
 	t.Run(s.alpha.Name, func(t *testing.T) { f(t, s.alpha, s.beta) })
 	t.Run(s.beta.Name, func(t *testing.T) { f(t, s.beta, s.alpha) })
 }
 
-// both is each, with both VMs at the same time.
+// both is each, in parallel.
 func (s *suite) both(t *testing.T, f func(t *testing.T, me, other *harness.VM)) {
 	t.Helper()
 	t.Run("both", func(t *testing.T) { // returns once its parallel tests have ended
@@ -131,7 +133,8 @@ func (s *suite) both(t *testing.T, f func(t *testing.T, me, other *harness.VM)) 
 	})
 }
 
-// client is a web client outside that trusts the authority and nobody else. All names lead to the host's loopback address.
+// client is a web client outside that trusts the authority alone. All names lead to the host's
+// loopback address.
 func (s *suite) client() *http.Client {
 	dialer := &net.Dialer{Timeout: 10 * time.Second}
 	return &http.Client{

@@ -15,7 +15,7 @@ import (
 	"lodge/e2e/harness"
 )
 
-// owner is who a one-time login logs in.
+// owner is the person that a one-time link logs in.
 const owner = "owner@lodge.localhost"
 
 // get returns status and body.
@@ -78,7 +78,8 @@ func press(t *testing.T, c *http.Client, link string) (int, string) {
 	return do(t, c, req)
 }
 
-// web: alpha's page is private, opens with a one-time login, and can be made public and private again.
+// web: alpha's page is private, opens with a one-time link, and can be made public and private
+// again.
 func (s *suite) web(t *testing.T) {
 	page := s.alpha.Info(t).URL + "/"
 	if status, body := get(t, s.client(), page); status != http.StatusUnauthorized {
@@ -111,7 +112,7 @@ func (s *suite) web(t *testing.T) {
 	}
 }
 
-// curl does not know the authority until it is told.
+// curl trusts the authority only with its root.
 func (s *suite) curl(t *testing.T, page string) {
 	t.Helper()
 	if r := s.h.Run(t, nil, "curl", "-sS", page); r.Code != 60 {
@@ -134,7 +135,7 @@ func (s *suite) unknownNames(t *testing.T) {
 		c, err := tls.Dial("tcp", "127.0.0.1:443", &tls.Config{ServerName: name, InsecureSkipVerify: true}) //nolint:gosec,noctx // nothing should answer
 		if err == nil {
 			t.Errorf("the handshake for %q gave a certificate for %v", name, c.ConnectionState().PeerCertificates[0].DNSNames)
-			_ = c.Close() // it should not be there
+			_ = c.Close() // the test has failed already
 		}
 	}
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.alpha.Info(t).URL+"/", nil)
@@ -149,7 +150,7 @@ func (s *suite) unknownNames(t *testing.T) {
 	}
 }
 
-// ports: each port of a VM has its own name and its own visibility.
+// ports: each port of a VM has a name and a visibility of its own.
 func (s *suite) ports(t *testing.T) {
 	s.beta.PutFile(t, "/home/lodge/web.py", "testdata/web.py", "644")
 	s.beta.Run(t, `sudo systemd-run --quiet --unit=web python3 /home/lodge/web.py
@@ -184,7 +185,7 @@ func (s *suite) ports(t *testing.T) {
 	}
 }
 
-// streams: an answer arrives as it is written, an upload is not gathered, an upgraded connection echoes.
+// streams: answers and uploads are not buffered, and an upgraded connection passes bytes both ways.
 func (s *suite) streams(t *testing.T) {
 	base := fmt.Sprintf("https://9000-beta.%s", s.h.Domain)
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, base+"/stream", nil)

@@ -1,4 +1,5 @@
-// Package bench measures what Lodge promises and prints a table; nothing here passes or fails by the clock.
+// Package bench measures the performance of Lodge and prints a table. No test fails because of a
+// duration.
 //
 //	make bench
 //	make bench BENCHFLAGS='-before old'   # boots the image named old in turn with debian-13
@@ -42,7 +43,7 @@ func TestTable(t *testing.T) {
 	t.Run("direct", func(t *testing.T) { firstByte(t, "kernel started directly", true) })
 }
 
-// identity measures what it costs to know who is at the other end of a connection, through TLS as well.
+// identity measures the cost of a connection's identity, also through TLS.
 func identity() {
 	vm := gateway.Identity{ID: gateway.NewID(), Name: "alpha"}
 	plain := net.Conn(gateway.NewConn(nil, vm))
@@ -84,7 +85,7 @@ func manyVMs(t *testing.T) {
 	for line := range strings.Lines(string(status)) {
 		if size, ok := strings.CutPrefix(line, "VmRSS:"); ok {
 			var kib int
-			_, _ = fmt.Sscan(size, &kib) // 0 shows that it went wrong
+			_, _ = fmt.Sscan(size, &kib) // 0 in the table shows the failure
 			row("resident memory of lodged, idle", fmt.Sprintf("%.1f MiB", float64(kib)/1024), "< 80 MiB")
 		}
 	}
@@ -94,7 +95,7 @@ func manyVMs(t *testing.T) {
 	d.Stop(t)
 }
 
-// define records VMs as lodged would have.
+// define records VMs as lodged does.
 func define(t *testing.T, h *harness.Host, vms int) {
 	t.Helper()
 	ctx := t.Context()
@@ -117,7 +118,7 @@ func define(t *testing.T, h *harness.Host, vms int) {
 	}
 }
 
-// firstByte goes from lodge new to the first byte of the example page, phase by phase.
+// firstByte measures from lodge new to the first byte of the example page, phase by phase.
 func firstByte(t *testing.T, how string, direct bool) {
 	h := harness.New(t)
 	h.UseImages(t)
@@ -149,7 +150,7 @@ func firstByte(t *testing.T, how string, direct bool) {
 	next(phase)
 	phase = ""
 	if _, err := c.Wait(t.Context(), "hello", api.HTTP, func(p gateway.Progress) {
-		if p.Phase != "http" { // of which several steps are told
+		if p.Phase != "http" { // which reports several steps
 			next(p.Phase)
 		}
 	}); err != nil {

@@ -19,11 +19,12 @@ import (
 
 var before = flag.String("before", "", "another image, to boot in turn with debian-13")
 
-// bootRounds is how often each image boots. The rounds alternate, so that other load on the host falls on both images.
+// bootRounds is how often each image boots. The rounds alternate, so that other load on the host
+// falls on both images.
 const bootRounds = 3
 
-// boot measures the CPU time of QEMU from its start until sshd answers, of a new VM without user data. Unlike the duration,
-// it depends little on other load.
+// boot measures the CPU time of QEMU from its start until sshd answers, for a new VM without user
+// data. Unlike the duration, it depends little on other load.
 func boot(t *testing.T) {
 	h := harness.New(t)
 	h.UseImages(t)
@@ -48,7 +49,8 @@ func boot(t *testing.T) {
 // median is the middle of sorted values.
 func median(sorted []float64) float64 { return sorted[len(sorted)/2] }
 
-// bootOnce makes a VM, waits for its sshd, removes it, and returns the CPU seconds that QEMU has used.
+// bootOnce makes a VM, waits for its sshd, removes it, and returns the CPU seconds that QEMU has
+// used.
 func bootOnce(t *testing.T, c *control.Client, image string) float64 {
 	t.Helper()
 	ignore := func(gateway.Progress) {}
@@ -76,7 +78,8 @@ func bootOnce(t *testing.T, c *control.Client, image string) float64 {
 	return seconds
 }
 
-// cpuSeconds is what a process has used so far: utime and stime of proc_pid_stat(5), in ticks of a hundredth of a second.
+// cpuSeconds is the CPU time of a process so far: utime and stime of proc_pid_stat(5), in ticks of
+// a hundredth of a second.
 func cpuSeconds(pid string) (float64, error) {
 	stat, err := os.ReadFile(filepath.Join("/proc", pid, "stat"))
 	if err != nil {

@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// Artefact is the path of a file that is kept, whether the test passes or not. Tests run in e2e or right below it.
+// Artefact is the path of a file that is kept, whether the test passes or not. Tests run in e2e or
+// right below it.
 func Artefact(t testing.TB, name string) string {
 	t.Helper()
 	wd, err := os.Getwd()
@@ -56,7 +57,7 @@ func copyFile(to, from string) error {
 		return err
 	}
 	if _, err := io.Copy(out, in); err != nil {
-		_ = out.Close() // the copy's error is the one that counts
+		_ = out.Close() // the copy's error is returned
 		return err
 	}
 	return out.Close()

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// programs builds each kind of binaries once per test binary.
+// programs builds each kind of binary once per test binary.
 type programs struct {
 	once sync.Once
 	dir  string
@@ -33,7 +33,7 @@ func Programs(t testing.TB, race bool) string {
 }
 
 func (p *programs) build(race bool) {
-	// The sandbox's /run is in memory and goes with it.
+	// The sandbox's /run is in memory and is removed with it.
 	if p.dir, p.err = os.MkdirTemp("/run", "bin-"); p.err != nil {
 		return
 	}

@@ -17,10 +17,10 @@ type Daemon struct {
 	cmd  *exec.Cmd
 	logs string
 	done chan struct{} // closed when the process has ended
-	err  error         // how; valid after done
+	err  error         // of the process; valid after done
 }
 
-// StartDaemon starts lodged and waits until it says that it is ready. It ends with the Host's test.
+// StartDaemon starts lodged and waits until it is ready. It ends with the Host's test.
 func (h *Host) StartDaemon(t testing.TB) *Daemon {
 	t.Helper()
 	d := h.LaunchDaemon(t)
@@ -61,7 +61,7 @@ func (h *Host) LaunchDaemon(t testing.TB, args ...string) *Daemon {
 	return d
 }
 
-// config writes an empty configuration file: the machine's own must not count.
+// config writes an empty configuration file, so that the machine's own is not read.
 func (h *Host) config(t testing.TB) string {
 	t.Helper()
 	file := filepath.Join(h.Dir, "lodge.toml")
@@ -83,7 +83,7 @@ func (d *Daemon) Kill(t testing.TB) {
 // Stop ends lodged as systemd does. It may have ended already.
 func (d *Daemon) Stop(t testing.TB) {
 	t.Helper()
-	_ = d.cmd.Process.Signal(syscall.SIGTERM) // it may be gone, which is what is wanted
+	_ = d.cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
 	select {
 	case <-d.done:
 	case <-time.After(40 * time.Second):
@@ -92,7 +92,7 @@ func (d *Daemon) Stop(t testing.TB) {
 	}
 }
 
-// Ended waits until lodged has ended by itself, and says with which error.
+// Ended waits until lodged has ended by itself, and returns its error.
 func (d *Daemon) Ended(t testing.TB, limit time.Duration) error {
 	t.Helper()
 	select {
@@ -107,7 +107,7 @@ func (d *Daemon) Ended(t testing.TB, limit time.Duration) error {
 // PID is the process id of lodged.
 func (d *Daemon) PID() int { return d.cmd.Process.Pid }
 
-// Log is what this Host's daemons have said.
+// Log returns the log of this Host's daemons.
 func (d *Daemon) Log() string {
 	text, err := os.ReadFile(d.logs)
 	if err != nil {

@@ -1,5 +1,6 @@
-// Package harness runs Lodge as a whole for tests: a real libvirtd, the built lodged and lodge, and VMs, all inside the
-// namespaces of lodge/gateway/sandboxtest, with state in a directory that ends with the test.
+// Package harness runs all of Lodge for tests: a real libvirtd, the built lodged and lodge, and
+// VMs, all in the namespaces of lodge/gateway/sandboxtest, with state in a directory that is
+// removed with the test.
 //
 //	func TestMain(m *testing.M) { harness.Main(m) }
 //
@@ -9,10 +10,10 @@
 //	h.Lodge(t, "new", "alpha", "--wait")
 //	t.Log(h.VM("alpha").Run(t, "uptime"))
 //
-// lodged has its default ports and domain: the namespace is its own. When a test fails, the logs of the daemon and the VMs'
-// consoles are kept in e2e/artefacts.
+// lodged has its default ports and domain: the namespace is its own. When a test fails, the logs of
+// the daemon and the VMs' consoles are kept in e2e/artefacts.
 //
-// It never waits for time to pass, only for things to happen, and ends nothing but what it has started.
+// It never waits a fixed time, only for conditions, and ends no process that it did not start.
 package harness
 
 import (
@@ -38,12 +39,12 @@ var (
 	images  = flag.String("images", gateway.DefaultStateDir+"/images", "directory of base images") //nolint:gochecknoglobals // as above
 )
 
-// Main runs the tests in a sandbox in which the machine's own trust store, Lodge and libvirt cannot be seen or changed.
+// Main runs the tests in a sandbox that hides the machine's own trust store, Lodge and libvirt.
 func Main(m *testing.M) {
 	sandboxtest.Main(m, sandboxtest.Tmpfs("/run", "/var/cache/libvirt", "/usr/local/share/ca-certificates", "/etc/ssl/certs"))
 }
 
-// NeedVMs skips the test unless VMs are asked for.
+// NeedVMs skips the test without the flag -vm.
 func NeedVMs(t testing.TB) {
 	t.Helper()
 	if !*withVMs {
@@ -53,15 +54,15 @@ func NeedVMs(t testing.TB) {
 
 // Host is one Lodge: its directories, its processes.
 type Host struct {
-	Dir      string // everything of it; passable for QEMU's user
+	Dir      string // all of its state; QEMU's user can pass through
 	StateDir string
 	RunDir   string
-	Home     string // of the person who uses lodge, curl and a browser
+	Home     string // home of the user of lodge, curl and a browser
 	Domain   string
 	Args     []string // more flags for lodged
 	Race     bool     // run a lodged that was built with the race detector
 
-	owner testing.TB // the test that New was called for: what is started ends with it, whichever of its steps starts it
+	owner testing.TB // the test that called New: each process ends with it, whichever step started it
 }
 
 // New makes the directories of a Host in dir, or in a new one.
@@ -87,7 +88,7 @@ func New(t testing.TB, dir ...string) *Host {
 	return h
 }
 
-// tempDir is t.TempDir with a short name, for unix sockets, and open to be passed through.
+// tempDir is t.TempDir with a short name, for unix sockets, that other users can pass through.
 func tempDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "lodge-") //nolint:usetesting // t.TempDir is 0700 and too long for sockets
@@ -105,7 +106,7 @@ func tempDir(t testing.TB) string {
 	return dir
 }
 
-// UseImages shows the base images to the Host, read-only.
+// UseImages mounts the base images into the Host's state, read-only.
 func (h *Host) UseImages(t testing.TB) {
 	t.Helper()
 	if _, err := os.Stat(filepath.Join(*images, "debian-13.json")); err != nil {
@@ -124,8 +125,8 @@ func (h *Host) UseImages(t testing.TB) {
 	}
 }
 
-// OwnPasswd shows an /etc/passwd in which root lives in h.Home and nobody else has a home: what changes people's homes
-// changes that one.
+// OwnPasswd mounts an /etc/passwd in which root has h.Home and no other user has a home, so that a
+// program that changes users' homes changes that one.
 func (h *Host) OwnPasswd(t testing.TB) {
 	t.Helper()
 	passwd, err := os.ReadFile("/etc/passwd")
@@ -160,12 +161,12 @@ func (h *Host) StartLibvirt(t testing.TB) *libvirttest.Daemon {
 	return libvirttest.Start(t)
 }
 
-// Client speaks to lodged directly.
+// Client returns a client of lodged's API.
 func (h *Host) Client() *control.Client {
 	return control.NewClient(gateway.ControlSocket(h.RunDir))
 }
 
-// Health asks lodged whether it is ready.
+// Health returns an error unless lodged is ready.
 func (h *Host) Health(ctx context.Context) error {
 	health, err := h.Client().Health(ctx)
 	if err != nil {

@@ -16,7 +16,8 @@ import (
 	"lodge/gateway"
 )
 
-// callLimit ends a command that hangs. Booting a VM under TCG with others beside it is the longest of them.
+// callLimit ends a command that hangs. The longest is the boot of a VM under TCG in parallel with
+// others.
 const callLimit = 5 * time.Minute
 
 // Result is how a command ended.
@@ -26,10 +27,10 @@ type Result struct {
 	Stderr string
 }
 
-// Text is all that was said.
+// Text is the output of both streams.
 func (r Result) Text() string { return r.Stdout + r.Stderr }
 
-// Lodge runs a verb that has to work, and returns what it says on stdout.
+// Lodge runs a verb that must succeed, and returns its stdout.
 func (h *Host) Lodge(t testing.TB, args ...string) string {
 	t.Helper()
 	r := h.TryLodge(t, args...)
@@ -62,7 +63,7 @@ func JSON[T any](t testing.TB, h *Host, args ...string) T {
 	return v
 }
 
-// Run runs any program with a clean environment, as the person who uses the Host.
+// Run runs any program with a clean environment, as the Host's user.
 func (h *Host) Run(t testing.TB, stdin io.Reader, name string, args ...string) Result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), callLimit)
@@ -79,12 +80,12 @@ func (h *Host) Run(t testing.TB, stdin io.Reader, name string, args ...string) R
 	return Result{Code: cmd.ProcessState.ExitCode(), Stdout: stdout.String(), Stderr: stderr.String()}
 }
 
-// env has no settings of the machine, such as where another CA bundle is.
+// env has no settings of the machine, such as the path of a CA bundle.
 func (h *Host) env() []string {
 	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + h.Home, "LANG=C.UTF-8", "TMPDIR=" + os.TempDir()}
 }
 
-// Eventually asks until there is no error, at most for limit.
+// Eventually repeats check until it returns no error, at most for limit.
 func Eventually(t testing.TB, what string, limit time.Duration, ask func() error) {
 	t.Helper()
 	tick := time.NewTicker(100 * time.Millisecond)

@@ -26,8 +26,8 @@ var (
 	tapForm  = regexp.MustCompile(`^lg[0-9a-f]{8}$`)
 )
 
-// CheckLog returns what breaks the rules in a log of lodged in text form: one message per kind of fault. Lines that are
-// not of the logger, such as the stack of a crash, are passed over.
+// CheckLog returns the faults of a log of lodged in text form, one message per kind. It skips lines
+// that are not the logger's, such as the stack of a crash.
 func CheckLog(log string) []string {
 	faults := map[string]bool{}
 	for line := range strings.Lines(log) {
@@ -53,7 +53,7 @@ func CheckLog(log string) []string {
 	return all
 }
 
-// checkLog holds the log of the Host's daemons against the rules.
+// checkLog checks the log of the Host's daemons against the rules.
 func (h *Host) checkLog(t testing.TB) {
 	t.Helper()
 	log, err := os.ReadFile(filepath.Join(h.Dir, "lodged.log"))
@@ -65,7 +65,7 @@ func (h *Host) checkLog(t testing.TB) {
 	}
 }
 
-// logFault returns what is wrong with one field, or nothing.
+// logFault returns the fault of one field, or "".
 func logFault(key, value string) string {
 	var ok bool
 	var err error
@@ -93,7 +93,7 @@ func logFault(key, value string) string {
 	return fmt.Sprintf("%s=%q", key, value)
 }
 
-// parseLogLine reads what slog.TextHandler writes: key=value pairs, the value quoted where it has to be.
+// parseLogLine reads a line of slog.TextHandler: key=value pairs, the value quoted where needed.
 func parseLogLine(line string) (map[string]string, error) {
 	fields := map[string]string{}
 	for line != "" {

@@ -18,16 +18,17 @@ type VM struct {
 	host *Host
 }
 
-// VM does not look whether there is one.
+// VM does not check that the VM exists.
 func (h *Host) VM(name string) *VM { return &VM{Name: name, host: h} }
 
-// Info is what lodge show says.
+// Info is the answer of lodge show.
 func (v *VM) Info(t testing.TB) api.VM {
 	t.Helper()
 	return JSON[api.VM](t, v.host, "show", v.Name)
 }
 
-// Identity is the VM's identity on the host: its tap is the one that the host's route to its address names.
+// Identity is the VM's identity on the host. Its tap is the interface of the host's route to its
+// address.
 func (v *VM) Identity(t testing.TB) gateway.Identity {
 	t.Helper()
 	info := v.Info(t)
@@ -40,12 +41,13 @@ func (v *VM) Identity(t testing.TB) gateway.Identity {
 	return gateway.Identity{ID: info.ID, Number: uint32(number), Name: info.Name, Addr: info.Addr}
 }
 
-// Run runs a bash script in the guest as its login user, and returns what it says on stdout. Any command in it that fails fails the test.
+// Run runs a bash script in the guest as its login user, and returns its stdout. The test fails if
+// any of its commands does.
 func (v *VM) Run(t testing.TB, script string) string {
 	t.Helper()
 	r := v.Try(t, script)
 	if r.Code != 0 {
-		t.Fatalf("in %s, this ended with %d:\n%s\n--- it said:\n%s", v.Name, r.Code, script, r.Text())
+		t.Fatalf("in %s, this ended with %d:\n%s\n--- output:\n%s", v.Name, r.Code, script, r.Text())
 	}
 	return strings.TrimSuffix(r.Stdout, "\n")
 }

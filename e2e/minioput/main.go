@@ -1,10 +1,10 @@
-// Command minioput stores and reads objects with minio-go as a program in a VM would: endpoint and nothing else, credentials
-// from the VM's metadata.
+// Command minioput stores and reads objects with minio-go as a program in a VM does: it sets the
+// endpoint alone, and gets its credentials from the VM's metadata.
 //
 //	minioput [-https] put BUCKET KEY FILE
 //	minioput [-https] get BUCKET KEY
-//	minioput [-https] flood BUCKET LOG   # stores objects 1, 2, 3, … whose content is their number, until it is ended; writes each
-//	                                     # number to LOG, synced, once it is stored
+//	minioput [-https] flood BUCKET LOG   # stores objects 1, 2, 3, … with their number as content,
+//	                                     # until it is ended; writes each stored number to LOG
 //	minioput [-https] check BUCKET N     # reads 1 to N back
 package main
 
@@ -65,7 +65,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	}
 }
 
-// flood stores one object after the other and tries again what fails.
+// flood stores one object after the other and repeats a failed one.
 func flood(ctx context.Context, client *minio.Client, bucket, file string) error {
 	log, err := os.OpenFile(file, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -73,7 +73,7 @@ func flood(ctx context.Context, client *minio.Client, bucket, file string) error
 	}
 	for n := 1; ; n++ {
 		for put(ctx, client, bucket, strconv.Itoa(n)) != nil {
-			time.Sleep(100 * time.Millisecond) // the gateway is away
+			time.Sleep(100 * time.Millisecond) // the gateway is down
 		}
 		if _, err := fmt.Fprintln(log, n); err != nil {
 			return err
@@ -103,6 +103,6 @@ func check(ctx context.Context, client *minio.Client, bucket string, last int, s
 			return fmt.Errorf("object %d is %q, %w", n, content, err)
 		}
 	}
-	_, err := fmt.Fprintf(stdout, "%d objects are whole\n", last)
+	_, err := fmt.Fprintf(stdout, "%d objects are complete\n", last)
 	return err
 }

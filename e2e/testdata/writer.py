@@ -1,4 +1,4 @@
-"""Writes rows into a SQLite database for ever, each in a transaction of its own, and says which are committed."""
+"""Writes rows into a SQLite database for ever, each in its own transaction, and logs the committed ones."""
 import itertools
 import os
 import sqlite3
