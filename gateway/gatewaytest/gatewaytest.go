@@ -1,7 +1,8 @@
-// Package gatewaytest is what the tests of all packages need: a Directory in memory, a log that can be read and counted,
-// and waiting for what must come. A small full disk is in sandboxtest, since it needs a mount namespace.
+// Package gatewaytest has the helpers for tests of all packages: a Directory in memory, a log that
+// can be read and counted, and waiting for a condition. A small full disk is in sandboxtest, since
+// it needs a mount namespace.
 //
-// It never stands for a part that a test is about: a test of the store opens the store.
+// It never replaces the part under test: a test of the store opens the store.
 package gatewaytest
 
 import (
@@ -10,10 +11,10 @@ import (
 	"time"
 )
 
-// patience is how long Eventually waits: generous, since the test machine may be slow and shared.
+// patience is how long Eventually waits. It is long, since the test machine may be slow and shared.
 const patience = 30 * time.Second
 
-// Eventually waits until check returns nil. The test fails with check's last error when that takes 30 s.
+// Eventually waits until check returns nil. After 30 s the test fails with check's last error.
 func Eventually(tb testing.TB, check func() error) {
 	tb.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)

@@ -6,7 +6,8 @@ import (
 	"sync"
 )
 
-// Log keeps what is written to it, and can be read meanwhile. The zero value is empty and ready.
+// Log keeps what is written to it, and can be read at the same time. The zero value is empty and
+// ready.
 type Log struct {
 	mu  sync.Mutex
 	buf bytes.Buffer

@@ -11,8 +11,8 @@ import (
 	"lodge/gateway"
 )
 
-// Records are gateway.Records in memory. They outlive the Directory, as the store's file outlives the daemon. The zero
-// value is empty and ready; it is safe for concurrent use.
+// Records are gateway.Records in memory. They outlive the Directory, as the store's file outlives
+// the daemon. The zero value is empty and ready; it is safe for concurrent use.
 type Records struct {
 	// Addr gives a new VM its address; nil gives 10.213.0.0 plus the VM's number plus 1.
 	Addr func(number uint32) netip.Addr
@@ -23,7 +23,8 @@ type Records struct {
 	fail error
 }
 
-// NewDirectory returns a Directory over records, which has vms already. Numbers and addresses that are zero are given.
+// NewDirectory returns a Directory over records, with vms in it. It sets numbers and addresses that
+// are zero.
 func NewDirectory(tb testing.TB, records *Records, vms ...gateway.VM) *gateway.Directory {
 	tb.Helper()
 	for _, vm := range vms {
@@ -35,7 +36,7 @@ func NewDirectory(tb testing.TB, records *Records, vms ...gateway.VM) *gateway.D
 	return directory
 }
 
-// FailWith makes every call fail with err from now on, and change nothing; nil ends that.
+// FailWith makes every later call fail with err and change nothing; nil ends that.
 func (r *Records) FailWith(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -79,7 +80,8 @@ func (r *Records) addr(number uint32) netip.Addr {
 	return netip.AddrFrom4([4]byte{10, 213, byte(n >> 8), byte(n)})
 }
 
-// Save implements gateway.Records. It fails with KindNotFound for a VM that was never created or is deleted.
+// Save implements gateway.Records. It fails with KindNotFound for a VM that was never created or is
+// deleted.
 func (r *Records) Save(_ context.Context, vm gateway.VM) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -9,7 +9,8 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// initialize is pid 1: it prepares the namespaces, runs the tests and reaps whatever is orphaned until they end.
+// initialize runs as pid 1: it prepares the namespaces, runs the tests and reaps orphans until they
+// end.
 func initialize(options []Option) int {
 	signals := forwardable()
 	if err := prepare(options); err != nil {
@@ -51,8 +52,8 @@ func prepare(options []Option) error {
 	if err := syscall.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		return fmt.Errorf("mount /proc: %w", err)
 	}
-	// The old /sys shows the interfaces of the machine. It goes with all that is mounted beneath it, control groups too:
-	// a libvirtd in here can leave none behind.
+	// The old /sys shows the interfaces of the machine. It is unmounted with all mounts below it,
+	// control groups too: a libvirtd in the sandbox can leave none behind.
 	if err := syscall.Unmount("/sys", syscall.MNT_DETACH); err != nil && !errors.Is(err, syscall.EINVAL) {
 		return fmt.Errorf("unmount /sys: %w", err)
 	}

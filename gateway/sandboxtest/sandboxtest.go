@@ -1,13 +1,16 @@
-// Package sandboxtest runs a package's tests as root in network, mount, pid, ipc and uts namespaces of their own.
+// Package sandboxtest runs a package's tests as root in network, mount, pid, ipc and uts namespaces
+// of their own.
 //
 //	func TestMain(m *testing.M) { sandboxtest.Main(m, sandboxtest.Tmpfs("/run/lodge")) }
 //
-// Main starts the same test binary three times over: the outermost process makes the namespaces and waits; the second is
-// their pid 1, which mounts /proc and /sys anew, brings lo up, reaps orphans (a daemonized QEMU is one, and libvirt waits
-// until its pid is gone) and passes signals on; the third runs the tests. When pid 1 ends, however it ends, the kernel
-// ends everything inside and takes the interfaces and the mounts away: nothing leaks, not even after kill -9.
+// Main runs the same test binary in three processes. The outermost makes the namespaces and waits.
+// The second is their pid 1: it mounts /proc and /sys anew, brings lo up, reaps orphans (a
+// daemonized QEMU is one, and libvirt waits until its pid is gone) and forwards signals. The third
+// runs the tests. When pid 1 ends, however it ends, the kernel ends all processes inside and
+// removes the interfaces and the mounts: nothing leaks, not even after kill -9.
 //
-// It never changes the machine's own namespaces, and files are not in a namespace: tests still use t.TempDir.
+// It never changes the machine's own namespaces, and files are not in a namespace: tests still use
+// t.TempDir.
 package sandboxtest
 
 import (
@@ -20,8 +23,9 @@ import (
 	"testing"
 )
 
-// marker is the environment variable that carries from process to process how far we are: "init" for pid 1, then the
-// name of the network namespace that the tests run in. Fuzz workers inherit it and so start no sandbox of their own.
+// marker is the environment variable with the stage of the sandbox: "init" for pid 1, then the name
+// of the network namespace of the tests. Fuzz workers inherit it, so they start no sandbox of their
+// own.
 const marker = "LODGE_SANDBOX"
 
 // Option changes the sandbox before the tests run. Options are applied in order, by pid 1.
@@ -67,11 +71,11 @@ func outside() int {
 		return fail("make namespaces (they need CAP_SYS_ADMIN): %v", err)
 	}
 	go forward(signals, cmd.Process.Pid)
-	_ = cmd.Wait() // what it says is in the state below
+	_ = cmd.Wait() // the state below has its result
 	return exitCode(cmd.ProcessState.Sys().(syscall.WaitStatus))
 }
 
-// forwardable catches the signals that a person, or go test at its timeout, ends tests with.
+// forwardable catches the signals that end tests: from a terminal, or from go test at its timeout.
 func forwardable() <-chan os.Signal {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP)
@@ -80,11 +84,11 @@ func forwardable() <-chan os.Signal {
 
 func forward(signals <-chan os.Signal, pid int) {
 	for s := range signals {
-		_ = syscall.Kill(pid, s.(syscall.Signal)) // it fails only when there is nobody left to end
+		_ = syscall.Kill(pid, s.(syscall.Signal)) // it fails only if the process has ended
 	}
 }
 
-// exitCode is what a shell would make of it.
+// exitCode is the exit code as a shell shows it.
 func exitCode(status syscall.WaitStatus) int {
 	if status.Signaled() {
 		return 128 + int(status.Signal())

@@ -52,7 +52,7 @@ func TestPidOneIsOurs(t *testing.T) {
 	}
 }
 
-// A daemon's pid must vanish when it ends, or libvirt waits for ever.
+// A daemon's pid must be released when it ends, or libvirt waits for ever.
 func TestOrphansAreReaped(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "sh", "-c", "sleep 0.2 >&- & echo $!").Output()
 	if err != nil {
@@ -81,7 +81,8 @@ func TestSmallDiskIsSmall(t *testing.T) {
 	}
 }
 
-// The fuzz engine starts workers and talks to them over descriptor 3: they must not start a sandbox of their own.
+// The fuzz engine starts workers and connects to them by descriptor 3: they must not start a
+// sandbox of their own.
 func FuzzWorkersRun(f *testing.F) {
 	f.Add("\xff")
 	f.Fuzz(func(t *testing.T, s string) {

@@ -8,8 +8,9 @@ import (
 	"testing"
 )
 
-// Tmpfs puts an empty file system over each path, so that daemons with fixed paths (libvirtd's /run/libvirt) see nothing
-// of the machine's own and leave nothing. A path that does not exist is made, and stays as an empty directory.
+// Tmpfs mounts an empty file system over each path, so that daemons with fixed paths (libvirtd's
+// /run/libvirt) neither see nor leave files on the machine. A path that does not exist is made, and
+// stays as an empty directory.
 func Tmpfs(paths ...string) Option {
 	return func() error {
 		for _, path := range paths {
@@ -24,8 +25,8 @@ func Tmpfs(paths ...string) Option {
 	}
 }
 
-// SmallDisk returns a directory that is a file system of its own with room for that many bytes, to test what happens when
-// a disk is full. It is gone when the test ends. Only for tests under Main.
+// SmallDisk returns a directory that is a file system of its own with room for that many bytes, for
+// tests of a full disk. It is removed when the test ends. It works only in tests under Main.
 func SmallDisk(tb testing.TB, bytes int64) string {
 	tb.Helper()
 	temp := tb.TempDir()
