@@ -149,7 +149,7 @@ func startPage(t *testing.T, maildir, s3 string) string {
 		t.Fatal(err)
 	}
 	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
-	if err := l.Close(); err != nil { // page.py takes it over
+	if err := l.Close(); err != nil { // page.py listens there next
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), "python3", "page.py")
@@ -164,7 +164,7 @@ func startPage(t *testing.T, maildir, s3 string) string {
 	defer cancel()
 	for tick := time.NewTicker(20 * time.Millisecond); ; {
 		if c, err := new(net.Dialer).DialContext(ctx, "tcp", "127.0.0.1:"+port); err == nil {
-			_ = c.Close() // it only had to be taken
+			_ = c.Close() // only the accept counts
 			return base
 		}
 		select {
@@ -239,7 +239,7 @@ func until(t *testing.T, states <-chan state, ok func(state) bool) state {
 				return last
 			}
 		case <-timeout:
-			t.Fatalf("it never showed; last: %+v", last)
+			t.Fatalf("the state never came; last: %+v", last)
 		}
 	}
 }
@@ -271,7 +271,8 @@ func (l *large) Read(p []byte) (int, error) {
 	return int(n), nil
 }
 
-// bucket is as much of S3 as the page uses: list, GET and PUT in one bucket that the first PUT makes.
+// bucket is as much of S3 as the page uses: list, GET and PUT in one bucket that the first PUT
+// makes.
 type bucket struct {
 	mu    sync.Mutex
 	files map[string][]byte
@@ -297,7 +298,7 @@ func (b *bucket) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodPut && found:
 		b.files[name], _ = io.ReadAll(r.Body) // a broken upload is shorter, which the test sees
 	case r.Method == http.MethodGet && known:
-		_, _ = w.Write(data) // the client is gone, then
+		_, _ = w.Write(data) // an error means that the client has gone
 	case r.Method == http.MethodGet && r.URL.Path == "/hello" && len(b.files) > 0:
 		fmt.Fprint(w, `<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">`)
 		for name, data := range b.files {

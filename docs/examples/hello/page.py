@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A small page that shows what a Lodge VM gets without any key: who is visiting, the mail that has come in, files in S3.
+"""A small page that shows what a Lodge VM has without any key: its visitor, its mail, and its files in S3.
 
 Python's standard library only. It serves on port 8000, which the host makes https://<this VM>.<domain>.
 Everything that strangers have written (mail, file names) reaches the browser as JSON and is shown as text, never as HTML.
@@ -32,14 +32,14 @@ S3 = os.environ.get("AWS_ENDPOINT_URL_S3", "http://s3.lodge.internal")
 BUCKET = "hello"
 MAX_UPLOAD = 64 << 20  # bytes
 MAX_MAILS = 20
-MAX_MAIL_READ = 256 << 10  # bytes of one mail that are looked at
+MAX_MAIL_READ = 256 << 10  # bytes of one mail that are parsed
 MAX_FILES = 200
-STATE_LIFE = 1.5  # seconds that one look at the mailbox and the bucket serves everyone
+STATE_LIFE = 1.5  # seconds; all visitors share one reading of the mailbox and the bucket
 KEEPALIVE = 15  # seconds
 BROKEN = (OSError, http.client.HTTPException)  # what a request to S3 raises; urllib's errors are OSErrors
 
 
-# --- Mail: one file each in Maildir/new, put there by the host -----------------------------------------------------------
+# --- Mail: one file each in Maildir/new, put there by the host --------------------------------
 
 
 def mails():
@@ -49,13 +49,13 @@ def mails():
         try:
             found += [(entry.stat().st_mtime, entry.path) for entry in os.scandir(MAILDIR / folder) if entry.is_file()]
         except OSError:
-            pass  # not there yet, or a mail was moved meanwhile: the next look sees it
+            pass  # it does not exist yet, or a mail was moved: the next reading has it
     found.sort(reverse=True)
     return [mail(when, path) for when, path in found[:MAX_MAILS]]
 
 
 def mail(when, path):
-    """One mail. Whatever is wrong with it, the others are still shown."""
+    """One mail. An error in it does not hide the others."""
     shown = {"id": os.path.basename(path), "when": when, "from": "", "subject": "", "text": ""}
     try:
         with open(path, "rb") as file:
@@ -64,7 +64,7 @@ def mail(when, path):
         shown["subject"] = one_line(message["Subject"])
         body = message.get_body(("plain",))
         shown["text"] = one_line(body.get_content() if body else "", 280)
-    except Exception as error:  # a stranger's bytes make the email package raise nearly anything
+    except Exception as error:  # on malformed mail, the email package can raise almost any exception
         shown["text"] = f"(this mail cannot be read: {type(error).__name__})"
     return shown
 
@@ -76,7 +76,7 @@ def one_line(text, limit=160):
     return text.encode("utf-8", "replace").decode()
 
 
-# --- Files: S3 without a key. The request has the shape of a signed one; who we are, the host knows -----------------------
+# --- Files: S3 without a key. The request looks signed; the host identifies the VM by its tap ---
 
 
 def s3(method, path, body=None, headers=None, query=""):
@@ -124,7 +124,7 @@ class Upload:
         return data
 
 
-# --- What everyone sees: looked at once for all visitors ------------------------------------------------------------------
+# --- The state of the page: read once for all visitors ----------------------------------------
 
 
 class State:
@@ -150,13 +150,13 @@ class State:
 
 
 def explain(error):
-    """An error of S3's, for people."""
+    """The text of an S3 error."""
     if isinstance(error, urllib.error.HTTPError):
         return f"{error.code} {error.reason}"
     return one_line(getattr(error, "reason", error))
 
 
-# --- HTTP -----------------------------------------------------------------------------------------------------------------
+# --- HTTP -------------------------------------------------------------------------------------
 
 
 class Page(BaseHTTPRequestHandler):
@@ -185,7 +185,7 @@ class Page(BaseHTTPRequestHandler):
         if not name or len(name.encode()) > 255 or "/" in name or not name.isprintable():
             self.problem(HTTPStatus.BAD_REQUEST, "That file name cannot be used.")
         elif not length.isdigit():
-            self.problem(HTTPStatus.LENGTH_REQUIRED, "The upload does not say how long it is.")
+            self.problem(HTTPStatus.LENGTH_REQUIRED, "The upload has no Content-Length.")
         elif int(length) > MAX_UPLOAD:
             self.problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Files here can have up to {MAX_UPLOAD >> 20} MiB.")
         else:
@@ -217,7 +217,7 @@ class Page(BaseHTTPRequestHandler):
         )
 
     def events(self):
-        """The state now and whenever it changes (server-sent events), until the visitor goes away."""
+        """The state now and whenever it changes (server-sent events), until the visitor disconnects."""
         self.close_connection = True
         self.send_response(HTTPStatus.OK)
         self.send_header("Content-Type", "text/event-stream")
@@ -276,7 +276,7 @@ class Page(BaseHTTPRequestHandler):
         self.linger()
 
     def linger(self):
-        """Reads on for a moment: a connection that is closed with input unread is reset, and the answer may be lost with it."""
+        """Reads the input for a moment: a close with unread input resets the connection and can lose the answer."""
         end = time.monotonic() + 5
         try:
             self.wfile.flush()
@@ -285,7 +285,7 @@ class Page(BaseHTTPRequestHandler):
             while time.monotonic() < end and self.rfile.read1(1 << 16):
                 pass
         except OSError:
-            pass  # it has gone, which is what was waited for
+            pass  # the visitor has disconnected
 
     def answer(self, status, kind, body, headers=None):
         self.send_response(status)
@@ -299,7 +299,7 @@ class Page(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format, *args):
-        """Only errors are worth a line in the journal."""
+        """Logs errors only."""
 
     def log_error(self, format, *args):
         print(f"{self.address_string()}: {format % args}", file=sys.stderr, flush=True)
@@ -310,7 +310,7 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 64
 
     def handle_error(self, request, client_address):
-        if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):  # visitors come and go
+        if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):  # a visitor who disconnects is no error
             super().handle_error(request, client_address)
 
 
@@ -384,7 +384,7 @@ progress { width: 100%; accent-color: var(--accent); }
 const $ = id => document.getElementById(id);
 const limit = Number("@LIMIT@");
 
-// make builds an element. All text goes in as text, so nothing that a stranger wrote is ever markup.
+// make builds an element. Text is inserted as text, so a stranger's input is never markup.
 const make = (tag, text, attributes = {}, ...children) => {
   const element = document.createElement(tag);
   if (text) element.textContent = text;
