@@ -7,7 +7,7 @@ FUZZTIME   ?= 500x
 E2EFLAGS   ?= -v
 LINT       := $(GO) tool -modfile=.lint/golangci-lint.mod golangci-lint
 export PATH := $(PATH):/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
-# Go cannot stamp the version where git refuses the clone, such as one that another user owns.
+# Go cannot stamp the version where git rejects the clone, such as one that another user owns.
 export GOFLAGS := $(GOFLAGS) $(shell git rev-parse --git-dir >/dev/null 2>&1 || echo -buildvcs=false)
 
 .DEFAULT_GOAL := help
@@ -16,13 +16,13 @@ export GOFLAGS := $(GOFLAGS) $(shell git rev-parse --git-dir >/dev/null 2>&1 || 
 help: ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-up: go ## start Lodge and a first VM on this machine, and say what to do next
+up: go ## start Lodge and a first VM on this machine, and print the next steps
 	@packaging/up
 
 down: ## stop the daemon; the VMs keep running
 	@packaging/down
 
-purge: ## remove the VMs and all that `make up` made, after asking (YES=1 does not ask)
+purge: ## remove the VMs and all that `make up` made, after a confirmation (YES=1: without)
 	@packaging/purge
 
 build: go ## build bin/lodged and bin/lodge
@@ -31,20 +31,20 @@ build: go ## build bin/lodged and bin/lodge
 man: go ## write docs/man/lodge.1 from the verbs of lodge
 	@$(GO) test -count=1 -run '^TestManPage$$' ./cmd/lodge/cli -update >/dev/null
 
-image: deps build ## build the base image, unless it is there
+image: deps build ## build the base image, unless it exists
 	@test -s $(IMAGES)/$(IMAGE).json && echo "image: $(IMAGES)/$(IMAGE).raw is there" || bin/lodged build-image $(IMAGE)
 
-test: ## run everything: linters, unit tests, fuzz targets for a moment, the VM suite
+test: ## run everything: linters, unit tests, short fuzzing, the VM suite
 	@for part in lint unit fuzz e2e; do begun=$$SECONDS; $(MAKE) --no-print-directory $$part; echo "make $$part: $$((SECONDS - begun)) s"; done
 
-check: lint go ## what every change must pass, in some minutes: linters, unit tests without the race detector
+check: lint go ## run what every change must pass: linters, unit tests without the race detector
 	$(GO) test -shuffle=on -vet=off ./...
 
 # The linters include vet.
 unit: deps go ## run the tests that need no VM, with the race detector
 	$(GO) test -race -shuffle=on -vet=off ./...
 
-e2e: image ## run the tests that need VMs, the suite with two of them at last
+e2e: image ## run the tests that need VMs; the suite with two VMs is the last
 	@others=$$(grep -rl --include='*_test.go' 'flag.Bool("vm"' . | xargs -n1 dirname | sort -u | grep -v '^./e2e$$' || true); \
 	for dir in $$others; do $(GO) test -count=1 -timeout 20m $$dir -args -vm; done
 	$(GO) test -count=1 -timeout 60m $(E2EFLAGS) ./e2e -args -vm -images $(IMAGES)
@@ -55,7 +55,7 @@ lint: go ## run the linters
 fuzz: deps go ## run each fuzz target with FUZZTIME inputs (or for a time: FUZZTIME=30s)
 	@GO="$(GO)" packaging/fuzz "$(FUZZTIME)"
 
-bench: image ## measure what is promised, and print a table
+bench: image ## measure the performance, and print a table
 	@dir=$$(mktemp -d); chmod 711 $$dir; begun=$$SECONDS; bin/lodged build-image -state-dir $$dir $(IMAGE) >/dev/null 2>&1; \
 	printf '%-52s %16s\n' "image build, $(IMAGE)" "$$((SECONDS - begun)) s"; rm -rf $$dir
 	@$(GO) test -count=1 -timeout 60m -v -run TestTable ./e2e/bench -args -vm -images $(IMAGES) $(BENCHFLAGS) | grep -vE "^ *(===|---)"
