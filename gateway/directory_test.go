@@ -124,7 +124,7 @@ func TestDirectoryRefuses(t *testing.T) {
 		}, gateway.KindInternal},
 		{"rename to a name that is taken", func() error { _, err := d.Update(t.Context(), blog.ID, rename("web")); return err }, gateway.KindTaken},
 		{"rename to a bad name", func() error { _, err := d.Update(t.Context(), blog.ID, rename("s3")); return err }, gateway.KindInvalid},
-		{"update nobody", func() error { _, err := d.Update(t.Context(), gateway.NewID(), desire(gateway.Stopped)); return err }, gateway.KindNotFound},
+		{"update unknown VM", func() error { _, err := d.Update(t.Context(), gateway.NewID(), desire(gateway.Stopped)); return err }, gateway.KindNotFound},
 		{"update against its will", func() error {
 			_, err := d.Update(t.Context(), blog.ID, func(*gateway.VM) error { return gateway.Errorf(gateway.KindConflict, "no") })
 			return err

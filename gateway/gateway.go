@@ -1,13 +1,13 @@
 // Package gateway identifies VMs.
 //
-// A VM is known by the tap its packets come in on, and by nothing else: each service listens once
-// per tap (TapListeners), and the connection it accepts there carries the VM as a value
+// A VM is identified by the tap its packets come in on, and by nothing else. Each service listens
+// once per tap (TapListeners); the connections that it accepts there carry the VM as a value
 // (IdentityOf). Neither libvirt, a lease, ARP nor a header identifies a caller: a guest can
 // influence all of them.
 //
-// The Directory holds the record of each VM, in an immutable snapshot that is read without a lock,
-// and writes each change to disk before it shows. The neighbours (vmhost, https, mail, storage)
-// import this package and never each other.
+// The Directory holds the record of each VM in an immutable snapshot, which is read without a lock.
+// It writes each change to disk before readers see it. The neighbours (vmhost, https, mail,
+// storage) import this package and never each other.
 //
 // This package never talks to libvirt, never terminates TLS and never stores mail or objects.
 package gateway

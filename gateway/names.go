@@ -12,9 +12,9 @@ const MaxNameBytes = 57
 // reserved are the names below the domain that the host itself uses.
 const reserved = " s3 www mail smtp imap lodge localhost internal admin api dns ns metadata root postmaster "
 
-// CheckName checks that a VM can have a name (else KindInvalid): 1 to 57 of a–z, 0–9 and "-",
-// starting with a letter, not ending with "-", without "--", and not reserved. The first letter
-// keeps it apart from <port>-<vm>.
+// CheckName checks that a VM can have a name (else KindInvalid): 1 to 57 of a–z, 0–9 and "-". It
+// starts with a letter, does not end with "-", contains no "--" and is not reserved. The first
+// letter keeps it apart from <port>-<vm>.
 func CheckName(name string) error {
 	hint := "Use 1 to 57 lower-case letters, digits and single dashes, starting with a letter, such as \"blog\"."
 	switch {

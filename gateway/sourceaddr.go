@@ -6,7 +6,7 @@ import (
 )
 
 // A socket on a tap also receives what processes of the host itself, root or not, send to
-// LinkLocal: for such packets the kernel compares the interface that has the address, not the one
+// LinkLocal. For such packets the kernel compares the interface that has the address, not the one
 // on which they came in. Their source is never the guest's address, so listeners on taps check the
 // source too.
 

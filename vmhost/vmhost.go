@@ -3,8 +3,8 @@
 // The Directory has the desired state of each VM. One loop (Host.Run) wakes a worker per VM
 // whenever something may have changed; the worker compares the desired state with libvirt's and
 // acts. A verb (New, Start, Stop, Restart, Remove) is recorded in the Directory first and done by
-// the same steps, so that a daemon that is killed in between continues where it was. Workers and
-// verbs take turns on a VM and never wait for another VM.
+// the same steps. A daemon that is killed in between thus continues where it was. Workers and verbs
+// take turns on a VM and never wait for another VM.
 //
 // A VM behaves as a laptop does. A reboot from inside restarts it. A poweroff from inside leaves it
 // off until a verb starts it. When it ends any other way (QEMU died, the host was rebooted) it is

@@ -277,15 +277,15 @@ func TestWhatIsRefused(t *testing.T) {
 		query *wire.Msg
 		want  int
 	}{
-		"ANY":         {question("example.org.", wire.TypeANY), wire.RcodeRefused},
-		"ANY of ours": {question("alpha.lodge.localhost.", wire.TypeANY), wire.RcodeRefused},
-		"AXFR":        {question("lodge.localhost.", wire.TypeAXFR), wire.RcodeRefused},
-		"IXFR":        {question("lodge.localhost.", wire.TypeIXFR), wire.RcodeRefused},
-		"chaos":       {chaos, wire.RcodeRefused},
-		"notify":      {notify, wire.RcodeNotImplemented},
-		"two":         {two, wire.RcodeFormatError},
-		"none":        {new(wire.Msg), wire.RcodeFormatError},
-		"EDNS 1":      {badVersion, wire.RcodeBadVers},
+		"ANY":             {question("example.org.", wire.TypeANY), wire.RcodeRefused},
+		"ANY in own zone": {question("alpha.lodge.localhost.", wire.TypeANY), wire.RcodeRefused},
+		"AXFR":            {question("lodge.localhost.", wire.TypeAXFR), wire.RcodeRefused},
+		"IXFR":            {question("lodge.localhost.", wire.TypeIXFR), wire.RcodeRefused},
+		"chaos":           {chaos, wire.RcodeRefused},
+		"notify":          {notify, wire.RcodeNotImplemented},
+		"two":             {two, wire.RcodeFormatError},
+		"none":            {new(wire.Msg), wire.RcodeFormatError},
+		"EDNS 1":          {badVersion, wire.RcodeBadVers},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

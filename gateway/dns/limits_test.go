@@ -69,7 +69,7 @@ func TestConnectionsOfOneVMAreLimited(t *testing.T) {
 	}
 }
 
-// The property: no packet makes it panic or breaks the answer's packing; a question about a name in
+// The property: no packet makes it panic or breaks the answer's packing. A question about a name in
 // an own zone is never forwarded, and only such names have the gateway's address.
 func FuzzPackets(f *testing.F) {
 	h := newHost(f)

@@ -1,11 +1,10 @@
-// Package metadata answers guests at http://169.254.169.254: EC2's instance metadata in its second
-// version (IMDSv2), where AWS SDKs look for credentials by default, and /lodge/v1/self, the VM's
-// record in JSON.
+// Package metadata answers guests at http://169.254.169.254. It serves EC2's instance metadata in
+// its second version (IMDSv2), where AWS SDKs look for credentials by default, and /lodge/v1/self,
+// the VM's record in JSON.
 //
-// A request passes three checks: it came in on a tap (gateway.VMFrom), it has no header of a proxy,
-// and its Host is a name of this service. Then it needs what a program that was tricked into
-// fetching a URL cannot send: a token from a PUT (EC2's paths), or the header Lodge-Request
-// (/lodge/v1/self).
+// A request passes three checks: it came in on a tap (gateway.VMFrom), has no header of a proxy,
+// and names this service as Host. Then it needs what a program that was tricked into fetching a URL
+// cannot send: a token from a PUT (EC2's paths), or the header Lodge-Request (/lodge/v1/self).
 //
 // It never changes anything, never shows one VM to another, and never answers a caller that did not
 // come in on a tap.

@@ -341,7 +341,7 @@ func FuzzRequests(f *testing.F) {
 			t.Errorf("%d %s", w.Code, said)
 		}
 		if strings.Contains(said, h.b.ID.String()) || strings.Contains(said, "SecretAccessKey") {
-			t.Errorf("said %s", said)
+			t.Errorf("answer: %s", said)
 		}
 		if w.Code == http.StatusOK && !isOwnHost(hostname) {
 			t.Errorf("answered to %q", hostname)

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { sandboxtest.Main(m) }
 // data, holes.
 func newBase(t *testing.T) string {
 	t.Helper()
-	const size = 1 << 30 // a whole GiB, so that a disk can be exactly as large
+	const size = 1 << 30 // an integral GiB, so that a disk can be exactly as large
 	sector := make([]byte, 512)
 	sector[0], sector[446+4], sector[510], sector[511] = 0xeb, 0x83, 0x55, 0xaa
 	copy(sector[440:], "GDOL") // the signature, little-endian

@@ -1,7 +1,7 @@
 // Package libvirt is a client of libvirtd.
 //
 // The RPC library beneath (go-libvirt) has no deadlines and does not reconnect. Here every call
-// takes a context and has a connection to itself: Client.call takes an idle connection or dials
+// takes a context and has a connection to itself. Client.call takes an idle connection or dials
 // one, and puts it back when libvirtd has answered. When the answer does not come in time, closing
 // the connection ends the call. No other call uses that connection, so a stuck domain never
 // disturbs the calls for another. While libvirtd is down, calls fail with KindUnavailable at once;

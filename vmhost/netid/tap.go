@@ -130,9 +130,9 @@ func configure(tap netlink.Link, vm gateway.Identity, have present) error {
 	return nil
 }
 
-// hostMAC is the tap's own hardware address. It is computed from the VM's number, so that a guest
-// that resumes after a reboot of the host still has the right one in its ARP cache. It begins with
-// 52:55, the guest's with 52:54.
+// hostMAC is the tap's own hardware address. It is computed from the VM's number, so that the ARP
+// cache of a guest stays right across a reboot of the host. It begins with 52:55, the guest's with
+// 52:54.
 func hostMAC(vm gateway.Identity) net.HardwareAddr {
 	mac := vm.MAC()
 	mac[1]++
