@@ -187,7 +187,7 @@ class Page(BaseHTTPRequestHandler):
         elif not length.isdigit():
             self.problem(HTTPStatus.LENGTH_REQUIRED, "The upload has no Content-Length.")
         elif int(length) > MAX_UPLOAD:
-            self.problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Files here can have up to {MAX_UPLOAD >> 20} MiB.")
+            self.problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A file may have up to {MAX_UPLOAD >> 20} MiB.")
         else:
             self.upload(name, int(length))
 
@@ -264,7 +264,7 @@ class Page(BaseHTTPRequestHandler):
             with s3("PUT", "/" + name, body if length else b"", headers):
                 pass
         except BROKEN as error:
-            self.problem(HTTPStatus.BAD_GATEWAY, f"S3 did not take the file: {explain(error)}")
+            self.problem(HTTPStatus.BAD_GATEWAY, f"S3 rejected the file: {explain(error)}")
             return
         self.state.get(fresh=True)
         self.answer(HTTPStatus.CREATED, "text/plain; charset=utf-8", b"stored\n")
@@ -363,7 +363,7 @@ progress { width: 100%; accent-color: var(--accent); }
 </header>
 <section class="card" aria-labelledby="mail">
 <h2 id="mail">Mail</h2>
-<p class="soft">Anything sent to <code>hi@@HOST@</code> turns up here.</p>
+<p class="soft">Anything sent to <code>hi@@HOST@</code> arrives here.</p>
 <ul id="mails" aria-live="polite"></ul>
 </section>
 <section class="card" aria-labelledby="files">
@@ -419,15 +419,15 @@ $("upload").addEventListener("submit", event => {
   event.preventDefault();
   const file = $("file").files[0], bar = $("progress"), button = event.target.querySelector("button");
   $("problem").textContent = "";
-  if (file.size > limit) { $("problem").textContent = "Files here can have up to " + size(limit) + "."; return; }
+  if (file.size > limit) { $("problem").textContent = "A file may have up to " + size(limit) + "."; return; }
   const request = new XMLHttpRequest();
   const done = problem => { bar.hidden = true; button.disabled = false; $("problem").textContent = problem; };
   request.upload.onprogress = step => { if (step.lengthComputable) bar.value = step.loaded / step.total; };
   request.onload = () => {
-    done(request.status === 201 ? "" : request.responseText || "The upload did not work (" + request.status + ").");
+    done(request.status === 201 ? "" : request.responseText || "The upload failed (" + request.status + ").");
     if (request.status === 201) event.target.reset();
   };
-  request.onerror = () => done("The upload did not work: the connection was lost.");
+  request.onerror = () => done("The upload failed: the connection was lost.");
   bar.value = 0; bar.hidden = false; button.disabled = true;
   request.open("PUT", "/files/" + encodeURIComponent(file.name));
   request.send(file);
