@@ -113,7 +113,7 @@ func helperUnit() []string {
 func showImage(img image.Image) (api.Image, error) {
 	info, err := os.Stat(img.Disk)
 	if err != nil {
-		return api.Image{}, fmt.Errorf("look at image %s: %w", img.Name, err)
+		return api.Image{}, fmt.Errorf("examine image %s: %w", img.Name, err)
 	}
 	used := info.Size()
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
