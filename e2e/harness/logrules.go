@@ -18,7 +18,7 @@ import (
 func logKeys() []string {
 	return strings.Fields(`time level msg
 		vm vm_id tap remote host path from rcpt queue_id bucket object method status bytes duration err
-		addr kvm reason op torn damaged stack count`)
+		addr kvm reason op torn damaged stack`)
 }
 
 var (
@@ -76,7 +76,7 @@ func logFault(key, value string) string {
 		ok = uuidForm.MatchString(value)
 	case "tap":
 		ok = tapForm.MatchString(value)
-	case "bytes", "status", "count":
+	case "bytes", "status":
 		_, err = strconv.ParseInt(value, 10, 64)
 		ok = err == nil
 	case "duration":
