@@ -50,17 +50,18 @@ func (n *node) oddFrames() int {
 func TestOneGuestCannotFillConntrack(t *testing.T) {
 	l := newLab(t)
 	opened := 0
-	for refused := 0; refused < 2 && opened < maxFlows+200; {
+	for refused := 0; refused < 5 && opened < maxFlows+200; { // a busy machine can be late once or twice
 		c, err := l.alice.dial("tcp", "203.0.113.7:80", net.Dialer{Timeout: impatience})
 		if err != nil {
 			refused++
 			continue
 		}
+		refused = 0
 		defer c.Close() // until then the host keeps an entry for it
 		opened++
 	}
-	if opened > maxFlows || opened < maxFlows-10 {
-		t.Errorf("alice has opened %d connections, want %d", opened, maxFlows)
+	if got := flows(t, l.a.Addr); opened > maxFlows || got < maxFlows-10 {
+		t.Errorf("alice has opened %d connections with %d entries, want %d", opened, got, maxFlows)
 	}
 	fatal(t, repair(t, l.net))
 	fatal(t, l.net.Up(t.Context(), vm(3, "carol", "10.213.0.4"))) // elements change, counts stay
