@@ -157,23 +157,6 @@ func (a *app) download(ctx context.Context, client *minio.Client, job copyJob, p
 	return writeFile(to, from)
 }
 
-// writeFile writes a file that appears under its name when it is complete.
-func writeFile(to string, from io.Reader) (n int64, err error) {
-	f, err := os.CreateTemp(filepath.Dir(to), ".lodge-s3-")
-	if err != nil {
-		return 0, gateway.Invalid("cannot write the file: %v", err).Because(err)
-	}
-	n, err = io.Copy(f, from)
-	err = errors.Join(err, f.Chmod(0o644), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), to)
-	}
-	if err != nil {
-		return n, errors.Join(err, os.Remove(f.Name()))
-	}
-	return n, nil
-}
-
 // counter turns bytes into progress. It is safe for concurrent use: parts of an upload are sent at
 // the same time.
 type counter struct {
