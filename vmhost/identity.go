@@ -64,8 +64,9 @@ func readTap(vm gateway.Identity, attribute string) string {
 
 // identifyAll makes the taps and rules of all VMs in one step and opens the listeners of those that
 // stay. It needs no libvirtd, so running VMs get their services back even while libvirtd is down.
-// When it fails for a VM, the VM's worker tries again, and does not start the VM before that has
-// worked.
+// An error of one VM, or of the ruleset, leaves the services of the others alone: every VM that has a
+// tap gets its listeners. After an error each VM's worker tries again, and does not start the VM
+// before that has worked.
 func (h *Host) identifyAll(ctx context.Context) {
 	all := h.dir.All()
 	vms := make([]gateway.Identity, len(all))
@@ -77,15 +78,16 @@ func (h *Host) identifyAll(ctx context.Context) {
 		return
 	}
 	h.setNetwork(ctx, err)
-	if err != nil {
-		return
-	}
 	for _, m := range all {
 		if m.Desired == gateway.Removed {
 			continue
 		}
-		if err := h.openListeners(ctx, h.worker(m.ID), m.Identity); err != nil {
+		w := h.worker(m.ID)
+		if err := h.openListeners(ctx, w, m.Identity); err != nil {
 			h.log.ErrorContext(ctx, "listeners were not opened", "vm", m.Name, "tap", m.Tap(), "err", err)
+		}
+		if err != nil {
+			w.setIdentified(0) // so that the worker calls Net.Up, which may fail for this VM
 		}
 	}
 }

@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 
 	"lodge/gateway"
 	"lodge/gateway/gatewaytest"
@@ -73,6 +77,45 @@ func (f *fakeNet) Up(context.Context, gateway.Identity) error      { return f.er
 func (f *fakeNet) Down(context.Context, gateway.Identity) error    { return f.err }
 func (f *fakeNet) Repair(context.Context) ([]gateway.Identity, error) {
 	return nil, f.err
+}
+
+// newTap makes the tap of a VM, without a guest.
+func newTap(t *testing.T, vm gateway.Identity) {
+	t.Helper()
+	tap := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: vm.Tap()}, Mode: netlink.TUNTAP_MODE_TAP}
+	gatewaytest.Must(t, netlink.LinkAdd(tap))
+	t.Cleanup(func() { gatewaytest.Must(t, netlink.LinkDel(tap)) })
+	gatewaytest.Must(t, netlink.AddrAdd(tap, &netlink.Addr{IPNet: &net.IPNet{
+		IP: gateway.LinkLocal.AsSlice(), Mask: net.CIDRMask(32, 32),
+	}}))
+}
+
+// After a restart of the daemon, an error of one VM or of the ruleset leaves the other VMs their
+// services. The worker of each VM still calls Up.
+func TestListenersOpenDespiteNetworkErrors(t *testing.T) {
+	blog, shop := newVM("blog", gateway.Running), newVM("shop", gateway.Running)
+	blog.Number, shop.Number = 1, 2
+	newTap(t, shop.Identity) // blog has none
+	h := newHost(t, blog, shop)
+	network := &fakeNet{err: errors.New("nft is missing")}
+	listeners := gateway.NewTapListeners()
+	t.Cleanup(listeners.Shutdown)
+	listeners.Listener(80)
+	h.cfg.Net, h.cfg.TapListeners = network, listeners
+	h.identifyAll(t.Context())
+	sockets, err := os.ReadFile("/proc/net/tcp")
+	gatewaytest.Must(t, err)
+	if !strings.Contains(string(sockets), "FEA9FEA9:0050") {
+		t.Errorf("shop has no listener:\n%s", sockets)
+	}
+	if !errors.Is(h.network, network.err) {
+		t.Errorf("recorded: %v", h.network)
+	}
+	for _, m := range []gateway.VM{blog, shop} {
+		if err := h.identify(t.Context(), h.worker(m.ID), m.Identity); !errors.Is(err, network.err) {
+			t.Errorf("reconcile %s: %v", m.Name, err)
+		}
+	}
 }
 
 // Ready waits for the networks, for libvirtd's answer or its absence, and for the first reconcile
