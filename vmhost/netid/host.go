@@ -36,8 +36,29 @@ func (p present) indexes() map[int]bool {
 	return all
 }
 
+// repeated calls a listing again when a change has interrupted it: its result is incomplete then.
+func repeated(list func() error) error {
+	const tries = 5
+	err := list()
+	for range tries - 1 {
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+		err = list()
+	}
+	return err
+}
+
 // look lists the state of all taps.
-func look() (present, error) {
+func look() (p present, err error) {
+	err = repeated(func() error {
+		p, err = lookOnce()
+		return err
+	})
+	return p, err
+}
+
+func lookOnce() (present, error) {
 	p := present{
 		taps: map[string]netlink.Link{}, addrs: map[int]bool{},
 		routes: map[int]netip.Addr{}, neighbours: map[int]neighbourEntry{},

@@ -168,7 +168,11 @@ func dump(w interface{ Write(b []byte) (int, error) }, kind int, family nftables
 	if kind == unix.NFT_MSG_GETSETELEM {
 		request.AddData(nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_SET, nl.ZeroTerminated("elsewhere")))
 	}
-	objects, err := request.Execute(unix.NETLINK_NETFILTER, 0)
+	var objects [][]byte
+	err := repeated(func() (err error) {
+		objects, err = request.Execute(unix.NETLINK_NETFILTER, 0)
+		return err
+	})
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("list nft rules: %w", err)
 	}

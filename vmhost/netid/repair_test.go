@@ -1,11 +1,14 @@
 package netid
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
@@ -166,4 +169,66 @@ func TestTapMadeAnewAnswersAgain(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A listing that a change has interrupted is repeated, at most four times; other errors are final.
+func TestInterruptedListingIsRepeated(t *testing.T) {
+	other := errors.New("other")
+	for _, c := range []struct {
+		interrupted, calls int
+		then, want         error
+	}{
+		{0, 1, nil, nil},
+		{4, 5, nil, nil},
+		{9, 5, nil, netlink.ErrDumpInterrupted},
+		{2, 3, other, other},
+	} {
+		calls := 0
+		err := repeated(func() error {
+			if calls++; calls <= c.interrupted {
+				return fmt.Errorf("list interfaces: %w", netlink.ErrDumpInterrupted)
+			}
+			return c.then
+		})
+		if calls != c.calls || !errors.Is(err, c.want) {
+			t.Errorf("%+v: %d calls, %v", c, calls, err)
+		}
+	}
+}
+
+// newTap describes a tap of another program.
+func newTap(name string) *netlink.Tuntap {
+	return &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: name}, Mode: netlink.TUNTAP_MODE_TAP}
+}
+
+// Interfaces that come and go, as those of containers do, are no error of Apply.
+func TestApplyWhileInterfacesChange(t *testing.T) {
+	n, a := newNet(t), vm(1, "alice", "10.213.0.2")
+	for i := range 100 { // more than one message of a listing holds
+		l := newTap(fmt.Sprintf("many%d", i))
+		must(t, netlink.LinkAdd(l))
+		defer func() { must(t, netlink.LinkDel(l)) }()
+	}
+	done := make(chan error, 1)
+	stop := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-stop:
+				done <- nil
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+			l := newTap("fleeting")
+			if err := errors.Join(netlink.LinkAdd(l), netlink.LinkDel(l)); err != nil {
+				done <- err
+				return
+			}
+		}
+	}()
+	for range 100 {
+		fatal(t, n.Apply(t.Context(), []gateway.Identity{a}))
+	}
+	close(stop)
+	fatal(t, <-done)
 }
