@@ -36,6 +36,16 @@ func (p present) indexes() map[int]bool {
 	return all
 }
 
+// hasTapOf reports whether one of the guests has its tap.
+func (p present) hasTapOf(g guests) bool {
+	for _, vm := range g {
+		if p.taps[vm.Tap()] != nil {
+			return true
+		}
+	}
+	return false
+}
+
 // repeated calls a listing again when a change has interrupted it: its result is incomplete then.
 func repeated(list func() error) error {
 	const tries = 5

@@ -147,18 +147,28 @@ func (n *Net) prepare(ctx context.Context, next guests) (present, error) {
 	if err != nil {
 		return have, err
 	}
-	if err := errors.Join(n.checkOverlap(), n.applyRules(ctx, next)); err != nil {
+	if err := n.checkOverlap(); err != nil && !have.hasTapOf(next) {
+		return have, err
+	}
+	if err := n.applyRules(ctx, next); err != nil {
 		return have, err
 	}
 	return have, forward()
 }
 
-// addTaps makes the taps of all guests. It shuts out a guest for which that fails.
+// addTaps makes the taps of all guests. It shuts out a guest for which that fails. While the guests'
+// network overlaps another, it makes no new tap.
 func (n *Net) addTaps(ctx context.Context, have present) (replaced []gateway.Identity, err error) {
 	var errs []error
 	var fresh []netip.Addr
 	next := maps.Clone(n.guests)
+	overlap, refused := n.checkOverlap(), false
 	for id, vm := range n.guests {
+		if overlap != nil && have.taps[vm.Tap()] == nil {
+			delete(next, id)
+			n.broken[id], refused = vm, true
+			continue
+		}
 		index, made, err := addTap(vm, have)
 		if made {
 			fresh = append(fresh, vm.Addr)
@@ -174,6 +184,9 @@ func (n *Net) addTaps(ctx context.Context, have present) (replaced []gateway.Ide
 			replaced = append(replaced, vm)
 		}
 		n.index[vm.Tap()] = index
+	}
+	if refused {
+		errs = append(errs, overlap)
 	}
 	if len(errs) > 0 {
 		errs = append(errs, n.applyRules(ctx, next))
@@ -200,7 +213,9 @@ func (n *Net) Up(ctx context.Context, vm gateway.Identity) error {
 		n.changed.around = false
 	}
 	if err := n.checkOverlap(); err != nil {
-		return err
+		if tap, failed := findTap(vm.Tap()); tap == nil {
+			return errors.Join(err, failed)
+		}
 	}
 	index, made, err := addTap(vm, present{})
 	if err != nil {
@@ -262,8 +277,9 @@ func (n *Net) lookAround() (present, error) {
 	return have, err
 }
 
-// checkOverlap refuses to share the guests' network with the host, whose own packets the ruleset
-// would drop.
+// checkOverlap fails when the guests' network overlaps one of the host, whose own packets the
+// ruleset would drop. Callers refuse only VMs without a tap then: the others may be running, and
+// somebody may have added the route meanwhile.
 func (n *Net) checkOverlap() error {
 	for _, p := range n.around {
 		if n.config.Net.Contains(p.Addr()) && p.Bits() >= n.config.Net.Bits() {

@@ -198,8 +198,31 @@ func TestFailures(t *testing.T) {
 			t.Errorf("Up: %v", err)
 		}
 		onlyAlice(t)
+		fatal(t, n.Up(t.Context(), a)) // its tap is up
+		nft(t, "flush ruleset")
+		if _, err := n.Repair(t.Context()); gateway.KindOf(err) == gateway.KindConflict {
+			t.Errorf("Repair: %v", err)
+		}
+		onlyAlice(t)
+		n = New(n.config) // as after a restart of the daemon
+		if err := n.Apply(t.Context(), []gateway.Identity{b, a}); gateway.KindOf(err) != gateway.KindConflict {
+			t.Errorf("Apply: %v", err)
+		}
+		onlyAlice(t)
+		if err := repair(t, n); gateway.KindOf(err) != gateway.KindConflict {
+			t.Errorf("Repair after Apply: %v", err)
+		}
+		onlyAlice(t)
 		if err := n.Down(t.Context(), a); err != nil || len(taps(t)) > 0 {
 			t.Errorf("Down: %v; taps %v", err, taps(t))
+		}
+		nft(t, "flush ruleset")
+		n = New(n.config)
+		if err := n.Apply(t.Context(), []gateway.Identity{a}); gateway.KindOf(err) != gateway.KindConflict || len(taps(t)) > 0 {
+			t.Errorf("Apply without taps: %v; taps %v", err, taps(t))
+		}
+		if rules := nft(t, "list", "ruleset"); rules != "" { // they would drop the host's packets
+			t.Errorf("Apply without taps has set\n%s", rules)
 		}
 	})
 }
