@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -61,7 +62,10 @@ func (i images) List(context.Context) (api.ImageList, error) {
 // Build implements api.Images. It returns when the helper ends, which it does when its standard
 // input ends.
 func (i images) Build(ctx context.Context, name string, progress func(gateway.Progress)) (api.Image, error) {
-	args := append(helperUnit(), i.program, "build-image", "-json", "-state-dir", i.stateDir, "--", cmp.Or(name, i.fallback))
+	args, err := i.command(helperUnit(), cmp.Or(name, i.fallback))
+	if err != nil {
+		return api.Image{}, err
+	}
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...) //nolint:gosec // lodged itself
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -90,6 +94,18 @@ func (i images) Build(ctx context.Context, name string, progress func(gateway.Pr
 	return api.Image{}, fmt.Errorf("the image builder ended without a result: %w: %s", cmp.Or(err, io.ErrUnexpectedEOF), strings.TrimSpace(stderr.String()))
 }
 
+// command returns unit, then the command line of the helper. The name comes from a request, and
+// systemd expands $ in the command of a unit: only the names of recipes are accepted.
+func (i images) command(unit []string, name string) ([]string, error) {
+	if !slices.Contains(image.Names(), name) {
+		return nil, gateway.Invalid("no image named %q can be built", name).WithHint("Images that can be built: %s.", strings.Join(image.Names(), ", "))
+	}
+	if len(unit) > 0 && strings.Contains(i.program+i.stateDir, "$") {
+		return nil, gateway.Invalid("systemd would expand the $ in %s or %s", i.program, i.stateDir).WithHint("Use a path without $.")
+	}
+	return append(unit, i.program, "build-image", "-json", "-state-dir", i.stateDir, "--", name), nil
+}
+
 // helperUnit returns the command that runs the helper. Where systemd runs this daemon, the helper
 // gets a unit of its own, since it would inherit the daemon's restrictions; elsewhere it is a plain
 // child, and there is no such command.
@@ -98,12 +114,17 @@ func helperUnit() []string {
 	if err != nil || os.Getenv("INVOCATION_ID") == "" {
 		return nil
 	}
+	return transientUnit()
+}
+
+// transientUnit returns the command that runs another one in a unit of its own.
+func transientUnit() []string {
 	args := []string{
 		"systemd-run", "--quiet", "--collect", "--pipe", "--wait", "--service-type=exec", "--description=Lodge: build of a base image",
 	}
 	for _, key := range []string{"http_proxy", "https_proxy", "no_proxy"} {
-		if value, ok := os.LookupEnv(key); ok {
-			args = append(args, "--setenv="+key+"="+value)
+		if _, ok := os.LookupEnv(key); ok {
+			args = append(args, "--setenv="+key) // without the value, which may have a password
 		}
 	}
 	return append(args, "--")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -53,6 +54,39 @@ func TestBuildByHelper(t *testing.T) {
 				t.Errorf("steps %+v, want %+v", steps, want)
 			}
 		})
+	}
+}
+
+// Only the names of recipes reach a unit, where systemd expands $.
+func TestBuildRefuses(t *testing.T) {
+	for _, name := range []string{"debian-1", "${HOME}", "$debian-13", "debian-13 ", "../debian-13", "-h"} {
+		i := helper(t, `echo >"$4/ran"`)
+		_, err := i.Build(t.Context(), name, func(gateway.Progress) {})
+		e, ok := errors.AsType[*gateway.Error](err)
+		if !ok || e.Kind != gateway.KindInvalid || !strings.Contains(e.Hint, "debian-13, debian-12") {
+			t.Errorf("%q: got %v", name, err)
+		}
+		if _, err := os.Stat(filepath.Join(i.stateDir, "ran")); err == nil {
+			t.Errorf("%q: the helper ran", name)
+		}
+	}
+	unit := []string{"systemd-run", "--"}
+	for _, i := range []images{{program: "/bin/lodged", stateDir: "/srv/$USER"}, {program: "/srv/$USER/lodged", stateDir: "/srv"}} {
+		if args, err := i.command(unit, "debian-13"); gateway.KindOf(err) != gateway.KindInvalid {
+			t.Errorf("%+v: got %q, %v", i, args, err)
+		}
+		if _, err := i.command(nil, "debian-13"); err != nil {
+			t.Errorf("%+v without systemd: %v", i, err)
+		}
+	}
+}
+
+// The value of a proxy may have a password, and all users can read a command line.
+func TestHelperUnitHidesProxies(t *testing.T) {
+	t.Setenv("https_proxy", "http://me:secret@proxy:3128")
+	args := transientUnit()
+	if !slices.Contains(args, "--setenv=https_proxy") || strings.Contains(strings.Join(args, " "), "secret") {
+		t.Errorf("got %q", args)
 	}
 }
 
