@@ -12,17 +12,23 @@ import (
 	"lodge/gateway"
 )
 
-// identify sets up the VM's tap and rules, and opens the listeners on the tap. Every reconcile
-// calls it: a tap that was made anew has another index, and its predecessor's listeners are dead.
+// identify sets up the VM's tap and rules, and opens the listeners on the tap. Every start calls it,
+// so that no VM starts unfiltered after another program has flushed the rules.
 func (h *Host) identify(ctx context.Context, w *worker, vm gateway.Identity) error {
-	before := w.identifiedOn()
-	if before != 0 && before == tapIndex(vm) {
-		return nil
-	}
 	if err := h.cfg.Net.Up(ctx, vm); err != nil {
 		return err
 	}
 	return h.openListeners(ctx, w, vm)
+}
+
+// identifyAgain calls identify for a running VM whose tap was made anew: the tap has another index,
+// and its predecessor's listeners are dead. Every reconcile calls it. Repair restores the rules.
+func (h *Host) identifyAgain(ctx context.Context, w *worker, vm gateway.Identity) error {
+	before := w.identifiedOn()
+	if before != 0 && before == tapIndex(vm) {
+		return nil
+	}
+	return h.identify(ctx, w, vm)
 }
 
 // openListeners opens the listeners on the VM's tap, which exists.

@@ -103,7 +103,7 @@ func (h *Host) keepRunning(ctx context.Context, w *worker, m gateway.VM, state l
 			return h.startFrom(ctx, w, m, state)
 		})
 	default:
-		if err := h.identify(ctx, w, m.Identity); err != nil {
+		if err := h.identifyAgain(ctx, w, m.Identity); err != nil {
 			return 0, err
 		}
 		if state != libvirt.Running {

@@ -15,6 +15,7 @@ import (
 
 	"lodge/gateway"
 	"lodge/gateway/gatewaytest"
+	"lodge/vmhost/accel"
 	"lodge/vmhost/libvirt"
 )
 
@@ -70,13 +71,57 @@ func TestWaitingRestartIsExplained(t *testing.T) {
 	}
 }
 
-type fakeNet struct{ err error }
+type fakeNet struct {
+	err error
+	ups int // calls of Up
+}
 
 func (f *fakeNet) Apply(context.Context, []gateway.Identity) error { return f.err }
-func (f *fakeNet) Up(context.Context, gateway.Identity) error      { return f.err }
 func (f *fakeNet) Down(context.Context, gateway.Identity) error    { return f.err }
 func (f *fakeNet) Repair(context.Context) ([]gateway.Identity, error) {
 	return nil, f.err
+}
+
+func (f *fakeNet) Up(context.Context, gateway.Identity) error {
+	f.ups++
+	return f.err
+}
+
+// Every start calls Up, also on the tap of the start before: another program may have flushed the
+// rules. A reconcile of a running VM does not.
+func TestStartsCallUp(t *testing.T) {
+	blog := newVM("blog", gateway.Running)
+	blog.Number = 1
+	newTap(t, blog.Identity)
+	h := newHost(t, blog)
+	network, listeners := &fakeNet{}, gateway.NewTapListeners()
+	t.Cleanup(listeners.Shutdown)
+	h.cfg.Net, h.cfg.TapListeners = network, listeners
+	h.accel = accel.New(accel.TCG, "", h.log) // needs no image
+	w := h.worker(blog.ID)
+	h.identifyAll(t.Context())
+	reconcile := func(state libvirt.State) func() error {
+		return func() error {
+			_, err := h.keepRunning(t.Context(), w, blog, state)
+			return err
+		}
+	}
+	for _, c := range []struct {
+		name  string
+		start func() error
+		ups   int
+	}{
+		{"bringUp", func() error { return h.bringUp(t.Context(), w) }, 1},
+		{"restore", func() error { return h.restore(t.Context(), w) }, 1},
+		{"start a running VM", func() error { return h.startFrom(t.Context(), w, blog, libvirt.Running) }, 1},
+		{"reconcile", reconcile(libvirt.Running), 0},
+	} {
+		before := network.ups
+		err := c.start() // without libvirtd no start succeeds
+		if got := network.ups - before; got != c.ups {
+			t.Errorf("%s: %d calls of Up, want %d (%v)", c.name, got, c.ups, err)
+		}
+	}
 }
 
 // newTap makes the tap of a VM, without a guest.
@@ -112,7 +157,7 @@ func TestListenersOpenDespiteNetworkErrors(t *testing.T) {
 		t.Errorf("recorded: %v", h.network)
 	}
 	for _, m := range []gateway.VM{blog, shop} {
-		if err := h.identify(t.Context(), h.worker(m.ID), m.Identity); !errors.Is(err, network.err) {
+		if err := h.identifyAgain(t.Context(), h.worker(m.ID), m.Identity); !errors.Is(err, network.err) {
 			t.Errorf("reconcile %s: %v", m.Name, err)
 		}
 	}
