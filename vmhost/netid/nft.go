@@ -46,8 +46,10 @@ func (n *Net) applyRules(ctx context.Context, next guests) error {
 	}
 	if len(add)+len(remove) > 0 {
 		if err := update(add, remove); err != nil {
+			// Another program may have changed the rules since the comparison.
+			n.config.Logger.WarnContext(ctx, "update of nft rules failed", "err", err)
 			n.loaded = loaded{}
-			return err
+			return n.replaceRules(ctx, next)
 		}
 		n.loaded.generation++
 	}

@@ -129,6 +129,33 @@ func TestRulesetIsReplacedOnlyWhenNeeded(t *testing.T) {
 	}
 }
 
+// A flush by another program between the comparison of the rules and their update is no error.
+func TestFlushDuringAnUpdate(t *testing.T) {
+	n, a, b := newNet(t), vm(1, "alice", "10.213.0.2"), vm(2, "bob", "10.213.0.3")
+	steps := []struct {
+		name string
+		do   func() error
+		bob  bool
+	}{
+		{"up", func() error { return n.Up(t.Context(), b) }, true},
+		{"down", func() error { return n.Down(t.Context(), b) }, false},
+	}
+	fatal(t, n.Apply(t.Context(), []gateway.Identity{a}))
+	for _, step := range steps {
+		nft(t, "flush ruleset")
+		var err error
+		n.loaded.generation, err = generation() // as if compared before the flush
+		fatal(t, err)
+		if err := step.do(); err != nil {
+			t.Errorf("%s: %v", step.name, err)
+		}
+		rules := nft(t, "list", "ruleset")
+		if !strings.Contains(rules, `"lg00000001" .`) || strings.Contains(rules, `"lg00000002" .`) != step.bob {
+			t.Errorf("%s: the rules are\n%s", step.name, rules)
+		}
+	}
+}
+
 // tableHandle identifies a table: one made anew has another.
 func tableHandle(t *testing.T) string {
 	t.Helper()
