@@ -1,0 +1,129 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// packaged is a copy of packaging/ with all its paths in a temporary directory. The programs that
+// would change the host are replaced by functions.
+type packaged struct{ dir string }
+
+func newPackaged(t *testing.T) packaged {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("the scripts need root")
+	}
+	p := packaged{t.TempDir()}
+	if err := os.CopyFS(filepath.Join(p.dir, "packaging"), os.DirFS("../../packaging")); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{"state", "run", "log", "usrbin"} {
+		if err := os.Mkdir(filepath.Join(p.dir, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return p
+}
+
+// run runs a script, whose programs are functions with these bodies, and returns its output.
+// Calls that have no body are printed.
+func (p packaged) run(t *testing.T, script, main string, bodies map[string]string) (string, error) {
+	t.Helper()
+	all := map[string]string{"has_systemd": "false"}
+	for _, name := range []string{"virsh", "ip", "nft", "systemctl", "groupadd", "groupdel", "pidof", "kill"} {
+		all[name] = `echo "` + name + ` $*"`
+	}
+	all["ip"], all["timeout"] = ":", `shift; "$@"`
+	maps.Copy(all, bodies)
+	var more strings.Builder
+	fmt.Fprintf(&more, "\nstate=%[1]s/state run_dir=%[1]s/run log=%[1]s/log/lodged.log pid_file=%[1]s/run/lodged.pid unit=%[1]s/unit bin=%[1]s/usrbin by_hand=%[1]s/run/by-hand group_marker=%[1]s/state/.group\n", p.dir)
+	for name, body := range all {
+		fmt.Fprintf(&more, "%s() { %s\n}\n", name, body)
+	}
+	p.edit(t, "common", func(s string) string { return s + more.String() })
+	p.edit(t, script, func(s string) string { return strings.TrimSuffix(strings.TrimSpace(s), `main "$@"`) + main + "\n" })
+	cmd := exec.CommandContext(t.Context(), "bash", filepath.Join(p.dir, "packaging", script)) //nolint:gosec // a copy
+	cmd.Env = append(os.Environ(), "YES=1")
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func (p packaged) edit(t *testing.T, name string, f func(string) string) {
+	t.Helper()
+	original, err := os.ReadFile(filepath.Join("../../packaging", name))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(p.dir, "packaging", name), []byte(f(string(original))), 0o755) //nolint:gosec // a script
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// make up warns of a group lodge that it has not made, and make purge leaves that group.
+func TestGroup(t *testing.T) {
+	const exists, absent = "return 0", "return 2"
+	for name, test := range map[string]struct {
+		getent          string
+		interrupted     bool // the first make up
+		up, purge       string
+		notUp, notPurge string
+	}{
+		"made by up":             {absent, false, "groupadd --system lodge", "groupdel lodge", "warning", "stays"},
+		"made by interrupted up": {absent, true, "groupadd --system lodge", "groupdel lodge", "warning", "stays"},
+		"made by others":         {exists, false, "administer Lodge", "stays", "groupadd", "groupdel"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPackaged(t)
+			bodies := map[string]string{"getent": test.getent}
+			if test.interrupted {
+				bodies["groupadd"] = `echo "groupadd $*"; exit 9`
+			}
+			up, err := p.run(t, "up", "make_group", bodies)
+			if (err != nil) != test.interrupted || !strings.Contains(up, test.up) || strings.Contains(up, test.notUp) {
+				t.Errorf("up: %v\n%s", err, up)
+			}
+			again, err := p.run(t, "up", "make_group", map[string]string{"getent": exists})
+			if err != nil || strings.Contains(again, "administer Lodge") != (test.getent == exists) {
+				t.Errorf("up again: %v\n%s", err, again)
+			}
+			purge, err := p.run(t, "purge", "main", map[string]string{"getent": exists})
+			if err != nil || !strings.Contains(purge, test.purge) || strings.Contains(purge, test.notPurge) {
+				t.Errorf("purge: %v\n%s", err, purge)
+			}
+		})
+	}
+}
+
+// make purge continues when the group is in use, as the primary group of a user.
+func TestPurgeWithGroupInUse(t *testing.T) {
+	p := newPackaged(t)
+	if _, err := p.run(t, "up", "make_group", map[string]string{"getent": "return 2"}); err != nil {
+		t.Fatal(err)
+	}
+	out, err := p.run(t, "purge", "main", map[string]string{"getent": ":", "groupdel": "return 8"})
+	if err != nil || !strings.Contains(out, "stays") || !strings.Contains(out, "Lodge is gone") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if left := p.left(t); len(left) > 0 {
+		t.Errorf("left %q", left)
+	}
+}
+
+// left returns what make purge has left.
+func (p packaged) left(t *testing.T) []string {
+	t.Helper()
+	left, err := filepath.Glob(p.dir + "/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.DeleteFunc(left, func(path string) bool {
+		return filepath.Base(path) == "packaging" || filepath.Base(path) == "usrbin"
+	})
+}
