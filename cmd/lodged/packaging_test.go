@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -50,8 +52,12 @@ func (p packaged) run(t *testing.T, script, main string, bodies map[string]strin
 	p.edit(t, "common", func(s string) string { return s + more.String() })
 	p.edit(t, script, func(s string) string { return strings.TrimSuffix(strings.TrimSpace(s), `main "$@"`) + main + "\n" })
 	cmd := exec.CommandContext(t.Context(), "bash", filepath.Join(p.dir, "packaging", script)) //nolint:gosec // a copy
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}                  // what it mounts ends with it
 	cmd.Env = append(os.Environ(), "YES=1")
 	out, err := cmd.CombinedOutput()
+	if errors.Is(err, syscall.EPERM) {
+		t.Skipf("no mount namespace: %v", err)
+	}
 	return string(out), err
 }
 
@@ -113,6 +119,26 @@ func TestPurgeWithGroupInUse(t *testing.T) {
 	}
 	if left := p.left(t); len(left) > 0 {
 		t.Errorf("left %q", left)
+	}
+}
+
+// make purge removes a VM with checkpoints, and continues at a file system that is mounted in the
+// state directory.
+func TestPurgeRemovesAllElse(t *testing.T) {
+	p := newPackaged(t)
+	const vm = "lodge-01234567-89ab-cdef-0123-456789abcdef"
+	out, err := p.run(t, "purge", `mkdir "$state/disks"; touch "$state/other" "$run_dir/other"; mount -t tmpfs tmpfs "$state/disks"; main`, map[string]string{
+		"getent": "return 2",
+		"virsh":  `[[ $* != *"list --all"* ]] || echo ` + vm + `; echo "virsh $*" >&2`,
+	})
+	if err != nil || !strings.Contains(out, "not all of "+p.dir+"/state") || !strings.Contains(out, "--checkpoints-metadata "+vm) {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if left := p.left(t); !slices.Equal(left, []string{p.dir + "/state"}) {
+		t.Errorf("left %q", left)
+	}
+	if left, err := os.ReadDir(p.dir + "/state"); len(left) != 1 || left[0].Name() != "disks" {
+		t.Errorf("left %v, %v", left, err)
 	}
 }
 
