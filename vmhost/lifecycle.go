@@ -22,11 +22,12 @@ const (
 func (h *Host) Start(ctx context.Context, id gateway.ID) error {
 	return h.exclusively(ctx, id, func(w *worker) error {
 		state, err := h.virt.State(ctx, id)
+		if err == nil {
+			err = h.checkMigrated(id, state)
+		}
 		switch {
 		case err != nil:
 			return err
-		case state == libvirt.Migrated:
-			return errMigrated(h.name(id), id)
 		case state == libvirt.Off || state == libvirt.PoweredOff:
 			// Undefine before recording Running: after a crash in between, the powered-off domain
 			// would count as a poweroff from inside.
@@ -57,14 +58,24 @@ func (h *Host) startFrom(ctx context.Context, w *worker, m gateway.VM, state lib
 	}
 }
 
-func errMigrated(name string, id gateway.ID) error {
+// checkMigrated fails for a VM that was migrated to another host and has not come back. The record
+// has this too, since libvirtd does not keep the reason when it restarts.
+func (h *Host) checkMigrated(id gateway.ID, state libvirt.State) error {
+	m, _ := h.dir.ByID(id)
+	if state == libvirt.Migrated || m.Migrated && hasEnded(state) {
+		return errMigrated(m.Name)
+	}
+	return nil
+}
+
+func errMigrated(name string) error {
 	return gateway.Errorf(gateway.KindConflict, "%s was migrated to another host, and its disk here is out of date", name).
-		WithHint("To start it from that disk nevertheless: virsh undefine %s; lodge start %s", libvirt.DomainName(id), name)
+		WithHint("To start it from that disk nevertheless: lodge stop --force %s; lodge start %s", name, name)
 }
 
 // Stop shuts the guest down and waits for it, at most Config.StopTimeout. When the guest does not
 // react, Stop fails with KindConflict: the VM runs, and its desired state stays Stopped. With force
-// it ends the VM at once and removes its saved memory. Force is recorded: if libvirtd hangs now,
+// it ends the VM at once, and removes its saved memory and the record of a migration. Force is recorded: if libvirtd hangs now,
 // the worker ends the VM later.
 func (h *Host) Stop(ctx context.Context, id gateway.ID, force bool) error {
 	if _, err := h.begin(ctx, id); err != nil {
@@ -102,8 +113,8 @@ func (h *Host) Restart(ctx context.Context, id gateway.ID) error {
 		if err != nil {
 			return err
 		}
-		if state == libvirt.Migrated {
-			return errMigrated(h.name(id), id)
+		if err := h.checkMigrated(id, state); err != nil {
+			return err
 		}
 		m, err := h.desire(ctx, id, gateway.Running)
 		if err != nil {

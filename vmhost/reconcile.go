@@ -91,9 +91,9 @@ func (h *Host) keepRunning(ctx context.Context, w *worker, m gateway.VM, state l
 			return 0, err
 		}
 		return 0, h.virt.Undefine(ctx, m.ID)
-	case libvirt.Migrated: // recorded, since libvirtd does not keep the reason when it restarts
+	case libvirt.Migrated:
 		h.log.WarnContext(ctx, "VM was migrated to another host", "vm", m.Name)
-		_, err := h.desire(ctx, m.ID, gateway.Stopped)
+		_, err := h.record(ctx, m.ID, func(m *gateway.VM) { m.Desired, m.Migrated = gateway.Stopped, true })
 		return 0, err
 	case libvirt.PausedFull:
 		return w.pace.spaced(func() error { return h.virt.Resume(ctx, m.ID) })
@@ -117,8 +117,6 @@ func (h *Host) keepRunning(ctx context.Context, w *worker, m gateway.VM, state l
 // requested. It undefines a domain that has ended; a saved or migrated one keeps its definition.
 func (h *Host) keepStopped(ctx context.Context, m gateway.VM, state libvirt.State) error {
 	switch {
-	case state == libvirt.Migrated:
-		return nil
 	case m.ForceStop:
 		if err := h.virt.Destroy(ctx, m.ID); err != nil {
 			return err
@@ -126,7 +124,10 @@ func (h *Host) keepStopped(ctx context.Context, m gateway.VM, state libvirt.Stat
 		if err := h.virt.Undefine(ctx, m.ID); err != nil {
 			return err
 		}
-		_, err := h.record(ctx, m.ID, func(m *gateway.VM) { m.ForceStop = false })
+		_, err := h.record(ctx, m.ID, func(m *gateway.VM) { m.ForceStop, m.Migrated = false, false })
+		return err
+	case state == libvirt.Migrated && !m.Migrated, state == libvirt.Running && m.Migrated: // it has gone, or come back
+		_, err := h.record(ctx, m.ID, func(m *gateway.VM) { m.Migrated = state == libvirt.Migrated })
 		return err
 	case state == libvirt.Running:
 		return h.virt.Shutdown(ctx, m.ID, true)

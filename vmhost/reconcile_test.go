@@ -51,8 +51,19 @@ func TestMigratedIsNeverStarted(t *testing.T) {
 	if err := h.keepStopped(t.Context(), now, libvirt.Migrated); err != nil {
 		t.Errorf("its definition, which has the reason, was changed: %v", err)
 	}
-	if got := h.status(now, libvirt.Migrated); got.State != "stopped" || !strings.Contains(got.Reason, "migrated") {
-		t.Errorf("status: %+v", got)
+	for _, state := range []libvirt.State{libvirt.Migrated, libvirt.Off, libvirt.Absent} { // as after a restart of libvirtd
+		if got := h.status(now, state); got.State != "stopped" || !strings.Contains(got.Reason, "migrated") {
+			t.Errorf("status when %s: %+v", state, got)
+		}
+		if err := h.checkMigrated(blog.ID, state); gateway.KindOf(err) != gateway.KindConflict {
+			t.Errorf("start when %s: %v", state, err)
+		}
+	}
+	if err := h.keepStopped(t.Context(), now, libvirt.Running); err != nil { // migrated back
+		t.Errorf("reconcile when it is back: %v", err)
+	}
+	if err := h.checkMigrated(blog.ID, libvirt.Off); err != nil {
+		t.Errorf("start when it is back: %v", err)
 	}
 }
 

@@ -79,7 +79,7 @@ func (h *Host) status(m gateway.VM, state libvirt.State) gateway.Status {
 	case libvirt.Paused:
 		return gateway.Status{State: "stopped", Reason: "it was paused through libvirt. To resume it: lodge start " + m.Name}
 	case libvirt.Migrated:
-		return gateway.Status{State: "stopped", Reason: "it was migrated to another host; its disk here is out of date"}
+		return statusMigrated()
 	case libvirt.Saved:
 		if m.Desired == gateway.Stopped {
 			return gateway.Status{State: "stopped", Reason: "its memory is saved. To resume it: lodge start " + m.Name}
@@ -92,9 +92,16 @@ func (h *Host) status(m gateway.VM, state libvirt.State) gateway.Status {
 	}
 }
 
+func statusMigrated() gateway.Status {
+	return gateway.Status{State: "stopped", Reason: "it was migrated to another host; its disk here is out of date"}
+}
+
 // statusOff is the status of a VM whose domain does not run.
 func (h *Host) statusOff(m gateway.VM) gateway.Status {
-	if m.Desired == gateway.Stopped {
+	switch {
+	case m.Migrated:
+		return statusMigrated()
+	case m.Desired == gateway.Stopped:
 		return gateway.Status{State: "stopped"}
 	}
 	now := h.worker(m.ID).situation()

@@ -212,6 +212,7 @@ func (h *Host) desire(ctx context.Context, id gateway.ID, want gateway.Desired) 
 	return h.record(ctx, id, func(m *gateway.VM) {
 		m.Desired = want
 		m.ForceStop = m.ForceStop && want == gateway.Stopped
+		m.Migrated = m.Migrated && want == gateway.Stopped
 	})
 }
 
