@@ -2,9 +2,10 @@ package mail
 
 import (
 	"fmt"
-	"lodge/gateway/gatewaytest"
 	"strings"
 	"testing"
+
+	"lodge/gateway/gatewaytest"
 )
 
 // A mail has the same keys with the same values in every line of the log.
