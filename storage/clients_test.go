@@ -14,7 +14,7 @@ import (
 	"lodge/gateway"
 )
 
-// shell runs a script with the environment that the guest image has, against the guest's own door.
+// shell runs a script with the environment that the guest image has, against the guest's own listener.
 // keys say which credentials the tools find; a missing tool fails the test: the suite installs
 // them.
 func (g guest) shell(t *testing.T, access, secret, script string) string {
@@ -29,12 +29,12 @@ func (g guest) shell(t *testing.T, access, secret, script string) string {
 			t.Fatal(err)
 		}
 	}
-	door, err := url.Parse(g.url)
+	listener, err := url.Parse(g.url)
 	if err != nil {
 		t.Fatal(err)
 	}
 	write(".s3cfg", fmt.Sprintf("[default]\naccess_key=%s\nsecret_key=%s\nhost_base=%s\nhost_bucket=%s\nuse_https=False\nsignature_v2=False\n",
-		access, secret, door.Host, door.Host))
+		access, secret, listener.Host, listener.Host))
 	write(".aws/config", "[default]\nregion = us-east-1\ns3 =\n  addressing_style = path\n  signature_version = s3v4\n")
 	cmd := exec.CommandContext(t.Context(), "/bin/bash", "-euo", "pipefail", "-c", `aws() { /usr/bin/aws --endpoint-url "$ENDPOINT" "$@"; }`+"\n"+script)
 	cmd.Dir = home

@@ -44,7 +44,7 @@ func TestIdentity(t *testing.T) {
 	a, b := h.guest("alice"), h.guest("bob")
 	put(t, a.dummy(), "whose", "k", []byte("alice"))
 	put(t, b.dummy(), "whose", "k", []byte("bob"))
-	door := h.listen(noVM())
+	listener := h.listen(noVM())
 	old := a.minted()
 	if _, err := h.directory.Update(t.Context(), a.ID, func(m *gateway.VM) error { m.Incarnation++; return nil }); err != nil {
 		t.Fatal(err)
@@ -66,11 +66,11 @@ func TestIdentity(t *testing.T) {
 		"tap, expired key":           {a.url, expired.AccessKey, expired.SecretKey, "ExpiredToken"},
 		"tap, earlier incarnation":   {a.url, old.AccessKey, old.SecretKey, "ExpiredToken"},
 		"tap, forged key":            {a.url, "LODGEAAAA", "y", "ExpiredToken"},
-		"host, own key":              {door, keysA.AccessKey, keysA.SecretKey, "alice"},
-		"host, the other's key":      {door, keysB.AccessKey, keysB.SecretKey, "bob"},
-		"host, wrong secret":         {door, keysA.AccessKey, keysB.SecretKey, "SignatureDoesNotMatch"},
-		"host, dummy key":            {door, "x", "y", "InvalidAccessKeyId"},
-		"host, earlier incarnation":  {door, old.AccessKey, old.SecretKey, "ExpiredToken"},
+		"host, own key":              {listener, keysA.AccessKey, keysA.SecretKey, "alice"},
+		"host, the other's key":      {listener, keysB.AccessKey, keysB.SecretKey, "bob"},
+		"host, wrong secret":         {listener, keysA.AccessKey, keysB.SecretKey, "SignatureDoesNotMatch"},
+		"host, dummy key":            {listener, "x", "y", "InvalidAccessKeyId"},
+		"host, earlier incarnation":  {listener, old.AccessKey, old.SecretKey, "ExpiredToken"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o, err := client(t, c.url, c.access, c.secret).GetObject(t.Context(), "whose", "k", getOptions())
@@ -162,7 +162,7 @@ func TestVirtualHost(t *testing.T) {
 		t.Fatalf("list: %d %s", res.status, res.body)
 	}
 	if res := g.send(t, "GET", "/photos/dir/k", gateway.S3Host, "", nil); res.body != "x" {
-		t.Fatalf("by path, with the door's name: %d %s", res.status, res.body)
+		t.Fatalf("by path, with the listener's name: %d %s", res.status, res.body)
 	}
 }
 

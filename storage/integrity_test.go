@@ -178,15 +178,15 @@ func TestPresigned(t *testing.T) {
 		url  string
 		code string
 	}{
-		"in the VM":            {link(keyed, time.Hour), ""},
-		"from the host's door": {link(fromHost, time.Hour), ""},
-		"dummy key":            {link(g.dummy(), time.Hour), "AccessDenied"},
-		"other key changed":    {strings.Replace(link(keyed, time.Hour), "box/k", "box/l", 1), "SignatureDoesNotMatch"},
-		"longer life":          {strings.Replace(link(keyed, time.Hour), "Expires=3600", "Expires=7200", 1), "SignatureDoesNotMatch"},
-		"life of 8 days":       {strings.Replace(link(keyed, time.Hour), "Expires=3600", "Expires=691200", 1), "AuthorizationHeaderMalformed"},
-		"at another VM's tap":  {strings.Replace(link(keyed, time.Hour), g.url, other.url, 1), "InvalidAccessKeyId"},
-		"signature version 2":  {g.url + "/box/k?AWSAccessKeyId=a&Signature=b&Expires=9999999999", "InvalidRequest"},
-		"unsigned":             {g.url + "/box/k", "AccessDenied"},
+		"in the VM":                {link(keyed, time.Hour), ""},
+		"from the host's listener": {link(fromHost, time.Hour), ""},
+		"dummy key":                {link(g.dummy(), time.Hour), "AccessDenied"},
+		"other key changed":        {strings.Replace(link(keyed, time.Hour), "box/k", "box/l", 1), "SignatureDoesNotMatch"},
+		"longer life":              {strings.Replace(link(keyed, time.Hour), "Expires=3600", "Expires=7200", 1), "SignatureDoesNotMatch"},
+		"life of 8 days":           {strings.Replace(link(keyed, time.Hour), "Expires=3600", "Expires=691200", 1), "AuthorizationHeaderMalformed"},
+		"at another VM's tap":      {strings.Replace(link(keyed, time.Hour), g.url, other.url, 1), "InvalidAccessKeyId"},
+		"signature version 2":      {g.url + "/box/k?AWSAccessKeyId=a&Signature=b&Expires=9999999999", "InvalidRequest"},
+		"unsigned":                 {g.url + "/box/k", "AccessDenied"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, err := http.NewRequestWithContext(t.Context(), "GET", c.url, nil)

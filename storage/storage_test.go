@@ -83,7 +83,7 @@ func (h *host) guest(name string) guest {
 }
 
 // listen serves on a port where every connection is vm's; the zero VM stands for the host's own
-// door.
+// listener.
 func (h *host) listen(vm gateway.Identity) string {
 	srv := httptest.NewUnstartedServer(h.Handler())
 	srv.Config.ConnContext = func(ctx context.Context, _ net.Conn) context.Context { return gateway.WithVM(ctx, vm) }

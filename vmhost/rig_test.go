@@ -89,10 +89,10 @@ func (r *rig) run(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	doors := gateway.NewTapListeners()
-	doors.Listener(80)
+	taps := gateway.NewTapListeners()
+	taps.Listener(80)
 	c := r.config
-	c.Directory, c.TapListeners = dir, doors
+	c.Directory, c.TapListeners = dir, taps
 	c.Net = netid.New(netid.Config{Net: netip.MustParsePrefix("10.213.0.0/16"), TCP: []uint16{80}, Logger: c.Logger})
 	host, err := vmhost.New(c)
 	if err != nil {
@@ -107,7 +107,7 @@ func (r *rig) run(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Errorf("Run: %v", err)
 		}
-		doors.Shutdown()
+		taps.Shutdown()
 	})
 }
 

@@ -36,7 +36,7 @@ const (
 
 // parts are the daemon's services.
 type parts struct {
-	doors     tapListeners
+	taps      tapListeners
 	host      *vmhost.Host
 	web       *https.Server
 	mail      *mail.Server
@@ -77,7 +77,7 @@ func assemble(cfg Config, s *state, log *slog.Logger) (p *parts, err error) {
 		return nil, fmt.Errorf("https: %w", err)
 	}
 	p.dns = dns.New(dns.Config{Directory: s.directory, Domain: cfg.Domain, ResolvConf: "/etc/resolv.conf", Logger: log})
-	p.doors = openListeners(p.dns, ntp.New(log))
+	p.taps = openListeners(p.dns, ntp.New(log))
 	if err := p.assembleHost(cfg, s, log); err != nil {
 		return nil, err
 	}
@@ -112,7 +112,7 @@ func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
 	})
 	hostConfig := vmhost.Config{
 		StateDir: cfg.StateDir, RunDir: cfg.RunDir, Domain: cfg.Domain, RootPEM: p.web.RootPEM(),
-		Directory: s.directory, Net: guests, TapListeners: p.doors, Accel: mode, LibvirtSocket: cfg.LibvirtSocket,
+		Directory: s.directory, Net: guests, TapListeners: p.taps, Accel: mode, LibvirtSocket: cfg.LibvirtSocket,
 		Defaults: gateway.Size{Image: cfg.Image}, Logger: log,
 	}
 	if p.mail, err = mail.New(mail.Config{
@@ -151,7 +151,7 @@ func (p *parts) shutdown(log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownLimit)
 	defer cancel()
 	err := shutAll(ctx, log, p.control.Shutdown, p.web.Shutdown, p.mail.Shutdown, p.guestHTTP.Shutdown, p.hostS3.Shutdown)
-	p.doors.Shutdown()
+	p.taps.Shutdown()
 	return err
 }
 

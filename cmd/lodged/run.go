@@ -105,10 +105,10 @@ func serve(ctx context.Context, p *parts, outside *hostListeners, log *slog.Logg
 	for _, l := range outside.smtp {
 		start("smtp", func() error { return p.mail.ServeSMTP(l) })
 	}
-	start("guests' http", func() error { return p.guestHTTP.Serve(p.doors.http) })
-	start("guests' https", func() error { return p.web.Serve(p.doors.https) })
-	start("guests' imap", func() error { return p.mail.ServeIMAP(p.doors.imap) })
-	start("guests' dns", func() error { return p.dns.ServeTCP(p.doors.dns) })
+	start("guests' http", func() error { return p.guestHTTP.Serve(p.taps.http) })
+	start("guests' https", func() error { return p.web.Serve(p.taps.https) })
+	start("guests' imap", func() error { return p.mail.ServeIMAP(p.taps.imap) })
+	start("guests' dns", func() error { return p.dns.ServeTCP(p.taps.dns) })
 	start("host's s3", func() error { return p.hostS3.Serve(outside.s3) })
 	start("control", func() error { return p.control.Serve(outside.control) })
 	group.Go(func() error {

@@ -77,7 +77,7 @@ func manyVMs(t *testing.T) {
 		}
 		return nil
 	})
-	row(fmt.Sprintf("… and the doors of all %d open", vms), took(time.Since(begun)), "")
+	row(fmt.Sprintf("… and the listeners of all %d open", vms), took(time.Since(begun)), "")
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.PID()))
 	if err != nil {
 		t.Fatal(err)

@@ -73,8 +73,8 @@ func (l *Logins) LookToken(ctx context.Context, kind string, hash [32]byte, now 
 	return t.VM, t.Data, err
 }
 
-// ForgetTokens removes all tokens of a VM.
-func (l *Logins) ForgetTokens(ctx context.Context, vm gateway.ID) error {
+// RemoveTokens removes all tokens of a VM.
+func (l *Logins) RemoveTokens(ctx context.Context, vm gateway.ID) error {
 	return l.remove(ctx, func(t token) bool { return t.VM == vm })
 }
 

@@ -84,7 +84,7 @@ func (s *Store) Save(ctx context.Context, m gateway.VM) error {
 func (s *Store) Delete(ctx context.Context, id gateway.ID) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.Logins().ForgetTokens(ctx, id); err != nil {
+	if err := s.Logins().RemoveTokens(ctx, id); err != nil {
 		return err
 	}
 	if _, err := s.db.ExecContext(ctx, `DELETE FROM machines WHERE id = ?`, id[:]); err != nil {

@@ -69,7 +69,7 @@ func (h *Handler) Link(ctx context.Context, vm gateway.VM, person string) (strin
 // Remove deletes the sessions, links and codes of a VM.
 func (h *Handler) Remove(ctx context.Context, id gateway.ID) error {
 	h.sessions.remove(id)
-	return h.Store.ForgetTokens(ctx, id)
+	return h.Store.RemoveTokens(ctx, id)
 }
 
 // Serve answers the paths below Prefix. People log in there; VMs cannot.

@@ -20,8 +20,8 @@ type Store interface {
 	// TakeToken reads and removes in one step: of any number of callers, exactly one gets it.
 	TakeToken(ctx context.Context, kind string, hash [32]byte, now time.Time) (vm gateway.ID, data string, err error)
 	LookToken(ctx context.Context, kind string, hash [32]byte, now time.Time) (vm gateway.ID, data string, err error)
-	// ForgetTokens removes all secrets of a VM.
-	ForgetTokens(ctx context.Context, vm gateway.ID) error
+	// RemoveTokens removes all secrets of a VM.
+	RemoveTokens(ctx context.Context, vm gateway.ID) error
 }
 
 // The kinds of secrets, and how long they live.
