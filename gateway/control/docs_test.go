@@ -53,17 +53,18 @@ func TestDocs(t *testing.T) {
 	for _, r := range New(Config{Logger: slog.New(slog.DiscardHandler)}).routes() {
 		fmt.Fprintf(&out, "\n### %s %s\n\n%s\n", r.method, r.path, r.doc)
 		var lines []string
-		for label, v := range map[string]any{"Body": r.in, "Answer": r.out} {
-			text, typ := describe(v)
+		for _, part := range []struct {
+			label string
+			value any
+		}{{"Body", r.in}, {"Answer", r.out}} {
+			text, typ := describe(part.value)
 			if typ != nil && !slices.Contains(types, typ) {
 				types = append(types, typ)
 			}
 			if text != "" {
-				lines = append(lines, fmt.Sprintf("- %s: %s\n", label, text))
+				lines = append(lines, fmt.Sprintf("- %s: %s\n", part.label, text))
 			}
 		}
-		slices.Sort(lines)
-		slices.Reverse(lines) // the body first
 		if len(lines) > 0 {
 			out.WriteString("\n" + strings.Join(lines, ""))
 		}
