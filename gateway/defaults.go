@@ -19,5 +19,9 @@ func ControlSocket(runDir string) string { return filepath.Join(runDir, "lodged.
 // directory.
 func S3Socket(runDir string) string { return filepath.Join(runDir, "s3.sock") }
 
+// SSHAgentSocket is the path of the unix socket of the ssh-agent that logs in to VMs, below a runtime
+// directory.
+func SSHAgentSocket(runDir string) string { return filepath.Join(runDir, "ssh-agent.sock") }
+
 // WebPorts are the ports that a VM's plain name leads to: the first that accepts connections.
 func WebPorts() []uint16 { return []uint16{80, 8000, 8080, 3000, 5000, 5173} }

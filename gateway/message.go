@@ -14,10 +14,11 @@ type Message struct {
 	Delivered bool      `json:"delivered"` // the copy in the guest is on the guest's disk
 }
 
-// SSHAccess is how the host itself logs in to a VM.
+// SSHAccess is how the host's users log in to a VM: with a key that only the daemon can read.
 type SSHAccess struct {
-	Addr       string `json:"addr"`        // IPv4 address, port 22
-	User       string `json:"user"`        // GuestUser
-	KeyFile    string `json:"key_file"`    // the host's private key
-	KnownHosts string `json:"known_hosts"` // one known_hosts line that pins the guest's key under Addr
+	Addr          string `json:"addr"`            // IPv4 address, port 22
+	User          string `json:"user"`            // GuestUser
+	PublicKeyFile string `json:"public_key_file"` // the host's public key; IdentityFile of ssh_config(5)
+	AgentSocket   string `json:"agent_socket"`    // of the ssh-agent that has the private key; IdentityAgent
+	KnownHosts    string `json:"known_hosts"`     // one known_hosts line that pins the guest's key under Addr
 }

@@ -7,13 +7,18 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"strings"
 
 	"golang.org/x/crypto/ssh"
 
 	"lodge/gateway/durable"
+	"lodge/vmhost/sshagent"
 )
+
+// loginComment is the comment of the host's login key.
+const loginComment = "lodge host"
 
 // newKey makes an ed25519 key pair: the private key in OpenSSH's format, the public key as an
 // authorized_keys line without its line end.
@@ -33,24 +38,30 @@ func newKey(comment string) (private []byte, public string, err error) {
 	return pem.EncodeToMemory(block), line(sshPub), nil
 }
 
-// loginKey reads the host's own login key from file, or makes it, and returns the public key.
-func loginKey(file string) (public string, err error) {
+// loginAgent returns an agent with the host's own login key, which it reads from file, or makes, and
+// the public key.
+func loginAgent(file string, log *slog.Logger) (server *sshagent.Server, public string, err error) {
 	text, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		private, public, err := newKey("lodge host")
-		if err != nil {
-			return "", err
+		if text, _, err = newKey(loginComment); err == nil {
+			err = durable.WriteFile(file, text, 0o600)
 		}
-		return public, durable.WriteFile(file, private, 0o600)
 	}
 	if err != nil {
-		return "", fmt.Errorf("read login key: %w", err)
+		return nil, "", fmt.Errorf("read login key: %w", err)
 	}
-	key, err := ssh.ParsePrivateKey(text)
+	private, err := ssh.ParseRawPrivateKey(text)
 	if err != nil {
-		return "", fmt.Errorf("read login key %s: %w", file, err)
+		return nil, "", fmt.Errorf("read login key %s: %w", file, err)
 	}
-	return line(key.PublicKey()), nil
+	signer, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		return nil, "", fmt.Errorf("read login key %s: %w", file, err)
+	}
+	if server, err = sshagent.New(private, loginComment, log); err != nil {
+		return nil, "", err
+	}
+	return server, line(signer.PublicKey()), nil
 }
 
 func line(key ssh.PublicKey) string { return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key))) }

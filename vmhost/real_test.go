@@ -2,7 +2,9 @@ package vmhost_test
 
 import (
 	"context"
+	"errors"
 	"flag"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +14,7 @@ import (
 	"lodge/gateway"
 	"lodge/vmhost/accel"
 	"lodge/vmhost/libvirt/libvirttest"
+	"lodge/vmhost/sshagent"
 )
 
 var images = flag.String("images", "", "directory with the image debian-13, for the tests that boot it")
@@ -35,6 +38,7 @@ func TestRealGuest(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.run(t)
+	serveAgent(t, r.host.Agent(), gateway.SSHAgentSocket(r.config.RunDir))
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 	report := func(p gateway.Progress) {
@@ -64,6 +68,22 @@ func TestRealGuest(t *testing.T) {
 	r.wantNothing(t)
 }
 
+// serveAgent runs the agent until the test ends.
+func serveAgent(t *testing.T, agent *sshagent.Server, socket string) {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- agent.Serve(l) }()
+	t.Cleanup(func() {
+		if err := errors.Join(agent.Shutdown(context.Background()), <-ended); err != nil {
+			t.Errorf("end the agent: %v", err)
+		}
+	})
+}
+
 // wantLogin logs in with ssh(1) and what SSH returns.
 func (r *rig) wantLogin(t *testing.T, id gateway.ID) {
 	t.Helper()
@@ -73,7 +93,8 @@ func (r *rig) wantLogin(t *testing.T, id gateway.ID) {
 	}
 	hosts := filepath.Join(t.TempDir(), "known_hosts")
 	write(t, hosts, []byte(access.KnownHosts+"\n"))
-	out, err := exec.CommandContext(t.Context(), "ssh", "-F", "none", "-i", access.KeyFile, "-o", "UserKnownHostsFile="+hosts,
+	out, err := exec.CommandContext(t.Context(), "ssh", "-F", "none", "-i", access.PublicKeyFile,
+		"-o", "IdentityAgent="+access.AgentSocket, "-o", "IdentitiesOnly=yes", "-o", "UserKnownHostsFile="+hosts,
 		"-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes", "-o", "ConnectTimeout=60", access.User+"@"+access.Addr, "hostname; id -un").CombinedOutput()
 	if err != nil || string(out) != "blog\nlodge\n" {
 		t.Errorf("ssh: %v\n%s", err, out)

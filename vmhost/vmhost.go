@@ -26,9 +26,11 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/gateway/durable"
 	"lodge/vmhost/accel"
 	"lodge/vmhost/image"
 	"lodge/vmhost/libvirt"
+	"lodge/vmhost/sshagent"
 )
 
 // Net makes the taps and the rules by which a VM is known; netid is the implementation.
@@ -56,7 +58,7 @@ type TapListeners interface {
 // Config is what a Host needs. Fields without a default are required.
 type Config struct {
 	StateDir string // images, disks, console logs and keys; QEMU, which is not root, needs search permission on it
-	RunDir   string // console sockets
+	RunDir   string // console sockets and the public login key
 	Domain   string // VMs are called <name>.<Domain>
 	RootPEM  []byte // the certificate authority that guests trust from their first boot
 
@@ -80,6 +82,7 @@ type Host struct {
 	virt   *libvirt.Client
 	accel  *accel.Prover
 	log    *slog.Logger
+	agent  *sshagent.Server
 	login  string        // the host's own public key, as an authorized_keys line
 	ready  chan struct{} // closed once Run has the identity of all VMs in place
 	woken  chan struct{} // holds a token while Run has to wake the workers
@@ -106,8 +109,11 @@ func New(c Config) (*Host, error) {
 	if err := image.MakeDir(c.imageDir()); err != nil {
 		return nil, err
 	}
-	login, err := loginKey(c.LoginKeyFile())
+	agent, login, err := loginAgent(c.LoginKeyFile(), c.Logger)
 	if err != nil {
+		return nil, err
+	}
+	if err := durable.WriteFile(c.publicKeyFile(), []byte(login+"\n"), 0o644); err != nil {
 		return nil, err
 	}
 	return &Host{
@@ -116,6 +122,7 @@ func New(c Config) (*Host, error) {
 		virt:   libvirt.New(libvirt.Config{Socket: c.LibvirtSocket, Logger: c.Logger}),
 		accel:  accel.New(c.Accel, filepath.Join(c.StateDir, "accel.json"), c.Logger),
 		log:    c.Logger,
+		agent:  agent,
 		login:  login,
 		ready:  make(chan struct{}),
 		woken:  make(chan struct{}, 1),
@@ -164,6 +171,9 @@ func (c Config) keyDir() string     { return filepath.Join(c.StateDir, "ssh") }
 func (c Config) removedDir() string { return filepath.Join(c.StateDir, "removed") }
 func (c Config) consoleDir() string { return filepath.Join(c.RunDir, "console") }
 
+// publicKeyFile is beside the agent's socket, and all may read it.
+func (c Config) publicKeyFile() string { return filepath.Join(c.RunDir, "ssh-agent.pub") }
+
 func (c Config) diskFile(id gateway.ID) string { return filepath.Join(c.diskDir(), id.String()+".img") }
 func (c Config) seedFile(id gateway.ID) string {
 	return filepath.Join(c.diskDir(), id.String()+".seed")
@@ -174,7 +184,10 @@ func (c Config) consoleFile(id gateway.ID) string {
 	return filepath.Join(c.consoleDir(), id.String()+".sock")
 }
 
-// SSH returns what the host needs to log in to a VM.
+// Agent returns the ssh-agent that has the login key. It serves gateway.SSHAgentSocket of RunDir.
+func (h *Host) Agent() *sshagent.Server { return h.agent }
+
+// SSH returns what a log-in to a VM needs.
 func (h *Host) SSH(id gateway.ID) (gateway.SSHAccess, error) {
 	m, ok := h.dir.ByID(id)
 	if !ok {
@@ -182,7 +195,8 @@ func (h *Host) SSH(id gateway.ID) (gateway.SSHAccess, error) {
 	}
 	addr := m.Addr.String()
 	return gateway.SSHAccess{
-		Addr: addr, User: gateway.GuestUser, KeyFile: h.cfg.LoginKeyFile(), KnownHosts: addr + " " + m.HostKey,
+		Addr: addr, User: gateway.GuestUser, KnownHosts: addr + " " + m.HostKey,
+		PublicKeyFile: h.cfg.publicKeyFile(), AgentSocket: gateway.SSHAgentSocket(h.cfg.RunDir),
 	}, nil
 }
 

@@ -14,8 +14,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"golang.org/x/crypto/ssh"
-
 	"lodge/gateway"
 	"lodge/vmhost/image"
 )
@@ -101,30 +99,6 @@ func TestImagesMayBeReadOnly(t *testing.T) {
 	t.Cleanup(func() { _ = syscall.Unmount(c.imageDir(), syscall.MNT_DETACH) }) // the namespace ends anyway
 	if _, err := New(c); err != nil {
 		t.Errorf("New: %v", err)
-	}
-}
-
-func TestLoginKeyIsMadeOnce(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "key")
-	first, err := loginKey(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	again, err := loginKey(file)
-	if err != nil || first != again {
-		t.Errorf("second time: %q, %v; want %q", again, err, first)
-	}
-	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("mode: %v, %v", info, err)
-	}
-	if _, _, _, _, err := ssh.ParseAuthorizedKey([]byte(first)); err != nil {
-		t.Errorf("%q: %v", first, err)
-	}
-	if err := os.WriteFile(file, []byte("cut off"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := loginKey(file); err == nil {
-		t.Error("a key that cannot be read was replaced")
 	}
 }
 

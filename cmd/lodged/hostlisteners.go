@@ -18,7 +18,7 @@ import (
 // for root and group lodge.
 type hostListeners struct {
 	https, http, smtp []net.Listener
-	control, s3       net.Listener
+	control, s3, ssh  net.Listener
 }
 
 // openHostListeners uses the sockets that systemd passed (passedSockets), and opens the others.
@@ -41,6 +41,9 @@ func openHostListeners(ctx context.Context, cfg Config, passed map[string][]net.
 		}
 	}
 	if o.s3, err = control.Listen(ctx, gateway.S3Socket(cfg.RunDir)); err != nil {
+		return nil, err
+	}
+	if o.ssh, err = control.Listen(ctx, gateway.SSHAgentSocket(cfg.RunDir)); err != nil {
 		return nil, err
 	}
 	o.control, err = control.Listen(ctx, gateway.ControlSocket(cfg.RunDir))
@@ -68,7 +71,7 @@ func passedSockets() (map[string][]net.Listener, error) {
 
 func (o *hostListeners) all() []net.Listener {
 	all := append(append(append([]net.Listener{}, o.https...), o.http...), o.smtp...)
-	for _, l := range []net.Listener{o.s3, o.control} {
+	for _, l := range []net.Listener{o.s3, o.ssh, o.control} {
 		if l != nil {
 			all = append(all, l)
 		}

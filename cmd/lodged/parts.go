@@ -150,7 +150,8 @@ func httpServer(h http.Handler, log *slog.Logger) *http.Server {
 func (p *parts) shutdown(log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownLimit)
 	defer cancel()
-	err := shutAll(ctx, log, p.control.Shutdown, p.web.Shutdown, p.mail.Shutdown, p.guestHTTP.Shutdown, p.hostS3.Shutdown)
+	err := shutAll(ctx, log, p.control.Shutdown, p.web.Shutdown, p.mail.Shutdown, p.guestHTTP.Shutdown, p.hostS3.Shutdown,
+		p.host.Agent().Shutdown)
 	p.taps.Shutdown()
 	return err
 }

@@ -110,6 +110,7 @@ func serve(ctx context.Context, p *parts, outside *hostListeners, log *slog.Logg
 	start("guests' imap", func() error { return p.mail.ServeIMAP(p.taps.imap) })
 	start("guests' dns", func() error { return p.dns.ServeTCP(p.taps.dns) })
 	start("host's s3", func() error { return p.hostS3.Serve(outside.s3) })
+	start("host's ssh agent", func() error { return p.host.Agent().Serve(outside.ssh) })
 	start("control", func() error { return p.control.Serve(outside.control) })
 	group.Go(func() error {
 		<-ctx.Done()

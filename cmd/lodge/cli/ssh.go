@@ -21,7 +21,7 @@ type sshCmd struct {
 // Help is the text below the usage.
 func (*sshCmd) Help() string {
 	return "Options of ssh(1) may stand before or after the VM: lodge ssh -L 8080:localhost:80 -N blog.\n\n" +
-		"--json prints how to connect. Flags of lodge other than --json and --help stand before ssh."
+		"-A forwards your own agent, never the one that has the key of the host. --json prints how to connect. Flags of lodge other than --json and --help stand before ssh."
 }
 
 // remoteExit is the status with which ssh ended, other than 0.
@@ -116,11 +116,15 @@ func parseSSH(args []string) (line sshLine, err error) {
 }
 
 // args are ssh's arguments. ssh uses the first value of an option: those that check the host's key
-// precede the user's options, and the defaults follow them.
+// precede the user's options, and the defaults follow them. With -A, ssh forwards the agent that a
+// second ForwardAgent names: the user's own.
 func (l sshLine) args(access gateway.SSHAccess) []string {
 	args := []string{"-F", "none"}
 	for _, option := range sshOptions(access) {
 		args = append(args, "-o", option[0]+"="+option[1])
+	}
+	if own := os.Getenv("SSH_AUTH_SOCK"); own != "" {
+		args = append(args, "-o", `ForwardAgent="`+own+`"`)
 	}
 	args = append(args, l.options...)
 	args = append(args, "-o", "User="+access.User, "-o", "LogLevel=ERROR", access.Addr)
@@ -131,11 +135,14 @@ func (l sshLine) args(access gateway.SSHAccess) []string {
 }
 
 // sshOptions are the options of ssh_config(5) that prove the guest's identity to ssh and the host's
-// to the guest. The guest's key comes from a command, so that no file has to stay.
+// to the guest. The agent has the private key, and a guest that had the agent could log in to
+// others. The guest's key comes from a command, so that no file has to stay.
 func sshOptions(access gateway.SSHAccess) [][2]string {
 	return [][2]string{
-		{"IdentityFile", access.KeyFile},
+		{"IdentityFile", access.PublicKeyFile},
+		{"IdentityAgent", access.AgentSocket},
 		{"IdentitiesOnly", "yes"},
+		{"ForwardAgent", "no"},
 		{"StrictHostKeyChecking", "yes"},
 		{"UserKnownHostsFile", os.DevNull},
 		{"GlobalKnownHostsFile", os.DevNull},

@@ -16,7 +16,8 @@ type sshConfigCmd struct {
 
 // Help is the text below the usage.
 func (*sshConfigCmd) Help() string {
-	return "For ssh, scp, rsync and editors: lodge ssh-config >> ~/.ssh/config, then ssh blog or scp file blog:"
+	return "For ssh, scp, rsync and editors: lodge ssh-config >> ~/.ssh/config, then ssh blog or scp file blog:\n\n" +
+		"lodged must run, since its ssh-agent has the key of the host. The agent is never forwarded."
 }
 
 // Run prints ssh_config(5) blocks. A VM that has no block, such as a stopped one, has a comment

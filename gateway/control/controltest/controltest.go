@@ -262,7 +262,9 @@ func (h *Host) Log(_ context.Context, _ gateway.ID, follow bool) (io.ReadCloser,
 func (h *Host) SSH(id gateway.ID) (gateway.SSHAccess, error) {
 	m, _ := h.Directory.ByID(id)
 	return gateway.SSHAccess{
-		Addr: m.Addr.String(), User: gateway.GuestUser, KeyFile: "/var/lib/lodge/ssh/key", KnownHosts: m.Addr.String() + " ssh-ed25519 AAAA",
+		Addr: m.Addr.String(), User: gateway.GuestUser,
+		PublicKeyFile: gateway.DefaultRunDir + "/ssh-agent.pub", AgentSocket: gateway.SSHAgentSocket(gateway.DefaultRunDir),
+		KnownHosts: m.Addr.String() + " ssh-ed25519 AAAA",
 	}, nil
 }
 
