@@ -2,6 +2,8 @@ package cli
 
 import (
 	"context"
+	"errors"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -26,9 +28,23 @@ func (*completionCmd) Help() string {
 	return "For bash, add this line to ~/.bashrc: source <(lodge completion bash)"
 }
 
+// The first and last line of the code for zsh, so that it can also be a file _lodge in fpath. zsh
+// then runs the file as a function at the first completion, which the last line answers.
+const (
+	zshFirst = "#compdef lodge\n"
+	zshLast  = "[[ ${funcstack[1]} != _lodge ]] || eval \"$_comps[lodge]\"\n"
+)
+
 // Run prints the code that makes a shell ask lodge for completions.
-func (c *completionCmd) Run(parsed *kong.Context) error {
-	return (&kongcompletion.Completion{Shell: c.Shell, Code: true}).Run(parsed)
+func (c *completionCmd) Run(a *app, parsed *kong.Context) error {
+	code := kongcompletion.Completion{Shell: c.Shell, Code: true}
+	if c.Shell != "zsh" {
+		return code.Run(parsed)
+	}
+	_, first := io.WriteString(a.out, zshFirst)
+	err := code.Run(parsed)
+	_, last := io.WriteString(a.out, zshLast)
+	return errors.Join(first, err, last)
 }
 
 // complete answers a shell that asks for completions, in the variable COMP_LINE. It reports whether
