@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // packaged is a copy of packaging/ with all its paths in a temporary directory. The programs that
@@ -26,7 +29,7 @@ func newPackaged(t *testing.T) packaged {
 	if err := os.CopyFS(filepath.Join(p.dir, "packaging"), os.DirFS("../../packaging")); err != nil {
 		t.Fatal(err)
 	}
-	for _, dir := range []string{"state", "run", "log", "usrbin"} {
+	for _, dir := range []string{"state", "run", "log", "usrbin", "share"} {
 		if err := os.Mkdir(filepath.Join(p.dir, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -45,7 +48,7 @@ func (p packaged) run(t *testing.T, script, main string, bodies map[string]strin
 	all["ip"], all["timeout"] = ":", `shift; "$@"`
 	maps.Copy(all, bodies)
 	var more strings.Builder
-	fmt.Fprintf(&more, "\nstate=%[1]s/state run_dir=%[1]s/run log=%[1]s/log/lodged.log pid_file=%[1]s/run/lodged.pid unit=%[1]s/unit bin=%[1]s/usrbin by_hand=%[1]s/run/by-hand group_marker=%[1]s/state/.group\n", p.dir)
+	fmt.Fprintf(&more, "\nstate=%[1]s/state run_dir=%[1]s/run log=%[1]s/log/lodged.log pid_file=%[1]s/run/lodged.pid unit=%[1]s/unit bin=%[1]s/usrbin share=%[1]s/share by_hand=%[1]s/run/by-hand group_marker=%[1]s/state/.group made_dirs=%[1]s/state/.directories\n", p.dir)
 	for name, body := range all {
 		fmt.Fprintf(&more, "%s() { %s\n}\n", name, body)
 	}
@@ -150,6 +153,84 @@ func (p packaged) left(t *testing.T) []string {
 		t.Fatal(err)
 	}
 	return slices.DeleteFunc(left, func(path string) bool {
-		return filepath.Base(path) == "packaging" || filepath.Base(path) == "usrbin"
+		return slices.Contains([]string{"packaging", "docs", "usrbin", "share"}, filepath.Base(path))
 	})
+}
+
+// make up installs the manual page and the completions. make purge removes these and the
+// directories that make up made for them.
+func TestDocuments(t *testing.T) {
+	p := newPackaged(t)
+	if err := os.CopyFS(filepath.Join(p.dir, "docs/man"), os.DirFS("../../docs/man")); err != nil {
+		t.Fatal(err)
+	}
+	lodge := filepath.Join(p.dir, "usrbin/lodge")
+	for file, text := range map[string]string{
+		lodge: "#!/bin/sh\necho $*\n",
+		filepath.Join(p.dir, "share/fish/theirs"):  "",
+		filepath.Join(p.dir, "share/man/theirs"):   "",
+		filepath.Join(p.dir, "share/zsh/lodge.sh"): "",
+	} {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(text), 0o755)); err != nil { //nolint:gosec // a script
+			t.Fatal(err)
+		}
+	}
+	before := p.tree(t)
+	const up = `umask 077; install_documents; echo "changed=$changed"`
+	for i, step := range []struct {
+		name   string
+		bodies map[string]string
+		want   string // part of the output
+	}{
+		{"interrupted", map[string]string{"mv": "exit 9"}, ""},
+		{"made", nil, "changed=yes"},
+		{"again", nil, "changed=no"},
+	} {
+		out, err := p.run(t, "up", up, step.bodies)
+		if (err != nil) != (i == 0) || !strings.Contains(out, step.want) {
+			t.Fatalf("%s: %v\n%s", step.name, err, out)
+		}
+	}
+	for file, want := range map[string]string{
+		"man/man1/lodge.1":                     ".TH",
+		"bash-completion/completions/lodge":    "completion bash\n",
+		"zsh/site-functions/_lodge":            "completion zsh\n",
+		"fish/vendor_completions.d/lodge.fish": "completion fish\n",
+	} {
+		file = filepath.Join(p.dir, "share", file)
+		text, err := os.ReadFile(file)
+		if err != nil || !strings.Contains(string(text), want) {
+			t.Errorf("%s: %v\n%s", file, err, text)
+		}
+		for path, mode := range map[string]os.FileMode{file: 0o644, filepath.Dir(file): 0o755} {
+			if info, err := os.Stat(path); err != nil || info.Mode().Perm() != mode {
+				t.Errorf("%s: %v, %v; want %v", path, info, err, mode)
+			}
+		}
+	}
+	if err := os.WriteFile(lodge, []byte("#!/bin/sh\necho new $*\n"), 0o755); err != nil { //nolint:gosec // a script
+		t.Fatal(err)
+	}
+	if out, err := p.run(t, "up", up, map[string]string{"mv": "exit 9"}); err == nil {
+		t.Fatalf("not interrupted:\n%s", out)
+	}
+	if out, err := p.run(t, "purge", "main", map[string]string{"getent": "return 2"}); err != nil {
+		t.Errorf("purge: %v\n%s", err, out)
+	}
+	if diff := cmp.Diff(before, p.tree(t)); diff != "" {
+		t.Errorf("after purge (-before +after):\n%s", diff)
+	}
+}
+
+// tree lists what is below share.
+func (p packaged) tree(t *testing.T) (paths []string) {
+	t.Helper()
+	err := filepath.WalkDir(filepath.Join(p.dir, "share"), func(path string, _ fs.DirEntry, err error) error {
+		paths = append(paths, path)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return paths
 }

@@ -25,7 +25,7 @@ type completionCmd struct {
 
 // Help is the text below the usage.
 func (*completionCmd) Help() string {
-	return "For bash, add this line to ~/.bashrc: source <(lodge completion bash)"
+	return "make up installs it. Elsewhere, for bash, add this line to ~/.bashrc: source <(lodge completion bash)"
 }
 
 // The first and last line of the code for zsh, so that it can also be a file _lodge in fpath. zsh
