@@ -63,7 +63,7 @@ bench: image ## measure the performance, and print a table
 fmt: go ## format the Go files
 	@$(LINT) fmt ./...
 
-deps: ## install the Debian packages that running and testing need, if they are missing
+deps: ## prepare the machine to run and test: install missing Debian packages, open /dev/kvm
 	@packaging/deps run test
 
 go:

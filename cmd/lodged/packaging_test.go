@@ -222,6 +222,41 @@ func TestDocuments(t *testing.T) {
 	}
 }
 
+// Where no udev runs, packaging/deps sets the group and mode of /dev/kvm as udev does, and make up
+// counts that as a change. It leaves a device that was opened, and a machine without one.
+func TestDepsOpensKVM(t *testing.T) {
+	if _, err := exec.CommandContext(t.Context(), "getent", "group", "kvm").Output(); err != nil {
+		t.Skipf("QEMU is not installed: %v", err)
+	}
+	const (
+		device = `[ -e /dev/kvm ] || exit 77; mknod "$state/kvm" c 10 232; mount --bind "$state/kvm" /dev/kvm; `
+		closed = device + "chmod 600 /dev/kvm; "
+		noUdev = "mkdir -p /run/udev; mount -t tmpfs tmpfs /run/udev; "
+		udev   = noUdev + `python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("/run/udev/control")'; `
+		absent = "mount -t tmpfs tmpfs /dev; mknod -m 666 /dev/null c 1 3; ln -s /proc/self/fd /dev/fd; "
+		show   = `echo "changed=$changed $(stat -c %a:%G /dev/kvm 2>&1)"`
+	)
+	for name, test := range map[string]struct{ machine, want string }{
+		"as the kernel makes it":      {noUdev + closed + "prepare; ", "changed=yes 660:kvm"},
+		"interrupted":                 {noUdev + closed + "chgrp kvm /dev/kvm; prepare; ", "changed=yes 660:kvm"},
+		"opened before":               {noUdev + closed + "prepare; changed=no; prepare; ", "changed=no 660:kvm"},
+		"opened to all":               {noUdev + device + "chmod 666 /dev/kvm; prepare; ", "changed=no 666:root"},
+		"with udev":                   {udev + closed + "prepare; ", "changed=no 600:root"},
+		"no device":                   {noUdev + absent + "prepare; ", "changed=no stat: cannot stat"},
+		"the packages of tests alone": {noUdev + closed + "packaging/deps test; ", "changed=no 600:root"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out, err := newPackaged(t).run(t, "up", test.machine+show, map[string]string{"dpkg-query": "echo installed"})
+			if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() == 77 {
+				t.Skip("nothing can be mounted over /dev/kvm")
+			}
+			if err != nil || !strings.Contains(out, test.want) {
+				t.Errorf("%v\n%s; want %s", err, out, test.want)
+			}
+		})
+	}
+}
+
 // tree lists what is below share.
 func (p packaged) tree(t *testing.T) (paths []string) {
 	t.Helper()

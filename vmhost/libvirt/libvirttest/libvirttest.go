@@ -1,15 +1,14 @@
 // Package libvirttest runs a real libvirtd, with virtlogd, for tests. It mounts empty directories
 // over libvirt's own, so the tests must be in a sandbox: func TestMain(m *testing.M) {
-// libvirttest.Main(m) }.
+// libvirttest.Main(m) }. /dev/kvm is the machine's: packaging/deps opens it, without which each start
+// of a guest takes 20 s.
 package libvirttest
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -42,7 +41,6 @@ func Start(tb testing.TB) *Daemon {
 	for _, dir := range []string{"/run/libvirt", "/var/lib/libvirt", "/var/log/libvirt", "/etc/libvirt/qemu"} {
 		mountEmpty(tb, dir)
 	}
-	openKVM(tb)
 	d := &Daemon{logs: tb.TempDir()}
 	virtlogd := d.run(tb, "virtlogd", "/run/libvirt/virtlogd-sock")
 	tb.Cleanup(func() { end(virtlogd) })
@@ -97,40 +95,17 @@ func mountEmpty(tb testing.TB, dir string) {
 	tb.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) }) // the namespace ends anyway
 }
 
-// openKVM sets the owner and mode of /dev/kvm, where there is one, as make up does without udev
-// (packaging/common, open_kvm). Otherwise each start takes 20 s.
-func openKVM(tb testing.TB) {
-	tb.Helper()
-	group, err := user.LookupGroup("kvm")
-	if err != nil {
-		return
-	}
-	gid, err := strconv.Atoi(group.Gid)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	mountKVM(tb, 0o660, gid)
-}
-
-// CloseKVM makes /dev/kvm accessible to root only, as on a host without udev where make up has not
-// run. Call it after Start.
+// CloseKVM makes /dev/kvm, where there is one, accessible to root only, as on a host without udev
+// where packaging/deps has not run. Call it after Start.
 func CloseKVM(tb testing.TB) {
-	tb.Helper()
-	mountKVM(tb, 0o600, 0)
-}
-
-// mountKVM puts a device with this mode and group over /dev/kvm, where there is one.
-func mountKVM(tb testing.TB, mode uint32, gid int) {
 	tb.Helper()
 	var old syscall.Stat_t
 	if syscall.Stat("/dev/kvm", &old) != nil {
 		return
 	}
-	node := filepath.Join("/run/libvirt", fmt.Sprintf("kvm-%o", mode))
-	mask := syscall.Umask(0)
-	err := syscall.Mknod(node, syscall.S_IFCHR|mode, int(old.Rdev))
-	syscall.Umask(mask)
-	if err = errors.Join(err, os.Chown(node, 0, gid), syscall.Mount(node, "/dev/kvm", "", syscall.MS_BIND, "")); err != nil {
+	const node = "/run/libvirt/kvm"
+	err := syscall.Mknod(node, syscall.S_IFCHR|0o600, int(old.Rdev))
+	if err = errors.Join(err, syscall.Mount(node, "/dev/kvm", "", syscall.MS_BIND, "")); err != nil {
 		tb.Fatalf("mount over /dev/kvm: %v", err)
 	}
 	tb.Cleanup(func() { _ = syscall.Unmount("/dev/kvm", syscall.MNT_DETACH) }) // the namespace ends anyway
