@@ -5,7 +5,7 @@
 // decides who may do what, finds the VM by its name, and calls one small interface that vmhost, mail or https satisfies.
 // Long work reports its steps to a function; consoles, logs and messages are streams that the caller closes.
 //
-// This package never learns which face called it, never writes to a connection and never logs what it answers.
+// This package does not depend on the face that called it, never writes to a connection and never logs what it answers.
 package api
 
 import (

@@ -118,7 +118,7 @@ func TestWhoMayUseTheSocket(t *testing.T) {
 	}
 }
 
-func TestErrorForOthersTellsHowToJoin(t *testing.T) {
+func TestErrorForOthersNamesTheGroup(t *testing.T) {
 	c := NewClient("/run/x.sock")
 	err := c.explain(t.Context(), os.ErrPermission)
 	text, _ := json.Marshal(err)

@@ -50,7 +50,7 @@ func (l *peerListener) Accept() (net.Conn, error) {
 	}
 }
 
-// peer is what the kernel knows of the process at the other end, as it was when it connected.
+// peer has the credentials of the process at the other end, as they were when it connected.
 type peer struct {
 	uid    uint32
 	groups []uint32

@@ -127,7 +127,7 @@ func (s *Server) logged(v verb) http.Handler {
 	})
 }
 
-// withCause is err as the log wants it: people-facing errors keep their cause to themselves.
+// withCause is err with its cause, for the log: an error that callers see has none.
 func withCause(err error) error {
 	if e, ok := errors.AsType[*gateway.Error](err); ok && e.Err != nil {
 		return fmt.Errorf("%w: %w", err, e.Err)

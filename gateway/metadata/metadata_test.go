@@ -272,9 +272,9 @@ func TestNoSecretsInTheLog(t *testing.T) {
 	h := newHost(t)
 	token := h.tokenOf(h.a)
 	var keys struct{ SecretAccessKey string }
-	said := h.ask(h.a, "GET", "/latest/meta-data/iam/security-credentials/lodge", tokenHeader+": "+token)
-	if err := json.Unmarshal(said.Body.Bytes(), &keys); err != nil || keys.SecretAccessKey == "" {
-		t.Fatalf("%v: %s", err, said.Body)
+	answer := h.ask(h.a, "GET", "/latest/meta-data/iam/security-credentials/lodge", tokenHeader+": "+token)
+	if err := json.Unmarshal(answer.Body.Bytes(), &keys); err != nil || keys.SecretAccessKey == "" {
+		t.Fatalf("%v: %s", err, answer.Body)
 	}
 	log := h.log.String()
 	if !strings.Contains(log, "vm=alpha") || strings.Contains(log, token) || strings.Contains(log, keys.SecretAccessKey) {
@@ -336,12 +336,12 @@ func FuzzRequests(f *testing.F) {
 		r.Header[header] = []string{value}
 		w := httptest.NewRecorder()
 		h.Handler().ServeHTTP(w, r)
-		said := w.Body.String()
+		answer := w.Body.String()
 		if w.Code >= 500 {
-			t.Errorf("%d %s", w.Code, said)
+			t.Errorf("%d %s", w.Code, answer)
 		}
-		if strings.Contains(said, h.b.ID.String()) || strings.Contains(said, "SecretAccessKey") {
-			t.Errorf("answer: %s", said)
+		if strings.Contains(answer, h.b.ID.String()) || strings.Contains(answer, "SecretAccessKey") {
+			t.Errorf("answer: %s", answer)
 		}
 		if w.Code == http.StatusOK && !isOwnHost(hostname) {
 			t.Errorf("answered to %q", hostname)

@@ -101,7 +101,7 @@ func (s *Server) answer(request []byte, received time.Time) (reply [headerBytes]
 const epoch = 2_208_988_800
 
 // timestamp is a time in seconds since 1900, 32 bits of them and 32 of the fraction (RFC 5905 §6). It wraps in 2036, as
-// the protocol wants: a client takes the nearest era.
+// the protocol requires: a client takes the nearest era.
 func timestamp(t time.Time) uint64 {
 	seconds := uint64(t.Unix() + epoch)            //nolint:gosec // after 1900
 	fraction := uint64(t.Nanosecond()) << 32 / 1e9 //nolint:gosec // below 1e9

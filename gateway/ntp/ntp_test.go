@@ -12,7 +12,7 @@ import (
 	"lodge/gateway"
 )
 
-// sent is the transmit time of the test's client, which it wants back as the origin.
+// sent is the transmit time of the test's client, which the reply must have as the origin.
 var sent = []byte{1, 2, 3, 4, 5, 6, 7, 8}
 
 func request(first byte, size int) []byte {

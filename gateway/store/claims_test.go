@@ -31,7 +31,7 @@ func named(name string) gateway.VM {
 	return gateway.VM{Identity: gateway.Identity{ID: gateway.NewID(), Name: name}, Desired: gateway.Running}
 }
 
-// claimed wants these claims and no others; a resting address has a "*".
+// claimed checks that there are these claims and no others; a resting address has a "*".
 func claimed(t *testing.T, s *Store, want ...string) {
 	t.Helper()
 	var got []string

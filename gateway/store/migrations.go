@@ -15,8 +15,8 @@ func migrations() []string {
 // refuseNewer fails if the file's schema is newer than this program.
 func (s *Store) refuseNewer(ctx context.Context) error {
 	have, err := s.version(ctx)
-	if know := len(migrations()); err == nil && have > know {
-		return gateway.Invalid("the state file was written by a newer Lodge (schema %d, this one knows %d)", have, know).
+	if supported := len(migrations()); err == nil && have > supported {
+		return gateway.Invalid("the state file was written by a newer Lodge (schema %d, this one supports %d)", have, supported).
 			WithHint("Start the newer lodged again; this one left the file as it is.")
 	}
 	return err

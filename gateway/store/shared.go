@@ -81,7 +81,7 @@ func (s *Shared) Compact(ctx context.Context, upTo gateway.Revision) error {
 	return s.atomically(ctx, func(tx *sql.Tx) error { return compact(ctx, tx, upTo) })
 }
 
-// change carries out f as one change with one revision. Watchers learn of it once it is on disk.
+// change carries out f as one change with one revision. Watchers receive it once it is on disk.
 func (s *Shared) change(ctx context.Context, f func(*change) error) error {
 	c := &change{}
 	err := s.atomically(ctx, func(tx *sql.Tx) (err error) {

@@ -61,7 +61,7 @@ func TestSharedSurvivesReopening(t *testing.T) {
 	})
 }
 
-// A watcher in another goroutine learns that the file was closed.
+// Closing the file ends a watch in another goroutine.
 func TestCloseEndsWatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t, filepath.Join(t.TempDir(), "lodge.db"))

@@ -40,7 +40,7 @@ func leased(t *testing.T, s gateway.Shared, l gateway.Lease, keys ...string) gat
 	return commit(t, s, nil, do...)
 }
 
-// deleted follows until some keys are deleted, and wants nothing else to happen.
+// deleted follows until some keys are deleted, and checks that nothing else happens.
 func deleted(t *testing.T, s gateway.Shared, after gateway.Revision, keys ...string) {
 	t.Helper()
 	left := map[string]bool{}

@@ -62,7 +62,7 @@ func commit(t *testing.T, s gateway.Shared, still []gateway.Cond, do ...gateway.
 	return rev
 }
 
-// refused wants a Commit to fail with a kind.
+// refused checks that a Commit fails with a kind.
 func refused(t *testing.T, s gateway.Shared, want gateway.Kind, still []gateway.Cond, do ...gateway.Op) {
 	t.Helper()
 	if rev, err := s.Commit(t.Context(), still, do); err == nil || gateway.KindOf(err) != want {
@@ -70,7 +70,7 @@ func refused(t *testing.T, s gateway.Shared, want gateway.Kind, still []gateway.
 	}
 }
 
-// holds wants a key to have a value, as of a revision if one is given.
+// holds checks that a key has a value, as of a revision if one is given.
 func holds(t *testing.T, s gateway.Shared, key, want string, rev gateway.Revision) {
 	t.Helper()
 	e, err := s.Get(t.Context(), key)
@@ -95,7 +95,7 @@ func list(t *testing.T, s gateway.Shared, prefix string) ([]gateway.Entry, gatew
 	return entries, rev
 }
 
-// listed wants the keys below a prefix, in order.
+// listed checks the keys below a prefix, in order.
 func listed(t *testing.T, s gateway.Shared, prefix string, want ...string) gateway.Revision {
 	t.Helper()
 	entries, rev := list(t, s, prefix)
