@@ -27,7 +27,7 @@ func handshake(s *site, addr, name string) (*tls.Conn, error) {
 	return c.(*tls.Conn), nil
 }
 
-func TestHandshakeKnowsOnlyNamesThatExist(t *testing.T) {
+func TestHandshakeFailsForUnknownNames(t *testing.T) {
 	s := newSite(t, func(c *https.Config) { c.Inside = map[string]http.Handler{"s3.lodge.internal": echo("s3")} })
 	blog := s.vm("blog")
 	l := s.listenOnTap(blog)

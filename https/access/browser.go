@@ -26,9 +26,9 @@ func (p Policy) CrossSite(r *http.Request, rt names.Route) bool {
 	return !p.Zone.SameVM(r.Header.Get("Referer"), rt.Name)
 }
 
-// WantsPage reports whether a person reads the answer. Browsers older than Fetch Metadata show it
+// AsksForPage reports whether r is of a browser that shows the answer to a person. Browsers older than Fetch Metadata show it
 // by Accept.
-func WantsPage(r *http.Request) bool {
+func AsksForPage(r *http.Request) bool {
 	if mode := r.Header.Get("Sec-Fetch-Mode"); mode != "" {
 		return mode == "navigate"
 	}
@@ -43,7 +43,7 @@ func Accepts(r *http.Request, mediaType string) bool {
 // opensPage reports whether a redirect to another name of the VM works for r: in a tab, but not in
 // a frame, and not for the resources of a page.
 func opensPage(r *http.Request) bool {
-	return WantsPage(r) && r.Method == http.MethodGet && (isNavigation(r) || r.Header.Get("Sec-Fetch-Dest") == "")
+	return AsksForPage(r) && r.Method == http.MethodGet && (isNavigation(r) || r.Header.Get("Sec-Fetch-Dest") == "")
 }
 
 // isNavigation reports whether a browser opens a page in a tab of its own, without changing

@@ -1,7 +1,7 @@
 // Package pages renders the gateway's own answers: HTML for people, JSON or text for programs.
 //
-// A stranger learns that a name exists and is private, which the handshake has shown already; only
-// the owner learns about ports. A page loads nothing from elsewhere, and its text quotes nothing
+// A stranger is shown that a name exists and is private, which the handshake has shown already, and
+// the owner alone is shown ports. A page loads nothing from elsewhere, and its text quotes nothing
 // that the request sent.
 package pages
 
@@ -66,7 +66,7 @@ func (re *Renderer) Render(w http.ResponseWriter, r *http.Request, p Page) {
 	if p.Refresh > 0 {
 		h.Set("Retry-After", strconv.Itoa(p.Refresh))
 	}
-	if access.WantsPage(r) {
+	if access.AsksForPage(r) {
 		if r.Method != http.MethodGet {
 			p.Refresh = 0 // the browser would repeat it as a GET
 		}

@@ -64,6 +64,6 @@ func TestPages(t *testing.T) {
 		}
 	}
 	if p := pages.NothingListens(rt, false, open); len(p.Links) > 0 || p.Command != "" {
-		t.Errorf("a stranger learns of ports: %+v", p)
+		t.Errorf("a stranger is shown ports: %+v", p)
 	}
 }
