@@ -76,7 +76,7 @@ func FuzzSMTPSession(f *testing.F) {
 		session(t, server.ServeSMTP, input, gateway.Identity{})
 		for _, m := range server.list(t, vm) {
 			if n := len(server.read(t, vm, m.QueueID)); int64(n) != m.Bytes {
-				t.Fatalf("message of %d bytes says %d", n, m.Bytes)
+				t.Fatalf("message of %d bytes is listed with %d", n, m.Bytes)
 			}
 		}
 		box, err := server.store.Box(vm.ID)

@@ -204,8 +204,8 @@ func TestDeliveryByteForByte(t *testing.T) {
 	}
 }
 
-// Mail waits for a VM that is off, others go on, and a start brings it at once; the log says so
-// once.
+// Mail waits for a VM that is off, others go on, and a start brings it at once; the log has
+// each change once.
 func TestDeliveryWaits(t *testing.T) {
 	g := newGuest(t)
 	f, vm := withGuest(t, t.TempDir(), g)
@@ -225,7 +225,7 @@ func TestDeliveryWaits(t *testing.T) {
 		}
 	}
 	if f.log.Count("mail delivery resumed") != 1 || f.log.Count("mail delivery failed") != 2 {
-		t.Error("the log does not say each change once")
+		t.Error("the log does not have each change once")
 	}
 	if f.list(t, off)[0].Delivered {
 		t.Error("delivered to a VM that is off")

@@ -150,7 +150,7 @@ func testExpunge(t *testing.T, f *fixture, c *imapclient.Client, vm gateway.Iden
 	}
 }
 
-// A client in IDLE hears of new mail, and of what another session does.
+// A client in IDLE is notified of new mail, and of what another session does.
 func TestIdle(t *testing.T) {
 	f := start(t, t.TempDir(), nil)
 	vm := f.add(t, "blog")

@@ -28,7 +28,7 @@ type fixture struct {
 	log       *gatewaytest.Log
 }
 
-// start runs a server on dir; the machines' IDs may be given, so that a second server knows the
+// start runs a server on dir; the machines' IDs may be given, so that a second server has the
 // same VMs.
 func start(tb testing.TB, dir string, change func(*Config)) *fixture {
 	tb.Helper()

@@ -28,7 +28,7 @@ import (
 // a panic that escapes.
 func TestHostileGuests(t *testing.T) {
 	for name, behave := range map[string]func(net.Conn, *ssh.ServerConfig){
-		"says nothing":     func(net.Conn, *ssh.ServerConfig) {},
+		"sends nothing":    func(net.Conn, *ssh.ServerConfig) {},
 		"endless banner":   func(c net.Conn, _ *ssh.ServerConfig) { pour(c, []byte(strings.Repeat("x", 200)+"\r\n")) },
 		"one endless line": func(c net.Conn, _ *ssh.ServerConfig) { pour(c, bytes.Repeat([]byte("x"), 4096)) },
 		"garbage after SSH": func(c net.Conn, _ *ssh.ServerConfig) {
@@ -75,7 +75,7 @@ func attemptOnce(ctx context.Context, w *worker, m gateway.VM) (err error) {
 	})
 }
 
-// hostileWorker is a worker whose guest behaves as told.
+// hostileWorker is a worker whose guest runs behave.
 func hostileWorker(t *testing.T, behave func(net.Conn, *ssh.ServerConfig)) *worker {
 	t.Helper()
 	signer, public := key(t)

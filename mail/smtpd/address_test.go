@@ -32,7 +32,7 @@ func FuzzAddress(f *testing.F) {
 	})
 }
 
-// Whatever a client says of itself, the trace headers stay four lines and its word adds none.
+// Whatever a client sends, the trace headers have four lines.
 func FuzzTrace(f *testing.F) {
 	f.Add("client.example", "::1", "a@b", "x@y")
 	f.Add("x\r\nBcc: evil", "127.0.0.1", `a"b\@c`, "x y@z")
