@@ -15,7 +15,7 @@ import (
 )
 
 // shell runs a script with the environment that the guest image has, against the guest's own listener.
-// keys say which credentials the tools find; a missing tool fails the test: the suite installs
+// access and secret are the credentials that the tools find; a missing tool fails the test: the suite installs
 // them.
 func (g guest) shell(t *testing.T, access, secret, script string) string {
 	t.Helper()

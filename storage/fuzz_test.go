@@ -47,7 +47,7 @@ func FuzzTarget(f *testing.F) {
 	})
 }
 
-// FuzzRechunk: a decoded body is written anew with exactly the length that was told beforehand, and
+// FuzzRechunk: a decoded body is written anew with exactly the length that was computed before, and
 // decodes to the same again.
 func FuzzRechunk(f *testing.F) {
 	f.Add([]byte("hello"), "AAAAAA==")

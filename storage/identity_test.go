@@ -56,7 +56,7 @@ func TestIdentity(t *testing.T) {
 	keysA, keysB := a.minted(), b.minted()
 	for name, c := range map[string]struct {
 		url, access, secret string
-		want                string // what k says, or the error's code
+		want                string // the content of k, or the error's code
 	}{
 		"tap, dummy key":             {a.url, "x", "y", "alice"},
 		"other tap, dummy key":       {b.url, "x", "y", "bob"},

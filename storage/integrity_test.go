@@ -42,7 +42,7 @@ func chunked(text, trailer string) string {
 	return fmt.Sprintf("%x\r\n%s\r\n0\r\n%s\r\n\r\n", len(text), text, trailer)
 }
 
-// TestCorrupted sends bodies that are not what their headers say: none may become an object, nor
+// TestCorrupted sends bodies that differ from their headers: none may become an object, nor
 // leave a bucket behind.
 func TestCorrupted(t *testing.T) {
 	h := newHost(t)
@@ -103,7 +103,7 @@ func TestCorrupted(t *testing.T) {
 	}
 }
 
-// TestChunkedTransfer: over TLS, aws-cli does not tell the length of a body but by
+// TestChunkedTransfer: over TLS, aws-cli sends the length of a body only in
 // X-Amz-Decoded-Content-Length, and signs its Transfer-Encoding. (Its signature is a dummy's here;
 // sigv4 has a test for the signature.)
 func TestChunkedTransfer(t *testing.T) {

@@ -82,7 +82,7 @@ func child(t *testing.T, dir string) (url string, kill func()) {
 	return "", nil
 }
 
-// ledger remembers what was sent for each key, and what was the last that the server said 200 to.
+// ledger has what was sent for each key, and the last that the server answered with 200.
 type ledger struct {
 	mu    sync.Mutex
 	sent  map[string]map[string]bool // key → MD5s of every content ever sent
@@ -126,8 +126,8 @@ func (l *ledger) write(ctx context.Context, c *minio.Client, worker int, done fu
 	}
 }
 
-// check reads everything back: each key has what the server said 200 to, or whole what was sent to
-// it after that.
+// check reads everything back: each key has what the server answered with 200, or all of what was
+// sent to it after that.
 func (l *ledger) check(t *testing.T, c *minio.Client) {
 	t.Helper()
 	seen := map[string]bool{}
@@ -146,7 +146,7 @@ func (l *ledger) check(t *testing.T, c *minio.Client) {
 		sum := hex.EncodeToString(h.Sum(nil))
 		seen[o.Key] = true
 		if sum != l.sure[o.Key] && !l.after[o.Key][sum] {
-			t.Errorf("%s has %s (sent at some time: %v); the server said 200 to %s", o.Key, sum, l.sent[o.Key][sum], l.sure[o.Key])
+			t.Errorf("%s has %s (sent at some time: %v); the server answered %s with 200", o.Key, sum, l.sent[o.Key][sum], l.sure[o.Key])
 		}
 		l.done(o.Key, sum)
 	}
@@ -157,7 +157,7 @@ func (l *ledger) check(t *testing.T, c *minio.Client) {
 	}
 }
 
-// TestKill kills the server at any moment, again and again: what it said 200 to is there, nothing
+// TestKill kills the server at any moment, again and again: what it answered with 200 is there, nothing
 // is torn, nothing is left behind.
 func TestKill(t *testing.T) {
 	dir := t.TempDir()

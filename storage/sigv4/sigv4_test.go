@@ -132,7 +132,7 @@ func TestChunkExample(t *testing.T) {
 	}
 }
 
-// FuzzParse: whatever a request says, Parse neither panics nor accepts what Verify then crashes on,
+// FuzzParse: whatever a request has, Parse neither panics nor accepts what Verify then crashes on,
 // and nothing but the right signature verifies.
 func FuzzParse(f *testing.F) {
 	f.Add("AWS4-HMAC-SHA256 Credential=k/20130524/us-east-1/s3/aws4_request, SignedHeaders=host;x-amz-date, Signature="+strings.Repeat("0", 64), "20130524T000000Z", "/b/k", "a=b")
