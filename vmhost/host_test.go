@@ -53,8 +53,8 @@ func TestLife(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.wantNothing(t)
-	if len(r.forgot) != 1 || r.forgot[0] != m.ID {
-		t.Errorf("OnRemove was called for %v, want %v once", r.forgot, m.ID)
+	if len(r.removed) != 1 || r.removed[0] != m.ID {
+		t.Errorf("OnRemove was called for %v, want %v once", r.removed, m.ID)
 	}
 	if err := r.host.Start(t.Context(), m.ID); gateway.KindOf(err) != gateway.KindNotFound {
 		t.Errorf("start a removed VM: %v", err)

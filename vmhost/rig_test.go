@@ -43,8 +43,8 @@ type rig struct {
 	config  vmhost.Config
 	records *records
 	host    *vmhost.Host
-	stop    func() // ends the daemon that runs now
-	forgot  []gateway.ID
+	stop    func()       // ends the daemon that runs now
+	removed []gateway.ID // in calls of OnRemove
 }
 
 // newRig prepares a state directory under parent and runs a daemon over it.
@@ -59,7 +59,7 @@ func newRig(t *testing.T, parent string) *rig {
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	r.config.OnRemove = []func(context.Context, gateway.ID) error{func(_ context.Context, id gateway.ID) error {
-		r.forgot = append(r.forgot, id)
+		r.removed = append(r.removed, id)
 		return nil
 	}}
 	r.run(t)

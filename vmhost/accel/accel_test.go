@@ -142,10 +142,10 @@ func TestUseKVMEndsWithItsCaller(t *testing.T) {
 func FuzzHasFirstLine(f *testing.F) {
 	f.Add([]byte("[    0.000000] Linux version 6.12"))
 	f.Add([]byte("SeaBIOS\r\nLinux versioX"))
-	f.Fuzz(func(t *testing.T, said []byte) {
-		want := bytes.Contains(said, []byte("Linux version"))
-		if hasFirstLine(bytes.NewReader(said)) != want || hasFirstLine(iotest.OneByteReader(bytes.NewReader(said))) != want {
-			t.Errorf("%q: want %v", said, want)
+	f.Fuzz(func(t *testing.T, output []byte) {
+		want := bytes.Contains(output, []byte("Linux version"))
+		if hasFirstLine(bytes.NewReader(output)) != want || hasFirstLine(iotest.OneByteReader(bytes.NewReader(output))) != want {
+			t.Errorf("%q: want %v", output, want)
 		}
 	})
 }

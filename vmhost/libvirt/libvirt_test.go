@@ -31,7 +31,7 @@ func needVMs(t *testing.T) {
 	}
 }
 
-func TestAbsentLibvirtdSaysHowToStartIt(t *testing.T) {
+func TestErrorOfAbsentLibvirtdHasAHint(t *testing.T) {
 	client := libvirt.New(libvirt.Config{Socket: filepath.Join(t.TempDir(), "nobody")})
 	_, err := client.Ping(t.Context())
 	wantUnavailable(t, err, "systemctl start libvirtd")

@@ -38,7 +38,7 @@ var (
 )
 
 // lab is a host with two VMs and an outside. Every datagram that a listener receives is sent to
-// heard.
+// received.
 type lab struct {
 	net        *Net
 	listeners  *gateway.TapListeners
@@ -46,11 +46,11 @@ type lab struct {
 	alice, bob *node
 	outside    *node
 	host       net.PacketConn
-	heard      chan hearing
+	received   chan arrival
 	markers    int
 }
 
-type hearing struct{ where, payload string }
+type arrival struct{ where, payload string }
 
 func vm(number uint32, name, addr string) gateway.Identity {
 	return gateway.Identity{ID: gateway.NewID(), Number: number, Name: name, Addr: netip.MustParseAddr(addr)}
@@ -62,7 +62,7 @@ func newLab(t *testing.T) *lab {
 		net:       New(Config{Net: guestNet, TCP: []uint16{80}, UDP: []uint16{openPort}, Logger: quietLogger}),
 		listeners: gateway.NewTapListeners(),
 		a:         vm(1, "alice", "10.213.0.2"), b: vm(2, "bob", "10.213.0.3"),
-		heard: make(chan hearing, 1024),
+		received: make(chan arrival, 1024),
 	}
 	l.raiseOutside(t)
 	fatal(t, l.net.Apply(t.Context(), []gateway.Identity{l.a, l.b}))
@@ -102,7 +102,7 @@ func (l *lab) raiseOutside(t *testing.T) {
 func (l *lab) openListeners(t *testing.T) {
 	t.Helper()
 	names := l.listeners.Listener(80)
-	l.listeners.Packets(openPort, func(vm gateway.Identity, c net.PacketConn) { l.hear("listener of "+vm.Name, c) })
+	l.listeners.Packets(openPort, func(vm gateway.Identity, c net.PacketConn) { l.receive("listener of "+vm.Name, c) })
 	go serve(names, func(c net.Conn) string { return gateway.IdentityOf(c).Name })
 	for _, vm := range []gateway.Identity{l.a, l.b} {
 		fatal(t, l.listeners.Open(t.Context(), vm))
@@ -147,7 +147,7 @@ func (l *lab) listen(t *testing.T, where string, at *node, addr string) net.Pack
 		must(t, err)
 	})
 	t.Cleanup(func() { _ = c.Close() }) // cannot fail in a way that matters here
-	go l.hear(where, c)
+	go l.receive(where, c)
 	return c
 }
 
@@ -159,14 +159,14 @@ func inside(at *node, f func()) {
 	at.do(f)
 }
 
-func (l *lab) hear(where string, c net.PacketConn) {
+func (l *lab) receive(where string, c net.PacketConn) {
 	buf := make([]byte, 1<<16)
 	for {
 		n, _, err := c.ReadFrom(buf)
 		if err != nil {
 			return
 		}
-		l.heard <- hearing{where, string(buf[:n])}
+		l.received <- arrival{where, string(buf[:n])}
 	}
 }
 
@@ -185,8 +185,8 @@ func fromOutside(payload string) datagram {
 }
 
 // settle sends one datagram along every way and waits for all of them. Ways keep the order, so what
-// was sent earlier and was not heard by then never will be. It returns what else was heard.
-func (l *lab) settle(t *testing.T) []hearing {
+// was sent earlier and was not received by then never will be. It returns what else was received.
+func (l *lab) settle(t *testing.T) []arrival {
 	t.Helper()
 	l.markers++
 	marker := fmt.Sprintf("marker %d", l.markers)
@@ -198,11 +198,11 @@ func (l *lab) settle(t *testing.T) []hearing {
 		fatal(t, err)
 	}
 	missing := []string{"listener of alice", "listener of bob", "host", "alice", "bob", "outside"}
-	var others []hearing
+	var others []arrival
 	deadline := time.After(patience)
 	for len(missing) > 0 {
 		select {
-		case h := <-l.heard:
+		case h := <-l.received:
 			if h.payload == marker {
 				missing = slices.DeleteFunc(missing, func(s string) bool { return s == h.where })
 			} else {

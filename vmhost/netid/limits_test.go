@@ -83,17 +83,17 @@ func TestOneGuestCannotFillConntrack(t *testing.T) {
 func TestGatewayPortsCannotFillConntrack(t *testing.T) {
 	l := newLab(t)
 	before := flows(t, l.a.Addr)
-	heard := 0
+	received := 0
 	for port := range uint16(200) {
 		d := from(l.a, fmt.Sprint("query ", port))
 		d.from = 10000 + port
 		l.alice.send(t, d.frame())
 		if port%50 == 0 { // a socket does not hold all of them
-			heard += len(l.settle(t))
+			received += len(l.settle(t))
 		}
 	}
-	heard += len(l.settle(t))
-	if got := flows(t, l.a.Addr) - before; heard != 200 || got > 0 {
-		t.Errorf("%d of 200 datagrams heard, %d more entries in the connection table", heard, got)
+	received += len(l.settle(t))
+	if got := flows(t, l.a.Addr) - before; received != 200 || got > 0 {
+		t.Errorf("%d of 200 datagrams received, %d more entries in the connection table", received, got)
 	}
 }

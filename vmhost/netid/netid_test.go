@@ -262,9 +262,9 @@ func TestAddressUsedAgain(t *testing.T) {
 	if got := whoAmI(t, l.bob); got != "bob" {
 		t.Errorf("bob is %q", got)
 	}
-	for len(l.heard) > 0 {
-		if h := <-l.heard; h.payload == "attack" {
-			t.Errorf("heard at %s", h.where)
+	for len(l.received) > 0 {
+		if h := <-l.received; h.payload == "attack" {
+			t.Errorf("received at %s", h.where)
 		}
 	}
 }

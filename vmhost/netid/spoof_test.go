@@ -79,7 +79,7 @@ func TestDatagramsThatNobodyMayHear(t *testing.T) {
 		t.Run(name+"/"+p.name, func(t *testing.T) {
 			at.send(t, p.d.frame())
 			if got := l.settle(t); len(got) > 0 {
-				t.Errorf("heard %v, want silence", got)
+				t.Errorf("received %v, want silence", got)
 			}
 		})
 	}
@@ -91,7 +91,7 @@ func TestDatagramsThatNobodyMayHear(t *testing.T) {
 	}
 }
 
-// Without rules some of the same datagrams are heard, so the rules cause the silence above. Apply
+// Without rules some of the same datagrams are received, so the rules cause the silence above. Apply
 // restores what another tool has flushed.
 func TestFlushedRulesComeBack(t *testing.T) {
 	l := newLab(t)
@@ -124,11 +124,11 @@ func TestFlushedRulesComeBack(t *testing.T) {
 		"guest, as the other guest": "alice",
 	}
 	if diff := cmp.Diff(want, heardNow()); diff != "" {
-		t.Errorf("heard without rules (-want +got):\n%s", diff)
+		t.Errorf("received without rules (-want +got):\n%s", diff)
 	}
 	fatal(t, l.net.Apply(t.Context(), []gateway.Identity{l.a, l.b}))
 	if got := heardNow(); len(got) > 0 {
-		t.Errorf("heard after Apply: %v", got)
+		t.Errorf("received after Apply: %v", got)
 	}
 }
 
@@ -138,8 +138,8 @@ func TestFragments(t *testing.T) {
 	whole := from(l.b, "0123456789abcdef the second half")
 	first, second := whole.fragments(7)
 	l.bob.send(t, first, second)
-	if got, want := l.settle(t), []hearing{{"listener of bob", whole.payload}}; !cmp.Equal(got, want, cmp.AllowUnexported(hearing{})) {
-		t.Fatalf("heard %v, want %v", got, want)
+	if got, want := l.settle(t), []arrival{{"listener of bob", whole.payload}}; !cmp.Equal(got, want, cmp.AllowUnexported(arrival{})) {
+		t.Fatalf("received %v, want %v", got, want)
 	}
 	forged := from(l.b, "attacked, indeed, the second half")
 	forged.dstMAC = hostMAC(l.a)
@@ -150,7 +150,7 @@ func TestFragments(t *testing.T) {
 		l.alice.send(t, first)
 		l.bob.send(t, second)
 		if got := l.settle(t); len(got) > 0 {
-			t.Errorf("heard %v, want silence", got)
+			t.Errorf("received %v, want silence", got)
 		}
 	}
 }
@@ -179,7 +179,7 @@ func TestARPClaimsChangeNothing(t *testing.T) {
 	}
 	l.outside.send(t, arp(1, outsideMAC, neighbour.Addr(), gateway.LinkLocal))
 	if got := l.settle(t); len(got) > 0 {
-		t.Errorf("heard %v, want silence", got)
+		t.Errorf("received %v, want silence", got)
 	}
 	if diff := cmp.Diff(before, neighbours(t)); diff != "" {
 		t.Errorf("neighbours changed (-before +after):\n%s", diff)
