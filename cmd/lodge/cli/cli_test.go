@@ -123,10 +123,10 @@ func TestConsole(t *testing.T) {
 	go func() {
 		left <- Run(t.Context(), control.NewClient(h.Socket), []string{"console", "hello"}, Stdio{stdin, stdout, io.Discard})
 	}()
-	for _, step := range []struct{ said, typed string }{{"login: ", "root"}, {"ROOT", "\x1d"}} {
-		said := make([]byte, len(step.said))
-		if _, err := io.ReadFull(screen, said); err != nil || string(said) != step.said {
-			t.Fatalf("%q, %v", said, err)
+	for _, step := range []struct{ shown, typed string }{{"login: ", "root"}, {"ROOT", "\x1d"}} {
+		shown := make([]byte, len(step.shown))
+		if _, err := io.ReadFull(screen, shown); err != nil || string(shown) != step.shown {
+			t.Fatalf("%q, %v", shown, err)
 		}
 		if _, err := io.WriteString(keys, step.typed); err != nil {
 			t.Fatal(err)
