@@ -29,7 +29,7 @@ func refusesToStart(t *testing.T, h *harness.Host, parts ...string) {
 	contains(t, "the log of lodged", d.Log(), parts...)
 }
 
-func TestClientWithoutDaemonSaysHowToStartIt(t *testing.T) {
+func TestErrorWithoutDaemonHasAHint(t *testing.T) {
 	h := harness.New(t)
 	for _, verb := range [][]string{{"ls"}, {"new", "alpha"}, {"show", "alpha"}, {"mail", "alpha"}, {"open", "alpha"}, {"s3", "ls", "alpha"}} {
 		r := h.TryLodge(t, verb...)
@@ -187,11 +187,11 @@ func TestBadImages(t *testing.T) {
 		write(name+".initrd", "", 4096)
 	}
 	write("garbage.json", "{", 0)
-	for name, says := range map[string]string{
+	for name, text := range map[string]string{
 		"debian-13": "there is no image", "short": "bytes instead of", "noimage": "not a bootable disk", "garbage": "manifest", "../x": "not the name of an image",
 	} {
 		r := h.TryLodge(t, "new", "alpha", "--image", name)
-		if r.Code == 0 || !strings.Contains(r.Stderr, says) || !strings.Contains(r.Stderr, "hint: ") {
+		if r.Code == 0 || !strings.Contains(r.Stderr, text) || !strings.Contains(r.Stderr, "hint: ") {
 			t.Errorf("a VM from the image %q: %d %s", name, r.Code, r.Text())
 		}
 	}

@@ -206,9 +206,9 @@ func (s *suite) libvirtdKilled(t *testing.T) {
 	}
 }
 
-// logTellsNoSecrets: the log has no bodies, one-time links and keys, and no report of the race
+// logHasNoSecrets: the log has no bodies, one-time links and keys, and no report of the race
 // detector.
-func (s *suite) logTellsNoSecrets(t *testing.T) {
+func (s *suite) logHasNoSecrets(t *testing.T) {
 	link := harness.JSON[struct{ URL string }](t, s.h, "open", "alpha").URL
 	_, token, _ := strings.Cut(link, "token=")
 	s.send(t, "person@example.org", "x@alpha."+s.h.Domain, "subject-in-a-log", "--body", "body-in-a-log")

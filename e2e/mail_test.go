@@ -152,12 +152,12 @@ func (s *suite) idle(t *testing.T) {
 import socket
 c = socket.create_connection(("169.254.169.254", 143), 120)
 f = c.makefile("rw", newline="\r\n")
-def say(line):
+def send(line):
     f.write(line + "\n"); f.flush()
 print(f.readline().split()[1], flush=True)
-say("a SELECT INBOX")
+send("a SELECT INBOX")
 while not f.readline().startswith("a "): pass
-say("b IDLE")
+send("b IDLE")
 print(f.readline()[0], flush=True)
 while "EXISTS" not in (line := f.readline()): pass
 print("new mail reported", flush=True)

@@ -63,7 +63,7 @@ func TestLodge(t *testing.T) {
 		{"libvirtd-killed", s.libvirtdKilled},
 		{"stop-and-start", s.stopAndStart},
 		{"removed", s.removed},
-		{"log", s.logTellsNoSecrets},
+		{"log", s.logHasNoSecrets},
 	} {
 		t.Run(step.name, step.run)
 	}
