@@ -224,15 +224,15 @@ class Page(BaseHTTPRequestHandler):
         self.send_header("Cache-Control", "no-store")
         self.send_header("Connection", "close")
         self.end_headers()
-        seen, said = None, 0.0
+        seen, sent = None, 0.0
         while True:
             state = self.state.get()
             if state != seen:
                 self.wfile.write(f"data: {state}\n\n".encode())
-                seen, said = state, time.monotonic()
-            elif time.monotonic() - said > KEEPALIVE:
+                seen, sent = state, time.monotonic()
+            elif time.monotonic() - sent > KEEPALIVE:
                 self.wfile.write(b": still here\n\n")
-                said = time.monotonic()
+                sent = time.monotonic()
             time.sleep(STATE_LIFE)
 
     def download(self, name):
