@@ -1,8 +1,8 @@
 // Package disk makes the root disks of VMs.
 //
 // A disk begins as a copy of an image's disk, and shares the image's blocks where the file system
-// supports that. This package never looks into a file system, never changes an image and never
-// changes a disk that has its final name.
+// supports that; or as a qcow2 overlay of a template's disk. This package never looks into a file
+// system, never changes an image and never changes a disk that has its final name.
 package disk
 
 import (
@@ -14,8 +14,6 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
-
-	"lodge/gateway"
 )
 
 // Create makes a raw disk of gib GiB at path, which must not exist, from the image's disk at base.
@@ -33,11 +31,10 @@ func Create(ctx context.Context, path, base string, gib int) error {
 	if err != nil {
 		return fmt.Errorf("make disk: %w", err)
 	}
-	size := int64(gib) << 30
-	if size < info.Size() {
-		return gateway.Invalid("a disk of %d GiB is too small for the image", gib).
-			WithHint("Use at least %d GiB.", (info.Size()+1<<30-1)>>30)
+	if err := checkSize(gib, info.Size()); err != nil {
+		return err
 	}
+	size := int64(gib) << 30
 	draft := path + ".new"
 	if err := os.Remove(draft); err != nil && !errors.Is(err, os.ErrNotExist) { // left by a crash
 		return fmt.Errorf("make disk: %w", err)

@@ -1,0 +1,85 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"lodge/gateway"
+	"lodge/gateway/durable"
+)
+
+// CreateOverlay makes a qcow2 disk of gib GiB at path, which must not exist. It has the content of
+// the raw disk at base, an absolute path, until the guest writes; base must stay and never change.
+// The partition is not extended: the guest does that. The disk is complete and synced, or absent.
+// Errors as those of Create.
+func CreateOverlay(ctx context.Context, path, base string, gib int) error {
+	info, err := os.Stat(base)
+	if err != nil {
+		return fmt.Errorf("make disk: %w", err)
+	}
+	if err := checkSize(gib, info.Size()); err != nil {
+		return err
+	}
+	draft := path + ".new"
+	if err := os.Remove(draft); err != nil && !errors.Is(err, os.ErrNotExist) { // left by a crash
+		return fmt.Errorf("make disk: %w", err)
+	}
+	cmd := exec.CommandContext(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", base, draft, strconv.Itoa(gib)+"G") //nolint:gosec // paths of lodged
+	if out, err := cmd.CombinedOutput(); err != nil {
+		_ = os.Remove(draft) // the error above matters more
+		if text := strings.TrimSpace(string(out)); text != "" {
+			err = errors.New(text)
+			if strings.HasSuffix(text, "No space left on device") {
+				err = fmt.Errorf("%s: %w", text, syscall.ENOSPC)
+			}
+		}
+		return fmt.Errorf("make disk: %w", err)
+	}
+	err = errors.Join(os.Chmod(draft, 0o600), durable.Sync(draft))
+	if err == nil {
+		err = renameNew(draft, path)
+	}
+	if err != nil {
+		_ = os.Remove(draft) // as above
+		return fmt.Errorf("make disk: %w", err)
+	}
+	return nil
+}
+
+// checkSize refuses a disk that is smaller than what it begins with.
+func checkSize(gib int, least int64) error {
+	if int64(gib)<<30 >= least {
+		return nil
+	}
+	return gateway.Invalid("a disk of %d GiB is too small for the image", gib).
+		WithHint("Use at least %d GiB.", (least+1<<30-1)>>30)
+}
+
+// Copy makes a copy of a file, which shares its blocks where the file system supports that. It is
+// not synced. After an error there is none.
+func Copy(ctx context.Context, to, from string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return fmt.Errorf("copy file: %w", err)
+	}
+	defer func() { _ = in.Close() }() // it was only read
+	info, err := in.Stat()
+	if err != nil {
+		return fmt.Errorf("copy file: %w", err)
+	}
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("copy file: %w", err)
+	}
+	if err := errors.Join(fill(ctx, out, in, info.Size()), out.Truncate(info.Size()), out.Close()); err != nil {
+		_ = os.Remove(to) // the error above matters more
+		return fmt.Errorf("copy file: %w", err)
+	}
+	return nil
+}
