@@ -15,9 +15,15 @@ type Definition struct {
 	MemoryMiB int
 	KVM       bool // hardware virtualization; otherwise QEMU translates (TCG)
 
+	// Generation is new at each start. A guest's kernel reseeds its random numbers when it resumes
+	// with another one (https://qemu-project.gitlab.io/qemu/specs/vmgenid.html).
+	Generation gateway.ID
+
 	Disk       string // the root disk, whose first boot sector starts the guest; none when empty
 	DiskFormat string // "raw" or "qcow2": never guessed from a disk that a guest has written to
+	Base       string // the raw disk below a qcow2 one, which QEMU may only read; none when empty
 	Seed       string // the NoCloud ISO; none when empty
+	Template   bool   // the guest gets no identity: it waits for one (see Client.SaveTemplate)
 
 	Kernel, Initrd, Cmdline string // direct kernel boot when Kernel is set
 
@@ -31,14 +37,23 @@ type Definition struct {
 // kernel panic that the guest reports restarts it. There is no display and no USB: each device
 // costs boot time.
 func (d Definition) XML() (string, error) {
+	text, err := d.domain().Marshal()
+	if err != nil {
+		return "", fmt.Errorf("write domain definition: %w", err)
+	}
+	return text, nil
+}
+
+func (d Definition) domain() *libvirtxml.Domain {
 	kind := "qemu"
 	if d.KVM {
 		kind = "kvm"
 	}
-	dom := libvirtxml.Domain{
+	return &libvirtxml.Domain{
 		Type:       kind,
-		Name:       DomainName(d.VM.ID),
+		Name:       d.name(),
 		UUID:       d.VM.ID.String(),
+		GenID:      &libvirtxml.DomainGenID{Value: d.Generation.String()},
 		Title:      d.VM.Name,
 		Memory:     &libvirtxml.DomainMemory{Value: uint(d.MemoryMiB), Unit: "MiB"},
 		VCPU:       &libvirtxml.DomainVCPU{Value: uint(d.CPUs)},
@@ -51,17 +66,23 @@ func (d Definition) XML() (string, error) {
 		OnCrash:    "restart",
 		Devices:    d.devices(),
 	}
-	text, err := dom.Marshal()
-	if err != nil {
-		return "", fmt.Errorf("write domain definition: %w", err)
-	}
-	return text, nil
 }
+
+// name is that of the domain. List takes no template for a VM.
+func (d Definition) name() string {
+	if d.Template {
+		return templatePrefix + d.VM.ID.String()
+	}
+	return DomainName(d.VM.ID)
+}
+
+// Board is libvirt's name of the guests' machine type.
+const Board = "pc"
 
 // os chooses the "pc" board: fewer devices to probe than q35, so it boots quicker, above all under
 // TCG.
 func (d Definition) os() *libvirtxml.DomainOS {
-	os := &libvirtxml.DomainOS{Type: &libvirtxml.DomainOSType{Arch: "x86_64", Machine: "pc", Type: "hvm"}}
+	os := &libvirtxml.DomainOS{Type: &libvirtxml.DomainOSType{Arch: "x86_64", Machine: Board, Type: "hvm"}}
 	if d.Kernel != "" {
 		os.Kernel, os.Initrd, os.Cmdline = d.Kernel, d.Initrd, d.Cmdline
 		return os
@@ -108,13 +129,17 @@ func (d Definition) devices() *libvirtxml.DomainDeviceList {
 	return devices
 }
 
-// network is the VM's tap, which exists already with its rules; libvirt neither makes nor removes
-// it.
+// network is the VM's tap. That of a template is made and removed by libvirt; no rule lets its
+// packets through.
 func (d Definition) network() libvirtxml.DomainInterface {
+	target := &libvirtxml.DomainInterfaceTarget{Dev: d.VM.Tap(), Managed: "no"}
+	if d.Template {
+		target.Managed = ""
+	}
 	return libvirtxml.DomainInterface{
 		MAC:    &libvirtxml.DomainInterfaceMAC{Address: d.VM.MAC().String()},
 		Source: &libvirtxml.DomainInterfaceSource{Ethernet: &libvirtxml.DomainInterfaceSourceEthernet{}},
-		Target: &libvirtxml.DomainInterfaceTarget{Dev: d.VM.Tap(), Managed: "no"},
+		Target: target,
 		Model:  &libvirtxml.DomainInterfaceModel{Type: "virtio"},
 		ROM:    &libvirtxml.DomainROM{Enabled: "no"}, // no network boot to wait for
 	}
@@ -131,22 +156,43 @@ func (d Definition) root() libvirtxml.DomainDisk {
 			Name: "qemu", Type: d.DiskFormat, Cache: "writeback", Discard: "unmap", DetectZeros: "unmap",
 			ErrorPolicy: "enospace", RErrorPolicy: "report",
 		},
-		Source: file(d.Disk),
-		Target: &libvirtxml.DomainDiskTarget{Dev: "vda", Bus: "virtio"},
-		Serial: "root",
+		Source:       file(d.Disk),
+		BackingStore: d.base(),
+		Target:       &libvirtxml.DomainDiskTarget{Dev: "vda", Bus: "virtio"},
+		Serial:       "root",
+	}
+}
+
+// base ends the chain of the root disk, so that libvirt never probes a disk for another link. The
+// base stays root's: QEMU reads it, and a guest that takes QEMU over cannot write to it.
+func (d Definition) base() *libvirtxml.DomainDiskBackingStore {
+	if d.Base == "" {
+		return &libvirtxml.DomainDiskBackingStore{}
+	}
+	source := file(d.Base)
+	source.File.SecLabel = []libvirtxml.DomainDeviceSecLabel{{Model: "dac", Relabel: "no"}}
+	return &libvirtxml.DomainDiskBackingStore{
+		Format: &libvirtxml.DomainDiskFormat{Type: "raw"}, Source: source, BackingStore: &libvirtxml.DomainDiskBackingStore{},
 	}
 }
 
 // seed is a read-only virtio disk rather than a CD-ROM: one driver less to load, and no IDE
 // controller to probe.
+//
+// The serial is that of the image's own programs (vmhost/image): they read it from the device at
+// each access, so a template's guest sees when it has become a VM.
 func (d Definition) seed() libvirtxml.DomainDisk {
+	serial := "seed"
+	if d.Template {
+		serial = "template"
+	}
 	return libvirtxml.DomainDisk{
 		Device:   "disk",
 		Driver:   &libvirtxml.DomainDiskDriver{Name: "qemu", Type: "raw"},
 		Source:   file(d.Seed),
 		Target:   &libvirtxml.DomainDiskTarget{Dev: "vdb", Bus: "virtio"},
 		ReadOnly: &libvirtxml.DomainDiskReadOnly{},
-		Serial:   "seed",
+		Serial:   serial,
 	}
 }
 
