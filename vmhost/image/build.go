@@ -13,6 +13,7 @@ import (
 
 	"lodge/gateway"
 	"lodge/gateway/durable"
+	"lodge/vmhost/disk"
 )
 
 // needBytes is the most that a build takes: the tree, the disk and the downloaded packages.
@@ -108,23 +109,27 @@ func (b *build) end() error {
 
 // make builds in the scratch directory and moves the result out of it last.
 func (b *build) make(ctx context.Context) error {
-	root, disk := filepath.Join(b.dir, "root"), filepath.Join(b.dir, "disk")
+	root, raw := filepath.Join(b.dir, "root"), filepath.Join(b.dir, "disk")
 	if err := b.makeRoot(ctx, root); err != nil {
 		return err
 	}
 	b.report("filesystem", "writing the disk", 0, 0)
-	if err := b.makeDisk(ctx, root, disk); err != nil {
+	if err := b.makeDisk(ctx, root, raw); err != nil {
 		return err
 	}
 	b.report("bootloader", "installing GRUB", 0, 0)
-	if err := b.installGRUB(ctx, b.dir, disk); err != nil {
+	if err := b.installGRUB(ctx, b.dir, raw); err != nil {
 		return err
 	}
 	kernel, initrd := filepath.Join(b.dir, "kernel"), filepath.Join(b.dir, "initrd")
 	if err := errors.Join(copyBoot(kernel, root, "vmlinuz-*"), copyBoot(initrd, root, "initrd.img-*")); err != nil {
 		return err
 	}
-	return b.publish(disk, kernel, initrd)
+	sum, err := disk.Sum(ctx, raw)
+	if err != nil {
+		return err
+	}
+	return b.publish(sum, raw, kernel, initrd)
 }
 
 // copyBoot copies the one file in root's /boot that matches pattern. (The links in / are relative
@@ -139,9 +144,9 @@ func copyBoot(to, root, pattern string) error {
 
 // publish removes the old manifest, moves the parts to their places, each synced, and writes the
 // new manifest. At any moment the image is the old one, absent, or the new one.
-func (b *build) publish(disk, kernel, initrd string) error {
+func (b *build) publish(sum, raw, kernel, initrd string) error {
 	name, dir := b.recipe.Name, b.recipe.Dir
-	m := manifest{Name: name, Built: time.Now().UTC().Truncate(time.Second), Cmdline: cmdline}
+	m := manifest{Name: name, Built: time.Now().UTC().Truncate(time.Second), Cmdline: cmdline, Sum: sum, Templatable: true}
 	manifestFile := filepath.Join(dir, name+manifestExt)
 	if err := os.Remove(manifestFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("publish image: %w", err)
@@ -149,7 +154,7 @@ func (b *build) publish(disk, kernel, initrd string) error {
 	for _, p := range []struct {
 		from, ext string
 		part      *part
-	}{{disk, ".raw", &m.Disk}, {kernel, ".vmlinuz", &m.Kernel}, {initrd, ".initrd", &m.Initrd}} {
+	}{{raw, ".raw", &m.Disk}, {kernel, ".vmlinuz", &m.Kernel}, {initrd, ".initrd", &m.Initrd}} {
 		var err error
 		if *p.part, err = place(p.from, filepath.Join(dir, name+p.ext)); err != nil {
 			return fmt.Errorf("publish image: %w", err)

@@ -8,16 +8,16 @@ chroot "$root" useradd --create-home --uid 1000 --shell /bin/bash --groups adm,s
 echo 'lodge ALL=(ALL) NOPASSWD:ALL' >"$root/etc/sudoers.d/lodge"
 chmod 0440 "$root/etc/sudoers.d/lodge"
 
-chroot "$root" systemctl --quiet enable systemd-networkd.service serial-getty@ttyS0.service lodge-seed.service lodge-user-data.service \
+chroot "$root" systemctl --quiet enable systemd-networkd.service serial-getty@ttyS0.service lodge-seed.service lodge-identity.service lodge-user-data.service \
 	lodge-late.service
 # No VM needs these; under TCG each costs between a tenth of a second and two seconds.
 chroot "$root" systemctl --quiet disable e2scrub_reap.service getty@tty1.service
 chroot "$root" systemctl --quiet mask modprobe@drm.service modprobe@efi_pstore.service systemd-pstore.service \
 	systemd-network-generator.service systemd-udev-load-credentials.service systemd-networkd-persistent-storage.service
 
-# No target starts the units of lodge-late.service, nor one whose work
+# No target starts the units that lodge-late.service starts, nor one whose work
 # systemd-tmpfiles-setup-dev.service does again.
-late=$(sed -n 's/^ExecStart=-systemctl start --no-block //p' "$root/etc/systemd/system/lodge-late.service")
+late=$(sed -n 's/.*systemctl start --no-block //p' "$root/etc/systemd/system/lodge-late.service" "$root/usr/lib/lodge/coldplug")
 for unit in $late systemd-tmpfiles-setup-dev-early.service; do
 	for wants in sysinit.target.wants multi-user.target.wants; do
 		[ ! -e "$root/usr/lib/systemd/system/$wants/$unit" ] || ln -s /dev/null "$root/etc/systemd/system/$wants/$unit"

@@ -31,6 +31,9 @@ type Image struct {
 	Initrd  string // path of the initramfs for direct boot
 	Cmdline string // kernel command line for direct boot
 	Built   time.Time
+
+	Sum         string // checksum of the disk, by disk.Sum; empty if it is unknown
+	Templatable bool   // its guests can wait for an identity (lodge-identity.service)
 }
 
 // manifest is <name>.json. Paths are relative to its directory.
@@ -41,6 +44,9 @@ type manifest struct {
 	Disk    part      `json:"disk"`
 	Kernel  part      `json:"kernel"`
 	Initrd  part      `json:"initrd"`
+
+	Sum         string `json:"sum,omitempty"`
+	Templatable bool   `json:"templatable,omitempty"`
 }
 
 // part is one file of an image. The size detects a truncated copy without reading it.
@@ -99,6 +105,7 @@ func Open(dir, name string) (Image, error) {
 	img := Image{
 		Name: name, Disk: filepath.Join(dir, m.Disk.File), Kernel: filepath.Join(dir, m.Kernel.File),
 		Initrd: filepath.Join(dir, m.Initrd.File), Cmdline: m.Cmdline, Built: m.Built,
+		Sum: m.Sum, Templatable: m.Templatable && m.Sum != "",
 	}
 	return img, checkBootable(img.Disk, name)
 }
