@@ -1,0 +1,69 @@
+package template
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"lodge/gateway"
+	"lodge/gateway/durable"
+)
+
+// Remove removes a template. Its disk stays while it is in use, as the base of a VM's disk. Errors:
+// KindNotFound when there is none.
+func (s *Store) Remove(id string, inUse bool) error {
+	dir := filepath.Join(s.dir, id)
+	if id == "" || id[0] == '.' || strings.ContainsAny(id, "/\x00") {
+		return missing(id)
+	}
+	switch err := os.Remove(filepath.Join(dir, manifestFile)); {
+	case errors.Is(err, fs.ErrNotExist):
+		return missing(id)
+	case err != nil:
+		return fmt.Errorf("remove template: %w", err)
+	}
+	if err := durable.Sync(dir); err != nil {
+		return fmt.Errorf("remove template: %w", err)
+	}
+	return s.removeUnlessUsed(dir, inUse)
+}
+
+func missing(id string) error {
+	return gateway.Errorf(gateway.KindNotFound, "there is no template %q", id).WithHint("lodge image ls lists the templates.")
+}
+
+func (s *Store) removeUnlessUsed(dir string, inUse bool) error {
+	if !inUse {
+		if err := os.RemoveAll(dir); err != nil {
+			return fmt.Errorf("remove template: %w", err)
+		}
+		return nil
+	}
+	if err := os.Remove(filepath.Join(dir, memoryFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove template: %w", err)
+	}
+	return nil
+}
+
+// Sweep removes what is left of templates that were removed, and of those that are damaged, except
+// disks in use.
+func (s *Store) Sweep(inUse func(id string) bool) error {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return fmt.Errorf("list templates: %w", err)
+	}
+	var errs []error
+	for _, e := range entries {
+		dir := filepath.Join(s.dir, e.Name())
+		if strings.HasPrefix(e.Name(), ".") {
+			continue // a draft
+		}
+		if _, err := readManifest(dir); err != nil {
+			errs = append(errs, s.removeUnlessUsed(dir, inUse(e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
