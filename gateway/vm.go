@@ -47,6 +47,7 @@ type VM struct {
 	Ready       bool      `json:"ready"`                // its disk and seed are complete; a VM that is not ready after a crash is removed
 	Incarnation uint32    `json:"incarnation"`          // counts the starts of the VM from the host; credentials end with it
 	HostKey     string    `json:"host_key"`             // the guest's SSH host key as an authorized_keys line, fixed before its first boot
+	Base        string    `json:"base,omitempty"`       // the template whose disk is below the VM's own; empty: the VM's disk is complete
 	Created     time.Time `json:"created"`
 	Shares      []Share   `json:"shares"`
 }
@@ -81,6 +82,7 @@ func (m VM) WithShare(port uint16, v Visibility) []Share {
 type Spec struct {
 	Name string `json:"name"`
 	Size
+	Boot     bool   `json:"boot,omitempty"`      // boot the image, instead of resuming a guest that has booted
 	UserData string `json:"user_data,omitempty"` // cloud-init user data, at most MaxUserDataBytes
 }
 

@@ -2,6 +2,7 @@ package vmhost
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"time"
 
@@ -15,9 +16,11 @@ import (
 // undoLimit is how long the removal of a half-made VM may take.
 const undoLimit = time.Minute
 
-// New makes a VM and starts it, and calls report in the phases "disk" and "define". It returns once
-// the domain runs; Wait waits for the guest. When a step fails or ctx ends, New removes all that it
-// has made.
+// New makes a VM and starts it, and calls report in the phases "disk" and "define". It resumes a
+// template, which takes a second; the first VM of a size waits until that is made (phase
+// "template"). Where there is none, or the VM's Spec asks for it, it boots (phase "boot", with the
+// reason). New returns once the domain runs; Wait waits for the guest. When a step fails or ctx ends,
+// New removes all that it has made.
 func (h *Host) New(ctx context.Context, spec gateway.Spec, report func(gateway.Progress)) (gateway.VM, error) {
 	spec.Size = fill(spec.Size, h.cfg.Defaults)
 	memory, err := hostMemory()
@@ -41,21 +44,30 @@ func (h *Host) New(ctx context.Context, spec gateway.Spec, report func(gateway.P
 	if _, err := h.virt.Ping(ctx); err != nil { // before anything is made
 		return gateway.VM{}, err
 	}
+	begun := time.Now()
+	step := func(phase, text string) {
+		report(gateway.Progress{Phase: phase, Text: text, Elapsed: time.Since(begun)})
+	}
+	from, err := h.chooseSource(ctx, spec, img, step)
+	if err != nil {
+		return gateway.VM{}, err
+	}
 	hostKey, hostPublic, err := newKey(spec.Name)
 	if err != nil {
 		return gateway.VM{}, err
 	}
-	m, err := h.dir.Create(ctx, gateway.VM{
+	m, err := h.claim(ctx, gateway.VM{
 		Identity: gateway.Identity{ID: gateway.NewID(), Name: spec.Name},
 		Size:     spec.Size, Desired: gateway.Running, HostKey: hostPublic,
-	})
+	}, &from)
 	if err != nil {
 		return gateway.VM{}, err
 	}
 	guest := seed.Guest{
 		VM: m, Domain: h.cfg.Domain, HostKeyPEM: hostKey, AuthorizedKey: h.login, RootPEM: h.cfg.RootPEM, UserData: spec.UserData,
+		Random: randomBytes(),
 	}
-	if err := h.build(ctx, guest, img, report); err != nil {
+	if err := h.build(ctx, guest, from, step); err != nil {
 		return gateway.VM{}, h.undo(ctx, m, err)
 	}
 	h.log.InfoContext(ctx, "VM was made", "vm", m.Name)
@@ -64,36 +76,52 @@ func (h *Host) New(ctx context.Context, spec gateway.Spec, report func(gateway.P
 	return m, nil
 }
 
+// randomBytes are enough to seed a random number generator.
+func randomBytes() []byte {
+	b := make([]byte, 64)
+	_, _ = rand.Read(b) // crypto/rand.Read never fails (it aborts the program instead)
+	return b
+}
+
 // build makes what a recorded VM needs and starts it.
-func (h *Host) build(ctx context.Context, guest seed.Guest, img image.Image, report func(gateway.Progress)) error {
-	begun := time.Now()
-	step := func(phase, text string) {
-		report(gateway.Progress{Phase: phase, Text: text, Elapsed: time.Since(begun)})
-	}
+func (h *Host) build(ctx context.Context, guest seed.Guest, from source, step func(phase, text string)) error {
 	return h.exclusively(ctx, guest.VM.ID, func(w *worker) error {
 		step("disk", "making the disk")
-		if err := h.makeDisks(ctx, guest, img); err != nil {
+		if err := h.makeDisks(ctx, guest, from); err != nil {
 			return err
 		}
 		step("define", "starting the VM")
-		if _, err := h.dir.Update(ctx, w.id, func(m *gateway.VM) error {
-			m.Ready = true
-			return nil
-		}); err != nil {
+		if err := h.setReady(ctx, w.id); err != nil {
 			return err
 		}
-		return h.bringUp(ctx, w)
+		if from.template.ID == "" {
+			return h.bringUp(ctx, w)
+		}
+		err := h.resume(ctx, w, from.template)
+		if err == nil || ctx.Err() != nil || !h.wants(w.id, gateway.Running) {
+			return err
+		}
+		h.log.WarnContext(ctx, "VM boots, resuming it failed", "vm", guest.VM.Name, "err", err)
+		step("boot", "booting, since the template could not be resumed: "+explain(err))
+		return h.bootInstead(ctx, w, guest, from)
 	})
 }
 
+// setReady records that the VM's disk and seed are complete.
+func (h *Host) setReady(ctx context.Context, id gateway.ID) error {
+	_, err := h.dir.Update(ctx, id, func(m *gateway.VM) error {
+		m.Ready = true
+		return nil
+	})
+	return err
+}
+
 // makeDisks makes the root disk and the seed, both on disk when it returns.
-func (h *Host) makeDisks(ctx context.Context, guest seed.Guest, img image.Image) error {
-	m := guest.VM
-	diskFile, seedFile := h.cfg.diskFile(m.ID), h.cfg.seedFile(m.ID)
-	if err := disk.Create(ctx, diskFile, img.Disk, m.DiskGiB); err != nil {
-		return explainFull(fmt.Errorf("make disk: %w", err), h.cfg.diskDir())
+func (h *Host) makeDisks(ctx context.Context, guest seed.Guest, from source) error {
+	if err := h.makeRootDisk(ctx, guest.VM, from); err != nil {
+		return explainFull(err, h.cfg.diskDir())
 	}
-	if err := seed.Write(seedFile, guest); err != nil {
+	if err := seed.Write(h.cfg.seedFile(guest.VM.ID), guest); err != nil {
 		return explainFull(fmt.Errorf("make seed: %w", err), h.cfg.diskDir())
 	}
 	return explainFull(durable.Sync(h.cfg.diskDir()), h.cfg.diskDir()) // the writers of the files have synced those

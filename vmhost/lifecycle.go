@@ -202,13 +202,7 @@ func errStubborn(name string, limit time.Duration) error {
 // its identity, then the domain. The caller holds the worker's turn.
 func (h *Host) bringUp(ctx context.Context, w *worker) error {
 	return h.starting(ctx, w, func() error {
-		m, err := h.dir.Update(ctx, w.id, func(m *gateway.VM) error {
-			if m.Desired != gateway.Running {
-				return errChanged()
-			}
-			m.Incarnation++
-			return nil
-		})
+		m, err := h.nextIncarnation(ctx, w.id)
 		if err != nil {
 			return err
 		}
@@ -224,6 +218,17 @@ func (h *Host) bringUp(ctx context.Context, w *worker) error {
 			return err
 		}
 		h.log.InfoContext(ctx, "VM was started", "vm", m.Name)
+		return nil
+	})
+}
+
+// nextIncarnation records a start of a VM, if its desired state is still Running.
+func (h *Host) nextIncarnation(ctx context.Context, id gateway.ID) (gateway.VM, error) {
+	return h.dir.Update(ctx, id, func(m *gateway.VM) error {
+		if m.Desired != gateway.Running {
+			return errChanged()
+		}
+		m.Incarnation++
 		return nil
 	})
 }
@@ -271,9 +276,12 @@ func errChanged() error {
 // directly and to probe KVM.
 func (h *Host) definition(ctx context.Context, m gateway.VM) (libvirt.Definition, error) {
 	def := libvirt.Definition{
-		VM: m.Identity, CPUs: m.CPUs, MemoryMiB: m.MemoryMiB,
+		VM: m.Identity, CPUs: m.CPUs, MemoryMiB: m.MemoryMiB, Generation: gateway.NewID(),
 		Disk: h.cfg.diskFile(m.ID), DiskFormat: "raw", Seed: h.cfg.seedFile(m.ID),
 		Console: h.cfg.consoleFile(m.ID), Log: h.cfg.logFile(m.ID),
+	}
+	if m.Base != "" {
+		def.Disk, def.DiskFormat, def.Base = h.cfg.overlayFile(m.ID), "qcow2", h.templates.store.Disk(m.Base)
 	}
 	if m.DirectBoot {
 		img, err := image.Open(h.cfg.imageDir(), m.Image)
@@ -288,6 +296,12 @@ func (h *Host) definition(ctx context.Context, m gateway.VM) (libvirt.Definition
 	})
 	def.KVM = kvm
 	return def, err
+}
+
+// wants reports whether this is the VM's desired state.
+func (h *Host) wants(id gateway.ID, want gateway.Desired) bool {
+	m, ok := h.dir.ByID(id)
+	return ok && m.Desired == want
 }
 
 func (h *Host) vm(id gateway.ID) gateway.Identity {

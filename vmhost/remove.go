@@ -60,6 +60,9 @@ func (h *Host) remove(ctx context.Context, w *worker) error {
 	}
 	h.log.InfoContext(ctx, "VM was removed", "vm", vm.Name)
 	h.removeWorker(w)
+	if vm.Base != "" { // perhaps the last VM that needed this disk
+		return h.sweepDisks()
+	}
 	return nil
 }
 

@@ -2,6 +2,7 @@ package vmhost
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -12,7 +13,7 @@ import (
 // Run puts the identity of every VM in place, then keeps the VMs in their desired state until ctx
 // ends. Call it once. It runs without libvirtd too, and starts work when libvirtd is up.
 func (h *Host) Run(ctx context.Context) error {
-	if err := h.giveUpHalfMade(ctx); err != nil {
+	if err := errors.Join(h.giveUpHalfMade(ctx), h.removeMemories()); err != nil {
 		return err
 	}
 	h.identifyAll(ctx)
@@ -26,6 +27,8 @@ func (h *Host) Run(ctx context.Context) error {
 	if img, err := image.Open(h.cfg.imageDir(), h.cfg.Defaults.Image); err == nil { // else the first VM's image serves
 		h.accel.Offer(img.Kernel)
 	}
+	running.Go(func() { h.makeTemplates(ctx) })
+	running.Go(func() { h.PrepareTemplate(ctx) })
 	reported := map[gateway.ID]bool{}
 	for {
 		h.look(ctx, &running)

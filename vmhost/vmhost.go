@@ -77,16 +77,17 @@ type Config struct {
 
 // Host runs the VMs of this machine. It is safe for concurrent use.
 type Host struct {
-	cfg    Config
-	dir    *gateway.Directory
-	virt   *libvirt.Client
-	accel  *accel.Prover
-	log    *slog.Logger
-	agent  *sshagent.Server
-	login  string        // the host's own public key, as an authorized_keys line
-	ready  chan struct{} // closed once Run has the identity of all VMs in place
-	woken  chan struct{} // holds a token while Run has to wake the workers
-	starts chan struct{} // holds one token per start under way
+	cfg       Config
+	dir       *gateway.Directory
+	virt      *libvirt.Client
+	accel     *accel.Prover
+	templates *templates
+	log       *slog.Logger
+	agent     *sshagent.Server
+	login     string        // the host's own public key, as an authorized_keys line
+	ready     chan struct{} // closed once Run has the identity of all VMs in place
+	woken     chan struct{} // holds a token while Run has to wake the workers
+	starts    chan struct{} // holds one token per start under way
 
 	mu      sync.Mutex
 	vms     map[gateway.ID]*worker
@@ -116,18 +117,23 @@ func New(c Config) (*Host, error) {
 	if err := durable.WriteFile(c.publicKeyFile(), []byte(login+"\n"), 0o644); err != nil {
 		return nil, err
 	}
+	templates, err := newTemplates(c.templateDir())
+	if err != nil {
+		return nil, err
+	}
 	return &Host{
-		cfg:    c,
-		dir:    c.Directory,
-		virt:   libvirt.New(libvirt.Config{Socket: c.LibvirtSocket, Logger: c.Logger}),
-		accel:  accel.New(c.Accel, filepath.Join(c.StateDir, "accel.json"), c.Logger),
-		log:    c.Logger,
-		agent:  agent,
-		login:  login,
-		ready:  make(chan struct{}),
-		woken:  make(chan struct{}, 1),
-		starts: make(chan struct{}, c.StartsAtOnce),
-		vms:    map[gateway.ID]*worker{},
+		templates: templates,
+		cfg:       c,
+		dir:       c.Directory,
+		virt:      libvirt.New(libvirt.Config{Socket: c.LibvirtSocket, Logger: c.Logger}),
+		accel:     accel.New(c.Accel, filepath.Join(c.StateDir, "accel.json"), c.Logger),
+		log:       c.Logger,
+		agent:     agent,
+		login:     login,
+		ready:     make(chan struct{}),
+		woken:     make(chan struct{}, 1),
+		starts:    make(chan struct{}, c.StartsAtOnce),
+		vms:       map[gateway.ID]*worker{},
 	}, nil
 }
 
@@ -164,17 +170,28 @@ func withDefaults(c Config) Config {
 // LoginKeyFile is the private key with which the host itself logs in to its VMs.
 func (c Config) LoginKeyFile() string { return filepath.Join(c.keyDir(), "id_ed25519") }
 
-func (c Config) imageDir() string   { return filepath.Join(c.StateDir, "images") }
-func (c Config) diskDir() string    { return filepath.Join(c.StateDir, "disks") }
-func (c Config) logDir() string     { return filepath.Join(c.StateDir, "console") }
-func (c Config) keyDir() string     { return filepath.Join(c.StateDir, "ssh") }
-func (c Config) removedDir() string { return filepath.Join(c.StateDir, "removed") }
-func (c Config) consoleDir() string { return filepath.Join(c.RunDir, "console") }
+func (c Config) imageDir() string    { return filepath.Join(c.StateDir, "images") }
+func (c Config) templateDir() string { return filepath.Join(c.StateDir, "templates") }
+func (c Config) diskDir() string     { return filepath.Join(c.StateDir, "disks") }
+func (c Config) logDir() string      { return filepath.Join(c.StateDir, "console") }
+func (c Config) keyDir() string      { return filepath.Join(c.StateDir, "ssh") }
+func (c Config) removedDir() string  { return filepath.Join(c.StateDir, "removed") }
+func (c Config) consoleDir() string  { return filepath.Join(c.RunDir, "console") }
 
 // publicKeyFile is beside the agent's socket, and all may read it.
 func (c Config) publicKeyFile() string { return filepath.Join(c.RunDir, "ssh-agent.pub") }
 
 func (c Config) diskFile(id gateway.ID) string { return filepath.Join(c.diskDir(), id.String()+".img") }
+func (c Config) overlayFile(id gateway.ID) string {
+	return filepath.Join(c.diskDir(), id.String()+".qcow2")
+}
+
+// memoryExt ends the names of copies of a template's memory, which exist while a VM is resumed.
+const memoryExt = ".memory"
+
+func (c Config) memoryFile(id gateway.ID) string {
+	return filepath.Join(c.diskDir(), id.String()+memoryExt)
+}
 func (c Config) seedFile(id gateway.ID) string {
 	return filepath.Join(c.diskDir(), id.String()+".seed")
 }

@@ -20,7 +20,8 @@ const (
 )
 
 // Wait returns when the guest's sshd answers. It calls report in the phases "kernel" (first output
-// on the serial console) and "ssh" (sshd has sent its banner), with the time since the VM's start.
+// on the serial console; not for a guest that was resumed) and "ssh" (sshd has sent its banner), with
+// the time since the VM's start.
 // It fails with KindConflict when the VM stops meanwhile, and with the context's error when ctx
 // ends.
 func (h *Host) Wait(ctx context.Context, id gateway.ID, report func(gateway.Progress)) error {
@@ -32,16 +33,18 @@ func (h *Host) Wait(ctx context.Context, id gateway.ID, report func(gateway.Prog
 	if begun.IsZero() { // it ran before this process did
 		begun = time.Now()
 	}
-	kernel := func() bool { return logGrew(h.cfg.logFile(id), logBytes) }
-	if err := h.until(ctx, id, kernel); err != nil {
-		return err
+	if logBytes != restored {
+		kernel := func() bool { return logGrew(h.cfg.logFile(id), logBytes) }
+		if err := h.until(ctx, id, kernel); err != nil {
+			return err
+		}
+		report(gateway.Progress{Phase: "kernel", Text: "the kernel has started", Elapsed: time.Since(begun)})
 	}
-	report(gateway.Progress{Phase: "kernel", Text: "the kernel has started", Elapsed: time.Since(begun)})
 	addr := netip.AddrPortFrom(h.vm(id).Addr, 22).String()
 	if err := h.until(ctx, id, func() bool { return greets(ctx, addr) }); err != nil {
 		return err
 	}
-	report(gateway.Progress{Phase: "ssh", Text: "the guest has booted", Elapsed: time.Since(begun)})
+	report(gateway.Progress{Phase: "ssh", Text: "the guest answers", Elapsed: time.Since(begun)})
 	return nil
 }
 

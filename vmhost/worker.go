@@ -108,8 +108,8 @@ func (w *worker) setStarting(is bool) {
 	w.starting = is
 }
 
-// restored is a console log size that differs from every real one: a restored guest may write
-// nothing.
+// restored is a console log size that differs from every real one: a guest that was restored or
+// resumed may write nothing.
 const restored = -1
 
 // startsNow records the time, and the size of the console log, for Wait.

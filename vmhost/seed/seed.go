@@ -2,8 +2,8 @@
 //
 // The disk is a small ISO 9660 file with the volume label cidata. It has the four files that any
 // cloud image with cloud-init reads (meta-data, network-config, vendor-data, user-data:
-// https://docs.cloud-init.io/en/latest/reference/datasources/nocloud.html) and setup.sh, which is
-// all that Lodge itself changes in a guest. Lodge's own images run it early in the boot; in other
+// https://docs.cloud-init.io/en/latest/reference/datasources/nocloud.html), setup.sh, which is all
+// that Lodge itself changes in a guest, and random bytes. Lodge's own images run it early in the boot; in other
 // images cloud-init runs the same script as a boothook in the vendor data. The user data is copied
 // byte for byte and cannot replace any of it by accident, as a second list under one YAML key
 // would.
@@ -28,6 +28,7 @@ type Guest struct {
 	AuthorizedKey string     // the host's own login key, as one authorized_keys line
 	RootPEM       []byte     // the CA that the guest trusts from its first boot; none if empty
 	UserData      string     // cloud-init user data, verbatim; may be empty
+	Random        []byte     // new for each seed: the guest adds it to its random number generator
 }
 
 // Write replaces path by the seed, with mode 0600 (it contains the host key). When Write returns
@@ -41,11 +42,19 @@ func Write(path string, g Guest) error {
 	if err != nil {
 		return fmt.Errorf("write seed: %w", err)
 	}
-	if err := durable.WriteFile(path, iso(label, files), 0o600); err != nil {
+	content := iso(label, files)
+	if len(content) > Bytes {
+		return gateway.Invalid("the seed has %d bytes; at most %d are possible", len(content), Bytes)
+	}
+	if err := durable.WriteFile(path, append(content, make([]byte, Bytes-len(content))...), 0o600); err != nil {
 		return fmt.Errorf("write seed: %w", err)
 	}
 	return nil
 }
+
+// Bytes is the size of every seed: the kernel of a guest that was resumed keeps the size that the
+// disk had in its template.
+const Bytes = 4 << 20
 
 // label is the volume label by which cloud-init and lodge-seed.service find the disk.
 const label = "cidata"
@@ -75,6 +84,7 @@ func (g Guest) seedFiles() ([]file, error) {
 	return []file{
 		{"meta-data", []byte(g.fill("files/meta-data"))},
 		{"network-config", []byte(g.fill("files/network-config"))},
+		{"random", g.Random},
 		{"setup.sh", []byte(setup)},
 		{"user-data", []byte(g.UserData)},
 		{"vendor-data", []byte(strings.Replace(text("files/vendor-data"), "@SETUP@", setup, 1))},

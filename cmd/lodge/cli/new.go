@@ -17,6 +17,7 @@ type newCmd struct {
 	Disk       uint32 `help:"Size of the disk in GiB." placeholder:"GIB"`
 	UserData   string `help:"cloud-init user data; - reads stdin." placeholder:"FILE"`
 	Wait       bool   `help:"Wait until ssh works."`
+	Boot       bool   `help:"Boot the image, instead of resuming a guest that has booted."`
 	DirectBoot bool   `help:"Start the image's kernel without its boot loader." hidden:""`
 }
 
@@ -30,7 +31,7 @@ func (c *newCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	spec := gateway.Spec{
-		Name: c.Name, UserData: userData, Size: gateway.Size{
+		Name: c.Name, UserData: userData, Boot: c.Boot, Size: gateway.Size{
 			Image: c.Image, CPUs: int(c.CPUs), MemoryMiB: int(c.Memory), DiskGiB: int(c.Disk), DirectBoot: c.DirectBoot,
 		},
 	}

@@ -1,0 +1,159 @@
+package vmhost
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"lodge/gateway"
+	"lodge/gateway/durable"
+	"lodge/vmhost/disk"
+	"lodge/vmhost/image"
+	"lodge/vmhost/libvirt"
+	"lodge/vmhost/seed"
+	"lodge/vmhost/template"
+)
+
+// source is what a new VM begins with: a template, or an image that it boots.
+type source struct {
+	img      image.Image
+	template template.Template // without an ID: none
+}
+
+// chooseSource finds a template for a new VM. Without one the VM boots, and report gets the reason.
+func (h *Host) chooseSource(ctx context.Context, spec gateway.Spec, img image.Image, report func(phase, text string)) (source, error) {
+	s := source{img: img}
+	if spec.Boot {
+		return s, nil
+	}
+	key, err := h.templateKey(ctx, img, spec.Size)
+	if err == nil {
+		s.template, err = h.findTemplate(ctx, img, key, func() { report("template", "making a template for VMs of this size") })
+	}
+	if ctx.Err() != nil {
+		return s, ctx.Err()
+	}
+	if err != nil {
+		s.template = template.Template{}
+		report("boot", "booting: "+explain(err))
+		h.log.WarnContext(ctx, "VM boots, without a template", "vm", spec.Name, "reason", err)
+	}
+	return s, nil
+}
+
+// claim records a new VM with its source. From then on the template's disk stays.
+func (h *Host) claim(ctx context.Context, m gateway.VM, s *source) (gateway.VM, error) {
+	h.templates.mu.Lock()
+	defer h.templates.mu.Unlock()
+	if _, err := os.Stat(s.template.Memory); s.template.ID != "" && err != nil { // removed meanwhile
+		s.template = template.Template{}
+	}
+	m.Base = s.template.ID
+	return h.dir.Create(ctx, m)
+}
+
+// resume starts a new VM from the memory of a template, with the VM's own identity: its tap, rules
+// and listeners are there before the guest runs. The guest reads the rest of it from its seed. The
+// caller holds the worker's turn.
+func (h *Host) resume(ctx context.Context, w *worker, t template.Template) error {
+	return h.starting(ctx, w, func() error {
+		m, err := h.nextIncarnation(ctx, w.id)
+		if err != nil {
+			return err
+		}
+		def, err := h.definition(ctx, m)
+		if err != nil {
+			return err
+		}
+		memory := h.cfg.memoryFile(m.ID)
+		defer os.Remove(memory) //nolint:errcheck // removal of the VM, or the next daemon, tries again
+		if err := disk.Copy(ctx, memory, t.Memory); err != nil {
+			return err
+		}
+		if err := libvirt.Adopt(memory, def); err != nil {
+			return err
+		}
+		if err := h.identify(ctx, w, m.Identity); err != nil {
+			return err
+		}
+		w.startsNow(restored)
+		if err := h.virt.StartResumed(ctx, def, memory); err != nil {
+			return err
+		}
+		if err := h.virt.AnnounceDisk(ctx, m.ID, uint64(m.DiskGiB)<<30); err != nil { //nolint:gosec // check has limited it
+			h.log.WarnContext(ctx, "size of the disk was not announced", "vm", m.Name, "err", err) // the next boot reads it
+		}
+		h.log.InfoContext(ctx, "VM was resumed from a template", "vm", m.Name)
+		return nil
+	})
+}
+
+// bootInstead gives a VM that could not be resumed a disk of its own, and boots it.
+func (h *Host) bootInstead(ctx context.Context, w *worker, guest seed.Guest, s source) error {
+	if err := h.virt.Destroy(ctx, w.id); err != nil {
+		return err
+	}
+	if err := h.virt.Undefine(ctx, w.id); err != nil {
+		return err
+	}
+	if _, err := h.dir.Update(ctx, w.id, func(m *gateway.VM) error {
+		m.Base, m.Ready = "", false // after a crash the VM is half-made
+		return nil
+	}); err != nil {
+		return err
+	}
+	_ = os.Remove(h.cfg.overlayFile(w.id)) // removal of the VM tries again
+	s.template = template.Template{}
+	if err := h.makeDisks(ctx, guest, s); err != nil {
+		return err
+	}
+	if err := h.setReady(ctx, w.id); err != nil {
+		return err
+	}
+	return h.bringUp(ctx, w)
+}
+
+// makeRootDisk makes the VM's root disk.
+func (h *Host) makeRootDisk(ctx context.Context, m gateway.VM, s source) error {
+	if s.template.ID != "" {
+		return disk.CreateOverlay(ctx, h.cfg.overlayFile(m.ID), s.template.Disk, m.DiskGiB)
+	}
+	return disk.Create(ctx, h.cfg.diskFile(m.ID), s.img.Disk, m.DiskGiB)
+}
+
+// removeMemories removes the copies of templates' memory that a daemon left when it was killed.
+func (h *Host) removeMemories() error {
+	left, err := filepath.Glob(filepath.Join(h.cfg.diskDir(), "*"+memoryExt))
+	if err != nil {
+		return fmt.Errorf("list copies of memory: %w", err)
+	}
+	for _, file := range left {
+		if err := os.Remove(file); err != nil {
+			return fmt.Errorf("remove copy of memory: %w", err)
+		}
+	}
+	return durable.Sync(h.cfg.diskDir())
+}
+
+// hostCPU identifies the host's CPU, which guests under KVM see: the fields of proc_cpuinfo(5) that
+// do not change while it runs.
+func hostCPU() (string, error) {
+	text, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return "", fmt.Errorf("read the host's CPU: %w", err)
+	}
+	first, _, _ := strings.Cut(string(text), "\n\n")
+	hash := sha256.New()
+	for line := range strings.Lines(first) {
+		name, _, _ := strings.Cut(line, "\t")
+		switch strings.TrimSpace(name) {
+		case "vendor_id", "cpu family", "model", "model name", "stepping", "flags":
+			hash.Write([]byte(line))
+		}
+	}
+	return hex.EncodeToString(hash.Sum(nil)[:8]), nil
+}
