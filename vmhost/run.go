@@ -33,6 +33,7 @@ func (h *Host) Run(ctx context.Context) error {
 	for {
 		h.look(ctx, &running)
 		h.removeStrays(ctx, reported)
+		h.endStrayTemplates(ctx)
 		h.setAsked()
 		select {
 		case <-ctx.Done():

@@ -22,10 +22,12 @@ import (
 // ago.
 const maxTemplates = 4
 
-// A template's guest has templateLimit to reach the point where it waits for an identity. After a
-// failure new VMs with the same key are booted, and the next try is after templateRetry.
+// A template's guest has templateLimit to reach the point where it waits for an identity, and
+// templateStall to write the next bytes to its console. After a failure new VMs with the same key are
+// booted, and the next try is after templateRetry.
 const (
 	templateLimit = 5 * time.Minute
+	templateStall = time.Minute
 	templateRetry = time.Hour
 )
 
@@ -37,6 +39,8 @@ const waitingLine = "lodge: waiting for an identity"
 type templates struct {
 	store    *template.Store
 	requests chan *templateBuild
+
+	guest sync.Mutex // held while the guest of a template may run
 
 	mu     sync.Mutex // also held while a template is removed, or gets another user
 	builds map[template.Key]*templateBuild
@@ -184,7 +188,9 @@ func (h *Host) makeTemplates(ctx context.Context) {
 func (h *Host) makeTemplate(ctx context.Context, b *templateBuild) (made template.Template, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, templateLimit, errors.New("its guest did not boot in time"))
 	defer cancel()
-	if err := h.virt.EndTemplates(ctx); err != nil { // left by a daemon that was killed
+	h.templates.guest.Lock()
+	defer h.templates.guest.Unlock()
+	if err := h.virt.EndTemplates(ctx); err != nil { // before anything is made
 		return made, err
 	}
 	store := h.templates.store
@@ -247,13 +253,18 @@ func (h *Host) makeTemplateDisk(ctx context.Context, b *templateBuild, draft *te
 func (h *Host) awaitTemplate(ctx context.Context, def libvirt.Definition) error {
 	tick := time.NewTicker(waitEvery)
 	defer tick.Stop()
-	for {
+	for last, size := time.Now(), 0; ; {
 		text, err := os.ReadFile(def.Log)
+		if len(text) > size {
+			last, size = time.Now(), len(text)
+		}
 		switch {
 		case bytes.Contains(text, []byte(waitingLine)):
 			return nil
 		case err != nil && !os.IsNotExist(err):
 			return fmt.Errorf("read console of the template: %w", err)
+		case time.Since(last) > templateStall:
+			return fmt.Errorf("the guest of the template has written nothing for %s", templateStall)
 		}
 		state, err := h.virt.State(ctx, def.VM.ID)
 		if err == nil && state != libvirt.Running {
@@ -264,6 +275,18 @@ func (h *Host) awaitTemplate(ctx context.Context, def libvirt.Definition) error 
 			return context.Cause(ctx)
 		case <-tick.C:
 		}
+	}
+}
+
+// endStrayTemplates ends the guests of templates that an earlier daemon, or an earlier libvirtd, has
+// left.
+func (h *Host) endStrayTemplates(ctx context.Context) {
+	if !h.templates.guest.TryLock() {
+		return
+	}
+	defer h.templates.guest.Unlock()
+	if err := h.virt.EndTemplates(ctx); err != nil && ctx.Err() == nil {
+		h.log.WarnContext(ctx, "guests of templates were not ended", "err", err)
 	}
 }
 

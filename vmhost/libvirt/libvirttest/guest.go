@@ -22,8 +22,14 @@ const (
 // keys, and powers off at the power button. It runs within a second, without a kernel.
 func TinyDisk(tb testing.TB, path string) {
 	tb.Helper()
+	TinyDiskWith(tb, path, Greeting)
+}
+
+// TinyDiskWith is TinyDisk with a greeting of at most 300 bytes.
+func TinyDiskWith(tb testing.TB, path, greeting string) {
+	tb.Helper()
 	disk := make([]byte, 1<<20)
-	copy(disk, bootSector())
+	copy(disk, bootSector(greeting))
 	disk[446+4] = 0x83 // a Linux partition, for readers of the table
 	disk[510], disk[511] = 0x55, 0xaa
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -36,8 +42,8 @@ func TinyDisk(tb testing.TB, path string) {
 
 // bootSector is 16-bit code for 0000:7c00 on QEMU's "pc" board (PIIX4 power management at port
 // 0x600, COM1 at 0x3f8).
-func bootSector() []byte {
-	return slices.Concat(greetCode(), loopCode(), keyCode(), []byte(Greeting+"\x00"))
+func bootSector(greeting string) []byte {
+	return slices.Concat(greetCode(), loopCode(), keyCode(), []byte(greeting+"\x00"))
 }
 
 // greetCode writes the greeting and turns the power button on.

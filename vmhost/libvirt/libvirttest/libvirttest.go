@@ -118,8 +118,9 @@ func (d *Daemon) run(tb testing.TB, name, socket string) *exec.Cmd {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	defer func() { _ = logs.Close() }() // the daemon has its own copy
-	cmd := exec.Command(name)           //nolint:noctx // it outlives t.Context, which ends before the cleanups that need it
+	defer func() { _ = logs.Close() }()                   // the daemon has its own copy
+	pidFile := filepath.Join("/run/libvirt", name+".pid") // not in /run, which a sandbox may share with others
+	cmd := exec.Command(name, "-p", pidFile)              //nolint:noctx // it outlives t.Context, which ends before the cleanups that need it
 	cmd.Stdout, cmd.Stderr = logs, logs
 	if err := cmd.Start(); err != nil {
 		tb.Fatalf("start %s: %v", name, err)
