@@ -179,16 +179,17 @@ print("new mail reported", flush=True)
 // brokenGuest: mail for a guest whose Maildir or sshd is broken waits, and does not delay that of
 // others.
 func (s *suite) brokenGuest(t *testing.T) {
+	vm := s.fresh(t, "broken")
 	t.Run("maildir", func(t *testing.T) {
-		s.beta.Run(t, "rm -rf ~/Maildir.away; if [ -e ~/Maildir ]; then mv ~/Maildir ~/Maildir.away; fi; echo in the way >~/Maildir")
-		s.waits(t, "while the Maildir is broken")
-		s.beta.Run(t, "rm ~/Maildir; if [ -e ~/Maildir.away ]; then mv ~/Maildir.away ~/Maildir; fi")
-		s.delivered(t, s.beta, "while the Maildir is broken", 3*time.Minute)
+		vm.Run(t, "rm -rf ~/Maildir.away; if [ -e ~/Maildir ]; then mv ~/Maildir ~/Maildir.away; fi; echo in the way >~/Maildir")
+		s.waits(t, vm, "while the Maildir is broken")
+		vm.Run(t, "rm ~/Maildir; if [ -e ~/Maildir.away ]; then mv ~/Maildir.away ~/Maildir; fi")
+		s.delivered(t, vm, "while the Maildir is broken", 3*time.Minute)
 	})
 	t.Run("sshd", func(t *testing.T) {
 		// The guest repairs itself, since no login works meanwhile. The script that breaks it ends
 		// this session, too.
-		s.beta.Try(t, `cat >/tmp/break <<'END'
+		vm.Try(t, `cat >/tmp/break <<'END'
 systemctl stop ssh.socket
 systemctl stop ssh.service
 for p in /proc/[0-9]*; do case $(cat $p/comm) in sshd*) kill -9 ${p#/proc/};; esac; done
@@ -197,23 +198,23 @@ END
 			sudo systemd-run --quiet --unit=mend --on-active=45 --timer-property=AccuracySec=1s systemctl start ssh.service
 			sudo systemd-run --quiet --unit=break sh /tmp/break`)
 		harness.Eventually(t, "sshd is gone", 40*time.Second, func() error {
-			if log := s.h.Lodge(t, "logs", "beta"); !strings.Contains(log, "sshd and its sessions are gone") {
+			if log := s.h.Lodge(t, "logs", vm.Name); !strings.Contains(log, "sshd and its sessions are gone") {
 				return errors.New("the console log does not show it")
 			}
 			return nil
 		})
-		s.waits(t, "while sshd is broken")
-		s.delivered(t, s.beta, "while sshd is broken", 5*time.Minute) // tries again after 1, 2, 4, … seconds
+		s.waits(t, vm, "while sshd is broken")
+		s.delivered(t, vm, "while sshd is broken", 5*time.Minute) // tries again after 1, 2, 4, … seconds
 	})
 }
 
-// waits sends the same message to both VMs: alpha gets it, beta's is kept.
-func (s *suite) waits(t *testing.T, subject string) {
+// waits sends the same message to alpha, which gets it, and to a broken VM, whose copy is kept.
+func (s *suite) waits(t *testing.T, broken *harness.VM, subject string) {
 	t.Helper()
-	s.send(t, "person@example.org", "x@beta."+s.h.Domain, subject)
+	s.send(t, "person@example.org", "x@"+broken.Name+"."+s.h.Domain, subject)
 	s.send(t, "person@example.org", "x@alpha."+s.h.Domain, subject)
 	s.delivered(t, s.alpha, subject, time.Minute)
-	if m := s.find(t, s.beta, subject); m.Delivered {
+	if m := s.find(t, broken, subject); m.Delivered {
 		t.Errorf("%q is delivered to a guest that is broken", subject)
 	}
 }

@@ -3,7 +3,7 @@
 //
 //	make e2e
 //	go test ./e2e -v -args -vm                             # the same, with the base image in /var/lib/lodge/images
-//	go test ./e2e -v -run 'TestLodge/(web|mail)' -args -vm # boots both VMs, runs two of the steps
+//	go test ./e2e -v -run 'TestLodge/(web|mail)' -args -vm # makes both VMs, runs two of the steps
 package e2e
 
 import (
@@ -33,16 +33,16 @@ type suite struct {
 	roots   *x509.CertPool
 	rootPEM string // path of the authority's root
 
-	alpha *harness.VM // boots by its own boot loader and carries the example page
-	beta  *harness.VM // starts its kernel directly
+	alpha *harness.VM // carries the example page
+	beta  *harness.VM
 }
 
-// TestLodge boots two VMs in parallel, and tests what they, the outside and the host can and cannot
-// do to each other. The steps run in this order and share the VMs, since a boot takes long; each
-// can be run alone with -run.
+// TestLodge makes two VMs, and tests what they, the outside and the host can and cannot do to each
+// other. Steps that stop, break or remove a VM make their own: none depends on another, and each can
+// be run alone with -run.
 func TestLodge(t *testing.T) {
 	harness.NeedVMs(t)
-	s := boot(t)
+	s := start(t)
 	for _, step := range []struct {
 		name string
 		run  func(*testing.T)
@@ -57,9 +57,13 @@ func TestLodge(t *testing.T) {
 		{"broken-guest", s.brokenGuest},
 		{"storage", s.storage},
 		{"impostors", s.impostors},
+		{"siblings", s.siblings},
+		{"twins", s.twins},
+		{"template-has-no-secrets", s.templateHasNoSecrets},
 		{"neighbours-mail-and-files", s.neighboursThings},
 		{"reboot", s.reboot},
 		{"daemon-killed", s.daemonKilled},
+		{"killed-while-made", s.killedWhileMade},
 		{"libvirtd-killed", s.libvirtdKilled},
 		{"stop-and-start", s.stopAndStart},
 		{"removed", s.removed},
@@ -69,8 +73,8 @@ func TestLodge(t *testing.T) {
 	}
 }
 
-// boot makes both VMs at the same time and waits until they serve.
-func boot(t *testing.T) *suite {
+// start makes both VMs at the same time and waits until they serve.
+func start(t *testing.T) *suite {
 	t.Helper()
 	h := harness.New(t)
 	h.Race = true
@@ -83,17 +87,26 @@ func boot(t *testing.T) *suite {
 	var both sync.WaitGroup
 	both.Go(func() {
 		r := h.TryLodge(t, "new", "alpha", "--user-data", "../docs/examples/hello/user-data.yaml", "--wait")
-		t.Logf("alpha, by its boot loader:\n%s", r.Text())
+		t.Logf("alpha:\n%s", r.Text())
 	})
 	both.Go(func() {
-		r := h.TryLodge(t, "new", "beta", "--direct-boot", "--wait")
-		t.Logf("beta, kernel started directly:\n%s", r.Text())
+		r := h.TryLodge(t, "new", "beta", "--wait")
+		t.Logf("beta:\n%s", r.Text())
 	})
 	both.Wait()
 	h.Lodge(t, "wait", "beta")
 	h.Lodge(t, "wait", "alpha", "--for", "http")
 	t.Logf("both VMs are up after %s", time.Since(begun).Round(time.Second))
 	return s
+}
+
+// fresh makes a VM that is removed with the test.
+func (s *suite) fresh(t *testing.T, name string, flags ...string) *harness.VM {
+	t.Helper()
+	s.h.Lodge(t, append([]string{"new", name, "--wait"}, flags...)...)
+	vm := s.h.VM(name)
+	t.Cleanup(vm.Remove)
+	return vm
 }
 
 func (s *suite) trustRoot(t *testing.T) {

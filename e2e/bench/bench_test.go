@@ -38,9 +38,13 @@ func TestTable(t *testing.T) {
 	harness.NeedVMs(t)
 	identity()
 	t.Run("many", manyVMs) // each ends its libvirtd
+	t.Run("resume", resume)
 	t.Run("boot", boot)
-	t.Run("loader", func(t *testing.T) { firstByte(t, "own boot loader", false) })
-	t.Run("direct", func(t *testing.T) { firstByte(t, "kernel started directly", true) })
+	t.Run("resumed", func(t *testing.T) { firstByte(t, "resumed", gateway.Spec{}) })
+	t.Run("loader", func(t *testing.T) { firstByte(t, "own boot loader", gateway.Spec{Boot: true}) })
+	t.Run("direct", func(t *testing.T) {
+		firstByte(t, "kernel started directly", gateway.Spec{Size: gateway.Size{DirectBoot: true}})
+	})
 }
 
 // identity measures the cost of a connection's identity, also through TLS.
@@ -119,7 +123,7 @@ func define(t *testing.T, h *harness.Host, vms int) {
 }
 
 // firstByte measures from lodge new to the first byte of the example page, phase by phase.
-func firstByte(t *testing.T, how string, direct bool) {
+func firstByte(t *testing.T, how string, spec gateway.Spec) {
 	h := harness.New(t)
 	h.UseImages(t)
 	h.StartLibvirt(t)
@@ -142,9 +146,8 @@ func firstByte(t *testing.T, how string, direct bool) {
 		phase = p.Phase
 	}
 	c := h.Client()
-	if _, err := c.New(t.Context(), gateway.Spec{
-		Name: "hello", UserData: string(userData), Size: gateway.Size{DirectBoot: direct},
-	}, progress); err != nil {
+	spec.Name, spec.UserData = "hello", string(userData)
+	if _, err := c.New(t.Context(), spec, progress); err != nil {
 		t.Fatal(err)
 	}
 	next(phase)

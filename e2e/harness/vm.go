@@ -82,3 +82,12 @@ func (v *VM) BootID(t testing.TB) string {
 	t.Helper()
 	return v.Run(t, "cat /proc/sys/kernel/random/boot_id")
 }
+
+// Remove removes the VM if it exists. It can be called in a test's cleanup.
+func (v *VM) Remove() {
+	t := v.host.owner // whose context lasts longer
+	t.Helper()
+	if r := v.host.TryLodge(t, "show", v.Name); r.Code == 0 {
+		v.host.Lodge(t, "rm", "--yes", v.Name)
+	}
+}
