@@ -21,25 +21,29 @@ const (
 
 // connCount closes connections above the limits, and reports when no connection is left.
 type connCount struct {
-	outside *limit.Limit[struct{}]     // in all
-	peers   *limit.Limit[gateway.Peer] // except loopback
+	outside *limit.Limit[source]
 
 	mu   sync.Mutex
 	live map[net.Conn]func() // value: gives its place back
 	none chan struct{}       // closed when live becomes empty; nil while no call waits
 }
 
+// source is what shares maxConns: a peer. Through loopback, and without an address, each connection
+// may be another client, and is a source of its own.
+type source struct {
+	peer gateway.Peer
+	conn net.Conn // nil for a peer that is one client
+}
+
 func newConnCount() *connCount {
-	return &connCount{
-		outside: limit.New[struct{}](0, maxConns), peers: limit.New[gateway.Peer](maxConnsPerPeer, 0), live: map[net.Conn]func(){},
-	}
+	return &connCount{outside: limit.New[source](maxConnsPerPeer, maxConns), live: map[net.Conn]func(){}}
 }
 
 // change is the ConnState of http.Server.
 func (c *connCount) change(conn net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
-		leave, ok := c.enter(gateway.PeerOf(conn))
+		leave, ok := c.enter(conn)
 		if !ok {
 			_ = conn.Close() // rejected before any data was read
 			leave = func() {}
@@ -52,21 +56,16 @@ func (c *connCount) change(conn net.Conn, state http.ConnState) {
 	}
 }
 
-// enter counts a connection of p. It is false above a limit; leave gives the place back.
-func (c *connCount) enter(p gateway.Peer) (leave func(), ok bool) {
-	if p.VM != (gateway.ID{}) { // on a tap
+// enter counts a connection. It is false above a limit; leave gives the place back.
+func (c *connCount) enter(conn net.Conn) (leave func(), ok bool) {
+	from := source{peer: gateway.PeerOf(conn)}
+	if from.peer.VM != (gateway.ID{}) { // on a tap
 		return func() {}, true
 	}
-	leaveAll, ok := c.outside.Enter(struct{}{})
-	if !ok || !p.Net.IsValid() || p.Loopback() {
-		return leaveAll, ok
+	if !from.peer.Net.IsValid() || from.peer.Loopback() {
+		from.conn = conn
 	}
-	leavePeer, ok := c.peers.Enter(p)
-	if !ok {
-		leaveAll()
-		return nil, false
-	}
-	return func() { leavePeer(); leaveAll() }, true
+	return c.outside.Enter(from)
 }
 
 func (c *connCount) remove(conn net.Conn) {

@@ -71,8 +71,41 @@ func TestOneClientLeavesRoomForOthers(t *testing.T) {
 		t.Error("the outside shuts a VM out")
 	}
 	count.change(greedy[0], http.StateClosed)
-	if open("203.0.113.1:1").closed {
-		t.Error("a place that was given back is lost")
+	if !open("203.0.113.1:1").closed || open("203.0.113.3:1").closed {
+		t.Error("a place that was given back is not for a client with less")
+	}
+}
+
+// Many clients together leave room for the next, one after the other and in turns.
+func TestManyClientsLeaveRoomForOthers(t *testing.T) {
+	const greedy = 16
+	one := func(count *connCount, client, port int) (open bool) {
+		c := &farConn{from: fmt.Sprintf("203.0.113.%d:%d", client+1, port+1)}
+		count.change(c, http.StateNew)
+		if c.closed {
+			count.change(c, http.StateClosed)
+		}
+		return !c.closed
+	}
+	turns := newConnCount()
+	for port := range maxConnsPerPeer {
+		for client := range greedy {
+			one(turns, client, port)
+		}
+	}
+	for port := range maxConns / (greedy + 1) / 2 {
+		if !one(turns, greedy, port) {
+			t.Fatalf("beside %d clients that take turns, the next gets %d connections", greedy, port)
+		}
+	}
+	row := newConnCount()
+	for client := range 8 {
+		for port := range maxConnsPerPeer {
+			one(row, client, port)
+		}
+	}
+	if !one(row, greedy, 0) {
+		t.Error("after 8 clients the next one is shut out")
 	}
 }
 
