@@ -7,32 +7,25 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"lodge/storage/sigv4"
 )
 
-// stall is how long a client can neither send nor accept a byte.
-const stall = 60 * time.Second
-
-// body is a request's body on its way to the engine. It ends the request of a client that stalls,
-// and keeps the error, because the engine's transport hides it.
+// body is a request's body. It ends with its client, and keeps the error, because the engine's
+// transport hides it.
 type body struct {
-	src  io.Reader
-	err  atomic.Pointer[error]
-	wait func(time.Time) error // sets the deadline of reads; the zero time: none
-}
-
-func newBody(r *http.Request) *body {
-	return &body{src: r.Body, wait: func(time.Time) error { return nil }}
+	src    io.Reader
+	err    atomic.Pointer[error]
+	client clientConn
 }
 
 // Read implements io.Reader.
-func (b *body) Read(p []byte) (int, error) {
-	_ = b.wait(time.Now().Add(stall)) // only tests have connections without deadlines
-	n, err := b.src.Read(p)
+func (b *body) Read(p []byte) (n int, err error) {
+	if err = b.client.reads(); err == nil {
+		n, err = b.src.Read(p)
+	}
 	if err != nil {
-		_ = b.wait(time.Time{}) // else the deadline would end the answer
+		b.client.hasRead()
 		if !errors.Is(err, io.EOF) {
 			b.err.Store(&err)
 		}

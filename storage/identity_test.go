@@ -1,8 +1,12 @@
 package storage
 
 import (
+	"context"
 	"io"
+	"net"
 	"net/http"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +14,7 @@ import (
 	"github.com/minio/minio-go/v7/pkg/credentials"
 
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
 	"lodge/storage/sigv4"
 )
 
@@ -196,6 +201,13 @@ func TestGone(t *testing.T) {
 	if _, err := writer.Write(make([]byte, 100_000)); err != nil {
 		t.Fatal(err)
 	}
+	gatewaytest.WaitFor(t, "the upload has reached the engine", func() bool {
+		return slices.ContainsFunc(filesBelow(t, h.dir, a.ID.String()), func(path string) bool {
+			fi, err := os.Stat(path)
+			return err == nil && fi.Mode().IsRegular() && strings.Contains(path, ".sgwtmp/")
+		})
+	})
+	a.markRemoved(t)
 	for range 2 {
 		if err := h.Remove(t.Context(), a.ID); err != nil {
 			t.Fatal(err)
@@ -213,3 +225,48 @@ func TestGone(t *testing.T) {
 		t.Fatalf("bob has %q", got)
 	}
 }
+
+// TestGoneBesideAStalledReader removes a VM whose client accepts no more of an object: that must not
+// delay the removal.
+func TestGoneBesideAStalledReader(t *testing.T) {
+	h := newHost(t)
+	a := h.guest("alice")
+	put(t, a.dummy(), "box", "large", random(1<<20))
+	client, server := net.Pipe() // without a buffer
+	defer client.Close()
+	srv := &http.Server{
+		Handler:     h.Handler(),
+		ConnContext: func(ctx context.Context, _ net.Conn) context.Context { return gateway.WithVM(ctx, a.Identity) },
+	}
+	go func() { _ = srv.Serve(&oneConn{conn: server}) }() // it ends with the connection
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://s3/box/large", nil)
+	gatewaytest.Must(t, err)
+	r.Header.Set("X-Amz-Content-Sha256", sigv4.Unsigned)
+	gatewaytest.Must(t, sigv4.Sign(r, "x", "y", "us-east-1", time.Now()))
+	gatewaytest.Must(t, r.Write(client))
+	if _, err := client.Read(make([]byte, 1)); err != nil { // the write of the rest of this block has begun
+		t.Fatal(err)
+	}
+	a.markRemoved(t)
+	ctx, cancel := context.WithTimeout(t.Context(), stall/3)
+	defer cancel()
+	gatewaytest.Must(t, h.Remove(ctx, a.ID))
+	if left := filesBelow(t, h.dir, a.ID.String()); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// oneConn is a net.Listener with one connection.
+type oneConn struct{ conn net.Conn }
+
+func (l *oneConn) Accept() (net.Conn, error) {
+	if l.conn == nil {
+		return nil, net.ErrClosed
+	}
+	c := l.conn
+	l.conn = nil
+	return c, nil
+}
+
+func (l *oneConn) Close() error   { return nil }
+func (l *oneConn) Addr() net.Addr { return &net.TCPAddr{} }

@@ -72,16 +72,15 @@ func (t target) makesObject(r *http.Request, q url.Values) bool {
 }
 
 // rewrite makes the request for the engine: same method, checked target, the query without its
-// signature, and a body that is plain or has a trailing checksum for the engine to verify.
-func rewrite(r *http.Request, t target, who caller) (*http.Request, *body, error) {
+// signature, and r's body b, plain or with a trailing checksum for the engine to verify.
+func rewrite(r *http.Request, b *body, t target, who caller) (*http.Request, error) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return nil, nil, errorf(http.StatusBadRequest, "InvalidArgument", "The query cannot be decoded.")
+		return nil, errorf(http.StatusBadRequest, "InvalidArgument", "The query cannot be decoded.")
 	}
 	for _, name := range []string{"X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders", "X-Amz-Signature", "X-Amz-Security-Token", "X-Amz-Content-Sha256"} {
 		query.Del(name)
 	}
-	b := newBody(r)
 	out := &http.Request{
 		Method: r.Method, Header: cleanHeader(r.Header), ContentLength: r.ContentLength,
 		URL: &url.URL{Path: mustUnescape(t.path()), RawPath: t.path(), RawQuery: encodeQuery(query)},
@@ -94,7 +93,7 @@ func rewrite(r *http.Request, t target, who caller) (*http.Request, *body, error
 	default:
 		err = smallBody(out, b, r)
 	}
-	return out, b, err
+	return out, err
 }
 
 // encodeQuery encodes values as SigV4 does, so that the signed text is the one that is parsed.

@@ -38,7 +38,11 @@ func (s *Server) carryOut(w *access, r *http.Request) error {
 		return err
 	}
 	defer leave()
+	client, release := newClientConn(ctx, w)
+	defer release()
+	in := &body{src: r.Body, client: client}
 	r = r.WithContext(ctx)
+	r.Body = in
 	if err := refuse(r, who.vm); err != nil {
 		return err
 	}
@@ -50,18 +54,16 @@ func (s *Server) carryOut(w *access, r *http.Request) error {
 	if r.Method == http.MethodPut && r.URL.Query().Has("acl") {
 		return setACL(r, who.vm) // an answer without a status is 200
 	}
-	return s.forward(w, r, who, t)
+	return s.forward(w, r, in, who, t)
 }
 
-// forward passes a request to the engine, and its answer back. It returns an error only if nothing
-// has been answered yet.
-func (s *Server) forward(w http.ResponseWriter, r *http.Request, who caller, t target) error {
-	out, in, err := rewrite(r, t, who)
+// forward passes a request, whose body is in, to the engine, and its answer back. It returns an
+// error only if nothing has been answered yet.
+func (s *Server) forward(w http.ResponseWriter, r *http.Request, in *body, who caller, t target) error {
+	out, err := rewrite(r, in, t, who)
 	if err != nil {
 		return err
 	}
-	conn := http.NewResponseController(w)
-	in.wait = conn.SetReadDeadline
 	makes := t.makesObject(r, r.URL.Query())
 	if makes {
 		if err := s.objects.MakeBucket(who.vm, t.bucket); err != nil {
@@ -82,7 +84,7 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, who caller, t t
 		return s.engineError(r.Context(), who, t, err)
 	}
 	defer func() { _ = res.Body.Close() }() // read to its end, or no longer needed
-	s.relay(w, conn, res)
+	s.relay(w, in.client, res)
 	return nil
 }
 
@@ -96,7 +98,7 @@ func (s *Server) engineError(ctx context.Context, who caller, t target, err erro
 }
 
 // relay sends the engine's answer, for as long as the client accepts it.
-func (s *Server) relay(w http.ResponseWriter, conn *http.ResponseController, res *http.Response) {
+func (s *Server) relay(w http.ResponseWriter, to clientConn, res *http.Response) {
 	for name, values := range res.Header {
 		switch lower := strings.ToLower(name); {
 		case name == "Connection", name == "Keep-Alive", name == "Transfer-Encoding", name == "Server", name == "Date":
@@ -107,23 +109,25 @@ func (s *Server) relay(w http.ResponseWriter, conn *http.ResponseController, res
 		}
 	}
 	w.WriteHeader(res.StatusCode)
-	_, err := io.Copy(&patientWriter{w: w, conn: conn}, res.Body)
-	_ = conn.SetWriteDeadline(time.Time{}) // for the connection's next request
+	_, err := io.Copy(&patientWriter{w, to}, res.Body)
+	to.hasWritten()
 	if err != nil {
 		panic(http.ErrAbortHandler) // an incomplete answer must not look complete
 	}
 }
 
-// patientWriter ends the answer to a client that accepts nothing for a while.
+// patientWriter writes an answer while its client accepts it.
 type patientWriter struct {
-	w    io.Writer
-	conn *http.ResponseController
+	io.Writer
+	client clientConn
 }
 
 // Write implements io.Writer.
 func (p *patientWriter) Write(b []byte) (int, error) {
-	_ = p.conn.SetWriteDeadline(time.Now().Add(stall)) // only tests have connections without deadlines
-	return p.w.Write(b)
+	if err := p.client.writes(); err != nil {
+		return 0, err
+	}
+	return p.Writer.Write(b)
 }
 
 func isS3(err error) bool {

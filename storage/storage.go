@@ -40,7 +40,6 @@ type Config struct {
 // Server is the S3 service of one host.
 type Server struct {
 	keyring   *gateway.Keyring
-	directory *gateway.Directory
 	log       *slog.Logger
 	accessLog bool
 	objects   objects
@@ -50,14 +49,15 @@ type Server struct {
 
 // objects is the engine behind the service: the disk of this host, later a cluster.
 type objects interface {
-	// Do carries out a request whose path is /bucket/key, in the VM's own namespace.
+	// Do carries out a request whose path is /bucket/key, in the VM's own namespace. When it returns,
+	// no work on the request is in progress.
 	Do(r *http.Request, vm gateway.Identity) (*http.Response, error)
 	// MakeBucket makes a bucket for the write that follows, unless it exists.
 	MakeBucket(vm gateway.Identity, bucket string) error
 	// DropBucket removes the bucket of MakeBucket if no write followed.
 	DropBucket(vm gateway.Identity, bucket string)
-	// Remove deletes a VM's namespace.
-	Remove(ctx context.Context, id gateway.ID) error
+	// Remove deletes the namespace of a VM that has no request in progress.
+	Remove(id gateway.ID) error
 	// Run serves until ctx is done.
 	Run(ctx context.Context) error
 }
@@ -72,18 +72,21 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	return &Server{
-		keyring: cfg.Keyring, directory: cfg.Directory, log: cfg.Logger, accessLog: cfg.AccessLog,
-		objects: store, tenants: newTenants(), requests: newRequestCounter(),
+		keyring: cfg.Keyring, log: cfg.Logger, accessLog: cfg.AccessLog,
+		objects: store, tenants: newTenants(cfg.Directory), requests: newRequestCounter(),
 	}, nil
 }
 
 // Run runs the engine until ctx is done. Earlier requests wait for it for some seconds.
 func (s *Server) Run(ctx context.Context) error { return s.objects.Run(ctx) }
 
-// Remove ends the requests of a VM and removes its objects. It can be repeated after a crash.
+// Remove ends the requests of a VM, whose record is marked as removed, and removes its objects. It
+// can be repeated after a crash.
 func (s *Server) Remove(ctx context.Context, id gateway.ID) error {
-	s.tenants.end(id)
-	return s.objects.Remove(ctx, id)
+	if err := s.tenants.end(ctx, id); err != nil {
+		return err
+	}
+	return s.objects.Remove(id)
 }
 
 // Handler serves S3. Connections from taps carry their VM in the request's context

@@ -92,6 +92,17 @@ func (h *host) listen(vm gateway.Identity) string {
 	return srv.URL
 }
 
+// markRemoved marks the VM's record as vmhost does before a removal.
+func (g guest) markRemoved(tb testing.TB) {
+	tb.Helper()
+	if _, err := g.host.directory.Update(tb.Context(), g.ID, func(m *gateway.VM) error {
+		m.Desired = gateway.Removed
+		return nil
+	}); err != nil {
+		tb.Fatal(err)
+	}
+}
+
 // minted are the guest's instance credentials.
 func (g guest) minted() gateway.Credentials {
 	g.host.t.Helper()

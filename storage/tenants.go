@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	"lodge/gateway"
@@ -18,32 +19,35 @@ const (
 	maxLongListsPerVM = 8
 )
 
-// tenants limits each VM's requests, and ends them all when the VM is removed.
+// tenants has the requests of each VM from their admission to the end of all work on them: it limits
+// them, and ends them when the VM is removed.
 type tenants struct {
+	directory       *gateway.Directory
 	requests, lists *limit.Limit[gateway.ID]
 
 	mu  sync.Mutex
-	all map[gateway.ID]tenant // of VMs with requests in progress, and removed ones
+	all map[gateway.ID]tenant // with requests in progress
 }
 
 type tenant struct {
-	ctx context.Context // ends when the VM is removed
-	end context.CancelFunc
+	ctx  context.Context // ends when the VM is removed
+	end  context.CancelFunc
+	left chan struct{} // closed when the last request has ended
 }
 
-func newTenants() *tenants {
+func newTenants(directory *gateway.Directory) *tenants {
 	return &tenants{
-		requests: limit.New[gateway.ID](maxRequestsPerVM, 0), lists: limit.New[gateway.ID](maxLongListsPerVM, 0),
-		all: map[gateway.ID]tenant{},
+		directory: directory, requests: limit.New[gateway.ID](maxRequestsPerVM, 0),
+		lists: limit.New[gateway.ID](maxLongListsPerVM, 0), all: map[gateway.ID]tenant{},
 	}
 }
 
-// enter admits a request of a VM; long means that its body is a long list. The context that it
-// returns ends with the VM, too.
+// enter admits a request of a VM that is not being removed; long means that its body is a long
+// list. The context that it returns ends with the VM, too.
 func (t *tenants) enter(ctx context.Context, id gateway.ID, long bool) (_ context.Context, leave func(), err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.all[id].removed() {
+	if m, ok := t.directory.ByID(id); !ok || m.Desired == gateway.Removed { // with the lock: see end
 		return nil, nil, errGone()
 	}
 	leaveRequests, ok := t.requests.Enter(id)
@@ -67,11 +71,10 @@ func (t *tenants) enter(ctx context.Context, id gateway.ID, long bool) (_ contex
 	}, nil
 }
 
-func (t tenant) removed() bool { return t.ctx != nil && t.ctx.Err() != nil }
-
 func (t *tenants) of(id gateway.ID) tenant {
 	vm, ok := t.all[id]
 	if !ok {
+		vm.left = make(chan struct{})
 		vm.ctx, vm.end = context.WithCancel(context.Background())
 		t.all[id] = vm
 	}
@@ -82,15 +85,28 @@ func (t *tenants) leave(id gateway.ID, leaveRequests func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	leaveRequests()
-	if left, _ := t.requests.Held(id); left == 0 && !t.all[id].removed() { // a removed one stays closed
-		t.all[id].end()
+	if left, _ := t.requests.Held(id); left == 0 {
+		vm := t.all[id]
+		vm.end()
+		close(vm.left)
 		delete(t.all, id)
 	}
 }
 
-// end ends a VM's requests and admits no more.
-func (t *tenants) end(id gateway.ID) {
+// end ends the requests of a VM, whose record is marked as removed, and waits until they have left:
+// their work in the engine has ended, too.
+func (t *tenants) end(ctx context.Context, id gateway.ID) error {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.of(id).end()
+	vm, ok := t.all[id]
+	t.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	vm.end()
+	select {
+	case <-vm.left:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for requests: %w", ctx.Err())
+	}
 }

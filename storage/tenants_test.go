@@ -1,16 +1,26 @@
 package storage
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
 
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
 )
 
+func newVMs(t *testing.T) (all *tenants, directory *gateway.Directory, a, b gateway.ID) {
+	t.Helper()
+	a, b = gateway.NewID(), gateway.NewID()
+	directory = gatewaytest.NewDirectory(t, new(gatewaytest.Records),
+		gateway.VM{Identity: gateway.Identity{ID: a, Name: "a"}}, gateway.VM{Identity: gateway.Identity{ID: b, Name: "b"}})
+	return newTenants(directory), directory, a, b
+}
+
 func TestTenants(t *testing.T) {
-	all := newTenants()
-	a, b := gateway.NewID(), gateway.NewID()
+	all, _, a, b := newVMs(t)
 	var leave []func()
 	for range maxRequestsPerVM {
 		_, l, err := all.enter(t.Context(), a, false)
@@ -22,7 +32,7 @@ func TestTenants(t *testing.T) {
 	if _, _, err := all.enter(t.Context(), a, false); err == nil {
 		t.Fatal("a request over the limit was admitted")
 	}
-	ctx, leaveB, err := all.enter(t.Context(), b, false)
+	_, leaveB, err := all.enter(t.Context(), b, false)
 	if err != nil {
 		t.Fatalf("another VM was refused: %v", err)
 	}
@@ -32,23 +42,55 @@ func TestTenants(t *testing.T) {
 	} else {
 		l()
 	}
-	all.end(b)
-	<-ctx.Done() // the VM's requests end with it
 	leaveB()
-	if _, _, err := all.enter(t.Context(), b, false); err == nil {
-		t.Fatal("a removed VM was admitted")
-	}
 	for _, l := range leave[1:] {
 		l()
 	}
-	if len(all.all) != 1 {
-		t.Fatalf("%d VMs are kept, want the removed one only", len(all.all))
+	if len(all.all) != 0 {
+		t.Fatalf("%d VMs are kept", len(all.all))
+	}
+}
+
+// A removed VM's requests end, further ones are refused, and end waits for those in progress.
+func TestEndOfATenant(t *testing.T) {
+	all, directory, a, b := newVMs(t)
+	ctx, leave, err := all.enter(t.Context(), a, false)
+	gatewaytest.Must(t, err)
+	_, leaveB, err := all.enter(t.Context(), b, false)
+	gatewaytest.Must(t, err)
+	defer leaveB()
+	_, err = directory.Update(t.Context(), a, func(m *gateway.VM) error {
+		m.Desired = gateway.Removed
+		return nil
+	})
+	gatewaytest.Must(t, err)
+	if _, _, err := all.enter(t.Context(), a, false); err == nil {
+		t.Error("a VM that is being removed was admitted")
+	}
+	impatient, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := all.end(impatient, a); !errors.Is(err, context.Canceled) {
+		t.Errorf("end with a request in progress: %v", err)
+	}
+	ended := make(chan error)
+	go func() { ended <- all.end(t.Context(), a) }()
+	<-ctx.Done() // the VM's requests end with it
+	select {
+	case <-ended:
+		t.Fatal("end has returned with a request in progress")
+	default:
+	}
+	leave()
+	gatewaytest.Must(t, <-ended)
+	gatewaytest.Must(t, all.end(t.Context(), a)) // repeated
+	gatewaytest.Must(t, directory.Delete(t.Context(), a))
+	if _, _, err := all.enter(t.Context(), a, false); err == nil {
+		t.Error("a VM that is gone was admitted")
 	}
 }
 
 func TestFewLongListsPerVM(t *testing.T) {
-	all := newTenants()
-	a, b := gateway.NewID(), gateway.NewID()
+	all, _, a, b := newVMs(t)
 	var leave func()
 	for range maxLongListsPerVM {
 		var err error

@@ -26,7 +26,6 @@ type backend struct {
 	posix   *posix.Posix
 	dir     string // absolute
 	log     *slog.Logger
-	gate    *gate
 	fresh   sync.Map // paths of buckets that were made for a write in progress
 	buckets stripes  // read-locked while an object becomes visible, locked while a bucket is removed
 	keys    stripes  // locked while an object becomes visible or is removed, read-locked while one is opened
@@ -41,7 +40,6 @@ type place struct {
 	bucket string // as the VM names it
 	key    string // empty for a bucket
 	path   string // the bucket's directory, absolute
-	leave  func()
 }
 
 func (p place) object() string { return filepath.Join(p.path, p.key) }
@@ -53,35 +51,27 @@ func (b *backend) String() string { return "lodge" }
 // (CheckKey).
 func (b *backend) NormalizeObjectKey(_, key string) string { return key }
 
-// enter finds the namespace of the VM whose account signed the request.
-func (b *backend) enter(ctx context.Context) (gateway.ID, func(), error) {
+// vm returns the VM whose account signed the request.
+func (b *backend) vm(ctx context.Context) (gateway.ID, error) {
 	account, ok := ctx.Value("account").(auth.Account) // versitygw's key
 	id, err := gateway.ParseID(account.Access)
 	if !ok || err != nil {
-		return gateway.ID{}, nil, s3err.GetAPIError(s3err.ErrAccessDenied)
+		return gateway.ID{}, s3err.GetAPIError(s3err.ErrAccessDenied)
 	}
-	leave, ok := b.gate.enter(id)
-	if !ok {
-		return gateway.ID{}, nil, s3err.GetAPIError(s3err.ErrAccessDenied)
-	}
-	return id, leave, nil
+	return id, nil
 }
 
-// inBucket finds a bucket of the VM; the caller calls leave.
+// inBucket finds a bucket of the VM.
 func (b *backend) inBucket(ctx context.Context, bucket string) (place, error) {
-	id, leave, err := b.enter(ctx)
+	id, err := b.vm(ctx)
 	if err != nil {
 		return place{}, err
 	}
 	path, err := b.bucketPath(id, bucket)
-	if err != nil {
-		leave()
-		return place{}, err
-	}
-	return place{id: id, bucket: bucket, path: path, leave: leave}, nil
+	return place{id: id, bucket: bucket, path: path}, err
 }
 
-// inObject finds an object of the VM; the caller calls leave.
+// inObject finds an object of the VM.
 func (b *backend) inObject(ctx context.Context, bucket, key *string) (place, error) {
 	if bucket == nil || key == nil {
 		return place{}, s3err.GetAPIError(s3err.ErrInvalidRequest)

@@ -28,11 +28,6 @@ func (b *backend) makeBucket(id gateway.ID, bucket string, fresh bool) (bool, er
 	if err != nil {
 		return false, err
 	}
-	leave, ok := b.gate.enter(id)
-	if !ok {
-		return false, s3err.GetAPIError(s3err.ErrAccessDenied)
-	}
-	defer leave()
 	err = os.Mkdir(path, 0o700)
 	switch {
 	case errors.Is(err, fs.ErrExist):
@@ -75,7 +70,6 @@ func (b *backend) CreateBucket(ctx context.Context, in *s3.CreateBucketInput, _ 
 	if err != nil {
 		return err
 	}
-	defer p.leave()
 	if in.ObjectLockEnabledForBucket != nil && *in.ObjectLockEnabledForBucket {
 		return notImplemented("Object locks are not implemented.")
 	}
@@ -93,7 +87,6 @@ func (b *backend) DeleteBucket(ctx context.Context, bucket string) error {
 	if err != nil {
 		return err
 	}
-	defer p.leave()
 	lock := b.buckets.of(p.path)
 	lock.Lock()
 	defer lock.Unlock()
@@ -114,11 +107,10 @@ func (b *backend) DeleteBucket(ctx context.Context, bucket string) error {
 
 // ListBuckets implements backend.Backend.
 func (b *backend) ListBuckets(ctx context.Context, in s3response.ListBucketsInput) (s3response.ListAllMyBucketsResult, error) {
-	id, leave, err := b.enter(ctx)
+	id, err := b.vm(ctx)
 	if err != nil {
 		return s3response.ListAllMyBucketsResult{}, err
 	}
-	defer leave()
 	entries, err := os.ReadDir(b.vmPath(id)) // ordered by name
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return s3response.ListAllMyBucketsResult{}, b.fail("list buckets", place{id: id}, err)
@@ -140,11 +132,9 @@ func (b *backend) ListBuckets(ctx context.Context, in s3response.ListBucketsInpu
 
 // HeadBucket implements backend.Backend.
 func (b *backend) HeadBucket(ctx context.Context, in *s3.HeadBucketInput) (*s3.HeadBucketOutput, error) {
-	p, err := b.existing(ctx, *in.Bucket)
-	if err != nil {
+	if _, err := b.existing(ctx, *in.Bucket); err != nil {
 		return nil, err
 	}
-	p.leave()
 	return &s3.HeadBucketOutput{}, nil
 }
 
@@ -154,7 +144,6 @@ func (b *backend) GetBucketAcl(ctx context.Context, in *s3.GetBucketAclInput) ([
 	if err != nil {
 		return nil, err
 	}
-	defer p.leave()
 	return json.Marshal(auth.ACL{Owner: p.id.String(), Grantees: []auth.Grantee{
 		{Permission: auth.PermissionFullControl, Access: p.id.String(), Type: types.TypeCanonicalUser},
 	}})
@@ -177,10 +166,7 @@ func (b *backend) GetObjectLockConfiguration(context.Context, string) ([]byte, e
 
 // GetBucketVersioning implements backend.Backend: no bucket was ever versioned.
 func (b *backend) GetBucketVersioning(ctx context.Context, bucket string) (s3response.GetBucketVersioningOutput, error) {
-	p, err := b.existing(ctx, bucket)
-	if err == nil {
-		p.leave()
-	}
+	_, err := b.existing(ctx, bucket)
 	return s3response.GetBucketVersioningOutput{}, err
 }
 
@@ -190,7 +176,6 @@ func (b *backend) GetBucketTagging(ctx context.Context, bucket string) (map[stri
 	if err != nil {
 		return nil, err
 	}
-	defer p.leave()
 	tags, err := b.posix.GetBucketTagging(ctx, p.path)
 	return tags, b.fail("get bucket tags", p, err)
 }
@@ -201,7 +186,6 @@ func (b *backend) PutBucketTagging(ctx context.Context, bucket string, tags map[
 	if err != nil {
 		return err
 	}
-	defer p.leave()
 	if err = b.posix.PutBucketTagging(ctx, p.path, tags); err == nil {
 		err = b.sync(p.path)
 	}
@@ -222,7 +206,6 @@ func (b *backend) existing(ctx context.Context, bucket string) (place, error) {
 	if _, err = os.Stat(p.path); err == nil {
 		return p, nil
 	}
-	p.leave()
 	if errors.Is(err, fs.ErrNotExist) {
 		return place{}, s3err.GetBucketErr(s3err.ErrNoSuchBucket, bucket)
 	}

@@ -62,6 +62,7 @@ const (
 type Engine struct {
 	backend   *backend
 	accounts  *accounts
+	calls     calls
 	server    *s3api.S3ApiServer
 	socket    string
 	listening chan struct{} // closed when the socket is there
@@ -89,7 +90,10 @@ func New(dir string, log *slog.Logger) (*Engine, error) {
 	if err := b.recover(); err != nil {
 		return nil, err
 	}
-	e := &Engine{backend: b, accounts: newAccounts(), socket: socket, listening: make(chan struct{}), ready: make(chan struct{})}
+	e := &Engine{
+		backend: b, accounts: newAccounts(), calls: calls{open: map[string]*sync.WaitGroup{}}, socket: socket,
+		listening: make(chan struct{}), ready: make(chan struct{}),
+	}
 	e.transport = &http.Transport{
 		DialContext:         e.dial,
 		MaxIdleConns:        maxIdleConns,
@@ -128,11 +132,11 @@ func newBackend(dir string, log *slog.Logger) (*backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open object store: %w", err)
 	}
-	return &backend{posix: p, dir: dir, log: log, gate: newGate()}, nil
+	return &backend{posix: p, dir: dir, log: log}, nil
 }
 
 func (e *Engine) newServer() error {
-	utils.SetBucketNameValidationStrict(true)
+	utils.SetBucketNameValidationStrict(false)                                      // they are checked
 	root := middlewares.RootUserConfig{Access: rootAccount, Secret: randomSecret()} // never used to sign
 	var err error
 	e.server, err = s3api.New(e.backend, root, Region, e.accounts, nil, nil, nil, nil,
@@ -205,8 +209,8 @@ func (e *Engine) begin(ctx context.Context) error {
 	}
 }
 
-// meet is a middleware that stops versitygw from writing to standard error whenever a client goes
-// away.
+// meet is a middleware that admits the calls of Do, which it counts, and no other request. It stops
+// versitygw from writing to standard error whenever a client goes away.
 func (e *Engine) meet(c fiber.Ctx) error {
 	e.first.Do(func() {
 		server := c.App().Server()
@@ -217,13 +221,21 @@ func (e *Engine) meet(c fiber.Ctx) error {
 		}
 		e.http.Store(server)
 	})
+	done, ok := e.calls.handle(c.Get(callHeader))
+	if !ok {
+		return c.SendStatus(http.StatusServiceUnavailable) // its client has left
+	}
+	defer done()
 	return c.Next()
 }
 
 // Do carries out r for vm. r.URL needs the path and the query only; r's signature, if it has one,
-// is replaced.
+// is replaced. When Do returns, no work on r is in progress, even if r's context has ended.
 func (e *Engine) Do(r *http.Request, vm gateway.Identity) (*http.Response, error) {
 	r.URL.Scheme, r.URL.Host, r.Host, r.RequestURI = "http", "engine", "engine", ""
+	number, end := e.calls.add()
+	defer end()
+	r.Header.Set(callHeader, number)
 	access := vm.ID.String()
 	if err := sigv4.Sign(r, access, e.accounts.secret(access), Region, time.Now()); err != nil {
 		return nil, err
@@ -245,9 +257,9 @@ func (e *Engine) DropBucket(vm gateway.Identity, bucket string) {
 	}
 }
 
-// Remove removes all that a VM has stored, once its requests have ended. If the host crashes, New
-// completes it. It can be repeated.
-func (e *Engine) Remove(ctx context.Context, id gateway.ID) error { return e.backend.remove(ctx, id) }
+// Remove removes all that a VM has stored. The caller admits no request of the VM any more, and has
+// waited for those in progress. If the host crashes, New completes it. It can be repeated.
+func (e *Engine) Remove(id gateway.ID) error { return e.backend.remove(id) }
 
 func (e *Engine) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	select {

@@ -14,7 +14,6 @@ func (b *backend) ListObjects(ctx context.Context, in *s3.ListObjectsInput) (s3r
 	if err != nil {
 		return s3response.ListObjectsResult{}, err
 	}
-	defer p.leave()
 	inside := *in
 	inside.Bucket = &p.path
 	res, err := b.posix.ListObjects(ctx, &inside)
@@ -29,7 +28,6 @@ func (b *backend) ListObjectsV2(ctx context.Context, in *s3.ListObjectsV2Input) 
 	if err != nil {
 		return s3response.ListObjectsV2Result{}, err
 	}
-	defer p.leave()
 	inside := *in
 	inside.Bucket = &p.path
 	res, err := b.posix.ListObjectsV2(ctx, &inside)
@@ -44,7 +42,6 @@ func (b *backend) ListObjectVersions(ctx context.Context, in *s3.ListObjectVersi
 	if err != nil {
 		return s3response.ListVersionsResult{}, err
 	}
-	defer p.leave()
 	inside := *in
 	inside.Bucket = &p.path
 	res, err := b.posix.ListObjectVersions(ctx, &inside)

@@ -44,7 +44,6 @@ func (b *backend) CreateMultipartUpload(ctx context.Context, in s3response.Creat
 	if err != nil {
 		return s3response.InitiateMultipartUploadResult{}, err
 	}
-	defer p.leave()
 	in.Bucket = &p.path
 	res, err := b.posix.CreateMultipartUpload(ctx, in)
 	if err == nil {
@@ -61,7 +60,6 @@ func (b *backend) UploadPart(ctx context.Context, in *s3.UploadPartInput) (*s3.U
 	if err != nil {
 		return nil, err
 	}
-	defer p.leave()
 	inside := *in
 	inside.Bucket = &p.path
 	out, err := b.posix.UploadPartWithPostFunc(ctx, &inside, func(f *os.File) error {
@@ -84,7 +82,6 @@ func (b *backend) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMu
 	if err != nil {
 		return s3response.CompleteMultipartUploadResult{}, "", err
 	}
-	defer p.leave()
 	lock := b.uploads.of(*in.UploadId)
 	lock.Lock()
 	defer lock.Unlock()
@@ -159,7 +156,6 @@ func (b *backend) AbortMultipartUpload(ctx context.Context, in *s3.AbortMultipar
 	if err != nil {
 		return err
 	}
-	defer p.leave()
 	lock := b.uploads.of(*in.UploadId)
 	lock.Lock()
 	defer lock.Unlock()
@@ -177,7 +173,6 @@ func (b *backend) ListParts(ctx context.Context, in *s3.ListPartsInput) (s3respo
 	if err != nil {
 		return s3response.ListPartsResult{}, err
 	}
-	defer p.leave()
 	inside := *in
 	inside.Bucket = &p.path
 	res, err := b.posix.ListParts(ctx, &inside)
@@ -191,7 +186,6 @@ func (b *backend) ListMultipartUploads(ctx context.Context, in *s3.ListMultipart
 	if err != nil {
 		return s3response.ListMultipartUploadsResult{}, err
 	}
-	defer p.leave()
 	inside := *in
 	inside.Bucket = &p.path
 	res, err := b.posix.ListMultipartUploads(ctx, &inside)

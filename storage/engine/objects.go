@@ -26,7 +26,6 @@ func (b *backend) PutObject(ctx context.Context, in s3response.PutObjectInput) (
 	if err != nil {
 		return s3response.PutObjectOutput{}, err
 	}
-	defer p.leave()
 	tags, err := vgw.ParseObjectTags(deref(in.Tagging))
 	if err != nil {
 		return s3response.PutObjectOutput{}, err
@@ -105,7 +104,6 @@ func (b *backend) GetObject(ctx context.Context, in *s3.GetObjectInput) (*s3.Get
 	if err != nil {
 		return nil, err
 	}
-	defer p.leave()
 	defer b.reading(p)()
 	inside := *in
 	inside.Bucket = &p.path
@@ -119,7 +117,6 @@ func (b *backend) HeadObject(ctx context.Context, in *s3.HeadObjectInput) (*s3.H
 	if err != nil {
 		return nil, err
 	}
-	defer p.leave()
 	defer b.reading(p)()
 	inside := *in
 	inside.Bucket = &p.path
@@ -133,7 +130,6 @@ func (b *backend) GetObjectAttributes(ctx context.Context, in *s3.GetObjectAttri
 	if err != nil {
 		return s3response.GetObjectAttributesResponse{}, err
 	}
-	defer p.leave()
 	defer b.reading(p)()
 	inside := *in
 	inside.Bucket = &p.path
@@ -146,11 +142,10 @@ func (b *backend) GetObjectAcl(ctx context.Context, in *s3.GetObjectAclInput) (*
 	if _, err := b.HeadObject(ctx, &s3.HeadObjectInput{Bucket: in.Bucket, Key: in.Key}); err != nil {
 		return nil, err
 	}
-	id, leave, err := b.enter(ctx)
+	id, err := b.vm(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer leave()
 	owner := id.String()
 	return &s3.GetObjectAclOutput{Owner: &types.Owner{ID: &owner}}, nil
 }
@@ -161,7 +156,6 @@ func (b *backend) DeleteObject(ctx context.Context, in *s3.DeleteObjectInput) (*
 	if err != nil {
 		return nil, err
 	}
-	defer p.leave()
 	inside := *in
 	inside.Bucket = &p.path
 	lock := b.keys.of(p.object())
@@ -176,11 +170,9 @@ func (b *backend) DeleteObject(ctx context.Context, in *s3.DeleteObjectInput) (*
 
 // DeleteObjects implements backend.Backend.
 func (b *backend) DeleteObjects(ctx context.Context, in *s3.DeleteObjectsInput) (s3response.DeleteResult, error) {
-	p, err := b.existing(ctx, *in.Bucket)
-	if err != nil {
+	if _, err := b.existing(ctx, *in.Bucket); err != nil {
 		return s3response.DeleteResult{}, err
 	}
-	defer p.leave()
 	if len(in.Delete.Objects) > maxDeletes {
 		return s3response.DeleteResult{}, s3err.GetAPIError(s3err.ErrMalformedXML)
 	}
@@ -202,7 +194,6 @@ func (b *backend) GetObjectTagging(ctx context.Context, bucket, key, version str
 	if err != nil {
 		return nil, err
 	}
-	defer p.leave()
 	tags, err := b.posix.GetObjectTagging(ctx, p.path, key, version)
 	return tags, b.fail("get object tags", p, err)
 }
@@ -213,7 +204,6 @@ func (b *backend) PutObjectTagging(ctx context.Context, bucket, key, version str
 	if err != nil {
 		return err
 	}
-	defer p.leave()
 	if err = b.posix.PutObjectTagging(ctx, p.path, key, version, tags); err == nil {
 		err = b.sync(p.object())
 	}

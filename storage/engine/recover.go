@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,10 +14,7 @@ import (
 )
 
 // remove removes all that a VM has stored; see Engine.Remove.
-func (b *backend) remove(ctx context.Context, id gateway.ID) error {
-	if err := b.gate.shut(ctx, id); err != nil {
-		return fmt.Errorf("wait for requests: %w", err)
-	}
+func (b *backend) remove(id gateway.ID) error {
 	err := b.discard(b.vmPath(id))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
