@@ -67,17 +67,13 @@ func (b *backend) inBucket(ctx context.Context, bucket string) (place, error) {
 	if err != nil {
 		return place{}, err
 	}
-	path, err := b.bucketPath(id, bucket)
-	return place{id: id, bucket: bucket, path: path}, err
+	return place{id: id, bucket: bucket, path: b.bucketPath(id, bucket)}, nil
 }
 
 // inObject finds an object of the VM.
 func (b *backend) inObject(ctx context.Context, bucket, key *string) (place, error) {
 	if bucket == nil || key == nil {
 		return place{}, s3err.GetAPIError(s3err.ErrInvalidRequest)
-	}
-	if err := CheckKey(*key); err != nil {
-		return place{}, err
 	}
 	p, err := b.inBucket(ctx, *bucket)
 	p.key = *key
@@ -87,11 +83,8 @@ func (b *backend) inObject(ctx context.Context, bucket, key *string) (place, err
 // vmPath is the directory of all that a VM has stored.
 func (b *backend) vmPath(id gateway.ID) string { return filepath.Join(b.dir, vmsDir, id.String()) }
 
-func (b *backend) bucketPath(id gateway.ID, bucket string) (string, error) {
-	if err := CheckBucket(bucket); err != nil {
-		return "", err
-	}
-	return filepath.Join(b.vmPath(id), bucket), nil
+func (b *backend) bucketPath(id gateway.ID, bucket string) string {
+	return filepath.Join(b.vmPath(id), bucket)
 }
 
 // sync syncs a change at path, below a bucket, before its answer is sent.

@@ -24,11 +24,8 @@ import (
 // makeBucket makes a bucket, synced, and reports whether it did: false if it exists. A fresh one
 // stays only if something is written to it.
 func (b *backend) makeBucket(id gateway.ID, bucket string, fresh bool) (bool, error) {
-	path, err := b.bucketPath(id, bucket)
-	if err != nil {
-		return false, err
-	}
-	err = os.Mkdir(path, 0o700)
+	path := b.bucketPath(id, bucket)
+	err := os.Mkdir(path, 0o700)
 	switch {
 	case errors.Is(err, fs.ErrExist):
 		return false, nil

@@ -14,14 +14,19 @@ import (
 	"github.com/versity/versitygw/s3response"
 )
 
-// source parses an x-amz-copy-source. Its bucket is looked up in the VM's own namespace like any
-// other.
+// source parses and checks an x-amz-copy-source. Its bucket is looked up in the VM's own namespace
+// like any other.
 func source(header *string) (bucket, key string, err error) {
 	bucket, key, version, err := vgw.ParseCopySource(deref(header))
-	if err == nil && version != "" && version != "null" {
-		err = s3err.GetInvalidArgumentErr(s3err.InvalidArgVersionId, version)
+	switch {
+	case err != nil:
+		return "", "", err
+	case version != "" && version != "null":
+		return "", "", s3err.GetInvalidArgumentErr(s3err.InvalidArgVersionId, version)
+	case CheckBucket(bucket) != nil:
+		return "", "", s3err.GetInvalidArgumentErr(s3err.InvalidArgCopySourceBucket, deref(header))
 	}
-	return bucket, key, err
+	return bucket, key, CheckKey(key)
 }
 
 // CopyObject implements backend.Backend: a GET and a PUT, so that a copy onto itself is as atomic

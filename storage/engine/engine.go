@@ -4,9 +4,13 @@
 //
 // Do gets a request and its VM. It signs the request with that VM's account, which exists only
 // inside this process, and sends it over a unix socket to versitygw. versitygw's handlers call our
-// backend, which takes the VM from the account and nothing else, checks bucket and key, and works
-// below Dir/vms/<uuid>/<bucket>. All paths are absolute, so the working directory does not matter,
-// and stays.
+// backend, which takes the VM from the account and nothing else, and works below
+// Dir/vms/<uuid>/<bucket>. All paths are absolute, so the working directory does not matter, and
+// stays.
+//
+// Callers check the bucket and the key of a request (CheckBucket, CheckKey), since they are parts of
+// paths. This package checks names that versitygw parses: in a copy's source, and in a list of keys
+// to delete.
 //
 // Limits of this engine: "x" and "x/y" cannot both be keys; a key has no empty, "." or ".." part
 // and no part of more than 255 bytes; on ext4 an object's metadata and tags share about 3.5 KiB.
@@ -252,9 +256,7 @@ func (e *Engine) MakeBucket(vm gateway.Identity, bucket string) error {
 
 // DropBucket removes the bucket of MakeBucket if no write followed.
 func (e *Engine) DropBucket(vm gateway.Identity, bucket string) {
-	if path, err := e.backend.bucketPath(vm.ID, bucket); err == nil {
-		e.backend.wrote(path, false)
-	}
+	e.backend.wrote(e.backend.bucketPath(vm.ID, bucket), false)
 }
 
 // Remove removes all that a VM has stored. The caller admits no request of the VM any more, and has

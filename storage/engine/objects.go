@@ -178,7 +178,10 @@ func (b *backend) DeleteObjects(ctx context.Context, in *s3.DeleteObjectsInput) 
 	}
 	var res s3response.DeleteResult
 	for _, o := range in.Delete.Objects {
-		_, err := b.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: in.Bucket, Key: o.Key, VersionId: o.VersionId})
+		err := CheckKey(deref(o.Key))
+		if err == nil {
+			_, err = b.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: in.Bucket, Key: o.Key, VersionId: o.VersionId})
+		}
 		if err != nil {
 			res.Error = append(res.Error, s3err.ObjectDeleteError(o.Key, o.VersionId, err))
 			continue
