@@ -44,6 +44,7 @@ type VM struct {
 	Desired     Desired   `json:"desired"`
 	ForceStop   bool      `json:"force_stop,omitempty"` // with Stopped: end it without asking the guest, until it is off
 	Migrated    bool      `json:"migrated,omitempty"`   // with Stopped: its disk here is out of date, so it must not start
+	Restarting  bool      `json:"restarting,omitempty"` // with Running: its guest was asked to shut down, and is started after its poweroff
 	Ready       bool      `json:"ready"`                // its disk and seed are complete; a VM that is not ready after a crash is removed
 	Incarnation uint32    `json:"incarnation"`          // counts the starts of the VM from the host; credentials end with it
 	HostKey     string    `json:"host_key"`             // the guest's SSH host key as an authorized_keys line, fixed before its first boot

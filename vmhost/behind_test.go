@@ -116,6 +116,47 @@ func TestForceStopIsRecorded(t *testing.T) {
 	}
 }
 
+// A restart whose client or daemon goes away before the guest has shut down is finished: by the worker,
+// and by the next daemon. The poweroff after it is one from inside again.
+func TestInterruptedRestartStartsTheVM(t *testing.T) {
+	needVMs(t)
+	libvirttest.Start(t)
+	r := newRig(t, "/var/tmp")
+	m := r.make(t, "blog")
+	interrupt := func() {
+		t.Helper()
+		r.press(t, m.ID, libvirttest.KeyDeaf) // so that only a key powers it off
+		ctx, cancel := context.WithCancel(t.Context())
+		restarted := make(chan error, 1)
+		go func() { restarted <- r.host.Restart(ctx, m.ID) }()
+		gatewaytest.WaitFor(t, "the restart is recorded", func() bool { return r.machine(t, m.ID).Restarting })
+		cancel()
+		if err := <-restarted; err == nil {
+			t.Error("the guest has shut down")
+		}
+	}
+	interrupt()
+	r.press(t, m.ID, libvirttest.KeyPowerOff)
+	r.waitGreetings(t, m.ID, 2)
+	r.wantState(t, m.ID, "running")
+
+	interrupt()
+	console, err := r.host.Console(t.Context(), m.ID)
+	gatewaytest.Must(t, err)
+	r.stop()
+	_, err = console.Write([]byte(libvirttest.KeyPowerOff))
+	gatewaytest.Must(t, err)
+	waitEnded(t, m.ID)
+	r.run(t)
+	r.waitGreetings(t, m.ID, 3)
+	r.wantState(t, m.ID, "running")
+	if got := r.machine(t, m.ID); got.Restarting || got.Incarnation != 3 {
+		t.Errorf("recorded: %+v", got)
+	}
+	r.press(t, m.ID, libvirttest.KeyPowerOff)
+	r.wantState(t, m.ID, "stopped")
+}
+
 // A definition that timed out, and that libvirtd makes when its VM has been removed, is undefined.
 func TestLateDefinitionIsUndefined(t *testing.T) {
 	needVMs(t)

@@ -82,7 +82,7 @@ func (h *Host) Stop(ctx context.Context, id gateway.ID, force bool) error {
 		return err
 	}
 	m, err := h.record(ctx, id, func(m *gateway.VM) {
-		m.Desired, m.ForceStop = gateway.Stopped, m.ForceStop || force
+		m.Desired, m.ForceStop, m.Restarting = gateway.Stopped, m.ForceStop || force, false
 	})
 	if err != nil {
 		return err
@@ -106,7 +106,8 @@ func (h *Host) Stop(ctx context.Context, id gateway.ID, force bool) error {
 }
 
 // Restart shuts the guest down, as Stop does, and starts the VM again with a new incarnation. It
-// starts a VM that is stopped. A daemon that is killed between the two leaves the VM stopped.
+// starts a VM that is stopped. It is recorded: if it is interrupted, the worker or the next daemon
+// finishes it.
 func (h *Host) Restart(ctx context.Context, id gateway.ID) error {
 	return h.exclusively(ctx, id, func(w *worker) error { // else the worker would record a poweroff from inside
 		state, err := h.virt.State(ctx, id)
@@ -116,7 +117,9 @@ func (h *Host) Restart(ctx context.Context, id gateway.ID) error {
 		if err := h.checkMigrated(id, state); err != nil {
 			return err
 		}
-		m, err := h.desire(ctx, id, gateway.Running)
+		m, err := h.record(ctx, id, func(m *gateway.VM) {
+			m.Desired, m.ForceStop, m.Migrated, m.Restarting = gateway.Running, false, false, true
+		})
 		if err != nil {
 			return err
 		}
@@ -229,6 +232,7 @@ func (h *Host) nextIncarnation(ctx context.Context, id gateway.ID) (gateway.VM, 
 			return errChanged()
 		}
 		m.Incarnation++
+		m.Restarting = false
 		return nil
 	})
 }

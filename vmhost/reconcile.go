@@ -2,6 +2,7 @@ package vmhost
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"lodge/gateway"
@@ -81,9 +82,12 @@ func (h *Host) reconcile(ctx context.Context, w *worker) (again time.Duration, e
 	return again, err
 }
 
-// keepRunning starts a VM that has ended. A VM that was powered off from inside, or migrated to
-// another host, stays stopped.
+// keepRunning starts a VM that has ended, and finishes a restart that was interrupted. A VM that was
+// powered off from inside, or migrated to another host, stays stopped.
 func (h *Host) keepRunning(ctx context.Context, w *worker, m gateway.VM, state libvirt.State) (again time.Duration, err error) {
+	if m.Restarting && (state == libvirt.Running || state == libvirt.PoweredOff) {
+		return 0, h.finishRestart(ctx, w, m, state)
+	}
 	switch state {
 	case libvirt.PoweredOff:
 		h.log.InfoContext(ctx, "VM was powered off from inside", "vm", m.Name)
@@ -93,7 +97,9 @@ func (h *Host) keepRunning(ctx context.Context, w *worker, m gateway.VM, state l
 		return 0, h.virt.Undefine(ctx, m.ID)
 	case libvirt.Migrated:
 		h.log.WarnContext(ctx, "VM was migrated to another host", "vm", m.Name)
-		_, err := h.record(ctx, m.ID, func(m *gateway.VM) { m.Desired, m.Migrated = gateway.Stopped, true })
+		_, err := h.record(ctx, m.ID, func(m *gateway.VM) {
+			m.Desired, m.Migrated, m.Restarting = gateway.Stopped, true, false
+		})
 		return 0, err
 	case libvirt.PausedFull:
 		return w.pace.spaced(func() error { return h.virt.Resume(ctx, m.ID) })
@@ -111,6 +117,17 @@ func (h *Host) keepRunning(ctx context.Context, w *worker, m gateway.VM, state l
 		}
 		return 0, checkHeld(m.Identity)
 	}
+}
+
+// finishRestart presses the power button of a running VM, or starts one that has shut down.
+func (h *Host) finishRestart(ctx context.Context, w *worker, m gateway.VM, state libvirt.State) error {
+	if state == libvirt.Running {
+		return errors.Join(h.identifyAgain(ctx, w, m.Identity), h.virt.Shutdown(ctx, m.ID, true))
+	}
+	if err := h.virt.Undefine(ctx, m.ID); err != nil { // first, as in Start
+		return err
+	}
+	return h.bringUp(ctx, w)
 }
 
 // keepStopped presses the power button of a running VM at every reconcile, or ends it if force was

@@ -67,6 +67,59 @@ func TestMigratedIsNeverStarted(t *testing.T) {
 	}
 }
 
+// A restart that was interrupted is finished: its guest is asked again to shut down, and its poweroff
+// is none from inside. A start, a stop and a migration end it.
+func TestInterruptedRestartIsFinished(t *testing.T) {
+	blog := newVM("blog", gateway.Running)
+	blog.Number, blog.Restarting = 1, true
+	newTap(t, blog.Identity)
+	h := newHost(t, blog)
+	listeners := gateway.NewTapListeners()
+	t.Cleanup(listeners.Shutdown)
+	h.cfg.Net, h.cfg.TapListeners = new(fakeNet), listeners
+	h.accel = accel.New(accel.TCG, "", h.log) // needs no image
+	close(h.ready)
+	w := h.worker(blog.ID)
+	set := func(restarting bool) gateway.VM {
+		m, err := h.dir.Update(t.Context(), blog.ID, func(m *gateway.VM) error {
+			m.Desired, m.Restarting = gateway.Running, restarting
+			return nil
+		})
+		gatewaytest.Must(t, err)
+		return m
+	}
+	for _, c := range []struct {
+		restarting bool
+		state      libvirt.State
+		calls      bool // libvirtd, which is absent
+		want       gateway.Desired
+	}{
+		{true, libvirt.PoweredOff, true, gateway.Running},
+		{true, libvirt.Running, true, gateway.Running},
+		{false, libvirt.Running, false, gateway.Running},
+		{false, libvirt.PoweredOff, true, gateway.Stopped},
+	} {
+		_, err := h.keepRunning(t.Context(), w, set(c.restarting), c.state)
+		now, _ := h.dir.ByID(blog.ID)
+		if called := gateway.KindOf(err) == gateway.KindUnavailable; called != c.calls || now.Desired != c.want || now.Restarting != c.restarting {
+			t.Errorf("%s, restarting %v: %v; recorded: %s, restarting %v", c.state, c.restarting, err, now.Desired, now.Restarting)
+		}
+	}
+	for name, end := range map[string]func() error{
+		"start":    func() error { return h.bringUp(t.Context(), w) }, // fails after the record, without libvirtd
+		"by verb":  func() error { _, err := h.desire(t.Context(), blog.ID, gateway.Running); return err },
+		"stop":     func() error { return h.Stop(t.Context(), blog.ID, false) },
+		"force":    func() error { return h.Stop(t.Context(), blog.ID, true) },
+		"migrated": func() error { _, err := h.keepRunning(t.Context(), w, blog, libvirt.Migrated); return err },
+	} {
+		set(true)
+		err := end()
+		if now, _ := h.dir.ByID(blog.ID); now.Restarting {
+			t.Errorf("%s: still restarting (%v)", name, err)
+		}
+	}
+}
+
 // A restart that waits shows why, and until when.
 func TestWaitingRestartIsExplained(t *testing.T) {
 	blog := newVM("blog", gateway.Running)

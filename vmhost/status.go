@@ -73,7 +73,11 @@ func (h *Host) status(m gateway.VM, state libvirt.State) gateway.Status {
 		if m.Desired == gateway.Stopped {
 			return gateway.Status{State: "stopping", Reason: "its guest has not shut down yet. To force it off: lodge stop --force " + m.Name}
 		}
-		return gateway.Status{State: "running", Reason: h.because(m.ID, "")}
+		otherwise := ""
+		if m.Restarting {
+			otherwise = "its guest has not shut down yet for a restart. To force it: lodge stop --force " + m.Name + "; lodge start " + m.Name
+		}
+		return gateway.Status{State: "running", Reason: h.because(m.ID, otherwise)}
 	case libvirt.PausedFull:
 		return gateway.Status{State: "crashed", Reason: "it is paused because the host's disk is full, and resumes by itself. Make room: df -h " + h.cfg.diskDir()}
 	case libvirt.Paused:

@@ -238,10 +238,11 @@ func (h *Host) begin(ctx context.Context, id gateway.ID) (*worker, error) {
 	return h.worker(id), nil
 }
 
-// desire records the desired state of the VM. It fails for a VM that is being removed.
+// desire records the desired state of the VM, and ends a restart. It fails for a VM that is being
+// removed.
 func (h *Host) desire(ctx context.Context, id gateway.ID, want gateway.Desired) (gateway.VM, error) {
 	return h.record(ctx, id, func(m *gateway.VM) {
-		m.Desired = want
+		m.Desired, m.Restarting = want, false
 		m.ForceStop = m.ForceStop && want == gateway.Stopped
 		m.Migrated = m.Migrated && want == gateway.Stopped
 	})
