@@ -116,10 +116,16 @@ func (h *Host) setReady(ctx context.Context, id gateway.ID) error {
 	return err
 }
 
-// makeDisks makes the root disk and the seed, both on disk when it returns.
+// makeDisks makes the root disk, the copies for direct boot and the seed, all on disk when it
+// returns.
 func (h *Host) makeDisks(ctx context.Context, guest seed.Guest, from source) error {
 	if err := h.makeRootDisk(ctx, guest.VM, from); err != nil {
 		return explainFull(err, h.cfg.diskDir())
+	}
+	if guest.VM.DirectBoot {
+		if err := h.makeBoot(ctx, guest.VM.ID, from.img); err != nil {
+			return explainFull(err, h.cfg.diskDir())
+		}
 	}
 	if err := seed.Write(h.cfg.seedFile(guest.VM.ID), guest); err != nil {
 		return explainFull(fmt.Errorf("make seed: %w", err), h.cfg.diskDir())

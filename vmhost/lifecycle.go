@@ -276,8 +276,7 @@ func errChanged() error {
 	return gateway.Errorf(gateway.KindConflict, "the VM's desired state changed while this was running")
 }
 
-// definition returns the VM's definition for libvirt. It needs the image only to boot the kernel
-// directly and to probe KVM.
+// definition returns the VM's definition for libvirt. It needs the image only to probe KVM.
 func (h *Host) definition(ctx context.Context, m gateway.VM) (libvirt.Definition, error) {
 	def := libvirt.Definition{
 		VM: m.Identity, CPUs: m.CPUs, MemoryMiB: m.MemoryMiB, Generation: gateway.NewID(),
@@ -288,11 +287,9 @@ func (h *Host) definition(ctx context.Context, m gateway.VM) (libvirt.Definition
 		def.Disk, def.DiskFormat, def.Base = h.cfg.overlayFile(m.ID), "qcow2", h.templates.store.Disk(m.Base)
 	}
 	if m.DirectBoot {
-		img, err := image.Open(h.cfg.imageDir(), m.Image)
-		if err != nil {
+		if err := h.setBoot(&def); err != nil {
 			return def, err
 		}
-		def.Kernel, def.Initrd, def.Cmdline = img.Kernel, img.Initrd, img.Cmdline
 	}
 	kvm, err := h.accel.UseKVM(ctx, func() (string, error) {
 		img, err := image.Open(h.cfg.imageDir(), m.Image)

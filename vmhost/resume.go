@@ -71,7 +71,7 @@ func (h *Host) resume(ctx context.Context, w *worker, t template.Template) error
 		}
 		memory := h.cfg.memoryFile(m.ID)
 		defer os.Remove(memory) //nolint:errcheck // removal of the VM, or the next daemon, tries again
-		if err := disk.Copy(ctx, memory, t.Memory); err != nil {
+		if err := disk.CopyTemp(ctx, memory, t.Memory); err != nil {
 			return err
 		}
 		if err := libvirt.Adopt(memory, def); err != nil {

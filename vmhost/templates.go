@@ -232,7 +232,7 @@ func (h *Host) makeTemplate(ctx context.Context, b *templateBuild) (made templat
 // makeTemplateDisk copies the image's disk, whose content must be that of the key: somebody may
 // have replaced the image meanwhile. The seed is empty.
 func (h *Host) makeTemplateDisk(ctx context.Context, b *templateBuild, draft *template.Draft) error {
-	if err := disk.Copy(ctx, draft.Disk, b.img.Disk); err != nil {
+	if err := disk.CopyTemp(ctx, draft.Disk, b.img.Disk); err != nil {
 		return err
 	}
 	sum, err := disk.Sum(ctx, draft.Disk)

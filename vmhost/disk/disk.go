@@ -1,4 +1,4 @@
-// Package disk makes the root disks of VMs.
+// Package disk makes the root disks of VMs, and copies of kernels beside them.
 //
 // A disk begins as a copy of an image's disk, and shares the image's blocks where the file system
 // supports that; or as a qcow2 overlay of a template's disk. This package never looks into a file
@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"syscall"
 
@@ -22,36 +23,59 @@ import (
 // or absent. Errors: KindInvalid when the image does not fit in gib; ENOSPC is in the chain when
 // the host's disk is full.
 func Create(ctx context.Context, path, base string, gib int) error {
-	from, err := os.Open(base)
+	size := int64(gib) << 30
+	err := derive(path, base, 0o600, func(to, from *os.File, fromSize int64) error {
+		if err := checkSize(gib, fromSize); err != nil {
+			return err
+		}
+		return errors.Join(fill(ctx, to, from, fromSize), to.Truncate(size), growPartition(to, size))
+	})
 	if err != nil {
 		return fmt.Errorf("make disk: %w", err)
+	}
+	return nil
+}
+
+// Copy makes a copy of the file at base, such as a kernel, at path, which must not exist. Like
+// Create, it shares the blocks where it can, and the copy is complete and synced, or absent.
+func Copy(ctx context.Context, path, base string, mode fs.FileMode) error {
+	err := derive(path, base, mode, func(to, from *os.File, size int64) error {
+		return errors.Join(fill(ctx, to, from, size), to.Truncate(size)) // it may end in a hole
+	})
+	if err != nil {
+		return fmt.Errorf("copy file: %w", err)
+	}
+	return nil
+}
+
+// derive makes the file at path, with this mode and synced. write gets it empty, and the file at base
+// with its size.
+func derive(path, base string, mode fs.FileMode, write func(to, from *os.File, size int64) error) error {
+	from, err := os.Open(base)
+	if err != nil {
+		return err
 	}
 	defer func() { _ = from.Close() }() // it was only read
 	info, err := from.Stat()
 	if err != nil {
-		return fmt.Errorf("make disk: %w", err)
-	}
-	if err := checkSize(gib, info.Size()); err != nil {
 		return err
 	}
-	size := int64(gib) << 30
 	draft := path + ".new"
 	if err := os.Remove(draft); err != nil && !errors.Is(err, os.ErrNotExist) { // left by a crash
-		return fmt.Errorf("make disk: %w", err)
+		return err
 	}
 	to, err := os.OpenFile(draft, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
-		return fmt.Errorf("make disk: %w", err)
+		return err
 	}
-	err = errors.Join(fill(ctx, to, from, info.Size()), to.Truncate(size), growPartition(to, size), to.Sync(), to.Close())
+	err = errors.Join(write(to, from, info.Size()), to.Chmod(mode), to.Sync(), to.Close())
 	if err == nil {
 		err = renameNew(draft, path)
 	}
 	if err != nil {
 		_ = os.Remove(draft) // the error above matters more
-		return fmt.Errorf("make disk: %w", err)
 	}
-	return nil
+	return err
 }
 
 // renameNew moves draft to path unless that exists.

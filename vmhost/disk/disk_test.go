@@ -66,6 +66,27 @@ func TestCreate(t *testing.T) {
 	}
 }
 
+func TestCopy(t *testing.T) {
+	base := filepath.Join(t.TempDir(), "kernel")
+	gatewaytest.Must(t, os.WriteFile(base, []byte("kernel"), 0o600))
+	gatewaytest.Must(t, os.Truncate(base, 3<<20)) // a hole up to the end
+	path := filepath.Join(t.TempDir(), "copy")
+	gatewaytest.Must(t, disk.Copy(t.Context(), path, base, 0o644))
+	if info, err := os.Stat(path); err != nil || info.Size() != 3<<20 || info.Mode() != 0o644 {
+		t.Errorf("%v, %v", info, err)
+	}
+	if sum(t, base, 0, 3<<20) != sum(t, path, 0, 3<<20) {
+		t.Error("the content differs")
+	}
+	if err := disk.Copy(t.Context(), path, base, 0o644); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("onto another file: %v", err)
+	}
+	if err := disk.Copy(t.Context(), path+"2", base+"2", 0o644); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("of no file: %v", err)
+	}
+	checkAlone(t, path)
+}
+
 func TestCreateRefuses(t *testing.T) {
 	base := newBase(t)
 	path := filepath.Join(t.TempDir(), "disk")

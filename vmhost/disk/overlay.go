@@ -61,9 +61,9 @@ func checkSize(gib int, least int64) error {
 		WithHint("Use at least %d GiB.", (least+1<<30-1)>>30)
 }
 
-// Copy makes a copy of a file, which shares its blocks where the file system supports that. It is
-// not synced. After an error there is none.
-func Copy(ctx context.Context, to, from string) error {
+// CopyTemp is Copy for a file that no crash has to survive: it is not synced, and replaces what is
+// at to. After an error there is none.
+func CopyTemp(ctx context.Context, to, from string) error {
 	in, err := os.Open(from)
 	if err != nil {
 		return fmt.Errorf("copy file: %w", err)
