@@ -19,6 +19,7 @@ type present struct {
 	routes     map[int]netip.Addr      // by index: the address that is routed to it
 	neighbours map[int]neighbourEntry
 	around     []netip.Prefix // IPv4 networks that the host reaches without a router, taps excepted
+	flows      error          // why the flows of guests without a tap could not be removed
 }
 
 // neighbourEntry is a permanent neighbour entry.
@@ -34,6 +35,16 @@ func (p present) indexes() map[int]bool {
 		all[tap.Attrs().Index] = true
 	}
 	return all
+}
+
+// withoutTap returns the addresses of the guests that have no tap.
+func (p present) withoutTap(g guests) (addrs []netip.Addr) {
+	for _, vm := range g {
+		if p.taps[vm.Tap()] == nil {
+			addrs = append(addrs, vm.Addr)
+		}
+	}
+	return addrs
 }
 
 // hasTapOf reports whether one of the guests has its tap.
@@ -146,12 +157,18 @@ func prefix(r netlink.Route) (netip.Prefix, bool) {
 }
 
 // removeFlows removes guests' addresses from the connection table, so that the next VM with one of
-// them inherits no open flow.
+// them inherits no open flow. A guest's flows are removed before its tap is made, since the removal
+// of its predecessor may have ended early: a tap that exists has none of another VM, whatever fails
+// later.
 func removeFlows(addrs ...netip.Addr) error {
 	if len(addrs) == 0 {
 		return nil // a walk through the table is slow
 	}
-	if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.FAMILY_V4, flowsOf(addrs)); err != nil {
+	err := repeated(func() error {
+		_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.FAMILY_V4, flowsOf(addrs))
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("remove connections: %w", err)
 	}
 	return nil

@@ -141,7 +141,8 @@ func (n *Net) observe() (err error) {
 	return err
 }
 
-// prepare sets what all VMs share: the ruleset before any tap, so that no tap is ever unguarded.
+// prepare removes the flows of VMs without a tap, which may be those of others with their addresses.
+// Then it sets what all VMs share: the ruleset before any tap, so that no tap is ever unguarded.
 func (n *Net) prepare(ctx context.Context, next guests) (present, error) {
 	have, err := n.lookAround()
 	if err != nil {
@@ -150,6 +151,7 @@ func (n *Net) prepare(ctx context.Context, next guests) (present, error) {
 	if err := n.checkOverlap(); err != nil && !have.hasTapOf(next) {
 		return have, err
 	}
+	have.flows = removeFlows(have.withoutTap(next)...)
 	if err := n.applyRules(ctx, next); err != nil {
 		return have, err
 	}
@@ -157,22 +159,18 @@ func (n *Net) prepare(ctx context.Context, next guests) (present, error) {
 }
 
 // addTaps makes the taps of all guests. It shuts out a guest for which that fails. While the guests'
-// network overlaps another, it makes no new tap.
+// network overlaps another, or old flows could not be removed, it makes no new tap.
 func (n *Net) addTaps(ctx context.Context, have present) (replaced []gateway.Identity, err error) {
 	var errs []error
-	var fresh []netip.Addr
 	next := maps.Clone(n.guests)
-	overlap, refused := n.checkOverlap(), false
+	obstacle, refused := errors.Join(n.checkOverlap(), have.flows), false
 	for id, vm := range n.guests {
-		if overlap != nil && have.taps[vm.Tap()] == nil {
+		if obstacle != nil && have.taps[vm.Tap()] == nil {
 			delete(next, id)
 			n.broken[id], refused = vm, true
 			continue
 		}
-		index, made, err := addTap(vm, have)
-		if made {
-			fresh = append(fresh, vm.Addr)
-		}
+		index, err := addTap(vm, have)
 		if err != nil {
 			delete(next, id)
 			n.broken[id] = vm
@@ -186,17 +184,17 @@ func (n *Net) addTaps(ctx context.Context, have present) (replaced []gateway.Ide
 		n.index[vm.Tap()] = index
 	}
 	if refused {
-		errs = append(errs, overlap)
+		errs = append(errs, obstacle)
 	}
 	if len(errs) > 0 {
 		errs = append(errs, n.applyRules(ctx, next))
 	}
 	n.changed, n.checked = changes{}, time.Now()
-	return replaced, errors.Join(append(errs, removeFlows(fresh...))...)
+	return replaced, errors.Join(errs...)
 }
 
-// Up makes the VM's tap and lets its packets through, in this order. A VM that is up already is no
-// error.
+// Up removes old flows of the VM's address, makes its tap and lets its packets through, in this
+// order. A VM that is up already is no error.
 func (n *Net) Up(ctx context.Context, vm gateway.Identity) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -212,21 +210,14 @@ func (n *Net) Up(ctx context.Context, vm gateway.Identity) error {
 		}
 		n.changed.around = false
 	}
-	if err := n.checkOverlap(); err != nil {
-		if tap, failed := findTap(vm.Tap()); tap == nil {
-			return errors.Join(err, failed)
-		}
+	if err := n.removeOldFlows(vm); err != nil {
+		return err
 	}
-	index, made, err := addTap(vm, present{})
+	index, err := addTap(vm, present{})
 	if err != nil {
 		return err
 	}
 	n.index[vm.Tap()] = index
-	if made {
-		if err := removeFlows(vm.Addr); err != nil {
-			return err
-		}
-	}
 	next := maps.Clone(n.guests)
 	next[vm.ID] = vm
 	if err := n.applyRules(ctx, next); err != nil {
@@ -238,6 +229,18 @@ func (n *Net) Up(ctx context.Context, vm gateway.Identity) error {
 	}
 	n.config.Logger.InfoContext(ctx, "network opened", "vm", vm.Name, "tap", vm.Tap())
 	return nil
+}
+
+// removeOldFlows removes the flows of a VM without a tap. It fails when that may not get one.
+func (n *Net) removeOldFlows(vm gateway.Identity) error {
+	tap, err := findTap(vm.Tap())
+	if tap != nil || err != nil {
+		return err
+	}
+	if err := n.checkOverlap(); err != nil {
+		return err
+	}
+	return removeFlows(vm.Addr)
 }
 
 // Down shuts the VM out, then removes its tap with its address, route and neighbour entry, and its

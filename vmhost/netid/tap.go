@@ -36,26 +36,25 @@ var settings = []struct{ path, value string }{ //nolint:gochecknoglobals // a co
 }
 
 // addTap makes the VM's tap with its address, neighbour and route. It does not touch what is right
-// according to have. A new tap may have a predecessor with the same address whose Down was cut
-// short: the caller has to remove its flows.
-func addTap(vm gateway.Identity, have present) (index int, made bool, err error) {
-	tap, made, err := ensureTap(vm)
+// according to have. The caller has removed the flows of a VM without a tap.
+func addTap(vm gateway.Identity, have present) (index int, err error) {
+	tap, err := ensureTap(vm)
 	if err != nil {
-		return 0, made, err
+		return 0, err
 	}
 	if err := configure(tap, vm, have); err != nil {
-		return 0, made, fmt.Errorf("set up %s: %w", vm.Tap(), err)
+		return 0, fmt.Errorf("set up %s: %w", vm.Tap(), err)
 	}
-	return tap.Attrs().Index, made, nil
+	return tap.Attrs().Index, nil
 }
 
 // ensureTap finds or makes the tap. It belongs to root alone: libvirt opens it as root and passes
 // the descriptor to QEMU, so that no user can attach to it. The flags are those with which libvirt
 // opens a tap for virtio.
-func ensureTap(vm gateway.Identity) (tap netlink.Link, made bool, err error) {
-	tap, err = findTap(vm.Tap())
+func ensureTap(vm gateway.Identity) (netlink.Link, error) {
+	tap, err := findTap(vm.Tap())
 	if tap != nil || err != nil {
-		return tap, false, err
+		return tap, err
 	}
 	fresh := &netlink.Tuntap{
 		LinkAttrs: netlink.LinkAttrs{Name: vm.Tap()},
@@ -63,13 +62,13 @@ func ensureTap(vm gateway.Identity) (tap netlink.Link, made bool, err error) {
 		Flags:     netlink.TUNTAP_NO_PI | netlink.TUNTAP_VNET_HDR,
 	}
 	if err := netlink.LinkAdd(fresh); err != nil {
-		return nil, false, fmt.Errorf("make tap %s: %w", vm.Tap(), err)
+		return nil, fmt.Errorf("make tap %s: %w", vm.Tap(), err)
 	}
 	tap, err = findTap(vm.Tap())
 	if tap == nil && err == nil {
 		err = fmt.Errorf("make tap %s: another program has removed it", vm.Tap())
 	}
-	return tap, true, err
+	return tap, err
 }
 
 // findTap returns nil when there is no such interface, and an error when it is no tap.
