@@ -61,6 +61,7 @@ func shoot(ctx context.Context, t *testing.T, name string) {
 }
 
 func TestChromium(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	blog := s.vm("blog", public(7070)...)
 	off, err := s.dir.Update(t.Context(), s.vm("off", public(0)...).ID, func(m *gateway.VM) error { m.Desired = gateway.Stopped; return nil })

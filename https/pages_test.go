@@ -18,6 +18,7 @@ import (
 )
 
 func TestPagesForPeopleAndPrograms(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	blog := s.vm("blog", public(8080)...)
 	off, err := s.dir.Update(t.Context(), s.vm("off", public(0)...).ID, func(m *gateway.VM) error { m.Desired = gateway.Stopped; return nil })

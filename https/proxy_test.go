@@ -70,6 +70,7 @@ func TestAppCannotSetOurCookies(t *testing.T) {
 }
 
 func TestDefaultPortIsTheFirstThatListens(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	blog := s.vm("blog", public(0)...)
 	c := s.client()

@@ -71,6 +71,7 @@ func TestHandshakeFailsForUnknownNames(t *testing.T) {
 }
 
 func TestManyNamesMakeFewCertificates(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	for i := range 4 {
 		s.vm(fmt.Sprintf("vm%d", i))
@@ -200,6 +201,7 @@ func TestHostMustBeTheNameOfTheHandshake(t *testing.T) {
 }
 
 func TestCurlVerifiesEveryName(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	blog := s.vm("blog", public(0, 8080)...)
 	s.app(blog, 80, echo("plain"))

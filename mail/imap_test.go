@@ -263,6 +263,7 @@ func TestTwoVMs(t *testing.T) {
 
 // mbsync brings all mail, in two runs, each message once, and carries flags back.
 func TestMbsync(t *testing.T) {
+	t.Parallel()
 	f := start(t, t.TempDir(), nil)
 	vm := f.add(t, "blog")
 	f.sendRaw(t, vm, multipart)
@@ -315,6 +316,7 @@ while True:
 
 // Python's imaplib is what programs in a VM will use.
 func TestPythonIMAP(t *testing.T) {
+	t.Parallel()
 	f := start(t, t.TempDir(), nil)
 	vm := f.add(t, "blog")
 	f.sendRaw(t, vm, multipart)
@@ -346,6 +348,7 @@ OK ('OK', [b'1']) BYE
 
 // Messages that are costly to parse are served without parsing.
 func TestHostileMIME(t *testing.T) {
+	t.Parallel()
 	f := start(t, t.TempDir(), nil)
 	vm := f.add(t, "blog")
 	var deep strings.Builder

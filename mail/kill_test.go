@@ -46,6 +46,7 @@ func TestChild(t *testing.T) {
 // A server that is killed again and again while mail comes in loses nothing that it has accepted,
 // has nothing twice, and its index opens each time.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	vms := []gateway.ID{gateway.NewID(), gateway.NewID()}
 	accepted := &tokens{}

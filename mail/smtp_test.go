@@ -87,6 +87,7 @@ func (c *talk) closed() {
 
 // Mail of a real client is recorded byte for byte, below the trace headers.
 func TestSwaksByteForByte(t *testing.T) {
+	t.Parallel()
 	f := start(t, t.TempDir(), nil)
 	vm := f.add(t, "blog")
 	for name, body := range map[string]string{
@@ -254,28 +255,32 @@ func TestChunking(t *testing.T) {
 }
 
 func TestTooBig(t *testing.T) {
-	f := start(t, t.TempDir(), nil)
-	vm := f.add(t, "blog")
-	send := func(size int, want string) {
-		c, _ := hello(t, f.addr)
-		c.ask("MAIL FROM:<a@b.c>", "250")
-		c.ask("RCPT TO:<x@blog."+domain+">", "250")
-		c.ask("DATA", "354")
-		block := bytes.Repeat([]byte(strings.Repeat("x", 78)+"\r\n"), (1<<20)/80)
-		for sent := 0; sent < size; sent += len(block) {
-			c.send(string(block))
-		}
-		c.ask(".", want)
-		c.ask("NOOP", "250") // the session lives on
-	}
-	send(51<<20, "552 5.3.4")
-	if n := len(f.list(t, vm)); n != 0 {
-		t.Errorf("%d messages", n)
-	}
-	leftNothing(t, filepath.Join(f.dir, "stage"))
-	send(49<<20, "250")
-	if m := f.list(t, vm)[0]; m.Bytes < 48<<20 {
-		t.Errorf("%d bytes", m.Bytes)
+	for _, tt := range []struct {
+		name  string
+		bytes int
+		want  string
+		kept  int
+	}{{"too big", 51 << 20, "552 5.3.4", 0}, {"just small enough", 49 << 20, "250", 1}} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			f := start(t, t.TempDir(), nil)
+			vm := f.add(t, "blog")
+			c, _ := hello(t, f.addr)
+			c.ask("MAIL FROM:<a@b.c>", "250")
+			c.ask("RCPT TO:<x@blog."+domain+">", "250")
+			c.ask("DATA", "354")
+			block := strings.Repeat(strings.Repeat("x", 78)+"\r\n", (1<<20)/80)
+			for sent := 0; sent < tt.bytes; sent += len(block) {
+				c.send(block)
+			}
+			c.ask(".", tt.want)
+			c.ask("NOOP", "250") // the session lives on
+			all := f.list(t, vm)
+			if len(all) != tt.kept || tt.kept > 0 && all[0].Bytes < 48<<20 {
+				t.Errorf("%d messages: %+v", len(all), all)
+			}
+			leftNothing(t, filepath.Join(f.dir, "stage"))
+		})
 	}
 }
 
@@ -320,6 +325,7 @@ func TestTooManyErrors(t *testing.T) {
 // When the disk is full mail is put off, nothing stays behind, and mail comes in again once there
 // is room.
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	dir := sandboxtest.SmallDisk(t, 4<<20)
 	f := start(t, dir, nil)
 	vm := f.add(t, "blog")

@@ -53,6 +53,7 @@ func (g guest) shell(t *testing.T, access, secret, script string) string {
 }
 
 func TestTools(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	g := h.guest("blog")
 	minted := g.minted()

@@ -18,6 +18,7 @@ import (
 // TestOverwrite reads a key while it is written over and over: an ETag and the bytes that come with
 // it always belong together.
 func TestOverwrite(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	g := h.guest("blog")
 	c := g.dummy()
@@ -46,6 +47,7 @@ func TestOverwrite(t *testing.T) {
 
 // TestUploads walks through what can happen to multipart uploads.
 func TestUploads(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	g := h.guest("blog")
 	core := minioCore(g)
@@ -130,6 +132,7 @@ func TestInterruptedComplete(t *testing.T) {
 
 // TestSemantics is what programs rely on: conditions, ranges, copies, tags, deletes.
 func TestSemantics(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	g := h.guest("blog")
 	c := g.dummy()

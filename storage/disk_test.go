@@ -39,6 +39,7 @@ func filesBelow(t *testing.T, dir, part string) (found []string) {
 // TestFullDisk fills the disk: what does not fit is refused in a way that SDKs do not try again,
 // leaves nothing, and what was there stays.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	h := newHostIn(t, filepath.Join(sandboxtest.SmallDisk(t, 4<<20), "objects"))
 	g := h.guest("blog")
 	c := g.dummy()

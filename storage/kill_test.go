@@ -160,6 +160,7 @@ func (l *ledger) check(t *testing.T, c *minio.Client) {
 // TestKill kills the server at any moment, again and again: what it answered with 200 is there, nothing
 // is torn, nothing is left behind.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	l := &ledger{sent: map[string]map[string]bool{}, sure: map[string]string{}, after: map[string]map[string]bool{}}
 	for range 6 {
