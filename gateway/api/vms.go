@@ -79,9 +79,6 @@ func (s Session) New(ctx context.Context, spec gateway.Spec, progress func(gatew
 	if err := gateway.CheckName(spec.Name); err != nil {
 		return VM{}, err
 	}
-	if len(spec.UserData) > gateway.MaxUserDataBytes {
-		return VM{}, gateway.Invalid("the user data is %d bytes long; at most %d are possible", len(spec.UserData), gateway.MaxUserDataBytes)
-	}
 	m, err := s.api.Machines.New(ctx, spec, timed(progress))
 	if err != nil {
 		return VM{}, err

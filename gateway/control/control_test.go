@@ -72,8 +72,8 @@ func TestErrorsArriveAsTheyWere(t *testing.T) {
 			return err
 		}, gateway.KindInvalid, "public or private"},
 		{"condition", func() error { _, err := c.Wait(t.Context(), "hello", "boot", ignore); return err }, gateway.KindInvalid, "http"},
-		{"user data", func() error {
-			_, err := c.New(t.Context(), gateway.Spec{Name: "big", UserData: strings.Repeat("\x01", gateway.MaxUserDataBytes+1)}, ignore)
+		{"user data that fits in no request", func() error {
+			_, err := c.New(t.Context(), gateway.Spec{Name: "big", UserData: strings.Repeat("\x01", gateway.MaxUserDataBytes+64<<10)}, ignore)
 			return err
 		}, gateway.KindInvalid, ""},
 	}

@@ -27,7 +27,7 @@ type Guest struct {
 	HostKeyPEM    []byte     // the private half of VM.HostKey, as OpenSSH writes it
 	AuthorizedKey string     // the host's own login key, as one authorized_keys line
 	RootPEM       []byte     // the CA that the guest trusts from its first boot; none if empty
-	UserData      string     // cloud-init user data, verbatim; may be empty
+	UserData      string     // cloud-init user data, verbatim; may be empty; vmhost has checked it
 	Random        []byte     // new for each seed: the guest adds it to its random number generator
 }
 
@@ -64,8 +64,6 @@ func (g Guest) check() error {
 		return err //nolint:wrapcheck // its text is for people
 	}
 	switch {
-	case len(g.UserData) > gateway.MaxUserDataBytes:
-		return gateway.Invalid("the user data has %d bytes; at most %d are possible", len(g.UserData), gateway.MaxUserDataBytes)
 	case !g.VM.Known() || !g.VM.Addr.Is4():
 		return gateway.Invalid("the VM %q has no identity or no IPv4 address yet", g.VM.Name)
 	case len(g.HostKeyPEM) == 0 || g.VM.HostKey == "" || strings.ContainsAny(g.VM.HostKey+g.AuthorizedKey, "\r\n"):

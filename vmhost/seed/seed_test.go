@@ -219,14 +219,13 @@ func TestWriteWithoutRoot(t *testing.T) {
 
 func TestWriteRefuses(t *testing.T) {
 	for name, change := range map[string]func(*seed.Guest){
-		"no name":        func(g *seed.Guest) { g.VM.Name = "" },
-		"bad name":       func(g *seed.Guest) { g.VM.Name = "a\nb: c" },
-		"no id":          func(g *seed.Guest) { g.VM.ID = gateway.ID{} },
-		"no address":     func(g *seed.Guest) { g.VM.Addr = netip.Addr{} },
-		"IPv6":           func(g *seed.Guest) { g.VM.Addr = netip.IPv6Loopback() },
-		"no host key":    func(g *seed.Guest) { g.HostKeyPEM = nil },
-		"two keys":       func(g *seed.Guest) { g.AuthorizedKey = "ssh-ed25519 A\nssh-ed25519 B" },
-		"long user data": func(g *seed.Guest) { g.UserData = strings.Repeat("x", gateway.MaxUserDataBytes+1) },
+		"no name":     func(g *seed.Guest) { g.VM.Name = "" },
+		"bad name":    func(g *seed.Guest) { g.VM.Name = "a\nb: c" },
+		"no id":       func(g *seed.Guest) { g.VM.ID = gateway.ID{} },
+		"no address":  func(g *seed.Guest) { g.VM.Addr = netip.Addr{} },
+		"IPv6":        func(g *seed.Guest) { g.VM.Addr = netip.IPv6Loopback() },
+		"no host key": func(g *seed.Guest) { g.HostKeyPEM = nil },
+		"two keys":    func(g *seed.Guest) { g.AuthorizedKey = "ssh-ed25519 A\nssh-ed25519 B" },
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := guest()
