@@ -11,7 +11,7 @@ export PATH := $(PATH):/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
 export GOFLAGS := $(GOFLAGS) $(shell git rev-parse --git-dir >/dev/null 2>&1 || echo -buildvcs=false)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down purge build man image test check unit e2e lint fuzz bench fmt deps go
+.PHONY: help up down purge build man image test check unit e2e soak lint fuzz bench fmt deps go
 
 help: ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -48,6 +48,9 @@ e2e: image ## run the tests that need VMs; the suite with two VMs is the last
 	@others=$$(grep -rl --include='*_test.go' 'flag.Bool("vm"' . | xargs -n1 dirname | sort -u | grep -v '^./e2e$$' || true); \
 	for dir in $$others; do $(GO) test -count=1 -timeout 20m $$dir -args -vm; done
 	$(GO) test -count=1 -timeout 60m $(E2EFLAGS) ./e2e -args -vm -images $(IMAGES)
+
+soak: image ## run the long version of a test: 20 VMs of one template share no random value
+	$(GO) test -count=1 -timeout 60m -v -run 'TestLodge/siblings' ./e2e -args -vm -images $(IMAGES) -siblings 20
 
 lint: go ## run the linters
 	@GOLANGCI_LINT_CACHE=$(CURDIR)/build/lint $(LINT) run ./...

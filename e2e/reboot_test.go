@@ -88,6 +88,7 @@ END
 // its old credentials are void.
 func (s *suite) stopAndStart(t *testing.T) {
 	vm := s.fresh(t, "stopped")
+	vm.Run(t, s3Script+"echo kept >/tmp/kept; signed -f -T /tmp/kept $base/kept/kept")
 	before := vm.BootID(t)
 	old := vm.Run(t, credentialsScript)
 	s.h.Lodge(t, "stop", vm.Name)

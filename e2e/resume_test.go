@@ -96,7 +96,7 @@ var ownContent = regexp.MustCompile(`(?m)^content (/etc/(hostname|hosts|machine-
 func neutral(vm api.VM, state string) string {
 	state = resumedOnly.ReplaceAllString(state, "")
 	state = ownContent.ReplaceAllString(state, "content $1")
-	return strings.NewReplacer(vm.Addr.String(), "ADDRESS", vm.Name+" ", "NAME ").Replace(state)
+	return strings.ReplaceAll(state, vm.Addr.String(), "ADDRESS")
 }
 
 // templateHasNoSecrets: neither the template's disk nor its memory has a key, a token or a name of
@@ -155,7 +155,7 @@ func longLines(t *testing.T, file string) []string {
 }
 
 // killMoments are the times after the beginning of lodge new at which lodged is killed.
-const killMoments = 8
+const killMoments = 6
 
 // killedWhileMade: lodged is killed with kill -9 while it makes a VM. After its next start the VM
 // runs, or is gone without a trace.

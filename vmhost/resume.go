@@ -27,7 +27,7 @@ type source struct {
 // chooseSource finds a template for a new VM. Without one the VM boots, and report gets the reason.
 func (h *Host) chooseSource(ctx context.Context, spec gateway.Spec, img image.Image, report func(phase, text string)) (source, error) {
 	s := source{img: img}
-	if spec.Boot {
+	if spec.Boot || spec.DirectBoot {
 		return s, nil
 	}
 	key, err := h.templateKey(ctx, img, spec.Size)

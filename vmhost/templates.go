@@ -66,10 +66,7 @@ func newTemplates(dir string) (*templates, error) {
 // templateKey is the key of the templates for VMs of an image and size. It fails for VMs that
 // cannot come from one.
 func (h *Host) templateKey(ctx context.Context, img image.Image, size gateway.Size) (template.Key, error) {
-	switch {
-	case size.DirectBoot:
-		return template.Key{}, errors.New("its kernel is started directly")
-	case !img.Templatable:
+	if !img.Templatable {
 		return template.Key{}, fmt.Errorf("the image %s has no support for templates", img.Name)
 	}
 	kvm, err := h.accel.UseKVM(ctx, func() (string, error) { return img.Kernel, nil })
