@@ -19,25 +19,33 @@ import (
 	"lodge/gateway/api"
 	"lodge/gateway/control"
 	"lodge/vmhost/image"
+	"lodge/vmhost/template"
 )
 
 // buildEndLimit is how long a build may take to remove its files, once its caller has gone.
 const buildEndLimit = 30 * time.Second
 
-// images are the base images of this host. A helper process builds them (build-image): a build
-// needs mounts and namespaces, which the unit of lodged forbids.
+// images are the base images of this host, and the templates. A helper process builds the images
+// (build-image): a build needs mounts and namespaces, which the unit of lodged forbids.
 type images struct {
 	stateDir, dir string
 	fallback      string // the image for the empty name
 	program       string // lodged, as the helper
+	host          templates
 }
 
-func newImages(cfg Config) (images, error) {
+// templates are made from images; vmhost.Host has them.
+type templates interface {
+	Templates() ([]template.Template, error)
+	RemoveTemplate(id string) error
+}
+
+func newImages(cfg Config, host templates) (images, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return images{}, fmt.Errorf("find the image builder: %w", err)
 	}
-	return images{stateDir: cfg.StateDir, dir: cfg.path("images"), fallback: cfg.Image, program: self}, nil
+	return images{stateDir: cfg.StateDir, dir: cfg.path("images"), fallback: cfg.Image, program: self, host: host}, nil
 }
 
 // List implements api.Images.
@@ -56,7 +64,31 @@ func (i images) List(context.Context) (api.ImageList, error) {
 			list.Damaged = append(list.Damaged, api.ErrorOf(err))
 		}
 	}
-	return list, nil
+	made, err := i.host.Templates()
+	for _, t := range made {
+		list.Templates = append(list.Templates, api.Template{
+			ID: t.ID, Image: t.Key.Image, CPUs: t.Key.CPUs, MemoryMiB: t.Key.MemoryMiB, Bytes: t.Bytes, Built: t.Built,
+		})
+	}
+	return list, err
+}
+
+// RemoveTemplate implements api.Images.
+func (i images) RemoveTemplate(_ context.Context, id string) error {
+	err := i.host.RemoveTemplate(id)
+	if gateway.KindOf(err) == gateway.KindNotFound && i.isImage(id) {
+		return gateway.Invalid("%s is an image, and only templates can be removed", id).WithHint("lodge image ls lists them below their images.")
+	}
+	return err
+}
+
+// isImage reports whether there is an image of that name, damaged or not, or could be one.
+func (i images) isImage(name string) bool {
+	if slices.Contains(image.Names(), name) {
+		return true
+	}
+	entries, _ := os.ReadDir(i.dir) // without it there is no image
+	return slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() == name+".json" })
 }
 
 // Build implements api.Images. It returns when the helper ends, which it does when its standard

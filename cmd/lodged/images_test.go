@@ -13,6 +13,9 @@ import (
 
 	"lodge/gateway"
 	"lodge/gateway/api"
+	"lodge/gateway/gatewaytest"
+	"lodge/vmhost"
+	"lodge/vmhost/template"
 )
 
 // helper returns images whose helper is a shell script. It gets the arguments that lodged would
@@ -119,13 +122,67 @@ func TestHelperRefuses(t *testing.T) {
 	}
 }
 
+// newTemplates returns images with the templates of a real host that does not run, and the id of
+// the one that there is.
+func newTemplates(t *testing.T) (i images, id string) {
+	t.Helper()
+	state := t.TempDir()
+	host, err := vmhost.New(vmhost.Config{StateDir: state, RunDir: t.TempDir(), Directory: gatewaytest.NewDirectory(t, &gatewaytest.Records{})})
+	gatewaytest.Must(t, err)
+	store, err := template.NewStore(filepath.Join(state, "templates"))
+	gatewaytest.Must(t, err)
+	draft, err := store.Draft(template.Key{Image: "debian-13", CPUs: 2, MemoryMiB: 1024})
+	gatewaytest.Must(t, err)
+	for _, file := range []string{draft.Disk, draft.Memory} {
+		gatewaytest.Must(t, os.WriteFile(file, make([]byte, 1<<20), 0o600))
+	}
+	made, err := draft.Publish(t.Context())
+	gatewaytest.Must(t, err)
+	return images{dir: filepath.Join(state, "images"), host: host}, made.ID
+}
+
 func TestListImages(t *testing.T) {
-	i := images{dir: t.TempDir()}
+	i, id := newTemplates(t)
 	if err := os.WriteFile(filepath.Join(i.dir, "debian-13.json"), []byte(`{"name":"debian-13","disk":{"file":"debian-13.raw","bytes":10}}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	list, err := i.List(t.Context())
 	if err != nil || len(list.Images) != 0 || len(list.Damaged) != 1 || !strings.Contains(list.Damaged[0].Msg, "debian-13") {
 		t.Errorf("%+v, %v", list, err)
+	}
+	if len(list.Templates) != 1 {
+		t.Fatalf("templates %+v", list.Templates)
+	}
+	got := list.Templates[0]
+	want := api.Template{ID: id, Image: "debian-13", CPUs: 2, MemoryMiB: 1024, Bytes: 2 << 20, Built: got.Built}
+	if got != want || time.Since(got.Built) > time.Hour {
+		t.Errorf("template %+v, want %+v", got, want)
+	}
+}
+
+func TestRemoveTemplate(t *testing.T) {
+	i, id := newTemplates(t)
+	gatewaytest.Must(t, os.WriteFile(filepath.Join(i.dir, "own.json"), []byte("{}"), 0o600)) // a damaged image
+	for name, row := range map[string]struct {
+		kind      gateway.Kind
+		msg, hint string
+	}{
+		"debian-13":           {gateway.KindInvalid, "debian-13 is an image", "lodge image ls"},
+		"own":                 {gateway.KindInvalid, "own is an image", "lodge image ls"},
+		"absent":              {gateway.KindNotFound, `there is no template "absent"`, "lodge image ls"},
+		"../images/debian-13": {gateway.KindNotFound, "there is no template", "lodge image ls"},
+		"..":                  {gateway.KindNotFound, "there is no template", "lodge image ls"},
+		"":                    {gateway.KindNotFound, "there is no template", "lodge image ls"},
+	} {
+		err := i.RemoveTemplate(t.Context(), name)
+		if e, ok := errors.AsType[*gateway.Error](err); !ok || e.Kind != row.kind || !strings.Contains(e.Msg, row.msg) || !strings.Contains(e.Hint, row.hint) {
+			t.Errorf("%q: %v (%+v), want %+v", name, err, e, row)
+		}
+	}
+	if err := i.RemoveTemplate(t.Context(), id); err != nil {
+		t.Error(err)
+	}
+	if list, err := i.List(t.Context()); err != nil || len(list.Templates) != 0 {
+		t.Errorf("left: %+v, %v", list.Templates, err)
 	}
 }

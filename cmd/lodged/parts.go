@@ -84,7 +84,7 @@ func assemble(cfg Config, s *state, log *slog.Logger) (p *parts, err error) {
 	p.guestHTTP = httpServer(guests, log)
 	p.guestHTTP.ConnContext = gateway.ConnContext
 	p.hostS3 = httpServer(p.objects.Handler(), log)
-	images, err := newImages(cfg)
+	images, err := newImages(cfg, p.host)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -36,7 +37,18 @@ func TestShownVM(t *testing.T) {
 	if diff := cmp.Diff(want, slices.Sorted(maps.Keys(shown))); diff != "" {
 		t.Error(diff)
 	}
+	s, _ := listing(t)
+	all, err := s.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err = json.Marshal(all); err != nil || strings.Contains(string(text), hidden) {
+		t.Errorf("the template of a VM is shown, %v", err)
+	}
 }
+
+// hidden is the template of all VMs of listing.
+const hidden = "debian-13-1cpu-512mib-hidden"
 
 // observer counts the questions that it gets.
 type observer struct {
@@ -60,7 +72,7 @@ func listing(tb testing.TB) (api.Session, *observer) {
 	o := &observer{statuses: map[gateway.ID]gateway.Status{}}
 	var vms []gateway.VM
 	for i := range 1000 {
-		vm := gateway.VM{Identity: gateway.Identity{ID: gateway.NewID(), Name: fmt.Sprintf("vm%03d", i)}, Desired: gateway.Running}
+		vm := gateway.VM{Identity: gateway.Identity{ID: gateway.NewID(), Name: fmt.Sprintf("vm%03d", i)}, Desired: gateway.Running, Base: hidden}
 		vms = append(vms, vm)
 		if i > 0 {
 			o.statuses[vm.ID] = gateway.Status{State: "running"}

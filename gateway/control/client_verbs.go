@@ -163,7 +163,7 @@ func (c *Client) Wait(ctx context.Context, name string, until api.Condition, pro
 	return vmOf(c.stream(ctx, http.MethodGet, path, nil, progress))
 }
 
-// Images lists the base images.
+// Images lists the base images and the templates.
 func (c *Client) Images(ctx context.Context) (api.ImageList, error) {
 	var list api.ImageList
 	err := c.call(ctx, http.MethodGet, "/v1/images", nil, &list)
@@ -180,6 +180,14 @@ func (c *Client) BuildImage(ctx context.Context, name string, progress func(gate
 		return api.Image{}, garbled(ctx, errors.New("it has no image"))
 	}
 	return *last.Image, nil
+}
+
+// RemoveTemplate removes a template.
+func (c *Client) RemoveTemplate(ctx context.Context, id string) error {
+	if id == "" || id == "." || id == ".." { // they would make another path
+		return gateway.Errorf(gateway.KindNotFound, "there is no template %q", id).WithHint("lodge image ls lists the templates.")
+	}
+	return c.call(ctx, http.MethodDelete, "/v1/templates/"+url.PathEscape(id), nil, nil)
 }
 
 // vmOf is the VM that a stream ended with.

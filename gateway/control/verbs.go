@@ -119,6 +119,14 @@ func (s *Server) remove(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+func (s *Server) removeTemplate(w http.ResponseWriter, r *http.Request) error {
+	if err := s.as(r).RemoveTemplate(r.Context(), r.PathValue("id")); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
 func (s *Server) mail(w http.ResponseWriter, r *http.Request) error {
 	limit := api.DefaultMessages
 	if text := r.URL.Query().Get("limit"); text != "" {

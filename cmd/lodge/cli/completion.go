@@ -16,7 +16,7 @@ import (
 	"lodge/gateway/control"
 )
 
-// completionTimeout is how long a shell waits for the names of VMs.
+// completionTimeout is how long a shell waits for names.
 const completionTimeout = time.Second
 
 type completionCmd struct {
@@ -54,8 +54,9 @@ func (a *app) complete(ctx context.Context, parser *kong.Kong) (done bool, err e
 	if len(words) == 0 {
 		return false, nil
 	}
-	names := complete.PredictFunc(func(complete.Args) []string { return a.vmNames(ctx, words) })
-	command, err := kongcompletion.Command(parser, kongcompletion.WithPredictor("vm", names))
+	names := predictor(ctx, words, vmNames)
+	command, err := kongcompletion.Command(parser, kongcompletion.WithPredictor("vm", names),
+		kongcompletion.WithPredictor("template", predictor(ctx, words, templateIDs)))
 	if err != nil {
 		return false, err
 	}
@@ -71,11 +72,20 @@ func (a *app) complete(ctx context.Context, parser *kong.Kong) (done bool, err e
 	return completer.Complete(), nil
 }
 
-// vmNames are the names that are not among words yet. Without lodged there are none.
-func (a *app) vmNames(ctx context.Context, words []string) (names []string) {
-	ctx, cancel := context.WithTimeout(ctx, completionTimeout)
-	defer cancel()
-	socket := control.DefaultSocket // the flags are not parsed here
+// predictor completes with those of list that are not among words yet. Without lodged there are
+// none.
+func predictor(ctx context.Context, words []string, list func(context.Context, *control.Client) []string) complete.Predictor {
+	return complete.PredictFunc(func(complete.Args) []string {
+		ctx, cancel := context.WithTimeout(ctx, completionTimeout)
+		defer cancel()
+		all := list(ctx, control.NewClient(socketIn(words)))
+		return slices.DeleteFunc(all, func(name string) bool { return slices.Contains(words, name) })
+	})
+}
+
+// socketIn is the socket that words name: the flags are not parsed here.
+func socketIn(words []string) string {
+	socket := control.DefaultSocket
 	for i, word := range words {
 		if value, ok := strings.CutPrefix(word, "--socket="); ok {
 			socket = value
@@ -83,14 +93,22 @@ func (a *app) vmNames(ctx context.Context, words []string) (names []string) {
 			socket = words[i+1]
 		}
 	}
-	all, err := control.NewClient(socket).List(ctx)
-	if err != nil {
-		return nil // a shell has no place to show errors
-	}
+	return socket
+}
+
+// vmNames and templateIDs ignore errors, which a shell has no place to show.
+func vmNames(ctx context.Context, client *control.Client) (names []string) {
+	all, _ := client.List(ctx)
 	for _, v := range all {
-		if !slices.Contains(words, v.Name) {
-			names = append(names, v.Name)
-		}
+		names = append(names, v.Name)
 	}
 	return names
+}
+
+func templateIDs(ctx context.Context, client *control.Client) (ids []string) {
+	list, _ := client.Images(ctx)
+	for _, t := range list.Templates {
+		ids = append(ids, t.ID)
+	}
+	return ids
 }

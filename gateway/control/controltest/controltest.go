@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -41,6 +42,7 @@ type Host struct {
 
 	mu        sync.Mutex
 	listening bool
+	templates []api.Template
 	stuck     chan struct{}
 	messages  map[gateway.ID][]Mail
 }
@@ -67,6 +69,10 @@ func Start(tb testing.TB) *Host {
 	h := &Host{
 		Socket: filepath.Join(dir, "lodged.sock"), Directory: directory,
 		Keyring: gateway.NewKeyring([32]byte{1}, directory), Logs: &Buffer{}, messages: map[gateway.ID][]Mail{},
+		templates: []api.Template{
+			{ID: "debian-13-2cpu-1024mib-hxk3v7qa", Image: "debian-13", CPUs: 2, MemoryMiB: 1024, Bytes: 300 << 20, Built: time.Unix(1e9, 0)},
+			{ID: "debian-12-1cpu-512mib-q2w3e4r5", Image: "debian-12", CPUs: 1, MemoryMiB: 512, Bytes: 300 << 20, Built: time.Unix(1e9, 0)},
+		},
 	}
 	verbs := api.New(api.Config{
 		Directory: directory, Keyring: h.Keyring, Machines: h, Observer: h, Terminals: h, Mailbox: h, Web: h, Images: fakeImages{h},
@@ -317,7 +323,8 @@ func (h *Host) Probe(context.Context, gateway.VM) (uint16, bool) {
 	return 8000, h.listening
 }
 
-// fakeImages are one image that is there, and one that is damaged when the disk is full.
+// fakeImages are one image that is there, and one that is damaged when the disk is full. There are a template of the first,
+// and one whose image is absent.
 type fakeImages struct{ h *Host }
 
 // Build implements api.Images.
@@ -334,11 +341,30 @@ func (f fakeImages) Build(_ context.Context, name string, progress func(gateway.
 
 // List implements api.Images.
 func (f fakeImages) List(context.Context) (api.ImageList, error) {
-	list := api.ImageList{Images: []api.Image{{Name: gateway.DefaultImage, Bytes: 1 << 30, Built: time.Unix(1e9, 0)}}}
 	if f.h.full.Load() {
-		list = api.ImageList{Damaged: []*gateway.Error{gateway.Invalid("the image \"debian-13\" is incomplete").WithHint("Build it again.")}}
+		return api.ImageList{Damaged: []*gateway.Error{gateway.Invalid("the image \"debian-13\" is incomplete").WithHint("Build it again.")}}, nil
 	}
-	return list, nil
+	f.h.mu.Lock()
+	defer f.h.mu.Unlock()
+	return api.ImageList{
+		Images:    []api.Image{{Name: gateway.DefaultImage, Bytes: 1 << 30, Built: time.Unix(1e9, 0)}},
+		Templates: slices.Clone(f.h.templates),
+	}, nil
+}
+
+// RemoveTemplate implements api.Images.
+func (f fakeImages) RemoveTemplate(_ context.Context, id string) error {
+	f.h.mu.Lock()
+	defer f.h.mu.Unlock()
+	if id == gateway.DefaultImage {
+		return gateway.Invalid("%s is an image, and only templates can be removed", id).WithHint("lodge image ls lists them below their images.")
+	}
+	i := slices.IndexFunc(f.h.templates, func(t api.Template) bool { return t.ID == id })
+	if i < 0 {
+		return gateway.Errorf(gateway.KindNotFound, "there is no template %q", id).WithHint("lodge image ls lists the templates.")
+	}
+	f.h.templates = slices.Delete(f.h.templates, i, i+1)
+	return nil
 }
 
 // Buffer is a log that can be read while it is written.
