@@ -32,12 +32,15 @@ type images struct {
 	fallback      string // the image for the empty name
 	program       string // lodged, as the helper
 	host          templates
+	built         chan struct{} // holds a token after a build, until a template is prepared
 }
 
 // templates are made from images; vmhost.Host has them.
 type templates interface {
 	Templates() ([]template.Template, error)
 	RemoveTemplate(id string) error
+	// PrepareTemplate has the template of the default image and size made, unless there is one.
+	PrepareTemplate(ctx context.Context)
 }
 
 func newImages(cfg Config, host templates) (images, error) {
@@ -45,7 +48,22 @@ func newImages(cfg Config, host templates) (images, error) {
 	if err != nil {
 		return images{}, fmt.Errorf("find the image builder: %w", err)
 	}
-	return images{stateDir: cfg.StateDir, dir: cfg.path("images"), fallback: cfg.Image, program: self, host: host}, nil
+	return images{
+		stateDir: cfg.StateDir, dir: cfg.path("images"), fallback: cfg.Image, program: self, host: host, built: make(chan struct{}, 1),
+	}, nil
+}
+
+// prepareTemplates has a template made after each build, until ctx ends: the request of a build
+// ends with it.
+func (i images) prepareTemplates(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-i.built:
+			i.host.PrepareTemplate(ctx)
+		}
+	}
 }
 
 // List implements api.Images.
@@ -121,6 +139,10 @@ func (i images) Build(ctx context.Context, name string, progress func(gateway.Pr
 	case last.Error != nil:
 		return api.Image{}, last.Error
 	case last.Image != nil:
+		select {
+		case i.built <- struct{}{}:
+		default: // it is due already
+		}
 		return *last.Image, nil
 	}
 	return api.Image{}, fmt.Errorf("the image builder ended without a result: %w: %s", cmp.Or(err, io.ErrUnexpectedEOF), strings.TrimSpace(stderr.String()))

@@ -186,3 +186,42 @@ func TestRemoveTemplate(t *testing.T) {
 		t.Errorf("left: %+v, %v", list.Templates, err)
 	}
 }
+
+// preparing is a host that reports each call of PrepareTemplate.
+type preparing struct {
+	templates
+	calls chan context.Context
+}
+
+func (p preparing) PrepareTemplate(ctx context.Context) { p.calls <- ctx }
+
+// A build that succeeds has a template made after it, for as long as the daemon runs: the request
+// has ended by then.
+func TestBuildPreparesATemplate(t *testing.T) {
+	built := make(chan struct{}, 1)
+	i := helper(t, `echo '{"error":{"kind":"no-space","error":"full"}}'`)
+	i.built = built
+	if _, err := i.Build(t.Context(), "", func(gateway.Progress) {}); err == nil || len(built) != 0 {
+		t.Errorf("after a build that failed with %v, %d templates are due", err, len(built))
+	}
+	i = helper(t, `echo '{"image":{"name":"debian-13"}}'`)
+	i.built = built
+	for range 2 { // the second has nowhere to go, and does not wait
+		request, end := context.WithCancel(t.Context())
+		if _, err := i.Build(request, "", func(gateway.Progress) {}); err != nil {
+			t.Error(err)
+		}
+		end()
+	}
+	host := preparing{calls: make(chan context.Context)}
+	daemon, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- images{host: host, built: built}.prepareTemplates(daemon) }()
+	if ctx := <-host.calls; ctx != daemon {
+		t.Error("the template is not prepared with the daemon's context")
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}

@@ -44,6 +44,7 @@ type parts struct {
 	dns       *dns.Server
 	guestHTTP *http.Server // metadata and S3, on taps
 	hostS3    *http.Server // S3 for the host itself, on a unix socket
+	images    images
 	control   *control.Server
 }
 
@@ -84,13 +85,12 @@ func assemble(cfg Config, s *state, log *slog.Logger) (p *parts, err error) {
 	p.guestHTTP = httpServer(guests, log)
 	p.guestHTTP.ConnContext = gateway.ConnContext
 	p.hostS3 = httpServer(p.objects.Handler(), log)
-	images, err := newImages(cfg, p.host)
-	if err != nil {
+	if p.images, err = newImages(cfg, p.host); err != nil {
 		return nil, err
 	}
 	verbs := api.New(api.Config{
 		Directory: s.directory, Keyring: s.keyring, Machines: p.host, Observer: p.host, Terminals: p.host, Mailbox: p.mail, Web: p.web,
-		Images: images, Domain: cfg.Domain, Version: version(), Ready: p.host.Ready,
+		Images: p.images, Domain: cfg.Domain, Version: version(), Ready: p.host.Ready,
 	})
 	p.control = control.New(control.Config{
 		API: verbs, Logger: log,

@@ -93,6 +93,7 @@ func serve(ctx context.Context, p *parts, outside *hostListeners, log *slog.Logg
 		})
 	}
 	start("virtual machines", func() error { return p.host.Run(ctx) })
+	start("templates", func() error { return p.images.prepareTemplates(ctx) })
 	engine, stopEngine := context.WithCancel(context.WithoutCancel(ctx)) // open requests need it until they end
 	start("object storage", func() error { return p.objects.Run(engine) })
 	start("mail delivery", func() error { return p.mail.Run(ctx) })
