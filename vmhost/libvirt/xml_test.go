@@ -32,7 +32,14 @@ func TestXML(t *testing.T) {
 	direct := blog()
 	direct.KVM = false
 	direct.Kernel, direct.Initrd, direct.Cmdline = "/images/vmlinuz", "/images/initrd", "root=PARTUUID=1-01 console=ttyS0"
-	for name, def := range map[string]libvirt.Definition{"disk": blog(), "direct": direct} {
+	template := blog()
+	template.Template, template.Disk, template.Seed = true, "/var/lib/lodge/templates/.draft-1/disk", "/var/lib/lodge/templates/.draft-1/seed"
+	template.VM.Number, template.VM.Name = 0, "template"
+	overlay := blog()
+	overlay.Generation = gateway.ID{0xb0, 1, 2, 3, 4, 5, 0x46, 7, 0x88, 9, 10, 11, 12, 13, 14, 15}
+	overlay.Disk, overlay.DiskFormat = "/var/lib/lodge/disks/a0.qcow2", "qcow2"
+	overlay.Base = "/var/lib/lodge/templates/debian-13-2cpu-1024mib-hxk3v7qa/disk"
+	for name, def := range map[string]libvirt.Definition{"disk": blog(), "direct": direct, "template": template, "overlay": overlay} {
 		t.Run(name, func(t *testing.T) {
 			got, err := def.XML()
 			if err != nil {
