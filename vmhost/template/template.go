@@ -256,34 +256,47 @@ func (d *Draft) Publish(ctx context.Context) (Template, error) {
 }
 
 func (d *Draft) publish(ctx context.Context, dir string) error {
+	for _, step := range d.steps(ctx, dir) {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// steps are those of a publication in dir, in their order.
+func (d *Draft) steps(ctx context.Context, dir string) []func() error {
 	m := manifest{Key: d.Key, Built: time.Now().UTC().Truncate(time.Second)}
-	if err := os.Mkdir(dir, 0o711); err != nil { //nolint:gosec // QEMU, which is not root, passes through
-		return err
+	settle := func(from string, mode fs.FileMode) func() error {
+		return func() error { return errors.Join(os.Chown(from, 0, 0), os.Chmod(from, mode), durable.Sync(from)) }
 	}
-	for _, file := range []struct {
-		from, name string
-		mode       fs.FileMode
-		part       *part
-	}{{d.Disk, diskFile, 0o444, &m.Disk}, {d.Memory, memoryFile, 0o400, &m.Memory}} {
-		if err := errors.Join(os.Chown(file.from, 0, 0), os.Chmod(file.from, file.mode), durable.Sync(file.from)); err != nil {
+	move := func(from, name string, p *part) func() error {
+		return func() error {
+			sum, err := disk.Sum(ctx, from)
+			if err != nil {
+				return err //nolint:wrapcheck // the caller names the operation
+			}
+			to := filepath.Join(dir, name)
+			if err := durable.Rename(from, to); err != nil {
+				return err
+			}
+			*p, err = statPart(to)
+			p.Sum = sum
 			return err
 		}
-		sum, err := disk.Sum(ctx, file.from)
-		if err != nil {
-			return err //nolint:wrapcheck // the caller names the operation
-		}
-		to := filepath.Join(dir, file.name)
-		if err := durable.Rename(file.from, to); err != nil {
-			return err
-		}
-		if *file.part, err = statPart(to); err != nil {
-			return err
-		}
-		file.part.Sum = sum
 	}
-	text, err := json.MarshalIndent(m, "", "  ")
-	if err != nil {
-		return err
+	return []func() error{
+		func() error { return os.Mkdir(dir, 0o711) }, //nolint:gosec // QEMU, which is not root, passes through
+		settle(d.Disk, 0o444), move(d.Disk, diskFile, &m.Disk),
+		settle(d.Memory, 0o400), move(d.Memory, memoryFile, &m.Memory),
+		func() error { return durable.Sync(d.store.dir) },
+		func() error {
+			text, err := json.MarshalIndent(m, "", "  ")
+			if err != nil {
+				return err
+			}
+			return durable.WriteFile(filepath.Join(dir, manifestFile), append(text, '\n'), 0o600)
+		},
+		d.Discard,
 	}
-	return errors.Join(durable.Sync(d.store.dir), durable.WriteFile(filepath.Join(dir, manifestFile), append(text, '\n'), 0o600), d.Discard())
 }
