@@ -3,9 +3,9 @@
 //
 // A template is a directory with three files: disk (raw, the base of the disks of its VMs), memory
 // (libvirt's save file) and template.json (the manifest). The two belong together and never change:
-// the memory has parts of the disk's file system in it. The manifest is written last and removed
-// first, so a template without one does not exist. A directory without a manifest whose disk is the
-// base of a VM's disk stays until that VM is removed.
+// the memory has parts of the disk's file system in it. One rename of the complete directory makes a
+// template exist, and removal begins with the manifest: a template without one does not exist. A
+// directory without a manifest whose disk is the base of a VM's disk stays until that VM is removed.
 //
 // Store.Open checks a template before each use: by size and by the kernel's own stamps (inode, time
 // of the last change), or by checksum where those differ.
@@ -223,7 +223,7 @@ func occupied(path string) int64 {
 // Draft is a template that is being made. Its caller fills Disk and Memory, then calls Publish.
 type Draft struct {
 	Key    Key
-	Dir    string // for other files of the build as well; they are removed with the draft
+	Dir    string // for other files of the build as well; they are not published
 	Disk   string
 	Memory string
 	store  *Store
@@ -249,7 +249,6 @@ func (d *Draft) Publish(ctx context.Context) (Template, error) {
 	id := fmt.Sprintf("%s-%dcpu-%dmib-%s", d.Key.Image, d.Key.CPUs, d.Key.MemoryMiB, strings.ToLower(rand.Text()[:8]))
 	dir := filepath.Join(d.store.dir, id)
 	if err := d.publish(ctx, dir); err != nil {
-		_ = os.RemoveAll(dir) // the error above matters more
 		return Template{}, fmt.Errorf("publish template: %w", err)
 	}
 	return d.store.Find(ctx, d.Key)
@@ -264,39 +263,49 @@ func (d *Draft) publish(ctx context.Context, dir string) error {
 	return nil
 }
 
-// steps are those of a publication in dir, in their order.
+// steps are those of a publication in dir, in their order. The last makes the template exist.
 func (d *Draft) steps(ctx context.Context, dir string) []func() error {
 	m := manifest{Key: d.Key, Built: time.Now().UTC().Truncate(time.Second)}
-	settle := func(from string, mode fs.FileMode) func() error {
-		return func() error { return errors.Join(os.Chown(from, 0, 0), os.Chmod(from, mode), durable.Sync(from)) }
-	}
-	move := func(from, name string, p *part) func() error {
+	settle := func(file string, mode fs.FileMode, p *part) func() error {
 		return func() error {
-			sum, err := disk.Sum(ctx, from)
+			if err := errors.Join(os.Chown(file, 0, 0), os.Chmod(file, mode), durable.Sync(file)); err != nil {
+				return err
+			}
+			sum, err := disk.Sum(ctx, file)
 			if err != nil {
 				return err //nolint:wrapcheck // the caller names the operation
 			}
-			to := filepath.Join(dir, name)
-			if err := durable.Rename(from, to); err != nil {
-				return err
-			}
-			*p, err = statPart(to)
+			*p, err = statPart(file)
 			p.Sum = sum
 			return err
 		}
 	}
 	return []func() error{
-		func() error { return os.Mkdir(dir, 0o711) }, //nolint:gosec // QEMU, which is not root, passes through
-		settle(d.Disk, 0o444), move(d.Disk, diskFile, &m.Disk),
-		settle(d.Memory, 0o400), move(d.Memory, memoryFile, &m.Memory),
-		func() error { return durable.Sync(d.store.dir) },
+		settle(d.Disk, 0o444, &m.Disk),
+		settle(d.Memory, 0o400, &m.Memory),
+		d.removeOthers,
 		func() error {
 			text, err := json.MarshalIndent(m, "", "  ")
 			if err != nil {
 				return err
 			}
-			return durable.WriteFile(filepath.Join(dir, manifestFile), append(text, '\n'), 0o600)
+			return durable.WriteFile(filepath.Join(d.Dir, manifestFile), append(text, '\n'), 0o600)
 		},
-		d.Discard,
+		func() error { return durable.Rename(d.Dir, dir) },
 	}
+}
+
+// removeOthers removes the other files of the build.
+func (d *Draft) removeOthers() error {
+	entries, err := os.ReadDir(d.Dir)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		if e.Name() != diskFile && e.Name() != memoryFile {
+			errs = append(errs, os.RemoveAll(filepath.Join(d.Dir, e.Name())))
+		}
+	}
+	return errors.Join(errs...)
 }

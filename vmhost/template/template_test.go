@@ -313,6 +313,26 @@ func TestStopAtEveryStep(t *testing.T) {
 	}
 }
 
+// A sweep, which the removal of any VM begins, does not disturb a publication.
+func TestSweepDuringPublication(t *testing.T) {
+	for n := range len((&Draft{store: &Store{}}).steps(t.Context(), "")) + 1 {
+		s := newStore(t)
+		d := newDraft(t, s, keyFor(2))
+		for i, step := range d.steps(t.Context(), filepath.Join(s.Dir(), "new")) {
+			if i == n {
+				gatewaytest.Must(t, s.Sweep(never))
+			}
+			if err := step(); err != nil {
+				t.Errorf("sweep before step %d: step %d: %v", n, i, err)
+				break
+			}
+		}
+		if _, err := s.Find(t.Context(), keyFor(2)); err != nil {
+			t.Errorf("sweep before step %d: %v", n, err)
+		}
+	}
+}
+
 // A full disk leaves nothing of the template, and the error names it.
 func TestPublishOnAFullDisk(t *testing.T) {
 	dir := sandboxtest.SmallDisk(t, 1<<20)
@@ -320,6 +340,7 @@ func TestPublishOnAFullDisk(t *testing.T) {
 	gatewaytest.Must(t, err)
 	old := publish(t, s, keyFor(2))
 	d := newDraft(t, s, keyFor(3))
+	gatewaytest.Must(t, os.Remove(filepath.Join(d.Dir, "seed"))) // publication would make room by it
 	if err := os.WriteFile(filepath.Join(dir, "filler"), make([]byte, 2<<20), 0o600); !durable.IsFull(err) {
 		t.Fatalf("fill: %v", err)
 	}
