@@ -12,11 +12,14 @@ import (
 	"lodge/gateway/durable"
 )
 
+// maxNameBytes is the longest name of a directory on Linux.
+const maxNameBytes = 255
+
 // Remove removes a template. Its disk stays while it is in use, as the base of a VM's disk. Errors:
 // KindNotFound when there is none.
 func (s *Store) Remove(id string, inUse bool) error {
 	dir := filepath.Join(s.dir, id)
-	if id == "" || id[0] == '.' || strings.ContainsAny(id, "/\x00") {
+	if id == "" || id[0] == '.' || strings.ContainsAny(id, "/\x00") || len(id) > maxNameBytes {
 		return missing(id)
 	}
 	switch err := os.Remove(filepath.Join(dir, manifestFile)); {

@@ -3,6 +3,7 @@ package template
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -62,7 +63,7 @@ func TestRemoveRefusesPaths(t *testing.T) {
 		gatewaytest.Must(t, os.WriteFile(filepath.Join(dir, manifestFile), []byte("{}"), 0o600))
 	}
 	for _, id := range []string{
-		"", ".", "..", "../outside", "x/../../outside", outside, "/", "a/", "\x00", "../outside\x00", filepath.Base(d.Dir),
+		"", ".", "..", "../outside", "x/../../outside", outside, "/", "a/", "\x00", "../outside\x00", filepath.Base(d.Dir), strings.Repeat("x", 300),
 	} {
 		for _, inUse := range []bool{true, false} {
 			if err := s.Remove(id, inUse); gateway.KindOf(err) != gateway.KindNotFound {

@@ -96,9 +96,11 @@ func NewStore(dir string) (*Store, error) {
 	if err := errors.Join(os.MkdirAll(dir, 0o711), os.Chmod(dir, 0o711)); err != nil { //nolint:gosec // QEMU, which is not root, passes through
 		return nil, fmt.Errorf("make directory of templates: %w", err)
 	}
-	drafts, err := filepath.Glob(filepath.Join(dir, draftPrefix+"*"))
-	for _, draft := range drafts {
-		err = errors.Join(err, os.RemoveAll(draft))
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), draftPrefix) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("remove drafts of templates: %w", err)
@@ -133,21 +135,21 @@ func (s *Store) Find(ctx context.Context, key Key) (Template, error) {
 
 // List returns all templates that have a manifest, the one used last first. It checks no content.
 func (s *Store) List() ([]Template, error) {
-	found, err := filepath.Glob(filepath.Join(s.dir, "[^.]*", manifestFile))
+	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return nil, fmt.Errorf("list templates: %w", err)
 	}
 	used := map[string]time.Time{}
 	var all []Template
-	for _, file := range found {
-		dir := filepath.Dir(file)
+	for _, e := range entries {
+		dir := filepath.Join(s.dir, e.Name())
 		m, err := readManifest(dir)
-		info, errStat := os.Stat(file)
-		if err != nil || errStat != nil {
-			continue // removed meanwhile, or damaged: Sweep removes it
+		info, errStat := os.Stat(filepath.Join(dir, manifestFile))
+		if err != nil || errStat != nil || strings.HasPrefix(e.Name(), ".") {
+			continue // a draft, removed meanwhile, or damaged: Sweep removes it
 		}
 		t := Template{
-			ID: filepath.Base(dir), Key: m.Key, Built: m.Built,
+			ID: e.Name(), Key: m.Key, Built: m.Built,
 			Disk: filepath.Join(dir, diskFile), Memory: filepath.Join(dir, memoryFile),
 		}
 		t.Bytes = occupied(t.Disk) + occupied(t.Memory)

@@ -355,3 +355,17 @@ func TestPublishOnAFullDisk(t *testing.T) {
 		t.Errorf("the old one: %v", err)
 	}
 }
+
+// The store works whatever its path contains.
+func TestPathWithPatterns(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "[a]*\\b", "templates")
+	s, err := NewStore(dir)
+	gatewaytest.Must(t, err)
+	made := publish(t, s, keyFor(2))
+	newDraft(t, s, keyFor(3))
+	_, err = NewStore(dir)
+	gatewaytest.Must(t, err)
+	if diff := cmp.Diff([]string{made.ID}, names(t, dir)); diff != "" {
+		t.Error(diff)
+	}
+}
