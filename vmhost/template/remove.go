@@ -51,8 +51,8 @@ func (s *Store) removeUnlessUsed(dir string, inUse bool) error {
 	return nil
 }
 
-// Sweep removes what is left of templates that were removed, and of those that are damaged, except
-// disks in use.
+// Sweep removes what is left of templates that were removed, and those whose manifest is damaged,
+// except disks in use. It removes no template whose manifest it cannot read.
 func (s *Store) Sweep(inUse func(id string) bool) error {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -61,12 +61,14 @@ func (s *Store) Sweep(inUse func(id string) bool) error {
 	var errs []error
 	for _, e := range entries {
 		dir := filepath.Join(s.dir, e.Name())
-		if strings.HasPrefix(e.Name(), ".") {
-			continue // a draft
+		if strings.HasPrefix(e.Name(), ".") || !e.IsDir() {
+			continue // a draft, or a file of somebody else
 		}
-		if _, err := readManifest(dir); err != nil {
-			errs = append(errs, s.removeUnlessUsed(dir, inUse(e.Name())))
+		_, err := readManifest(dir)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errManifest) {
+			err = s.removeUnlessUsed(dir, inUse(e.Name()))
 		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

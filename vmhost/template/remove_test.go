@@ -102,3 +102,24 @@ func TestSweep(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Sweep removes nothing that it cannot read, nor files that are not its own.
+func TestSweepKeepsTheUnreadable(t *testing.T) {
+	s := newStore(t)
+	made := publish(t, s, keyFor(1))
+	file := filepath.Join(s.Dir(), made.ID, manifestFile)
+	gatewaytest.Must(t, os.Rename(file, file+".kept"))
+	gatewaytest.Must(t, os.Mkdir(file, 0o700)) // read(2) fails
+	gatewaytest.Must(t, os.WriteFile(filepath.Join(s.Dir(), "notes"), nil, 0o600))
+	if err := s.Sweep(never); err == nil || !strings.Contains(err.Error(), made.ID) {
+		t.Errorf("got %v", err)
+	}
+	if diff := cmp.Diff([]string{made.ID, "notes"}, names(t, s.Dir())); diff != "" {
+		t.Error(diff)
+	}
+	gatewaytest.Must(t, os.Remove(file))
+	gatewaytest.Must(t, os.Rename(file+".kept", file))
+	if _, err := s.Find(t.Context(), keyFor(1)); err != nil {
+		t.Error(err)
+	}
+}

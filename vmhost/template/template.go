@@ -160,12 +160,18 @@ func (s *Store) List() ([]Template, error) {
 	return all, nil
 }
 
+// errManifest is for a manifest that was read, and whose content is damaged.
+var errManifest = errors.New("its manifest is damaged")
+
 func readManifest(dir string) (m manifest, err error) {
 	text, err := os.ReadFile(filepath.Join(dir, manifestFile))
-	if err == nil {
-		err = json.Unmarshal(text, &m)
+	if err != nil {
+		return m, err
 	}
-	return m, err
+	if err := json.Unmarshal(text, &m); err != nil {
+		return m, fmt.Errorf("%w: %w", errManifest, err)
+	}
+	return m, nil
 }
 
 // check fails with KindInvalid for a template whose files are not those that were published.
