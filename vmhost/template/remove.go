@@ -22,7 +22,7 @@ func (s *Store) Remove(id string, inUse bool) error {
 	if id == "" || id[0] == '.' || strings.ContainsAny(id, "/\x00") || len(id) > maxNameBytes {
 		return missing(id)
 	}
-	switch err := os.Remove(filepath.Join(dir, manifestFile)); {
+	switch err := s.removeManifest(dir); {
 	case errors.Is(err, fs.ErrNotExist):
 		return missing(id)
 	case err != nil:
@@ -32,6 +32,12 @@ func (s *Store) Remove(id string, inUse bool) error {
 		return fmt.Errorf("remove template: %w", err)
 	}
 	return s.removeUnlessUsed(dir, inUse)
+}
+
+func (s *Store) removeManifest(dir string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return os.Remove(filepath.Join(dir, manifestFile))
 }
 
 func missing(id string) error {

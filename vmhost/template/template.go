@@ -7,8 +7,8 @@
 // template exist, and removal begins with the manifest: a template without one does not exist. A
 // directory without a manifest whose disk is the base of a VM's disk stays until that VM is removed.
 //
-// Store.Open checks a template before each use: by size and by the kernel's own stamps (inode, time
-// of the last change), or by checksum where those differ.
+// Store.Find checks a template before each use: by size and by the kernel's own stamps (inode, time
+// of the last change), or by checksum where those differ. It then records the new stamps.
 //
 // This package never talks to libvirt, and never decides when a template is made or used.
 package template
@@ -24,6 +24,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -45,7 +46,7 @@ type Key struct {
 	MemoryMiB int    `json:"memory_mib"` // in MiB
 }
 
-// Template is one that Open has checked.
+// Template is one that is published.
 type Template struct {
 	ID     string // unique among all that were ever made
 	Key    Key
@@ -89,7 +90,10 @@ type stamp struct {
 
 // Store has the templates of a host. Its methods may be called concurrently; one caller at a time
 // publishes or removes.
-type Store struct{ dir string }
+type Store struct {
+	dir string
+	mu  sync.Mutex // held while a manifest is replaced or removed
+}
 
 // NewStore returns the store in dir, which it makes if it is absent, and removes unfinished drafts.
 func NewStore(dir string) (*Store, error) {
@@ -174,6 +178,14 @@ func readManifest(dir string) (m manifest, err error) {
 	return m, nil
 }
 
+func (m manifest) write(dir string) error {
+	text, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(filepath.Join(dir, manifestFile), append(text, '\n'), 0o600)
+}
+
 // check fails with KindInvalid for a template whose files are not those that were published.
 func (s *Store) check(ctx context.Context, id string) error {
 	dir := filepath.Join(s.dir, id)
@@ -181,8 +193,9 @@ func (s *Store) check(ctx context.Context, id string) error {
 	if err != nil {
 		return damaged(id, err.Error())
 	}
-	for name, p := range map[string]part{diskFile: m.Disk, memoryFile: m.Memory} {
-		now, err := statPart(filepath.Join(dir, name))
+	stamps := false
+	for name, p := range map[string]*part{diskFile: &m.Disk, memoryFile: &m.Memory} {
+		now, err := statPart(filepath.Join(dir, name)) // before the checksum, so that a later change shows
 		switch {
 		case err != nil:
 			return damaged(id, err.Error())
@@ -198,8 +211,22 @@ func (s *Store) check(ctx context.Context, id string) error {
 		if sum != p.Sum {
 			return damaged(id, "the checksum of its "+name+" is wrong")
 		}
+		p.Stamp, stamps = now.Stamp, true
+	}
+	if stamps {
+		s.restamp(id, m)
 	}
 	return nil
+}
+
+// restamp records new stamps in the manifest of a template, unless it was removed meanwhile.
+func (s *Store) restamp(id string, m manifest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	dir := filepath.Join(s.dir, id)
+	if _, err := os.Stat(filepath.Join(dir, manifestFile)); err == nil {
+		_ = m.write(dir) // the next check computes the checksums again
+	}
 }
 
 func damaged(id, why string) error {
@@ -292,13 +319,7 @@ func (d *Draft) steps(ctx context.Context, dir string) []func() error {
 		settle(d.Disk, 0o444, &m.Disk),
 		settle(d.Memory, 0o400, &m.Memory),
 		d.removeOthers,
-		func() error {
-			text, err := json.MarshalIndent(m, "", "  ")
-			if err != nil {
-				return err
-			}
-			return durable.WriteFile(filepath.Join(d.Dir, manifestFile), append(text, '\n'), 0o600)
-		},
+		func() error { return m.write(d.Dir) },
 		func() error { return durable.Rename(d.Dir, dir) },
 	}
 }

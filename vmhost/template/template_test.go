@@ -259,6 +259,32 @@ func touch(t *testing.T, file string) {
 	gatewaytest.Must(t, os.Chtimes(file, time.Now(), time.Now()))
 }
 
+// After a restored backup, or a program that touches the files, the checksums are computed once.
+func TestFindRecordsStamps(t *testing.T) {
+	s := newStore(t)
+	made := publish(t, s, keyFor(2))
+	touch(t, made.Disk)
+	replace(t, made.Memory)
+	_, err := s.Find(t.Context(), keyFor(2))
+	gatewaytest.Must(t, err)
+	m, err := readManifest(filepath.Join(s.Dir(), made.ID))
+	gatewaytest.Must(t, err)
+	for file, p := range map[string]part{made.Disk: m.Disk, made.Memory: m.Memory} {
+		if now, err := statPart(file); err != nil || now.Stamp != p.Stamp || p.Sum == "" {
+			t.Errorf("%s: %+v is recorded, and it is %+v, %v", file, p, now, err)
+		}
+	}
+	alter(t, made.Disk)
+	if _, err := s.Find(t.Context(), keyFor(2)); gateway.KindOf(err) != gateway.KindInvalid {
+		t.Errorf("altered after that: %v", err)
+	}
+	gatewaytest.Must(t, s.Remove(made.ID, true))
+	s.restamp(made.ID, m) // a Find that began before
+	if all := ids(t, s); len(all) != 0 {
+		t.Errorf("a template that was removed exists again: %v", all)
+	}
+}
+
 // The check of a file that was replaced ends with its context, and then the template is not damaged.
 func TestFindEndsWithItsContext(t *testing.T) {
 	s := newStore(t)
