@@ -1,0 +1,162 @@
+package disk_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"lodge/gateway"
+	"lodge/gateway/durable"
+	"lodge/gateway/gatewaytest"
+	"lodge/gateway/sandboxtest"
+	"lodge/vmhost/disk"
+)
+
+// layer is a disk of a chain, as qemu-img info shows it.
+type layer struct {
+	Filename string `json:"filename"`
+	Format   string `json:"format"`
+	Size     int64  `json:"virtual-size"`
+	Base     string `json:"full-backing-filename"`
+	BaseKind string `json:"backing-filename-format"`
+}
+
+// chain returns the layers of a disk, the uppermost first.
+func chain(t *testing.T, path string) (layers []layer) {
+	t.Helper()
+	text, err := exec.CommandContext(t.Context(), "qemu-img", "info", "--output=json", "--backing-chain", path).Output()
+	gatewaytest.Must(t, err)
+	gatewaytest.Must(t, json.Unmarshal(text, &layers))
+	return layers
+}
+
+func TestCreateOverlay(t *testing.T) {
+	base := newBase(t)
+	for _, gib := range []int{1, 3, 3000} {
+		path := filepath.Join(t.TempDir(), "a, b=c:d%e.qcow2") // each has a meaning in QEMU's options
+		gatewaytest.Must(t, os.WriteFile(path+".new", []byte("left by a crash"), 0o600))
+		if err := disk.CreateOverlay(t.Context(), path, base, gib); err != nil {
+			t.Fatal(err)
+		}
+		want := []layer{{path, "qcow2", int64(gib) << 30, base, "raw"}, {base, "raw", 1 << 30, "", ""}}
+		if diff := cmp.Diff(want, chain(t, path)); diff != "" {
+			t.Errorf("%d GiB (-want +got):\n%s", gib, diff)
+		}
+		info, err := os.Stat(path)
+		if err != nil || info.Mode() != 0o600 || info.Size() > 2*mib {
+			t.Errorf("%d GiB: %v, %d bytes, %v", gib, info.Mode(), info.Size(), err)
+		}
+		checkAlone(t, path)
+		if gib == 1 {
+			raw := filepath.Join(t.TempDir(), "raw")
+			out, err := exec.CommandContext(t.Context(), "qemu-img", "convert", "-O", "raw", path, raw).CombinedOutput()
+			if err != nil || sum(t, raw, 0, 1<<30) != sum(t, base, 0, 1<<30) {
+				t.Errorf("the content differs: %v: %s", err, out)
+			}
+		}
+	}
+}
+
+func TestCreateOverlayRefuses(t *testing.T) {
+	base := newBase(t)
+	path := filepath.Join(t.TempDir(), "disk")
+	if err := disk.CreateOverlay(t.Context(), path, base, 0); gateway.KindOf(err) != gateway.KindInvalid {
+		t.Errorf("too small: %v", err)
+	}
+	if err := disk.CreateOverlay(t.Context(), path, base+".absent", 2); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("without a base: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := disk.CreateOverlay(ctx, path, base, 2); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v %v", left, err)
+	}
+	gatewaytest.Must(t, os.WriteFile(path, []byte("a VM's disk"), 0o600))
+	if err := disk.CreateOverlay(t.Context(), path, base, 2); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("onto another disk: %v", err)
+	}
+	if text, err := os.ReadFile(path); err != nil || string(text) != "a VM's disk" {
+		t.Errorf("it was changed: %q %v", text, err)
+	}
+	checkAlone(t, path)
+}
+
+// qemu-img reports a full disk in words.
+func TestCreateOverlayOnAFullDisk(t *testing.T) {
+	base := newBase(t)
+	for _, bytes := range []int64{4 << 10, 64 << 10} {
+		dir := sandboxtest.SmallDisk(t, bytes)
+		if err := disk.CreateOverlay(t.Context(), filepath.Join(dir, "disk"), base, 2); !durable.IsFull(err) {
+			t.Errorf("%d bytes: %v", bytes, err)
+		}
+		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+			t.Errorf("%d bytes: left behind: %v %v", bytes, left, err)
+		}
+	}
+}
+
+// Any other failure of qemu-img is an error with its text.
+func TestCreateOverlayShowsTheReason(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "absent", "disk")
+	err := disk.CreateOverlay(t.Context(), path, newBase(t), 2)
+	if err == nil || durable.IsFull(err) || !strings.Contains(err.Error(), "No such file or directory") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestCopy(t *testing.T) {
+	base := newBase(t)
+	path := filepath.Join(t.TempDir(), "copy")
+	gatewaytest.Must(t, os.WriteFile(path, []byte(strings.Repeat("left by a crash", 1000)), 0o644))
+	gatewaytest.Must(t, os.Truncate(path, 2<<30))
+	gatewaytest.Must(t, disk.Copy(t.Context(), path, base))
+	info, err := os.Stat(path)
+	gatewaytest.Must(t, err)
+	if used := info.Sys().(*syscall.Stat_t).Blocks * 512; info.Size() != 1<<30 || used > 64*mib { //nolint:forcetypeassert // on Linux it is
+		t.Errorf("%d bytes, of which %d are taken", info.Size(), used)
+	}
+	if sum(t, path, 0, 1<<30) != sum(t, base, 0, 1<<30) {
+		t.Error("the content differs")
+	}
+	checkAlone(t, path)
+	gatewaytest.Must(t, os.Remove(path))
+	gatewaytest.Must(t, disk.Copy(t.Context(), path, base))
+	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
+		t.Errorf("a new file has mode %v, %v", info.Mode(), err)
+	}
+}
+
+func TestCopyFails(t *testing.T) {
+	base := newBase(t)
+	path := filepath.Join(t.TempDir(), "copy")
+	if err := disk.Copy(t.Context(), path, base+".absent"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("absent: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := disk.Copy(ctx, path, base); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v %v", left, err)
+	}
+	dir := sandboxtest.SmallDisk(t, 1*mib)
+	if err := disk.Copy(t.Context(), filepath.Join(dir, "copy"), base); !durable.IsFull(err) {
+		t.Errorf("full: %v", err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v %v", left, err)
+	}
+}
