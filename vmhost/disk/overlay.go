@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,15 +32,10 @@ func CreateOverlay(ctx context.Context, path, base string, gib int) error {
 		return fmt.Errorf("make disk: %w", err)
 	}
 	cmd := exec.CommandContext(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", base, draft, strconv.Itoa(gib)+"G") //nolint:gosec // paths of lodged
-	if out, err := cmd.CombinedOutput(); err != nil {
+	out, err := cmd.CombinedOutput()
+	if err != nil {
 		_ = os.Remove(draft) // the error above matters more
-		if text := strings.TrimSpace(string(out)); text != "" {
-			err = errors.New(text)
-			if strings.HasSuffix(text, "No space left on device") {
-				err = fmt.Errorf("%s: %w", text, syscall.ENOSPC)
-			}
-		}
-		return fmt.Errorf("make disk: %w", err)
+		return fmt.Errorf("make disk: %w", cmp.Or(ctx.Err(), explain(string(out), err)))
 	}
 	err = errors.Join(os.Chmod(draft, 0o600), durable.Sync(draft))
 	if err == nil {
@@ -50,6 +46,19 @@ func CreateOverlay(ctx context.Context, path, base string, gib int) error {
 		return fmt.Errorf("make disk: %w", err)
 	}
 	return nil
+}
+
+// explain returns the error for what qemu-img has written, or err if that is nothing.
+func explain(out string, err error) error {
+	text := strings.TrimSpace(out)
+	switch {
+	case text == "":
+		return err
+	case strings.HasSuffix(text, "No space left on device"):
+		return fmt.Errorf("%s: %w", text, syscall.ENOSPC)
+	default:
+		return errors.New(text)
+	}
 }
 
 // checkSize refuses a disk that is smaller than what it begins with.

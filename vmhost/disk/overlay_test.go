@@ -160,3 +160,21 @@ func TestCopyFails(t *testing.T) {
 		t.Errorf("left behind: %v %v", left, err)
 	}
 }
+
+// An end of the context while qemu-img runs is the context's error.
+func TestCreateOverlayEndsWithItsContext(t *testing.T) {
+	dir := t.TempDir()
+	program, begun := filepath.Join(dir, "qemu-img"), filepath.Join(dir, "begun")
+	gatewaytest.Must(t, os.WriteFile(program, []byte("#!/bin/sh\n: >"+begun+"; exec sleep 60\n"), 0o700))
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	base := newBase(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- disk.CreateOverlay(ctx, filepath.Join(dir, "disk"), base, 2) }()
+	gatewaytest.WaitFor(t, "qemu-img runs", func() bool { _, err := os.Stat(begun); return err == nil })
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
