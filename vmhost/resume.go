@@ -146,7 +146,12 @@ func hostCPU() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read the host's CPU: %w", err)
 	}
-	first, _, _ := strings.Cut(string(text), "\n\n")
+	return cpuOf(string(text)), nil
+}
+
+// cpuOf is hostCPU for the content of /proc/cpuinfo.
+func cpuOf(cpuinfo string) string {
+	first, _, _ := strings.Cut(cpuinfo, "\n\n")
 	hash := sha256.New()
 	for line := range strings.Lines(first) {
 		name, _, _ := strings.Cut(line, "\t")
@@ -155,5 +160,5 @@ func hostCPU() (string, error) {
 			hash.Write([]byte(line))
 		}
 	}
-	return hex.EncodeToString(hash.Sum(nil)[:8]), nil
+	return hex.EncodeToString(hash.Sum(nil)[:8])
 }

@@ -1,0 +1,168 @@
+package vmhost
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
+	"lodge/vmhost/accel"
+	"lodge/vmhost/image"
+	"lodge/vmhost/template"
+)
+
+// publishTemplate makes a template for a key, with files of any content.
+func publishTemplate(t *testing.T, h *Host, key template.Key) template.Template {
+	t.Helper()
+	draft, err := h.templates.store.Draft(key)
+	gatewaytest.Must(t, err)
+	for _, file := range []string{draft.Disk, draft.Memory} {
+		gatewaytest.Must(t, os.WriteFile(file, make([]byte, 1<<20), 0o600))
+	}
+	made, err := draft.Publish(t.Context())
+	gatewaytest.Must(t, err)
+	return made
+}
+
+// A VM that cannot be resumed boots, and its owner gets the reason. One that was asked to boot gets
+// none.
+func TestChooseSource(t *testing.T) {
+	h := newHost(t)
+	h.accel = accel.New(accel.TCG, "", h.log) // without a probe of KVM
+	for name, row := range map[string]struct {
+		spec        gateway.Spec
+		templatable bool
+		want        string // in the report; none if empty
+	}{
+		"asked to boot":   {gateway.Spec{Boot: true}, true, ""},
+		"direct boot":     {gateway.Spec{Size: gateway.Size{DirectBoot: true}}, true, "booting: its kernel is started directly"},
+		"older image":     {gateway.Spec{}, false, "booting: the image tiny has no support for templates"},
+		"without libvirt": {gateway.Spec{}, true, "booting: libvirtd does not answer"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			img := newImage(t)
+			img.Templatable = row.templatable
+			var reports []string
+			report := func(phase, text string) { reports = append(reports, phase+" "+text) }
+			s, err := h.chooseSource(t.Context(), row.spec, img, report)
+			if err != nil || s.template.ID != "" || s.img.Name != "tiny" {
+				t.Errorf("source %+v, %v", s, err)
+			}
+			if got := strings.Join(reports, "\n"); row.want == "" && got != "" || !strings.HasPrefix(strings.TrimPrefix(got, "boot "), row.want) {
+				t.Errorf("reported %q, want %q", got, row.want)
+			}
+		})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := h.chooseSource(ctx, gateway.Spec{}, newImage(t), func(string, string) {}); !errors.Is(err, context.Canceled) {
+		t.Errorf("its caller gave up: %v", err)
+	}
+}
+
+// From the claim of a VM on, the disk of its template stays, whoever removes the template, until
+// the last VM that needs it is removed.
+func TestClaimKeepsTheDisk(t *testing.T) {
+	h := newHost(t)
+	made := publishTemplate(t, h, template.Key{Image: "tiny", CPUs: 1})
+	s := source{template: made}
+	m, err := h.claim(t.Context(), gateway.VM{Identity: gateway.Identity{ID: gateway.NewID(), Name: "blog"}}, &s)
+	gatewaytest.Must(t, err)
+	if stored, _ := h.dir.ByID(m.ID); stored.Base != made.ID || s.template.ID != made.ID {
+		t.Errorf("the VM has the base %q, its source %+v", stored.Base, s.template)
+	}
+	gatewaytest.Must(t, h.RemoveTemplate(made.ID))
+	if all, err := h.Templates(); err != nil || len(all) != 0 {
+		t.Errorf("listed: %v, %v", all, err)
+	}
+	gatewaytest.Must(t, h.sweepDisks())
+	if _, err := os.Stat(made.Disk); err != nil {
+		t.Errorf("the disk below that of a VM: %v", err)
+	}
+	gatewaytest.Must(t, h.dir.Delete(t.Context(), m.ID))
+	gatewaytest.Must(t, h.sweepDisks())
+	if _, err := os.Stat(filepath.Dir(made.Disk)); !os.IsNotExist(err) {
+		t.Errorf("the disk without a VM: %v", err)
+	}
+}
+
+// A template that is removed between the search and the claim is not used.
+func TestClaimOfARemovedTemplate(t *testing.T) {
+	h := newHost(t)
+	made := publishTemplate(t, h, template.Key{Image: "tiny", CPUs: 1})
+	gatewaytest.Must(t, h.RemoveTemplate(made.ID))
+	s := source{template: made}
+	m, err := h.claim(t.Context(), gateway.VM{Identity: gateway.Identity{ID: gateway.NewID(), Name: "blog"}}, &s)
+	if err != nil || m.Base != "" || s.template.ID != "" {
+		t.Errorf("base %q, source %+v, %v", m.Base, s.template, err)
+	}
+}
+
+// The templates of an image that is gone are removed, and so are those past maxTemplates. Without
+// libvirtd nothing else is known to be out of date.
+func TestSweepTemplates(t *testing.T) {
+	h := newHost(t)
+	dir := filepath.Join(h.cfg.StateDir, "images")
+	gatewaytest.Must(t, os.WriteFile(filepath.Join(dir, "tiny.json"), []byte("damaged"), 0o600))
+	if _, err := image.Open(dir, "tiny"); gateway.KindOf(err) != gateway.KindInvalid {
+		t.Fatalf("the image is not damaged: %v", err)
+	}
+	publishTemplate(t, h, template.Key{Image: "gone", CPUs: 1})
+	var kept []string
+	for i := range maxTemplates + 1 {
+		kept = append(kept, publishTemplate(t, h, template.Key{Image: "tiny", CPUs: i}).ID)
+	}
+	h.sweepTemplates(t.Context())
+	all, err := h.Templates()
+	gatewaytest.Must(t, err)
+	for i, found := range all {
+		if want := kept[len(kept)-1-i]; found.ID != want {
+			t.Errorf("template %d is %s, want %s", i, found.ID, want)
+		}
+	}
+	if len(all) != maxTemplates {
+		t.Errorf("%d templates are left", len(all))
+	}
+}
+
+// The definition of a VM names its own disk, and the one below it if there is one.
+func TestDefinitionOfDisks(t *testing.T) {
+	whole, resumed := newVM("whole", gateway.Running), newVM("resumed", gateway.Running)
+	resumed.Base = "tiny-1cpu-128mib-hxk3v7qa"
+	h := newHost(t, whole, resumed)
+	h.accel = accel.New(accel.TCG, "", h.log)
+	for _, row := range []struct {
+		vm                 gateway.VM
+		disk, format, base string
+	}{
+		{whole, h.cfg.diskFile(whole.ID), "raw", ""},
+		{resumed, h.cfg.overlayFile(resumed.ID), "qcow2", filepath.Join(h.cfg.StateDir, "templates", resumed.Base, "disk")},
+	} {
+		def, err := h.definition(t.Context(), row.vm)
+		if err != nil || def.Disk != row.disk || def.DiskFormat != row.format || def.Base != row.base {
+			t.Errorf("%s: %+v, %v; want %+v", row.vm.Name, def, err, row)
+		}
+		again, err := h.definition(t.Context(), row.vm)
+		if err != nil || again.Generation == def.Generation {
+			t.Errorf("%s: two starts have the generation %s, %v", row.vm.Name, def.Generation, err)
+		}
+	}
+}
+
+// What a daemon left that was killed while it resumed a VM is removed, and no disk.
+func TestRemoveMemories(t *testing.T) {
+	h := newHost(t)
+	id := gateway.NewID()
+	for _, file := range []string{h.cfg.memoryFile(id), h.cfg.diskFile(id), h.cfg.overlayFile(id), h.cfg.seedFile(id)} {
+		gatewaytest.Must(t, os.WriteFile(file, nil, 0o600))
+	}
+	gatewaytest.Must(t, h.removeMemories())
+	left, err := os.ReadDir(h.cfg.diskDir())
+	if _, errStat := os.Stat(h.cfg.memoryFile(id)); err != nil || len(left) != 3 || !os.IsNotExist(errStat) {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
