@@ -2,6 +2,7 @@ package vmhost
 
 import (
 	"context"
+	"os"
 	"time"
 
 	"lodge/gateway"
@@ -285,6 +286,9 @@ func (h *Host) definition(ctx context.Context, m gateway.VM) (libvirt.Definition
 	}
 	if m.Base != "" {
 		def.Disk, def.DiskFormat, def.Base = h.cfg.overlayFile(m.ID), "qcow2", h.templates.store.Disk(m.Base)
+		if _, err := os.Stat(def.Base); err != nil {
+			return def, errBase(m.Name, def.Base).Because(err)
+		}
 	}
 	if m.DirectBoot {
 		if err := h.setBoot(&def); err != nil {
@@ -297,6 +301,12 @@ func (h *Host) definition(ctx context.Context, m gateway.VM) (libvirt.Definition
 	})
 	def.KVM = kvm
 	return def, err
+}
+
+// errBase is for a VM whose disk cannot be read without another file.
+func errBase(name, base string) *gateway.Error {
+	return gateway.Errorf(gateway.KindConflict, "the disk of %s needs %s, which cannot be read", name, base).
+		WithHint("Restore that file from a backup of the host. Nothing of the VM was changed.")
 }
 
 // wants reports whether this is the VM's desired state.

@@ -135,12 +135,19 @@ func TestDefinitionOfDisks(t *testing.T) {
 	resumed.Base = "tiny-1cpu-128mib-hxk3v7qa"
 	h := newHost(t, whole, resumed)
 	h.accel = accel.New(accel.TCG, "", h.log)
+	base := filepath.Join(h.cfg.StateDir, "templates", resumed.Base, "disk")
+	_, err := h.definition(t.Context(), resumed)
+	if e, ok := errors.AsType[*gateway.Error](err); !ok || e.Kind != gateway.KindConflict || !strings.Contains(e.Msg, base) || !strings.Contains(e.Hint, "backup") {
+		t.Errorf("without the disk of its template: %v (%+v)", err, e)
+	}
+	gatewaytest.Must(t, os.Mkdir(filepath.Dir(base), 0o700))
+	gatewaytest.Must(t, os.WriteFile(base, nil, 0o600))
 	for _, row := range []struct {
 		vm                 gateway.VM
 		disk, format, base string
 	}{
 		{whole, h.cfg.diskFile(whole.ID), "raw", ""},
-		{resumed, h.cfg.overlayFile(resumed.ID), "qcow2", filepath.Join(h.cfg.StateDir, "templates", resumed.Base, "disk")},
+		{resumed, h.cfg.overlayFile(resumed.ID), "qcow2", base},
 	} {
 		def, err := h.definition(t.Context(), row.vm)
 		if err != nil || def.Disk != row.disk || def.DiskFormat != row.format || def.Base != row.base {
