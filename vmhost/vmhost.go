@@ -192,6 +192,7 @@ const memoryExt = ".memory"
 func (c Config) memoryFile(id gateway.ID) string {
 	return filepath.Join(c.diskDir(), id.String()+memoryExt)
 }
+
 func (c Config) seedFile(id gateway.ID) string {
 	return filepath.Join(c.diskDir(), id.String()+".seed")
 }
