@@ -116,12 +116,12 @@ func TestCreateOverlayShowsTheReason(t *testing.T) {
 	}
 }
 
-func TestCopy(t *testing.T) {
+func TestCopyTemp(t *testing.T) {
 	base := newBase(t)
 	path := filepath.Join(t.TempDir(), "copy")
 	gatewaytest.Must(t, os.WriteFile(path, []byte(strings.Repeat("left by a crash", 1000)), 0o644))
 	gatewaytest.Must(t, os.Truncate(path, 2<<30))
-	gatewaytest.Must(t, disk.Copy(t.Context(), path, base))
+	gatewaytest.Must(t, disk.CopyTemp(t.Context(), path, base))
 	info, err := os.Stat(path)
 	gatewaytest.Must(t, err)
 	if used := info.Sys().(*syscall.Stat_t).Blocks * 512; info.Size() != 1<<30 || used > 64*mib { //nolint:forcetypeassert // on Linux it is
@@ -132,7 +132,7 @@ func TestCopy(t *testing.T) {
 	}
 	checkAlone(t, path)
 	gatewaytest.Must(t, os.Remove(path))
-	gatewaytest.Must(t, disk.Copy(t.Context(), path, base))
+	gatewaytest.Must(t, disk.CopyTemp(t.Context(), path, base))
 	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
 		t.Errorf("a new file has mode %v, %v", info.Mode(), err)
 	}
@@ -141,19 +141,19 @@ func TestCopy(t *testing.T) {
 func TestCopyFails(t *testing.T) {
 	base := newBase(t)
 	path := filepath.Join(t.TempDir(), "copy")
-	if err := disk.Copy(t.Context(), path, base+".absent"); !errors.Is(err, fs.ErrNotExist) {
+	if err := disk.CopyTemp(t.Context(), path, base+".absent"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("absent: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := disk.Copy(ctx, path, base); !errors.Is(err, context.Canceled) {
+	if err := disk.CopyTemp(ctx, path, base); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v %v", left, err)
 	}
 	dir := sandboxtest.SmallDisk(t, 1*mib)
-	if err := disk.Copy(t.Context(), filepath.Join(dir, "copy"), base); !durable.IsFull(err) {
+	if err := disk.CopyTemp(t.Context(), filepath.Join(dir, "copy"), base); !durable.IsFull(err) {
 		t.Errorf("full: %v", err)
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
