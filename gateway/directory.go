@@ -99,7 +99,7 @@ func (d *Directory) Create(ctx context.Context, m VM) (VM, error) {
 	}
 	d.write.Lock()
 	defer d.write.Unlock()
-	if err := d.free(m.Name); err != nil {
+	if err := d.CheckFree(m.Name); err != nil {
 		return VM{}, err
 	}
 	m.Created = time.Now().UTC().Truncate(time.Second)
@@ -111,8 +111,8 @@ func (d *Directory) Create(ctx context.Context, m VM) (VM, error) {
 	return m, nil
 }
 
-// free checks that a name is well formed (else KindInvalid) and not in use (else KindTaken).
-func (d *Directory) free(name string) error {
+// CheckFree checks that a name is well formed (else KindInvalid) and not in use now (else KindTaken).
+func (d *Directory) CheckFree(name string) error {
 	if err := CheckName(name); err != nil {
 		return err
 	}
@@ -142,7 +142,7 @@ func (d *Directory) Update(ctx context.Context, id ID, change func(*VM) error) (
 		return VM{}, NotFound(old.Name)
 	}
 	if m.Name != old.Name {
-		if err := d.free(m.Name); err != nil {
+		if err := d.CheckFree(m.Name); err != nil {
 			return VM{}, err
 		}
 	}

@@ -48,32 +48,40 @@ func (h *Host) New(ctx context.Context, spec gateway.Spec, report func(gateway.P
 	step := func(phase, text string) {
 		report(gateway.Progress{Phase: phase, Text: text, Elapsed: time.Since(begun)})
 	}
-	from, err := h.chooseSource(ctx, spec, img, step)
+	guest, from, err := h.recordNew(ctx, spec, img, step)
 	if err != nil {
 		return gateway.VM{}, err
 	}
+	if err := h.build(ctx, guest, from, step); err != nil {
+		return gateway.VM{}, h.undo(ctx, guest.VM, err)
+	}
+	h.log.InfoContext(ctx, "VM was made", "vm", guest.VM.Name)
+	h.wake()
+	m, _ := h.dir.ByID(guest.VM.ID) // with its incarnation
+	return m, nil
+}
+
+// recordNew chooses the source of a new VM and records the VM.
+func (h *Host) recordNew(ctx context.Context, spec gateway.Spec, img image.Image, step func(phase, text string)) (seed.Guest, source, error) {
+	if err := h.dir.CheckFree(spec.Name); err != nil { // before the wait for a template
+		return seed.Guest{}, source{}, err
+	}
+	from, err := h.chooseSource(ctx, spec, img, step)
+	if err != nil {
+		return seed.Guest{}, from, err
+	}
 	hostKey, hostPublic, err := newKey(spec.Name)
 	if err != nil {
-		return gateway.VM{}, err
+		return seed.Guest{}, from, err
 	}
 	m, err := h.claim(ctx, gateway.VM{
 		Identity: gateway.Identity{ID: gateway.NewID(), Name: spec.Name},
 		Size:     spec.Size, Desired: gateway.Running, HostKey: hostPublic,
 	}, &from)
-	if err != nil {
-		return gateway.VM{}, err
-	}
-	guest := seed.Guest{
+	return seed.Guest{
 		VM: m, Domain: h.cfg.Domain, HostKeyPEM: hostKey, AuthorizedKey: h.login, RootPEM: h.cfg.RootPEM, UserData: spec.UserData,
 		Random: randomBytes(),
-	}
-	if err := h.build(ctx, guest, from, step); err != nil {
-		return gateway.VM{}, h.undo(ctx, m, err)
-	}
-	h.log.InfoContext(ctx, "VM was made", "vm", m.Name)
-	h.wake()
-	m, _ = h.dir.ByID(m.ID) // with its incarnation
-	return m, nil
+	}, from, err
 }
 
 // randomBytes are enough to seed a random number generator.
@@ -102,6 +110,7 @@ func (h *Host) build(ctx context.Context, guest seed.Guest, from source, step fu
 			return err
 		}
 		h.log.WarnContext(ctx, "VM boots, resuming it failed", "vm", guest.VM.Name, "err", err)
+		h.distrust(ctx, from.template, err)
 		step("boot", "booting, since the template could not be resumed: "+explain(err))
 		return h.bootInstead(ctx, w, guest, from)
 	})

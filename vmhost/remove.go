@@ -61,7 +61,9 @@ func (h *Host) remove(ctx context.Context, w *worker) error {
 	h.log.InfoContext(ctx, "VM was removed", "vm", vm.Name)
 	h.removeWorker(w)
 	if vm.Base != "" { // perhaps the last VM that needed this disk
-		return h.sweepDisks()
+		if err := h.sweepDisks(); err != nil {
+			h.log.ErrorContext(ctx, "disks of templates were not removed", "err", err) // the next sweep tries again
+		}
 	}
 	return nil
 }

@@ -28,7 +28,7 @@ func (h *Host) Run(ctx context.Context) error {
 		h.accel.Offer(img.Kernel)
 	}
 	running.Go(func() { h.makeTemplates(ctx) })
-	running.Go(func() { h.PrepareTemplate(ctx) })
+	running.Go(func() { h.prepareFirstTemplate(ctx) })
 	reported := map[gateway.ID]bool{}
 	for {
 		h.look(ctx, &running)

@@ -11,6 +11,7 @@ import (
 	"lodge/gateway"
 	"lodge/gateway/gatewaytest"
 	"lodge/vmhost/accel"
+	"lodge/vmhost/disk"
 	"lodge/vmhost/image"
 	"lodge/vmhost/template"
 )
@@ -39,7 +40,7 @@ func TestChooseSource(t *testing.T) {
 		want        string // in the report; none if empty
 	}{
 		"asked to boot":   {gateway.Spec{Boot: true}, true, ""},
-		"direct boot":     {gateway.Spec{Size: gateway.Size{DirectBoot: true}}, true, "booting: its kernel is started directly"},
+		"direct boot":     {gateway.Spec{Size: gateway.Size{DirectBoot: true}}, true, ""},
 		"older image":     {gateway.Spec{}, false, "booting: the image tiny has no support for templates"},
 		"without libvirt": {gateway.Spec{}, true, "booting: libvirtd does not answer"},
 	} {
@@ -171,5 +172,20 @@ func TestRemoveMemories(t *testing.T) {
 	left, err := os.ReadDir(h.cfg.diskDir())
 	if _, errStat := os.Stat(h.cfg.memoryFile(id)); err != nil || len(left) != 3 || !os.IsNotExist(errStat) {
 		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+// A disk that is the base of an overlay stays, even if the database with the VM's record was lost.
+func TestBaseOfAnOverlayWithoutARecord(t *testing.T) {
+	h := newHost(t)
+	used, unused := publishTemplate(t, h, template.Key{Image: "gone", CPUs: 1}), publishTemplate(t, h, template.Key{Image: "gone", CPUs: 2})
+	gatewaytest.Must(t, disk.CreateOverlay(t.Context(), h.cfg.overlayFile(gateway.NewID()), used.Disk, 2))
+	gatewaytest.Must(t, os.WriteFile(h.cfg.overlayFile(gateway.NewID()), []byte("not a qcow2 disk"), 0o600))
+	h.sweepTemplates(t.Context())
+	if _, err := os.Stat(used.Disk); err != nil {
+		t.Errorf("the base of an overlay is gone: %v", err)
+	}
+	if _, err := os.Stat(unused.Disk); err == nil {
+		t.Error("a disk without a user is left")
 	}
 }

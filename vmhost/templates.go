@@ -1,17 +1,17 @@
 package vmhost
 
 import (
-	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
 	"lodge/gateway"
-	"lodge/vmhost/disk"
+	"lodge/gateway/durable"
 	"lodge/vmhost/image"
 	"lodge/vmhost/libvirt"
 	"lodge/vmhost/seed"
@@ -48,11 +48,11 @@ type templates struct {
 
 // templateBuild is one build of a template, under way or failed.
 type templateBuild struct {
-	key  template.Key
-	img  image.Image
-	done chan struct{} // closed at the end
-	err  error         // valid after done
-	at   time.Time     // of the failure
+	key   template.Key
+	img   image.Image
+	done  chan struct{} // closed at the end
+	err   error         // valid after done
+	again time.Time     // when it may be tried again, after a failure
 }
 
 func newTemplates(dir string) (*templates, error) {
@@ -77,8 +77,12 @@ func (h *Host) templateKey(ctx context.Context, img image.Image, size gateway.Si
 	if err != nil {
 		return template.Key{}, err
 	}
+	machine, err := machineSum()
+	if err != nil {
+		return template.Key{}, err
+	}
 	key := template.Key{
-		Image: img.Name, Sum: img.Sum, QEMU: qemu, Libvirt: virt, Board: libvirt.Board, Accel: "tcg", CPU: "maximum",
+		Image: img.Name, Sum: img.Sum, QEMU: qemu, Libvirt: virt, Machine: machine, Accel: "tcg", CPU: "maximum",
 		CPUs: size.CPUs, MemoryMiB: size.MemoryMiB,
 	}
 	if kvm {
@@ -88,10 +92,24 @@ func (h *Host) templateKey(ctx context.Context, img image.Image, size gateway.Si
 	return key, err
 }
 
-// findTemplate returns the template for a key. If there is none, it waits until one is made. It
-// fails if that failed a short time ago.
+// machineSum identifies all that this version of Lodge determines of a guest's devices.
+func machineSum() (string, error) {
+	text, err := libvirt.Definition{Template: true, Disk: "disk", DiskFormat: "raw", Seed: "seed"}.XML()
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", text, seed.Bytes))
+	return hex.EncodeToString(sum[:8]), err
+}
+
+// findTemplate returns the template for a key. If there is none, it waits until one is made, at most
+// templateLimit. It fails if that failed a short time ago, or if the template is damaged: that one is
+// replaced for the VMs to come.
 func (h *Host) findTemplate(ctx context.Context, img image.Image, key template.Key, waiting func()) (template.Template, error) {
 	found, err := h.templates.store.Find(ctx, key)
+	if gateway.KindOf(err) == gateway.KindInvalid {
+		h.log.ErrorContext(ctx, "template was damaged", "path", filepath.Dir(found.Disk), "err", err)
+		if failed := h.RemoveTemplate(found.ID); failed == nil {
+			h.templates.request(img, key)
+		}
+	}
 	if gateway.KindOf(err) != gateway.KindNotFound {
 		return found, err
 	}
@@ -101,8 +119,12 @@ func (h *Host) findTemplate(ctx context.Context, img image.Image, key template.K
 	default:
 		waiting()
 	}
+	limit := time.NewTimer(templateLimit)
+	defer limit.Stop()
 	select {
 	case <-b.done:
+	case <-limit.C:
+		return template.Template{}, errors.New("other templates are being made")
 	case <-ctx.Done():
 		return template.Template{}, ctx.Err()
 	}
@@ -117,7 +139,7 @@ func (h *Host) findTemplate(ctx context.Context, img image.Image, key template.K
 func (t *templates) request(img image.Image, key template.Key) *templateBuild {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if b := t.builds[key]; b != nil && (b.at.IsZero() || time.Since(b.at) < templateRetry) {
+	if b := t.builds[key]; b != nil && (b.again.IsZero() || time.Now().Before(b.again)) {
 		return b
 	}
 	b := &templateBuild{key: key, img: img, done: make(chan struct{})}
@@ -139,24 +161,49 @@ func (t *templates) end(b *templateBuild, err error) {
 	if err == nil {
 		delete(t.builds, b.key)
 	} else {
-		b.at = time.Now()
+		b.again = time.Now().Add(retryTemplate(err))
 	}
 	close(b.done)
 }
 
+// retryTemplate is the time until the next try after a failure: short for those that pass by
+// themselves.
+func retryTemplate(err error) time.Duration {
+	switch kind := gateway.KindOf(err); {
+	case kind == gateway.KindUnavailable, kind == gateway.KindNoSpace, durable.IsFull(err), errors.Is(err, context.Canceled):
+		return time.Minute
+	default:
+		return templateRetry
+	}
+}
+
 // PrepareTemplate has the template for VMs of the default size made, unless there is one. It does
-// not wait.
-func (h *Host) PrepareTemplate(ctx context.Context) {
+// not wait for that.
+func (h *Host) PrepareTemplate(ctx context.Context) error {
 	img, err := image.Open(h.cfg.imageDir(), h.cfg.Defaults.Image)
-	if err != nil {
-		return // the first VM of another image has its template made
+	if err != nil || !img.Templatable {
+		return nil //nolint:nilerr // the first VM of another image has its template made
 	}
 	key, err := h.templateKey(ctx, img, h.cfg.Defaults)
 	if err != nil {
-		return // New has the same error, and reports it
+		return err
 	}
 	if _, err := h.templates.store.Find(ctx, key); gateway.KindOf(err) == gateway.KindNotFound {
 		h.templates.request(img, key)
+	}
+	return nil
+}
+
+// prepareFirstTemplate calls PrepareTemplate until it works: libvirtd may start after this daemon.
+func (h *Host) prepareFirstTemplate(ctx context.Context) {
+	due := time.NewTicker(retryAfter)
+	defer due.Stop()
+	for h.PrepareTemplate(ctx) != nil {
+		select {
+		case <-ctx.Done():
+			return
+		case <-due.C:
+		}
 	}
 }
 
@@ -166,6 +213,7 @@ func (h *Host) makeTemplates(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
+			h.templates.endQueued(ctx.Err())
 			return
 		case b := <-h.templates.requests:
 			begun := time.Now()
@@ -181,163 +229,25 @@ func (h *Host) makeTemplates(ctx context.Context) {
 	}
 }
 
-// makeTemplate boots a guest without an identity, and saves it once it waits for one.
-func (h *Host) makeTemplate(ctx context.Context, b *templateBuild) (made template.Template, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, templateLimit, errors.New("its guest did not boot in time"))
-	defer cancel()
-	h.templates.guest.Lock()
-	defer h.templates.guest.Unlock()
-	if err := h.virt.EndTemplates(ctx); err != nil { // before anything is made
-		return made, err
-	}
-	store := h.templates.store
-	if err := disk.CheckRoom(store.Dir(), b.img.Disk); err != nil {
-		return made, err
-	}
-	draft, err := store.Draft(b.key)
-	if err != nil {
-		return made, err
-	}
-	defer func() { err = errors.Join(err, draft.Discard()) }()
-	if err := h.makeTemplateDisk(ctx, b, draft); err != nil {
-		return made, explainFull(err, store.Dir())
-	}
-	def := libvirt.Definition{
-		VM: gateway.Identity{ID: gateway.NewID(), Name: "template"}, Template: true, Generation: gateway.NewID(),
-		CPUs: b.key.CPUs, MemoryMiB: b.key.MemoryMiB, KVM: b.key.Accel == "kvm",
-		Disk: draft.Disk, DiskFormat: "raw", Seed: filepath.Join(draft.Dir, "seed"),
-		Console: h.cfg.consoleFile(gateway.ID{}), Log: filepath.Join(draft.Dir, "console.log"),
-	}
-	defer func() {
-		if err != nil {
-			_ = h.virt.EndTemplates(context.WithoutCancel(ctx)) // the next build tries again
-		}
-	}()
-	if err := h.virt.StartTemplate(ctx, def); err != nil {
-		return made, err
-	}
-	if err := h.awaitTemplate(ctx, def); err != nil {
-		return made, err
-	}
-	if err := h.virt.SaveTemplate(ctx, def, draft.Memory); err != nil {
-		return made, err
-	}
-	made, err = draft.Publish(ctx)
-	return made, explainFull(err, store.Dir())
-}
-
-// makeTemplateDisk copies the image's disk, whose content must be that of the key: somebody may
-// have replaced the image meanwhile. The seed is empty.
-func (h *Host) makeTemplateDisk(ctx context.Context, b *templateBuild, draft *template.Draft) error {
-	if err := disk.CopyTemp(ctx, draft.Disk, b.img.Disk); err != nil {
-		return err
-	}
-	sum, err := disk.Sum(ctx, draft.Disk)
-	if err != nil {
-		return err
-	}
-	if sum != b.key.Sum {
-		return fmt.Errorf("the disk of the image %s has changed since it was built", b.img.Name)
-	}
-	blank, err := os.Create(filepath.Join(draft.Dir, "seed"))
-	if err != nil {
-		return fmt.Errorf("make seed: %w", err)
-	}
-	return errors.Join(blank.Truncate(seed.Bytes), blank.Close())
-}
-
-// awaitTemplate waits until the guest waits for an identity.
-func (h *Host) awaitTemplate(ctx context.Context, def libvirt.Definition) error {
-	tick := time.NewTicker(waitEvery)
-	defer tick.Stop()
-	for last, size := time.Now(), 0; ; {
-		text, err := os.ReadFile(def.Log)
-		if len(text) > size {
-			last, size = time.Now(), len(text)
-		}
-		switch {
-		case bytes.Contains(text, []byte(waitingLine)):
-			return nil
-		case err != nil && !os.IsNotExist(err):
-			return fmt.Errorf("read console of the template: %w", err)
-		case time.Since(last) > templateStall:
-			return fmt.Errorf("the guest of the template has written nothing for %s", templateStall)
-		}
-		state, err := h.virt.State(ctx, def.VM.ID)
-		if err == nil && state != libvirt.Running {
-			return fmt.Errorf("the guest of the template ended: its state is %s", state)
-		}
+// endQueued ends the builds that have not begun.
+func (t *templates) endQueued(err error) {
+	for {
 		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-tick.C:
+		case b := <-t.requests:
+			t.end(b, err)
+		default:
+			return
 		}
 	}
 }
 
-// endStrayTemplates ends the guests of templates that an earlier daemon, or an earlier libvirtd, has
-// left.
-func (h *Host) endStrayTemplates(ctx context.Context) {
-	if !h.templates.guest.TryLock() {
+// distrust removes a template that libvirt could not restore, or whose save file could not be read:
+// the next VM gets another.
+func (h *Host) distrust(ctx context.Context, t template.Template, err error) {
+	if gateway.KindOf(err) != gateway.KindInternal || durable.IsFull(err) {
 		return
 	}
-	defer h.templates.guest.Unlock()
-	if err := h.virt.EndTemplates(ctx); err != nil && ctx.Err() == nil {
-		h.log.WarnContext(ctx, "guests of templates were not ended", "err", err)
+	if err := h.RemoveTemplate(t.ID); err != nil {
+		h.log.WarnContext(ctx, "template was not removed", "path", filepath.Dir(t.Disk), "err", err)
 	}
-}
-
-// sweepTemplates removes the templates that no new VM can use, those past maxTemplates, and disks
-// without a user.
-func (h *Host) sweepTemplates(ctx context.Context) {
-	all, err := h.templates.store.List()
-	seen := map[template.Key]bool{}
-	for i, t := range all {
-		if i < maxTemplates && !seen[t.Key] && h.isCurrent(ctx, t) {
-			seen[t.Key] = true
-			continue
-		}
-		err = errors.Join(err, h.RemoveTemplate(t.ID))
-	}
-	if err = errors.Join(err, h.sweepDisks()); err != nil && ctx.Err() == nil {
-		h.log.ErrorContext(ctx, "templates were not removed", "err", err)
-	}
-}
-
-// sweepDisks removes the disks of removed templates that no VM needs any more.
-func (h *Host) sweepDisks() error {
-	h.templates.mu.Lock()
-	defer h.templates.mu.Unlock()
-	return h.templates.store.Sweep(h.isBase)
-}
-
-// isCurrent reports whether a new VM could use the template: its image, QEMU and libvirt are those
-// of now. If that cannot be found out, it is.
-func (h *Host) isCurrent(ctx context.Context, t template.Template) bool {
-	img, err := image.Open(h.cfg.imageDir(), t.Key.Image)
-	if err != nil {
-		return gateway.KindOf(err) != gateway.KindNotFound
-	}
-	key, err := h.templateKey(ctx, img, gateway.Size{CPUs: t.Key.CPUs, MemoryMiB: t.Key.MemoryMiB})
-	return err != nil || key == t.Key
-}
-
-// isBase reports whether the disk of a VM has the template's as its base.
-func (h *Host) isBase(id string) bool {
-	for _, m := range h.dir.All() {
-		if m.Base == id {
-			return true
-		}
-	}
-	return false
-}
-
-// Templates returns the templates, the one used last first.
-func (h *Host) Templates() ([]template.Template, error) { return h.templates.store.List() }
-
-// RemoveTemplate removes a template. VMs that came from it keep their disks.
-func (h *Host) RemoveTemplate(id string) error {
-	h.templates.mu.Lock()
-	defer h.templates.mu.Unlock()
-	return h.templates.store.Remove(id, h.isBase(id))
 }

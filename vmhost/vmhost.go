@@ -183,8 +183,11 @@ func (c Config) publicKeyFile() string { return filepath.Join(c.RunDir, "ssh-age
 
 func (c Config) diskFile(id gateway.ID) string { return filepath.Join(c.diskDir(), id.String()+".img") }
 func (c Config) overlayFile(id gateway.ID) string {
-	return filepath.Join(c.diskDir(), id.String()+".qcow2")
+	return filepath.Join(c.diskDir(), id.String()+overlayExt)
 }
+
+// overlayExt ends the names of disks that are overlays of a template's disk.
+const overlayExt = ".qcow2"
 
 // memoryExt ends the names of copies of a template's memory, which exist while a VM is resumed.
 const memoryExt = ".memory"

@@ -40,7 +40,7 @@ type templates interface {
 	Templates() ([]template.Template, error)
 	RemoveTemplate(id string) error
 	// PrepareTemplate has the template of the default image and size made, unless there is one.
-	PrepareTemplate(ctx context.Context)
+	PrepareTemplate(ctx context.Context) error
 }
 
 func newImages(cfg Config, host templates) (images, error) {
@@ -61,7 +61,7 @@ func (i images) prepareTemplates(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-i.built:
-			i.host.PrepareTemplate(ctx)
+			_ = i.host.PrepareTemplate(ctx) // the first VM has it made otherwise
 		}
 	}
 }

@@ -193,7 +193,10 @@ type preparing struct {
 	calls chan context.Context
 }
 
-func (p preparing) PrepareTemplate(ctx context.Context) { p.calls <- ctx }
+func (p preparing) PrepareTemplate(ctx context.Context) error {
+	p.calls <- ctx
+	return nil
+}
 
 // A build that succeeds has a template made after it, for as long as the daemon runs: the request
 // has ended by then.

@@ -3,6 +3,7 @@ package disk
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -91,4 +92,28 @@ func CopyTemp(ctx context.Context, to, from string) error {
 		return fmt.Errorf("copy file: %w", err)
 	}
 	return nil
+}
+
+// Base returns the path of the disk below a qcow2 one, or an empty string
+// (https://qemu-project.gitlab.io/qemu/interop/qcow2.html).
+func Base(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", fmt.Errorf("read base of disk: %w", err)
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	header := make([]byte, 20)
+	if _, err := f.ReadAt(header, 0); err != nil {
+		return "", fmt.Errorf("read base of disk: %w", err)
+	}
+	const maxName = 1023
+	at, length := binary.BigEndian.Uint64(header[8:]), binary.BigEndian.Uint32(header[16:])
+	if string(header[:4]) != "QFI\xfb" || length > maxName || at > 1<<20 {
+		return "", errors.New("read base of disk: not a qcow2 disk")
+	}
+	name := make([]byte, length)
+	if _, err := f.ReadAt(name, int64(at)); err != nil { //nolint:gosec // limited above
+		return "", fmt.Errorf("read base of disk: %w", err)
+	}
+	return string(name), nil
 }

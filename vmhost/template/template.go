@@ -39,7 +39,7 @@ type Key struct {
 	Sum       string `json:"sum"`        // of the image's disk
 	QEMU      uint64 `json:"qemu"`       // version, such as 7002000 for 7.2.0
 	Libvirt   uint64 `json:"libvirt"`    // version, such as 9000000 for 9.0.0
-	Board     string `json:"board"`      // libvirt's machine type, such as "pc"
+	Machine   string `json:"machine"`    // what the devices of a guest depend on in this version of Lodge
 	Accel     string `json:"accel"`      // "kvm" or "tcg"
 	CPU       string `json:"cpu"`        // the CPU that guests see
 	CPUs      int    `json:"cpus"`       // virtual processors

@@ -31,7 +31,7 @@ func newStore(t *testing.T) *Store {
 // keyFor is the key of VMs with that many CPUs.
 func keyFor(cpus int) Key {
 	return Key{
-		Image: "debian-13", Sum: "1234", QEMU: 7002022, Libvirt: 9000000, Board: "pc", Accel: "tcg", CPU: "maximum", CPUs: cpus, MemoryMiB: 1024,
+		Image: "debian-13", Sum: "1234", QEMU: 7002022, Libvirt: 9000000, Machine: "pc", Accel: "tcg", CPU: "maximum", CPUs: cpus, MemoryMiB: 1024,
 	}
 }
 
@@ -113,7 +113,7 @@ func TestFindByKey(t *testing.T) {
 	publish(t, s, keyFor(2))
 	for name, change := range map[string]func(*Key){
 		"image": func(k *Key) { k.Image = "debian-12" }, "sum": func(k *Key) { k.Sum = "5" }, "qemu": func(k *Key) { k.QEMU++ },
-		"libvirt": func(k *Key) { k.Libvirt++ }, "board": func(k *Key) { k.Board = "q35" }, "accel": func(k *Key) { k.Accel = "kvm" },
+		"libvirt": func(k *Key) { k.Libvirt++ }, "board": func(k *Key) { k.Machine = "q35" }, "accel": func(k *Key) { k.Accel = "kvm" },
 		"cpu": func(k *Key) { k.CPU = "other" }, "cpus": func(k *Key) { k.CPUs++ }, "memory": func(k *Key) { k.MemoryMiB++ },
 	} {
 		key := keyFor(2)
