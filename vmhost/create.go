@@ -70,6 +70,7 @@ func (h *Host) recordNew(ctx context.Context, spec gateway.Spec, img image.Image
 	if err != nil {
 		return seed.Guest{}, from, err
 	}
+	chosen := from.template.ID
 	hostKey, hostPublic, err := newKey(spec.Name)
 	if err != nil {
 		return seed.Guest{}, from, err
@@ -78,6 +79,9 @@ func (h *Host) recordNew(ctx context.Context, spec gateway.Spec, img image.Image
 		Identity: gateway.Identity{ID: gateway.NewID(), Name: spec.Name},
 		Size:     spec.Size, Desired: gateway.Running, HostKey: hostPublic,
 	}, &from)
+	if chosen != "" && from.template.ID == "" {
+		step("boot", "booting: its template was removed meanwhile")
+	}
 	return seed.Guest{
 		VM: m, Domain: h.cfg.Domain, HostKeyPEM: hostKey, AuthorizedKey: h.login, RootPEM: h.cfg.RootPEM, UserData: spec.UserData,
 		Random: randomBytes(),
@@ -110,9 +114,12 @@ func (h *Host) build(ctx context.Context, guest seed.Guest, from source, step fu
 			return err
 		}
 		h.log.WarnContext(ctx, "VM boots, resuming it failed", "vm", guest.VM.Name, "err", err)
+		step("boot", "booting: "+explain(err))
+		if failed := h.bootInstead(ctx, w, guest, from); failed != nil {
+			return failed // perhaps it was not the template's fault
+		}
 		h.distrust(ctx, from.template, err)
-		step("boot", "booting, since the template could not be resumed: "+explain(err))
-		return h.bootInstead(ctx, w, guest, from)
+		return nil
 	})
 }
 

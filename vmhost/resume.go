@@ -75,14 +75,14 @@ func (h *Host) resume(ctx context.Context, w *worker, t template.Template) error
 			return err
 		}
 		if err := libvirt.Adopt(memory, def); err != nil {
-			return err
+			return fmt.Errorf("%w: %w", errUnusable, err)
 		}
 		if err := h.identify(ctx, w, m.Identity); err != nil {
 			return err
 		}
 		w.startsNow(restored)
 		if err := h.virt.StartResumed(ctx, def, memory); err != nil {
-			return err
+			return fmt.Errorf("%w: %w", errUnusable, err)
 		}
 		if err := h.virt.AnnounceDisk(ctx, m.ID, uint64(m.DiskGiB)<<30); err != nil { //nolint:gosec // check has limited it
 			h.log.WarnContext(ctx, "size of the disk was not announced", "vm", m.Name, "err", err) // the next boot reads it
@@ -137,6 +137,15 @@ func (h *Host) removeMemories() error {
 		}
 	}
 	return durable.Sync(h.cfg.diskDir())
+}
+
+// hostKernel is the release of the host's kernel, whose KVM decides what guests see of the CPU.
+func hostKernel() string {
+	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(release))
 }
 
 // hostCPU identifies the host's CPU, which guests under KVM see: the fields of proc_cpuinfo(5) that

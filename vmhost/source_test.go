@@ -180,12 +180,17 @@ func TestBaseOfAnOverlayWithoutARecord(t *testing.T) {
 	h := newHost(t)
 	used, unused := publishTemplate(t, h, template.Key{Image: "gone", CPUs: 1}), publishTemplate(t, h, template.Key{Image: "gone", CPUs: 2})
 	gatewaytest.Must(t, disk.CreateOverlay(t.Context(), h.cfg.overlayFile(gateway.NewID()), used.Disk, 2))
-	gatewaytest.Must(t, os.WriteFile(h.cfg.overlayFile(gateway.NewID()), []byte("not a qcow2 disk"), 0o600))
 	h.sweepTemplates(t.Context())
 	if _, err := os.Stat(used.Disk); err != nil {
 		t.Errorf("the base of an overlay is gone: %v", err)
 	}
 	if _, err := os.Stat(unused.Disk); err == nil {
 		t.Error("a disk without a user is left")
+	}
+	unknown := publishTemplate(t, h, template.Key{Image: "gone", CPUs: 3})
+	gatewaytest.Must(t, os.WriteFile(h.cfg.overlayFile(gateway.NewID()), []byte("damaged"), 0o600))
+	h.sweepTemplates(t.Context())
+	if _, err := os.Stat(unknown.Disk); err != nil {
+		t.Errorf("a disk that a damaged overlay may need is gone: %v", err)
 	}
 }

@@ -44,6 +44,7 @@ type templates struct {
 
 	mu     sync.Mutex // also held while a template is removed, or gets another user
 	builds map[template.Key]*templateBuild
+	ended  bool // makeTemplates has returned
 }
 
 // templateBuild is one build of a template, under way or failed.
@@ -88,6 +89,7 @@ func (h *Host) templateKey(ctx context.Context, img image.Image, size gateway.Si
 	if kvm {
 		key.Accel = "kvm"
 		key.CPU, err = hostCPU()
+		key.CPU += " " + hostKernel()
 	}
 	return key, err
 }
@@ -143,6 +145,11 @@ func (t *templates) request(img image.Image, key template.Key) *templateBuild {
 		return b
 	}
 	b := &templateBuild{key: key, img: img, done: make(chan struct{})}
+	if t.ended {
+		b.err = context.Canceled
+		close(b.done)
+		return b
+	}
 	select {
 	case t.requests <- b:
 		t.builds[key] = b
@@ -231,6 +238,9 @@ func (h *Host) makeTemplates(ctx context.Context) {
 
 // endQueued ends the builds that have not begun.
 func (t *templates) endQueued(err error) {
+	t.mu.Lock()
+	t.ended = true
+	t.mu.Unlock()
 	for {
 		select {
 		case b := <-t.requests:
@@ -241,10 +251,13 @@ func (t *templates) endQueued(err error) {
 	}
 }
 
-// distrust removes a template that libvirt could not restore, or whose save file could not be read:
-// the next VM gets another.
+// errUnusable marks an error of a template itself: libvirt could not restore it, or its save file
+// could not be read.
+var errUnusable = errors.New("the template could not be resumed")
+
+// distrust removes an unusable template: the next VM gets another.
 func (h *Host) distrust(ctx context.Context, t template.Template, err error) {
-	if gateway.KindOf(err) != gateway.KindInternal || durable.IsFull(err) {
+	if !errors.Is(err, errUnusable) || gateway.KindOf(err) == gateway.KindUnavailable || durable.IsFull(err) {
 		return
 	}
 	if err := h.RemoveTemplate(t.ID); err != nil {

@@ -3,6 +3,7 @@ package vmhost
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -72,7 +73,7 @@ func (h *Host) isBase(id string) bool {
 			return false
 		}
 		base, err := disk.Base(filepath.Join(h.cfg.diskDir(), e.Name()))
-		return err == nil && base == h.templates.store.Disk(id)
+		return err != nil && !errors.Is(err, fs.ErrNotExist) || base == h.templates.store.Disk(id) // one that cannot be read may need any
 	})
 }
 

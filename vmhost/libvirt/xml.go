@@ -45,6 +45,10 @@ func (d Definition) XML() (string, error) {
 }
 
 func (d Definition) domain() *libvirtxml.Domain {
+	onReboot := "restart"
+	if d.Template {
+		onReboot = "destroy" // it reboots only if it fails
+	}
 	kind := "qemu"
 	if d.KVM {
 		kind = "kvm"
@@ -62,7 +66,7 @@ func (d Definition) domain() *libvirtxml.Domain {
 		CPU:        d.cpu(),
 		Clock:      &libvirtxml.DomainClock{Offset: "utc"},
 		OnPoweroff: "destroy",
-		OnReboot:   "restart",
+		OnReboot:   onReboot,
 		OnCrash:    "restart",
 		Devices:    d.devices(),
 	}

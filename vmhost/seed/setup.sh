@@ -22,7 +22,7 @@ echo "$name" >/proc/sys/kernel/hostname
 [ -s /etc/environment ] && grep -q '^AWS_ENDPOINT_URL_S3=' /etc/environment || cat /etc/lodge/environment >>/etc/environment
 set --
 while read -r variable; do set -- "$@" "$variable"; done </etc/lodge/environment
-systemctl set-environment "$@" || true # fails where systemd does not run
+systemctl set-environment "$@" & # fails where systemd does not run
 
 # As update-ca-certificates(8) would, which takes ten seconds under TCG. The archive has the links
 # in /etc/ssl/certs.
@@ -33,6 +33,7 @@ if [ -s "$ca" ]; then
 	grep -qsF "$line" "$bundle" || cat "$ca" >>"$bundle"
 fi
 
+wait
 echo "$INSTANCE_ID" >/etc/lodge/instance.new
 sync
 mv /etc/lodge/instance.new /etc/lodge/instance
