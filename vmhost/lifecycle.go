@@ -76,8 +76,8 @@ func errMigrated(name string) error {
 
 // Stop shuts the guest down and waits for it, at most Config.StopTimeout. When the guest does not
 // react, Stop fails with KindConflict: the VM runs, and its desired state stays Stopped. With force
-// it ends the VM at once, and removes its saved memory and the record of a migration. Force is recorded: if libvirtd hangs now,
-// the worker ends the VM later.
+// it ends the VM at once, and removes its saved memory and the record of a migration. Force is
+// recorded: if libvirtd hangs now, the worker ends the VM later.
 func (h *Host) Stop(ctx context.Context, id gateway.ID, force bool) error {
 	if _, err := h.begin(ctx, id); err != nil {
 		return err

@@ -7,10 +7,11 @@ import (
 	"lodge/gateway"
 )
 
-// Images makes and lists base images, in lodged by a helper process, and lists and removes templates.
+// Images makes and lists base images, in lodged by a helper process, and lists and removes
+// templates.
 type Images interface {
-	// Build makes an image in place of an older one, which the VMs that were made from it keep. The empty name is the default
-	// image. When ctx ends, nothing of the build is left.
+	// Build makes an image in place of an older one, which the VMs that were made from it keep. The
+	// empty name is the default image. When ctx ends, nothing of the build is left.
 	Build(ctx context.Context, name string, progress func(gateway.Progress)) (Image, error)
 	// List returns the images in the order of their names, and the templates, the one used last first.
 	List(ctx context.Context) (ImageList, error)
@@ -54,8 +55,8 @@ func (s Session) Images(ctx context.Context) (ImageList, error) {
 	return list, err
 }
 
-// RemoveTemplate removes a template. VMs that were resumed from it keep their disks; the next VM of its size has a new one
-// made.
+// RemoveTemplate removes a template. VMs that were resumed from it keep their disks; the next VM of
+// its size has a new one made.
 func (s Session) RemoveTemplate(ctx context.Context, id string) error {
 	if err := s.allowed(verbRemoveTemplate); err != nil {
 		return err

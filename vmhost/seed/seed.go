@@ -3,10 +3,10 @@
 // The disk is a small ISO 9660 file with the volume label cidata. It has the four files that any
 // cloud image with cloud-init reads (meta-data, network-config, vendor-data, user-data:
 // https://docs.cloud-init.io/en/latest/reference/datasources/nocloud.html), setup.sh, which is all
-// that Lodge itself changes in a guest, and random bytes. Lodge's own images run it early in the boot; in other
-// images cloud-init runs the same script as a boothook in the vendor data. The user data is copied
-// byte for byte and cannot replace any of it by accident, as a second list under one YAML key
-// would.
+// that Lodge itself changes in a guest, and random bytes. Lodge's own images run the script early in
+// the boot, or when a guest is resumed; in other images cloud-init runs the same script as a boothook
+// in the vendor data. The user data is copied byte for byte and cannot replace any of it by accident,
+// as a second list under one YAML key would.
 //
 // The script contains its files as an archive, so no value is ever quoted for a shell or for YAML.
 package seed

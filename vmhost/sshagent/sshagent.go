@@ -3,7 +3,8 @@
 //
 // A Server answers the connections of a listener, which alone decides who may connect. Of the
 // protocol (draft-ietf-sshm-ssh-agent) it has two requests, list and sign; any other fails. A
-// connection that ssh forwards to another host is closed, so that no guest can use the key.
+// connection that ssh forwards to another host is closed, so that no guest can use the key; ssh
+// announces that since OpenSSH 8.9.
 //
 // It never adds, removes, locks or returns a private key, and reads no request above 256 KiB.
 package sshagent
