@@ -80,7 +80,7 @@ func (h *Host) resume(ctx context.Context, w *worker, t template.Template) error
 		if err := h.identify(ctx, w, m.Identity); err != nil {
 			return err
 		}
-		w.startsNow(restored)
+		w.startsNow(resumed)
 		if err := h.virt.StartResumed(ctx, def, memory); err != nil {
 			return fmt.Errorf("%w: %w", errUnusable, err)
 		}

@@ -33,7 +33,7 @@ func (h *Host) Wait(ctx context.Context, id gateway.ID, report func(gateway.Prog
 	if begun.IsZero() { // it ran before this process did
 		begun = time.Now()
 	}
-	if logBytes != restored {
+	if logBytes != resumed {
 		kernel := func() bool { return logGrew(h.cfg.logFile(id), logBytes) }
 		if err := h.until(ctx, id, kernel); err != nil {
 			return err

@@ -108,9 +108,12 @@ func (w *worker) setStarting(is bool) {
 	w.starting = is
 }
 
-// restored is a console log size that differs from every real one: a guest that was restored or
-// resumed may write nothing.
-const restored = -1
+// Console log sizes that differ from every real one: a guest that was restored from its saved memory
+// may write nothing more, and one that was resumed from a template has written nothing yet.
+const (
+	restored = -1
+	resumed  = -2
+)
 
 // startsNow records the time, and the size of the console log, for Wait.
 func (w *worker) startsNow(logBytes int64) {

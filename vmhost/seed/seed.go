@@ -13,7 +13,9 @@ package seed
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"lodge/gateway"
@@ -32,8 +34,8 @@ type Guest struct {
 }
 
 // Write replaces path by the seed, with mode 0600 (it contains the host key). When Write returns
-// nil, the file is complete and synced; after an error the old one is unchanged. It fails with
-// KindInvalid for a guest that could not boot with the seed.
+// nil, the file is complete and synced; after an error it may be of no use. It fails with KindInvalid
+// for a guest that could not boot with the seed.
 func Write(path string, g Guest) error {
 	if err := g.check(); err != nil {
 		return err
@@ -46,7 +48,10 @@ func Write(path string, g Guest) error {
 	if len(content) > Bytes {
 		return gateway.Invalid("the seed has %d bytes; at most %d are possible", len(content), Bytes)
 	}
-	if err := durable.WriteFile(path, append(content, make([]byte, Bytes-len(content))...), 0o600); err != nil {
+	if err := durable.WriteFile(path, content, 0o600); err != nil {
+		return fmt.Errorf("write seed: %w", err)
+	}
+	if err := errors.Join(os.Truncate(path, Bytes), durable.Sync(path)); err != nil { // the rest is a hole
 		return fmt.Errorf("write seed: %w", err)
 	}
 	return nil
