@@ -1,11 +1,13 @@
 package e2e
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"lodge/e2e/harness"
 	"lodge/gateway"
@@ -33,6 +35,12 @@ func TestFullDisk(t *testing.T) {
 	if err := os.WriteFile(up, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	harness.Eventually(t, "the template is made, which takes room as well", 5*time.Minute, func() error {
+		if list := harness.JSON[api.ImageList](t, h, "image", "ls"); len(list.Templates) == 0 {
+			return errors.New("there is none yet")
+		}
+		return nil
+	})
 	filler := fill(t, dir)
 	r := h.TryLodge(t, "new", "more", "--direct-boot")
 	if r.Code == 0 || !strings.Contains(r.Stderr, "full") || !strings.Contains(r.Stderr, "hint: ") {
