@@ -116,8 +116,8 @@ func param(r rpc.DomainStatsRecord, name string) int32 {
 
 func stateOf(state rpc.DomainState, reason int32, saved bool) State {
 	switch state {
-	case rpc.DomainRunning, rpc.DomainBlocked, rpc.DomainShutdown:
-		return Running
+	case rpc.DomainRunning, rpc.DomainBlocked, rpc.DomainShutdown, rpc.DomainCrashed:
+		return Running // a guest that has panicked is about to be restarted by libvirtd, in the same QEMU
 	case rpc.DomainPaused:
 		if rpc.DomainPausedReason(reason) == rpc.DomainPausedIoerror {
 			return PausedFull
@@ -125,8 +125,6 @@ func stateOf(state rpc.DomainState, reason int32, saved bool) State {
 		return Paused
 	case rpc.DomainShutoff:
 		return stateOfShutoff(rpc.DomainShutoffReason(reason), saved)
-	case rpc.DomainCrashed:
-		return Off
 	case rpc.DomainPmsuspended:
 		return Suspended
 	default:

@@ -194,6 +194,29 @@ func TestQEMUKilled(t *testing.T) {
 	wantState(t, client, def.VM.ID, libvirt.Off)
 }
 
+// A guest that panics is restarted by libvirtd. Meanwhile its domain has not ended.
+func TestGuestPanics(t *testing.T) {
+	needVMs(t)
+	libvirttest.Start(t)
+	client := newClient(t, time.Minute)
+	def := tinyGuest(t)
+	if err := client.Start(t.Context(), def); err != nil {
+		t.Fatal(err)
+	}
+	waitLog(t, def.Log, libvirttest.Greeting)
+	console := dialConsole(t, def.Console)
+	if _, err := console.Write([]byte(libvirttest.KeyPanic)); err != nil {
+		t.Fatal(err)
+	}
+	gatewaytest.WaitFor(t, "the guest has restarted", func() bool {
+		if state, err := client.State(t.Context(), def.VM.ID); err != nil || state != libvirt.Running {
+			t.Errorf("the state is %s (%v)", state, err)
+		}
+		log, err := os.ReadFile(def.Log)
+		return err == nil && strings.Count(string(log), libvirttest.Greeting) == 2
+	})
+}
+
 func TestStartFailsCleanly(t *testing.T) {
 	needVMs(t)
 	libvirttest.Start(t)
