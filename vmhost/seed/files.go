@@ -44,10 +44,10 @@ type entry struct {
 // entries are the files that Lodge puts into a guest.
 func (g Guest) entries() ([]entry, error) {
 	const root = "root"
-	host := g.VM.Name + "." + g.Domain
 	all := []entry{
 		{"etc/hostname", g.VM.Name + "\n", 0o644, root},
-		{"etc/hosts", "127.0.0.1\tlocalhost\n127.0.1.1\t" + host + " " + g.VM.Name + "\n::1\tlocalhost ip6-localhost ip6-loopback\n", 0o644, root},
+		// not the public name, which leads to the gateway by DNS
+		{"etc/hosts", "127.0.0.1\tlocalhost\n127.0.1.1\t" + g.VM.Name + "\n::1\tlocalhost ip6-localhost ip6-loopback\n", 0o644, root},
 		{"etc/systemd/network/10-lodge.network", g.fill("files/network"), 0o644, root},
 		{"etc/systemd/system.conf.d/", "", 0o755, root},
 		{"etc/systemd/system.conf.d/10-lodge.conf", systemdConfig(text("files/environment")), 0o644, root},
@@ -94,7 +94,7 @@ func systemdConfig(environment string) string {
 	return "[Manager]\nDefaultEnvironment=" + strings.Join(strings.Fields(environment), " ") + "\n"
 }
 
-// archive is a tar.gz of the entries, the same for the same guest. Owners are names: the guest
+// archive is a tar archive of the entries, the same for the same guest. Owners are names: the guest
 // assigns the numbers.
 func (g Guest) archive() ([]byte, error) {
 	entries, err := g.entries()
@@ -102,8 +102,7 @@ func (g Guest) archive() ([]byte, error) {
 		return nil, err
 	}
 	var b bytes.Buffer
-	z := gzip.NewWriter(&b)
-	t := tar.NewWriter(z)
+	t := tar.NewWriter(&b)
 	for _, e := range entries {
 		if err := e.pack(t); err != nil {
 			return nil, fmt.Errorf("pack %s: %w", e.path, err)
@@ -112,8 +111,17 @@ func (g Guest) archive() ([]byte, error) {
 	if err := t.Close(); err != nil {
 		return nil, fmt.Errorf("pack files: %w", err)
 	}
+	return b.Bytes(), nil
+}
+
+func compress(data []byte) ([]byte, error) {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	if _, err := z.Write(data); err != nil {
+		return nil, fmt.Errorf("compress files: %w", err)
+	}
 	if err := z.Close(); err != nil {
-		return nil, fmt.Errorf("pack files: %w", err)
+		return nil, fmt.Errorf("compress files: %w", err)
 	}
 	return b.Bytes(), nil
 }

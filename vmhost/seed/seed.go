@@ -9,6 +9,8 @@
 // as a second list under one YAML key would.
 //
 // The script contains its files as an archive, so no value is ever quoted for a shell or for YAML.
+// The disk has the archive once more, for guests that mount it, and the input of "ip -batch" for
+// those that are resumed.
 package seed
 
 import (
@@ -83,8 +85,14 @@ func (g Guest) seedFiles() ([]file, error) {
 	if err != nil {
 		return nil, err
 	}
-	setup := strings.Replace(text("setup.sh"), "@FILES@", wrap(base64.StdEncoding.EncodeToString(archive)), 1)
+	packed, err := compress(archive)
+	if err != nil {
+		return nil, err
+	}
+	setup := strings.Replace(text("setup.sh"), "@FILES@", wrap(base64.StdEncoding.EncodeToString(packed)), 1)
 	return []file{
+		{"files.tar", archive},
+		{"ip-batch", []byte(g.fill("files/ip-batch"))},
 		{"meta-data", []byte(g.fill("files/meta-data"))},
 		{"network-config", []byte(g.fill("files/network-config"))},
 		{"random", g.Random},

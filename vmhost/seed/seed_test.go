@@ -109,8 +109,8 @@ ethernets:
 			t.Errorf("%s:\n%s", name, diff)
 		}
 	}
-	if len(files) != 6 || files["random"] != "random" {
-		t.Errorf("%d files in the seed, not 6", len(files))
+	if len(files) != 8 || files["random"] != "random" {
+		t.Errorf("%d files in the seed, not 8", len(files))
 	}
 	if diff := cmp.Diff(files, readISO(t, write(t, g), primary)); diff != "" {
 		t.Errorf("the two views of the disk differ:\n%s", diff)
@@ -150,6 +150,9 @@ func TestVendorDataIsSetup(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if kind == "text/cloud-config" && !strings.Contains(string(text), "\nmanage_etc_hosts: false\n") {
+			t.Errorf("cloud-init may replace the names in /etc/hosts:\n%s", text)
+		}
 		if kind == "text/cloud-boothook" && string(text) != files["setup.sh"] {
 			t.Errorf("the boothook is not setup.sh:\n%s", cmp.Diff(files["setup.sh"], string(text)))
 		}
@@ -161,10 +164,12 @@ func TestVendorDataIsSetup(t *testing.T) {
 
 func TestFilesInGuest(t *testing.T) {
 	g := guest()
-	have := unpack(t, readISO(t, write(t, g), joliet)["setup.sh"])
+	onDisk := readISO(t, write(t, g), joliet)
+	have := unpack(t, onDisk["setup.sh"])
 	for path, want := range map[string]string{
 		"etc/hostname":                              "hello\n",
 		"etc/lodge/ssh_host_ed25519_key":            string(g.HostKeyPEM),
+		"etc/hosts":                                 "127.0.0.1\tlocalhost\n127.0.1.1\thello\n::1\tlocalhost ip6-localhost ip6-loopback\n",
 		"etc/lodge/authorized_keys":                 g.AuthorizedKey + "\n",
 		"usr/local/share/ca-certificates/lodge.crt": string(g.RootPEM),
 		"etc/ssl/certs/lodge.pem":                   "-> /usr/local/share/ca-certificates/lodge.crt",
@@ -202,6 +207,9 @@ func TestFilesInGuest(t *testing.T) {
 	}
 	if conf := have["etc/systemd/system.conf.d/10-lodge.conf"].text; !strings.Contains(conf, "\nDefaultEnvironment=AWS_ENDPOINT_URL_S3=http://s3.lodge.internal ") {
 		t.Errorf("system.conf.d:\n%s", conf)
+	}
+	if diff := cmp.Diff(have, untar(t, strings.NewReader(onDisk["files.tar"])), cmp.AllowUnexported(archived{})); diff != "" {
+		t.Errorf("files.tar differs from the archive in setup.sh:\n%s", diff)
 	}
 }
 
@@ -288,7 +296,7 @@ type archived struct {
 // unpack reads the archive out of setup.sh as the shell would.
 func unpack(t *testing.T, setup string) map[string]archived {
 	t.Helper()
-	_, rest, _ := strings.Cut(setup, "<<'END' | tar -xz --no-overwrite-dir -C /\n")
+	_, rest, _ := strings.Cut(setup, "<<'END' | unpack -z\n")
 	text, _, ok := strings.Cut(rest, "\nEND\n")
 	if !ok {
 		t.Fatalf("setup.sh has no archive:\n%s", setup)
@@ -297,8 +305,13 @@ func unpack(t *testing.T, setup string) map[string]archived {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return untar(t, z)
+}
+
+func untar(t *testing.T, archive io.Reader) map[string]archived {
+	t.Helper()
 	files := map[string]archived{}
-	for r := tar.NewReader(z); ; {
+	for r := tar.NewReader(archive); ; {
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
 			return files

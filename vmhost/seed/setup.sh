@@ -7,21 +7,25 @@ umask 022
 last=
 [ ! -e /etc/lodge/instance ] || read -r last </etc/lodge/instance || true
 [ "$last" != "${INSTANCE_ID:?}" ] || exit 0
-mkdir -p /etc/lodge
 
 # Each program takes a tenth of a second to start under TCG, so the shell does what it can.
 [ -d /home/lodge ] || id -u lodge >/dev/null 2>&1 || useradd --create-home --shell /bin/bash --comment Lodge lodge
-base64 -d <<'END' | tar -xz --no-overwrite-dir -C /
+unpack() { tar -x --no-overwrite-dir -C / "$@"; }
+if [ -e /run/lodge/seed/files.tar ]; then
+	unpack -f /run/lodge/seed/files.tar
+else
+	base64 -d <<'END' | unpack -z
 @FILES@
 END
+fi
 read -r name </etc/hostname
 echo "$name" >/proc/sys/kernel/hostname
 
 # PAM (logins, cron) and systemd (units) read these; the file in system.conf.d takes effect at the
 # next boot.
-[ -s /etc/environment ] && grep -q '^AWS_ENDPOINT_URL_S3=' /etc/environment || cat /etc/lodge/environment >>/etc/environment
 set --
 while read -r variable; do set -- "$@" "$variable"; done </etc/lodge/environment
+[ -s /etc/environment ] && grep -q '^AWS_ENDPOINT_URL_S3=' /etc/environment || printf '%s\n' "$@" >>/etc/environment
 systemctl set-environment "$@" & # fails where systemd does not run
 
 # As update-ca-certificates(8) would, which takes ten seconds under TCG. The archive has the links
