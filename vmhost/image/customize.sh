@@ -17,7 +17,7 @@ chroot "$root" systemctl --quiet mask modprobe@drm.service modprobe@efi_pstore.s
 
 # No target starts the units that lodge-late.service starts, nor one whose work
 # systemd-tmpfiles-setup-dev.service does again.
-late=$(sed -n 's/.*systemctl start --no-block //p' "$root/etc/systemd/system/lodge-late.service" "$root/usr/lib/lodge/coldplug")
+late=$(sed -n 's/.*systemctl start --no-block //p' "$root/usr/lib/lodge/late" "$root/usr/lib/lodge/coldplug")
 for unit in $late systemd-tmpfiles-setup-dev-early.service; do
 	for wants in sysinit.target.wants multi-user.target.wants; do
 		[ ! -e "$root/usr/lib/systemd/system/$wants/$unit" ] || ln -s /dev/null "$root/etc/systemd/system/$wants/$unit"
