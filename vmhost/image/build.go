@@ -146,7 +146,7 @@ func copyBoot(to, root, pattern string) error {
 // new manifest. At any moment the image is the old one, absent, or the new one.
 func (b *build) publish(sum, raw, kernel, initrd string) error {
 	name, dir := b.recipe.Name, b.recipe.Dir
-	m := manifest{Name: name, Built: time.Now().UTC().Truncate(time.Second), Cmdline: cmdline, Sum: sum, Templatable: templatable(name)}
+	m := manifest{Name: name, Built: time.Now().UTC().Truncate(time.Second), Cmdline: cmdline, Sum: sum, Templatable: true}
 	manifestFile := filepath.Join(dir, name+manifestExt)
 	if err := os.Remove(manifestFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("publish image: %w", err)

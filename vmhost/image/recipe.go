@@ -32,10 +32,6 @@ func release(name string) (codename string, ok bool) {
 	return "", false
 }
 
-// templatable reports whether the guests of an image can wait for an identity. Those of Debian 12 do
-// not reach that point: its VMs boot.
-func templatable(name string) bool { return name == Default }
-
 // packages are installed beside Debian's essential ones, without recommended packages.
 func packages() string {
 	return strings.Join([]string{
