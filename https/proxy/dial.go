@@ -5,31 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strconv"
+	"net/netip"
 	"syscall"
-	"time"
 
 	"lodge/gateway"
+	"lodge/gateway/relay"
 )
 
-// dialTimeout is how long a VM may take to answer a SYN on its own tap.
-const dialTimeout = 3 * time.Second
-
-// DialTap is the default Config.Dial. The socket is bound to the VM's tap: the address of a VM
-// without a tap never leads to another network.
+// DialTap is the default Config.Dial.
 func DialTap(ctx context.Context, vm gateway.VM, port uint16) (net.Conn, error) {
-	dialer := net.Dialer{Timeout: dialTimeout, Control: func(_, _ string, raw syscall.RawConn) error {
-		var err error
-		controlErr := raw.Control(func(fd uintptr) {
-			err = syscall.SetsockoptString(int(fd), syscall.SOL_SOCKET, syscall.SO_BINDTODEVICE, vm.Tap()) //nolint:gosec // a descriptor fits
-		})
-		return errors.Join(err, controlErr)
-	}}
-	c, err := dialer.DialContext(ctx, "tcp4", net.JoinHostPort(vm.Addr.String(), strconv.Itoa(int(port))))
-	if err != nil {
-		return nil, fmt.Errorf("dial VM: %w", err)
-	}
-	return c, nil
+	return relay.Dial(ctx, "tcp4", vm.Tap(), netip.AddrPortFrom(vm.Addr, port))
 }
 
 // Errors of a VM that does not answer.
