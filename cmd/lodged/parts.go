@@ -42,8 +42,8 @@ type parts struct {
 	mail      *mail.Server
 	objects   *storage.Server
 	dns       *dns.Server
-	guestHTTP *http.Server // metadata and S3, on taps
-	hostS3    *http.Server // S3 for the host itself, on a unix socket
+	guestHTTP *gateway.DrainedServer // metadata and S3, on taps
+	hostS3    *gateway.DrainedServer // S3 for the host itself, on a unix socket
 	images    images
 	control   *control.Server
 }
@@ -72,9 +72,12 @@ func assemble(cfg Config, s *state, log *slog.Logger) (p *parts, err error) {
 	}); err != nil {
 		return nil, fmt.Errorf("object storage: %w", err)
 	}
-	self := metadata.New(metadata.Config{Directory: s.directory, Keyring: s.keyring, Domain: cfg.Domain, URL: p.url, Logger: log})
+	self := metadata.New(metadata.Config{
+		Directory: s.directory, Keyring: s.keyring, Domain: cfg.Domain, URL: p.url, Logger: log,
+	})
 	guests := gateway.GuestMux(p.objects.Handler(), self.Handler())
-	if p.web, err = https.New(webConfig(cfg, s, guests, log)); err != nil {
+	web := webConfig(cfg, s, guests, log)
+	if p.web, err = https.New(web); err != nil {
 		return nil, fmt.Errorf("https: %w", err)
 	}
 	p.dns = dns.New(dns.Config{Directory: s.directory, Domain: cfg.Domain, ResolvConf: "/etc/resolv.conf", Logger: log})
@@ -82,9 +85,8 @@ func assemble(cfg Config, s *state, log *slog.Logger) (p *parts, err error) {
 	if err := p.assembleHost(cfg, s, log); err != nil {
 		return nil, err
 	}
-	p.guestHTTP = httpServer(guests, log)
-	p.guestHTTP.ConnContext = gateway.ConnContext
-	p.hostS3 = httpServer(p.objects.Handler(), log)
+	p.guestHTTP = httpServer(guests, gateway.ConnContext, log)
+	p.hostS3 = httpServer(p.objects.Handler(), nil, log)
 	if p.images, err = newImages(cfg, p.host); err != nil {
 		return nil, err
 	}
@@ -120,7 +122,9 @@ func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
 	}); err != nil {
 		return fmt.Errorf("mail: %w", err)
 	}
-	hostConfig.OnRemove = []func(context.Context, gateway.ID) error{p.web.Remove, p.mail.Remove, p.objects.Remove}
+	hostConfig.OnRemove = []func(context.Context, gateway.ID) error{
+		p.web.Remove, p.mail.Remove, p.objects.Remove,
+	}
 	if p.host, err = vmhost.New(hostConfig); err != nil {
 		return fmt.Errorf("virtual machines: %w", err)
 	}
@@ -134,16 +138,17 @@ func webConfig(cfg Config, s *state, guests http.Handler, log *slog.Logger) http
 	return https.Config{
 		Domain: cfg.Domain, Port: cfg.HTTPSPort, Dir: cfg.path("ca"), Owner: cfg.Owner,
 		Directory: s.directory, KV: s.store.KV(), Logins: s.store.Logins(),
-		Inside: map[string]http.Handler{gateway.S3Host: guests}, AccessLog: cfg.AccessLog, Logger: log,
+		Inside: map[string]http.Handler{gateway.S3Host: guests}, AccessLog: cfg.AccessLog,
+		Logger: log,
 	}
 }
 
 // httpServer is a plain server with limits on what a caller can hold.
-func httpServer(h http.Handler, log *slog.Logger) *http.Server {
-	return &http.Server{
-		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+func httpServer(h http.Handler, connContext func(context.Context, net.Conn) context.Context, log *slog.Logger) *gateway.DrainedServer {
+	return gateway.NewDrainedServer(&http.Server{
+		Handler: h, ConnContext: connContext, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
+	})
 }
 
 // shutdown closes the servers after their open requests, within shutdownLimit.

@@ -98,21 +98,21 @@ func serve(ctx context.Context, p *parts, outside *hostListeners, log *slog.Logg
 	start("object storage", func() error { return p.objects.Run(engine) })
 	start("mail delivery", func() error { return p.mail.Run(ctx) })
 	for _, l := range outside.https {
-		start("https", func() error { return p.web.Serve(l) })
+		start("https", func() error { return p.web.Serve(gateway.Lasting(l)) })
 	}
 	for _, l := range outside.http {
-		start("http", func() error { return p.web.ServeRedirect(l) })
+		start("http", func() error { return p.web.ServeRedirect(gateway.Lasting(l)) })
 	}
 	for _, l := range outside.smtp {
-		start("smtp", func() error { return p.mail.ServeSMTP(l) })
+		start("smtp", func() error { return p.mail.ServeSMTP(gateway.Lasting(l)) })
 	}
 	start("guests' http", func() error { return p.guestHTTP.Serve(p.taps.http) })
 	start("guests' https", func() error { return p.web.Serve(p.taps.https) })
 	start("guests' imap", func() error { return p.mail.ServeIMAP(p.taps.imap) })
 	start("guests' dns", func() error { return p.dns.ServeTCP(p.taps.dns) })
-	start("host's s3", func() error { return p.hostS3.Serve(outside.s3) })
+	start("host's s3", func() error { return p.hostS3.Serve(gateway.Lasting(outside.s3)) })
 	start("host's ssh agent", func() error { return p.host.Agent().Serve(outside.ssh) })
-	start("control", func() error { return p.control.Serve(outside.control) })
+	start("control", func() error { return p.control.Serve(gateway.Lasting(outside.control)) })
 	group.Go(func() error {
 		<-ctx.Done()
 		log.Info("daemon stopping")

@@ -10,7 +10,6 @@ package control
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -33,7 +32,7 @@ type Config struct {
 // Server serves the API.
 type Server struct {
 	Config
-	http http.Server
+	http *gateway.DrainedServer
 	stop context.CancelFunc
 }
 
@@ -41,7 +40,7 @@ type Server struct {
 func New(config Config) *Server {
 	base, stop := context.WithCancel(context.Background())
 	s := &Server{Config: config, stop: stop}
-	s.http = http.Server{
+	s.http = gateway.NewDrainedServer(&http.Server{
 		Handler:           s.Handler(),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
@@ -49,26 +48,17 @@ func New(config Config) *Server {
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return WithCaller(ctx, callerOf(c)) },
 		ErrorLog:          slog.NewLogLogger(config.Logger.Handler(), slog.LevelWarn),
-	}
+	})
 	return s
 }
 
 // Serve answers on l, a listener made by Listen, until Shutdown; then it returns nil.
-func (s *Server) Serve(l net.Listener) error {
-	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
-}
+func (s *Server) Serve(l net.Listener) error { return s.http.Serve(l) }
 
 // Shutdown ends consoles, followed logs and waits, lets other requests finish, and closes what is left when ctx ends.
 func (s *Server) Shutdown(ctx context.Context) error {
-	s.http.SetKeepAlivesEnabled(false)
 	s.stop()
-	if err := s.http.Shutdown(ctx); err != nil {
-		return errors.Join(err, s.http.Close())
-	}
-	return nil
+	return s.http.Shutdown(ctx)
 }
 
 type callerKey struct{}
