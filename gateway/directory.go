@@ -18,9 +18,10 @@ type Records interface {
 	// VMs returns every VM, including those whose removal is not complete.
 	VMs(ctx context.Context) ([]VM, error)
 	// Create stores m with a Number and an Addr of its choice. A number is never used again, an
-	// address not for 15 minutes after its VM is removed. A name that is in use is KindTaken.
+	// address not for 15 minutes after its VM is removed. A name or a domain that is in use is
+	// KindTaken.
 	Create(ctx context.Context, m VM) (VM, error)
-	// Save replaces what is stored under m.ID.
+	// Save replaces what is stored under m.ID. A new name or domain that is in use is KindTaken.
 	Save(ctx context.Context, m VM) error
 	// Delete removes the VM. Its address rests.
 	Delete(ctx context.Context, id ID) error
@@ -37,8 +38,9 @@ type Directory struct {
 }
 
 type snapshot struct {
-	byName map[string]VM
-	byID   map[ID]VM
+	byName   map[string]VM
+	byID     map[ID]VM
+	byDomain map[string]VM
 }
 
 // OpenDirectory reads all VMs from records.
@@ -57,10 +59,14 @@ func OpenDirectory(ctx context.Context, records Records) (*Directory, error) {
 }
 
 func newSnapshot(byID map[ID]VM) *snapshot {
-	s := &snapshot{byName: make(map[string]VM, len(byID)), byID: byID}
+	s := &snapshot{byName: make(map[string]VM, len(byID)), byID: byID, byDomain: map[string]VM{}}
 	for _, m := range byID {
-		if m.Desired != Removed {
-			s.byName[m.Name] = m
+		if m.Desired == Removed {
+			continue
+		}
+		s.byName[m.Name] = m
+		for _, domain := range m.Domains {
+			s.byDomain[domain.Name] = m
 		}
 	}
 	return s
@@ -99,7 +105,7 @@ func (d *Directory) Create(ctx context.Context, m VM) (VM, error) {
 	}
 	d.write.Lock()
 	defer d.write.Unlock()
-	if err := d.CheckFree(m.Name); err != nil {
+	if err := errors.Join(d.CheckFree(m.Name), d.checkDomains(m)); err != nil {
 		return VM{}, err
 	}
 	m.Created = time.Now().UTC().Truncate(time.Second)
@@ -124,7 +130,7 @@ func (d *Directory) CheckFree(name string) error {
 }
 
 // Update changes one VM: change gets a copy, and its error ends the Update. ID, Number and Addr
-// cannot change, and a new name must be free. Removed is final: another desired state is
+// cannot change, and a new name or domain must be free. Removed is final: another desired state is
 // KindNotFound.
 func (d *Directory) Update(ctx context.Context, id ID, change func(*VM) error) (VM, error) {
 	d.write.Lock()
@@ -145,6 +151,9 @@ func (d *Directory) Update(ctx context.Context, id ID, change func(*VM) error) (
 		if err := d.CheckFree(m.Name); err != nil {
 			return VM{}, err
 		}
+	}
+	if err := d.checkDomains(m); err != nil {
+		return VM{}, err
 	}
 	if err := d.records.Save(context.WithoutCancel(ctx), m); err != nil {
 		return VM{}, fmt.Errorf("record VM: %w", err)

@@ -36,8 +36,8 @@ type Size struct {
 	DirectBoot bool   `json:"direct_boot,omitempty"` // start the image's kernel directly instead of through its boot loader
 }
 
-// VM is the record of a VM: its identity and its definition. Values are copies; Shares is never
-// changed in place.
+// VM is the record of a VM: its identity and its definition. Values are copies; Shares and Domains
+// are never changed in place.
 type VM struct {
 	Identity
 	Size
@@ -51,6 +51,7 @@ type VM struct {
 	Base        string    `json:"base,omitempty"`       // the template whose disk is below the VM's own; empty: the VM's disk is complete
 	Created     time.Time `json:"created"`
 	Shares      []Share   `json:"shares"`
+	Domains     []Domain  `json:"domains,omitempty"` // at most MaxDomains, no name twice
 }
 
 // Share is the visibility of one port of a VM.

@@ -6,15 +6,17 @@ import (
 	"math"
 	"net/netip"
 	"strconv"
+	"strings"
 
 	"lodge/gateway"
 )
 
 // The claims of VMs in gateway.Shared.
 const (
-	namePrefix = "name/"  // name/<name>: the UUID of the VM that has it
-	addrPrefix = "addr/"  // addr/<address>: the UUID of the VM that has it; empty while it rests
-	numberKey  = "number" // the last number that a VM got, in decimal
+	namePrefix   = "name/"   // name/<name>: the UUID of the VM that has it
+	domainPrefix = "domain/" // domain/<custom domain>: the UUID of the VM that has it
+	addrPrefix   = "addr/"   // addr/<address>: the UUID of the VM that has it; empty while it rests
+	numberKey    = "number"  // the last number that a VM got, in decimal
 )
 
 // claim gets a name, the next number and a free address for a VM, all or none. It fails with
@@ -49,14 +51,44 @@ func (s *Store) claim(ctx context.Context, id gateway.ID, name string) (gateway.
 	}
 }
 
-// claimName gets another name for a VM.
-func (s *Store) claimName(ctx context.Context, id gateway.ID, name string) error {
-	key := namePrefix + name
-	_, err := s.shared.Commit(ctx, []gateway.Cond{{Key: key}}, []gateway.Op{{Key: key, Value: []byte(id.String())}})
-	if gateway.KindOf(err) == gateway.KindConflict {
-		return errTaken(name)
+// claimKeys gets further names and domains for a VM, all or none. It fails with KindTaken when one is
+// in use.
+func (s *Store) claimKeys(ctx context.Context, id gateway.ID, keys []string) error {
+	var still []gateway.Cond
+	var do []gateway.Op
+	for _, key := range keys {
+		still = append(still, gateway.Cond{Key: key})
+		do = append(do, gateway.Op{Key: key, Value: []byte(id.String())})
 	}
-	return err
+	_, err := s.shared.Commit(ctx, still, do)
+	if gateway.KindOf(err) != gateway.KindConflict {
+		return err
+	}
+	for _, key := range keys {
+		if _, found := s.shared.Get(ctx, key); found == nil {
+			return errTakenKey(key)
+		}
+	}
+	return err // it was released meanwhile
+}
+
+// keysOf returns the keys of a VM's name and domains. One that is being removed has none.
+func keysOf(m gateway.VM) (keys []string) {
+	if m.Desired == gateway.Removed {
+		return nil
+	}
+	keys = append(keys, namePrefix+m.Name)
+	for _, domain := range m.Domains {
+		keys = append(keys, domainPrefix+domain.Name)
+	}
+	return keys
+}
+
+func errTakenKey(key string) error {
+	if domain, ok := strings.CutPrefix(key, domainPrefix); ok {
+		return gateway.Errorf(gateway.KindTaken, "%s is a domain of another VM already", domain)
+	}
+	return errTaken(strings.TrimPrefix(key, namePrefix))
 }
 
 func errTaken(name string) error {
@@ -105,15 +137,15 @@ func (s *Store) freeAddr(ctx context.Context) (netip.Addr, error) {
 }
 
 // releaseStrays releases the claims that no row holds: a crash or a full disk can leave some, and
-// each row that is removed leaves its own. Names are free at once, addresses after AddressRest.
-// The caller holds s.mu.
+// each row that is removed leaves its own. Names and domains are free at once, addresses after
+// AddressRest. The caller holds s.mu.
 func (s *Store) releaseStrays(ctx context.Context) error {
 	s.strays = true // until the end
 	held, err := s.heldClaims(ctx)
 	if err != nil {
 		return err
 	}
-	for _, prefix := range []string{namePrefix, addrPrefix} {
+	for _, prefix := range []string{namePrefix, domainPrefix, addrPrefix} {
 		claims, _, err := s.shared.List(ctx, prefix)
 		if err != nil {
 			return err
@@ -146,23 +178,14 @@ func (s *Store) release(ctx context.Context, claim gateway.Entry, rest bool) err
 
 // heldClaims returns the keys that the VMs in the file hold, each with its VM's UUID.
 func (s *Store) heldClaims(ctx context.Context) (map[string]string, error) {
-	type row struct {
-		id         []byte
-		name, addr string
-		removed    bool
-	}
-	rows, err := query(ctx, s.db, func(r *row) []any { return []any{&r.id, &r.name, &r.addr, &r.removed} },
-		`SELECT id, name, addr, removed FROM machines`)
-	held := make(map[string]string, 2*len(rows))
-	for _, r := range rows {
-		if len(r.id) != len(gateway.ID{}) {
-			return nil, errCorrupt
-		}
-		id := gateway.ID(r.id).String()
-		held[addrPrefix+r.addr] = id
-		if !r.removed {
-			held[namePrefix+r.name] = id
+	all, err := s.VMs(ctx)
+	held := make(map[string]string, 2*len(all))
+	for _, m := range all {
+		id := m.ID.String()
+		held[addrPrefix+m.Addr.String()] = id
+		for _, key := range keysOf(m) {
+			held[key] = id
 		}
 	}
-	return held, refine(err)
+	return held, err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"lodge/gateway"
 )
@@ -28,15 +29,17 @@ func (s *Store) VMs(ctx context.Context) ([]gateway.VM, error) {
 func (s *Store) Create(ctx context.Context, m gateway.VM) (gateway.VM, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.strays {
-		if err := s.releaseStrays(ctx); err != nil {
-			return m, err
-		}
+	if err := s.beginClaim(ctx); err != nil {
+		return m, err
 	}
-	s.strays = true // from the claim to the row
 	var err error
 	if m.Identity, err = s.claim(ctx, m.ID, m.Name); err != nil {
 		return m, err
+	}
+	if domains := newKeys(gateway.VM{Identity: m.Identity}, m); len(domains) > 0 {
+		if err := s.claimKeys(ctx, m.ID, domains); err != nil {
+			return m, err
+		}
 	}
 	definition, err := json.Marshal(m)
 	if err != nil {
@@ -54,15 +57,16 @@ func (s *Store) Create(ctx context.Context, m gateway.VM) (gateway.VM, error) {
 func (s *Store) Save(ctx context.Context, m gateway.VM) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var name string
-	var removed bool
-	if err := s.db.QueryRowContext(ctx, `SELECT name, removed FROM machines WHERE id = ?`, m.ID[:]).Scan(&name, &removed); err != nil {
-		return refine(err)
+	old, err := s.read(ctx, m.ID)
+	if err != nil {
+		return err
 	}
-	remove := m.Desired == gateway.Removed
-	if !remove && (removed || name != m.Name) {
-		s.strays = true // from the claim to the row
-		if err := s.claimName(ctx, m.ID, m.Name); err != nil {
+	claimed, released := newKeys(old, m), newKeys(m, old)
+	if len(claimed) > 0 {
+		if err := s.beginClaim(ctx); err != nil {
+			return err
+		}
+		if err := s.claimKeys(ctx, m.ID, claimed); err != nil {
 			return err
 		}
 	}
@@ -71,13 +75,46 @@ func (s *Store) Save(ctx context.Context, m gateway.VM) error {
 		return fmt.Errorf("encode VM: %w", err)
 	}
 	if _, err = s.db.ExecContext(ctx, `UPDATE machines SET name = ?, removed = ?, definition = ? WHERE id = ?`,
-		m.Name, remove, string(definition), m.ID[:]); err != nil {
+		m.Name, m.Desired == gateway.Removed, string(definition), m.ID[:]); err != nil {
 		return refine(err)
 	}
-	if remove != removed || name != m.Name {
+	if len(claimed) > 0 {
+		s.strays = false
+	}
+	if len(released) > 0 {
 		_ = s.releaseStrays(ctx) // the VM is saved; what is left is released before the next claim
 	}
 	return nil
+}
+
+// beginClaim releases strays, so that none is in the way, and records that there may be new ones
+// from the claim to the row. The caller holds s.mu.
+func (s *Store) beginClaim(ctx context.Context) error {
+	if s.strays {
+		if err := s.releaseStrays(ctx); err != nil {
+			return err
+		}
+	}
+	s.strays = true
+	return nil
+}
+
+// read reads one VM.
+func (s *Store) read(ctx context.Context, id gateway.ID) (m gateway.VM, err error) {
+	var definition []byte
+	if err := s.db.QueryRowContext(ctx, `SELECT definition FROM machines WHERE id = ?`, id[:]).Scan(&definition); err != nil {
+		return m, refine(err)
+	}
+	if err := json.Unmarshal(definition, &m); err != nil {
+		return m, fmt.Errorf("decode VM: %w", err)
+	}
+	return m, nil
+}
+
+// newKeys returns the keys of a changed VM that it did not have before.
+func newKeys(before, after gateway.VM) []string {
+	had := keysOf(before)
+	return slices.DeleteFunc(keysOf(after), func(key string) bool { return slices.Contains(had, key) })
 }
 
 // Delete implements gateway.Records. The VM's logins are removed with it.
