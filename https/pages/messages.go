@@ -16,18 +16,66 @@ import (
 func Misdirected() Page {
 	return Page{
 		Status: http.StatusMisdirectedRequest, Kind: gateway.KindNotFound, Title: "Misdirected request",
-		Text: []string{"The host name of the request is not that of the TLS connection, or does not exist on this host."},
+		Text: []string{"The host name of the request is not that of the TLS connection, or does not exist on this host. Check the address, and open it again."},
 	}
 }
 
 // NotFound answers a path of the gateway's own that does not exist.
 func NotFound() Page {
-	return Page{Status: http.StatusNotFound, Kind: gateway.KindNotFound, Title: "Page not found"}
+	return Page{Status: http.StatusNotFound, Kind: gateway.KindNotFound, Title: "Page not found", Links: []Link{{"Back to the start", "/"}}}
+}
+
+// SlowBody answers a request whose body did not arrive.
+func SlowBody() Page {
+	return Page{
+		Status: http.StatusRequestTimeout, Kind: gateway.KindInvalid, Title: "Request timed out",
+		Text: []string{"The body of the request made no progress. Send it again."},
+	}
 }
 
 // NotAProxy answers CONNECT.
 func NotAProxy() Page {
-	return Page{Status: http.StatusNotImplemented, Kind: gateway.KindInvalid, Title: "CONNECT is not supported"}
+	return Page{
+		Status: http.StatusNotImplemented, Kind: gateway.KindInvalid, Title: "CONNECT is not supported",
+		Text: []string{"This host is not a proxy. Send requests to the name of a VM."},
+	}
+}
+
+// TooManyCookies answers a request with more cookies than fit, and removes them: no page of the host
+// could be opened with them.
+func TooManyCookies() Page {
+	return Page{
+		Status: http.StatusRequestHeaderFieldsTooLarge, Kind: gateway.KindInvalid, Title: "Too many cookies",
+		Text: []string{
+			"A page of this host set more cookies than a request can carry. They are removed, and logins with them.",
+			"This page then opens by itself.",
+		},
+		ClearCookies: true, Refresh: 1,
+	}
+}
+
+// HeaderTooLarge answers a request whose header is above the limit.
+func HeaderTooLarge() Page {
+	return Page{
+		Status: http.StatusRequestHeaderFieldsTooLarge, Kind: gateway.KindInvalid, Title: "Request header too large",
+		Text: []string{"Its fields have more than 64 KiB. Send a part of them in the body."},
+	}
+}
+
+// BadBody answers a request whose body could not be read.
+func BadBody() Page {
+	return Page{
+		Status: http.StatusBadRequest, Kind: gateway.KindInvalid, Title: "Malformed request body",
+		Text: []string{"The body of the request is not chunked as HTTP requires, or ends too early."},
+	}
+}
+
+// BadRequestLine answers a request whose method is no token, or whose target is no path.
+func BadRequestLine() Page {
+	return Page{
+		Status: http.StatusBadRequest, Kind: gateway.KindInvalid, Title: "Malformed request line",
+		Text: []string{"Its method is malformed, or its target is not a path."},
+	}
 }
 
 // InternalError answers a failure of the host; the cause is in the log.
@@ -38,20 +86,22 @@ func InternalError() Page {
 	}
 }
 
-// Private answers a visitor without a session, who can log in.
+// Private answers a visitor without a session, who can log in. It is the same whether a VM has the
+// name or not.
 func Private(rt names.Route) Page {
 	return Page{
-		Status: http.StatusUnauthorized, Kind: gateway.KindDenied, Title: "This page is private",
-		Text:    []string{"It is not shared with you. If it is yours, make a one-time login link and open it in this browser:"},
-		Command: "lodge open " + rt.VM.Name, Where: "on the host",
+		Status: http.StatusUnauthorized, Kind: gateway.KindDenied, Title: "Nothing here that you may see",
+		Text:    []string{"Either there is no such page, or it is not shared with you. If it is yours, make a one-time login link and open it in this browser:"},
+		Command: "lodge open " + rt.VMName, Where: "on the host",
 	}
 }
 
-// DeniedToVM answers another VM, and any VM at the login.
+// DeniedToVM answers another VM, and any VM at the login. It is the same whether a VM has the name
+// or not.
 func DeniedToVM(rt names.Route) Page {
 	return Page{
-		Status: http.StatusForbidden, Kind: gateway.KindDenied, Title: "This page is private",
-		Text:    []string{"A VM can open its own pages and the public pages of other VMs. The owner can share this one:"},
+		Status: http.StatusForbidden, Kind: gateway.KindDenied, Title: "Nothing here that you may see",
+		Text:    []string{"A VM can open its own pages and the public pages of other VMs. The owner can share a page:"},
 		Command: shareCommand(rt), Where: "on the host",
 	}
 }
@@ -67,17 +117,44 @@ func CrossSite(rt names.Route) Page {
 
 func shareCommand(rt names.Route) string {
 	if rt.Port == gateway.DefaultPort {
-		return "lodge share " + rt.VM.Name + " public"
+		return "lodge share " + rt.VMName + " public"
 	}
-	return fmt.Sprintf("lodge share %s %d public", rt.VM.Name, rt.Port)
+	return fmt.Sprintf("lodge share %s %d public", rt.VMName, rt.Port)
 }
 
 // LoginButton is the page of a login link. Its button logs in.
 func LoginButton(rt names.Route, token string) Page {
 	return Page{
-		Status: http.StatusOK, Title: "Open " + rt.VM.Name,
+		Status: http.StatusOK, Title: "Open " + rt.VMName,
 		Text:  []string{"The link logs this browser in for 30 days. It works once."},
 		Token: token,
+	}
+}
+
+// Joining is the page that logs a browser in at names of the VM, by images from plain on, and then
+// opens the path next.
+func Joining(rt names.Route, next, plain string) Page {
+	return Page{
+		Status: http.StatusOK, Title: "Opening " + rt.VM.Name,
+		Text: []string{"This browser is logged in at the other ports of the VM too. The page opens by itself."}, Next: next, Via: plain,
+	}
+}
+
+// LogoutButton is the page whose button logs out.
+func LogoutButton(rt names.Route) Page {
+	return Page{
+		Status: http.StatusOK, Title: "Log out of " + rt.VM.Name,
+		Text:   []string{"This ends the login of this browser at all names of the VM, and closes what is open."},
+		Logout: true,
+	}
+}
+
+// LoggedOut answers after a logout.
+func LoggedOut(rt names.Route) Page {
+	return Page{
+		Status: http.StatusOK, Title: "Logged out of " + rt.VM.Name,
+		Text:    []string{"A one-time login link opens its pages again:"},
+		Command: "lodge open " + rt.VM.Name, Where: "on the host",
 	}
 }
 
@@ -86,7 +163,7 @@ func LinkUsed(rt names.Route) Page {
 	return Page{
 		Status: http.StatusForbidden, Kind: gateway.KindDenied, Title: "This link is no longer valid",
 		Text:    []string{"A login link works once, within 15 minutes. Make a new one:"},
-		Command: "lodge open " + rt.VM.Name, Where: "on the host",
+		Command: "lodge open " + rt.VMName, Where: "on the host",
 	}
 }
 
@@ -113,11 +190,27 @@ func Stopped(rt names.Route, owner bool) Page {
 	return p
 }
 
-// Busy answers when the VM has too many requests under way.
+// Starting answers when a VM that was woken takes longer than a request is held, or too many are.
+func Starting(rt names.Route) Page {
+	return Page{
+		Status: http.StatusServiceUnavailable, Kind: gateway.KindUnavailable, Title: rt.VM.Name + " is starting",
+		Text: []string{"This page opens by itself when it answers."}, Refresh: 3,
+	}
+}
+
+// TooMany answers a visitor with more requests than one may make.
+func TooMany(rt names.Route) Page {
+	return Page{
+		Status: http.StatusTooManyRequests, Kind: gateway.KindUnavailable, Title: "Too many requests",
+		Text: []string{"You send more requests to " + rt.VM.Name + " than one visitor may. This page opens by itself when there are fewer."}, Refresh: 10,
+	}
+}
+
+// Busy answers when the VM has too many requests.
 func Busy(rt names.Route) Page {
 	return Page{
 		Status: http.StatusServiceUnavailable, Kind: gateway.KindUnavailable, Title: rt.VM.Name + " is busy",
-		Text: []string{"It has too many requests under way. This page opens by itself when there are fewer."}, Refresh: 10,
+		Text: []string{"It has too many requests. This page opens by itself when there are fewer."}, Refresh: 10,
 	}
 }
 
@@ -133,7 +226,7 @@ func NoAnswer(rt names.Route) Page {
 func BadAnswer(rt names.Route) Page {
 	return Page{
 		Status: http.StatusBadGateway, Kind: gateway.KindUnavailable, Title: "Bad response from the app in " + rt.VM.Name,
-		Text: []string{"The app accepted the request, then closed the connection without a response or sent one that is not HTTP."},
+		Text: []string{"The app accepted the request, then closed the connection without a response or sent one that is not HTTP. The app's own log has the cause."},
 	}
 }
 
@@ -172,7 +265,7 @@ func NothingListens(rt names.Route, owner bool, open []Link) Page {
 // Root is the host's own page. It shows nothing of the VMs.
 func Root(domain string) Page {
 	return Page{
-		Status: http.StatusOK, Title: "Lodge",
+		Status: http.StatusOK, Title: "This is a Lodge host",
 		Text: []string{
 			"This host runs virtual machines. Each has its own web address below this one, https://<vm>." + domain + ", which is private until its owner shares it.",
 			"On the host, lodge ls lists the VMs, and this makes a link that opens one of them in a browser:",

@@ -1,11 +1,12 @@
 // Package pages renders the gateway's own answers: HTML for people, JSON or text for programs.
 //
-// A stranger is shown that a name exists and is private, which the handshake has shown already, and
-// the owner alone is shown ports. A page loads nothing from elsewhere, and its text quotes nothing
-// that the request sent.
+// A stranger is not shown whether a name exists or is private, and the owner alone is shown ports.
+// A page loads nothing from elsewhere, and of what the request sent its text quotes the host name's
+// label alone.
 package pages
 
 import (
+	"crypto/rand"
 	"embed"
 	"encoding/json"
 	"fmt"
@@ -33,7 +34,14 @@ type Page struct {
 	Links   []Link
 	Refresh int    // seconds after which the browser tries again; 0: never
 	Token   string // of a login link: the page has a button
+	Logout  bool   // the page has a button that logs out
 	Owner   bool   // the reader is the owner
+	// Visit are the images that a page loads before it opens Next, a path. They may redirect to Via.
+	Visit     []string
+	Next, Via string
+	Nonce     string // of the page's script; Render sets it
+	// ClearCookies makes the browser remove the cookies of all names below the domain.
+	ClearCookies bool
 }
 
 // Link leads to another page.
@@ -62,6 +70,9 @@ func (re *Renderer) Render(w http.ResponseWriter, r *http.Request, p Page) {
 	// RFC 9110 §15.5.2; browsers ignore the unknown scheme and show the page
 	if p.Status == http.StatusUnauthorized {
 		h.Set("WWW-Authenticate", `Lodge realm="`+r.Host+`"`)
+	}
+	if p.ClearCookies {
+		h.Set("Clear-Site-Data", `"cookies"`)
 	}
 	if p.Refresh > 0 {
 		h.Set("Retry-After", strconv.Itoa(p.Refresh))
@@ -92,9 +103,15 @@ func (re *Renderer) Render(w http.ResponseWriter, r *http.Request, p Page) {
 func (re *Renderer) renderHTML(w http.ResponseWriter, p Page) {
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+	policy := "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 	// not no-referrer, with which browsers hide the form's origin too
 	h.Set("Referrer-Policy", "same-origin")
+	if len(p.Visit) > 0 {
+		p.Nonce = rand.Text()
+		policy += "; script-src 'nonce-" + p.Nonce + "'; img-src " + strings.Join(p.Visit, " ") + " " + p.Via + "/"
+		h.Set("Referrer-Policy", "strict-origin") // the images' names see which page it is
+	}
+	h.Set("Content-Security-Policy", policy)
 	w.WriteHeader(p.Status)
 	if err := re.html.Execute(w, p); err != nil {
 		re.logger.Debug("page not sent", "status", p.Status, "err", err)

@@ -29,6 +29,8 @@ func TestPages(t *testing.T) {
 	}{
 		"misdirected":               {pages.Misdirected(), nil},
 		"not found":                 {pages.NotFound(), nil},
+		"slow body":                 {pages.SlowBody(), nil},
+		"bad request line":          {pages.BadRequestLine(), nil},
 		"not a proxy":               {pages.NotAProxy(), nil},
 		"internal error":            {pages.InternalError(), []string{"journalctl"}},
 		"private":                   {pages.Private(rt), []string{"lodge open blog"}},
@@ -39,6 +41,7 @@ func TestPages(t *testing.T) {
 		"login failed":              {pages.LoginFailed(rt), []string{"Login failed"}},
 		"stopped":                   {pages.Stopped(rt, false), []string{"blog is stopped"}},
 		"stopped, owner":            {pages.Stopped(rt, true), []string{"lodge start blog"}},
+		"too many":                  {pages.TooMany(rt), nil},
 		"busy":                      {pages.Busy(rt), nil},
 		"no answer":                 {pages.NoAnswer(rt), nil},
 		"bad answer":                {pages.BadAnswer(rt), nil},

@@ -1,0 +1,119 @@
+package https_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/chromedp"
+
+	"lodge/gateway"
+	"lodge/https/names"
+	"lodge/https/pages"
+)
+
+// everyPage returns the gateway's own pages for a VM, by a name for a file.
+func everyPage(vm string) map[string]pages.Page {
+	rt := names.Route{
+		Name: names.Name{Host: "8080-" + vm + ".lodge.localhost", VMName: vm, Plain: vm + ".lodge.localhost", Port: 8080},
+		VM:   gateway.VM{Identity: gateway.Identity{ID: gateway.ID{1}, Name: vm}},
+	}
+	plain := rt
+	plain.Port, plain.Host = gateway.DefaultPort, rt.Plain
+	var open []pages.Link
+	for _, port := range []int{22, 5432, 8000, 9090, 11434} {
+		open = append(open, pages.Link{Text: fmt.Sprintf("port %d", port), URL: "https://lodge.localhost"})
+	}
+	return map[string]pages.Page{
+		"misdirected": pages.Misdirected(), "not-found": pages.NotFound(), "slow-body": pages.SlowBody(), "not-a-proxy": pages.NotAProxy(),
+		"too-many-cookies": pages.TooManyCookies(), "header-too-large": pages.HeaderTooLarge(), "bad-body": pages.BadBody(),
+		"bad-request-line": pages.BadRequestLine(), "internal-error": pages.InternalError(), "private": pages.Private(rt), "denied-to-vm": pages.DeniedToVM(rt),
+		"cross-site": pages.CrossSite(rt), "login": pages.LoginButton(rt, "abc"), "joining": pages.Joining(rt, "/", "https://"+rt.Plain),
+		"logout": pages.LogoutButton(rt), "logged-out": pages.LoggedOut(rt), "link-used": pages.LinkUsed(rt), "login-failed": pages.LoginFailed(rt),
+		"stopped": pages.Stopped(rt, false), "stopped-owner": pages.Stopped(rt, true), "starting": pages.Starting(rt), "too-many": pages.TooMany(rt),
+		"busy": pages.Busy(rt), "no-answer": pages.NoAnswer(rt), "bad-answer": pages.BadAnswer(rt), "nothing-listens": pages.NothingListens(rt, false, nil),
+		"nothing-listens-owner": pages.NothingListens(rt, true, open), "nothing-listens-plain": pages.NothingListens(plain, true, open),
+		"root": pages.Root("lodge.localhost"),
+	}
+}
+
+// TestPagesFit shows every page of the gateway in a phone's width and in a wide window, in light and
+// in dark colours: nothing is wider than the window, and what is written has contrast enough to be
+// read (WCAG 2.2, 1.4.3).
+func TestPagesFit(t *testing.T) {
+	t.Parallel()
+	ctx := chromium(t, newSite(t))
+	renderer, err := pages.New(slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, vm := range []string{"blog", strings.Repeat("m", gateway.MaxNameBytes)} {
+		all := everyPage(vm)
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			page := all[strings.TrimPrefix(r.URL.Path, "/")]
+			page.Refresh = min(1, page.Refresh) * 3600 // not while the test looks at it
+			renderer.Render(w, r, page)
+		}))
+		t.Cleanup(server.Close)
+		for name := range all {
+			if err := chromedp.Do(ctx, chromedp.Navigate(server.URL+"/"+name)); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			for _, width := range []int64{360, 1280} {
+				for _, scheme := range []string{"light", "dark"} {
+					shown(ctx, t, width, scheme)
+					checkFits(ctx, t, fmt.Sprintf("%s-%s-%d-%s", name, vm[:1], width, scheme))
+				}
+			}
+		}
+	}
+}
+
+// shown sets the window's width and the colours that its user prefers.
+func shown(ctx context.Context, t *testing.T, width int64, scheme string) {
+	t.Helper()
+	err := chromedp.Do(ctx, chromedp.EmulateViewport(width, 640))
+	if err == nil {
+		_, err = chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fitScript returns what is wrong with the page that is shown.
+const fitScript = `(() => {
+	const wrong = []
+	const root = document.documentElement
+	if (root.scrollWidth > innerWidth) wrong.push("is " + root.scrollWidth + " pixels wide of " + innerWidth)
+	const rgb = text => text.match(/[\d.]+/g).map(Number)
+	const light = colour => {
+		const [r, g, b] = rgb(colour).map(c => c / 255 <= .04045 ? c / 255 / 12.92 : ((c / 255 + .055) / 1.055) ** 2.4)
+		return .2126 * r + .7152 * g + .0722 * b
+	}
+	for (const e of document.querySelectorAll("body *")) {
+		if (![...e.childNodes].some(n => n.nodeType == Node.TEXT_NODE && n.textContent.trim())) continue
+		let behind = e
+		while (rgb(getComputedStyle(behind).backgroundColor)[3] === 0) behind = behind.parentElement
+		const both = [light(getComputedStyle(e).color), light(getComputedStyle(behind).backgroundColor)].sort((a, b) => b - a)
+		const ratio = (both[0] + .05) / (both[1] + .05)
+		if (ratio < 4.5) wrong.push(e.tagName + " has a contrast of " + ratio.toFixed(2))
+	}
+	return wrong.join("; ")
+})()`
+
+func checkFits(ctx context.Context, t *testing.T, shot string) {
+	t.Helper()
+	wrong, err := chromedp.Run(ctx, chromedp.Evaluate[string](fitScript))
+	if err != nil || wrong != "" {
+		t.Errorf("%s: %s (%v)", shot, wrong, err)
+	}
+	shoot(ctx, t, shot)
+}
