@@ -14,7 +14,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -35,14 +34,13 @@ import (
 	"lodge/https/proxy"
 )
 
-// Config is what a Server needs. All fields are required but Inside, Dial, AccessLog and LeafLife.
+// Config is what a Server needs. All fields are required but those from Inside on.
 type Config struct {
 	Domain    string // VMs are at https://<vm>.<domain>
 	Port      int    // the port that people reach; it is part of URLs unless it is 443
 	Dir       string // directory of the root certificate
 	Owner     string // e-mail address of the person who may open everything
 	Directory *gateway.Directory
-	KV        ca.KV       // keeps certificates
 	Logins    login.Store // keeps sessions and one-time links
 	Logger    *slog.Logger
 
@@ -53,7 +51,7 @@ type Config struct {
 	Dial func(ctx context.Context, vm gateway.VM, port uint16) (net.Conn, error)
 	// AccessLog logs one line for each request.
 	AccessLog bool
-	// LeafLife is how long certificates are valid; 0 means ca.DefaultLeafLife.
+	// LeafLife is how long the own authority's leaves are valid; 0 means ca.DefaultLeafLife.
 	LeafLife time.Duration
 }
 
@@ -89,19 +87,17 @@ func New(cfg Config) (*Server, error) {
 	zone := names.Zone{Domain: cfg.Domain, Port: cfg.Port, Inside: slices.Collect(maps.Keys(cfg.Inside))}
 	policy := access.Policy{Zone: zone, Owner: cfg.Owner}
 	s := &Server{
-		Config: cfg,
-		zone:   zone,
-		policy: policy,
-		pages:  renderer,
-		login:  login.New(login.Config{Policy: policy, Store: cfg.Logins, Pages: renderer, Logger: cfg.Logger}),
-		open:   map[net.Listener]struct{}{},
-		conns:  newConnCount(), requests: limit.New[gateway.ID](maxRequestsPerVM, 0),
+		Config:   cfg,
+		zone:     zone,
+		policy:   policy,
+		pages:    renderer,
+		open:     map[net.Listener]struct{}{},
+		requests: limit.New[gateway.ID](maxRequestsPerVM, 0),
+		conns:    newConnCount(),
 	}
+	s.login = login.New(login.Config{Policy: policy, Store: cfg.Logins, Pages: renderer, Logger: cfg.Logger})
 	s.metrics = newMetrics(s.conns)
-	authority, err := ca.Open(ca.Config{
-		Dir: cfg.Dir, Domains: []string{cfg.Domain, gateway.InternalDomain}, KV: cfg.KV,
-		Allow: s.hasLeaf, LeafLife: cfg.LeafLife, Logger: cfg.Logger,
-	})
+	authority, err := ca.Open(ca.Config{Dir: cfg.Dir, Domains: []string{cfg.Domain, gateway.InternalDomain}, LeafLife: cfg.LeafLife})
 	if err != nil {
 		return nil, err
 	}
@@ -116,20 +112,6 @@ func (s *Server) RootPEM() []byte { return s.authority.RootPEM() }
 
 // URL returns the address of a VM's port; gateway.DefaultPort gives that of the plain name.
 func (s *Server) URL(vm gateway.VM, port uint16) string { return s.zone.URL(vm.Name, port) }
-
-// hasLeaf reports whether subject gets a certificate of its own. Other names are covered by one of
-// these.
-func (s *Server) hasLeaf(subject string) bool {
-	name, ok := s.zone.Parse(subject)
-	if !ok || name.Subject != subject {
-		return false
-	}
-	if name.VMName == "" {
-		return true
-	}
-	_, ok = s.Directory.ByName(name.VMName)
-	return ok
-}
 
 // LoginURL makes a link that logs person in to the VM's plain name, once, within 15 minutes. The
 // empty person is the owner. Errors: KindNotFound for a VM that does not exist, KindDenied for a
@@ -148,16 +130,11 @@ func (s *Server) Probe(ctx context.Context, vm gateway.VM) (uint16, bool) {
 	return port, err == nil
 }
 
-// Remove removes a VM's sessions, links and certificate. Call it while the Directory still has the
-// VM.
+// Remove removes a VM's sessions and links.
 func (s *Server) Remove(ctx context.Context, id gateway.ID) error {
 	s.proxy.Remove(id)
-	errs := []error{s.login.Remove(ctx, id)}
-	if vm, ok := s.Directory.ByID(id); ok {
-		errs = append(errs, s.authority.Remove(ctx, vm.Name+"."+s.Domain))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("remove logins and certificate: %w", err)
+	if err := s.login.Remove(ctx, id); err != nil {
+		return fmt.Errorf("remove logins: %w", err)
 	}
 	return nil
 }
@@ -178,7 +155,7 @@ func (s *Server) tlsConfig() *tls.Config {
 		},
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			name, _ := s.zone.Parse(hello.ServerName) // GetConfigForClient accepted it
-			return s.authority.Certificate(hello.Context(), name.Subject)
+			return s.authority.Certificate(name.Subject)
 		},
 	}
 }

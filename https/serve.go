@@ -94,7 +94,6 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		_ = s.redirect.Close() // as above
 	}
 	s.proxy.Close()
-	s.authority.Close()
 	return err
 }
 

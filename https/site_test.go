@@ -40,7 +40,7 @@ type site struct {
 	plain  string // of ServeRedirect
 	state  string // directory of the store
 	logins *siteLogins
-	kv     *siteKV
+	kv     *store.KV
 	log    *syncBuffer
 	roots  *x509.CertPool
 
@@ -52,6 +52,16 @@ type site struct {
 
 func newSite(tb testing.TB, change ...func(*https.Config)) *site {
 	tb.Helper()
+	return newSiteWith(tb, func(_ *site, c *https.Config) {
+		for _, f := range change {
+			f(c)
+		}
+	})
+}
+
+// newSiteWith makes a site whose configuration may depend on its addresses.
+func newSiteWith(tb testing.TB, change func(*site, *https.Config)) *site {
+	tb.Helper()
 	state := tb.TempDir()
 	db, err := store.Open(tb.Context(), filepath.Join(state, "lodge.db"), netip.MustParsePrefix("10.213.0.0/16"))
 	if err != nil {
@@ -59,8 +69,8 @@ func newSite(tb testing.TB, change ...func(*https.Config)) *site {
 	}
 	tb.Cleanup(func() { _ = db.Close() }) // after Shutdown: the test is over
 	s := &site{
-		tb: tb, domain: "lodge.localhost", state: state, logins: &siteLogins{Logins: db.Logins()}, kv: &siteKV{KV: db.KV()},
-		log: &syncBuffer{}, backends: map[string]string{}, hanging: map[string]bool{}, roots: x509.NewCertPool(),
+		tb: tb, domain: "lodge.localhost", state: state, logins: &siteLogins{Logins: db.Logins()},
+		kv: db.KV(), log: &syncBuffer{}, backends: map[string]string{}, hanging: map[string]bool{}, roots: x509.NewCertPool(),
 	}
 	dir, err := gateway.OpenDirectory(tb.Context(), db)
 	if err != nil {
@@ -71,12 +81,11 @@ func newSite(tb testing.TB, change ...func(*https.Config)) *site {
 	s.addr, s.plain = web.Addr().String(), plain.Addr().String()
 	cfg := https.Config{
 		Domain: s.domain, Port: web.Addr().(*net.TCPAddr).Port, Dir: filepath.Join(state, "ca"), Owner: owner,
-		Directory: dir, KV: s.kv, Logins: s.logins, Dial: s.dial,
+		Directory: dir, Logins: s.logins, Dial: s.dial,
 		Logger: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
-	for _, f := range change {
-		f(&cfg)
-	}
+	change(s, &cfg)
+	s.domain = cfg.Domain
 	if s.server, err = https.New(cfg); err != nil {
 		tb.Fatal(err)
 	}
@@ -292,19 +301,6 @@ func (b *syncBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.b.String()
-}
-
-// siteKV is the real one, until the disk is full.
-type siteKV struct {
-	*store.KV
-	full atomic.Bool
-}
-
-func (kv *siteKV) Put(ctx context.Context, key string, value []byte) error {
-	if kv.full.Load() {
-		return gateway.Errorf(gateway.KindNoSpace, "the disk is full")
-	}
-	return kv.KV.Put(ctx, key, value)
 }
 
 // siteLogins are the real ones, with a clock that a test can put ahead.

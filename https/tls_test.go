@@ -1,7 +1,6 @@
 package https_test
 
 import (
-	"crypto/ecdsa"
 	"crypto/tls"
 	"fmt"
 	"net"
@@ -12,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"lodge/gateway"
 	"lodge/gateway/gatewaytest"
 	"lodge/https"
 )
@@ -77,6 +75,7 @@ func TestManyNamesMakeFewCertificates(t *testing.T) {
 		s.vm(fmt.Sprintf("vm%d", i))
 	}
 	var asking sync.WaitGroup
+	var serials sync.Map
 	for worker := range 8 {
 		asking.Go(func() {
 			for i := range 40 {
@@ -84,17 +83,20 @@ func TestManyNamesMakeFewCertificates(t *testing.T) {
 				if i%8 < 4 {
 					name = fmt.Sprintf("any%d.vm%d.lodge.localhost", i, i%4)
 				}
-				if _, err := handshake(s, s.addr, name); err != nil {
+				c, err := handshake(s, s.addr, name)
+				if err != nil {
 					t.Errorf("%s: %v", name, err)
+					continue
 				}
+				serials.Store(c.ConnectionState().PeerCertificates[0].SerialNumber.String(), true)
 			}
 		})
 	}
 	asking.Wait()
-	keys, err := s.kv.List(t.Context(), "https/")
-	// the domain and four VMs; key, certificate and metadata of each
-	if want := 5 * 3; err != nil || len(keys) != want {
-		t.Errorf("%d keys stored, want %d: %v", len(keys), want, keys)
+	count := 0
+	serials.Range(func(any, any) bool { count++; return true })
+	if count != 5 { // the domain's, and one for the names below each VM's
+		t.Errorf("%d certificates, want 5", count)
 	}
 }
 
@@ -133,48 +135,6 @@ func TestCertificateIsRenewed(t *testing.T) {
 		c, err := handshake(s, s.addr, "blog.lodge.localhost")
 		return err == nil && c.ConnectionState().PeerCertificates[0].SerialNumber.Cmp(serial) != 0
 	})
-}
-
-func TestCertificateGoesWithItsVM(t *testing.T) {
-	s := newSite(t)
-	blog := s.vm("blog")
-	first, err := handshake(s, s.addr, "blog.lodge.localhost")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.dir.Update(t.Context(), blog.ID, func(m *gateway.VM) error { m.Desired = gateway.Removed; return nil }); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := handshake(s, s.addr, "blog.lodge.localhost"); err == nil {
-		t.Error("a removed VM's name was served")
-	}
-	if err := s.server.Remove(t.Context(), blog.ID); err != nil {
-		t.Fatal(err)
-	}
-	if keys, err := s.kv.List(t.Context(), "https/"); err != nil || len(keys) > 0 {
-		t.Errorf("left behind: %v %v", keys, err)
-	}
-	s.vm("blog")
-	second, err := handshake(s, s.addr, "blog.lodge.localhost")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if first.ConnectionState().PeerCertificates[0].PublicKey.(*ecdsa.PublicKey).Equal(second.ConnectionState().PeerCertificates[0].PublicKey) {
-		t.Error("the new VM got the old one's key")
-	}
-}
-
-func TestFullDiskRefusesHandshakeSoon(t *testing.T) {
-	s := newSite(t)
-	s.vm("blog")
-	s.kv.full.Store(true)
-	if _, err := handshake(s, s.addr, "blog.lodge.localhost"); err == nil {
-		t.Fatal("no certificate could be stored, yet one was served")
-	}
-	s.kv.full.Store(false)
-	if _, err := handshake(s, s.addr, "blog.lodge.localhost"); err != nil {
-		t.Errorf("after the disk had space again: %v", err)
-	}
 }
 
 func TestHostMustBeTheNameOfTheHandshake(t *testing.T) {

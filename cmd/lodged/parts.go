@@ -137,7 +137,7 @@ func (p *parts) url(vm gateway.VM, port uint16) string { return p.web.URL(vm, po
 func webConfig(cfg Config, s *state, guests http.Handler, log *slog.Logger) https.Config {
 	return https.Config{
 		Domain: cfg.Domain, Port: cfg.HTTPSPort, Dir: cfg.path("ca"), Owner: cfg.Owner,
-		Directory: s.directory, KV: s.store.KV(), Logins: s.store.Logins(),
+		Directory: s.directory, Logins: s.store.Logins(),
 		Inside: map[string]http.Handler{gateway.S3Host: guests}, AccessLog: cfg.AccessLog,
 		Logger: log,
 	}

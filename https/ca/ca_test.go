@@ -1,16 +1,12 @@
 package ca
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
-	"io/fs"
-	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -20,9 +16,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 
 	"lodge/gateway"
 	"lodge/gateway/gatewaytest"
@@ -170,192 +165,85 @@ func TestBadRootIsRefusedWithAHint(t *testing.T) {
 	}
 }
 
-func TestIssueRefusesOddRequests(t *testing.T) {
-	r, err := openRoot(t.TempDir(), domains())
+func open(t *testing.T, leafLife time.Duration) *Authority {
+	t.Helper()
+	a, err := Open(Config{Dir: t.TempDir(), Domains: domains(), LeafLife: leafLife})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.leafLife, r.allow = time.Hour, func(string) bool { return true }
-	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader) // never fails
-	for _, template := range []*x509.CertificateRequest{
-		{},
-		{DNSNames: []string{"a.lodge.localhost", "b.lodge.localhost"}},
-		{IPAddresses: []net.IP{{127, 0, 0, 1}}},
-		{DNSNames: []string{"a.lodge.localhost"}, EmailAddresses: []string{"a@b"}},
+	return a
+}
+
+func TestLeafCoversItsSubjectAndTheNamesBelow(t *testing.T) {
+	a := open(t, 0)
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(a.RootPEM())
+	for subject, names := range map[string]map[string]bool{
+		"lodge.localhost":      {"lodge.localhost": true, "blog.lodge.localhost": true, "any.blog.lodge.localhost": false},
+		"blog.lodge.localhost": {"blog.lodge.localhost": true, "any.blog.lodge.localhost": true, "shop.lodge.localhost": false},
+		"s3.lodge.internal":    {"bucket.s3.lodge.internal": true},
+		"example.org":          {"example.org": false},
 	} {
-		der, err := x509.CreateCertificateRequest(rand.Reader, template, key)
+		c, err := a.Certificate(subject)
 		if err != nil {
 			t.Fatal(err)
 		}
-		csr, _ := x509.ParseCertificateRequest(der) // just made
-		if _, err := r.Issue(t.Context(), csr); err == nil {
-			t.Errorf("issued for %+v", template)
-		}
-	}
-}
-
-func TestStorage(t *testing.T) {
-	s := newStorage(&mapKV{})
-	ctx := t.Context()
-	for _, key := range []string{"a/b/one", "a/b/two", "a/three", "ab/four"} {
-		if err := s.Store(ctx, key, []byte(key)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, err := s.Load(ctx, "a/b"); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a directory was loaded: %v", err)
-	}
-	for dir, want := range map[string][]string{"a": {"a/b", "a/three"}, "a/b": {"a/b/one", "a/b/two"}, "": {"a", "ab"}} {
-		if got, err := s.List(ctx, dir, false); err != nil || cmp.Diff(want, got) != "" {
-			t.Errorf("List %q: %v %v", dir, got, err)
-		}
-	}
-	if got, err := s.List(ctx, "a", true); err != nil || cmp.Diff([]string{"a/b/one", "a/b/two", "a/three"}, got) != "" {
-		t.Errorf("List of all below a: %v %v", got, err)
-	}
-	if _, err := s.List(ctx, "none", true); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("List of nothing: %v", err)
-	}
-	if info, err := s.Stat(ctx, "a/b"); err != nil || info.IsTerminal {
-		t.Errorf("Stat of a directory: %+v %v", info, err)
-	}
-	if info, err := s.Stat(ctx, "a/three"); err != nil || !info.IsTerminal || info.Size != 7 || info.Modified.IsZero() {
-		t.Errorf("Stat of a file: %+v %v", info, err)
-	}
-	if err := s.Delete(ctx, "a"); err != nil || s.Exists(ctx, "a/b/one") || s.Exists(ctx, "a") || !s.Exists(ctx, "ab/four") {
-		t.Errorf("Delete of a directory: %v", err)
-	}
-	if err := s.Delete(ctx, "a"); err != nil {
-		t.Errorf("Delete of nothing: %v", err)
-	}
-}
-
-func TestLocksExcludeAndHonourContexts(t *testing.T) {
-	s := newStorage(&mapKV{})
-	var held, count int
-	var working sync.WaitGroup
-	for range 8 {
-		working.Go(func() {
-			for range 100 {
-				if err := s.Lock(t.Context(), "x"); err != nil {
-					t.Error(err)
-				}
-				if held++; held != 1 {
-					t.Error("two hold the lock")
-				}
-				count++
-				held--
-				if err := s.Unlock(t.Context(), "x"); err != nil {
-					t.Error(err)
-				}
+		for name, want := range names {
+			if _, err := c.Leaf.Verify(x509.VerifyOptions{Roots: roots, DNSName: name}); (err == nil) != want {
+				t.Errorf("%s with the leaf of %s: %v, want success %t", name, subject, err, want)
 			}
+		}
+	}
+}
+
+func TestConcurrentHandshakesShareOneLeaf(t *testing.T) {
+	a := open(t, 0)
+	var asking sync.WaitGroup
+	var leaves sync.Map
+	for range 50 {
+		asking.Go(func() {
+			c, err := a.Certificate("blog.lodge.localhost")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			leaves.Store(c, true)
 		})
 	}
-	working.Wait()
-	if count != 800 {
-		t.Errorf("%d of 800", count)
-	}
-	if err := s.Lock(t.Context(), "x"); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := s.Lock(ctx, "x"); !errors.Is(err, context.Canceled) {
-		t.Errorf("a second lock: %v", err)
+	asking.Wait()
+	count := 0
+	leaves.Range(func(any, any) bool { count++; return true })
+	if count != 1 {
+		t.Errorf("%d leaves", count)
 	}
 }
 
-// TestCrashBetweenTheWritesOfACertificate: certmagic stores key, certificate and metadata one after
-// the other.
-func TestCrashBetweenTheWritesOfACertificate(t *testing.T) {
-	for stop := range 4 {
-		kv := &mapKV{crash: true, writes: stop}
-		dir := t.TempDir()
-		cfg := Config{
-			Dir: dir, Domains: domains(), KV: kv, Allow: func(string) bool { return true }, LeafLife: 3 * time.Second,
-			Logger: slog.New(slog.DiscardHandler),
-		}
-		a, err := Open(cfg)
+func TestLeafIsReplacedBeforeItExpires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := open(t, 3*time.Hour)
+		first, err := a.Certificate("lodge.localhost")
 		if err != nil {
 			t.Fatal(err)
 		}
-		short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-		_ = ask(short, a, "blog.lodge.localhost") // fails at the write where the crash is
-		cancel()
-		a.Close()
-		kv.crash = false // the next start
-		if a, err = Open(cfg); err != nil {
+		time.Sleep(time.Hour) //nolint:forbidigo // no time passes in a bubble
+		if again, err := a.Certificate("lodge.localhost"); err != nil || again != first {
+			t.Errorf("a leaf of three hours was replaced after one: %v", err)
+		}
+		time.Sleep(time.Hour + time.Second) //nolint:forbidigo // no time passes in a bubble
+		if second, err := a.Certificate("lodge.localhost"); err != nil || second == first {
+			t.Errorf("a leaf of three hours was not replaced in its last one: %v", err)
+		}
+	})
+}
+
+func TestNamesOfStrangersTakeBoundedMemory(t *testing.T) {
+	a := open(t, 0)
+	for i := range maxLeaves + 100 {
+		if _, err := a.Certificate(strconv.Itoa(i) + ".lodge.localhost"); err != nil {
 			t.Fatal(err)
 		}
-		if err := ask(t.Context(), a, "blog.lodge.localhost"); err != nil {
-			t.Errorf("crash after %d writes: %v", stop, err)
-		}
-		a.Close()
 	}
-}
-
-// ask gets a certificate in a handshake.
-func ask(ctx context.Context, a *Authority, subject string) error {
-	client, server := net.Pipe()
-	var asking sync.WaitGroup
-	defer asking.Wait()
-	defer client.Close()
-	asking.Go(func() {
-		_ = tls.Client(client, &tls.Config{ServerName: subject, InsecureSkipVerify: true}).HandshakeContext(ctx) //nolint:gosec // the server side reports the error
-	})
-	return tls.Server(server, &tls.Config{GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) { //nolint:gosec // a test
-		return a.Certificate(h.Context(), subject)
-	}}).HandshakeContext(ctx)
-}
-
-// mapKV is a KV that can stop writing.
-type mapKV struct {
-	mu     sync.Mutex
-	all    map[string][]byte
-	crash  bool // after writes
-	writes int
-}
-
-func (kv *mapKV) Get(_ context.Context, key string) ([]byte, time.Time, error) {
-	kv.mu.Lock()
-	defer kv.mu.Unlock()
-	value, ok := kv.all[key]
-	if !ok {
-		return nil, time.Time{}, gateway.Errorf(gateway.KindNotFound, "no key %q", key)
+	if len(a.leaves) > maxLeaves {
+		t.Errorf("%d leaves in memory", len(a.leaves))
 	}
-	return value, time.Now(), nil
-}
-
-func (kv *mapKV) Put(_ context.Context, key string, value []byte) error {
-	kv.mu.Lock()
-	defer kv.mu.Unlock()
-	if kv.crash && kv.writes == 0 {
-		return errors.New("killed")
-	}
-	kv.writes--
-	if kv.all == nil {
-		kv.all = map[string][]byte{}
-	}
-	kv.all[key] = slices.Clone(value)
-	return nil
-}
-
-func (kv *mapKV) Delete(_ context.Context, key string) error {
-	kv.mu.Lock()
-	defer kv.mu.Unlock()
-	delete(kv.all, key)
-	return nil
-}
-
-func (kv *mapKV) List(_ context.Context, prefix string) ([]string, error) {
-	kv.mu.Lock()
-	defer kv.mu.Unlock()
-	var keys []string
-	for key := range kv.all {
-		if strings.HasPrefix(key, prefix) {
-			keys = append(keys, key)
-		}
-	}
-	slices.Sort(keys)
-	return keys, nil
 }

@@ -2,14 +2,12 @@ package ca
 
 import (
 	"bytes"
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -21,8 +19,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/caddyserver/certmagic"
 
 	"lodge/gateway"
 	"lodge/gateway/durable"
@@ -36,13 +32,12 @@ const (
 	publicFile = "root.crt" // the certificate alone, for curl --cacert; mode 0644
 )
 
-// root is the host's own certificate authority. It implements certmagic.Issuer.
+// root is the host's own certificate authority.
 type root struct {
 	cert     *x509.Certificate
 	certPEM  []byte
 	key      *ecdsa.PrivateKey
 	leafLife time.Duration
-	allow    func(subject string) bool
 }
 
 func openRoot(dir string, domains []string) (*root, error) {
@@ -150,27 +145,13 @@ func (r *root) publish(file string) error {
 	return durable.WriteFile(file, r.certPEM, 0o644)
 }
 
-// IssuerKey implements certmagic.Issuer. It differs for each root, so leaves of an earlier one are
-// not found.
-func (r *root) IssuerKey() string {
-	sum := sha256.Sum256(r.cert.Raw)
-	return "lodge-" + hex.EncodeToString(sum[:8])
-}
-
-// Issue implements certmagic.Issuer. A request has one name; its certificate covers the names
-// directly below it too.
-func (r *root) Issue(_ context.Context, csr *x509.CertificateRequest) (*certmagic.IssuedCertificate, error) {
-	if err := csr.CheckSignature(); err != nil {
-		return nil, fmt.Errorf("check certificate request: %w", err)
+// issue makes a leaf for name and the names directly below it, with a key of its own.
+func (r *root) issue(name string, now time.Time) (*tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
 	}
-	if len(csr.DNSNames) != 1 || len(csr.IPAddresses)+len(csr.EmailAddresses)+len(csr.URIs) > 0 {
-		return nil, errors.New("issue certificate: the request must have exactly one DNS name")
-	}
-	name, now := csr.DNSNames[0], time.Now()
-	if !r.allow(name) { // a renewal for a removed VM
-		return nil, certmagic.ErrNoRetry{Err: noSubject(name)}
-	}
-	leaf := &x509.Certificate{
+	template := &x509.Certificate{
 		SerialNumber: newSerial(),
 		Subject:      pkix.Name{Organization: []string{"Lodge"}},
 		DNSNames:     []string{name, "*." + name},
@@ -179,14 +160,18 @@ func (r *root) Issue(_ context.Context, csr *x509.CertificateRequest) (*certmagi
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
-	if leaf.NotAfter.After(r.cert.NotAfter) {
-		leaf.NotAfter = r.cert.NotAfter
+	if template.NotAfter.After(r.cert.NotAfter) {
+		template.NotAfter = r.cert.NotAfter
 	}
-	der, err := x509.CreateCertificate(rand.Reader, leaf, r.cert, csr.PublicKey, r.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, r.cert, key.Public(), r.key)
 	if err != nil {
-		return nil, fmt.Errorf("issue certificate: %w", err)
+		return nil, err
 	}
-	return &certmagic.IssuedCertificate{Certificate: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}, nil
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, nil
 }
 
 func newSerial() *big.Int {
