@@ -18,7 +18,9 @@ import "net/netip"
 // metadata there (EC2 User Guide).
 var LinkLocal = netip.AddrFrom4([4]byte{169, 254, 169, 254}) //nolint:gochecknoglobals // a constant: netip.Addr has no const form
 
-// InternalDomain is the domain of names that only guests can resolve: s3.lodge.internal is S3.
+// InternalDomain is the domain of names that only guests can resolve: s3.lodge.internal is S3, and
+// <vm>.lodge.internal a VM's page. Programs that take "localhost" for the machine itself, such as
+// curl, look these names up.
 const InternalDomain = "lodge.internal"
 
 // S3Host is the name of the S3 service inside guests.

@@ -9,8 +9,9 @@ import (
 // takes up to 6 of them.
 const MaxNameBytes = 57
 
-// reserved are the names below the domain that the host itself uses.
-const reserved = " s3 www mail smtp imap lodge localhost internal admin api dns ns metadata root postmaster "
+// reserved are the names below the domain, or below InternalDomain, that the host itself uses or may
+// use.
+const reserved = " s3 www mail smtp imap lodge localhost internal admin api dns ns ntp metadata gateway root postmaster "
 
 // CheckName checks that a VM can have a name (else KindInvalid): 1 to 57 of a–z, 0–9 and "-". It
 // starts with a letter, does not end with "-", contains no "--" and is not reserved. The first

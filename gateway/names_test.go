@@ -20,7 +20,7 @@ func TestCheckName(t *testing.T) {
 	for _, name := range []string{
 		"", strings.Repeat("a", gateway.MaxNameBytes+1), strings.Repeat("a", 64), "Blog", "bLog", "8080", "1blog", "-blog", "blog-", "my--blog",
 		"..", ".", "a.b", "../a", "a/b", "a b", " a", "a\x00", "a\n", "ä", "xn--a", "_a", "a_b", "*",
-		"s3", "www", "mail", "smtp", "imap", "lodge", "localhost", "internal", "s3 www",
+		"s3", "www", "mail", "smtp", "imap", "metadata", "gateway", "ntp", "dns", "lodge", "localhost", "internal", "s3 www",
 	} {
 		e, ok := errors.AsType[*gateway.Error](gateway.CheckName(name))
 		if !ok || e.Kind != gateway.KindInvalid || e.Hint == "" {

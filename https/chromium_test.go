@@ -87,14 +87,14 @@ func TestChromium(t *testing.T) {
 			shoot(ctx, t, "failed-"+shot)
 			t.Fatalf("%s: %v", shot, err)
 		}
-		text, err := chromedp.Run(ctx, chromedp.Text(chromedp.CSS("h1")))
-		if err != nil || !strings.Contains(text, want) {
-			t.Errorf("%s: %q, want %q: %v", shot, text, want, err)
-		}
+		gatewaytest.WaitFor(t, shot+": "+want, func() bool { // after the page that joins names
+			text, err := chromedp.Run(ctx, chromedp.Evaluate[string](`document.querySelector("h1")?.innerText ?? ""`))
+			return err == nil && strings.Contains(text, want)
+		})
 		shoot(ctx, t, shot)
 	}
-	visit("private", s.url("blog"), "This page is private")
-	visit("private-port", s.url("8080-blog"), "This page is private")
+	visit("private", s.url("blog"), "Nothing here that you may see")
+	visit("private-port", s.url("8080-blog"), "Nothing here that you may see")
 	link := s.link(blog)
 	visit("link", link, "Open blog")
 	visit("app", link, "app for "+owner, chromedp.Click(chromedp.CSS("button")), chromedp.WaitNotPresent(chromedp.CSS("form")))

@@ -1,10 +1,10 @@
 // Package https serves the web of the host: every VM at https://<vm>.<domain>, private unless it is
 // shared.
 //
-// The handshake refuses names that do not exist. Each request has its host name looked up once
-// (package names). A decision follows from the route and the visitor (access): the port is public,
-// the visitor has a session for this host name (login), or it is the VM itself on its own tap. Then
-// the request goes to the VM (proxy). All other answers are pages.
+// The handshake refuses names of other zones. Certificates are of the host's own authority (ca). Each
+// request has its host name looked up (package names), once. A decision follows from the route and the
+// visitor (access): the port is public, the visitor has a session for this host name (login), or it is
+// the VM itself on its own tap. Then the request goes to the VM (proxy). All other answers are pages.
 //
 // This package never trusts a header for identity, never serves a VM's page under the name of
 // another, never lets the session cookie reach a VM, and never dials a VM but through its own tap.
@@ -49,6 +49,9 @@ type Config struct {
 	Inside map[string]http.Handler
 	// Dial connects to a port of a VM. The default goes through the VM's tap and nowhere else.
 	Dial func(ctx context.Context, vm gateway.VM, port uint16) (net.Conn, error)
+	// CustomCertificate, if not nil, is asked for the certificates of custom domains.
+	// Without it their handshakes are refused: the host's own root cannot sign for them.
+	CustomCertificate func(ctx context.Context, host string) (*tls.Certificate, error)
 	// AccessLog logs one line for each request.
 	AccessLog bool
 	// LeafLife is how long the own authority's leaves are valid; 0 means ca.DefaultLeafLife.
@@ -84,8 +87,8 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	zone := names.Zone{Domain: cfg.Domain, Port: cfg.Port, Inside: slices.Collect(maps.Keys(cfg.Inside))}
-	policy := access.Policy{Zone: zone, Owner: cfg.Owner}
+	zone := names.Zone{Domain: cfg.Domain, Guests: gateway.InternalDomain, Port: cfg.Port, Inside: slices.Collect(maps.Keys(cfg.Inside))}
+	policy := access.Policy{Zone: zone, VMs: cfg.Directory, Owner: cfg.Owner}
 	s := &Server{
 		Config:   cfg,
 		zone:     zone,
@@ -110,7 +113,8 @@ func New(cfg Config) (*Server, error) {
 // RootPEM returns the certificate that clients have to trust.
 func (s *Server) RootPEM() []byte { return s.authority.RootPEM() }
 
-// URL returns the address of a VM's port; gateway.DefaultPort gives that of the plain name.
+// URL returns the address of a VM's port, as people open it; gateway.DefaultPort gives that of the
+// plain name.
 func (s *Server) URL(vm gateway.VM, port uint16) string { return s.zone.URL(vm.Name, port) }
 
 // LoginURL makes a link that logs person in to the VM's plain name, once, within 15 minutes. The
@@ -122,6 +126,12 @@ func (s *Server) LoginURL(ctx context.Context, id gateway.ID, person string) (st
 		return "", gateway.Errorf(gateway.KindNotFound, "the VM is removed")
 	}
 	return s.login.Link(ctx, vm, cmp.Or(person, s.Owner))
+}
+
+// Listens reports whether anything listens at a port of a VM now.
+func (s *Server) Listens(ctx context.Context, vm gateway.VM, port uint16) bool {
+	open, err := s.proxy.Listening(ctx, vm, []uint16{port})
+	return err == nil && len(open) == 1
 }
 
 // Probe returns the port that the VM's plain name leads to now. It is false when nothing listens.
@@ -148,14 +158,12 @@ func (s *Server) tlsConfig() *tls.Config {
 		MinVersion: tls.VersionTLS12,
 		NextProtos: []string{"h2", "http/1.1"},
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			if _, ok := s.zone.Route(hello.ServerName, gateway.IdentityOf(hello.Conn), s.Directory); !ok {
+			rt, ok := s.zone.Route(hello.ServerName, gateway.IdentityOf(hello.Conn), s.Directory)
+			if !ok || rt.Custom && !s.certifiesCustom() {
 				return refuse, nil
 			}
 			return nil, nil //nolint:nilnil // crypto/tls: use the config there is
 		},
-		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			name, _ := s.zone.Parse(hello.ServerName) // GetConfigForClient accepted it
-			return s.authority.Certificate(name.Subject)
-		},
+		GetCertificate: s.certificate,
 	}
 }

@@ -118,7 +118,7 @@ func (s *Server) serveRedirect(w http.ResponseWriter, r *http.Request) {
 		s.pages.Render(w, r, pages.Misdirected())
 		return
 	}
-	target := names.Origin(rt.Host, s.Port) + r.URL.RequestURI()
+	target := names.Origin(rt.Host, s.portFor(r)) + r.URL.RequestURI()
 	w.Header().Set("Location", target)
 	w.WriteHeader(http.StatusPermanentRedirect)
 }

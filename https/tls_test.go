@@ -25,7 +25,7 @@ func handshake(s *site, addr, name string) (*tls.Conn, error) {
 	return c.(*tls.Conn), nil
 }
 
-func TestHandshakeFailsForUnknownNames(t *testing.T) {
+func TestHandshakeFailsForNamesOfOtherZones(t *testing.T) {
 	s := newSite(t, func(c *https.Config) { c.Inside = map[string]http.Handler{"s3.lodge.internal": echo("s3")} })
 	blog := s.vm("blog")
 	l := s.listenOnTap(blog)
@@ -43,14 +43,23 @@ func TestHandshakeFailsForUnknownNames(t *testing.T) {
 		{"s3.lodge.internal", false, true},
 		{"bucket.s3.lodge.internal", false, true},
 		{"", false, false},
-		{"shop.lodge.localhost", false, false},
-		{"65536-blog.lodge.localhost", false, false},
-		{"080-blog.lodge.localhost", false, false},
-		{"a.b.blog.lodge.localhost", false, false},
+		{"shop.lodge.localhost", true, true},
+		{"65536-blog.lodge.localhost", true, true},
+		{"080-blog.lodge.localhost", true, true},
+		{"a.b.blog.lodge.localhost", true, true},
+		{"a.b.c.d.blog.lodge.localhost", true, true},
+		{"a.b.shop.lodge.localhost", true, true},
+		{"a.b.blog.lodge.internal", false, true},
 		{"8080-blog.blog.lodge.localhost", true, true}, // a name below blog like any other
-		{"any.8080-blog.lodge.localhost", false, false},
+		{"any.8080-blog.lodge.localhost", true, true},
+		{"blog..lodge.localhost", false, false},
 		{"example.org", false, false},
-		{"lodge.internal", false, false},
+		{"lodge.internal", false, true},
+		{"blog.lodge.internal", false, true},
+		{"8080-blog.lodge.internal", false, true},
+		{"any.blog.lodge.internal", false, true},
+		{"shop.lodge.internal", false, false},
+		{"8080-s3.lodge.internal", false, false},
 		{"a.b.s3.lodge.internal", false, false},
 		{"localhost", false, false},
 	}
@@ -100,21 +109,19 @@ func TestManyNamesMakeFewCertificates(t *testing.T) {
 	}
 }
 
-func TestEachVMHasItsOwnCertificate(t *testing.T) {
+func TestLeavesAreOfTheDomainAndTheParent(t *testing.T) {
 	s := newSite(t)
 	s.vm("blog")
-	s.vm("shop")
-	for _, name := range []string{"lodge.localhost", "8080-blog.lodge.localhost", "blog.lodge.localhost", "shop.lodge.localhost"} {
+	for name, subject := range map[string]string{
+		"lodge.localhost": "lodge.localhost", "8080-blog.lodge.localhost": "lodge.localhost", "blog.lodge.localhost": "lodge.localhost",
+		"any.blog.lodge.localhost": "blog.lodge.localhost", "a.b.blog.lodge.localhost": "a.b.blog.lodge.localhost",
+	} {
 		c, err := handshake(s, s.addr, name)
 		if err != nil {
 			t.Fatal(err)
 		}
 		leaf := c.ConnectionState().PeerCertificates[0]
-		want := name
-		if strings.HasPrefix(name, "8080-") {
-			want = "lodge.localhost"
-		}
-		if leaf.DNSNames[0] != want {
+		if leaf.DNSNames[0] != subject {
 			t.Errorf("%s got the certificate of %v", name, leaf.DNSNames)
 		}
 		if life := leaf.NotAfter.Sub(leaf.NotBefore); life > 8*24*time.Hour {
@@ -168,7 +175,7 @@ func TestCurlVerifiesEveryName(t *testing.T) {
 	s.app(blog, 8080, echo("port"))
 	_, port, _ := net.SplitHostPort(s.addr)
 	root := s.rootFile()
-	for name, want := range map[string]string{"blog": "plain", "8080-blog": "port", "any.blog": "plain"} {
+	for name, want := range map[string]string{"blog": "plain", "8080-blog": "port", "any.blog": "plain", "a.b.blog": "plain"} {
 		host := name + ".lodge.localhost"
 		out, err := exec.CommandContext(t.Context(), "curl", "-sS", "--cacert", root, "--resolve", host+":"+port+":127.0.0.1", //nolint:gosec // the test's own arguments
 			"https://"+host+":"+port+"/").CombinedOutput()

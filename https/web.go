@@ -12,22 +12,22 @@ import (
 	"lodge/https/proxy"
 )
 
-// serveWeb handles every request over TLS. It looks the host name up, once.
+// serveWeb handles every request over TLS. Its route decides all.
 func (s *Server) serveWeb(w http.ResponseWriter, r *http.Request) {
 	rt, ok := s.zone.Route(r.Host, gateway.VMFrom(r.Context()), s.Directory)
 	w, done := s.logged(w, r, rt)
 	defer done()
 	s.closeIfDraining(w.Header(), r)
-	if sni, _ := s.zone.Parse(r.TLS.ServerName); !ok || rt.Host != sni.Host {
+	if sni, _ := names.Normalize(r.TLS.ServerName); !ok || rt.Host != sni {
 		s.pages.Render(w, r, pages.Misdirected())
 		return
 	}
 	switch {
-	case rt.Inside != "":
-		s.Inside[rt.Inside].ServeHTTP(w, r)
 	case r.Method == http.MethodConnect:
 		s.pages.Render(w, r, pages.NotAProxy())
-	case !rt.IsVM():
+	case rt.Inside != "":
+		s.Inside[rt.Inside].ServeHTTP(w, r)
+	case rt.VMName == "":
 		s.serveRoot(w, r)
 	case strings.HasPrefix(r.URL.Path, login.Prefix):
 		s.login.Serve(w, r, rt)
@@ -43,16 +43,21 @@ func (s *Server) serveVM(w http.ResponseWriter, r *http.Request, rt names.Route)
 		s.turnAway(w, r, rt, decision)
 		return
 	}
-	if rt.VM.Desired != gateway.Running {
-		s.pages.Render(w, r, pages.Stopped(rt, s.policy.IsOwner(who.Person)))
-		return
-	}
 	leave, ok := s.requests.Enter(rt.VM.ID)
 	if !ok {
 		s.pages.Render(w, r, pages.Busy(rt))
 		return
 	}
 	defer leave()
+	s.forward(w, r, rt, who)
+}
+
+// forward passes a request on to the VM, or explains why that is not possible.
+func (s *Server) forward(w http.ResponseWriter, r *http.Request, rt names.Route, who access.Visitor) {
+	if rt.VM.Desired != gateway.Running {
+		s.pages.Render(w, r, pages.Stopped(rt, s.policy.IsOwner(who.Person)))
+		return
+	}
 	port := rt.Port
 	if port == gateway.DefaultPort {
 		var err error

@@ -103,7 +103,7 @@ func (c Config) check() error {
 }
 
 func checkDomain(domain string) error {
-	if domain == gateway.InternalDomain || len(domain) > 180 || !strings.Contains(domain, ".") {
+	if strings.HasSuffix("."+domain, "."+gateway.InternalDomain) || len(domain) > 180 || !strings.Contains(domain, ".") {
 		return gateway.Invalid("domain is %q", domain).WithHint("Give a domain of at least two labels, such as lodge.localhost.")
 	}
 	for label := range strings.SplitSeq(domain, ".") {

@@ -49,6 +49,7 @@ func TestBadConfigIsRefused(t *testing.T) {
 		"domain upper case": "domain = \"Lodge.localhost\"",
 		"domain empty part": "domain = \"lodge..localhost\"",
 		"internal domain":   "domain = \"lodge.internal\"",
+		"below internal":    "domain = \"host.lodge.internal\"",
 		"log format":        "log_format = \"xml\"",
 	} {
 		t.Run(name, func(t *testing.T) {

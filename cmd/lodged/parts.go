@@ -42,7 +42,7 @@ type parts struct {
 	mail      *mail.Server
 	objects   *storage.Server
 	dns       *dns.Server
-	guestHTTP *gateway.DrainedServer // metadata and S3, on taps
+	guestHTTP *gateway.DrainedServer // metadata, S3 and redirects to https, on taps
 	hostS3    *gateway.DrainedServer // S3 for the host itself, on a unix socket
 	images    images
 	control   *control.Server
@@ -85,7 +85,7 @@ func assemble(cfg Config, s *state, log *slog.Logger) (p *parts, err error) {
 	if err := p.assembleHost(cfg, s, log); err != nil {
 		return nil, err
 	}
-	p.guestHTTP = httpServer(guests, gateway.ConnContext, log)
+	p.guestHTTP = httpServer(p.web.RedirectPages(guests), gateway.ConnContext, log)
 	p.hostS3 = httpServer(p.objects.Handler(), nil, log)
 	if p.images, err = newImages(cfg, p.host); err != nil {
 		return nil, err

@@ -118,14 +118,7 @@ type resolver struct {
 
 func newResolver(tb testing.TB) *resolver {
 	tb.Helper()
-	c, err := new(net.ListenConfig).ListenPacket(tb.Context(), "udp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	l, err := new(net.ListenConfig).Listen(tb.Context(), "tcp", c.LocalAddr().String())
-	if err != nil {
-		tb.Fatal(err)
-	}
+	c, l := sharedPort(tb)
 	r := &resolver{asked: make(chan string, 10_000), end: make(chan struct{})}
 	_, r.port, _ = net.SplitHostPort(c.LocalAddr().String())
 	for _, server := range []*wire.Server{{PacketConn: c, Handler: r}, {Listener: l, Handler: r}} {
@@ -134,6 +127,25 @@ func newResolver(tb testing.TB) *resolver {
 	}
 	tb.Cleanup(func() { close(r.end) })
 	return r
+}
+
+// sharedPort listens over UDP and TCP on one port. A port that is free for one may be taken for the
+// other, so it tries several.
+func sharedPort(tb testing.TB) (net.PacketConn, net.Listener) {
+	tb.Helper()
+	var config net.ListenConfig
+	for range 100 {
+		c, err := config.ListenPacket(tb.Context(), "udp", "127.0.0.1:0")
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if l, err := config.Listen(tb.Context(), "tcp", c.LocalAddr().String()); err == nil {
+			return c, l
+		}
+		_ = c.Close() // the next try has another port
+	}
+	tb.Fatal("no port is free for both UDP and TCP")
+	return nil, nil
 }
 
 // ServeDNS implements dns.Handler.
@@ -207,6 +219,15 @@ func TestOwnNames(t *testing.T) {
 		{"x.gateway.lodge.internal.", wire.TypeA, no},
 		{"lodge.internal.", wire.TypeA, none},
 		{"other.lodge.internal.", wire.TypeA, no},
+		{"alpha.lodge.internal.", wire.TypeA, gate},
+		{"Beta.Lodge.INTERNAL.", wire.TypeA, gate},
+		{"8080-beta.lodge.internal.", wire.TypeA, gate},
+		{"www.alpha.lodge.internal.", wire.TypeA, gate},
+		{"alpha.lodge.internal.", wire.TypeAAAA, none},
+		{"www.8080-alpha.lodge.internal.", wire.TypeA, no},
+		{"8080-s3.lodge.internal.", wire.TypeA, no},
+		{"8080-metadata.lodge.internal.", wire.TypeA, no},
+		{"gamma.lodge.internal.", wire.TypeA, no},
 		{"254.169.254.169.in-addr.arpa.", wire.TypePTR, "gateway.lodge.internal."},
 		{"1.254.169.254.169.in-addr.arpa.", wire.TypePTR, no},
 	}

@@ -62,7 +62,7 @@ func (s *Server) lookup(zone string, labels []string) (exists, address bool) {
 		if last < 0 {
 			return true, false
 		}
-		known := labels[last] == "s3" || last == 0 && (labels[0] == "metadata" || labels[0] == "gateway")
+		known := labels[last] == "s3" || last == 0 && (labels[0] == "metadata" || labels[0] == "gateway") || s.isVM(labels[last], last > 0)
 		return known, known
 	default:
 		known := last < 0 || s.isVM(labels[last], last > 0)

@@ -35,6 +35,7 @@ const (
 // Policy is the rule of one host.
 type Policy struct {
 	Zone  names.Zone
+	VMs   names.VMs
 	Owner string // e-mail address of the person who may open everything
 }
 
@@ -54,11 +55,11 @@ func (p Policy) MayOpen(who Visitor, vm gateway.VM, port uint16) bool {
 	}
 }
 
-// Decide applies the policy to a request for a name of a VM. Of r it reads the method and the
-// headers.
+// Decide applies the policy to a request for a name of a VM, or for one that no VM has: that is
+// decided like a private one. Of r it reads the method and the headers.
 func (p Policy) Decide(r *http.Request, rt names.Route, who Visitor) Decision {
 	switch {
-	case p.MayOpen(who, rt.VM, rt.Port):
+	case rt.IsVM() && p.MayOpen(who, rt.VM, rt.Port):
 		return Allow
 	case who.VM.Known():
 		return DenyVM

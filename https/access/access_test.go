@@ -1,6 +1,7 @@
 package access_test
 
 import (
+	"cmp"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -27,33 +28,40 @@ func (vms) ByName(name string) (gateway.VM, bool) {
 	return gateway.VM{}, false
 }
 
+func (all vms) ByDomain(host string) (gateway.VM, gateway.Domain, bool) {
+	name, ok := map[string]string{"blog.example": "blog", "shop.example": "shop"}[host]
+	vm, _ := all.ByName(name)
+	return vm, gateway.Domain{Name: host, Port: 9090}, ok
+}
+
 func TestDecide(t *testing.T) {
-	policy := access.Policy{Zone: names.Zone{Domain: "lodge.localhost", Port: 443}, Owner: owner}
+	policy := access.Policy{Zone: names.Zone{Domain: "lodge.localhost", Port: 443}, VMs: vms{}, Owner: owner}
 	blog, shop := access.Visitor{VM: gateway.Identity{ID: gateway.ID{1}}}, access.Visitor{VM: gateway.Identity{ID: gateway.ID{2}}}
 	tab := []string{"Sec-Fetch-Site", "none", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}
 	for name, tt := range map[string]struct {
 		who    access.Visitor
 		host   string
+		method string
 		header []string
 		want   access.Decision
 	}{
-		"a stranger":                           {access.Visitor{}, "blog", nil, access.DenyStranger},
-		"a stranger, public":                   {access.Visitor{}, "8080-blog", nil, access.Allow},
-		"a stranger's browser":                 {access.Visitor{}, "blog", tab, access.DenyStranger},
-		"a stranger's browser, port":           {access.Visitor{}, "9090-blog", tab, access.FetchLogin},
-		"an older browser, port":               {access.Visitor{}, "9090-blog", []string{"Accept", "text/html"}, access.FetchLogin},
-		"a script, port":                       {access.Visitor{}, "9090-blog", []string{"Sec-Fetch-Mode", "cors"}, access.DenyStranger},
-		"a frame, port":                        {access.Visitor{}, "9090-blog", []string{"Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "iframe"}, access.DenyStranger},
-		"the owner":                            {access.Visitor{Person: owner}, "blog", nil, access.Allow},
-		"another person":                       {access.Visitor{Person: "eve@example.org"}, "blog", nil, access.DenyStranger},
-		"another site's page":                  {access.Visitor{CrossSite: true}, "blog", nil, access.DenyCrossSite},
-		"another site's page, public":          {access.Visitor{CrossSite: true}, "8080-blog", nil, access.Allow},
-		"the VM itself":                        {blog, "blog", nil, access.Allow},
-		"another VM":                           {shop, "blog", nil, access.DenyVM},
-		"another VM, public":                   {shop, "8080-blog", nil, access.Allow},
-		"another VM that looks like a browser": {shop, "9090-blog", tab, access.DenyVM},
+		"a stranger":                           {access.Visitor{}, "blog", "", nil, access.DenyStranger},
+		"a stranger, public":                   {access.Visitor{}, "8080-blog", "", nil, access.Allow},
+		"a stranger's browser":                 {access.Visitor{}, "blog", "", tab, access.DenyStranger},
+		"a stranger's browser, port":           {access.Visitor{}, "9090-blog", "", tab, access.FetchLogin},
+		"an older browser, port":               {access.Visitor{}, "9090-blog", "", []string{"Accept", "text/html"}, access.FetchLogin},
+		"a script, port":                       {access.Visitor{}, "9090-blog", "", []string{"Sec-Fetch-Mode", "cors"}, access.DenyStranger},
+		"a frame, port":                        {access.Visitor{}, "9090-blog", "", []string{"Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "iframe"}, access.DenyStranger},
+		"the owner":                            {access.Visitor{Person: owner}, "blog", "", nil, access.Allow},
+		"another person":                       {access.Visitor{Person: "eve@example.org"}, "blog", "", nil, access.DenyStranger},
+		"another site's page":                  {access.Visitor{CrossSite: true}, "blog", "", nil, access.DenyCrossSite},
+		"another site's page, public":          {access.Visitor{CrossSite: true}, "8080-blog", "", nil, access.Allow},
+		"the VM itself":                        {blog, "blog", "", nil, access.Allow},
+		"another VM":                           {shop, "blog", "", nil, access.DenyVM},
+		"another VM, public":                   {shop, "8080-blog", "", nil, access.Allow},
+		"another VM that looks like a browser": {shop, "9090-blog", "", tab, access.DenyVM},
 	} {
-		r := request(t, http.MethodGet, tt.header...)
+		r := request(t, cmp.Or(tt.method, http.MethodGet), tt.header...)
 		rt, ok := policy.Zone.Route(tt.host+".lodge.localhost", gateway.Identity{}, vms{})
 		if got := policy.Decide(r, rt, tt.who); !ok || got != tt.want {
 			t.Errorf("%s: %v, want %v", name, got, tt.want)
@@ -65,7 +73,7 @@ func TestDecide(t *testing.T) {
 }
 
 func TestCrossSite(t *testing.T) {
-	policy := access.Policy{Zone: names.Zone{Domain: "lodge.localhost", Port: 443}}
+	policy := access.Policy{Zone: names.Zone{Domain: "lodge.localhost", Port: 443}, VMs: vms{}}
 	rt, _ := policy.Zone.Route("blog.lodge.localhost", gateway.Identity{}, vms{})
 	for name, tt := range map[string]struct {
 		r    *http.Request
@@ -75,6 +83,8 @@ func TestCrossSite(t *testing.T) {
 		"an address typed":         {request(t, "GET", "Sec-Fetch-Site", "none"), false},
 		"its own page":             {request(t, "POST", "Origin", "https://blog.lodge.localhost"), false},
 		"another port of the VM":   {request(t, "POST", "Origin", "https://8080-blog.lodge.localhost:8443"), false},
+		"a domain of the VM":       {request(t, "POST", "Origin", "https://blog.example"), false},
+		"another VM's domain":      {request(t, "POST", "Origin", "https://shop.example"), true},
 		"another VM":               {request(t, "POST", "Origin", "https://shop.lodge.localhost"), true},
 		"plain HTTP":               {request(t, "POST", "Origin", "http://blog.lodge.localhost"), true},
 		"a sandboxed page":         {request(t, "POST", "Origin", "null"), true},

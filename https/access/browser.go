@@ -14,7 +14,7 @@ import (
 // Programs other than browsers send none of these headers.
 func (p Policy) CrossSite(r *http.Request, rt names.Route) bool {
 	if origin := r.Header.Get("Origin"); origin != "" {
-		return !p.Zone.SameVM(origin, rt.Name)
+		return !p.Zone.SameVM(origin, rt, p.VMs)
 	}
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "", "none", "same-origin":
@@ -23,7 +23,7 @@ func (p Policy) CrossSite(r *http.Request, rt names.Route) bool {
 	if isNavigation(r) {
 		return false
 	}
-	return !p.Zone.SameVM(r.Header.Get("Referer"), rt.Name)
+	return !p.Zone.SameVM(r.Header.Get("Referer"), rt, p.VMs)
 }
 
 // AsksForPage reports whether r is of a browser that shows the answer to a person. Browsers older than Fetch Metadata show it

@@ -9,7 +9,8 @@ import (
 	"lodge/gateway"
 )
 
-// URL returns the address of a VM's port; gateway.DefaultPort gives that of the plain name.
+// URL returns the address of a VM's port, as people open it; gateway.DefaultPort gives that of the
+// plain name.
 func (z Zone) URL(vm string, port uint16) string {
 	host := vm + "." + z.Domain
 	if port != gateway.DefaultPort {
@@ -36,12 +37,23 @@ func PortSeen(r *http.Request) int {
 	return 443
 }
 
-// SameVM reports whether a URL is on one of the names of the VM that name belongs to.
-func (z Zone) SameVM(from string, name Name) bool {
+// SameVM reports whether a URL is on one of the names of the route's VM, custom domains included.
+// Names of the guests' domain count among themselves: outside the host, they may be anyone's.
+func (z Zone) SameVM(from string, rt Route, vms VMs) bool {
 	u, err := url.Parse(from)
 	if err != nil || u.Scheme != "https" {
 		return false
 	}
-	other, ok := z.Parse(u.Host)
-	return ok && name.VMName != "" && other.VMName == name.VMName
+	var inside gateway.Identity
+	if rt.Guests {
+		inside = rt.VM.Identity
+	}
+	other, ok := z.Route(u.Host, inside, vms)
+	switch {
+	case !ok || other.Guests != rt.Guests:
+		return false
+	case !rt.IsVM(): // a name without a VM looks like a private one
+		return rt.VMName != "" && !other.IsVM() && other.VMName == rt.VMName
+	}
+	return other.VM.ID == rt.VM.ID
 }

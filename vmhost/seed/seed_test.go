@@ -202,7 +202,7 @@ func TestFilesInGuest(t *testing.T) {
 			t.Errorf("others can read the host key in %s", path)
 		}
 	}
-	if !strings.Contains(have["etc/lodge/README"].text, "https://hello.lodge.localhost\n") {
+	if readme := have["etc/lodge/README"].text; !strings.Contains(readme, "https://hello.lodge.localhost\n") || !strings.Contains(readme, "https://hello.lodge.internal ") {
 		t.Errorf("README:\n%s", have["etc/lodge/README"].text)
 	}
 	if conf := have["etc/systemd/system.conf.d/10-lodge.conf"].text; !strings.Contains(conf, "\nDefaultEnvironment=AWS_ENDPOINT_URL_S3=http://s3.lodge.internal ") {
