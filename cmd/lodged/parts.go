@@ -15,6 +15,7 @@ import (
 	"lodge/gateway/api"
 	"lodge/gateway/control"
 	"lodge/gateway/dns"
+	"lodge/gateway/domains"
 	"lodge/gateway/metadata"
 	"lodge/gateway/ntp"
 	"lodge/https"
@@ -91,8 +92,9 @@ func assemble(cfg Config, s *state, log *slog.Logger) (p *parts, err error) {
 		return nil, err
 	}
 	verbs := api.New(api.Config{
-		Directory: s.directory, Keyring: s.keyring, Machines: p.host, Observer: p.host, Terminals: p.host, Mailbox: p.mail, Web: p.web,
-		Images: p.images, Domain: cfg.Domain, Version: version(), Ready: p.host.Ready,
+		Directory: s.directory, Keyring: s.keyring, Machines: p.host, Observer: p.host, Terminals: p.host, Mailbox: p.mail, Web: p.web, Ports: p.web,
+		Images: p.images, Domains: domains.New(domains.Config{Domain: cfg.Domain, ResolvConf: "/etc/resolv.conf"}),
+		Domain: cfg.Domain, Version: version(), Ready: p.host.Ready,
 	})
 	p.control = control.New(control.Config{
 		API: verbs, Logger: log,

@@ -62,8 +62,16 @@ type Web interface {
 	URL(m gateway.VM, port uint16) string
 	// RootPEM is the certificate of the host's own CA.
 	RootPEM() []byte
+	// DomainURL is the address of a custom domain, and whether there is a certificate for it.
+	DomainURL(domain string) (url string, certified bool)
+}
+
+// Ports looks at what listens in VMs now; https.Server is one.
+type Ports interface {
 	// Probe returns the port that the VM's own name leads to, if anything listens there.
 	Probe(ctx context.Context, m gateway.VM) (port uint16, ok bool)
+	// Listens reports whether anything listens at a port.
+	Listens(ctx context.Context, m gateway.VM, port uint16) bool
 }
 
 // Config is what an API needs. Every field but Ready is required.
@@ -75,7 +83,9 @@ type Config struct {
 	Terminals Terminals
 	Mailbox   Mailbox
 	Web       Web
+	Ports     Ports
 	Images    Images
+	Domains   Domains
 	Domain    string // below which VMs have their names
 	Version   string // of this daemon
 	Ready     func() error

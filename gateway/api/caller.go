@@ -39,6 +39,9 @@ const (
 	verbImages         verb = "images"
 	verbBuildImage     verb = "buildimage"
 	verbRemoveTemplate verb = "removetemplate"
+	verbAddDomain      verb = "adddomain"
+	verbRemoveDomain   verb = "removedomain"
+	verbDomains        verb = "domains"
 )
 
 // may decides whether c may use v on a VM, or on the host itself where id is zero. What is not listed is denied.

@@ -14,11 +14,12 @@ type VM struct {
 	Name string     `json:"name"` // part of its host names
 	gateway.Status
 	gateway.Size
-	Addr       netip.Addr      `json:"addr"`        // IPv4 address, reachable from the host alone
-	URL        string          `json:"url"`         // its page
-	MailDomain string          `json:"mail_domain"` // mail to anything@ this goes to the VM
-	Shares     []gateway.Share `json:"shares"`      // what is not here is private
-	Created    time.Time       `json:"created"`
+	Addr       netip.Addr       `json:"addr"`        // IPv4 address, reachable from the host alone
+	URL        string           `json:"url"`         // its page
+	MailDomain string           `json:"mail_domain"` // mail to anything@ this goes to the VM
+	Shares     []gateway.Share  `json:"shares"`      // what is not here is private
+	Domains    []gateway.Domain `json:"domains"`     // custom domains that lead to it
+	Created    time.Time        `json:"created"`
 }
 
 // show makes the VM that faces show of a record and its status. It is the only place that does.
@@ -28,6 +29,7 @@ func (s Session) show(m gateway.VM, status gateway.Status) VM {
 		URL:        s.api.Web.URL(m, gateway.DefaultPort),
 		MailDomain: m.Name + "." + s.api.Domain,
 		Shares:     append([]gateway.Share{}, m.Shares...), // an empty list is [] in JSON
+		Domains:    append([]gateway.Domain{}, m.Domains...),
 	}
 }
 

@@ -31,8 +31,8 @@ func TestShownVM(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		"addr", "cpus", "created", "direct_boot", "disk_gib", "id", "image", "mail_domain", "memory_mib", "name", "reason",
-		"shares", "state", "url",
+		"addr", "cpus", "created", "direct_boot", "disk_gib", "domains", "id", "image", "mail_domain", "memory_mib", "name", "reason",
+		"shares", "state", "url", "wake_on_request",
 	}
 	if diff := cmp.Diff(want, slices.Sorted(maps.Keys(shown))); diff != "" {
 		t.Error(diff)

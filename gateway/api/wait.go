@@ -51,7 +51,7 @@ func (s Session) awaitHTTP(ctx context.Context, id gateway.ID, progress func(gat
 		if !ok || m.Desired != gateway.Running {
 			return gateway.Errorf(gateway.KindConflict, "the VM was stopped or removed meanwhile").WithHint("List the VMs: lodge ls")
 		}
-		if port, ok := s.api.Web.Probe(ctx, m); ok {
+		if port, ok := s.api.Ports.Probe(ctx, m); ok {
 			progress(gateway.Progress{Phase: string(HTTP), Text: fmt.Sprintf("port %d answers", port)})
 			return nil
 		}

@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
+
+	"lodge/gateway/api"
 )
 
 type lsCmd struct{}
@@ -19,9 +22,18 @@ func (*lsCmd) Run(ctx context.Context, a *app) error {
 			row(w, "No VMs. Create one: lodge new hello")
 			return
 		}
-		row(w, "NAME", "STATE", "IMAGE", "CPUS", "MEMORY", "DISK", "URL")
+		head := []any{"NAME", "STATE", "IMAGE", "CPUS", "MEMORY", "DISK", "URL"}
+		domains := slices.ContainsFunc(all, func(v api.VM) bool { return len(v.Domains) > 0 })
+		if domains {
+			head = append(head, "DOMAINS")
+		}
+		row(w, head...)
 		for _, v := range all {
-			row(w, v.Name, v.State, v.Image, v.CPUs, fmt.Sprint(v.MemoryMiB, " MiB"), fmt.Sprint(v.DiskGiB, " GiB"), v.URL)
+			cells := []any{v.Name, v.State, v.Image, v.CPUs, fmt.Sprint(v.MemoryMiB, " MiB"), fmt.Sprint(v.DiskGiB, " GiB"), v.URL}
+			if domains {
+				cells = append(cells, domainNames(v))
+			}
+			row(w, cells...)
 		}
 	})
 }

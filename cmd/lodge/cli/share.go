@@ -24,8 +24,18 @@ func (c *shareCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	answer := map[string]any{"name": c.Name, "port": share.Port, "visibility": share.Visibility, "url": info.URL}
-	return a.print(answer, func(w io.Writer) { row(w, fmt.Sprintf("%s is %s.", info.URL, share.Visibility)) })
+	domains := []string{} // an empty list is [] in JSON
+	for _, d := range info.Domains {
+		if d.Port == share.Port && !d.Passthrough { // else everyone may open it
+			domains = append(domains, d.Name)
+		}
+	}
+	answer := map[string]any{"name": c.Name, "port": share.Port, "visibility": share.Visibility, "url": info.URL, "domains": domains}
+	return a.print(answer, func(w io.Writer) {
+		for _, name := range append([]string{info.URL}, domains...) {
+			row(w, fmt.Sprintf("%s is %s.", name, share.Visibility))
+		}
+	})
 }
 
 // parseShare reads "public", "8080 public" and the like.

@@ -25,7 +25,25 @@ func describe(w io.Writer, v api.VM) {
 	row(w, "image", v.Image)
 	row(w, "size", fmt.Sprintf("%d CPUs, %d MiB memory, %d GiB disk", v.CPUs, v.MemoryMiB, v.DiskGiB))
 	row(w, "shared", shares(v.Shares))
+	if len(v.Domains) > 0 {
+		row(w, "domains", domainNames(v))
+	}
 	row(w, "created", v.Created.Local().Format("2006-01-02 15:04:05"))
+}
+
+// domainNames lists the custom domains of a VM, with their ports.
+func domainNames(v api.VM) string {
+	var all []string
+	for _, d := range v.Domains {
+		switch {
+		case d.Passthrough:
+			d.Name += fmt.Sprintf(" (port %d, passthrough)", d.Port)
+		case d.Port != gateway.DefaultPort:
+			d.Name += fmt.Sprintf(" (port %d)", d.Port)
+		}
+		all = append(all, d.Name)
+	}
+	return strings.Join(all, ", ")
 }
 
 func shares(all []gateway.Share) string {

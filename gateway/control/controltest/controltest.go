@@ -3,7 +3,6 @@ package controltest
 
 import (
 	"context"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +22,8 @@ import (
 	"lodge/gateway"
 	"lodge/gateway/api"
 	"lodge/gateway/control"
+	"lodge/gateway/domains"
+	"lodge/gateway/domains/domainstest"
 	"lodge/gateway/store"
 )
 
@@ -35,6 +36,7 @@ type Host struct {
 	Directory *gateway.Directory
 	Keyring   *gateway.Keyring
 	Logs      *Buffer
+	DNS       *domainstest.Server // of custom domains
 
 	server *control.Server
 	ended  chan error
@@ -74,9 +76,11 @@ func Start(tb testing.TB) *Host {
 			{ID: "debian-12-1cpu-512mib-q2w3e4r5", Image: "debian-12", CPUs: 1, MemoryMiB: 512, Bytes: 300 << 20, Built: time.Unix(1e9, 0)},
 		},
 	}
+	h.DNS = domainstest.Start(tb)
 	verbs := api.New(api.Config{
-		Directory: directory, Keyring: h.Keyring, Machines: h, Observer: h, Terminals: h, Mailbox: h, Web: h, Images: fakeImages{h},
-		Domain: "lodge.localhost", Version: "v0.0.0-test",
+		Directory: directory, Keyring: h.Keyring, Machines: h, Observer: h, Terminals: h, Mailbox: h, Web: h, Ports: h, Images: fakeImages{h},
+		Domains: domains.New(domains.Config{Domain: "lodge.localhost", Servers: []string{h.DNS.Addr}}),
+		Domain:  "lodge.localhost", Version: "v0.0.0-test",
 	})
 	h.server = control.New(control.Config{
 		API: verbs, Metrics: http.NotFoundHandler(),
@@ -295,32 +299,6 @@ func (h *Host) Open(_ context.Context, id gateway.ID, queueID string) (io.ReadCl
 		}
 	}
 	return nil, gateway.Errorf(gateway.KindNotFound, "no message %q", queueID)
-}
-
-// LoginURL implements api.Web.
-func (h *Host) LoginURL(_ context.Context, id gateway.ID, _ string) (string, error) {
-	m, _ := h.Directory.ByID(id)
-	return h.URL(m, gateway.DefaultPort) + "/.lodge/login?token=" + LoginSecret, nil
-}
-
-// URL implements api.Web.
-func (h *Host) URL(m gateway.VM, port uint16) string {
-	if port == gateway.DefaultPort {
-		return "https://" + m.Name + ".lodge.localhost"
-	}
-	return fmt.Sprintf("https://%d-%s.lodge.localhost", port, m.Name)
-}
-
-// RootPEM implements api.Web.
-func (h *Host) RootPEM() []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("not a real one")})
-}
-
-// Probe implements api.Web.
-func (h *Host) Probe(context.Context, gateway.VM) (uint16, bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return 8000, h.listening
 }
 
 // fakeImages are one image that is there, and one that is damaged when the disk is full. There are a template of the first,

@@ -1,0 +1,48 @@
+package controltest
+
+import (
+	"context"
+	"encoding/pem"
+	"fmt"
+	"strings"
+
+	"lodge/gateway"
+)
+
+// LoginURL implements api.Web.
+func (h *Host) LoginURL(_ context.Context, id gateway.ID, _ string) (string, error) {
+	m, _ := h.Directory.ByID(id)
+	return h.URL(m, gateway.DefaultPort) + "/.lodge/login?token=" + LoginSecret, nil
+}
+
+// URL implements api.Web.
+func (h *Host) URL(m gateway.VM, port uint16) string {
+	if port == gateway.DefaultPort {
+		return "https://" + m.Name + ".lodge.localhost"
+	}
+	return fmt.Sprintf("https://%d-%s.lodge.localhost", port, m.Name)
+}
+
+// DomainURL implements api.Web. Those below certified.example have certificates.
+func (h *Host) DomainURL(domain string) (string, bool) {
+	return "https://" + domain, strings.HasSuffix(domain, ".certified.example")
+}
+
+// RootPEM implements api.Web.
+func (h *Host) RootPEM() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("not a real one")})
+}
+
+// Probe implements api.Ports.
+func (h *Host) Probe(context.Context, gateway.VM) (uint16, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return 8000, h.listening
+}
+
+// Listens implements api.Ports.
+func (h *Host) Listens(context.Context, gateway.VM, uint16) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.listening
+}
