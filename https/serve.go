@@ -1,6 +1,7 @@
 package https
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -10,16 +11,16 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/https/login"
 	"lodge/https/names"
 	"lodge/https/pages"
 )
 
 // Limits on what a client can make large or slow.
 const (
-	maxHeaderBytes = 64 << 10
-	headerTimeout  = 10 * time.Second // TLS handshake and request header, each
-	idleTimeout    = 2 * time.Minute
-	drainTime      = 3 * time.Second // how long idle connections stay open in Shutdown
+	headerTimeout = 10 * time.Second // TLS handshake and request header, each
+	idleTimeout   = 2 * time.Minute
+	drainTime     = 3 * time.Second // how long idle connections stay open in Shutdown
 )
 
 // Serve serves TLS on l until Shutdown. Call it once for each listener, outside or on taps.
@@ -106,7 +107,23 @@ func (s *Server) closeIfDraining(h http.Header, r *http.Request) {
 }
 
 // onResponse is the OnResponse of proxy.Config.
-func (s *Server) onResponse(res *http.Response) { s.closeIfDraining(res.Header, res.Request) }
+func (s *Server) onResponse(res *http.Response) {
+	s.closeIfDraining(res.Header, res.Request)
+	if len(res.Header["Set-Cookie"]) > 0 {
+		login.NarrowSetCookies(res.Header, s.cookieName(res.Request.Host))
+	}
+}
+
+// cookieName is the name whose VM may set cookies at host. For a custom domain that is the domain, or
+// what a wildcard is below of.
+func (s *Server) cookieName(host string) names.Name {
+	if name, ok := s.zone.Parse(host); ok {
+		return name
+	}
+	rt, _ := s.zone.Route(host, gateway.Identity{}, s.Directory)
+	_, d, _ := s.Directory.ByDomain(rt.Host)
+	return names.Name{Host: rt.Host, Plain: cmp.Or(strings.TrimPrefix(d.Name, "*."), rt.Host)}
+}
 
 // serveRedirect redirects a name with a route to https, keeping method and body (RFC 9110 §15.4.9).
 func (s *Server) serveRedirect(w http.ResponseWriter, r *http.Request) {

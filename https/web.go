@@ -22,9 +22,15 @@ func (s *Server) serveWeb(w http.ResponseWriter, r *http.Request) {
 		s.pages.Render(w, r, pages.Misdirected())
 		return
 	}
+	if page, tooLarge := headerTooLarge(r.Header); tooLarge {
+		s.pages.Render(w, r, page)
+		return
+	}
 	switch {
 	case r.Method == http.MethodConnect:
 		s.pages.Render(w, r, pages.NotAProxy())
+	case !isWellFormed(r):
+		s.pages.Render(w, r, pages.BadRequestLine())
 	case rt.Inside != "":
 		s.Inside[rt.Inside].ServeHTTP(w, r)
 	case rt.VMName == "":

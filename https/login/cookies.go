@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"lodge/https/names"
 )
 
 // The cookies of the gateway. The prefix makes browsers keep them for one host name, over TLS (RFC
@@ -76,4 +78,28 @@ func StripSetCookies(h http.Header) {
 		return
 	}
 	h["Set-Cookie"] = kept
+}
+
+// NarrowSetCookies removes Domain from the cookies that an app sets for more than its own VM, which
+// makes them cookies of the app's host name: an app cannot set its siblings' cookies, nor so many that
+// no request to them fits. What a page sets by JavaScript passes no gateway: see docs/cookies.md.
+func NarrowSetCookies(h http.Header, name names.Name) {
+	for i, line := range h["Set-Cookie"] {
+		parts := strings.Split(line, ";")
+		kept := parts[:1]
+		for _, attribute := range parts[1:] {
+			key, value, _ := strings.Cut(attribute, "=")
+			if !strings.EqualFold(strings.TrimSpace(key), "Domain") || ownDomain(value, name) {
+				kept = append(kept, attribute)
+			}
+		}
+		h["Set-Cookie"][i] = strings.Join(kept, ";")
+	}
+}
+
+// ownDomain reports whether a cookie's domain is the host name itself, or the VM's plain name, or below
+// that. RFC 6265 §5.2.3 ignores a dot in front.
+func ownDomain(domain string, name names.Name) bool {
+	domain = strings.ToLower(strings.TrimPrefix(strings.Trim(domain, " \t"), "."))
+	return domain != "" && (domain == name.Host || domain == name.Plain || strings.HasSuffix(domain, "."+name.Plain))
 }
