@@ -15,7 +15,8 @@ import (
 
 // failed answers in place of a VM that did not.
 func (s *Server) failed(w http.ResponseWriter, r *http.Request, rt names.Route, who access.Visitor, err error) {
-	if r.Context().Err() != nil || errors.Is(err, context.Canceled) {
+	// a body that ends too early often ends with the connection, but not always
+	if !errors.Is(err, proxy.ErrBadBody) && (r.Context().Err() != nil || errors.Is(err, context.Canceled)) {
 		w.WriteHeader(http.StatusBadGateway) // the client has gone
 		return
 	}
@@ -26,6 +27,8 @@ func (s *Server) failed(w http.ResponseWriter, r *http.Request, rt names.Route, 
 // explain returns the page for an error from the proxy.
 func (s *Server) explain(ctx context.Context, rt names.Route, who access.Visitor, err error) pages.Page {
 	switch {
+	case errors.Is(err, proxy.ErrBadBody):
+		return pages.BadBody()
 	case errors.Is(err, proxy.ErrNoRoute):
 		return pages.NoAnswer(rt)
 	case !errors.Is(err, proxy.ErrRefused):

@@ -155,8 +155,9 @@ func (s *Server) tlsConfig() *tls.Config {
 	// no certificate: alert unrecognized_name
 	refuse := &tls.Config{MinVersion: tls.VersionTLS12, SessionTicketsDisabled: true}
 	return &tls.Config{
-		MinVersion: tls.VersionTLS12,
-		NextProtos: []string{"h2", "http/1.1"},
+		MinVersion:   tls.VersionTLS12,
+		CipherSuites: cipherSuites(),
+		NextProtos:   []string{"h2", "http/1.1"},
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			rt, ok := s.zone.Route(hello.ServerName, gateway.IdentityOf(hello.Conn), s.Directory)
 			if !ok || rt.Custom && !s.certifiesCustom() {
@@ -165,5 +166,15 @@ func (s *Server) tlsConfig() *tls.Config {
 			return nil, nil //nolint:nilnil // crypto/tls: use the config there is
 		},
 		GetCertificate: s.certificate,
+	}
+}
+
+// cipherSuites are those of TLS 1.2 with forward secrecy and authenticated encryption: crypto/tls also
+// offers CBC. Those of TLS 1.3 cannot be chosen.
+func cipherSuites() []uint16 {
+	return []uint16{
+		tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+		tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+		tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 	}
 }

@@ -31,8 +31,9 @@ func TestAppSeesWhoCallsAndNothingElseDoes(t *testing.T) {
 	forged := []string{
 		"X-Lodge-User", "evil", "x-lodge-email", "evil", "X_Lodge_User", "evil", "x_lodge-Vm", "evil", "X-Lodge_Vm", "evil", "X-Lodge", "evil", "X.Lodge.User", "evil", "x~lodge|vm", "evil",
 		"X-Forwarded-For", "evil", "X_Forwarded_Proto", "evil", "Forwarded", "for=evil", "X-Real-Ip", "evil", "X_Real_IP", "evil",
+		"Remote-User", "evil", "X-Remote-User", "evil", "remote_user", "evil", "True-Client-IP", "evil", "CF-Connecting-IP", "evil", "X-Client-IP", "evil", "X-Original-URL", "evil", "Proxy", "evil",
 		"Connection", "X-Lodge-User, X-Forwarded-For, X-Hop", "X-Hop", "evil", "Proxy-Connection", "evil", "Keep-Alive", "evil",
-		"Cookie", "a=1; __Host-lodge-handoff=evil; b=2", "App-Header", "kept",
+		"Cookie", "a=1; __Host-lodge-handoff=evil; __HOST-LODGE=evil; b=2", "App-Header", "kept",
 	}
 	a := s.get(c, s.url("blog")+"/x//y%2fz?q=%zz;a", forged...)
 	for _, want := range []string{

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 
@@ -11,17 +12,30 @@ import (
 // to the same variable (CGI, RFC 3875 §4.1.18), and some map other characters too, so every
 // spelling counts.
 func isIdentityHeader(header string) bool {
-	name := strings.Map(func(c rune) rune {
+	var spelled [32]byte // longer than any of the names
+	n := copy(spelled[:], header)
+	for i, c := range spelled[:n] {
 		switch {
 		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
-			return c
 		case 'A' <= c && c <= 'Z':
-			return c + 'a' - 'A'
+			spelled[i] = c + 'a' - 'A'
+		default:
+			spelled[i] = '-'
 		}
-		return '-'
-	}, header)
-	return strings.HasPrefix(name, "x-lodge-") || strings.HasPrefix(name, "x-forwarded-") ||
-		name == "x-lodge" || name == "forwarded" || name == "x-real-ip"
+	}
+	name := string(spelled[:n]) // on the stack
+	return strings.HasPrefix(name, "x-lodge-") || strings.HasPrefix(name, "x-forwarded-") || isOtherIdentityHeader(name)
+}
+
+// isOtherIdentityHeader reports whether a name, in lower case, is one of those without a common prefix.
+// Other gateways set them, so apps and frameworks trust them; Proxy becomes HTTP_PROXY in CGI programs.
+func isOtherIdentityHeader(name string) bool {
+	switch name {
+	case "x-lodge", "forwarded", "x-real-ip", "remote-user", "x-remote-user", "true-client-ip", "cf-connecting-ip", "x-client-ip",
+		"x-original-url", "proxy":
+		return true
+	}
+	return false
 }
 
 // stripIdentityHeaders removes the identity headers that a client sent.
@@ -41,5 +55,41 @@ func setIdentityHeaders(h http.Header, who access.Visitor) {
 	case who.Person != "":
 		h.Set("X-Lodge-User", who.Person)
 		h.Set("X-Lodge-Email", who.Person)
+	}
+}
+
+// encodeQuery percent-encodes what a target may not have (RFC 3986 §3.4), and net/http passes on as
+// it is: bytes above ASCII, and "#", which other parsers take for the end of the query.
+func encodeQuery(query string) string {
+	allowed := func(c byte) bool { return c > ' ' && c < 0x7f && c != '#' }
+	first := 0
+	for first < len(query) && allowed(query[first]) {
+		first++
+	}
+	if first == len(query) {
+		return query
+	}
+	var b strings.Builder
+	b.WriteString(query[:first])
+	for _, c := range []byte(query[first:]) {
+		if allowed(c) {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
+}
+
+// ignoreOddUpgrade removes an Upgrade that names no protocol (RFC 9110 §7.8 allows to ignore any).
+// ReverseProxy returns an error for it that looks like one of the app.
+func ignoreOddUpgrade(h http.Header) {
+	for _, line := range h["Upgrade"] {
+		for _, c := range []byte(line) {
+			if c < ' ' || c > '~' {
+				h.Del("Upgrade")
+				return
+			}
+		}
 	}
 }

@@ -42,6 +42,7 @@ type Proxy struct {
 	plain    *http.Transport // HTTP/1.1
 	grpc     *http.Transport // HTTP/2 without TLS (RFC 9113 §3.3), which is what gRPC servers speak
 	buffers  bufferPool
+	lines    *lines      // of exchange
 	errorLog *log.Logger // of ReverseProxy
 }
 
@@ -57,31 +58,59 @@ func New(cfg Config) *Proxy {
 		errorLog: slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
 	}
 	p.plain, p.grpc = p.transport(false), p.transport(true)
+	p.lines = newLines(p.dial)
 	return p
 }
 
 // Forward sends r to a port of a VM and its response to w. After an error, nothing was sent, and
-// the caller has to answer. The error is ErrRefused or ErrNoRoute when the VM could not be reached.
+// the caller has to answer. The error is ErrRefused or ErrNoRoute when the VM could not be reached,
+// ErrBadBody when the client's body is at fault.
 func (p *Proxy) Forward(w http.ResponseWriter, r *http.Request, to Target, who access.Visitor) error {
+	road := p.reverse
+	ignoreOddUpgrade(r.Header)
+	if isPlain(r) {
+		road = p.exchange
+	}
+	r = r.WithContext(r.Context()) // its body is replaced
+	body := watchBody(r)
+	err := road(w, r, to, who)
+	switch failure := body.err(); {
+	case err == nil:
+		return nil
+	case failure != nil: // the app is not to blame
+		return failure
+	}
+	p.Remove(to.VM.ID)
+	return err
+}
+
+// reverse is the road of what exchange cannot pass on.
+func (p *Proxy) reverse(w http.ResponseWriter, r *http.Request, to Target, who access.Visitor) error {
 	var failed error
 	forward := &httputil.ReverseProxy{
-		Rewrite:       func(pr *httputil.ProxyRequest) { rewrite(pr, to, who) },
+		Rewrite: func(pr *httputil.ProxyRequest) {
+			pr.Out.URL.Scheme, pr.Out.URL.Host = "http", to.key()
+			pr.Out.URL.RawQuery = pr.In.URL.RawQuery // unchanged: nothing here parses it
+			rewrite(pr, who)
+		},
 		Transport:     transports{p.plain, p.grpc},
-		FlushInterval: -1, // at every write, for streams and server-sent events
+		FlushInterval: -1, // at every write, for streams
 		BufferPool:    p.buffers,
 		ErrorLog:      p.errorLog,
 		ModifyResponse: func(res *http.Response) error {
-			login.StripSetCookies(res.Header)
-			p.OnResponse(res)
+			p.modify(res)
 			return nil
 		},
-		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) {
-			p.Remove(to.VM.ID)
-			failed = err
-		},
+		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { failed = err },
 	}
 	forward.ServeHTTP(w, r.WithContext(withTarget(r.Context(), to)))
 	return failed
+}
+
+// modify changes the header of a VM's response.
+func (p *Proxy) modify(res *http.Response) {
+	login.StripSetCookies(res.Header)
+	p.OnResponse(res)
 }
 
 // Remove removes the cached port of a VM.
@@ -91,15 +120,17 @@ func (p *Proxy) Remove(id gateway.ID) { p.finder.remove(id) }
 func (p *Proxy) Close() {
 	p.plain.CloseIdleConnections()
 	p.grpc.CloseIdleConnections()
+	p.lines.close()
 }
 
-// rewrite makes the request for the VM. ReverseProxy has already removed hop-by-hop headers (RFC
-// 9110 §7.6.1).
-func rewrite(p *httputil.ProxyRequest, to Target, who access.Visitor) {
-	p.Out.URL.Scheme = "http"
-	p.Out.URL.Host = to.key()
-	p.Out.URL.RawQuery = p.In.URL.RawQuery // unchanged: nothing here parses it
+// rewrite makes the request for the VM, on both roads. Hop-by-hop headers (RFC 9110 §7.6.1) are
+// already removed.
+func rewrite(p *httputil.ProxyRequest, who access.Visitor) {
 	p.Out.Host = p.In.Host
+	if query := encodeQuery(p.Out.URL.RawQuery); query != p.Out.URL.RawQuery {
+		u := *p.Out.URL // exchange has that of the client's request here
+		u.RawQuery, p.Out.URL = query, &u
+	}
 	stripIdentityHeaders(p.Out.Header)
 	login.StripCookies(p.Out.Header)
 	keepHTTP1(p.Out.Header)

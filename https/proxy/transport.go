@@ -3,9 +3,9 @@ package proxy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,7 +20,11 @@ type Target struct {
 
 // key identifies the target in the pool of idle connections. It has the UUID, not the name or the
 // address, and the incarnation, so that no connection outlives a start of the VM.
-func (t Target) key() string { return fmt.Sprintf("%s.%d:%d", t.VM.ID, t.VM.Incarnation, t.Port) }
+func (t Target) key() string {
+	return t.VM.ID.String() + "." + strconv.FormatUint(uint64(t.VM.Incarnation), 10) + ":" + strconv.Itoa(int(t.Port))
+}
+
+func (t Target) lineKey() lineKey { return lineKey{t.VM.ID, t.VM.Incarnation, t.Port} }
 
 type targetKey struct{}
 
@@ -44,13 +48,13 @@ func (p *Proxy) transport(h2c bool) *http.Transport {
 		DialContext:            p.dialTarget,
 		Protocols:              protocols,
 		DisableCompression:     true, // bodies are passed unchanged
-		MaxIdleConns:           512,
-		MaxIdleConnsPerHost:    64,
-		IdleConnTimeout:        4 * time.Second, // apps close idle connections later (Node.js: 5 s)
+		MaxIdleConns:           maxIdle,
+		MaxIdleConnsPerHost:    maxIdlePerTarget,
+		IdleConnTimeout:        idleTime,
 		ExpectContinueTimeout:  time.Second,
-		MaxResponseHeaderBytes: 256 << 10,
-		ReadBufferSize:         16 << 10,
-		WriteBufferSize:        16 << 10,
+		MaxResponseHeaderBytes: maxResHeader,
+		ReadBufferSize:         lineBuffer,
+		WriteBufferSize:        lineBuffer,
 	}
 }
 
@@ -61,6 +65,10 @@ func (p *Proxy) dialTarget(ctx context.Context, _, _ string) (net.Conn, error) {
 	if !ok {
 		return nil, errors.New("dial VM: the request has no target")
 	}
+	return p.dial(ctx, t)
+}
+
+func (p *Proxy) dial(ctx context.Context, t Target) (net.Conn, error) {
 	c, err := p.Dial(ctx, t.VM, t.Port)
 	if err != nil {
 		return nil, dialError(err)
@@ -68,13 +76,20 @@ func (p *Proxy) dialTarget(ctx context.Context, _, _ string) (net.Conn, error) {
 	return c, nil
 }
 
-// transports selects the protocol by the request: HTTP/2 for gRPC, which requires it, and HTTP/1.1
-// otherwise.
+// isGRPC reports whether a Content-Type is that of gRPC, which requires HTTP/2: application/grpc, alone
+// or followed by "+" or ";". gRPC-Web has a media type that begins alike, and is plain HTTP.
+func isGRPC(contentType string) bool {
+	mediaType, _, _ := strings.Cut(contentType, ";")
+	mediaType = strings.ToLower(strings.TrimSpace(mediaType))
+	return mediaType == "application/grpc" || strings.HasPrefix(mediaType, "application/grpc+")
+}
+
+// transports selects the protocol by the request: HTTP/2 for gRPC, and HTTP/1.1 otherwise.
 type transports struct{ plain, grpc *http.Transport }
 
 // RoundTrip implements http.RoundTripper.
 func (t transports) RoundTrip(r *http.Request) (*http.Response, error) {
-	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+	if isGRPC(r.Header.Get("Content-Type")) {
 		return t.grpc.RoundTrip(r)
 	}
 	return t.plain.RoundTrip(r)
