@@ -22,7 +22,15 @@ func PeerOf(c net.Conn) Peer {
 	if err != nil {
 		return Peer{}
 	}
-	addr := from.Addr().Unmap().WithZone("")
+	return PeerAt(from.Addr())
+}
+
+// PeerAt returns the Peer at addr; the zero Peer for the zero Addr.
+func PeerAt(addr netip.Addr) Peer {
+	if !addr.IsValid() {
+		return Peer{}
+	}
+	addr = addr.Unmap().WithZone("")
 	bits := addr.BitLen()
 	if addr.Is6() && !addr.IsLoopback() {
 		bits = 64

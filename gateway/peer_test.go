@@ -27,6 +27,9 @@ func TestPeerOf(t *testing.T) {
 			t.Errorf("%s: got %+v, want %s", addr, got, want)
 		}
 	}
+	if got := gateway.PeerAt(netip.Addr{}); got != (gateway.Peer{}) {
+		t.Errorf("no address: %+v", got)
+	}
 	if got := gateway.PeerOf(from{addr: &net.UnixAddr{Name: "x"}}); got != (gateway.Peer{}) {
 		t.Errorf("a unix socket: %+v", got)
 	}

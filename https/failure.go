@@ -8,6 +8,7 @@ import (
 
 	"lodge/gateway"
 	"lodge/https/access"
+	"lodge/https/conns"
 	"lodge/https/names"
 	"lodge/https/pages"
 	"lodge/https/proxy"
@@ -27,6 +28,8 @@ func (s *Server) failed(w http.ResponseWriter, r *http.Request, rt names.Route, 
 // explain returns the page for an error from the proxy.
 func (s *Server) explain(ctx context.Context, rt names.Route, who access.Visitor, err error) pages.Page {
 	switch {
+	case errors.Is(err, conns.ErrSlow):
+		return pages.SlowBody()
 	case errors.Is(err, proxy.ErrBadBody):
 		return pages.BadBody()
 	case errors.Is(err, proxy.ErrNoRoute):

@@ -19,6 +19,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -28,6 +29,7 @@ import (
 	"lodge/gateway/limit"
 	"lodge/https/access"
 	"lodge/https/ca"
+	"lodge/https/conns"
 	"lodge/https/login"
 	"lodge/https/names"
 	"lodge/https/pages"
@@ -49,6 +51,9 @@ type Config struct {
 	Inside map[string]http.Handler
 	// Dial connects to a port of a VM. The default goes through the VM's tap and nowhere else.
 	Dial func(ctx context.Context, vm gateway.VM, port uint16) (net.Conn, error)
+	// TrustedProxies are believed about the address of their client, in X-Forwarded-For. Like loopback,
+	// they may have any part of the places for connections that is free.
+	TrustedProxies []netip.Prefix
 	// CustomCertificate, if not nil, is asked for the certificates of custom domains.
 	// Without it their handshakes are refused: the host's own root cannot sign for them.
 	CustomCertificate func(ctx context.Context, host string) (*tls.Certificate, error)
@@ -75,7 +80,8 @@ type Server struct {
 	mu       sync.Mutex
 	closed   bool // by Shutdown; guarded by mu
 	open     map[net.Listener]struct{}
-	conns    *connCount
+	serving  sync.WaitGroup // of open
+	conns    *conns.Guard
 	requests *limit.Limit[gateway.ID] // under way to each VM
 	metrics  metrics
 }
@@ -96,17 +102,19 @@ func New(cfg Config) (*Server, error) {
 		pages:    renderer,
 		open:     map[net.Listener]struct{}{},
 		requests: limit.New[gateway.ID](maxRequestsPerVM, 0),
-		conns:    newConnCount(),
 	}
 	s.login = login.New(login.Config{Policy: policy, Store: cfg.Logins, Pages: renderer, Logger: cfg.Logger})
-	s.metrics = newMetrics(s.conns)
+	s.metrics = newMetrics()
 	authority, err := ca.Open(ca.Config{Dir: cfg.Dir, Domains: []string{cfg.Domain, gateway.InternalDomain}, LeafLife: cfg.LeafLife})
 	if err != nil {
 		return nil, err
 	}
 	s.authority = authority
+	s.conns = conns.New(conns.Places(), s.trusts, s.metrics.cutOff, cfg.Logger)
 	s.proxy = proxy.New(proxy.Config{Dial: cfg.Dial, OnResponse: s.onResponse, Logger: cfg.Logger})
-	s.web, s.redirect, s.cancel = s.servers()
+	base, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	s.web, s.redirect = s.servers(base)
 	return s, nil
 }
 

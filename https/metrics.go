@@ -4,28 +4,41 @@ import (
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"lodge/https/conns"
 )
 
 // metrics are what a Server counts.
 type metrics struct {
-	requests    *prometheus.CounterVec // by status
-	connections prometheus.GaugeFunc
+	requests *prometheus.CounterVec // by status
+	cut      *prometheus.CounterVec // by reason
 }
 
-func newMetrics(conns *connCount) metrics {
-	return metrics{
+func newMetrics() metrics {
+	m := metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "lodge_web_requests_total", Help: "Web requests answered, by HTTP status; 0 where the answer was cut off before it.",
 		}, []string{"code"}),
-		connections: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "lodge_web_connections", Help: "Open web connections, those of VMs included.",
-		}, func() float64 { return float64(conns.count()) }),
+		cut: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "lodge_web_connections_cut_total",
+			Help: "Web connections closed by a limit: full, share or handshakes for places that others needed; " +
+				"handshake, body or answer for a client that made no progress (one request of HTTP/2).",
+		}, []string{"reason"}),
 	}
+	for _, reason := range conns.Reasons() {
+		m.cut.WithLabelValues(string(reason)) // shown from the start
+	}
+	return m
 }
 
 func (m metrics) served(status int) { m.requests.WithLabelValues(strconv.Itoa(status)).Inc() }
 
+func (m metrics) cutOff(reason conns.Reason) { m.cut.WithLabelValues(string(reason)).Inc() }
+
 // Collectors are the metrics of the server.
 func (s *Server) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{s.metrics.requests, s.metrics.connections}
+	open := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "lodge_web_connections", Help: "Open web connections, those of VMs included.",
+	}, func() float64 { return float64(s.conns.Count()) })
+	return []prometheus.Collector{s.metrics.requests, s.metrics.cut, open}
 }

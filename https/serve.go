@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/https/conns"
 	"lodge/https/login"
 	"lodge/https/names"
 	"lodge/https/pages"
@@ -18,20 +19,20 @@ import (
 
 // Limits on what a client can make large or slow.
 const (
-	headerTimeout = 10 * time.Second // TLS handshake and request header, each
+	headerTimeout = 10 * time.Second
 	idleTimeout   = 2 * time.Minute
 	drainTime     = 3 * time.Second // how long idle connections stay open in Shutdown
 )
 
 // Serve serves TLS on l until Shutdown. Call it once for each listener, outside or on taps.
 func (s *Server) Serve(l net.Listener) error {
-	return s.serveOn(l, func() error { return s.web.ServeTLS(l, "", "") })
+	return s.serveOn(l, func() error { return s.web.Serve(s.conns.Listener(l, s.tlsConfig())) })
 }
 
 // ServeRedirect serves plain HTTP on l until Shutdown: it redirects names that have a route to
 // https.
 func (s *Server) ServeRedirect(l net.Listener) error {
-	return s.serveOn(l, func() error { return s.redirect.Serve(l) })
+	return s.serveOn(l, func() error { return s.redirect.Serve(s.conns.Listener(l, nil)) })
 }
 
 // serveOn runs serve and returns its error, or nil when Shutdown has closed l.
@@ -42,23 +43,26 @@ func (s *Server) serveOn(l net.Listener, serve func() error) error {
 		return l.Close()
 	}
 	s.open[l] = struct{}{}
+	s.serving.Add(1)
 	s.mu.Unlock()
 	err := serve()
+	s.serving.Done()
 	if s.draining.Load() && (errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed)) {
 		return nil
 	}
 	return err
 }
 
-// servers returns the two http.Servers, and a function that cancels all their requests.
-func (s *Server) servers() (web, redirect *http.Server, cancel context.CancelFunc) {
-	base, cancel := context.WithCancel(context.Background())
+// servers returns the two http.Servers, whose requests end with base.
+func (s *Server) servers(base context.Context) (web, redirect *http.Server) {
 	one := func(h http.HandlerFunc) *http.Server {
 		return &http.Server{
-			Handler:           h,
-			BaseContext:       func(net.Listener) context.Context { return base },
-			ConnContext:       gateway.ConnContext,
-			ConnState:         s.conns.change,
+			Handler:     conns.Handler(h),
+			BaseContext: func(net.Listener) context.Context { return base },
+			ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+				return conns.Context(gateway.ConnContext(ctx, c), c)
+			},
+			ConnState:         s.conns.State,
 			MaxHeaderBytes:    maxHeaderBytes,
 			ReadHeaderTimeout: headerTimeout,
 			IdleTimeout:       idleTimeout,
@@ -67,8 +71,8 @@ func (s *Server) servers() (web, redirect *http.Server, cancel context.CancelFun
 		}
 	}
 	web, redirect = one(s.serveWeb), one(s.serveRedirect)
-	web.TLSConfig = s.tlsConfig()
-	return web, redirect, cancel
+	web.TLSConfig = s.tlsConfig() // for its protocols; net/http changes it, so no listener has it
+	return web, redirect
 }
 
 // Shutdown stops accepting, waits for requests to finish and closes all connections. Responses
@@ -86,14 +90,16 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		_ = l.Close() // Serve returns because of it
 	}
 	s.mu.Unlock()
+	s.serving.Wait() // so that conns has all that was accepted
 
-	s.conns.wait(ctx, drainTime)
+	s.conns.Wait(ctx, drainTime)
 	err := errors.Join(s.web.Shutdown(ctx), s.redirect.Shutdown(ctx))
 	s.cancel()
 	if err != nil {
 		_ = s.web.Close()      // err reports what is cut off
 		_ = s.redirect.Close() // as above
 	}
+	s.conns.Close()
 	s.proxy.Close()
 	return err
 }
@@ -127,6 +133,7 @@ func (s *Server) cookieName(host string) names.Name {
 
 // serveRedirect redirects a name with a route to https, keeping method and body (RFC 9110 §15.4.9).
 func (s *Server) serveRedirect(w http.ResponseWriter, r *http.Request) {
+	s.believeProxy(r)
 	rt, ok := s.zone.Route(r.Host, gateway.VMFrom(r.Context()), s.Directory)
 	w, done := s.logged(w, r, rt)
 	defer done()

@@ -14,6 +14,7 @@ import (
 
 // serveWeb handles every request over TLS. Its route decides all.
 func (s *Server) serveWeb(w http.ResponseWriter, r *http.Request) {
+	s.believeProxy(r)
 	rt, ok := s.zone.Route(r.Host, gateway.VMFrom(r.Context()), s.Directory)
 	w, done := s.logged(w, r, rt)
 	defer done()

@@ -19,21 +19,22 @@ import (
 // Config has the settings of lodged. Every key is optional in the file. A flag has the key's name,
 // with dashes, and overrides the file.
 type Config struct {
-	Domain        string       `toml:"domain" help:"VMs are at https://<vm>.<domain>"`
-	Owner         string       `toml:"owner" help:"mail address of this host's owner, as apps in VMs see it"`
-	Listen        []netip.Addr `toml:"listen" help:"addresses for the web and mail from outside, separated by commas"`
-	HTTPSPort     int          `toml:"https_port" help:"port for HTTPS; part of URLs unless it is 443"`
-	HTTPPort      int          `toml:"http_port" help:"port that redirects to HTTPS"`
-	SMTPPort      int          `toml:"smtp_port" help:"port for inbound mail"`
-	GuestNet      netip.Prefix `toml:"guest_net" help:"IPv4 net of guest addresses"`
-	StateDir      string       `toml:"state_dir" help:"directory of all that is kept"`
-	RunDir        string       `toml:"run_dir" help:"directory of sockets, emptied by a reboot"`
-	Image         string       `toml:"image" help:"base image of VMs that name none"`
-	Accel         string       `toml:"accel" help:"how guests run: auto, kvm or tcg"`
-	LibvirtSocket string       `toml:"libvirt_socket" help:"unix socket of libvirtd"`
-	LogLevel      slog.Level   `toml:"log_level" help:"DEBUG, INFO, WARN or ERROR"`
-	LogFormat     string       `toml:"log_format" help:"text or json"`
-	AccessLog     bool         `toml:"access_log" help:"log every web and S3 request"`
+	Domain         string         `toml:"domain" help:"VMs are at https://<vm>.<domain>"`
+	Owner          string         `toml:"owner" help:"mail address of this host's owner, as apps in VMs see it"`
+	Listen         []netip.Addr   `toml:"listen" help:"addresses for the web and mail from outside, separated by commas"`
+	HTTPSPort      int            `toml:"https_port" help:"port for HTTPS; part of URLs unless it is 443"`
+	HTTPPort       int            `toml:"http_port" help:"port that redirects to HTTPS"`
+	SMTPPort       int            `toml:"smtp_port" help:"port for inbound mail"`
+	GuestNet       netip.Prefix   `toml:"guest_net" help:"IPv4 net of guest addresses"`
+	StateDir       string         `toml:"state_dir" help:"directory of all that is kept"`
+	RunDir         string         `toml:"run_dir" help:"directory of sockets, emptied by a reboot"`
+	Image          string         `toml:"image" help:"base image of VMs that name none"`
+	Accel          string         `toml:"accel" help:"how guests run: auto, kvm or tcg"`
+	LibvirtSocket  string         `toml:"libvirt_socket" help:"unix socket of libvirtd"`
+	TrustedProxies []netip.Prefix `toml:"trusted_proxies" help:"nets of proxies that are believed about their client's address, separated by commas"`
+	LogLevel       slog.Level     `toml:"log_level" help:"DEBUG, INFO, WARN or ERROR"`
+	LogFormat      string         `toml:"log_format" help:"text or json"`
+	AccessLog      bool           `toml:"access_log" help:"log every web and S3 request"`
 }
 
 const defaultConfigFile = "/etc/lodge/lodge.toml"
@@ -92,6 +93,12 @@ func (c Config) check() error {
 		return gateway.Invalid("listen is empty").WithHint("Give at least one address, such as 127.0.0.1.")
 	case c.Accel != "auto" && c.Accel != "kvm" && c.Accel != "tcg":
 		return gateway.Invalid("accel is %q", c.Accel).WithHint("Choose auto, kvm or tcg.")
+	}
+	for _, p := range c.TrustedProxies {
+		if p.Bits() == 0 {
+			return gateway.Invalid("trusted_proxies has %s, which lets every client choose its address", p).
+				WithHint("Name the proxies one by one, such as 127.0.0.1/32.")
+		}
 	}
 	for _, a := range c.Listen {
 		if a.IsUnspecified() {

@@ -50,6 +50,8 @@ func TestBadConfigIsRefused(t *testing.T) {
 		"domain empty part": "domain = \"lodge..localhost\"",
 		"internal domain":   "domain = \"lodge.internal\"",
 		"below internal":    "domain = \"host.lodge.internal\"",
+		"proxy no net":      "trusted_proxies = [\"127.0.0.1\"]",
+		"all are proxies":   "trusted_proxies = [\"0.0.0.0/0\"]",
 		"log format":        "log_format = \"xml\"",
 	} {
 		t.Run(name, func(t *testing.T) {

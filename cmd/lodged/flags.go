@@ -73,10 +73,12 @@ func (v flagValue) String() string {
 	if !v.IsValid() {
 		return ""
 	}
-	if addrs, ok := v.Interface().([]netip.Addr); ok {
-		return strings.Trim(fmt.Sprint(addrs), "[]")
+	switch list := v.Interface().(type) {
+	case []netip.Addr, []netip.Prefix:
+		return strings.Trim(fmt.Sprint(list), "[]")
+	default:
+		return fmt.Sprint(list)
 	}
-	return fmt.Sprint(v.Interface())
 }
 
 // IsBoolFlag allows a boolean flag without a value.
@@ -100,11 +102,9 @@ func (v flagValue) Set(s string) error {
 		}
 		*field = b
 	case *[]netip.Addr:
-		addrs, err := parseAddrs(s)
-		if err != nil {
-			return err
-		}
-		*field = addrs
+		return parseList(s, netip.ParseAddr, field)
+	case *[]netip.Prefix:
+		return parseList(s, netip.ParsePrefix, field)
 	case encoding.TextUnmarshaler:
 		return field.UnmarshalText([]byte(s))
 	default:
@@ -113,14 +113,20 @@ func (v flagValue) Set(s string) error {
 	return nil
 }
 
-func parseAddrs(s string) ([]netip.Addr, error) {
-	var addrs []netip.Addr
-	for one := range strings.SplitSeq(s, ",") {
-		a, err := netip.ParseAddr(strings.TrimSpace(one))
-		if err != nil {
-			return nil, err
-		}
-		addrs = append(addrs, a)
+// parseList reads what commas separate; nothing is an empty list.
+func parseList[T any](s string, parse func(string) (T, error), to *[]T) error {
+	var list []T
+	if s == "" {
+		*to = nil
+		return nil
 	}
-	return addrs, nil
+	for one := range strings.SplitSeq(s, ",") {
+		value, err := parse(strings.TrimSpace(one))
+		if err != nil {
+			return err
+		}
+		list = append(list, value)
+	}
+	*to = list
+	return nil
 }
