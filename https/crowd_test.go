@@ -217,3 +217,40 @@ func TestCrowdLeavesRoom(t *testing.T) {
 		})
 	}
 }
+
+// TestCrowdOfOneVMLeavesTheOther: however many requests wait for one VM's app, the other VM's page
+// opens.
+func TestCrowdOfOneVMLeavesTheOther(t *testing.T) {
+	fewFiles(t, 2048)
+	s := newSite(t)
+	blog, shop := s.vm("blog", public(0)...), s.vm("shop", public(0)...)
+	wait := make(chan struct{})
+	release := sync.OnceFunc(func() { close(wait) })
+	defer release()
+	app := http.NewServeMux()
+	app.HandleFunc("/wait", func(http.ResponseWriter, *http.Request) { <-wait })
+	app.Handle("/", victim())
+	s.app(blog, 80, app)
+	s.app(shop, 80, victim())
+	answers := make(chan int, 400)
+	var crowd sync.WaitGroup
+	for range 4 { // a client has one connection, with 100 requests
+		client := s.client()
+		s.get(client, s.url("blog")) // connects
+		for range 100 {
+			crowd.Go(func() { answers <- s.get(client, s.url("blog")+"/wait").StatusCode })
+		}
+	}
+	gatewaytest.WaitFor(t, "an answer to one of the crowd", func() bool { return len(answers) > 0 })
+	if got := <-answers; got != http.StatusTooManyRequests {
+		t.Errorf("the first of a crowd to get an answer got %d", got)
+	}
+	if a := s.get(s.client(), s.url("shop")); a.body != "hello" {
+		t.Errorf("beside a crowd the other VM answers %s: %q", a.Status, a.body)
+	}
+	release()
+	crowd.Wait()
+	if a := s.get(s.client(), s.url("blog")); a.StatusCode != http.StatusOK {
+		t.Errorf("after the crowd: %s", a.Status)
+	}
+}

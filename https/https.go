@@ -26,7 +26,6 @@ import (
 	"time"
 
 	"lodge/gateway"
-	"lodge/gateway/limit"
 	"lodge/https/access"
 	"lodge/https/ca"
 	"lodge/https/conns"
@@ -34,6 +33,7 @@ import (
 	"lodge/https/names"
 	"lodge/https/pages"
 	"lodge/https/proxy"
+	"lodge/https/quota"
 )
 
 // Config is what a Server needs. All fields are required but those from Inside on.
@@ -57,6 +57,8 @@ type Config struct {
 	// CustomCertificate, if not nil, is asked for the certificates of custom domains.
 	// Without it their handshakes are refused: the host's own root cannot sign for them.
 	CustomCertificate func(ctx context.Context, host string) (*tls.Certificate, error)
+	// NoRates admits requests at any rate, for measurements.
+	NoRates bool
 	// AccessLog logs one line for each request.
 	AccessLog bool
 	// LeafLife is how long the own authority's leaves are valid; 0 means ca.DefaultLeafLife.
@@ -82,7 +84,7 @@ type Server struct {
 	open     map[net.Listener]struct{}
 	serving  sync.WaitGroup // of open
 	conns    *conns.Guard
-	requests *limit.Limit[gateway.ID] // under way to each VM
+	quota    *quota.Quota
 	metrics  metrics
 }
 
@@ -96,12 +98,15 @@ func New(cfg Config) (*Server, error) {
 	zone := names.Zone{Domain: cfg.Domain, Guests: gateway.InternalDomain, Port: cfg.Port, Inside: slices.Collect(maps.Keys(cfg.Inside))}
 	policy := access.Policy{Zone: zone, VMs: cfg.Directory, Owner: cfg.Owner}
 	s := &Server{
-		Config:   cfg,
-		zone:     zone,
-		policy:   policy,
-		pages:    renderer,
-		open:     map[net.Listener]struct{}{},
-		requests: limit.New[gateway.ID](maxRequestsPerVM, 0),
+		Config: cfg,
+		zone:   zone,
+		policy: policy,
+		pages:  renderer,
+		open:   map[net.Listener]struct{}{},
+		quota:  quota.New(conns.Places()), // each takes a connection to a VM
+	}
+	if cfg.NoRates {
+		s.quota.WithoutRates()
 	}
 	s.login = login.New(login.Config{Policy: policy, Store: cfg.Logins, Pages: renderer, Logger: cfg.Logger})
 	s.metrics = newMetrics()

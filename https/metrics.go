@@ -6,12 +6,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"lodge/https/conns"
+	"lodge/https/quota"
 )
 
 // metrics are what a Server counts.
 type metrics struct {
 	requests *prometheus.CounterVec // by status
 	cut      *prometheus.CounterVec // by reason
+	refused  *prometheus.CounterVec // by limit
 }
 
 func newMetrics() metrics {
@@ -24,6 +26,13 @@ func newMetrics() metrics {
 			Help: "Web connections closed by a limit: full, share or handshakes for places that others needed; " +
 				"handshake, body or answer for a client that made no progress (one request of HTTP/2).",
 		}, []string{"reason"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "lodge_web_requests_refused_total",
+			Help: "Web requests refused by a limit on those under way and per second: that of the vm, or of its visitor.",
+		}, []string{"limit"}),
+	}
+	for _, over := range []quota.Over{quota.OfVM, quota.OfVisitor} {
+		m.refused.WithLabelValues(string(over)) // shown from the start
 	}
 	for _, reason := range conns.Reasons() {
 		m.cut.WithLabelValues(string(reason)) // shown from the start
@@ -40,5 +49,5 @@ func (s *Server) Collectors() []prometheus.Collector {
 	open := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "lodge_web_connections", Help: "Open web connections, those of VMs included.",
 	}, func() float64 { return float64(s.conns.Count()) })
-	return []prometheus.Collector{s.metrics.requests, s.metrics.cut, open}
+	return []prometheus.Collector{s.metrics.requests, s.metrics.cut, s.metrics.refused, open}
 }

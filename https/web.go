@@ -2,6 +2,7 @@ package https
 
 import (
 	"net/http"
+	"net/netip"
 	"strings"
 
 	"lodge/gateway"
@@ -10,6 +11,7 @@ import (
 	"lodge/https/names"
 	"lodge/https/pages"
 	"lodge/https/proxy"
+	"lodge/https/quota"
 )
 
 // serveWeb handles every request over TLS. Its route decides all.
@@ -50,9 +52,8 @@ func (s *Server) serveVM(w http.ResponseWriter, r *http.Request, rt names.Route)
 		s.turnAway(w, r, rt, decision)
 		return
 	}
-	leave, ok := s.requests.Enter(rt.VM.ID)
+	leave, ok := s.count(w, r, rt, who)
 	if !ok {
-		s.pages.Render(w, r, pages.Busy(rt))
 		return
 	}
 	defer leave()
@@ -78,6 +79,17 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, rt names.Route,
 	}
 }
 
+// count counts a request as one under way until leave. It is false once a request that is over a limit
+// is answered.
+func (s *Server) count(w http.ResponseWriter, r *http.Request, rt names.Route, who access.Visitor) (leave func(), ok bool) {
+	leave, over := s.quota.Enter(rt.VM.ID, unitOf(r, who))
+	if over != quota.None {
+		s.refuse(w, r, rt, over)
+		return nil, false
+	}
+	return leave, true
+}
+
 // visitor returns who makes the request. On a tap that is the VM, whatever session the request
 // carries.
 func (s *Server) visitor(r *http.Request, rt names.Route) access.Visitor {
@@ -89,6 +101,25 @@ func (s *Server) visitor(r *http.Request, rt names.Route) access.Visitor {
 	}
 	person, _ := s.login.Session(r, rt)
 	return access.Visitor{Person: person}
+}
+
+// unitOf returns the unit by which the quota counts the request.
+func unitOf(r *http.Request, who access.Visitor) quota.Visitor {
+	if who.VM.Known() {
+		return quota.Visitor{Peer: gateway.Peer{VM: who.VM.ID}}
+	}
+	from, _ := netip.ParseAddrPort(r.RemoteAddr) // none: a pipe
+	return quota.Visitor{Person: who.Person, Peer: gateway.PeerAt(from.Addr())}
+}
+
+// refuse answers a request that is over a limit.
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, rt names.Route, over quota.Over) {
+	s.metrics.refused.WithLabelValues(string(over)).Inc()
+	if over == quota.OfVisitor {
+		s.pages.Render(w, r, pages.TooMany(rt))
+		return
+	}
+	s.pages.Render(w, r, pages.Busy(rt))
 }
 
 // turnAway answers a request that was not allowed.
