@@ -109,7 +109,9 @@ func (s *site) followAll(c *http.Client, at string) answer {
 		if a.Header.Get("Location") == "" {
 			break
 		}
-		at, a = s.follow(c, at, a)
+		if at, a = s.joinNames(c, at, a); a.Header.Get("Location") != "" {
+			at, a = s.follow(c, at, a)
+		}
 	}
 	return a
 }

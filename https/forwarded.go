@@ -32,6 +32,14 @@ func isIn(nets []netip.Prefix, addr netip.Addr) bool {
 	return slices.ContainsFunc(nets, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
+// standsForMany reports whether strangers may come from the address of an owner. Tunnels without
+// headers end at loopback. Names of localhost lead each browser to its own machine (RFC 6761 §6.3), so
+// there a browser that comes from loopback is on this one.
+func (s *Server) standsForMany(addr netip.Addr) bool {
+	local := s.Domain == "localhost" || strings.HasSuffix(s.Domain, ".localhost")
+	return s.trusts(addr) || addr.IsLoopback() && !local
+}
+
 // clientAddr returns the last hop that is not trusted: of peer and, while each is trusted, the
 // addresses of X-Forwarded-For from right to left. A proxy appends its peer on the right, so what is
 // further left is the client's claim. An element that is no address ends the search.

@@ -108,7 +108,10 @@ func New(cfg Config) (*Server, error) {
 	if cfg.NoRates {
 		s.quota.WithoutRates()
 	}
-	s.login = login.New(login.Config{Policy: policy, Store: cfg.Logins, Pages: renderer, Logger: cfg.Logger})
+	s.login = login.New(login.Config{
+		Policy: policy, Store: cfg.Logins, Pages: renderer, Logger: cfg.Logger, Listening: s.listening,
+		Many: s.standsForMany,
+	})
 	s.metrics = newMetrics()
 	authority, err := ca.Open(ca.Config{Dir: cfg.Dir, Domains: []string{cfg.Domain, gateway.InternalDomain}, LeafLife: cfg.LeafLife})
 	if err != nil {
@@ -151,6 +154,14 @@ func (s *Server) Listens(ctx context.Context, vm gateway.VM, port uint16) bool {
 func (s *Server) Probe(ctx context.Context, vm gateway.VM) (uint16, bool) {
 	port, err := s.proxy.Find(ctx, vm)
 	return port, err == nil
+}
+
+// listening returns those ports that listen, of also and proxy.CommonPorts.
+func (s *Server) listening(ctx context.Context, vm gateway.VM, also []uint16) []uint16 {
+	ports := slices.Concat(proxy.CommonPorts(), also)
+	slices.Sort(ports)
+	open, _ := s.proxy.Listening(ctx, vm, slices.Compact(ports)) // an error: none
+	return open
 }
 
 // Remove removes a VM's sessions and links.

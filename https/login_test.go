@@ -207,6 +207,7 @@ func TestLoginCarriesToOtherNamesOfTheVM(t *testing.T) {
 		for range 3 {
 			at, a = s.follow(c, at, a)
 		}
+		at, a = s.joinNames(c, at, a)
 		if a.StatusCode != 200 || !strings.Contains(a.body, "app="+app) || !strings.Contains(a.body, "uri=/deep/page?x=1&y=%2F") {
 			t.Errorf("%s: %s at %s: %s", host, a.Status, at, a.body)
 		}
@@ -245,7 +246,10 @@ func TestHandoffHelpsNobodyElse(t *testing.T) {
 	}
 	// Redirects lead to names of the VM only.
 	query := "&for=" + strings.Repeat("0", 64) + "&path=/"
-	for _, to := range []string{"evil.example", "shop.lodge.localhost", "8080-shop.lodge.localhost", "lodge.localhost", "blog.lodge.localhost", "", "8080-blog.lodge.localhost.evil.example", "8080-blog.lodge.localhost@evil.example"} {
+	for _, to := range []string{
+		"evil.example", "shop.lodge.localhost", "8080-shop.lodge.localhost", "lodge.localhost", "blog.lodge.localhost", "",
+		"8080-blog.lodge.localhost.evil.example", "8080-blog.lodge.localhost@evil.example", "blog.lodge.internal", "8080-blog.lodge.internal",
+	} {
 		if a := s.get(c, s.url("blog")+"/.lodge/handoff?to="+url.QueryEscape(to)+query, browser()...); a.StatusCode != 404 || a.Header.Get("Location") != "" {
 			t.Errorf("handoff to %q: %s to %q", to, a.Status, a.Header.Get("Location"))
 		}
@@ -295,6 +299,7 @@ func TestPagesOfOtherVMsCannotUseTheSession(t *testing.T) {
 	c := s.client()
 	s.login(c, blog)
 	_, port, _ := strings.Cut(s.addr, ":")
+	s.joinNames(c, s.url("blog"), s.get(c, s.url("blog")+"/", browser()...))
 	evil, friend, self := "https://shop.lodge.localhost:"+port, "https://8080-blog.lodge.localhost:"+port, "https://blog.lodge.localhost:"+port
 	tests := []struct {
 		name, method string

@@ -47,9 +47,8 @@ func (s *Server) serveWeb(w http.ResponseWriter, r *http.Request) {
 
 // serveVM handles a request for an app in a VM.
 func (s *Server) serveVM(w http.ResponseWriter, r *http.Request, rt names.Route) {
-	who := s.visitor(r, rt)
-	if decision := s.policy.Decide(r, rt, who); decision != access.Allow {
-		s.turnAway(w, r, rt, decision)
+	who, session, ok := s.admit(w, r, rt)
+	if !ok {
 		return
 	}
 	leave, ok := s.count(w, r, rt, who)
@@ -57,6 +56,9 @@ func (s *Server) serveVM(w http.ResponseWriter, r *http.Request, rt names.Route)
 		return
 	}
 	defer leave()
+	if who.Person != "" && rt.VM.Desired == gateway.Running && access.OpensTab(r) && s.login.StartNames(w, r, rt, session) {
+		return
+	}
 	s.forward(w, r, rt, who)
 }
 
@@ -79,6 +81,14 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, rt names.Route,
 	}
 }
 
+// forwardPreflight is forward for what preflight has made.
+func (s *Server) forwardPreflight(w http.ResponseWriter, r *http.Request, rt names.Route) {
+	if leave, ok := s.count(w, r, rt, access.Visitor{}); ok {
+		defer leave()
+		s.forward(w, r, rt, access.Visitor{})
+	}
+}
+
 // count counts a request as one under way until leave. It is false once a request that is over a limit
 // is answered.
 func (s *Server) count(w http.ResponseWriter, r *http.Request, rt names.Route, who access.Visitor) (leave func(), ok bool) {
@@ -90,17 +100,32 @@ func (s *Server) count(w http.ResponseWriter, r *http.Request, rt names.Route, w
 	return leave, true
 }
 
-// visitor returns who makes the request. On a tap that is the VM, whatever session the request
-// carries.
-func (s *Server) visitor(r *http.Request, rt names.Route) access.Visitor {
+// admit returns who makes the request, and the session that proves it. It is false once the request is
+// answered: the visitor may not open the page, or it is a preflight.
+func (s *Server) admit(w http.ResponseWriter, r *http.Request, rt names.Route) (access.Visitor, login.Session, bool) {
+	who, session := s.visitor(r, rt)
+	switch decision := s.policy.Decide(r, rt, who); {
+	case decision == access.Allow:
+		return who, session, true
+	case decision == access.Preflight && s.login.SeenFrom(r, rt):
+		s.forwardPreflight(preflightWriter(w), preflight(r), rt)
+	default:
+		s.turnAway(w, r, rt, decision)
+	}
+	return who, session, false
+}
+
+// visitor returns who makes the request, and the session that proves it. On a tap that is the VM,
+// whatever session the request carries.
+func (s *Server) visitor(r *http.Request, rt names.Route) (access.Visitor, login.Session) {
 	if vm := gateway.VMFrom(r.Context()); vm.Known() {
-		return access.Visitor{VM: vm}
+		return access.Visitor{VM: vm}, login.Session{}
 	}
 	if s.policy.CrossSite(r, rt) {
-		return access.Visitor{CrossSite: true}
+		return access.Visitor{CrossSite: true}, login.Session{}
 	}
-	person, _ := s.login.Session(r, rt)
-	return access.Visitor{Person: person}
+	session, _ := s.login.Session(r, rt)
+	return access.Visitor{Person: session.Person}, session
 }
 
 // unitOf returns the unit by which the quota counts the request.
@@ -132,6 +157,7 @@ func (s *Server) turnAway(w http.ResponseWriter, r *http.Request, rt names.Route
 	case access.FetchLogin:
 		s.login.StartHandoff(w, r, rt)
 	default:
+		s.login.Want(r, rt)
 		s.pages.Render(w, r, pages.Private(rt))
 	}
 }

@@ -29,6 +29,7 @@ const (
 	DenyVM                        // another VM's page
 	DenyCrossSite                 // the person may open it, a page elsewhere may not use it
 	FetchLogin                    // a browser without a session at this name; the plain name may have one
+	Preflight                     // a browser asks whether another page of the VM may send a request
 	Allow
 )
 
@@ -65,6 +66,8 @@ func (p Policy) Decide(r *http.Request, rt names.Route, who Visitor) Decision {
 		return DenyVM
 	case who.CrossSite:
 		return DenyCrossSite
+	case isPreflight(r) && p.Zone.SameVM(r.Header.Get("Origin"), rt, p.VMs):
+		return Preflight
 	case rt.Host != rt.Plain && opensPage(r):
 		return FetchLogin
 	default:

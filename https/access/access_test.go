@@ -38,6 +38,7 @@ func TestDecide(t *testing.T) {
 	policy := access.Policy{Zone: names.Zone{Domain: "lodge.localhost", Port: 443}, VMs: vms{}, Owner: owner}
 	blog, shop := access.Visitor{VM: gateway.Identity{ID: gateway.ID{1}}}, access.Visitor{VM: gateway.Identity{ID: gateway.ID{2}}}
 	tab := []string{"Sec-Fetch-Site", "none", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}
+	preflight := []string{"Access-Control-Request-Method", "POST"}
 	for name, tt := range map[string]struct {
 		who    access.Visitor
 		host   string
@@ -60,6 +61,12 @@ func TestDecide(t *testing.T) {
 		"another VM":                           {shop, "blog", "", nil, access.DenyVM},
 		"another VM, public":                   {shop, "8080-blog", "", nil, access.Allow},
 		"another VM that looks like a browser": {shop, "9090-blog", "", tab, access.DenyVM},
+		"a preflight of its own page":          {access.Visitor{}, "blog", "OPTIONS", append(preflight, "Origin", "https://3000-blog.lodge.localhost"), access.Preflight},
+		"a preflight of a sibling's page":      {access.Visitor{CrossSite: true}, "blog", "OPTIONS", append(preflight, "Origin", "https://shop.lodge.localhost"), access.DenyCrossSite},
+		"a sibling's preflight":                {access.Visitor{}, "blog", "OPTIONS", append(preflight, "Origin", "https://shop.lodge.localhost"), access.DenyStranger},
+		"a preflight of another VM":            {shop, "blog", "OPTIONS", append(preflight, "Origin", "https://3000-blog.lodge.localhost"), access.DenyVM},
+		"a preflight, public":                  {access.Visitor{}, "8080-blog", "OPTIONS", append(preflight, "Origin", "https://evil.example"), access.Allow},
+		"not a preflight":                      {access.Visitor{}, "blog", "POST", append(preflight, "Origin", "https://3000-blog.lodge.localhost"), access.DenyStranger},
 	} {
 		r := request(t, cmp.Or(tt.method, http.MethodGet), tt.header...)
 		rt, ok := policy.Zone.Route(tt.host+".lodge.localhost", gateway.Identity{}, vms{})

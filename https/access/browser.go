@@ -46,6 +46,14 @@ func opensPage(r *http.Request) bool {
 	return AsksForPage(r) && r.Method == http.MethodGet && (isNavigation(r) || r.Header.Get("Sec-Fetch-Dest") == "")
 }
 
+// OpensTab reports whether r is the page load of a tab, which a redirect to another page may delay.
+func OpensTab(r *http.Request) bool { return r.Method == http.MethodGet && isNavigation(r) }
+
+// isPreflight reports whether r is a CORS preflight, which browsers send without cookies (Fetch §4.8).
+func isPreflight(r *http.Request) bool {
+	return r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != ""
+}
+
 // isNavigation reports whether a browser opens a page in a tab of its own, without changing
 // anything.
 func isNavigation(r *http.Request) bool {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 
+	"lodge/gateway"
 	"lodge/https/access"
 	"lodge/https/names"
 	"lodge/https/pages"
@@ -29,17 +30,22 @@ func (h *Handler) StartHandoff(w http.ResponseWriter, r *http.Request, rt names.
 // VM, with a one-time code.
 func (h *Handler) continueHandoff(w http.ResponseWriter, r *http.Request, rt names.Route) {
 	query := r.URL.Query()
-	to, ok := h.Policy.Zone.Parse(query.Get("to"))
-	person, loggedIn := h.Session(r, rt)
+	to, ok := h.Policy.Zone.Route(query.Get("to"), gateway.Identity{}, h.Policy.VMs)
+	session, loggedIn := h.Session(r, rt)
 	switch {
-	case !ok || to.VMName != rt.VMName || to.Host == rt.Host || rt.Host != rt.Plain:
+	case !loggedIn: // before anything that depends on what exists
+		h.Pages.Render(w, r, pages.Private(rt))
+		return
+	case !ok || to.VM.ID != rt.VM.ID || to.Host == rt.Host || rt.Host != rt.Plain:
 		h.Pages.Render(w, r, pages.NotFound())
 		return
-	case !loggedIn || !h.Policy.MayOpen(access.Visitor{Person: person}, rt.VM, to.Port):
+	case !h.Policy.MayOpen(access.Visitor{Person: session.Person}, rt.VM, to.Port):
 		h.Pages.Render(w, r, pages.Private(rt))
 		return
 	}
-	code, err := h.sessions.issue(r.Context(), kindHandoff, rt.VM.ID, grant{Person: person, Host: to.Host, Bound: query.Get("for")}, handoffLife)
+	g := session.grant(to.Host)
+	g.Bound = query.Get("for")
+	code, err := h.sessions.issue(r.Context(), kindHandoff, rt.VM.ID, g, handoffLife)
 	if err != nil {
 		h.refuse(w, r, rt, pages.InternalError(), err)
 		return
@@ -61,7 +67,7 @@ func (h *Handler) callback(w http.ResponseWriter, r *http.Request, rt names.Rout
 		return
 	}
 	setCookie(w, handoffCookie, "", 0)
-	h.startSession(w, r, rt, g.Person, localPath(r.URL.Query().Get("path")))
+	h.startSession(w, r, rt, g.session(), localPath(r.URL.Query().Get("path")))
 }
 
 // bound returns what other names see of a browser's handoff cookie.

@@ -4,7 +4,8 @@
 // A link leads to a page with a button, whose POST starts a session at the VM's plain name. Each
 // host name has a session of its own, in a cookie that browsers keep for that name alone. A browser
 // that opens another name of the VM is sent to the plain name (StartHandoff), which sends it back
-// with a code for a session there.
+// with a code for a session there. A page load does the same for all names that its scripts may use
+// (StartNames). All sessions belong to one login, and end with it.
 //
 // The package never stores a secret (only its SHA-256), never logs one, and never redirects to
 // another VM or site.
@@ -14,8 +15,10 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
+	"time"
 
 	"lodge/gateway"
 	"lodge/https/access"
@@ -25,8 +28,11 @@ import (
 
 // Paths of the gateway on every VM's names. They never reach the VM.
 const (
-	Prefix    = "/.lodge/"
-	loginPath = Prefix + "login" // ?token=: a page with a button, which logs in
+	Prefix     = "/.lodge/"
+	namesPath  = Prefix + "names"  // ?path=: a page that logs in at the VM's other names, then opens path
+	joinPath   = Prefix + "join"   // on such a name: an image that logs in there
+	loginPath  = Prefix + "login"  // ?token=: a page with a button, which logs in
+	logoutPath = Prefix + "logout" // a page with a button, which logs out
 	// on the plain name: ?to=&for=&path=: sends a logged-in browser on to another name of the VM
 	handoffPath  = Prefix + "handoff"
 	callbackPath = Prefix + "callback" // on that other name: ?code=&path=: logs in there
@@ -41,16 +47,25 @@ type Config struct {
 	Store  Store
 	Pages  *pages.Renderer
 	Logger *slog.Logger
+	// Listening returns the ports of a VM that listen, of also and those where web servers mostly do.
+	Listening func(ctx context.Context, vm gateway.VM, also []uint16) []uint16
+	// Many reports whether strangers may come from an address that the owner comes from, as from that
+	// of a proxy or a tunnel.
+	Many func(netip.Addr) bool
 }
 
 // Handler logs people in. It is safe for concurrent use.
 type Handler struct {
 	Config
 	sessions *sessions
+	seen     *seen
+	joins    *joins
 }
 
 // New returns a Handler.
-func New(cfg Config) *Handler { return &Handler{Config: cfg, sessions: newSessions(cfg.Store)} }
+func New(cfg Config) *Handler {
+	return &Handler{Config: cfg, sessions: newSessions(cfg.Store), seen: newSeen(), joins: newJoins()}
+}
 
 // Link makes a link that logs person in to the VM's plain name, once, within 15 minutes. The error
 // is KindDenied for a person who may not open it.
@@ -68,8 +83,11 @@ func (h *Handler) Link(ctx context.Context, vm gateway.VM, person string) (strin
 
 // Remove deletes the sessions, links and codes of a VM.
 func (h *Handler) Remove(ctx context.Context, id gateway.ID) error {
-	h.sessions.remove(id)
-	return h.Store.RemoveTokens(ctx, id)
+	err := h.Store.RemoveTokens(ctx, id)
+	h.sessions.remove(func(vm gateway.ID, _ grant) bool { return vm == id })
+	h.seen.remove(id)
+	h.joins.removeVM(id)
+	return err
 }
 
 // Serve answers the paths below Prefix. People log in there; VMs cannot.
@@ -82,6 +100,14 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, rt names.Route) 
 		h.Pages.Render(w, r, pages.LoginButton(rt, r.URL.Query().Get("token")))
 	case path == loginPath && r.Method == http.MethodPost:
 		h.useLink(w, r, rt)
+	case path == logoutPath && isGet:
+		h.Pages.Render(w, r, pages.LogoutButton(rt))
+	case path == logoutPath && r.Method == http.MethodPost:
+		h.logout(w, r, rt)
+	case path == namesPath && isGet:
+		h.names(w, r, rt)
+	case path == joinPath && isGet:
+		h.join(w, r, rt)
 	case path == handoffPath && isGet:
 		h.continueHandoff(w, r, rt)
 	case path == callbackPath && isGet:
@@ -104,7 +130,14 @@ func (h *Handler) useLink(w http.ResponseWriter, r *http.Request, rt names.Route
 		h.refuse(w, r, rt, pages.LinkUsed(rt), err)
 		return
 	}
-	h.startSession(w, r, rt, g.Person, "/")
+	s := Session{Person: g.Person, Until: time.Now().Add(loginLife)}
+	secret, err := h.sessions.issue(r.Context(), kindLogin, vm, grant{Person: g.Person}, loginLife)
+	if err != nil {
+		h.refuse(w, r, rt, pages.InternalError(), err)
+		return
+	}
+	s.Login, _ = secretHash(secret) // issue made it
+	h.startSession(w, r, rt, s, "/")
 }
 
 // refuse renders p, or InternalError when err is a failure of the host.
@@ -116,14 +149,16 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, rt names.Route,
 	h.Pages.Render(w, r, p)
 }
 
-// startSession logs a person in at the route's name and redirects to path.
-func (h *Handler) startSession(w http.ResponseWriter, r *http.Request, rt names.Route, person, path string) {
-	secret, err := h.sessions.issue(r.Context(), kindSession, rt.VM.ID, grant{Person: person, Host: rt.Host}, sessionLife)
+// startSession starts a session of a login at the route's name and redirects to path.
+func (h *Handler) startSession(w http.ResponseWriter, r *http.Request, rt names.Route, s Session, path string) {
+	life := time.Until(s.Until).Round(time.Second)
+	secret, err := h.sessions.issue(r.Context(), kindSession, rt.VM.ID, s.grant(rt.Host), life)
 	if err != nil {
 		h.refuse(w, r, rt, pages.InternalError(), err)
 		return
 	}
-	setCookie(w, sessionCookie, secret, sessionLife)
+	setCookie(w, sessionCookie, secret, life)
+	h.note(r, rt)
 	h.Logger.With(gateway.LogVM(rt.VM.Identity)).Info("person logged in", "host", rt.Host, "remote", r.RemoteAddr)
 	redirect(w, http.StatusSeeOther, path)
 }

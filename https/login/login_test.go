@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"lodge/https/names"
 )
 
 // FuzzStripCookies: whatever a client sends, no cookie of the gateway is left, and the others are.
@@ -32,6 +34,8 @@ func TestStripCookies(t *testing.T) {
 		"__Host-lodge=x":                       "",
 		"__HOST-LODGE=x; a=1":                  "a=1", // a lenient app may ignore the case
 		"a=1; __host-lodge-handoff=x":          "a=1",
+		"__HOST-LODGE-HANDOFF=x; b=1":          "b=1",
+		"\u017f=1; __ho\u017ft-lodge=x":        "\u017f=1", // a long s, which folds to s
 		"__Host-other=x; __Host-lodge-other=y": "__Host-other=x; __Host-lodge-other=y",
 		`a="__HOST-LODGE"; b=__Host-lodge`:     `a="__HOST-LODGE"; b=__Host-lodge`,
 	} {
@@ -52,6 +56,31 @@ func FuzzLocalPath(f *testing.F) {
 		got := localPath(path)
 		if !strings.HasPrefix(got, "/") || strings.HasPrefix(got, "//") || strings.HasPrefix(got, "/\\") || strings.ContainsAny(got, "\r\n\t\x00") {
 			t.Errorf("%q leads to %q", path, got)
+		}
+	})
+}
+
+// FuzzNarrowSetCookies: whatever an app sends, no cookie is for more than its VM, and its name and
+// value are kept.
+func FuzzNarrowSetCookies(f *testing.F) {
+	f.Add("a=1; Domain=lodge.localhost")
+	f.Add("a=1;domain=.lodge.localhost;Domain=blog.lodge.localhost;DOMAIN")
+	f.Add("Domain=lodge.localhost; \tdomain\t=\tlodge.localhost\t;")
+	name := names.Name{Host: "any.blog.lodge.localhost", Plain: "blog.lodge.localhost"}
+	f.Fuzz(func(t *testing.T, line string) {
+		h := http.Header{"Set-Cookie": {line}}
+		NarrowSetCookies(h, name)
+		pair, _, _ := strings.Cut(line, ";")
+		got, attributes, _ := strings.Cut(h.Get("Set-Cookie"), ";")
+		if got != pair {
+			t.Errorf("%q became %q", pair, got)
+		}
+		for attribute := range strings.SplitSeq(attributes, ";") { // RFC 6265 §5.2
+			key, value, _ := strings.Cut(attribute, "=")
+			domain := strings.ToLower(strings.TrimPrefix(strings.Trim(value, " \t"), "."))
+			if strings.EqualFold(strings.Trim(key, " \t"), "domain") && domain != name.Plain && !strings.HasSuffix(domain, "."+name.Plain) {
+				t.Errorf("%q has the domain %q", h.Get("Set-Cookie"), domain)
+			}
 		}
 	})
 }

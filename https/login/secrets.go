@@ -27,12 +27,14 @@ type Store interface {
 // The kinds of secrets, and how long they live.
 const (
 	kindLink    = "link"
+	kindLogin   = "login" // its hash is the login's ID; the secret is not kept
 	kindHandoff = "handoff"
+	kindSeen    = "seen" // no secret, but a hash too: see seen
 	kindSession = "session"
 
 	linkLife    = 15 * time.Minute
 	handoffLife = time.Minute
-	sessionLife = 30 * 24 * time.Hour
+	loginLife   = 30 * 24 * time.Hour
 )
 
 // grant is what a secret allows. It is stored as JSON beside the VM's ID.
@@ -40,6 +42,14 @@ type grant struct {
 	Person string `json:"person"`
 	Host   string `json:"host,omitempty"`  // the one host name at which it is valid; empty for a link
 	Bound  string `json:"bound,omitempty"` // of a handoff: the hash of the secret that the browser holds
+	Login  ID     `json:"login,omitzero"`  // of a session and a handoff: the login it belongs to
+	Until  int64  `json:"until,omitzero"`  // with Login: when that ends, in Unix seconds
+}
+
+func (g grant) session() Session { return Session{g.Person, g.Login, time.Unix(g.Until, 0)} }
+
+func (s Session) grant(host string) grant {
+	return grant{Person: s.Person, Host: host, Login: s.Login, Until: s.Until.Unix()}
 }
 
 // newSecret returns 256 random bits in base64url, which is safe in URLs and cookies.
@@ -66,7 +76,7 @@ func (s *sessions) issue(ctx context.Context, kind string, vm gateway.ID, g gran
 		return "", err
 	}
 	secret := newSecret()
-	hash, _ := secretHash(secret) // just made
+	hash, _ := secretHash(secret) // newSecret made it
 	if err := s.store.PutToken(ctx, kind, hash, vm, string(data), time.Now().Add(life)); err != nil {
 		return "", fmt.Errorf("store %s: %w", kind, err)
 	}

@@ -1,0 +1,31 @@
+package login
+
+import (
+	"net/http"
+	"time"
+
+	"lodge/gateway"
+	"lodge/https/names"
+	"lodge/https/pages"
+)
+
+// logout ends the login of the request's session: that of this browser, at all names of the VM.
+// Only a POST by the VM's own pages does that.
+func (h *Handler) logout(w http.ResponseWriter, r *http.Request, rt names.Route) {
+	if h.Policy.CrossSite(r, rt) {
+		h.Pages.Render(w, r, pages.CrossSite(rt))
+		return
+	}
+	if s, ok := h.Session(r, rt); ok {
+		_, _, err := h.sessions.store.TakeToken(r.Context(), kindLogin, s.Login, time.Now())
+		if err != nil && gateway.KindOf(err) != gateway.KindNotFound { // another logout was first
+			h.refuse(w, r, rt, pages.InternalError(), err)
+			return
+		}
+		h.sessions.remove(func(_ gateway.ID, g grant) bool { return g.Login == s.Login })
+		h.joins.removeLogin(s.Login)
+		h.Logger.With(gateway.LogVM(rt.VM.Identity)).Info("person logged out", "host", rt.Host, "remote", r.RemoteAddr)
+	}
+	setCookie(w, sessionCookie, "", 0)
+	h.Pages.Render(w, r, pages.LoggedOut(rt))
+}
