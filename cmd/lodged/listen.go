@@ -25,17 +25,18 @@ func listenTCP(ctx context.Context, addrs []netip.Addr, port int) ([]net.Listene
 			for _, open := range listeners {
 				_ = open.Close() // nothing was accepted yet
 			}
-			return nil, explainListen(ctx, at, err)
+			return nil, explainListen(ctx, "tcp", at, err)
 		}
 		listeners = append(listeners, l)
 	}
 	return listeners, nil
 }
 
-func explainListen(ctx context.Context, at netip.AddrPort, err error) error {
+// explainListen makes an error of listen(2) or bind(2) one for a person. network is tcp or udp.
+func explainListen(ctx context.Context, network string, at netip.AddrPort, err error) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return gateway.Errorf(gateway.KindConflict, "port %d of %s is taken by %s", at.Port(), at.Addr(), portHolder(ctx, at.Port())).
+		return gateway.Errorf(gateway.KindConflict, "port %d of %s is taken by %s", at.Port(), at.Addr(), portHolder(ctx, network, at.Port())).
 			Because(err).WithHint("Stop that process, or set another port in %s.", defaultConfigFile)
 	case errors.Is(err, syscall.EACCES):
 		return gateway.Errorf(gateway.KindDenied, "port %d may not be opened", at.Port()).Because(err).WithHint("Run lodged as root.")
@@ -43,9 +44,9 @@ func explainListen(ctx context.Context, at netip.AddrPort, err error) error {
 	return fmt.Errorf("listen on %s: %w", at, err)
 }
 
-// portHolder returns the process that listens on a port, by ss(8), for an error text.
-func portHolder(ctx context.Context, port uint16) string {
-	out, err := exec.CommandContext(ctx, "ss", "-Hltnp", "sport", "=", ":"+strconv.Itoa(int(port))).Output() //nolint:gosec // a number
+// portHolder returns the process that has a port, by ss(8), for an error text.
+func portHolder(ctx context.Context, network string, port uint16) string {
+	out, err := exec.CommandContext(ctx, "ss", "-Hlnp", "--"+network, "sport", "=", ":"+strconv.Itoa(int(port))).Output() //nolint:gosec // a number
 	found := regexp.MustCompile(`\("([^"]+)",pid=(\d+)`).FindSubmatch(out)
 	if err != nil || found == nil {
 		return "another process"

@@ -16,6 +16,7 @@ import (
 	"lodge/gateway/control"
 	"lodge/gateway/dns"
 	"lodge/gateway/domains"
+	"lodge/gateway/forward"
 	"lodge/gateway/metadata"
 	"lodge/gateway/ntp"
 	"lodge/https"
@@ -46,6 +47,7 @@ type parts struct {
 	guestHTTP *gateway.DrainedServer // metadata, S3 and redirects to https, on taps
 	hostS3    *gateway.DrainedServer // S3 for the host itself, on a unix socket
 	images    images
+	forwards  *forward.Server
 	control   *control.Server
 }
 
@@ -83,6 +85,7 @@ func assemble(cfg Config, s *state, log *slog.Logger) (p *parts, err error) {
 	}
 	p.dns = dns.New(dns.Config{Directory: s.directory, Domain: cfg.Domain, ResolvConf: "/etc/resolv.conf", Logger: log})
 	p.taps = openListeners(p.dns, ntp.New(log))
+	p.forwards = newForwards(cfg, s, log)
 	if err := p.assembleHost(cfg, s, log); err != nil {
 		return nil, err
 	}
@@ -93,7 +96,7 @@ func assemble(cfg Config, s *state, log *slog.Logger) (p *parts, err error) {
 	}
 	verbs := api.New(api.Config{
 		Directory: s.directory, Keyring: s.keyring, Machines: p.host, Observer: p.host, Terminals: p.host, Mailbox: p.mail, Web: p.web, Ports: p.web,
-		Images: p.images, Domains: domains.New(domains.Config{Domain: cfg.Domain, ResolvConf: "/etc/resolv.conf"}),
+		Images: p.images, Forwarder: p.forwards, Domains: domains.New(domains.Config{Domain: cfg.Domain, ResolvConf: "/etc/resolv.conf"}),
 		Domain: cfg.Domain, Version: version(), Ready: p.host.Ready,
 	})
 	p.control = control.New(control.Config{
@@ -125,7 +128,7 @@ func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
 		return fmt.Errorf("mail: %w", err)
 	}
 	hostConfig.OnRemove = []func(context.Context, gateway.ID) error{
-		p.web.Remove, p.mail.Remove, p.objects.Remove,
+		p.web.Remove, p.mail.Remove, p.objects.Remove, p.forwards.RemoveVM,
 	}
 	if p.host, err = vmhost.New(hostConfig); err != nil {
 		return fmt.Errorf("virtual machines: %w", err)
@@ -159,6 +162,7 @@ func (p *parts) shutdown(log *slog.Logger) error {
 	defer cancel()
 	err := shutAll(ctx, log, p.control.Shutdown, p.web.Shutdown, p.mail.Shutdown, p.guestHTTP.Shutdown, p.hostS3.Shutdown,
 		p.host.Agent().Shutdown)
+	err = errors.Join(err, shutAll(ctx, log, p.forwards.Shutdown)) // last: nothing holds its ports from here on
 	p.taps.Shutdown()
 	return err
 }

@@ -97,6 +97,7 @@ func serve(ctx context.Context, p *parts, outside *hostListeners, log *slog.Logg
 	engine, stopEngine := context.WithCancel(context.WithoutCancel(ctx)) // open requests need it until they end
 	start("object storage", func() error { return p.objects.Run(engine) })
 	start("mail delivery", func() error { return p.mail.Run(ctx) })
+	start("forwarded ports", func() error { return p.forwards.Run(ctx) })
 	for _, l := range outside.https {
 		start("https", func() error { return p.web.Serve(gateway.Lasting(l)) })
 	}

@@ -74,6 +74,15 @@ type Ports interface {
 	Listens(ctx context.Context, m gateway.VM, port uint16) bool
 }
 
+// Forwarder leads ports of the host to VMs; forward.Server is one.
+type Forwarder interface {
+	// Add opens the port and records it, or neither.
+	Add(ctx context.Context, f gateway.Forward) (gateway.ForwardStatus, error)
+	Remove(ctx context.Context, port gateway.HostPort) error
+	// List returns the forwards, ordered by port.
+	List() []gateway.ForwardStatus
+}
+
 // Config is what an API needs. Every field but Ready is required.
 type Config struct {
 	Directory *gateway.Directory
@@ -85,6 +94,7 @@ type Config struct {
 	Web       Web
 	Ports     Ports
 	Images    Images
+	Forwarder Forwarder
 	Domains   Domains
 	Domain    string // below which VMs have their names
 	Version   string // of this daemon

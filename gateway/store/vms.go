@@ -117,11 +117,15 @@ func newKeys(before, after gateway.VM) []string {
 	return slices.DeleteFunc(keysOf(after), func(key string) bool { return slices.Contains(had, key) })
 }
 
-// Delete implements gateway.Records. The VM's logins are removed with it.
+// Delete implements gateway.Records. The VM's logins and forwarded ports are removed
+// with it.
 func (s *Store) Delete(ctx context.Context, id gateway.ID) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.Logins().RemoveTokens(ctx, id); err != nil {
+		return err
+	}
+	if err := s.Forwards().ReleaseVM(ctx, id); err != nil {
 		return err
 	}
 	if _, err := s.db.ExecContext(ctx, `DELETE FROM machines WHERE id = ?`, id[:]); err != nil {

@@ -44,6 +44,7 @@ type verbs struct {
 	Logs      logsCmd      `cmd:"" group:"access" help:"Show the log of a VM's console."`
 	Open      openCmd      `cmd:"" group:"access" help:"Print a one-time link that opens a VM's pages."`
 	Share     shareCmd     `cmd:"" group:"access" help:"Set who can open a VM's page, or one port of it."`
+	Forward   forwardCmd   `cmd:"" group:"access" help:"Lead ports of the host to VMs, for what is not HTTP."`
 	Domain    domainCmd    `cmd:"" group:"access" help:"Add, remove and list the custom domains of VMs."`
 	Mail      mailCmd      `cmd:"" group:"data"   help:"List a VM's mail, or show one message."`
 	S3        s3Cmd        `cmd:"" group:"data"   help:"List and copy a VM's objects." name:"s3"`

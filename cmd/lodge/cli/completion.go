@@ -56,7 +56,8 @@ func (a *app) complete(ctx context.Context, parser *kong.Kong) (done bool, err e
 	}
 	names := predictor(ctx, words, vmNames)
 	command, err := kongcompletion.Command(parser, kongcompletion.WithPredictor("vm", names),
-		kongcompletion.WithPredictor("template", predictor(ctx, words, templateIDs)))
+		kongcompletion.WithPredictor("template", predictor(ctx, words, templateIDs)),
+		kongcompletion.WithPredictor("forward", predictor(ctx, words, forwardedPorts)))
 	if err != nil {
 		return false, err
 	}
@@ -96,7 +97,7 @@ func socketIn(words []string) string {
 	return socket
 }
 
-// vmNames and templateIDs ignore errors, which a shell has no place to show.
+// vmNames, templateIDs and forwardedPorts ignore errors, which a shell has no place to show.
 func vmNames(ctx context.Context, client *control.Client) (names []string) {
 	all, _ := client.List(ctx)
 	for _, v := range all {
@@ -111,4 +112,12 @@ func templateIDs(ctx context.Context, client *control.Client) (ids []string) {
 		ids = append(ids, t.ID)
 	}
 	return ids
+}
+
+func forwardedPorts(ctx context.Context, client *control.Client) (ports []string) {
+	all, _ := client.Forwards(ctx)
+	for _, f := range all {
+		ports = append(ports, f.String())
+	}
+	return ports
 }
