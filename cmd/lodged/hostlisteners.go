@@ -3,12 +3,10 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
+	"io"
 	"net"
-	"slices"
+	"net/netip"
 	"strings"
-
-	"github.com/coreos/go-systemd/v22/activation"
 
 	"lodge/gateway"
 	"lodge/gateway/control"
@@ -21,52 +19,101 @@ type hostListeners struct {
 	control, s3, ssh  net.Listener
 }
 
-// openHostListeners uses the sockets that systemd passed (passedSockets), and opens the others.
-func openHostListeners(ctx context.Context, cfg Config, passed map[string][]net.Listener) (_ *hostListeners, err error) {
-	o := &hostListeners{https: passed["https"], http: passed["http"], smtp: passed["smtp"]}
+// openSockets opens the listeners, and holds them for the daemon after this one.
+func openSockets(ctx context.Context, cfg Config) (*hostListeners, heldSockets, error) {
+	passed, err := takePassed()
+	if err != nil {
+		return nil, nil, err
+	}
+	outside, err := openHostListeners(ctx, cfg, passed)
+	if err != nil {
+		passed.close()
+		return nil, nil, err
+	}
+	passed.remove()
+	held, err := hold(outside.byName())
+	if err != nil {
+		return nil, nil, errors.Join(err, outside.close())
+	}
+	if err := held.store(); err != nil {
+		return nil, nil, errors.Join(err, outside.close())
+	}
+	return outside, held, nil
+}
+
+// openHostListeners uses the passed sockets at the addresses of the configuration, and opens the
+// others.
+func openHostListeners(ctx context.Context, cfg Config, passed passedSockets) (_ *hostListeners, err error) {
+	o := new(hostListeners)
 	defer func() {
 		if err != nil {
 			_ = o.close() // the error that is returned has the reason
 		}
 	}()
 	for _, service := range []struct {
+		name      string
 		listeners *[]net.Listener
 		port      int
-	}{{&o.https, cfg.HTTPSPort}, {&o.http, cfg.HTTPPort}, {&o.smtp, cfg.SMTPPort}} {
-		if len(*service.listeners) > 0 {
-			continue
+	}{{"https", &o.https, cfg.HTTPSPort}, {"http", &o.http, cfg.HTTPPort}, {"smtp", &o.smtp, cfg.SMTPPort}} {
+		for _, a := range cfg.Listen {
+			at := netip.AddrPortFrom(a, uint16(service.port)) //nolint:gosec // Config.check has checked the range
+			l, ok := take(passed, service.name, tcpAt(at))
+			if !ok {
+				if l, err = listenTCP(ctx, at); err != nil {
+					return nil, err
+				}
+			}
+			*service.listeners = append(*service.listeners, l)
 		}
-		if *service.listeners, err = listenTCP(ctx, cfg.Listen, service.port); err != nil {
+	}
+	for _, service := range []struct {
+		name     string
+		listener *net.Listener
+		path     string
+	}{
+		{"s3", &o.s3, gateway.S3Socket(cfg.RunDir)},
+		{"ssh", &o.ssh, gateway.SSHAgentSocket(cfg.RunDir)},
+		{"control", &o.control, gateway.ControlSocket(cfg.RunDir)},
+	} {
+		l, err := openUnix(ctx, passed, service.name, service.path)
+		if err != nil {
 			return nil, err
 		}
+		*service.listener = l
 	}
-	if o.s3, err = control.Listen(ctx, gateway.S3Socket(cfg.RunDir)); err != nil {
-		return nil, err
-	}
-	if o.ssh, err = control.Listen(ctx, gateway.SSHAgentSocket(cfg.RunDir)); err != nil {
-		return nil, err
-	}
-	o.control, err = control.Listen(ctx, gateway.ControlSocket(cfg.RunDir))
-	return o, err
+	return o, nil
 }
 
-// passedSockets are the listening sockets that systemd opened for this process (sd_listen_fds(3)),
-// by their FileDescriptorName: https, http and smtp. With them a restart refuses no connection.
-func passedSockets() (map[string][]net.Listener, error) {
-	passed, err := activation.ListenersWithNames()
-	if err != nil {
-		return nil, fmt.Errorf("take sockets from systemd: %w", err)
+// openUnix uses the passed socket of a service, or opens its unix socket.
+func openUnix(ctx context.Context, passed passedSockets, name, path string) (net.Listener, error) {
+	l, ok := take(passed, name, func(s io.Closer) (net.Listener, bool) {
+		l, ok := s.(net.Listener)
+		if !ok {
+			return nil, false
+		}
+		return control.Adopt(l, path)
+	})
+	if ok {
+		return l, nil
 	}
-	for name, listeners := range passed {
-		if !slices.Contains([]string{"https", "http", "smtp"}, name) {
-			for _, l := range listeners {
-				_ = l.Close() // nothing was accepted
-			}
-			return nil, gateway.Invalid("systemd passed a socket named %q", name).
-				WithHint("Set FileDescriptorName= of the socket unit to https, http or smtp.")
+	return control.Listen(ctx, path)
+}
+
+// byName are the sockets by the names of their services.
+func (o *hostListeners) byName() map[string][]io.Closer {
+	all := map[string][]io.Closer{}
+	add := func(name string, listeners ...net.Listener) {
+		for _, l := range listeners {
+			all[name] = append(all[name], l)
 		}
 	}
-	return passed, nil
+	add("https", o.https...)
+	add("http", o.http...)
+	add("smtp", o.smtp...)
+	add("s3", o.s3)
+	add("ssh", o.ssh)
+	add("control", o.control)
+	return all
 }
 
 func (o *hostListeners) all() []net.Listener {

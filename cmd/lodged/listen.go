@@ -14,22 +14,13 @@ import (
 	"lodge/gateway"
 )
 
-// listenTCP listens on one port of every address. The error for a taken port names the process that
-// has it.
-func listenTCP(ctx context.Context, addrs []netip.Addr, port int) ([]net.Listener, error) {
-	var listeners []net.Listener
-	for _, a := range addrs {
-		at := netip.AddrPortFrom(a, uint16(port)) //nolint:gosec // Config.check has checked the range
-		l, err := new(net.ListenConfig).Listen(ctx, "tcp", at.String())
-		if err != nil {
-			for _, open := range listeners {
-				_ = open.Close() // nothing was accepted yet
-			}
-			return nil, explainListen(ctx, "tcp", at, err)
-		}
-		listeners = append(listeners, l)
+// listenTCP listens on one address. The error for a taken port names the process that has it.
+func listenTCP(ctx context.Context, at netip.AddrPort) (net.Listener, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", at.String())
+	if err != nil {
+		return nil, explainListen(ctx, "tcp", at, err)
 	}
-	return listeners, nil
+	return l, nil
 }
 
 // explainListen makes an error of listen(2) or bind(2) one for a person. network is tcp or udp.

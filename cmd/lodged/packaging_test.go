@@ -269,3 +269,21 @@ func (p packaged) tree(t *testing.T) (paths []string) {
 	}
 	return paths
 }
+
+// Without systemd, make up makes a daemon of an older program run the new one, and stops one that
+// does not.
+func TestUpUpgrades(t *testing.T) {
+	for name, test := range map[string]struct{ exe, want, not string }{
+		"older":          {`readlink() { [ -e "$state/new" ] && echo "$bin/lodged" || echo old; }; kill() { echo "kill $*"; touch "$state/new"; }`, "kill -USR2", "stop"},
+		"does not react": {`readlink() { echo old; }`, "kill -USR2 7\nstop\nstart", ""},
+		"hangs":          {`readlink() { echo "$bin/lodged"; }`, "stop\nstart", "USR2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out, err := newPackaged(t).run(t, "up", `wait_until() { shift; "$@"; }; start_by_hand() { echo start; }; `+test.exe+`; upgrade_by_hand || { stop_daemon; start_by_hand; }`,
+				map[string]string{"daemon_pid": "echo 7", "stop_daemon": "echo stop"})
+			if err != nil || !strings.Contains(out, test.want) || test.not != "" && strings.Contains(out, test.not) {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
+	}
+}

@@ -55,11 +55,7 @@ func runDaemon(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if err != nil {
 		return err
 	}
-	passed, err := passedSockets()
-	if err != nil {
-		return errors.Join(err, state.close())
-	}
-	outside, err := openHostListeners(ctx, cfg, passed)
+	outside, held, err := openSockets(ctx, cfg)
 	if err != nil {
 		return errors.Join(err, state.close())
 	}
@@ -67,8 +63,15 @@ func runDaemon(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if err != nil {
 		return errors.Join(err, outside.close(), state.close())
 	}
-	err = serve(ctx, parts, outside, log)
-	return errors.Join(err, state.close())
+	serving := untilUpgrade(ctx, args, log)
+	err = errors.Join(serve(serving, parts, outside, log), state.close())
+	if ctx.Err() == nil && errors.Is(context.Cause(serving), errUpgrade) {
+		if err != nil { // the new program was checked, and nothing else would start it
+			log.Error("daemon did not stop cleanly", "err", err)
+		}
+		return held.replace(args)
+	}
+	return err
 }
 
 func newLogger(cfg Config, w io.Writer) *slog.Logger {
@@ -116,19 +119,12 @@ func serve(ctx context.Context, p *parts, outside *hostListeners, log *slog.Logg
 	start("control", func() error { return p.control.Serve(gateway.Lasting(outside.control)) })
 	group.Go(func() error {
 		<-ctx.Done()
-		log.Info("daemon stopping")
-		notify(daemon.SdNotifyStopping)
 		defer stopEngine()
-		return p.shutdown(log)
+		return stop(ctx, p, outside, log)
 	})
 	log.Info("daemon ready", "addr", outside.String())
 	notify(daemon.SdNotifyReady)
 	return group.Wait()
-}
-
-// notify passes a state to systemd (sd_notify(3)). Without systemd it does nothing.
-func notify(state string) {
-	_, _ = daemon.SdNotify(false, state) // a missing listener is no reason to stop
 }
 
 // version returns the version that the build recorded.
@@ -137,4 +133,13 @@ func version() string {
 		return info.Main.Version
 	}
 	return "(devel)"
+}
+
+// stop shuts all parts down, after the end of ctx.
+func stop(ctx context.Context, p *parts, outside *hostListeners, log *slog.Logger) error {
+	log.Info("daemon stopping")
+	if !errors.Is(context.Cause(ctx), errUpgrade) {
+		notify(daemon.SdNotifyStopping)
+	}
+	return p.shutdown(log)
 }

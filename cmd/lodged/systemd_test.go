@@ -1,23 +1,29 @@
 package main
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"lodge/gateway"
 )
 
-// TestPassedSockets starts itself as systemd would, with a listening socket as descriptor 3.
+// TestPassedSockets starts itself as systemd would, with a listening socket as descriptor 3. A
+// socket at an address that the configuration does not have is closed.
 func TestPassedSockets(t *testing.T) {
 	if os.Getenv("LODGED_TEST_CHILD") != "" {
 		passedChild(t)
 		return
 	}
-	for name, want := range map[string]string{"https": "serves", "ftp": "Invalid"} {
+	for name, want := range map[string]string{"https": "serves", "http": "closed", "ftp": "Invalid"} {
 		l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a test's own
 		if err != nil {
 			t.Fatal(err)
@@ -28,34 +34,42 @@ func TestPassedSockets(t *testing.T) {
 		}
 		//nolint:gosec // the test's own binary
 		child := exec.CommandContext(t.Context(), "sh", "-c", `LISTEN_PID=$$ exec "$0" -test.run '^TestPassedSockets$' -test.v`, os.Args[0])
-		child.Env = append(os.Environ(), "LODGED_TEST_CHILD="+l.Addr().String(), "LISTEN_FDS=1", "LISTEN_FDNAMES="+name)
+		child.Env = append(os.Environ(), "LODGED_TEST_CHILD="+l.Addr().String(), "LISTEN_FDS=1", "LISTEN_FDNAMES="+name+":")
 		child.ExtraFiles = []*os.File{file}
-		out, err := child.CombinedOutput()
-		if !strings.Contains(string(out), want) {
-			t.Errorf("%s: %v: %s", name, err, out)
+		var out bytes.Buffer
+		child.Stdout, child.Stderr = &out, &out
+		if err := errors.Join(child.Start(), l.Close(), file.Close()); err != nil { // only the child has the socket now
+			t.Fatal(err)
 		}
-		if err := l.Close(); err != nil {
-			t.Error(err)
+		if err := child.Wait(); err != nil || !strings.Contains(out.String(), want) {
+			t.Errorf("%s: %v: %s", name, err, out.String())
 		}
 	}
 }
 
 func passedChild(t *testing.T) {
 	t.Helper()
-	passed, err := passedSockets()
-	if gateway.KindOf(err) == gateway.KindInvalid && err != nil {
+	addr := netip.MustParseAddrPort(os.Getenv("LODGED_TEST_CHILD"))
+	cfg := defaultConfig()
+	cfg.RunDir, cfg.HTTPSPort, cfg.HTTPPort, cfg.SMTPPort = t.TempDir(), int(addr.Port()), 0, 0
+	if strings.HasPrefix(os.Getenv("LISTEN_FDNAMES"), "http:") {
+		cfg.HTTPSPort = 0
+	}
+	o, held, err := openSockets(t.Context(), cfg)
+	if err != nil && gateway.KindOf(err) == gateway.KindInvalid {
 		t.Log("Invalid")
 		return
 	}
-	cfg := defaultConfig()
-	cfg.RunDir, cfg.HTTPPort, cfg.SMTPPort = t.TempDir(), 0, 0
-	o, err := openHostListeners(t.Context(), cfg, passed)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(o.https) == 1 && o.https[0].Addr().String() == os.Getenv("LODGED_TEST_CHILD") {
+	if o.https[0].Addr().String() == addr.String() {
 		t.Log("serves")
 	}
+	if _, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr.String()); errors.Is(err, syscall.ECONNREFUSED) {
+		t.Log("closed")
+	}
+	held.close()
 	if err := o.close(); err != nil {
 		t.Error(err)
 	}
@@ -63,16 +77,63 @@ func passedChild(t *testing.T) {
 
 // TestNotify reads the socket as systemd does.
 func TestNotify(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "notify.sock")
-	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = socket.Close() }()
-	t.Setenv("NOTIFY_SOCKET", path)
+	socket := notifySocket(t)
 	notify("READY=1")
 	buf := make([]byte, 64)
 	if n, err := socket.Read(buf); err != nil || string(buf[:n]) != "READY=1" {
 		t.Errorf("read %q, %v", buf[:n], err)
 	}
+}
+
+// A start that fails leaves the sockets in systemd's store to the next one.
+func TestFailedStartKeepsStoredSockets(t *testing.T) {
+	stored, taken := listenAny(t), listenAny(t)
+	messages := notifySocket(t)
+	passOn(t, "https", stored)
+	passOn(t, "smtp", listenAny(t)) // the configuration no longer has its address
+	cfg := defaultConfig()
+	cfg.RunDir, cfg.HTTPSPort, cfg.HTTPPort, cfg.SMTPPort = t.TempDir(), portOf(stored), 0, portOf(taken)
+	if _, _, err := openSockets(t.Context(), cfg); gateway.KindOf(err) != gateway.KindConflict {
+		t.Fatalf("the start: %v", err)
+	}
+	notify("READY=1") // all before it has arrived
+	buf := make([]byte, 256)
+	if n, err := messages.Read(buf); err != nil || string(buf[:n]) != "READY=1" {
+		t.Errorf("systemd was sent %q, %v", buf[:n], err)
+	}
+}
+
+func listenAny(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() }) // it may be closed
+	return l
+}
+
+func portOf(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }
+
+// passOn passes a duplicate of a socket to this process, as the daemon before it would.
+func passOn(t *testing.T, name string, l net.Listener) {
+	t.Helper()
+	fd, err := duplicate(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(socketsVar, strings.TrimSpace(fmt.Sprintf("%s %s=%d", os.Getenv(socketsVar), name, fd)))
+}
+
+// notifySocket is systemd's.
+func notifySocket(t *testing.T) *net.UnixConn {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "notify.sock")
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = socket.Close() }) // it was read
+	t.Setenv("NOTIFY_SOCKET", path)
+	return socket
 }
