@@ -1,10 +1,11 @@
 // Package https serves the web of the host: every VM at https://<vm>.<domain>, private unless it is
 // shared.
 //
-// The handshake refuses names of other zones. Certificates are of the host's own authority (ca). Each
-// request has its host name looked up (package names), once. A decision follows from the route and the
-// visitor (access): the port is public, the visitor has a session for this host name (login), or it is
-// the VM itself on its own tap. Then the request goes to the VM (proxy). All other answers are pages.
+// The handshake refuses names of other zones. Certificates are of the host's own authority (ca) or, if
+// configured, of a public one (acme). Each request has its host name looked up (package names), once.
+// A decision follows from the route and the visitor (access): the port is public, the visitor has a
+// session for this host name (login), or it is the VM itself on its own tap. Then the request goes to
+// the VM (proxy). All other answers are pages.
 //
 // This package never trusts a header for identity, never serves a VM's page under the name of
 // another, never lets the session cookie reach a VM, and never dials a VM but through its own tap.
@@ -27,6 +28,7 @@ import (
 
 	"lodge/gateway"
 	"lodge/https/access"
+	"lodge/https/acme"
 	"lodge/https/ca"
 	"lodge/https/conns"
 	"lodge/https/login"
@@ -54,13 +56,15 @@ type Config struct {
 	// TrustedProxies are believed about the address of their client, in X-Forwarded-For. Like loopback,
 	// they may have any part of the places for connections that is free.
 	TrustedProxies []netip.Prefix
-	// CustomCertificate, if not nil, is asked for the certificates of custom domains.
-	// Without it their handshakes are refused: the host's own root cannot sign for them.
+	// CustomCertificate, if not nil, is asked for the certificates of custom domains in place of ACME.
+	// Without either their handshakes are refused: the host's own root cannot sign for them.
 	CustomCertificate func(ctx context.Context, host string) (*tls.Certificate, error)
 	// NoRates admits requests at any rate, for measurements.
 	NoRates bool
 	// AccessLog logs one line for each request.
 	AccessLog bool
+	// ACME, if not nil, is the source of public certificates. New sets Domain, Owner and Logger.
+	ACME *acme.Config
 	// LeafLife is how long the own authority's leaves are valid; 0 means ca.DefaultLeafLife.
 	LeafLife time.Duration
 }
@@ -71,6 +75,7 @@ type Server struct {
 	zone      names.Zone
 	policy    access.Policy
 	authority *ca.Authority
+	acme      *acme.Source // nil without Config.ACME
 	login     *login.Handler
 	proxy     *proxy.Proxy
 	pages     *pages.Renderer
@@ -118,6 +123,9 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s.authority = authority
+	if s.acme, err = s.newACME(); err != nil {
+		return nil, fmt.Errorf("acme: %w", err)
+	}
 	s.conns = conns.New(conns.Places(), s.trusts, s.metrics.cutOff, cfg.Logger)
 	s.proxy = proxy.New(proxy.Config{Dial: cfg.Dial, OnResponse: s.onResponse, Logger: cfg.Logger})
 	base, cancel := context.WithCancel(context.Background())
@@ -183,6 +191,11 @@ func (s *Server) tlsConfig() *tls.Config {
 		CipherSuites: cipherSuites(),
 		NextProtos:   []string{"h2", "http/1.1"},
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if s.acme != nil {
+				if validation := s.acme.ChallengeConfig(hello); validation != nil {
+					return validation, nil
+				}
+			}
 			rt, ok := s.zone.Route(hello.ServerName, gateway.IdentityOf(hello.Conn), s.Directory)
 			if !ok || rt.Custom && !s.certifiesCustom() {
 				return refuse, nil

@@ -90,6 +90,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		_ = l.Close() // Serve returns because of it
 	}
 	s.mu.Unlock()
+	if s.acme != nil {
+		s.acme.Drain() // handshakes wait for orders
+	}
 	s.serving.Wait() // so that conns has all that was accepted
 
 	s.conns.Wait(ctx, drainTime)
@@ -101,6 +104,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.conns.Close()
 	s.proxy.Close()
+	if s.acme != nil {
+		s.acme.Close(ctx)
+	}
 	return err
 }
 
@@ -118,6 +124,9 @@ func (s *Server) onResponse(res *http.Response) {
 	if len(res.Header["Set-Cookie"]) > 0 {
 		login.NarrowSetCookies(res.Header, s.cookieName(res.Request.Host))
 	}
+	if s.acme != nil {
+		res.Header.Del("Strict-Transport-Security") // serveWeb decides
+	}
 }
 
 // cookieName is the name whose VM may set cookies at host. For a custom domain that is the domain, or
@@ -133,6 +142,9 @@ func (s *Server) cookieName(host string) names.Name {
 
 // serveRedirect redirects a name with a route to https, keeping method and body (RFC 9110 §15.4.9).
 func (s *Server) serveRedirect(w http.ResponseWriter, r *http.Request) {
+	if s.acme != nil && s.acme.ServeChallenge(w, r) {
+		return
+	}
 	s.believeProxy(r)
 	rt, ok := s.zone.Route(r.Host, gateway.VMFrom(r.Context()), s.Directory)
 	w, done := s.logged(w, r, rt)

@@ -21,6 +21,7 @@ func (s *Server) serveWeb(w http.ResponseWriter, r *http.Request) {
 	w, done := s.logged(w, r, rt)
 	defer done()
 	s.closeIfDraining(w.Header(), r)
+	s.setHSTS(w.Header(), rt)
 	if sni, _ := names.Normalize(r.TLS.ServerName); !ok || rt.Host != sni {
 		s.pages.Render(w, r, pages.Misdirected())
 		return

@@ -35,6 +35,7 @@ type Config struct {
 	LogLevel       slog.Level     `toml:"log_level" help:"DEBUG, INFO, WARN or ERROR"`
 	LogFormat      string         `toml:"log_format" help:"text or json"`
 	AccessLog      bool           `toml:"access_log" help:"log every web and S3 request"`
+	ACME           *acmeConfig    `toml:"acme"` // a table, in the file alone; nil without one
 }
 
 const defaultConfigFile = "/etc/lodge/lodge.toml"
@@ -106,7 +107,10 @@ func (c Config) check() error {
 				WithHint("Name the host's addresses one by one.")
 		}
 	}
-	return checkDomain(c.Domain)
+	if err := checkDomain(c.Domain); err != nil || c.ACME == nil {
+		return err
+	}
+	return c.ACME.check(c.Domain)
 }
 
 func checkDomain(domain string) error {

@@ -43,6 +43,9 @@ func readConfig(args []string, stderr io.Writer) (Config, options, error) {
 			to.Field(i).Set(from.Field(i))
 		}
 	}
+	if cfg.ACME != nil {
+		cfg.ACME.setDefaults(cfg.Domain)
+	}
 	return cfg, opts, cfg.check()
 }
 
@@ -57,6 +60,9 @@ func configFlags(cfg *Config, opts *options, stderr io.Writer) *flag.FlagSet {
 	fields := reflect.ValueOf(cfg).Elem()
 	for i := range fields.NumField() {
 		f := fields.Type().Field(i)
+		if f.Type.Kind() == reflect.Pointer { // a table
+			continue
+		}
 		flags.Var(flagValue{fields.Field(i)}, flagName(f), f.Tag.Get("help"))
 	}
 	return flags

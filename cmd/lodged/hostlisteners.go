@@ -17,6 +17,7 @@ import (
 type hostListeners struct {
 	https, http, smtp []net.Listener
 	control, s3, ssh  net.Listener
+	responder         *responderSockets
 }
 
 // openSockets opens the listeners, and holds them for the daemon after this one.
@@ -66,6 +67,9 @@ func openHostListeners(ctx context.Context, cfg Config, passed passedSockets) (_
 			*service.listeners = append(*service.listeners, l)
 		}
 	}
+	if o.responder, err = openResponder(ctx, cfg, passed); err != nil {
+		return nil, err
+	}
 	for _, service := range []struct {
 		name     string
 		listener *net.Listener
@@ -110,6 +114,10 @@ func (o *hostListeners) byName() map[string][]io.Closer {
 	add("https", o.https...)
 	add("http", o.http...)
 	add("smtp", o.smtp...)
+	add("dns", o.responder.tcp...)
+	for _, c := range o.responder.udp {
+		all["dns"] = append(all["dns"], c)
+	}
 	add("s3", o.s3)
 	add("ssh", o.ssh)
 	add("control", o.control)
@@ -130,6 +138,9 @@ func (o *hostListeners) close() error {
 	var errs []error
 	for _, l := range o.all() {
 		errs = append(errs, l.Close())
+	}
+	if o.responder != nil {
+		errs = append(errs, o.responder.close())
 	}
 	return errors.Join(errs...)
 }

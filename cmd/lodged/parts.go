@@ -20,6 +20,7 @@ import (
 	"lodge/gateway/metadata"
 	"lodge/gateway/ntp"
 	"lodge/https"
+	"lodge/https/acme"
 	"lodge/mail"
 	"lodge/storage"
 	"lodge/vmhost"
@@ -41,6 +42,7 @@ type parts struct {
 	taps      tapListeners
 	host      *vmhost.Host
 	web       *https.Server
+	responder *acme.Responder // nil unless the configuration asks for it
 	mail      *mail.Server
 	objects   *storage.Server
 	dns       *dns.Server
@@ -80,6 +82,9 @@ func assemble(cfg Config, s *state, log *slog.Logger) (p *parts, err error) {
 	})
 	guests := gateway.GuestMux(p.objects.Handler(), self.Handler())
 	web := webConfig(cfg, s, guests, log)
+	if web.ACME, p.responder, err = cfg.ACME.source(cfg.Domain, s.store.KV(), log); err != nil {
+		return nil, err
+	}
 	if p.web, err = https.New(web); err != nil {
 		return nil, fmt.Errorf("https: %w", err)
 	}

@@ -107,6 +107,8 @@ func serve(ctx context.Context, p *parts, outside *hostListeners, log *slog.Logg
 	for _, l := range outside.http {
 		start("http", func() error { return p.web.ServeRedirect(gateway.Lasting(l)) })
 	}
+	start("public certificates", func() error { return p.web.RunACME(ctx) })
+	outside.responder.serve(p.responder, start)
 	for _, l := range outside.smtp {
 		start("smtp", func() error { return p.mail.ServeSMTP(gateway.Lasting(l)) })
 	}
@@ -141,5 +143,5 @@ func stop(ctx context.Context, p *parts, outside *hostListeners, log *slog.Logge
 	if !errors.Is(context.Cause(ctx), errUpgrade) {
 		notify(daemon.SdNotifyStopping)
 	}
-	return p.shutdown(log)
+	return errors.Join(outside.responder.close(), p.shutdown(log))
 }

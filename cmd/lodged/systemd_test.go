@@ -103,6 +103,59 @@ func TestFailedStartKeepsStoredSockets(t *testing.T) {
 	}
 }
 
+// The name server of the ACME challenge has its sockets passed on like the others, over TCP and UDP.
+func TestResponderSocketsArePassedOn(t *testing.T) {
+	probe := listenAny(t)
+	cfg := defaultConfig()
+	cfg.RunDir, cfg.HTTPSPort, cfg.HTTPPort, cfg.SMTPPort = t.TempDir(), 0, 0, 0
+	cfg.ACME = &acmeConfig{Challenge: "responder"}
+	cfg.ACME.Responder.Port = portOf(probe)
+	if err := probe.Close(); err != nil {
+		t.Fatal(err)
+	}
+	first, held, err := openSockets(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := first.responder.tcp[0].Addr().String()
+	if err := first.close(); err != nil {
+		t.Fatal(err)
+	}
+	client, err := new(net.Dialer).DialContext(t.Context(), "tcp", at)
+	if err != nil {
+		t.Fatalf("between two daemons: %v", err)
+	}
+	defer client.Close()
+	question, err := new(net.Dialer).DialContext(t.Context(), "udp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer question.Close()
+	if _, err := question.Write([]byte("between")); err != nil {
+		t.Fatal(err)
+	}
+	value, err := held.inherit()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(socketsVar, value)
+	second, again, err := openSockets(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.close()
+	if c, err := second.responder.tcp[0].Accept(); err != nil || c.RemoteAddr().String() != client.LocalAddr().String() {
+		t.Errorf("TCP: %v", err)
+	}
+	buf := make([]byte, 16)
+	if n, from, err := second.responder.udp[0].ReadFrom(buf); err != nil || string(buf[:n]) != "between" || from.String() != question.LocalAddr().String() {
+		t.Errorf("UDP: %q of %v, %v", buf[:n], from, err)
+	}
+	if err := second.close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func listenAny(t *testing.T) net.Listener {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")

@@ -37,14 +37,18 @@ func (kv *KV) Get(ctx context.Context, key string) ([]byte, time.Time, error) {
 	return entry.Value[stampBytes:], time.Unix(0, int64(nanoseconds)), nil
 }
 
-// Put writes a value.
-func (kv *KV) Put(ctx context.Context, key string, value []byte) error {
-	return kv.put(ctx, key, value, nil)
+// PutAll writes all of the values, or none.
+func (kv *KV) PutAll(ctx context.Context, values map[string][]byte) error {
+	return kv.put(ctx, values, nil)
 }
 
-func (kv *KV) put(ctx context.Context, key string, value []byte, still []gateway.Cond) error {
-	stamped := binary.BigEndian.AppendUint64(nil, uint64(kv.now().UnixNano()))
-	_, err := kv.shared.Commit(ctx, still, []gateway.Op{{Key: kvPrefix + key, Value: append(stamped, value...)}})
+func (kv *KV) put(ctx context.Context, values map[string][]byte, still []gateway.Cond) error {
+	var ops []gateway.Op
+	for key, value := range values {
+		stamped := binary.BigEndian.AppendUint64(nil, uint64(kv.now().UnixNano()))
+		ops = append(ops, gateway.Op{Key: kvPrefix + key, Value: append(stamped, value...)})
+	}
+	_, err := kv.shared.Commit(ctx, still, ops)
 	return err
 }
 
@@ -71,7 +75,7 @@ func (kv *KV) Secret(ctx context.Context, name string) ([32]byte, error) {
 	value, _, err := kv.Get(ctx, key)
 	if gateway.KindOf(err) == gateway.KindNotFound {
 		fresh := newSecret()
-		err = kv.put(ctx, key, fresh[:], []gateway.Cond{{Key: kvPrefix + key}})
+		err = kv.put(ctx, map[string][]byte{key: fresh[:]}, []gateway.Cond{{Key: kvPrefix + key}})
 		value = fresh[:]
 	}
 	if gateway.KindOf(err) == gateway.KindConflict { // another caller made it first

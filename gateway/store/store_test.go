@@ -142,7 +142,7 @@ func TestBadFilesAreRefusedAndKept(t *testing.T) {
 		"truncated": func(t *testing.T, path string) {
 			t.Helper()
 			s := open(t, path)
-			if err := s.KV().Put(t.Context(), "k", make([]byte, 100_000)); err != nil {
+			if err := s.KV().PutAll(t.Context(), map[string][]byte{"k": make([]byte, 100_000)}); err != nil {
 				t.Fatal(err)
 			}
 			if err := s.Close(); err != nil {
@@ -176,7 +176,7 @@ func TestBadFilesAreRefusedAndKept(t *testing.T) {
 func TestKV(t *testing.T) {
 	kv := open(t, filepath.Join(t.TempDir(), "lodge.db")).KV()
 	for _, key := range []string{"a/1", "a/2", "b%/1", "a_/3"} {
-		if err := kv.Put(t.Context(), key, []byte(key)); err != nil {
+		if err := kv.PutAll(t.Context(), map[string][]byte{key: []byte(key)}); err != nil {
 			t.Fatal(err)
 		}
 	}

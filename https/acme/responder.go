@@ -1,0 +1,212 @@
+package acme
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"lodge/gateway"
+	"lodge/gateway/limit"
+)
+
+// Limits of the Responder.
+const (
+	maxResponderConns     = 256 // over TCP
+	maxResponderConnsEach = 16  // of one peer
+	responderIdle         = 5 * time.Second
+	maxQueriesPerConn     = 16
+	udpPerSecond          = 500 // full answers; above, resolvers are referred to TCP
+	maxResponderUDP       = 1232
+	maxQueryBytes         = 512
+	maxReadErrors         = 100 // in a row, after which a socket is given up
+)
+
+// Responder is a name server for one delegated name: it answers TXT, SOA and NS questions about the
+// name itself, and refuses all others. Above a rate it answers over UDP with the truncation bit
+// alone, so that it is no amplifier for forged addresses. It implements Records.
+type Responder struct {
+	zone   string // the delegated name, in canonical form
+	server string // the NS record: a name of this host
+	logger *slog.Logger
+	conns  *limit.Limit[gateway.Peer]
+
+	mu     sync.Mutex
+	values []string // of the TXT records
+	serial uint32
+}
+
+// NewResponder returns a Responder for zone, such as "_acme-challenge.example.com". nameServer is
+// the host's name in the delegation.
+func NewResponder(zone, nameServer string, logger *slog.Logger) *Responder {
+	return &Responder{
+		zone: dns.CanonicalName(zone), server: dns.CanonicalName(nameServer), logger: logger,
+		conns:  limit.New[gateway.Peer](maxResponderConnsEach, maxResponderConns),
+		serial: uint32(time.Now().Unix()), //nolint:gosec // serial numbers wrap (RFC 1982)
+	}
+}
+
+// Present implements Records. The name that the authority asks for is the zone, or is a CNAME of it.
+func (r *Responder) Present(_ context.Context, _, value string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.values = append(r.values, value)
+	r.serial++
+	return nil
+}
+
+// Remove implements Records.
+func (r *Responder) Remove(_ context.Context, _, value string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.values = slices.DeleteFunc(r.values, func(v string) bool { return v == value })
+	r.serial++
+	return nil
+}
+
+// ServeUDP answers on c until it is closed.
+func (r *Responder) ServeUDP(c net.PacketConn) error {
+	buf := make([]byte, maxQueryBytes)
+	second, answered := time.Now(), 0
+	for errs := 0; ; {
+		n, from, err := c.ReadFrom(buf)
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			if errs++; errs == maxReadErrors {
+				return err
+			}
+			continue // such as an ICMP error for an earlier answer
+		}
+		errs = 0
+		if now := time.Now(); now.Sub(second) >= time.Second {
+			second, answered = now, 0
+		}
+		answered++
+		if reply := r.answer(buf[:n], true, answered <= udpPerSecond); reply != nil {
+			_, _ = c.WriteTo(reply, from) // UDP: the resolver repeats its query
+		}
+	}
+}
+
+// ServeTCP answers on l until it is closed.
+func (r *Responder) ServeTCP(l net.Listener) error {
+	var conns sync.WaitGroup
+	defer conns.Wait()
+	for lasting := gateway.Lasting(l); ; {
+		c, err := lasting.Accept()
+		if err != nil {
+			return nil //nolint:nilerr // it is closed
+		}
+		leave, ok := r.conns.Enter(gateway.PeerOf(c))
+		if !ok {
+			_ = c.Close() // over its limit
+			continue
+		}
+		conns.Go(func() {
+			defer leave()
+			r.serveConn(c)
+		})
+	}
+}
+
+func (r *Responder) serveConn(c net.Conn) {
+	defer c.Close() //nolint:errcheck // nothing was buffered that could be lost
+	framed := &dns.Conn{Conn: c}
+	for range maxQueriesPerConn {
+		if c.SetDeadline(time.Now().Add(responderIdle)) != nil {
+			return
+		}
+		query, err := framed.ReadMsgHeader(nil)
+		if err != nil {
+			return // idle, gone, or not DNS
+		}
+		reply := r.answer(query, false, true)
+		if reply == nil {
+			return
+		}
+		if _, err := framed.Write(reply); err != nil {
+			return
+		}
+	}
+}
+
+// answer returns the reply to a query, both as bytes; nil for what gets none. full is false for an
+// answer that only refers to TCP.
+func (r *Responder) answer(packet []byte, udp, full bool) []byte {
+	query := new(dns.Msg)
+	if query.Unpack(packet) != nil || query.Response || len(query.Question) != 1 {
+		return nil
+	}
+	reply := new(dns.Msg).SetReply(query)
+	size := dns.MaxMsgSize
+	if udp {
+		size = dns.MinMsgSize
+	}
+	if opt := query.IsEdns0(); opt != nil {
+		reply.SetEdns0(maxResponderUDP, false)
+		if udp {
+			size = min(max(int(opt.UDPSize()), dns.MinMsgSize), maxResponderUDP)
+		}
+	}
+	switch reply.Rcode = r.refusal(query); {
+	case reply.Rcode != dns.RcodeSuccess:
+	case !full:
+		reply.Truncated = true
+	default:
+		r.records(reply, query.Question[0].Qtype)
+		reply.Truncate(size)
+	}
+	out, err := reply.Pack()
+	if err != nil {
+		r.logger.Debug("dns answer not packed", "err", err)
+		return nil
+	}
+	return out
+}
+
+func (r *Responder) refusal(query *dns.Msg) int {
+	q := query.Question[0]
+	switch {
+	case query.Opcode != dns.OpcodeQuery:
+		return dns.RcodeNotImplemented
+	case q.Qclass != dns.ClassINET || !dns.IsSubDomain(r.zone, dns.CanonicalName(q.Name)):
+		return dns.RcodeRefused
+	case dns.CanonicalName(q.Name) != r.zone:
+		return dns.RcodeNameError
+	}
+	return dns.RcodeSuccess
+}
+
+// records fills an answer about the zone's own name. Types that it does not have get the SOA, for
+// negative caching (RFC 2308 §3).
+func (r *Responder) records(reply *dns.Msg, qtype uint16) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	reply.Authoritative = true
+	header := func(t uint16) dns.RR_Header {
+		return dns.RR_Header{Name: r.zone, Rrtype: t, Class: dns.ClassINET, Ttl: 0}
+	}
+	soa := &dns.SOA{
+		Hdr: header(dns.TypeSOA), Ns: r.server, Mbox: "hostmaster." + r.server, Serial: r.serial, Refresh: 3600, Retry: 600, Expire: 86400,
+	}
+	switch qtype {
+	case dns.TypeSOA:
+		reply.Answer = []dns.RR{soa}
+	case dns.TypeNS:
+		reply.Answer = []dns.RR{&dns.NS{Hdr: header(dns.TypeNS), Ns: r.server}}
+	case dns.TypeTXT:
+		for _, value := range r.values {
+			reply.Answer = append(reply.Answer, &dns.TXT{Hdr: header(dns.TypeTXT), Txt: []string{value}})
+		}
+	}
+	if len(reply.Answer) == 0 {
+		reply.Ns = []dns.RR{soa}
+	}
+}
