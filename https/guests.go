@@ -11,7 +11,7 @@ import (
 func (s *Server) RedirectPages(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rt, ok := s.zone.Route(r.Host, gateway.VMFrom(r.Context()), s.Directory)
-		if ok && rt.IsVM() {
+		if _, passed := s.passedThrough(r.Host); ok && rt.IsVM() || passed {
 			s.serveRedirect(w, r)
 			return
 		}

@@ -59,6 +59,11 @@ type Config struct {
 	// CustomCertificate, if not nil, is asked for the certificates of custom domains in place of ACME.
 	// Without either their handshakes are refused: the host's own root cannot sign for them.
 	CustomCertificate func(ctx context.Context, host string) (*tls.Certificate, error)
+	// Passthrough returns the port of a VM that ends the TLS of a name itself, which is normalized: such
+	// a connection goes there unread, and is cut off by the change of the Directory after which the
+	// answer is another one. It is called during changes, and must not wait for one; a VM keeps its names
+	// while it is off. The default is none.
+	Passthrough func(sni string) (vm gateway.VM, port uint16, ok bool)
 	// NoRates admits requests at any rate, for measurements.
 	NoRates bool
 	// AccessLog logs one line for each request.
@@ -89,6 +94,7 @@ type Server struct {
 	open     map[net.Listener]struct{}
 	serving  sync.WaitGroup // of open
 	conns    *conns.Guard
+	passing  *passing
 	quota    *quota.Quota
 	metrics  metrics
 }
@@ -113,6 +119,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.NoRates {
 		s.quota.WithoutRates()
 	}
+	s.passing = newPassing()
 	s.login = login.New(login.Config{
 		Policy: policy, Store: cfg.Logins, Pages: renderer, Logger: cfg.Logger, Listening: s.listening,
 		Many: s.standsForMany,
@@ -128,6 +135,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.conns = conns.New(conns.Places(), s.trusts, s.metrics.cutOff, cfg.Logger)
 	s.proxy = proxy.New(proxy.Config{Dial: cfg.Dial, OnResponse: s.onResponse, Logger: cfg.Logger})
+	if cfg.Passthrough != nil {
+		s.Directory.Watch(func(_, _ gateway.VM) { s.cutPassed() })
+	}
 	base, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	s.web, s.redirect = s.servers(base)
@@ -191,6 +201,9 @@ func (s *Server) tlsConfig() *tls.Config {
 		CipherSuites: cipherSuites(),
 		NextProtos:   []string{"h2", "http/1.1"},
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if pass := s.passOn(hello.ServerName); pass != nil {
+				return nil, pass
+			}
 			if s.acme != nil {
 				if validation := s.acme.ChallengeConfig(hello); validation != nil {
 					return validation, nil

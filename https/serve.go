@@ -98,6 +98,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.conns.Wait(ctx, drainTime)
 	err := errors.Join(s.web.Shutdown(ctx), s.redirect.Shutdown(ctx))
 	s.cancel()
+	s.passing.end()
 	if err != nil {
 		_ = s.web.Close()      // err reports what is cut off
 		_ = s.redirect.Close() // as above
@@ -150,11 +151,12 @@ func (s *Server) serveRedirect(w http.ResponseWriter, r *http.Request) {
 	w, done := s.logged(w, r, rt)
 	defer done()
 	s.closeIfDraining(w.Header(), r)
-	if !ok || rt.Inside != "" || !strings.HasPrefix(r.URL.RequestURI(), "/") {
+	host, ok := s.redirectName(r, rt, ok)
+	if !ok || !strings.HasPrefix(r.URL.RequestURI(), "/") {
 		s.pages.Render(w, r, pages.Misdirected())
 		return
 	}
-	target := names.Origin(rt.Host, s.portFor(r)) + r.URL.RequestURI()
+	target := names.Origin(host, s.portFor(r)) + r.URL.RequestURI()
 	w.Header().Set("Location", target)
 	w.WriteHeader(http.StatusPermanentRedirect)
 }

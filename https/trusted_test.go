@@ -2,6 +2,7 @@ package https_test
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"net/netip"
@@ -81,5 +82,27 @@ func TestTrustedProxyOnAnotherHostHasNoShare(t *testing.T) {
 	}
 	if a := s.get(through[0], s.url("blog"), "X-Forwarded-For", "198.51.100.2"); a.StatusCode != http.StatusOK {
 		t.Errorf("the next visitor behind the proxy: %s", a.Status)
+	}
+}
+
+// What a proxy passes on without ending TLS has no header. Its connections have no share either where
+// a VM ends TLS itself.
+func TestTrustedProxyOnAnotherHostMayPassTLSOn(t *testing.T) {
+	const more = 80 // than one peer's share of such connections
+	fewFiles(t, 9216)
+	s := newFarSite(t, passTo, func(c *https.Config) {
+		c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("203.0.113.1/32")}
+	})
+	ownTLS(t, s, s.vm("blog"))
+	var all []*tls.Conn
+	for n := range more {
+		c, err := ownHandshakeFrom(t, s, from(1))
+		if err != nil {
+			t.Fatalf("connection %d: %v", n+1, err)
+		}
+		all = append(all, c)
+	}
+	for _, c := range all {
+		alive(t, c)
 	}
 }

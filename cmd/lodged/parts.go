@@ -149,7 +149,7 @@ func webConfig(cfg Config, s *state, guests http.Handler, log *slog.Logger) http
 		Domain: cfg.Domain, Port: cfg.HTTPSPort, Dir: cfg.path("ca"), Owner: cfg.Owner,
 		Directory: s.directory, Logins: s.store.Logins(),
 		Inside: map[string]http.Handler{gateway.S3Host: guests}, TrustedProxies: cfg.TrustedProxies, AccessLog: cfg.AccessLog,
-		Logger: log,
+		Passthrough: s.directory.PassedThrough, Logger: log,
 	}
 }
 

@@ -45,6 +45,10 @@ func of(c net.Conn) *Conn {
 	return nil
 }
 
+// Many reports whether the peer stands for many clients: it is on loopback or a proxy, or has no
+// address.
+func (c *Conn) Many() bool { return c.many }
+
 // NetConn returns the connection beneath.
 func (c *Conn) NetConn() net.Conn { return c.Conn }
 
