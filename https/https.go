@@ -36,6 +36,7 @@ import (
 	"lodge/https/pages"
 	"lodge/https/proxy"
 	"lodge/https/quota"
+	_ "lodge/https/xconnect" // WebSockets of HTTP/2
 )
 
 // Config is what a Server needs. All fields are required but those from Inside on.

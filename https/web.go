@@ -31,7 +31,7 @@ func (s *Server) serveWeb(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	switch {
-	case r.Method == http.MethodConnect:
+	case isTunnel(r) && !isWebSocket(r, rt):
 		s.pages.Render(w, r, pages.NotAProxy())
 	case !isWellFormed(r):
 		s.pages.Render(w, r, pages.BadRequestLine())

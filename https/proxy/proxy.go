@@ -66,6 +66,13 @@ func New(cfg Config) *Proxy {
 // the caller has to answer. The error is ErrRefused or ErrNoRoute when the VM could not be reached,
 // ErrBadBody when the client's body is at fault.
 func (p *Proxy) Forward(w http.ResponseWriter, r *http.Request, to Target, who access.Visitor) error {
+	if r.Method == http.MethodConnect { // its body is the client's half of the tunnel
+		err := p.tunnel(w, r, to, who)
+		if err != nil {
+			p.Remove(to.VM.ID)
+		}
+		return err
+	}
 	road := p.reverse
 	ignoreOddUpgrade(r.Header)
 	if isPlain(r) {
