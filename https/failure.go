@@ -16,6 +16,10 @@ import (
 
 // failed answers in place of a VM that did not.
 func (s *Server) failed(w http.ResponseWriter, r *http.Request, rt names.Route, who access.Visitor, err error) {
+	if errors.Is(context.Cause(r.Context()), errRevoked) {
+		s.pages.Render(w, r, pages.Private(rt))
+		return
+	}
 	// a body that ends too early often ends with the connection, but not always
 	if !errors.Is(err, proxy.ErrBadBody) && (r.Context().Err() != nil || errors.Is(err, context.Canceled)) {
 		w.WriteHeader(http.StatusBadGateway) // the client has gone

@@ -2,10 +2,10 @@
 // shared.
 //
 // The handshake refuses names of other zones. Certificates are of the host's own authority (ca) or, if
-// configured, of a public one (acme). Each request has its host name looked up (package names), once.
-// A decision follows from the route and the visitor (access): the port is public, the visitor has a
-// session for this host name (login), or it is the VM itself on its own tap. Then the request goes to
-// the VM (proxy). All other answers are pages.
+// configured, of a public one (acme). Each request has its host name looked up (package names), and
+// again if the VM changes. A decision follows from the route and the visitor (access): the port is
+// public, the visitor has a session for this host name (login), or it is the VM itself on its own tap.
+// Then the request goes to the VM (proxy). All other answers are pages.
 //
 // This package never trusts a header for identity, never serves a VM's page under the name of
 // another, never lets the session cookie reach a VM, and never dials a VM but through its own tap.
@@ -97,6 +97,7 @@ type Server struct {
 	conns    *conns.Guard
 	passing  *passing
 	quota    *quota.Quota
+	live     *live
 	metrics  metrics
 }
 
@@ -116,6 +117,7 @@ func New(cfg Config) (*Server, error) {
 		pages:  renderer,
 		open:   map[net.Listener]struct{}{},
 		quota:  quota.New(conns.Places()), // each takes a connection to a VM
+		live:   newLive(),
 	}
 	if cfg.NoRates {
 		s.quota.WithoutRates()
@@ -123,7 +125,7 @@ func New(cfg Config) (*Server, error) {
 	s.passing = newPassing()
 	s.login = login.New(login.Config{
 		Policy: policy, Store: cfg.Logins, Pages: renderer, Logger: cfg.Logger, Listening: s.listening,
-		Many: s.standsForMany,
+		Many: s.standsForMany, Ended: s.live.endLogin,
 	})
 	s.metrics = newMetrics()
 	authority, err := ca.Open(ca.Config{Dir: cfg.Dir, Domains: []string{cfg.Domain, gateway.InternalDomain}, LeafLife: cfg.LeafLife})
@@ -136,12 +138,11 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.conns = conns.New(conns.Places(), s.trusts, s.metrics.cutOff, cfg.Logger)
 	s.proxy = proxy.New(proxy.Config{Dial: cfg.Dial, OnResponse: s.onResponse, Logger: cfg.Logger})
-	if cfg.Passthrough != nil {
-		s.Directory.Watch(func(_, _ gateway.VM) { s.cutPassed() })
-	}
 	base, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	s.web, s.redirect = s.servers(base)
+	go s.live.watch(base)
+	s.Directory.Watch(s.vmChanged)
 	return s, nil
 }
 

@@ -96,6 +96,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.serving.Wait() // so that conns has all that was accepted
 
 	s.conns.Wait(ctx, drainTime)
+	s.live.endTunnels()
 	err := errors.Join(s.web.Shutdown(ctx), s.redirect.Shutdown(ctx))
 	s.cancel()
 	s.passing.end()

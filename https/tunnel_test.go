@@ -1,6 +1,8 @@
 package https_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -8,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"lodge/gateway"
 	"lodge/gateway/gatewaytest"
 	"lodge/https"
 )
@@ -115,5 +118,55 @@ func TestWebSocketHalves(t *testing.T) {
 				t.Error("the app read something")
 			}
 		})
+	}
+}
+
+// A visitor who may open the page no longer loses the tunnel, also without reading.
+func TestTunnelOfSilentReaderEnds(t *testing.T) {
+	s := newSite(t, func(c *https.Config) { c.AccessLog = true })
+	blog := s.vm("blog", public(0)...)
+	full := make(chan struct{})
+	s.app(blog, 80, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, err := upgraded(w, r)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		_ = c.WriteCloser.(interface{ SetWriteDeadline(time.Time) error }).SetWriteDeadline(time.Now().Add(300 * time.Millisecond)) // fails for a closed one
+		_, _ = io.Copy(c, neverEnding{})                                                                                            // until nobody reads
+		close(full)
+	}))
+	if _, res := dialWS2(t, s, s.url("blog")+"/socket"); res.StatusCode != http.StatusOK {
+		t.Fatal(res.Status)
+	}
+	<-full
+	_, err := s.dir.Update(t.Context(), blog.ID, func(m *gateway.VM) error { m.Shares = nil; return nil })
+	gatewaytest.Must(t, err)
+	s.accessLine("/socket") // the request is over
+	if s.cut() != 0 {
+		t.Error("it ended by the limit on slow clients alone")
+	}
+}
+
+type neverEnding struct{}
+
+func (neverEnding) Read(b []byte) (int, error) { return len(b), nil }
+
+// Shutdown does not wait for tunnels, which may last for ever.
+func TestShutdownEndsTunnels(t *testing.T) {
+	s := newSite(t)
+	s.app(s.vm("blog", public(0)...), 80, http.HandlerFunc(endless))
+	client, res := dialWS2(t, s, s.url("blog")+"/socket")
+	if res.StatusCode != http.StatusOK {
+		t.Fatal(res.Status)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := s.server.Shutdown(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := client.ended(); err == nil || errors.Is(err, io.EOF) {
+		t.Errorf("the tunnel: %v, want an error", err)
 	}
 }

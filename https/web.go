@@ -14,7 +14,7 @@ import (
 	"lodge/https/quota"
 )
 
-// serveWeb handles every request over TLS. Its route decides all.
+// serveWeb handles every request over TLS. Its route decides all, until a change of the VM.
 func (s *Server) serveWeb(w http.ResponseWriter, r *http.Request) {
 	s.believeProxy(r)
 	rt, ok := s.zone.Route(r.Host, gateway.VMFrom(r.Context()), s.Directory)
@@ -48,6 +48,7 @@ func (s *Server) serveWeb(w http.ResponseWriter, r *http.Request) {
 
 // serveVM handles a request for an app in a VM.
 func (s *Server) serveVM(w http.ResponseWriter, r *http.Request, rt names.Route) {
+	changes := s.live.changes.Load()
 	who, session, ok := s.admit(w, r, rt)
 	if !ok {
 		return
@@ -58,6 +59,13 @@ func (s *Server) serveVM(w http.ResponseWriter, r *http.Request, rt names.Route)
 	}
 	defer leave()
 	if who.Person != "" && rt.VM.Desired == gateway.Running && access.OpensTab(r) && s.login.StartNames(w, r, rt, session) {
+		return
+	}
+	ctx, remove := s.live.enter(r, rt, who, session)
+	defer remove()
+	r = r.WithContext(ctx)
+	if s.live.changes.Load() != changes && !s.stillAllowed(r, rt, who) {
+		s.pages.Render(w, r, pages.Private(rt))
 		return
 	}
 	s.forward(w, r, rt, who)
@@ -127,6 +135,18 @@ func (s *Server) visitor(r *http.Request, rt names.Route) (access.Visitor, login
 	}
 	session, _ := s.login.Session(r, rt)
 	return access.Visitor{Person: session.Person}, session
+}
+
+// stillAllowed reports whether the decision to let a request through holds now.
+func (s *Server) stillAllowed(r *http.Request, rt names.Route, who access.Visitor) bool {
+	if !s.allows(rt, who) {
+		return false
+	}
+	if who.Person == "" {
+		return true
+	}
+	_, ok := s.login.Session(r, rt)
+	return ok
 }
 
 // unitOf returns the unit by which the quota counts the request.

@@ -52,6 +52,8 @@ type Config struct {
 	// Many reports whether strangers may come from an address that the owner comes from, as from that
 	// of a proxy or a tunnel.
 	Many func(netip.Addr) bool
+	// Ended is called when a logout has ended a login at a VM.
+	Ended func(vm gateway.ID, login ID)
 }
 
 // Handler logs people in. It is safe for concurrent use.

@@ -9,8 +9,8 @@ import (
 	"lodge/https/pages"
 )
 
-// logout ends the login of the request's session: that of this browser, at all names of the VM.
-// Only a POST by the VM's own pages does that.
+// logout ends the login of the request's session: that of this browser, at all names of the VM, with
+// what is open. Only a POST by the VM's own pages does that.
 func (h *Handler) logout(w http.ResponseWriter, r *http.Request, rt names.Route) {
 	if h.Policy.CrossSite(r, rt) {
 		h.Pages.Render(w, r, pages.CrossSite(rt))
@@ -24,6 +24,7 @@ func (h *Handler) logout(w http.ResponseWriter, r *http.Request, rt names.Route)
 		}
 		h.sessions.remove(func(_ gateway.ID, g grant) bool { return g.Login == s.Login })
 		h.joins.removeLogin(s.Login)
+		h.Ended(rt.VM.ID, s.Login)
 		h.Logger.With(gateway.LogVM(rt.VM.Identity)).Info("person logged out", "host", rt.Host, "remote", r.RemoteAddr)
 	}
 	setCookie(w, sessionCookie, "", 0)

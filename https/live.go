@@ -1,0 +1,149 @@
+package https
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"lodge/gateway"
+	"lodge/https/access"
+	"lodge/https/login"
+	"lodge/https/names"
+)
+
+// errRevoked is the cause of a request's context that ended because the request is no longer allowed.
+var errRevoked = errors.New("the visitor may no longer open the page")
+
+// errDraining is the cause of a tunnel's context that ended with the server.
+var errDraining = errors.New("the server is shutting down")
+
+// sessionEndEvery is how often live looks for sessions that have ended.
+const sessionEndEvery = 500 * time.Millisecond
+
+// live has the requests under way to VMs, with what allowed each. Streams and WebSockets last long
+// after the decision that let them through: a change of the VM, or the end of a login or of a session,
+// ends them.
+type live struct {
+	changes atomic.Uint64 // calls of endWhere
+	mu      sync.Mutex
+	byVM    map[gateway.ID]map[*liveRequest]struct{}
+	drain   bool // no tunnel lasts
+}
+
+type liveRequest struct {
+	rt    names.Route
+	who   access.Visitor
+	login login.ID  // of the session; the zero ID without one
+	until time.Time // the end of the session; zero without one
+	end   context.CancelCauseFunc
+
+	tunnel bool // a WebSocket of HTTP/2
+}
+
+func newLive() *live { return &live{byVM: map[gateway.ID]map[*liveRequest]struct{}{}} }
+
+// enter adds a request. Its context ends with its permission; leave removes it. A change of which the
+// decision knew nothing may have missed it: compare changes with its value from before the decision.
+func (l *live) enter(r *http.Request, rt names.Route, who access.Visitor, s login.Session) (_ context.Context, leave func()) {
+	ctx, end := context.WithCancelCause(r.Context())
+	q := &liveRequest{rt: rt, who: who, login: s.Login, until: s.Until, end: end, tunnel: isTunnel(r)}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.drain && q.tunnel {
+		end(errDraining)
+	}
+	if l.byVM[rt.VM.ID] == nil {
+		l.byVM[rt.VM.ID] = map[*liveRequest]struct{}{}
+	}
+	l.byVM[rt.VM.ID][q] = struct{}{}
+	return ctx, func() {
+		end(nil)
+		l.remove(q)
+	}
+}
+
+func (l *live) remove(q *liveRequest) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.byVM[q.rt.VM.ID], q)
+	if len(l.byVM[q.rt.VM.ID]) == 0 {
+		delete(l.byVM, q.rt.VM.ID)
+	}
+}
+
+// endWhere ends the requests to a VM for which revoked returns true.
+func (l *live) endWhere(vm gateway.ID, revoked func(*liveRequest) bool) {
+	l.changes.Add(1) // before the search: a request that it does not find has the new value
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for q := range l.byVM[vm] {
+		if revoked(q) {
+			q.end(errRevoked)
+		}
+	}
+}
+
+// watch ends requests with their sessions, until ctx ends. A timer for each request would cost more.
+func (l *live) watch(ctx context.Context) {
+	ticks := time.NewTicker(sessionEndEvery)
+	defer ticks.Stop()
+	for {
+		select {
+		case now := <-ticks.C:
+			l.endSessions(now)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (l *live) endSessions(now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, requests := range l.byVM {
+		for q := range requests {
+			if !q.until.IsZero() && now.After(q.until) {
+				q.end(errRevoked)
+			}
+		}
+	}
+}
+
+// endTunnels ends the tunnels, now and from now on: http.Server.Shutdown would wait for them.
+func (l *live) endTunnels() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.drain = true
+	for _, all := range l.byVM {
+		for q := range all {
+			if q.tunnel {
+				q.end(errDraining)
+			}
+		}
+	}
+}
+
+// endLogin ends what was opened with a login, on public ports too: the app there knows the person.
+func (l *live) endLogin(vm gateway.ID, id login.ID) {
+	l.endWhere(vm, func(q *liveRequest) bool { return q.login == id })
+}
+
+// vmChanged ends what a change of a VM no longer allows. A VM that is to be stopped ends its
+// connections itself.
+func (s *Server) vmChanged(old, _ gateway.VM) {
+	s.cutPassed()
+	s.live.endWhere(old.ID, func(q *liveRequest) bool { return !s.allows(q.rt, q.who) })
+}
+
+// allows reports whether rt's name leads to the same port of the same VM now, which who may open.
+func (s *Server) allows(rt names.Route, who access.Visitor) bool {
+	var inside gateway.Identity
+	if rt.Guests {
+		inside = rt.VM.Identity
+	}
+	now, ok := s.zone.Route(rt.Host, inside, s.Directory)
+	return ok && now.VM.ID == rt.VM.ID && now.Port == rt.Port && s.policy.MayOpen(who, now.VM, now.Port)
+}
