@@ -41,17 +41,18 @@ type Size struct {
 type VM struct {
 	Identity
 	Size
-	Desired     Desired   `json:"desired"`
-	ForceStop   bool      `json:"force_stop,omitempty"` // with Stopped: end it without asking the guest, until it is off
-	Migrated    bool      `json:"migrated,omitempty"`   // with Stopped: its disk here is out of date, so it must not start
-	Restarting  bool      `json:"restarting,omitempty"` // with Running: its guest was asked to shut down, and is started after its poweroff
-	Ready       bool      `json:"ready"`                // its disk and seed are complete; a VM that is not ready after a crash is removed
-	Incarnation uint32    `json:"incarnation"`          // counts the starts of the VM from the host; credentials end with it
-	HostKey     string    `json:"host_key"`             // the guest's SSH host key as an authorized_keys line, fixed before its first boot
-	Base        string    `json:"base,omitempty"`       // the template whose disk is below the VM's own; empty: the VM's disk is complete
-	Created     time.Time `json:"created"`
-	Shares      []Share   `json:"shares"`
-	Domains     []Domain  `json:"domains,omitempty"` // at most MaxDomains, no name twice
+	Desired       Desired   `json:"desired"`
+	ForceStop     bool      `json:"force_stop,omitempty"`      // with Stopped: end it without asking the guest, until it is off
+	Migrated      bool      `json:"migrated,omitempty"`        // with Stopped: its disk here is out of date, so it must not start
+	WakeOnRequest bool      `json:"wake_on_request,omitempty"` // with Stopped: a web request of who may open the page starts it
+	Restarting    bool      `json:"restarting,omitempty"`      // with Running: its guest was asked to shut down, and is started after its poweroff
+	Ready         bool      `json:"ready"`                     // its disk and seed are complete; a VM that is not ready after a crash is removed
+	Incarnation   uint32    `json:"incarnation"`               // counts the starts of the VM from the host; credentials end with it
+	HostKey       string    `json:"host_key"`                  // the guest's SSH host key as an authorized_keys line, fixed before its first boot
+	Base          string    `json:"base,omitempty"`            // the template whose disk is below the VM's own; empty: the VM's disk is complete
+	Created       time.Time `json:"created"`
+	Shares        []Share   `json:"shares"`
+	Domains       []Domain  `json:"domains,omitempty"` // at most MaxDomains, no name twice
 }
 
 // Share is the visibility of one port of a VM.

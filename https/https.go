@@ -1,11 +1,11 @@
 // Package https serves the web of the host: every VM at https://<vm>.<domain>, private unless it is
 // shared.
 //
-// The handshake refuses names of other zones. Certificates are of the host's own authority (ca) or, if
-// configured, of a public one (acme). Each request has its host name looked up (package names), and
-// again if the VM changes. A decision follows from the route and the visitor (access): the port is
-// public, the visitor has a session for this host name (login), or it is the VM itself on its own tap.
-// Then the request goes to the VM (proxy). All other answers are pages.
+// The handshake refuses names of other zones. Certificates are of the host's own authority (ca) or,
+// if configured, of a public one (acme). Each request has its host name looked up (package names),
+// and again if the VM changes or was woken. A decision follows from the route and the visitor
+// (access): the port is public, the visitor has a session for this host name (login), or it is the VM
+// itself on its own tap. Then the request goes to the VM (proxy). All other answers are pages.
 //
 // This package never trusts a header for identity, never serves a VM's page under the name of
 // another, never lets the session cookie reach a VM, and never dials a VM but through its own tap.
@@ -54,6 +54,11 @@ type Config struct {
 	Inside map[string]http.Handler
 	// Dial connects to a port of a VM. The default goes through the VM's tap and nowhere else.
 	Dial func(ctx context.Context, vm gateway.VM, port uint16) (net.Conn, error)
+	// Wake starts a stopped VM whose record has WakeOnRequest. It fails while the VM is being stopped:
+	// a request does not undo that. The default wakes none.
+	Wake func(ctx context.Context, id gateway.ID) error
+	// HoldTime is how long a request waits for a VM that was woken; 0 means 50 s.
+	HoldTime time.Duration
 	// TrustedProxies are believed about the address of their client, in X-Forwarded-For. Like loopback,
 	// they may have any part of the places for connections that is free.
 	TrustedProxies []netip.Prefix
@@ -97,6 +102,7 @@ type Server struct {
 	conns    *conns.Guard
 	passing  *passing
 	quota    *quota.Quota
+	waker    *waker
 	live     *live
 	metrics  metrics
 }
@@ -127,6 +133,7 @@ func New(cfg Config) (*Server, error) {
 		Policy: policy, Store: cfg.Logins, Pages: renderer, Logger: cfg.Logger, Listening: s.listening,
 		Many: s.standsForMany, Ended: s.live.endLogin,
 	})
+	s.waker = newWaker(cfg, s.answers)
 	s.metrics = newMetrics()
 	authority, err := ca.Open(ca.Config{Dir: cfg.Dir, Domains: []string{cfg.Domain, gateway.InternalDomain}, LeafLife: cfg.LeafLife})
 	if err != nil {

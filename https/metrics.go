@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"lodge/gateway"
 	"lodge/https/conns"
 	"lodge/https/quota"
 )
@@ -49,5 +50,11 @@ func (s *Server) Collectors() []prometheus.Collector {
 	open := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "lodge_web_connections", Help: "Open web connections, those of VMs included.",
 	}, func() float64 { return float64(s.conns.Count()) })
-	return []prometheus.Collector{s.metrics.requests, s.metrics.cut, s.metrics.refused, open}
+	held := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "lodge_web_held_requests", Help: "Web requests that wait for a VM which they have woken.",
+	}, func() float64 {
+		_, all := s.waker.held.Held(gateway.ID{})
+		return float64(all)
+	})
+	return []prometheus.Collector{s.metrics.requests, s.metrics.cut, s.metrics.refused, open, held}
 }

@@ -95,6 +95,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.serving.Wait() // so that conns has all that was accepted
 
+	s.waker.stop()
 	s.conns.Wait(ctx, drainTime)
 	s.live.endTunnels()
 	err := errors.Join(s.web.Shutdown(ctx), s.redirect.Shutdown(ctx))

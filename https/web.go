@@ -58,7 +58,12 @@ func (s *Server) serveVM(w http.ResponseWriter, r *http.Request, rt names.Route)
 		return
 	}
 	defer leave()
-	if who.Person != "" && rt.VM.Desired == gateway.Running && access.OpensTab(r) && s.login.StartNames(w, r, rt, session) {
+	if s.waker.holds(rt.VM) && s.policy.MayOpen(who, rt.VM, rt.Port) {
+		if rt, ok = s.awaken(w, r, rt, who); ok {
+			who, session, ok = s.admit(w, r, rt) // what was allowed may have changed meanwhile
+		}
+	}
+	if !ok || who.Person != "" && rt.VM.Desired == gateway.Running && access.OpensTab(r) && s.login.StartNames(w, r, rt, session) {
 		return
 	}
 	ctx, remove := s.live.enter(r, rt, who, session)

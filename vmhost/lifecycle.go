@@ -23,26 +23,32 @@ const (
 func (h *Host) Start(ctx context.Context, id gateway.ID) error {
 	return h.exclusively(ctx, id, func(w *worker) error {
 		state, err := h.virt.State(ctx, id)
-		if err == nil {
-			err = h.checkMigrated(id, state)
-		}
-		switch {
-		case err != nil:
-			return err
-		case state == libvirt.Off || state == libvirt.PoweredOff:
-			// Undefine before recording Running: after a crash in between, the powered-off domain
-			// would count as a poweroff from inside.
-			if err := h.virt.Undefine(ctx, id); err != nil {
-				return err
-			}
-		}
-		m, err := h.desire(ctx, id, gateway.Running)
 		if err != nil {
 			return err
 		}
-		w.pace = pace{}
-		return h.startFrom(ctx, w, m, state)
+		return h.startNow(ctx, w, state, func() (gateway.VM, error) { return h.desire(ctx, id, gateway.Running) })
 	})
+}
+
+// startNow starts a VM from the present state of its domain, after desire has made Running its desired
+// state. The caller holds the worker's turn.
+func (h *Host) startNow(ctx context.Context, w *worker, state libvirt.State, desire func() (gateway.VM, error)) error {
+	if err := h.checkMigrated(w.id, state); err != nil {
+		return err
+	}
+	if state == libvirt.Off || state == libvirt.PoweredOff {
+		// Undefine before recording Running: after a crash in between, the powered-off domain would
+		// count as a poweroff from inside.
+		if err := h.virt.Undefine(ctx, w.id); err != nil {
+			return err
+		}
+	}
+	m, err := desire()
+	if err != nil {
+		return err
+	}
+	w.pace = pace{}
+	return h.startFrom(ctx, w, m, state)
 }
 
 // startFrom starts a VM, whose desired state is Running, from the present state of its domain.
@@ -79,9 +85,11 @@ func errMigrated(name string) error {
 // it ends the VM at once, and removes its saved memory and the record of a migration. Force is
 // recorded: if libvirtd hangs now, the worker ends the VM later.
 func (h *Host) Stop(ctx context.Context, id gateway.ID, force bool) error {
-	if _, err := h.begin(ctx, id); err != nil {
+	w, err := h.begin(ctx, id)
+	if err != nil {
 		return err
 	}
+	defer w.stops()() // before it is recorded
 	m, err := h.record(ctx, id, func(m *gateway.VM) {
 		m.Desired, m.ForceStop, m.Restarting = gateway.Stopped, m.ForceStop || force, false
 	})

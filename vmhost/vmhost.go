@@ -245,11 +245,13 @@ func (h *Host) begin(ctx context.Context, id gateway.ID) (*worker, error) {
 // desire records the desired state of the VM, and ends a restart. It fails for a VM that is being
 // removed.
 func (h *Host) desire(ctx context.Context, id gateway.ID, want gateway.Desired) (gateway.VM, error) {
-	return h.record(ctx, id, func(m *gateway.VM) {
-		m.Desired, m.Restarting = want, false
-		m.ForceStop = m.ForceStop && want == gateway.Stopped
-		m.Migrated = m.Migrated && want == gateway.Stopped
-	})
+	return h.record(ctx, id, func(m *gateway.VM) { desire(m, want) })
+}
+
+func desire(m *gateway.VM, want gateway.Desired) {
+	m.Desired, m.Restarting = want, false
+	m.ForceStop = m.ForceStop && want == gateway.Stopped
+	m.Migrated = m.Migrated && want == gateway.Stopped
 }
 
 // record changes the record of a VM that is not being removed, or marks it as removed.

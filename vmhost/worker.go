@@ -21,6 +21,7 @@ type worker struct {
 	examined bool      // its state was read once, successfully or not
 	tap      int       // interface index of the tap that this process has opened its listeners on
 	starting bool      // a start is under way
+	stopping int       // calls of Stop under way
 	console  bool      // a client is connected to its console
 	trouble  error     // the error of the last reconcile
 	ended    int       // automatic starts in a row

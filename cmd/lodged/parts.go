@@ -81,7 +81,7 @@ func assemble(cfg Config, s *state, log *slog.Logger) (p *parts, err error) {
 		Directory: s.directory, Keyring: s.keyring, Domain: cfg.Domain, URL: p.url, Logger: log,
 	})
 	guests := gateway.GuestMux(p.objects.Handler(), self.Handler())
-	web := webConfig(cfg, s, guests, log)
+	web := webConfig(cfg, s, guests, p.wake, log)
 	if web.ACME, p.responder, err = cfg.ACME.source(cfg.Domain, s.store.KV(), log); err != nil {
 		return nil, err
 	}
@@ -144,11 +144,14 @@ func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
 // url returns the address of a VM's page. It works once all parts are assembled.
 func (p *parts) url(vm gateway.VM, port uint16) string { return p.web.URL(vm, port) }
 
-func webConfig(cfg Config, s *state, guests http.Handler, log *slog.Logger) https.Config {
+// wake starts a stopped VM for a web request. It works once all parts are assembled.
+func (p *parts) wake(ctx context.Context, id gateway.ID) error { return p.host.Wake(ctx, id) }
+
+func webConfig(cfg Config, s *state, guests http.Handler, wake func(context.Context, gateway.ID) error, log *slog.Logger) https.Config {
 	return https.Config{
 		Domain: cfg.Domain, Port: cfg.HTTPSPort, Dir: cfg.path("ca"), Owner: cfg.Owner,
 		Directory: s.directory, Logins: s.store.Logins(),
-		Inside: map[string]http.Handler{gateway.S3Host: guests}, TrustedProxies: cfg.TrustedProxies, AccessLog: cfg.AccessLog,
+		Inside: map[string]http.Handler{gateway.S3Host: guests}, Wake: wake, TrustedProxies: cfg.TrustedProxies, AccessLog: cfg.AccessLog,
 		Passthrough: s.directory.PassedThrough, Logger: log,
 	}
 }

@@ -32,6 +32,7 @@ const (
 	verbLog            verb = "log"
 	verbSSH            verb = "ssh"
 	verbShare          verb = "share"
+	verbSet            verb = "set"
 	verbLogin          verb = "login"
 	verbCredentials    verb = "credentials"
 	verbMail           verb = "mail"

@@ -20,12 +20,14 @@ type VM struct {
 	Shares     []gateway.Share  `json:"shares"`      // what is not here is private
 	Domains    []gateway.Domain `json:"domains"`     // custom domains that lead to it
 	Created    time.Time        `json:"created"`
+
+	WakeOnRequest bool `json:"wake_on_request"` // a web request starts the stopped VM, if its visitor may open the page
 }
 
 // show makes the VM that faces show of a record and its status. It is the only place that does.
 func (s Session) show(m gateway.VM, status gateway.Status) VM {
 	return VM{
-		ID: m.ID, Name: m.Name, Status: status, Size: m.Size, Addr: m.Addr, Created: m.Created,
+		ID: m.ID, Name: m.Name, Status: status, Size: m.Size, Addr: m.Addr, Created: m.Created, WakeOnRequest: m.WakeOnRequest,
 		URL:        s.api.Web.URL(m, gateway.DefaultPort),
 		MailDomain: m.Name + "." + s.api.Domain,
 		Shares:     append([]gateway.Share{}, m.Shares...), // an empty list is [] in JSON

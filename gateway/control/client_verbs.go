@@ -54,6 +54,11 @@ func (c *Client) Share(ctx context.Context, name string, share gateway.Share) (a
 	return c.infoOf(ctx, http.MethodPut, name, "/ports/"+port, PortRequest{Visibility: share.Visibility})
 }
 
+// Set changes the settings of a VM.
+func (c *Client) Set(ctx context.Context, name string, settings api.Settings) (api.VM, error) {
+	return c.infoOf(ctx, http.MethodPatch, name, "", settings)
+}
+
 func (c *Client) infoOf(ctx context.Context, method, name, verb string, in any) (api.VM, error) {
 	var info api.VM
 	err := c.onVM(ctx, method, name, verb, in, &info)

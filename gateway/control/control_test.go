@@ -141,6 +141,23 @@ func TestShareOpensExactlyOnePort(t *testing.T) {
 	}
 }
 
+func TestSettings(t *testing.T) {
+	h, c := start(t)
+	id := h.Add(t, "hello").ID
+	if v := must(c.Show(t.Context(), "hello"))(t); v.WakeOnRequest {
+		t.Error("a new VM is woken by requests")
+	}
+	for _, want := range []bool{true, true, false} {
+		v := must(c.Set(t.Context(), "hello", api.Settings{WakeOnRequest: &want}))(t)
+		if m, _ := h.Directory.ByID(id); v.WakeOnRequest != want || m.WakeOnRequest != want {
+			t.Errorf("set %t: shown %t, recorded %t", want, v.WakeOnRequest, m.WakeOnRequest)
+		}
+	}
+	if _, err := c.Set(t.Context(), "hello", api.Settings{}); gateway.KindOf(err) != gateway.KindInvalid {
+		t.Errorf("no setting: %v", err)
+	}
+}
+
 func TestMail(t *testing.T) {
 	h, c := start(t)
 	hello, other := h.Add(t, "hello"), h.Add(t, "other")

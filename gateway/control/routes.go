@@ -44,6 +44,7 @@ func (s *Server) routes() []route {
 		{"GET", "/v1/vms", query(s, api.Session.List), nil, []api.VM{}, "Lists the VMs, ordered by name."},
 		{"POST", "/v1/vms", s.create, gateway.Spec{}, stream{api.VM{}}, "Makes a VM and starts it. When the request is cancelled, nothing of the VM is left."},
 		{"GET", vm, named(s, api.Session.Show), nil, api.VM{}, "Shows one VM. A VM may ask this of itself."},
+		{"PATCH", vm, asked(s, api.Session.Set), api.Settings{}, api.VM{}, "Changes settings of a VM."},
 		{"DELETE", vm, s.remove, nil, nil, "Deletes a VM with its disk, its mail and its objects."},
 		{"POST", vm + "/start", named(s, api.Session.Start), nil, api.VM{}, "Starts a VM."},
 		{"POST", vm + "/stop", asked(s, stop), StopRequest{}, api.VM{}, "Stops a VM."},

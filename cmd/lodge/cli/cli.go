@@ -36,6 +36,7 @@ type verbs struct {
 	Start     startCmd     `cmd:"" group:"vms"    help:"Start VMs."`
 	Stop      stopCmd      `cmd:"" group:"vms"    help:"Stop VMs."`
 	Restart   restartCmd   `cmd:"" group:"vms"    help:"Stop VMs and start them again."`
+	Set       setCmd       `cmd:"" group:"vms"    help:"Change settings of VMs."`
 	Rm        rmCmd        `cmd:"" group:"vms"    help:"Remove VMs with their disks, mail and objects."`
 	Wait      waitCmd      `cmd:"" group:"vms"    help:"Wait until a VM is up."`
 	SSH       sshCmd       `cmd:"" group:"access" help:"Log in to a VM, or run a command in it." name:"ssh" passthrough:""`

@@ -28,6 +28,7 @@ func describe(w io.Writer, v api.VM) {
 	if len(v.Domains) > 0 {
 		row(w, "domains", domainNames(v))
 	}
+	row(w, "wake on request", map[bool]string{true: "yes", false: "no"}[v.WakeOnRequest])
 	row(w, "created", v.Created.Local().Format("2006-01-02 15:04:05"))
 }
 
