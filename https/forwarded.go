@@ -10,9 +10,9 @@ import (
 )
 
 // believeProxy puts the client's address in r.RemoteAddr when a trusted proxy sent the request. Its
-// port is then 0. Connections on taps are VMs', which are never proxies.
+// port is then 0. Connections on taps are VMs', which are never proxies, and proxies speak no HTTP/3.
 func (s *Server) believeProxy(r *http.Request) {
-	if len(s.TrustedProxies) == 0 || gateway.VMFrom(r.Context()).Known() {
+	if len(s.TrustedProxies) == 0 || r.ProtoMajor == 3 || gateway.VMFrom(r.Context()).Known() {
 		return
 	}
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)

@@ -31,6 +31,7 @@ import (
 	"lodge/https/acme"
 	"lodge/https/ca"
 	"lodge/https/conns"
+	"lodge/https/h3"
 	"lodge/https/login"
 	"lodge/https/names"
 	"lodge/https/pages"
@@ -70,6 +71,8 @@ type Config struct {
 	// answer is another one. It is called during changes, and must not wait for one; a VM keeps its names
 	// while it is off. The default is none.
 	Passthrough func(sni string) (vm gateway.VM, port uint16, ok bool)
+	// HTTP3 offers HTTP/3 at Port, where ServeHTTP3 serves it.
+	HTTP3 bool
 	// NoRates admits requests at any rate, for measurements.
 	NoRates bool
 	// AccessLog logs one line for each request.
@@ -92,6 +95,7 @@ type Server struct {
 	pages     *pages.Renderer
 	web       *http.Server
 	redirect  *http.Server
+	http3     *h3.Server
 
 	cancel   context.CancelFunc // ends requests that outlive Shutdown
 	draining atomic.Bool
@@ -148,6 +152,7 @@ func New(cfg Config) (*Server, error) {
 	base, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	s.web, s.redirect = s.servers(base)
+	s.http3 = s.newHTTP3()
 	go s.live.watch(base)
 	s.Directory.Watch(s.vmChanged)
 	return s, nil

@@ -96,9 +96,11 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.serving.Wait() // so that conns has all that was accepted
 
 	s.waker.stop()
+	http3 := make(chan error, 1)
+	go func() { http3 <- s.http3.Shutdown(ctx) }() // it tells clients, and waits as long as conns.Wait
 	s.conns.Wait(ctx, drainTime)
 	s.live.endTunnels()
-	err := errors.Join(s.web.Shutdown(ctx), s.redirect.Shutdown(ctx))
+	err := errors.Join(s.web.Shutdown(ctx), s.redirect.Shutdown(ctx), <-http3)
 	s.cancel()
 	s.passing.end()
 	if err != nil {
@@ -116,7 +118,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // closeIfDraining announces in a response header that the connection ends, during Shutdown. An
 // upgrade has its own Connection header.
 func (s *Server) closeIfDraining(h http.Header, r *http.Request) {
-	if s.draining.Load() && r.Header.Get("Upgrade") == "" {
+	if s.draining.Load() && r.ProtoMajor < 3 && r.Header.Get("Upgrade") == "" {
 		h.Set("Connection", "close")
 	}
 }

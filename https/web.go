@@ -22,6 +22,7 @@ func (s *Server) serveWeb(w http.ResponseWriter, r *http.Request) {
 	defer done()
 	s.closeIfDraining(w.Header(), r)
 	s.setHSTS(w.Header(), rt)
+	s.offerHTTP3(w.Header(), r)
 	if sni, _ := names.Normalize(r.TLS.ServerName); !ok || rt.Host != sni {
 		s.pages.Render(w, r, pages.Misdirected())
 		return

@@ -24,6 +24,7 @@ type Config struct {
 	Listen         []netip.Addr   `toml:"listen" help:"addresses for the web and mail from outside, separated by commas"`
 	HTTPSPort      int            `toml:"https_port" help:"port for HTTPS; part of URLs unless it is 443"`
 	HTTPPort       int            `toml:"http_port" help:"port that redirects to HTTPS"`
+	HTTP3          bool           `toml:"http3" help:"serve HTTP/3 too, at the UDP port of https_port"`
 	SMTPPort       int            `toml:"smtp_port" help:"port for inbound mail"`
 	GuestNet       netip.Prefix   `toml:"guest_net" help:"IPv4 net of guest addresses"`
 	StateDir       string         `toml:"state_dir" help:"directory of all that is kept"`

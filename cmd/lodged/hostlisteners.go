@@ -16,6 +16,7 @@ import (
 // for root and group lodge.
 type hostListeners struct {
 	https, http, smtp []net.Listener
+	http3             []net.PacketConn // none without the setting
 	control, s3, ssh  net.Listener
 	responder         *responderSockets
 }
@@ -66,6 +67,9 @@ func openHostListeners(ctx context.Context, cfg Config, passed passedSockets) (_
 			}
 			*service.listeners = append(*service.listeners, l)
 		}
+	}
+	if o.http3, err = openHTTP3(ctx, cfg); err != nil {
+		return nil, err
 	}
 	if o.responder, err = openResponder(ctx, cfg, passed); err != nil {
 		return nil, err
@@ -138,6 +142,9 @@ func (o *hostListeners) close() error {
 	var errs []error
 	for _, l := range o.all() {
 		errs = append(errs, l.Close())
+	}
+	for _, c := range o.http3 {
+		errs = append(errs, c.Close())
 	}
 	if o.responder != nil {
 		errs = append(errs, o.responder.close())

@@ -152,7 +152,7 @@ func webConfig(cfg Config, s *state, guests http.Handler, wake func(context.Cont
 		Domain: cfg.Domain, Port: cfg.HTTPSPort, Dir: cfg.path("ca"), Owner: cfg.Owner,
 		Directory: s.directory, Logins: s.store.Logins(),
 		Inside: map[string]http.Handler{gateway.S3Host: guests}, Wake: wake, TrustedProxies: cfg.TrustedProxies, AccessLog: cfg.AccessLog,
-		Passthrough: s.directory.PassedThrough, Logger: log,
+		Passthrough: s.directory.PassedThrough, HTTP3: cfg.HTTP3, Logger: log,
 	}
 }
 

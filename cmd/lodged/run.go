@@ -104,6 +104,9 @@ func serve(ctx context.Context, p *parts, outside *hostListeners, log *slog.Logg
 	for _, l := range outside.https {
 		start("https", func() error { return p.web.Serve(gateway.Lasting(l)) })
 	}
+	for _, c := range outside.http3 {
+		start("http/3", func() error { return p.web.ServeHTTP3(c) })
+	}
 	for _, l := range outside.http {
 		start("http", func() error { return p.web.ServeRedirect(gateway.Lasting(l)) })
 	}
