@@ -15,6 +15,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 
+	"lodge/cmd/lodged/memory"
 	"lodge/gateway"
 )
 
@@ -95,6 +96,10 @@ func serve(ctx context.Context, p *parts, outside *hostListeners, log *slog.Logg
 			return nil
 		})
 	}
+	group.Go(func() error {
+		memory.Keep(ctx)
+		return nil
+	})
 	start("virtual machines", func() error { return p.host.Run(ctx) })
 	start("templates", func() error { return p.images.prepareTemplates(ctx) })
 	engine, stopEngine := context.WithCancel(context.WithoutCancel(ctx)) // open requests need it until they end
