@@ -53,6 +53,8 @@ type Config struct {
 	// Inside has the handlers of names for guests only, such as "s3.lodge.internal", each with the
 	// names directly below it.
 	Inside map[string]http.Handler
+	// Root has the handlers of paths at the domain itself, which strangers may read.
+	Root map[string]http.Handler
 	// Dial connects to a port of a VM. The default goes through the VM's tap and nowhere else.
 	Dial func(ctx context.Context, vm gateway.VM, port uint16) (net.Conn, error)
 	// Wake starts a stopped VM whose record has WakeOnRequest. It fails while the VM is being stopped:

@@ -189,8 +189,12 @@ func (s *Server) turnAway(w http.ResponseWriter, r *http.Request, rt names.Route
 	}
 }
 
-// serveRoot serves the host's own page.
+// serveRoot serves the host's own page, and what Config.Root has.
 func (s *Server) serveRoot(w http.ResponseWriter, r *http.Request) {
+	if handler, ok := s.Root[r.URL.Path]; ok {
+		handler.ServeHTTP(w, r)
+		return
+	}
 	if r.URL.Path != "/" {
 		s.pages.Render(w, r, pages.NotFound())
 		return

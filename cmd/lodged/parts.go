@@ -17,6 +17,7 @@ import (
 	"lodge/gateway/dns"
 	"lodge/gateway/domains"
 	"lodge/gateway/forward"
+	"lodge/gateway/issuer"
 	"lodge/gateway/metadata"
 	"lodge/gateway/ntp"
 	"lodge/https"
@@ -46,6 +47,7 @@ type parts struct {
 	mail      *mail.Server
 	objects   *storage.Server
 	dns       *dns.Server
+	issuer    *issuer.Issuer
 	guestHTTP *gateway.DrainedServer // metadata, S3 and redirects to https, on taps
 	hostS3    *gateway.DrainedServer // S3 for the host itself, on a unix socket
 	images    images
@@ -77,11 +79,15 @@ func assemble(cfg Config, s *state, log *slog.Logger) (p *parts, err error) {
 	}); err != nil {
 		return nil, fmt.Errorf("object storage: %w", err)
 	}
+	if p.issuer, err = newIssuer(cfg, log); err != nil {
+		return nil, fmt.Errorf("identity tokens: %w", err)
+	}
 	self := metadata.New(metadata.Config{
-		Directory: s.directory, Keyring: s.keyring, Domain: cfg.Domain, URL: p.url, Logger: log,
+		Directory: s.directory, Keyring: s.keyring, Issuer: p.issuer, Domain: cfg.Domain, URL: p.url, Logger: log,
 	})
 	guests := gateway.GuestMux(p.objects.Handler(), self.Handler())
 	web := webConfig(cfg, s, guests, p.wake, log)
+	web.Root = p.issuer.Handlers()
 	if web.ACME, p.responder, err = cfg.ACME.source(cfg.Domain, s.store.KV(), log); err != nil {
 		return nil, err
 	}
@@ -107,7 +113,7 @@ func assemble(cfg Config, s *state, log *slog.Logger) (p *parts, err error) {
 	p.control = control.New(control.Config{
 		API: verbs, Logger: log,
 		Metrics: metricsHandler(func() map[string]int { return byDesired(s.directory) },
-			p.web.Collectors(), p.mail.Collectors(), p.objects.Collectors()),
+			p.web.Collectors(), p.mail.Collectors(), p.objects.Collectors(), p.issuer.Collectors()),
 	})
 	return p, nil
 }
@@ -133,7 +139,7 @@ func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
 		return fmt.Errorf("mail: %w", err)
 	}
 	hostConfig.OnRemove = []func(context.Context, gateway.ID) error{
-		p.web.Remove, p.mail.Remove, p.objects.Remove, p.forwards.RemoveVM,
+		p.web.Remove, p.mail.Remove, p.objects.Remove, p.forwards.RemoveVM, p.issuer.Remove,
 	}
 	if p.host, err = vmhost.New(hostConfig); err != nil {
 		return fmt.Errorf("virtual machines: %w", err)

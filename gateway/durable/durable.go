@@ -13,13 +13,13 @@ import (
 	"syscall"
 )
 
-// tempPattern names unfinished files. What a crash leaves behind has this prefix and may be removed at start.
-const tempPattern = ".new-*"
+// TempPattern names unfinished files. What a crash leaves behind has this prefix and may be removed at start.
+const TempPattern = ".new-*"
 
 // WriteFile replaces file by one with these bytes and this mode, whatever the umask. Readers see the old content or the new,
 // never a part. When it returns nil, the file and its directory entry are synced. An error leaves the old file.
 func WriteFile(file string, data []byte, mode fs.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(file), tempPattern)
+	f, err := os.CreateTemp(filepath.Dir(file), TempPattern)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", file, err)
 	}

@@ -1,10 +1,10 @@
 // Package metadata answers guests at http://169.254.169.254. It serves EC2's instance metadata in
-// its second version (IMDSv2), where AWS SDKs look for credentials by default, and /lodge/v1/self,
-// the VM's record in JSON.
+// its second version (IMDSv2), where AWS SDKs look for credentials by default; /lodge/v1/self, the
+// VM's record in JSON; and /lodge/v1/token, a signed token by which the VM proves itself elsewhere.
 //
 // A request passes three checks: it came in on a tap (gateway.VMFrom), has no header of a proxy,
 // and names this service as Host. Then it needs what a program that was tricked into fetching a URL
-// cannot send: a token from a PUT (EC2's paths), or the header Lodge-Request (/lodge/v1/self).
+// cannot send: a token from a PUT (EC2's paths), or the header Lodge-Request (below /lodge/v1).
 //
 // It never changes anything, never shows one VM to another, and never answers a caller that did not
 // come in on a tap.
@@ -21,12 +21,14 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/gateway/issuer"
 )
 
 // Config is what a Server needs. Every field is required.
 type Config struct {
 	Directory *gateway.Directory
 	Keyring   *gateway.Keyring
+	Issuer    *issuer.Issuer
 	Domain    string                                 // below which VMs have their names
 	URL       func(m gateway.VM, port uint16) string // a VM's page, from outside
 	Logger    *slog.Logger
@@ -86,9 +88,11 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, vm gateway.Identi
 	switch path := r.URL.Path; {
 	case path == tokenPath:
 		return s.giveToken(w, r, m)
+	case path == identityPath:
+		return s.identity(w, r, m)
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		w.Header().Set("Allow", "GET, HEAD")
-		return refuse(http.StatusMethodNotAllowed, "Only GET and HEAD are allowed, and PUT of %s.", tokenPath)
+		return refuse(http.StatusMethodNotAllowed, "Only GET and HEAD are allowed, and PUT of %s and %s.", tokenPath, identityPath)
 	case path == "/":
 		return explain(w, m)
 	case path == selfPath:
@@ -111,6 +115,14 @@ func checkSource(r *http.Request) *refusal {
 	if !isOwnHost(r.Host) {
 		return refuse(http.StatusMisdirectedRequest, "This is the metadata service at http://%s, not %q.",
 			gateway.LinkLocal, clip(r.Host))
+	}
+	return nil
+}
+
+// checkHeader refuses requests without the header that web pages and misled programs cannot send.
+func checkHeader(r *http.Request) *refusal {
+	if r.Header.Get("Lodge-Request") != "1" {
+		return refuse(http.StatusForbidden, "Send the header \"Lodge-Request: 1\", which web pages cannot send.")
 	}
 	return nil
 }
@@ -142,6 +154,9 @@ func explain(w http.ResponseWriter, m gateway.VM) *refusal {
 The VM's record, in JSON:
   curl -H 'Lodge-Request: 1' http://%[2]s%[3]s
 
+A token (JWT) that proves to another service which VM this is, for that service alone:
+  curl -X PUT -H 'Lodge-Request: 1' 'http://%[2]s%[8]s?audience=https://service.example'
+
 EC2's instance metadata (IMDSv2), the source of credentials for AWS SDKs and tools:
   token=$(curl -X PUT -H '%[4]s: 21600' http://%[2]s%[5]s)
   curl -H "%[6]s: $token" http://%[2]s/latest/meta-data/
@@ -150,7 +165,7 @@ S3:   http://%[7]s and https://%[7]s
 DNS:  %[2]s port 53
 NTP:  %[2]s port 123
 IMAP: %[2]s port 143, without login
-`, m.Name, gateway.LinkLocal, selfPath, ttlHeader, tokenPath, tokenHeader, gateway.S3Host))
+`, m.Name, gateway.LinkLocal, selfPath, ttlHeader, tokenPath, tokenHeader, gateway.S3Host, identityPath))
 	return nil
 }
 

@@ -21,6 +21,7 @@ import (
 
 	"lodge/gateway"
 	"lodge/gateway/gatewaytest"
+	"lodge/gateway/issuer"
 	"lodge/gateway/store"
 )
 
@@ -44,7 +45,12 @@ func newHost(tb testing.TB) *host {
 		tb.Fatal(err)
 	}
 	h := &host{addr: map[gateway.ID]string{}}
+	tokens, err := issuer.New(issuer.Config{URL: "https://lodge.localhost", Dir: tb.TempDir(), Host: "rack1", Logger: slog.New(slog.NewTextHandler(&h.log, nil))})
+	if err != nil {
+		tb.Fatal(err)
+	}
 	h.Server = New(Config{
+		Issuer:    tokens,
 		Directory: directory, Keyring: gateway.NewKeyring([32]byte{1}, directory), Domain: "lodge.localhost",
 		URL:    func(m gateway.VM, port uint16) string { return fmt.Sprintf("https://%d-%s", port, m.Name) },
 		Logger: slog.New(slog.NewTextHandler(&h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
@@ -323,6 +329,7 @@ func FuzzRequests(f *testing.F) {
 	h := newHost(f)
 	f.Add("GET", "/latest/meta-data/iam/security-credentials/lodge", "169.254.169.254", tokenHeader, h.tokenOf(h.b))
 	f.Add("PUT", "/latest/api/token", "metadata.lodge.internal:80", ttlHeader, "60")
+	f.Add("PUT", "/lodge/v1/token", "169.254.169.254", "Lodge-Request", "1")
 	f.Add("GET", "/lodge/v1/self", "[::ffff:169.254.169.254]:80", "Lodge-Request", "1")
 	f.Add("HEAD", "//latest/./meta-data", "gateway.lodge.internal.", "X-Forwarded-For", "")
 	valid := h.tokenOf(h.a)

@@ -36,8 +36,8 @@ type SharedPorts struct {
 }
 
 func (s *Server) self(w http.ResponseWriter, r *http.Request, m gateway.VM) *refusal {
-	if r.Header.Get("Lodge-Request") != "1" {
-		return refuse(http.StatusForbidden, "Send the header \"Lodge-Request: 1\", which web pages cannot send.")
+	if refused := checkHeader(r); refused != nil {
+		return refused
 	}
 	self := Self{
 		ID: m.ID, Name: m.Name, Address: m.Addr.String(),
