@@ -108,7 +108,7 @@ func assemble(cfg Config, s *state, log *slog.Logger) (p *parts, err error) {
 	verbs := api.New(api.Config{
 		Directory: s.directory, Keyring: s.keyring, Machines: p.host, Observer: p.host, Terminals: p.host, Mailbox: p.mail, Web: p.web, Ports: p.web,
 		Images: p.images, Forwarder: p.forwards, Domains: domains.New(domains.Config{Domain: cfg.Domain, ResolvConf: "/etc/resolv.conf"}),
-		Domain: cfg.Domain, Version: version(), Ready: p.host.Ready,
+		Doctor: p.doctor(cfg), Domain: cfg.Domain, Version: version(), Ready: p.host.Ready,
 	})
 	p.control = control.New(control.Config{
 		API: verbs, Logger: log,
@@ -145,6 +145,14 @@ func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
 		return fmt.Errorf("virtual machines: %w", err)
 	}
 	return nil
+}
+
+func (p *parts) doctor(cfg Config) *doctor {
+	d := &doctor{cfg: cfg, resolver: net.DefaultResolver}
+	if source := p.web.ACMESource(); source != nil {
+		d.wildcard = source.Wildcard
+	}
+	return d
 }
 
 // url returns the address of a VM's page. It works once all parts are assembled.

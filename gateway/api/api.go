@@ -96,6 +96,7 @@ type Config struct {
 	Images    Images
 	Forwarder Forwarder
 	Domains   Domains
+	Doctor    Doctor
 	Domain    string // below which VMs have their names
 	Version   string // of this daemon
 	Ready     func() error

@@ -20,6 +20,7 @@ type verb string
 const (
 	verbHealth         verb = "health"
 	verbRootPEM        verb = "rootpem"
+	verbDoctor         verb = "doctor"
 	verbList           verb = "list"
 	verbShow           verb = "show"
 	verbNew            verb = "new"

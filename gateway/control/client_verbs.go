@@ -21,6 +21,13 @@ func (c *Client) Health(ctx context.Context) (api.Health, error) {
 	return h, c.call(ctx, http.MethodGet, "/v1/health", nil, &h)
 }
 
+// Doctor examines the host.
+func (c *Client) Doctor(ctx context.Context) ([]api.Finding, error) {
+	var findings []api.Finding
+	err := c.call(ctx, http.MethodGet, "/v1/doctor", nil, &findings)
+	return findings, err
+}
+
 // List returns all VMs, ordered by name.
 func (c *Client) List(ctx context.Context) ([]api.VM, error) {
 	var all []api.VM

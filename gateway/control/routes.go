@@ -36,6 +36,7 @@ func (s *Server) routes() []route {
 		{"GET", "/v1/health", query(s, api.Session.Health), nil, api.Health{}, "Returns the state of the daemon."},
 		{"GET", "/metrics", s.metrics, nil, media("text/plain"), "Returns the metrics of the daemon, in Prometheus's text format."},
 		{"GET", "/v1/ca.pem", s.rootPEM, nil, media("application/x-pem-file"), "Returns the certificate of the host's own CA."},
+		{"GET", "/v1/doctor", query(s, api.Session.Doctor), nil, []api.Finding{}, "Examines what the host needs from outside: DNS records, ports and the certificate."},
 		{"GET", "/v1/images", query(s, api.Session.Images), nil, api.ImageList{}, "Lists the base images and the templates."},
 		{"POST", "/v1/images", s.buildImage, ImageRequest{}, stream{api.Image{}}, "Builds a base image, in a minute or two. VMs that were made from an older one keep theirs."},
 		{"DELETE", "/v1/templates/{id}", s.removeTemplate, nil, nil, "Removes a template. VMs that were resumed from it keep their disks; the next VM of its size has a new one made."},

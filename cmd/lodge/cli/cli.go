@@ -51,6 +51,7 @@ type verbs struct {
 	S3        s3Cmd        `cmd:"" group:"data"   help:"List and copy a VM's objects." name:"s3"`
 	Trust     trustCmd     `cmd:"" group:"host"   help:"Add Lodge's root certificate to this machine's browsers and tools."`
 	Image     imageCmd     `cmd:"" group:"host"   help:"Build and list base images; list and remove templates."`
+	Doctor    doctorCmd    `cmd:"" group:"host"   help:"Check DNS records, ports and the certificate."`
 	Version   versionCmd   `cmd:"" group:"host"   help:"Show the versions of lodge and lodged."`
 
 	Help       helpCmd       `cmd:"" group:"host" help:"Show the help of a verb."`

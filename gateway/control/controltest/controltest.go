@@ -80,7 +80,7 @@ func Start(tb testing.TB) *Host {
 	verbs := api.New(api.Config{
 		Directory: directory, Keyring: h.Keyring, Machines: h, Observer: h, Terminals: h, Mailbox: h, Web: h, Ports: h, Images: fakeImages{h}, Forwarder: &fakeForwards{},
 		Domains: domains.New(domains.Config{Domain: "lodge.localhost", Servers: []string{h.DNS.Addr}}),
-		Domain:  "lodge.localhost", Version: "v0.0.0-test",
+		Doctor:  h, Domain: "lodge.localhost", Version: "v0.0.0-test",
 	})
 	h.server = control.New(control.Config{
 		API: verbs, Metrics: http.NotFoundHandler(),

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/miekg/dns"
+
+	"lodge/gateway/api"
+	"lodge/gateway/gatewaytest"
+)
+
+// resolverOf asks a server that has one address for every name, or none.
+func resolverOf(t *testing.T, addr string) *net.Resolver {
+	t.Helper()
+	c, err := new(net.ListenConfig).ListenPacket(t.Context(), "udp", "127.0.0.1:0")
+	gatewaytest.Must(t, err)
+	server := &dns.Server{PacketConn: c, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, query *dns.Msg) {
+		reply := new(dns.Msg).SetReply(query)
+		reply.RecursionAvailable = true
+		q := query.Question[0]
+		switch {
+		case addr == "":
+			reply.Rcode = dns.RcodeNameError
+		case q.Qtype == dns.TypeA:
+			reply.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Name, Rrtype: dns.TypeA, Class: dns.ClassINET}, A: net.ParseIP(addr)}}
+		}
+		_ = w.WriteMsg(reply) // the resolver asks again
+	})}
+	started := make(chan struct{})
+	server.NotifyStartedFunc = func() { close(started) }
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = server.ActivateAndServe() }) // ends by Shutdown
+	<-started                                            // before that, Shutdown does nothing
+	t.Cleanup(func() {
+		_ = server.Shutdown() // the test is over
+		serving.Wait()
+	})
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "udp", c.LocalAddr().String())
+	}}
+}
+
+func TestDoctorOnNames(t *testing.T) {
+	for name, tt := range map[string]struct {
+		domain, listen, record string
+		want                   api.Grade
+	}{
+		"local":                {"lodge.localhost", "127.0.0.1", "", api.Fine},
+		"to this host":         {"vm.example", "192.0.2.1", "192.0.2.1", api.Fine},
+		"to another host":      {"vm.example", "192.0.2.1", "192.0.2.2", api.Broken},
+		"no record":            {"vm.example", "192.0.2.1", "", api.Broken},
+		"behind NAT":           {"vm.example", "10.0.0.1", "192.0.2.1", api.Warning},
+		"listens on loopback":  {"vm.example", "127.0.0.1", "192.0.2.1", api.Warning},
+		"to a private address": {"vm.example", "10.0.0.1", "10.0.0.1", api.Fine},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := defaultConfig()
+			cfg.Domain, cfg.Listen = tt.domain, []netip.Addr{netip.MustParseAddr(tt.listen)}
+			d := &doctor{cfg: cfg, resolver: resolverOf(t, tt.record)}
+			_, f := d.examineName(t.Context(), "a-vm."+tt.domain)
+			if f.Grade != tt.want || f.Check != "dns *."+tt.domain || (f.Fix == "") != (tt.want == api.Fine) {
+				t.Errorf("%+v, want %s", f, tt.want)
+			}
+		})
+	}
+}
+
+func TestDoctorOnCertificates(t *testing.T) {
+	now := time.Now()
+	leaf := func(left time.Duration) func() (*x509.Certificate, error) {
+		return func() (*x509.Certificate, error) {
+			return &x509.Certificate{NotBefore: now.Add(left - 90*24*time.Hour), NotAfter: now.Add(left)}, nil
+		}
+	}
+	for name, tt := range map[string]struct {
+		challenge string
+		wildcard  func() (*x509.Certificate, error)
+		want      api.Grade
+		text      string
+	}{
+		"own authority": {"", nil, api.Fine, "own authority"},
+		"no wildcard":   {"http", leaf(0), api.Fine, "each name"},
+		"valid":         {"exec", leaf(60 * 24 * time.Hour), api.Fine, "60 days"},
+		"late":          {"exec", leaf(10 * 24 * time.Hour), api.Warning, "10 days"},
+		"none":          {"exec", func() (*x509.Certificate, error) { return nil, errors.New("no such zone") }, api.Broken, "no such zone"},
+	} {
+		cfg := defaultConfig()
+		cfg.ACME = &acmeConfig{Challenge: tt.challenge}
+		f := (&doctor{cfg: cfg, wildcard: tt.wildcard}).examineCertificate(now)
+		if f.Grade != tt.want || !strings.Contains(f.Text, tt.text) || tt.want != api.Fine && f.Fix == "" {
+			t.Errorf("%s: %+v, want %s", name, f, tt.want)
+		}
+	}
+}
+
+func TestDoctorOnIdentity(t *testing.T) {
+	for name, tt := range map[string]struct {
+		domain string
+		port   int
+		acme   *acmeConfig
+		text   string
+	}{
+		"local":          {"lodge.localhost", 443, nil, "cannot verify them"},
+		"own authority":  {"vm.example", 443, nil, "/var/lib/lodge/ca/root.crt"},
+		"another port":   {"vm.example", 8443, new(acmeConfig), "https://vm.example:8443 can verify them, unless"},
+		"for all to see": {"vm.example", 443, new(acmeConfig), "https://vm.example can verify them"},
+	} {
+		cfg := defaultConfig()
+		cfg.Domain, cfg.HTTPSPort, cfg.ACME = tt.domain, tt.port, tt.acme
+		if f := (&doctor{cfg: cfg}).examineIdentity(); f.Grade != api.Fine || !strings.Contains(f.Text, tt.text) {
+			t.Errorf("%s: %+v", name, f)
+		}
+	}
+}
+
+// TestDoctorOnPorts: two ports answer, one does not.
+func TestDoctorOnPorts(t *testing.T) {
+	cfg := defaultConfig()
+	for _, port := range []*int{&cfg.HTTPPort, &cfg.HTTPSPort, &cfg.SMTPPort} {
+		l, err := listenTCP(t.Context(), netip.AddrPortFrom(cfg.Listen[0], 0))
+		gatewaytest.Must(t, err)
+		*port = l.Addr().(*net.TCPAddr).Port
+		if port == &cfg.SMTPPort {
+			gatewaytest.Must(t, l.Close())
+		} else {
+			t.Cleanup(func() { _ = l.Close() }) // the test is over
+		}
+	}
+	var got []string
+	for _, f := range (&doctor{cfg: cfg, resolver: net.DefaultResolver}).Examine(t.Context()) {
+		got = append(got, fmt.Sprintf("%s %s", f.Grade, f.Check))
+	}
+	want := []string{"ok dns lodge.localhost", "ok dns *.lodge.localhost", "ok port 80", "ok port 443", "broken port 25", "ok certificate", "ok identity tokens"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}

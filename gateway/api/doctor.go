@@ -1,0 +1,35 @@
+package api
+
+import "context"
+
+// Grade is how a check ended.
+type Grade string
+
+// The grades.
+const (
+	Fine    Grade = "ok"
+	Warning Grade = "warning" // it works now, or cannot be seen from here
+	Broken  Grade = "broken"
+)
+
+// Finding is the result of one check of the host.
+type Finding struct {
+	Check string `json:"check"` // such as "dns" or "port 443"
+	Grade Grade  `json:"grade"` // "ok", "warning" or "broken"
+	Text  string `json:"text"`  // what was found
+	Fix   string `json:"fix,omitempty"`
+}
+
+// Doctor examines what the host needs from outside: DNS records, ports, certificates.
+type Doctor interface {
+	// Examine returns the findings, in an order that suits a person, within some 10 s.
+	Examine(ctx context.Context) []Finding
+}
+
+// Doctor examines the host.
+func (s Session) Doctor(ctx context.Context) ([]Finding, error) {
+	if err := s.allowed(verbDoctor); err != nil {
+		return nil, err
+	}
+	return s.api.Doctor.Examine(ctx), nil
+}
