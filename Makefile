@@ -5,13 +5,14 @@ IMAGE      ?= debian-13
 IMAGES     ?= /var/lib/lodge/images
 FUZZTIME   ?= 500x
 E2EFLAGS   ?= -v
+CADDY      ?= v2.11.9
 LINT       := $(GO) tool -modfile=.lint/golangci-lint.mod golangci-lint
 export PATH := $(PATH):/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
 # Go cannot stamp the version where git rejects the clone, such as one that another user owns.
 export GOFLAGS := $(GOFLAGS) $(shell git rev-parse --git-dir >/dev/null 2>&1 || echo -buildvcs=false)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down purge build man image test check unit e2e soak lint fuzz bench fmt deps go
+.PHONY: help up down purge build man image test check unit e2e soak lint fuzz bench bench-https conformance fmt deps go
 
 help: ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -62,6 +63,18 @@ bench: image ## measure the performance, and print a table
 	@dir=$$(mktemp -d); chmod 711 $$dir; begun=$$SECONDS; bin/lodged build-image -state-dir $$dir $(IMAGE) >/dev/null 2>&1; \
 	printf '%-52s %16s\n' "image build, $(IMAGE)" "$$((SECONDS - begun)) s"; rm -rf $$dir
 	@$(GO) test -count=1 -timeout 60m -v -run TestTable ./e2e/bench -args -vm -images $(IMAGES) $(BENCHFLAGS) | grep -vE "^ *(===|---)"
+
+bench-https: go ## compare the web side with nginx, HAProxy and Caddy (BENCHFLAGS=-short: within a minute)
+	@packaging/deps bench
+	@test -x build/caddy || GOBIN=$(CURDIR)/build $(GO) install github.com/caddyserver/caddy/v2/cmd/caddy@$(CADDY)
+	@$(GO) build -o build/bench-https ./e2e/bench/web && build/bench-https -caddy build/caddy $(BENCHFLAGS)
+
+conformance: go ## check the web side with h2spec, testssl.sh, slowhttptest and odd WebSockets, and beside nginx
+	@$(GO) test -count=1 -run '^TestWebSocket' ./https
+	@packaging/deps conformance
+	@$(GO) test -count=1 -v -run 'OddRequests' ./https -args -odd 2000 | grep -vE '^ *(===|---)'
+	@test -x build/h2spec || GOBIN=$(CURDIR)/build $(GO) install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible
+	@$(GO) build -o build/bench-https ./e2e/bench/web && packaging/conformance
 
 fmt: go ## format the Go files
 	@$(LINT) fmt ./...

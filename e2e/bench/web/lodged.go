@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"lodge/cmd/lodged/memory"
+	"lodge/gateway"
+	"lodge/gateway/store"
+	"lodge/https"
+)
+
+const owner = "owner@bench.localhost"
+
+// serveLodged serves a VM, private or public, whose every port leads to the app, until ctx ends. It
+// prints a login link and the path of the root certificate.
+func serveLodged(ctx context.Context, port, app string, public bool) error {
+	dir, err := os.MkdirTemp("", "bench-lodged-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // what is left is in the directory of temporary files
+	db, err := store.Open(ctx, filepath.Join(dir, "lodge.db"), netip.MustParsePrefix("10.213.0.0/16"))
+	if err != nil {
+		return err
+	}
+	defer db.Close() //nolint:errcheck // its directory is removed
+	vms, err := gateway.OpenDirectory(ctx, db)
+	if err != nil {
+		return err
+	}
+	vm, err := vms.Create(ctx, appVM(public))
+	if err != nil {
+		return err
+	}
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		return err
+	}
+	web, err := https.New(https.Config{
+		Domain: "bench.localhost", Port: number, Dir: filepath.Join(dir, "ca"), Owner: owner,
+		Directory: vms, Logins: db.Logins(), NoRates: true, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Dial: func(ctx context.Context, _ gateway.VM, _ uint16) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", "127.0.0.1:"+app)
+		},
+	})
+	if err != nil {
+		return err
+	}
+	link, err := web.LoginURL(ctx, vm.ID, "")
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%s\n%s\n", link, filepath.Join(dir, "ca", "root.crt"))
+	go memory.Keep(ctx)
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:"+port)
+	if err != nil {
+		return err
+	}
+	context.AfterFunc(ctx, func() {
+		ended, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = web.Shutdown(ended) // idle connections of the load are no loss
+	})
+	return web.Serve(l)
+}
+
+func appVM(public bool) gateway.VM {
+	vm := gateway.VM{Identity: gateway.Identity{ID: gateway.NewID(), Name: "app"}, Desired: gateway.Running, Ready: true}
+	if public {
+		vm.Shares = vm.WithShare(gateway.DefaultPort, gateway.Public)
+	}
+	return vm
+}
+
+// loginTransport reaches lodged by its address.
+func loginTransport(p *peer) *http.Transport {
+	return &http.Transport{
+		DisableKeepAlives: true,
+		TLSClientConfig:   &tls.Config{ServerName: host, InsecureSkipVerify: true}, //nolint:gosec // the bench measures, and has no secrets
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, p.addr())
+		},
+	}
+}
