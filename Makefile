@@ -12,7 +12,7 @@ export PATH := $(PATH):/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
 export GOFLAGS := $(GOFLAGS) $(shell git rev-parse --git-dir >/dev/null 2>&1 || echo -buildvcs=false)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down purge build man image test check unit e2e soak lint fuzz bench bench-https conformance fmt deps go
+.PHONY: help up down purge build man image test check unit e2e soak upgrades lint fuzz bench bench-https conformance fmt deps go
 
 help: ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -50,8 +50,14 @@ e2e: image ## run the tests that need VMs; the suite with two VMs is the last
 	for dir in $$others; do $(GO) test -count=1 -timeout 20m $$dir -args -vm; done
 	$(GO) test -count=1 -timeout 60m $(E2EFLAGS) ./e2e -args -vm -images $(IMAGES)
 
-soak: image ## run the long version of a test: 20 VMs of one template share no random value
+soak: image ## run the long versions of tests: 20 VMs of one template, an upload of 10 GiB, Debian 12
+	$(GO) test -count=1 -timeout 60m -v -run '^TestLargeBodies' ./https -args -upload 10737418240
 	$(GO) test -count=1 -timeout 60m -v -run 'TestLodge/siblings' ./e2e -args -vm -images $(IMAGES) -siblings 20
+	$(MAKE) --no-print-directory image IMAGE=debian-12
+	$(GO) test -count=1 -timeout 60m -v -run 'TestLodge/(questions|siblings|reboot|storage)' ./e2e -args -vm -images $(IMAGES) -image debian-12
+
+upgrades: deps go ## run the long version of a test: 200,000 requests over 5 upgrades, none is lost
+	$(GO) test -count=1 -timeout 30m -v -run 'RefusesNothing$$' ./e2e -args -upgrades 5 -requests 200000
 
 lint: go ## run the linters
 	@GOLANGCI_LINT_CACHE=$(CURDIR)/build/lint $(LINT) run ./...

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"lodge/e2e/harness"
+	"lodge/gateway/gatewaytest"
 )
 
 // browser: Chromium trusts the authority after lodge trust, logs in with a one-time link, and sees
@@ -42,15 +44,14 @@ func (s *suite) browser(t *testing.T) {
 	if err != nil || page.Status != http.StatusOK || page.SecurityState != security.StateSecure {
 		t.Fatalf("press the button: %+v, %v", page, err)
 	}
-	text, err := chromedp.Run(ctx, chromedp.Text(chromedp.CSS("body")))
-	if err != nil {
-		t.Fatalf("read the page: %v", err)
-	}
+	gatewaytest.WaitFor(t, "the app's page opens, after the page that joins names", func() bool {
+		text, err := chromedp.Run(ctx, chromedp.Evaluate[string](`document.body?.innerText ?? ""`))
+		return err == nil && strings.Contains(text, owner)
+	})
 	picture, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
 	if err != nil {
 		t.Fatalf("take a picture: %v", err)
 	}
-	contains(t, "what Chromium shows", text, owner)
 	file := harness.Artefact(t, "hello.png")
 	if err := os.WriteFile(file, picture, 0o644); err != nil { //nolint:gosec // for people to look at
 		t.Fatal(err)

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/coreos/go-oidc/v3/oidc"
+
 	"lodge/e2e/harness"
 	"lodge/gateway/metadata"
 )
@@ -32,19 +34,41 @@ func (s *suite) questions(t *testing.T) {
 			for path in instance-id hostname local-ipv4 mac; do
 				curl -sSf -H "X-aws-ec2-metadata-token: $token" http://169.254.169.254/latest/meta-data/$path; echo
 			done
-			hostname -f; ip -o -4 address show dev eth0 | grep -o 'inet [^ ]*'
+			hostname; getent ahostsv4 $(hostname) | awk 'NR == 1 {print $1}'; ip -o -4 address show dev eth0 | grep -o 'inet [^ ]*'
 			getent ahostsv4 s3.lodge.internal | awk 'NR == 1 {print $1}'
 			cat /sys/class/net/eth0/address`)
 		mac := me.Identity(t).MAC().String()
 		want := strings.Join([]string{
 			info.ID.String(), info.MailDomain, info.Addr.String(), mac,
-			info.MailDomain, "inet " + info.Addr.String() + "/32", "169.254.169.254", mac,
+			me.Name, "127.0.1.1", "inet " + info.Addr.String() + "/32", "169.254.169.254", mac,
 		}, "\n")
 		if got != want {
 			t.Errorf("the metadata of %s is\n%s\nwant\n%s", me.Name, got, want)
 		}
+		s.provesItself(t, me)
 		s.misledQuestions(t, me)
 	})
+}
+
+// provesItself has the VM get a token, and verifies it as a service elsewhere does.
+func (s *suite) provesItself(t *testing.T, me *harness.VM) {
+	t.Helper()
+	got := me.Run(t, `curl -sSf -m 10 -X PUT -H 'Lodge-Request: 1' -H 'Accept: application/jwt' \
+		'http://169.254.169.254/lodge/v1/token?audience=https://service.example'`)
+	ctx := oidc.ClientContext(t.Context(), s.client())
+	provider, err := oidc.NewProvider(ctx, "https://lodge.localhost")
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := provider.Verifier(&oidc.Config{ClientID: "https://service.example"}).Verify(ctx, got)
+	if err != nil {
+		t.Fatalf("%s: %v", got, err)
+	}
+	if want := "vm:" + me.Info(t).ID.String(); token.Subject != want {
+		t.Errorf("%s proves that it is %s, want %s", me.Name, token.Subject, want)
+	}
+	contains(t, "the issuer, seen from "+me.Name, me.Run(t, `curl -sSf -m 10 --resolve lodge.localhost:443:169.254.169.254 \
+		https://lodge.localhost/.well-known/openid-configuration`), `"issuer":"https://lodge.localhost"`)
 }
 
 // misledQuestions are requests that another party could make an app in the VM send.
@@ -58,17 +82,24 @@ func (s *suite) misledQuestions(t *testing.T, me *harness.VM) {
 		ask -H 'Lodge-Request: 1' -H 'X-Forwarded-For: 1.2.3.4' $base/lodge/v1/self
 		ask -H 'Lodge-Request: 1' -H 'Host: evil.example' $base/lodge/v1/self
 		ask -X PUT -H 'Via: 1.1 proxy' -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' $base/latest/api/token
+		ask -X PUT "$base/lodge/v1/token?audience=x"
+		ask -X PUT -H 'Lodge-Request: 1' -H 'X-Forwarded-For: 1.2.3.4' "$base/lodge/v1/token?audience=x"
+		ask -H 'Lodge-Request: 1' "$base/lodge/v1/token?audience=x"
 		ask -H 'Lodge-Request: 1' $base/lodge/v1/self`)
-	if want := "403 401 403 421 403 200 "; got+" " != want && got != want {
+	if want := "403 401 403 421 403 403 403 405 200 "; got+" " != want && got != want {
 		t.Errorf("misled questions of %s got %q, want %q", me.Name, got, want)
 	}
 }
 
-// impostors has each VM impersonate the other on the wire, with a positive control before and
-// after.
+// impostors has each of two VMs impersonate the other on the wire, with a positive control before
+// and after.
 func (s *suite) impostors(t *testing.T) {
 	closed := s.hostListener(t)
-	s.each(t, func(t *testing.T, me, other *harness.VM) {
+	one, two := s.fresh(t, "impostor"), s.fresh(t, "victim")
+	for _, vm := range []*harness.VM{one, two} {
+		vm.Run(t, "sudo systemd-run --quiet --unit=page python3 -m http.server 8000")
+	}
+	each(t, one, two, func(t *testing.T, me, other *harness.VM) {
 		mine, theirs := me.Identity(t), other.Identity(t)
 		honest := func(when string) {
 			t.Helper()
@@ -77,14 +108,19 @@ func (s *suite) impostors(t *testing.T) {
 		honest("before")
 		vars := fmt.Sprintf("mine=%s theirs=%s mymac=%s theirmac=%s hostport=%s\n",
 			mine.Addr, theirs.Addr, mine.MAC(), theirs.MAC(), closed)
-		for _, try := range impostures() {
-			t.Run(try.name, func(t *testing.T) {
-				out := me.Run(t, vars+impostorLibrary+try.script)
-				if out != "nothing" {
-					t.Errorf("%s as %s got through:\n%s", me.Name, other.Name, out)
-				}
-			})
-		}
+		t.Run("try", func(t *testing.T) { // returns once its parallel tests have ended
+			for _, try := range impostures() {
+				t.Run(try.name, func(t *testing.T) {
+					if !try.disguised {
+						t.Parallel()
+					}
+					out := me.Run(t, vars+impostorLibrary+try.script)
+					if out != "nothing" {
+						t.Errorf("%s as %s got through:\n%s", me.Name, other.Name, out)
+					}
+				})
+			}
+		})
 		honest("after")
 		contains(t, "the other at the same time", other.Run(t, selfScript), fmt.Sprintf("%q", other.Name))
 	})
@@ -99,15 +135,21 @@ verdict() { if [ -z "$1" ]; then echo nothing; else printf 'ANSWER: %s\n' "$1"; 
 self() { try curl -s -m 3 "$@" -H 'Lodge-Request: 1' http://169.254.169.254/lodge/v1/self; }
 `
 
-// impostures are scripts for one VM that try to impersonate or to reach the other.
-func impostures() []struct{ name, script string } {
-	return []struct{ name, script string }{
-		{"source address", `
+// imposture is a script for one VM that tries to impersonate or to reach the other.
+type imposture struct {
+	name      string
+	disguised bool // the VM has other addresses meanwhile, so nothing else may run
+	script    string
+}
+
+func impostures() []imposture {
+	return []imposture{
+		{"source address", true, `
 			sudo ip address add $theirs/32 dev eth0
 			got=$(self --interface $theirs)
 			sudo ip address del $theirs/32 dev eth0
 			verdict "$got"`},
-		{"source address over UDP", `
+		{"source address over UDP", true, `
 			sudo ip address add $theirs/32 dev eth0
 			got=$(try python3 -c '
 import socket, sys
@@ -117,41 +159,41 @@ s.sendto(bytes.fromhex("123401000001000000000000027333056c6f64676508696e7465726e
 print(s.recv(512))' $theirs)
 			sudo ip address del $theirs/32 dev eth0
 			verdict "$got"`},
-		{"hardware address", `
+		{"hardware address", true, `
 			sudo ip link set dev eth0 address $theirmac
 			got=$(self)
 			sudo ip link set dev eth0 address $mymac
 			verdict "$got"`},
-		{"both addresses", `
+		{"both addresses", true, `
 			sudo ip address add $theirs/32 dev eth0
 			sudo ip link set dev eth0 address $theirmac
 			got=$(self --interface $theirs)
 			sudo ip link set dev eth0 address $mymac
 			sudo ip address del $theirs/32 dev eth0
 			verdict "$got"`},
-		{"the other's services", `verdict "$(try curl -s -m 3 http://$theirs:8000/)$(try bash -c "head -c 4 </dev/tcp/$theirs/22")"`},
-		{"the other by ping", `verdict "$(try ping -c 1 -W 3 $theirs | grep 'bytes from')"`},
-		{"the other as a router", `
+		{"the other's services", false, `verdict "$(try curl -s -m 3 http://$theirs:8000/)$(try bash -c "head -c 4 </dev/tcp/$theirs/22")"`},
+		{"the other by ping", false, `verdict "$(try ping -c 1 -W 3 $theirs | grep 'bytes from')"`},
+		{"the other as a router", false, `
 			sudo ip route add 203.0.113.7/32 via $theirs dev eth0 onlink
 			got=$(try curl -s -m 3 http://203.0.113.7/; ip neigh show to $theirs dev eth0 | grep -E 'REACHABLE|STALE|DELAY')
 			sudo ip route del 203.0.113.7/32
 			sudo ip neigh flush to $theirs dev eth0
 			verdict "$got"`},
-		{"the other's gateway by routing", `
+		{"the other's gateway by routing", false, `
 			sudo ip route add 198.51.100.1/32 via 169.254.169.254 dev eth0 onlink
 			got=$(for to in $theirs 198.51.100.1; do
 				try curl -s -m 3 -H 'Lodge-Request: 1' -H 'Host: 169.254.169.254' http://$to/lodge/v1/self; done)
 			sudo ip route del 198.51.100.1/32
 			verdict "$got"`},
-		{"the host's loopback", `
+		{"the host's loopback", false, `
 			sudo sysctl -qw net.ipv4.conf.eth0.route_localnet=1
 			sudo ip route add 127.9.9.9/32 via 169.254.169.254 dev eth0 onlink
 			got=$(for port in 25 80 443; do try bash -c "exec 3<>/dev/tcp/127.9.9.9/$port && echo $port open"; done)
 			sudo ip route del 127.9.9.9/32
 			verdict "$got"`},
-		{"a service of the host's", `verdict "$(try curl -s -m 3 http://$hostport/)"`},
-		{"mail to the gateway", `verdict "$(try bash -c 'head -c 3 </dev/tcp/169.254.169.254/25')"`},
-		{"IPv6", `verdict "$(try ping -6 -c 1 -W 3 ff02::2%eth0 | grep 'bytes from')"`},
+		{"a service of the host's", false, `verdict "$(try curl -s -m 3 http://$hostport/)"`},
+		{"mail to the gateway", false, `verdict "$(try bash -c 'head -c 3 </dev/tcp/169.254.169.254/25')"`},
+		{"IPv6", false, `verdict "$(try ping -6 -c 1 -W 3 ff02::2%eth0 | grep 'bytes from')"`},
 	}
 }
 

@@ -105,20 +105,58 @@ func stolenToken(t *testing.T, me, other *harness.VM) {
 	lacks(t, "with the other's token", got, me.Name+".", other.Name+".")
 }
 
-// otherPage requests pages from inside: a VM may open its own, and not the other's private one.
+// otherPage requests pages from inside by their plain names: a VM may open its own, and not the
+// other's private one.
 func (s *suite) otherPage(t *testing.T, me, other *harness.VM) {
-	open := func(name string) string {
-		return me.Run(t, fmt.Sprintf(`curl -sS -m 20 -o /dev/null -w '%%{http_code}' --connect-to ::169.254.169.254:443 https://%s.%s/`, name, s.h.Domain))
+	const status = `curl -sS -m 20 -o /dev/null -w '%{http_code}' `
+	for _, name := range []string{"%s", "8000-%s", "any.%s"} {
+		own := "https://" + fmt.Sprintf(name, me.Name) + ".lodge.internal/"
+		if got := me.Run(t, status+own); got == "401" || got == "403" || got == "421" {
+			t.Errorf("positive control: %s gets %s for its own page %s", me.Name, got, own)
+		}
+		page := "https://" + fmt.Sprintf(name, other.Name) + ".lodge.internal/"
+		for _, headers := range []string{"", fmt.Sprintf("-H 'X-Lodge-User: owner@%[2]s' -H 'X-Lodge-Vm: %[1]s' -H 'X_Lodge_Vm: %[1]s' ", other.Name, s.h.Domain)} {
+			if got := me.Run(t, status+headers+page); got != "403" {
+				t.Errorf("%s gets %s for %s with headers %q", me.Name, got, page, headers)
+			}
+		}
 	}
-	if own := open(me.Name); own == "401" || own == "403" || own == "421" {
-		t.Errorf("positive control: %s gets %s for its own page", me.Name, own)
+}
+
+// pagesInside: plain curl in a VM opens the VM's own private pages, and public ones of the other.
+func (s *suite) pagesInside(t *testing.T) {
+	s.both(t, func(t *testing.T, me, _ *harness.VM) {
+		me.Run(t, `mkdir -p ~/inside && echo "page of $(hostname)" >~/inside/index.html
+			sudo systemd-run --quiet --unit=inside python3 -m http.server --directory /home/lodge/inside 9200
+			until curl -s -o /dev/null http://127.0.0.1:9200/; do sleep 0.2; done`)
+	})
+	s.both(t, func(t *testing.T, me, other *harness.VM) {
+		page := func(vm *harness.VM, domain string) string { return "https://9200-" + vm.Name + "." + domain + "/" }
+		own := me.Run(t, `curl -fsS -m 20 `+page(me, "lodge.internal")+`
+			curl -fsSL -m 20 http`+strings.TrimPrefix(page(me, "lodge.internal"), "https")+`
+			python3 -c 'import urllib.request; print(urllib.request.urlopen("`+page(me, "lodge.internal")+`", timeout=20).read().decode(), end="")'`)
+		if want := strings.TrimSuffix(strings.Repeat("page of "+me.Name+"\n", 3), "\n"); own != want {
+			t.Errorf("%s gets its own page as %q, want %q", me.Name, own, want)
+		}
+		if r := me.Try(t, `curl -fsS -m 20 `+page(other, "lodge.internal")); r.Code != 22 || !strings.Contains(r.Stderr, "403") {
+			t.Errorf("the private page of %s: %s", other.Name, r.Text())
+		}
+		// curl takes *.localhost for this machine: the public name needs --resolve there
+		public := "9200-" + me.Name + "." + s.h.Domain
+		if got := me.Run(t, `getent ahostsv4 `+public+` | awk 'NR == 1 {print $1}'
+			curl -fsS -m 20 --resolve `+public+`:443:169.254.169.254 https://`+public+`/`); got != "169.254.169.254\npage of "+me.Name {
+			t.Errorf("the public name in %s: %q", me.Name, got)
+		}
+	})
+	for _, vm := range []*harness.VM{s.alpha, s.beta} {
+		s.h.Lodge(t, "share", vm.Name, "9200", "public")
 	}
-	if got := open(other.Name); got != "403" && got != "401" {
-		t.Errorf("%s gets %s for the page of %s", me.Name, got, other.Name)
-	}
-	forged := me.Run(t, fmt.Sprintf(`curl -sS -m 20 -o /dev/null -w '%%{http_code}' --connect-to ::169.254.169.254:443 \
-		-H 'X-Lodge-User: owner@%[2]s' -H 'X-Lodge-Vm: %[1]s' -H 'X_Lodge_Vm: %[1]s' https://%[1]s.%[2]s/`, other.Name, s.h.Domain))
-	if forged != "403" && forged != "401" {
-		t.Errorf("%s gets %s for the page of %s with forged headers", me.Name, forged, other.Name)
+	s.both(t, func(t *testing.T, me, other *harness.VM) {
+		if got, want := me.Run(t, `curl -fsS -m 20 https://9200-`+other.Name+`.lodge.internal/`), "page of "+other.Name; got != want {
+			t.Errorf("%s gets the public page of %s as %q", me.Name, other.Name, got)
+		}
+	})
+	for _, vm := range []*harness.VM{s.alpha, s.beta} {
+		s.h.Lodge(t, "share", vm.Name, "9200", "private")
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"flag"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -20,10 +22,20 @@ import (
 	"time"
 
 	"lodge/e2e/harness"
+	"lodge/gateway"
+	"lodge/https/acme/acmetest"
 	"lodge/vmhost/libvirt/libvirttest"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
+var imageName = flag.String("image", gateway.DefaultImage, "base image of the VMs")
+
+func TestMain(m *testing.M) {
+	if err := acmetest.Build(); err != nil { // before there is no network
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	harness.Main(m)
+}
 
 // suite is what the steps of TestLodge share.
 type suite struct {
@@ -43,34 +55,32 @@ type suite struct {
 func TestLodge(t *testing.T) {
 	harness.NeedVMs(t)
 	s := start(t)
-	for _, step := range []struct {
+	type step struct {
 		name string
 		run  func(*testing.T)
-	}{
-		{"questions", s.questions},
-		{"web", s.web},
-		{"ports", s.ports},
-		{"streams", s.streams},
-		{"browser", s.browser},
-		{"mail", s.mail},
-		{"imap", s.imap},
-		{"broken-guest", s.brokenGuest},
-		{"storage", s.storage},
-		{"impostors", s.impostors},
-		{"siblings", s.siblings},
-		{"twins", s.twins},
-		{"template-has-no-secrets", s.templateHasNoSecrets},
-		{"neighbours-mail-and-files", s.neighboursThings},
-		{"reboot", s.reboot},
-		{"daemon-killed", s.daemonKilled},
-		{"killed-while-made", s.killedWhileMade},
-		{"libvirtd-killed", s.libvirtdKilled},
-		{"stop-and-start", s.stopAndStart},
-		{"removed", s.removed},
-		{"log", s.logHasNoSecrets},
-	} {
-		t.Run(step.name, step.run)
 	}
+	run := func(steps ...step) {
+		for _, step := range steps {
+			t.Run(step.name, step.run)
+		}
+	}
+	var chains sync.WaitGroup // side by side: while one computes, another waits for answers and minutes
+	chains.Go(func() {
+		run(step{"questions", s.questions}, step{"web", s.web}, step{"ports", s.ports}, step{"streams", s.streams},
+			step{"browser", s.browser}, step{"mail", s.mail}, step{"imap", s.imap}, step{"storage", s.storage},
+			step{"neighbours-mail-and-files", s.neighboursThings}, step{"pages-inside", s.pagesInside})
+	})
+	chains.Go(func() {
+		run(step{"twins", s.twins}, step{"broken-guest", s.brokenGuest}, step{"siblings", s.siblings},
+			step{"template-has-no-secrets", s.templateHasNoSecrets}, step{"removed", s.removed})
+	})
+	chains.Go(func() {
+		run(step{"reboot", s.reboot}, step{"impostors", s.impostors}, step{"stop-and-start", s.stopAndStart},
+			step{"wake-on-request", s.wakeOnRequest})
+	})
+	chains.Wait()
+	run(step{"forwards", s.forwards}, step{"daemon-killed", s.daemonKilled}, step{"killed-while-made", s.killedWhileMade},
+		step{"libvirtd-killed", s.libvirtdKilled}, step{"log", s.logHasNoSecrets}) // each but the last ends a daemon
 }
 
 // start makes both VMs at the same time and waits until they serve.
@@ -86,11 +96,11 @@ func start(t *testing.T) *suite {
 	s.trustRoot(t)
 	var both sync.WaitGroup
 	both.Go(func() {
-		r := h.TryLodge(t, "new", "alpha", "--user-data", "../docs/examples/hello/user-data.yaml", "--wait")
+		r := h.TryLodge(t, "new", "alpha", "--image", *imageName, "--user-data", "../docs/examples/hello/user-data.yaml", "--wait")
 		t.Logf("alpha:\n%s", r.Text())
 	})
 	both.Go(func() {
-		r := h.TryLodge(t, "new", "beta", "--wait")
+		r := h.TryLodge(t, "new", "beta", "--image", *imageName, "--wait")
 		t.Logf("beta:\n%s", r.Text())
 	})
 	both.Wait()
@@ -103,9 +113,10 @@ func start(t *testing.T) *suite {
 // fresh makes a VM that is removed with the test.
 func (s *suite) fresh(t *testing.T, name string, flags ...string) *harness.VM {
 	t.Helper()
-	s.h.Lodge(t, append([]string{"new", name, "--wait"}, flags...)...)
+	s.h.Lodge(t, append([]string{"new", name, "--wait", "--image", *imageName}, flags...)...)
 	vm := s.h.VM(name)
 	t.Cleanup(vm.Remove)
+	t.Cleanup(func() { vm.KeepConsole(t) })
 	return vm
 }
 
@@ -128,18 +139,18 @@ func (s *suite) trustRoot(t *testing.T) {
 	}
 }
 
-// each runs f for both VMs, with the other as its neighbour.
-func (s *suite) each(t *testing.T, f func(t *testing.T, me, other *harness.VM)) {
+// each runs f for two VMs, with the other as its neighbour.
+func each(t *testing.T, a, b *harness.VM, f func(t *testing.T, me, other *harness.VM)) {
 	t.Helper()
-	t.Run(s.alpha.Name, func(t *testing.T) { f(t, s.alpha, s.beta) })
-	t.Run(s.beta.Name, func(t *testing.T) { f(t, s.beta, s.alpha) })
+	t.Run(a.Name, func(t *testing.T) { f(t, a, b) })
+	t.Run(b.Name, func(t *testing.T) { f(t, b, a) })
 }
 
-// both is each, in parallel.
+// both is each for alpha and beta, in parallel.
 func (s *suite) both(t *testing.T, f func(t *testing.T, me, other *harness.VM)) {
 	t.Helper()
 	t.Run("both", func(t *testing.T) { // returns once its parallel tests have ended
-		s.each(t, func(t *testing.T, me, other *harness.VM) {
+		each(t, s.alpha, s.beta, func(t *testing.T, me, other *harness.VM) {
 			t.Parallel()
 			f(t, me, other)
 		})

@@ -46,6 +46,24 @@ func (h *Host) keepArtefacts(t testing.TB) {
 	}
 }
 
+// consoleEnd is how much of a console a failed test shows, in bytes.
+const consoleEnd = 2000
+
+// KeepConsole keeps the serial console of a VM that the test removes, and shows its end, if the test
+// has failed.
+func (v *VM) KeepConsole(t testing.TB) {
+	t.Helper()
+	if !t.Failed() {
+		return
+	}
+	log := v.host.TryLodge(v.host.owner, "logs", v.Name).Text()
+	file := Artefact(t, v.Name+".log")
+	if err := os.WriteFile(file, []byte(log), 0o600); err != nil {
+		t.Errorf("keep the console of %s: %v", v.Name, err)
+	}
+	t.Logf("kept: %s, which ends with\n%s", file, log[max(0, len(log)-consoleEnd):])
+}
+
 func copyFile(to, from string) error {
 	in, err := os.Open(from)
 	if err != nil {

@@ -61,11 +61,11 @@ func (h *Host) LaunchDaemon(t testing.TB, args ...string) *Daemon {
 	return d
 }
 
-// config writes an empty configuration file, so that the machine's own is not read.
+// config writes the configuration file, so that the machine's own is not read.
 func (h *Host) config(t testing.TB) string {
 	t.Helper()
 	file := filepath.Join(h.Dir, "lodge.toml")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(h.Config), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return file
@@ -103,6 +103,30 @@ func (d *Daemon) Ended(t testing.TB, limit time.Duration) error {
 		return nil
 	}
 }
+
+// Upgrade makes lodged run its program anew (SIGUSR2), and waits until it serves.
+func (d *Daemon) Upgrade(t testing.TB) {
+	t.Helper()
+	starts := d.starts()
+	d.Signal(t, syscall.SIGUSR2)
+	Eventually(t, "lodged serves again", time.Minute, func() error {
+		if d.starts() == starts {
+			return errors.New("it has not started anew")
+		}
+		return nil
+	})
+}
+
+// Signal sends a signal to lodged.
+func (d *Daemon) Signal(t testing.TB, s os.Signal) {
+	t.Helper()
+	if err := d.cmd.Process.Signal(s); err != nil {
+		t.Fatalf("send %s to lodged: %v", s, err)
+	}
+}
+
+// starts counts how often this Host's daemons began to serve.
+func (d *Daemon) starts() int { return strings.Count(d.Log(), `msg="daemon ready"`) }
 
 // PID is the process id of lodged.
 func (d *Daemon) PID() int { return d.cmd.Process.Pid }

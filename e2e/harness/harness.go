@@ -60,6 +60,7 @@ type Host struct {
 	Home     string // home of the user of lodge, curl and a browser
 	Domain   string
 	Args     []string // more flags for lodged
+	Config   string   // lodged's configuration file
 	Race     bool     // run a lodged that was built with the race detector
 
 	owner testing.TB // the test that called New: each process ends with it, whichever step started it
@@ -109,7 +110,7 @@ func tempDir(t testing.TB) string {
 // UseImages mounts the base images into the Host's state, read-only.
 func (h *Host) UseImages(t testing.TB) {
 	t.Helper()
-	if _, err := os.Stat(filepath.Join(*images, "debian-13.json")); err != nil {
+	if _, err := os.Stat(filepath.Join(*images, gateway.DefaultImage+".json")); err != nil {
 		t.Fatalf("there is no base image: make image (%v)", err)
 	}
 	dir := filepath.Join(h.StateDir, "images")
@@ -145,14 +146,20 @@ func (h *Host) OwnPasswd(t testing.TB) {
 		}
 		own.WriteString(strings.Join(fields, ":"))
 	}
-	file := filepath.Join(h.Dir, "passwd")
-	if err := os.WriteFile(file, []byte(own.String()), 0o644); err != nil { //nolint:gosec // as the real one
+	h.Replace(t, "/etc/passwd", own.String())
+}
+
+// Replace mounts a file with other content over one of the machine's, until the test ends.
+func (h *Host) Replace(t testing.TB, path, content string) {
+	t.Helper()
+	file := filepath.Join(h.Dir, filepath.Base(path))
+	if err := os.WriteFile(file, []byte(content), 0o644); err != nil { //nolint:gosec // as the real one
 		t.Fatal(err)
 	}
-	if err := syscall.Mount(file, "/etc/passwd", "", syscall.MS_BIND, ""); err != nil {
-		t.Fatalf("bind /etc/passwd: %v", err)
+	if err := syscall.Mount(file, path, "", syscall.MS_BIND, ""); err != nil {
+		t.Fatalf("bind %s: %v", path, err)
 	}
-	t.Cleanup(func() { _ = syscall.Unmount("/etc/passwd", syscall.MNT_DETACH) }) // the namespace ends anyway
+	t.Cleanup(func() { _ = syscall.Unmount(path, syscall.MNT_DETACH) }) // the namespace ends anyway
 }
 
 // StartLibvirt starts virtlogd and libvirtd.

@@ -15,6 +15,7 @@ func TestCheckLogFindsWhatBreaksTheRules(t *testing.T) {
 		start + `msg="message accepted" vm=a24ff629-0000-4000-8000-000000000001`:                     true,
 		start + `msg="tap repaired" vm=lg0000000a`:                                                   true,
 		start + `msg="tap repaired" tap=blog`:                                                        true,
+		start + `msg="identity token issued" vm=blog audience="https://x/?a=b" jti=MUIAW7EO`:         false,
 		start + `msg="x" vm_id=blog`:                                                                 true,
 		start + `msg="request served" colour=red`:                                                    true,
 		start + `msg="object stored" bytes=17KiB`:                                                    true,
