@@ -42,12 +42,15 @@ check: lint go ## run what every change must pass: linters, unit tests without t
 	$(GO) test -shuffle=on -vet=off ./...
 
 # The linters include vet.
+# The race detector keeps each program that exits for 1 s, for races of what still runs. The tests
+# start hundreds of programs, and wait for what they have started.
+unit: export GORACE := atexit_sleep_ms=20
 unit: deps go ## run the tests that need no VM, with the race detector
 	$(GO) test -race -shuffle=on -vet=off ./...
 
 e2e: image ## run the tests that need VMs; the suite with two VMs is the last
 	@others=$$(grep -rl --include='*_test.go' 'flag.Bool("vm"' . | xargs -n1 dirname | sort -u | grep -v '^./e2e$$' || true); \
-	for dir in $$others; do $(GO) test -count=1 -timeout 20m $$dir -args -vm; done
+	$(GO) test -count=1 -timeout 20m $$others -args -vm
 	$(GO) test -count=1 -timeout 60m $(E2EFLAGS) ./e2e -args -vm -images $(IMAGES)
 
 soak: image ## run the long versions of tests: 20 VMs of one template, an upload of 10 GiB, Debian 12

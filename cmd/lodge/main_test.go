@@ -45,6 +45,7 @@ func TestScripts(t *testing.T) {
 				Files: []string{file},
 				Setup: func(env *testscript.Env) error {
 					env.Setenv("SOCK", h.Socket)
+					env.Setenv("GORACE", os.Getenv("GORACE")) // make unit shortens the wait at each exit
 					env.Setenv("TMPDIR", env.WorkDir)
 					return nil
 				},

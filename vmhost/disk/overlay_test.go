@@ -39,6 +39,15 @@ func chain(t *testing.T, path string) (layers []layer) {
 	return layers
 }
 
+// checkEqual compares two raw disks. qemu-img passes over holes, which a sum would read.
+func checkEqual(t *testing.T, a, b string) {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "qemu-img", "compare", "-f", "raw", "-F", "raw", a, b).CombinedOutput()
+	if err != nil || strings.TrimSpace(string(out)) != "Images are identical." {
+		t.Errorf("the content differs: %v: %s", err, out)
+	}
+}
+
 func TestCreateOverlay(t *testing.T) {
 	base := newBase(t)
 	for _, gib := range []int{1, 3, 3000} {
@@ -59,9 +68,10 @@ func TestCreateOverlay(t *testing.T) {
 		if gib == 1 {
 			raw := filepath.Join(t.TempDir(), "raw")
 			out, err := exec.CommandContext(t.Context(), "qemu-img", "convert", "-O", "raw", path, raw).CombinedOutput()
-			if err != nil || sum(t, raw, 0, 1<<30) != sum(t, base, 0, 1<<30) {
-				t.Errorf("the content differs: %v: %s", err, out)
+			if err != nil {
+				t.Fatalf("convert: %v: %s", err, out)
 			}
+			checkEqual(t, raw, base)
 		}
 	}
 }
@@ -127,9 +137,7 @@ func TestCopyTemp(t *testing.T) {
 	if used := info.Sys().(*syscall.Stat_t).Blocks * 512; info.Size() != 1<<30 || used > 64*mib { //nolint:forcetypeassert // on Linux it is
 		t.Errorf("%d bytes, of which %d are taken", info.Size(), used)
 	}
-	if sum(t, path, 0, 1<<30) != sum(t, base, 0, 1<<30) {
-		t.Error("the content differs")
-	}
+	checkEqual(t, path, base)
 	checkAlone(t, path)
 	gatewaytest.Must(t, os.Remove(path))
 	gatewaytest.Must(t, disk.CopyTemp(t.Context(), path, base))
