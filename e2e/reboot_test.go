@@ -18,6 +18,7 @@ import (
 func rebooted(t *testing.T, vm *harness.VM, before string) {
 	t.Helper()
 	harness.Eventually(t, vm.Name+" has rebooted", 5*time.Minute, func() error {
+		vm.Disconnect() // from the boot before
 		r := vm.Try(t, "cat /proc/sys/kernel/random/boot_id")
 		if now := strings.TrimSpace(r.Stdout); r.Code != 0 || now == "" || now == before {
 			return fmt.Errorf("boot id is %q: %s", now, r.Stderr)
@@ -93,7 +94,7 @@ func (s *suite) stopAndStart(t *testing.T) {
 	old := vm.Run(t, credentialsScript)
 	// From now on the last unit of the boot is at work, which must not hold up the end.
 	vm.Run(t, `until [ "$(systemctl show --property=ActiveState --value lodge-late.service)" != inactive ]; do sleep 0.1; done`)
-	s.h.Lodge(t, "stop", vm.Name)
+	vm.Stop(t)
 	if state := vm.Info(t).State; state != "stopped" {
 		t.Errorf("%s is %s after stop", vm.Name, state)
 	}
@@ -123,6 +124,7 @@ func (s *suite) removed(t *testing.T) {
 	s.h.Lodge(t, "share", name, "9000", "public")
 	vm.Run(t, s3Script+"echo of the old >/tmp/x; signed -f -T /tmp/x $base/old/x")
 	old := vm.Identity(t)
+	vm.Disconnect()
 	s.h.Lodge(t, "rm", "--yes", name)
 	id := old.ID.String()
 	// Its UUID alone is kept for a while, so that a definition which libvirtd makes late is removed.

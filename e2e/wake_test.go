@@ -28,7 +28,7 @@ END
 		until curl -s -o /dev/null http://127.0.0.1:9000/; do sleep 0.2; done`)
 	page := "https://9000-" + vm.Name + "." + s.h.Domain + "/"
 	s.h.Lodge(t, "share", vm.Name, "9000", "public")
-	s.h.Lodge(t, "stop", vm.Name)
+	vm.Stop(t)
 	s.asleep(t, vm, page, http.StatusServiceUnavailable)
 	s.h.Lodge(t, "set", vm.Name, "--wake-on-request")
 	s.asleep(t, vm, vm.Info(t).URL+"/", http.StatusUnauthorized) // a private page
@@ -45,7 +45,7 @@ END
 		t.Errorf("the starts of the service: %q", got)
 	}
 	s.h.Lodge(t, "set", vm.Name, "--no-wake-on-request")
-	s.h.Lodge(t, "stop", vm.Name)
+	vm.Stop(t)
 	s.asleep(t, vm, page, http.StatusServiceUnavailable)
 }
 

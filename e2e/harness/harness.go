@@ -23,6 +23,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -64,6 +65,9 @@ type Host struct {
 	Race     bool     // run a lodged that was built with the race detector
 
 	owner testing.TB // the test that called New: each process ends with it, whichever step started it
+
+	mu          sync.Mutex
+	connections map[string]*connection // by the VM's name
 }
 
 // New makes the directories of a Host in dir, or in a new one.
@@ -84,6 +88,7 @@ func New(t testing.TB, dir ...string) *Host {
 			t.Fatal(err)
 		}
 	}
+	t.Cleanup(h.disconnect)
 	t.Cleanup(func() { h.keepArtefacts(t) })
 	t.Cleanup(func() { h.checkLog(t) })
 	return h

@@ -55,13 +55,13 @@ func (v *VM) Run(t testing.TB, script string) string {
 // Try runs a bash script in the guest that may fail.
 func (v *VM) Try(t testing.TB, script string) Result {
 	t.Helper()
-	return v.host.tryLodge(t, strings.NewReader("set -euo pipefail\n"+script), "ssh", v.Name, "bash", "-s")
+	return v.ssh(t, strings.NewReader("set -euo pipefail\n"+script), "bash", "-s")
 }
 
 // Put writes a file in the guest, with its directories.
 func (v *VM) Put(t testing.TB, path string, content io.Reader, mode string) {
 	t.Helper()
-	r := v.host.tryLodge(t, content, "ssh", v.Name, "mkdir -p $(dirname "+path+") && cat >"+path+" && chmod "+mode+" "+path)
+	r := v.ssh(t, content, "mkdir -p $(dirname "+path+") && cat >"+path+" && chmod "+mode+" "+path)
 	if r.Code != 0 {
 		t.Fatalf("write %s in %s: %s", path, v.Name, r.Text())
 	}
@@ -83,10 +83,18 @@ func (v *VM) BootID(t testing.TB) string {
 	return v.Run(t, "cat /proc/sys/kernel/random/boot_id")
 }
 
+// Stop stops the VM.
+func (v *VM) Stop(t testing.TB) {
+	t.Helper()
+	v.Disconnect()
+	v.host.Lodge(t, "stop", v.Name)
+}
+
 // Remove removes the VM if it exists. It can be called in a test's cleanup.
 func (v *VM) Remove() {
 	t := v.host.owner // whose context lasts longer
 	t.Helper()
+	v.Disconnect()
 	if r := v.host.TryLodge(t, "show", v.Name); r.Code == 0 {
 		v.host.Lodge(t, "rm", "--yes", v.Name)
 	}
