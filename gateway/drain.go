@@ -21,6 +21,7 @@ const drainTime = 500 * time.Millisecond
 type DrainedServer struct {
 	http     *http.Server
 	draining atomic.Bool
+	serving  sync.WaitGroup // grows until closed
 
 	mu     sync.Mutex
 	closed bool
@@ -76,8 +77,10 @@ func (d *DrainedServer) Serve(l net.Listener) error {
 	}
 	l = onceClosed{l, sync.OnceValue(l.Close)}
 	d.listen = append(d.listen, l)
+	d.serving.Add(1)
 	d.mu.Unlock()
 	err := d.http.Serve(l)
+	d.serving.Done()
 	if d.draining.Load() && (errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed)) {
 		return nil
 	}
@@ -101,6 +104,9 @@ func (d *DrainedServer) Shutdown(ctx context.Context) error {
 	for _, l := range d.listen {
 		_ = l.Close() // Serve returns because of it
 	}
+	d.mu.Unlock()
+	d.serving.Wait() // so that conns has all that was accepted
+	d.mu.Lock()
 	d.ended()
 	d.mu.Unlock()
 	timer := time.NewTimer(drainTime)

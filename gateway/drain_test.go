@@ -112,3 +112,50 @@ func TestDrainedServerEnds(t *testing.T) {
 		t.Error("the request under way was not cut off")
 	}
 }
+
+// lateListener returns the one connection that it had accepted before Close, and only then.
+type lateListener struct {
+	net.Listener
+	conn   chan net.Conn
+	closed chan struct{}
+}
+
+func (l lateListener) Accept() (net.Conn, error) {
+	<-l.closed
+	if c, ok := <-l.conn; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+
+func (l lateListener) Close() error {
+	close(l.closed)
+	return l.Listener.Close()
+}
+
+// Shutdown serves what was accepted, but not yet known to net/http.
+func TestDrainedServesWhatWasAccepted(t *testing.T) {
+	plain, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	gatewaytest.Must(t, err)
+	c := keep(t, plain.Addr().String())
+	accepted, err := plain.Accept()
+	gatewaytest.Must(t, err)
+	late := lateListener{plain, make(chan net.Conn, 1), make(chan struct{})}
+	late.conn <- accepted
+	close(late.conn)
+	s := gateway.NewDrainedServer(&http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "hello") // the client reads it
+	})})
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(late) }()
+	answered := make(chan error, 1)
+	go func() {
+		_, err := c.get("/")
+		answered <- err
+	}()
+	gatewaytest.WaitFor(t, "Serve has begun", func() bool { return s.Serving() == 1 })
+	gatewaytest.Must(t, s.Shutdown(t.Context()))
+	if err := errors.Join(<-served, <-answered); err != nil {
+		t.Error(err)
+	}
+}

@@ -22,3 +22,10 @@ func (f *fanIn) Add(vm Identity, l net.Listener) (remove func()) { return f.add(
 func MaxConns() int { return maxConns() }
 
 const MaxConnsPerVM = maxConnsPerVM
+
+// Serving is how many listeners were given to Serve.
+func (d *DrainedServer) Serving() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.listen)
+}

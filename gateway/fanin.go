@@ -15,11 +15,15 @@ import (
 // carries its VM. Stock servers (net/http, go-smtp, go-imap) accept it unchanged. A VM has one
 // connection waiting at a time, so that a busy one takes turns with the others.
 type fanIn struct {
-	addr   net.Addr
-	live   *connLimit
-	conns  chan *Conn
-	closed chan struct{}
-	once   sync.Once
+	addr  net.Addr
+	live  *connLimit
+	conns chan *Conn
+	done  chan struct{} // closed when, after Close, no VM has a connection waiting
+
+	mu        sync.Mutex
+	closed    bool
+	vms       map[*perVM]struct{}
+	accepting sync.WaitGroup // grows until closed
 }
 
 // connLimit counts live connections, per VM and service and of all together.
@@ -47,52 +51,75 @@ func maxConns() int {
 
 // newFanIn returns a listener that has no VM yet. addr is the result of its Addr.
 func newFanIn(addr net.Addr, live *connLimit) *fanIn {
-	return &fanIn{addr: addr, live: live, conns: make(chan *Conn), closed: make(chan struct{})}
+	return &fanIn{addr: addr, live: live, conns: make(chan *Conn), done: make(chan struct{}), vms: map[*perVM]struct{}{}}
 }
 
-// Accept implements net.Listener.
+// Accept implements net.Listener. After Close it returns what was accepted before.
 func (f *fanIn) Accept() (net.Conn, error) {
-	select {
-	case <-f.closed: // first: nothing is accepted after Close, even if a connection waits
-		return nil, net.ErrClosed
-	default:
-	}
 	select {
 	case c := <-f.conns:
 		return c, nil
-	case <-f.closed:
+	case <-f.done:
 		return nil, net.ErrClosed
 	}
 }
 
-// Close implements net.Listener. Connections that were accepted stay.
+// Close implements net.Listener. It accepts nothing more.
+// Connections that were accepted stay.
 func (f *fanIn) Close() error {
-	f.once.Do(func() { close(f.closed) })
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return nil
+	}
+	f.closed = true
+	for p := range f.vms {
+		_ = p.listener.Close() // it ends Accept, which is the purpose
+	}
+	go func() { // it ends when the waiting connections are taken, or their VMs stopped
+		f.accepting.Wait()
+		close(f.done)
+	}()
 	return nil
 }
 
 // Addr implements net.Listener.
 func (f *fanIn) Addr() net.Addr { return f.addr }
 
-// add accepts from l on behalf of vm until stop or end.
+// add accepts from l on behalf of vm until stop or end, or until f is closed.
 func (f *fanIn) add(vm Identity, l net.Listener) *perVM {
-	p := &perVM{vm: vm, fan: f, gone: make(chan struct{}), conns: map[*Conn]struct{}{}}
+	p := &perVM{vm: vm, fan: f, listener: l, gone: make(chan struct{}), conns: map[*Conn]struct{}{}}
 	var accepting sync.WaitGroup
-	accepting.Go(func() { p.accept(l) })
 	p.stop = sync.OnceFunc(func() {
+		f.mu.Lock()
+		delete(f.vms, p)
+		f.mu.Unlock()
 		close(p.gone)
 		_ = l.Close() // it ends Accept, which is the purpose
 		accepting.Wait()
+	})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		_ = l.Close() // nothing was accepted
+		return p
+	}
+	f.vms[p] = struct{}{}
+	accepting.Add(1)
+	f.accepting.Go(func() {
+		defer accepting.Done()
+		p.accept()
 	})
 	return p
 }
 
 // perVM is the part of a fanIn that belongs to one VM.
 type perVM struct {
-	vm   Identity
-	fan  *fanIn
-	gone chan struct{} // closed by stop
-	stop func()        // closes the listener and waits; live connections stay
+	vm       Identity
+	fan      *fanIn
+	listener net.Listener
+	gone     chan struct{} // closed by stop
+	stop     func()        // closes the listener and waits; live connections stay
 
 	mu    sync.Mutex
 	conns map[*Conn]struct{} // that end closes
@@ -101,9 +128,9 @@ type perVM struct {
 // acceptPause is the time between two attempts when the host is out of descriptors or memory.
 const acceptPause = 50 * time.Millisecond
 
-func (p *perVM) accept(l net.Listener) {
+func (p *perVM) accept() {
 	for {
-		raw, err := l.Accept()
+		raw, err := p.listener.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
@@ -140,12 +167,11 @@ func (p *perVM) admit(raw net.Conn) *Conn {
 	return c
 }
 
-// deliver passes c to Accept; false when the service or the VM's listener is closed first.
+// deliver passes c to Accept; false when the VM's listener is stopped first.
 func (p *perVM) deliver(c *Conn) bool {
 	select {
 	case p.fan.conns <- c:
 		return true
-	case <-p.fan.closed:
 	case <-p.gone:
 	}
 	c.release()

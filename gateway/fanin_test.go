@@ -66,24 +66,37 @@ func TestFanInRemoveDuringAcceptError(t *testing.T) {
 	}
 }
 
-// A connection that no server takes is closed when its VM or the service goes.
+// A connection that no server takes is closed when its VM goes.
 func TestFanInClosesWhatNobodyTakes(t *testing.T) {
-	for name, end := range map[string]func(f *gateway.FanIn, remove func()){
-		"VM":      func(_ *gateway.FanIn, remove func()) { remove() },
-		"service": func(f *gateway.FanIn, _ func()) { _ = f.Close() }, // cannot fail
-	} {
-		t.Run(name, func(t *testing.T) {
-			f, l := newFanIn(), newScript()
-			remove := f.Add(vm(1, "alice", "10.213.0.2"), l)
-			defer remove()
-			client, server := net.Pipe()
-			l.next <- server
-			end(f, remove)
-			if _, err := client.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-				t.Errorf("read: %v, want EOF", err)
-			}
-		})
+	f, l := newFanIn(), newScript()
+	remove := f.Add(vm(1, "alice", "10.213.0.2"), l)
+	client, server := net.Pipe()
+	l.next <- server
+	remove()
+	if _, err := client.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("read: %v, want EOF", err)
 	}
+}
+
+// A closed service still gets what was accepted, and takes nothing more: that is for the next daemon.
+func TestFanInClosed(t *testing.T) {
+	f, l, a := newFanIn(), newScript(), vm(1, "alice", "10.213.0.2")
+	defer f.Add(a, l)()
+	client, server := net.Pipe()
+	defer client.Close()
+	l.next <- server
+	fatal(t, f.Close())
+	<-l.closed
+	if c, err := f.Accept(); err != nil || gateway.IdentityOf(c) != a {
+		t.Errorf("accepted %v, %v", gateway.IdentityOf(c), err)
+	}
+	if c, err := f.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("then accepted %v, %v", c, err)
+	}
+	late := newScript()
+	defer f.Add(vm(2, "bob", "10.213.0.3"), late)()
+	<-late.closed
+	fatal(t, f.Close())
 }
 
 // A VM that opens connections without end is cut off at the limit, without effect on other VMs;
