@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/gateway/sockets"
 	"lodge/https/acme"
 )
 
@@ -161,7 +162,7 @@ type responderSockets struct {
 }
 
 // openResponder takes or opens the sockets, if the configuration asks for the name server.
-func openResponder(ctx context.Context, cfg Config, passed passedSockets) (_ *responderSockets, err error) {
+func openResponder(ctx context.Context, cfg Config, kept *sockets.Set) (_ *responderSockets, err error) {
 	s := &responderSockets{}
 	if cfg.ACME == nil || cfg.ACME.Challenge != "responder" {
 		return s, nil
@@ -173,18 +174,14 @@ func openResponder(ctx context.Context, cfg Config, passed passedSockets) (_ *re
 	}()
 	for _, a := range cfg.Listen {
 		at := netip.AddrPortFrom(a, uint16(cfg.ACME.Responder.Port)) //nolint:gosec // acmeConfig.check has checked the range
-		l, ok := take(passed, "dns", tcpAt(at))
-		if !ok {
-			if l, err = listenTCP(ctx, at); err != nil {
-				return nil, err
-			}
+		l, err := listenTCP(ctx, kept, "dns", at)
+		if err != nil {
+			return nil, err
 		}
 		s.tcp = append(s.tcp, l)
-		c, ok := take(passed, "dns", udpAt(at))
-		if !ok {
-			if c, err = new(net.ListenConfig).ListenPacket(ctx, "udp", at.String()); err != nil {
-				return nil, explainListen(ctx, "udp", at, err)
-			}
+		c, err := listenUDP(ctx, kept, "dns", at)
+		if err != nil {
+			return nil, err
 		}
 		s.udp = append(s.udp, c)
 	}

@@ -137,12 +137,12 @@ func TestOnlyOneDaemonPerStateDirectory(t *testing.T) {
 }
 
 func TestTakenPortNamesItsHolder(t *testing.T) {
-	held, err := listenTCP(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"))
+	held, err := listenTCP(t.Context(), nil, "", netip.MustParseAddrPort("127.0.0.1:0"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = held.Close() }() // until here it must not be collected: a collected listener is closed
-	_, err = listenTCP(t.Context(), netip.MustParseAddrPort(held.Addr().String()))
+	_, err = listenTCP(t.Context(), nil, "", netip.MustParseAddrPort(held.Addr().String()))
 	if gateway.KindOf(err) != gateway.KindConflict || !bytes.Contains([]byte(err.Error()), []byte("lodged.test (process ")) {
 		t.Errorf("got %v", err)
 	}

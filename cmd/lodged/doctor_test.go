@@ -127,7 +127,7 @@ func TestDoctorOnIdentity(t *testing.T) {
 func TestDoctorOnPorts(t *testing.T) {
 	cfg := defaultConfig()
 	for _, port := range []*int{&cfg.HTTPPort, &cfg.HTTPSPort, &cfg.SMTPPort} {
-		l, err := listenTCP(t.Context(), netip.AddrPortFrom(cfg.Listen[0], 0))
+		l, err := listenTCP(t.Context(), nil, "", netip.AddrPortFrom(cfg.Listen[0], 0))
 		gatewaytest.Must(t, err)
 		*port = l.Addr().(*net.TCPAddr).Port
 		if port == &cfg.SMTPPort {

@@ -3,13 +3,13 @@ package main
 import (
 	"context"
 	"errors"
-	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
 
 	"lodge/gateway"
-	"lodge/gateway/control"
+	"lodge/gateway/sockets"
 )
 
 // hostListeners are the listeners that are not on taps: the host's addresses, and the unix sockets
@@ -21,31 +21,25 @@ type hostListeners struct {
 	responder         *responderSockets
 }
 
-// openSockets opens the listeners, and holds them for the daemon after this one.
-func openSockets(ctx context.Context, cfg Config) (*hostListeners, heldSockets, error) {
-	passed, err := takePassed()
+// openSockets opens the listeners, and keeps them for the daemon after this one.
+func openSockets(ctx context.Context, cfg Config, log *slog.Logger) (*hostListeners, *sockets.Set, error) {
+	kept, err := takePassed(log)
 	if err != nil {
 		return nil, nil, err
 	}
-	outside, err := openHostListeners(ctx, cfg, passed)
+	outside, err := openHostListeners(ctx, cfg, kept)
 	if err != nil {
-		passed.close()
+		kept.Close()
 		return nil, nil, err
 	}
-	passed.remove()
-	held, err := hold(outside.byName())
-	if err != nil {
-		return nil, nil, errors.Join(err, outside.close())
-	}
-	if err := held.store(); err != nil {
-		return nil, nil, errors.Join(err, outside.close())
-	}
-	return outside, held, nil
+	kept.CloseRest(hostSockets...) // the configuration no longer has their addresses
+	kept.Store()
+	return outside, kept, nil
 }
 
-// openHostListeners uses the passed sockets at the addresses of the configuration, and opens the
+// openHostListeners uses the inherited sockets at the addresses of the configuration, and opens the
 // others.
-func openHostListeners(ctx context.Context, cfg Config, passed passedSockets) (_ *hostListeners, err error) {
+func openHostListeners(ctx context.Context, cfg Config, kept *sockets.Set) (_ *hostListeners, err error) {
 	o := new(hostListeners)
 	defer func() {
 		if err != nil {
@@ -58,20 +52,17 @@ func openHostListeners(ctx context.Context, cfg Config, passed passedSockets) (_
 		port      int
 	}{{"https", &o.https, cfg.HTTPSPort}, {"http", &o.http, cfg.HTTPPort}, {"smtp", &o.smtp, cfg.SMTPPort}} {
 		for _, a := range cfg.Listen {
-			at := netip.AddrPortFrom(a, uint16(service.port)) //nolint:gosec // Config.check has checked the range
-			l, ok := take(passed, service.name, tcpAt(at))
-			if !ok {
-				if l, err = listenTCP(ctx, at); err != nil {
-					return nil, err
-				}
+			l, err := listenTCP(ctx, kept, service.name, netip.AddrPortFrom(a, uint16(service.port))) //nolint:gosec // Config.check has checked the range
+			if err != nil {
+				return nil, err
 			}
 			*service.listeners = append(*service.listeners, l)
 		}
 	}
-	if o.http3, err = openHTTP3(ctx, cfg); err != nil {
+	if o.http3, err = openHTTP3(ctx, cfg, kept); err != nil {
 		return nil, err
 	}
-	if o.responder, err = openResponder(ctx, cfg, passed); err != nil {
+	if o.responder, err = openResponder(ctx, cfg, kept); err != nil {
 		return nil, err
 	}
 	for _, service := range []struct {
@@ -83,49 +74,13 @@ func openHostListeners(ctx context.Context, cfg Config, passed passedSockets) (_
 		{"ssh", &o.ssh, gateway.SSHAgentSocket(cfg.RunDir)},
 		{"control", &o.control, gateway.ControlSocket(cfg.RunDir)},
 	} {
-		l, err := openUnix(ctx, passed, service.name, service.path)
+		l, err := openUnix(ctx, kept, service.name, service.path)
 		if err != nil {
 			return nil, err
 		}
 		*service.listener = l
 	}
 	return o, nil
-}
-
-// openUnix uses the passed socket of a service, or opens its unix socket.
-func openUnix(ctx context.Context, passed passedSockets, name, path string) (net.Listener, error) {
-	l, ok := take(passed, name, func(s io.Closer) (net.Listener, bool) {
-		l, ok := s.(net.Listener)
-		if !ok {
-			return nil, false
-		}
-		return control.Adopt(l, path)
-	})
-	if ok {
-		return l, nil
-	}
-	return control.Listen(ctx, path)
-}
-
-// byName are the sockets by the names of their services.
-func (o *hostListeners) byName() map[string][]io.Closer {
-	all := map[string][]io.Closer{}
-	add := func(name string, listeners ...net.Listener) {
-		for _, l := range listeners {
-			all[name] = append(all[name], l)
-		}
-	}
-	add("https", o.https...)
-	add("http", o.http...)
-	add("smtp", o.smtp...)
-	add("dns", o.responder.tcp...)
-	for _, c := range o.responder.udp {
-		all["dns"] = append(all["dns"], c)
-	}
-	add("s3", o.s3)
-	add("ssh", o.ssh)
-	add("control", o.control)
-	return all
 }
 
 func (o *hostListeners) all() []net.Listener {

@@ -17,15 +17,15 @@ func TestHTTP3Sockets(t *testing.T) {
 	defer taken.Close()
 	cfg := defaultConfig()
 	cfg.HTTPSPort = taken.LocalAddr().(*net.UDPAddr).Port
-	if all, err := openHTTP3(t.Context(), cfg); err != nil || len(all) != 0 {
+	if all, err := openHTTP3(t.Context(), cfg, nil); err != nil || len(all) != 0 {
 		t.Errorf("off: %v, %v", all, err)
 	}
 	cfg.HTTP3 = true
-	if _, err := openHTTP3(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "127.0.0.1") {
+	if _, err := openHTTP3(t.Context(), cfg, nil); err == nil || !strings.Contains(err.Error(), "127.0.0.1") {
 		t.Errorf("a taken port: %v", err)
 	}
 	cfg.Listen = []netip.Addr{netip.MustParseAddr("127.0.0.2"), netip.MustParseAddr("127.0.0.3")}
-	all, err := openHTTP3(t.Context(), cfg)
+	all, err := openHTTP3(t.Context(), cfg, nil)
 	if err != nil || len(all) != 2 {
 		t.Fatalf("%v, %v", all, err)
 	}

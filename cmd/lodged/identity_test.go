@@ -34,7 +34,7 @@ type lodged struct {
 
 func newLodged(t *testing.T) *lodged {
 	t.Helper()
-	web, err := listenTCP(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"))
+	web, err := listenTCP(t.Context(), nil, "", netip.MustParseAddrPort("127.0.0.1:0"))
 	gatewaytest.Must(t, err)
 	d := &lodged{cfg: defaultConfig(), vms: map[string]gateway.VM{}}
 	log := new(gatewaytest.Log).Logger()
@@ -73,7 +73,7 @@ func newLodged(t *testing.T) *lodged {
 // ask makes a request from a VM, over its own connection, as on its tap.
 func (d *lodged) ask(t *testing.T, vm gateway.VM, method, path string) (int, string) {
 	t.Helper()
-	tap, err := listenTCP(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"))
+	tap, err := listenTCP(t.Context(), nil, "", netip.MustParseAddrPort("127.0.0.1:0"))
 	gatewaytest.Must(t, err)
 	go d.guestHTTP.Serve(gatewaytest.Listener(tap, vm.Identity)) // ends with the listener
 	defer tap.Close()

@@ -22,7 +22,7 @@ type pkg struct {
 }
 
 // leaves are the packages below gateway that all may share. They import nothing of Lodge.
-var leaves = []string{module + "/gateway/durable", module + "/gateway/limit", module + "/gateway/relay"}
+var leaves = []string{module + "/gateway/durable", module + "/gateway/limit", module + "/gateway/relay", module + "/gateway/sockets"}
 
 // The import rule: gateway imports nothing of Lodge but its own subpackages; mail, storage, https
 // and vmhost import gateway, its leaves and their own subpackages, so never each other. Only cmd

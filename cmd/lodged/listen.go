@@ -12,15 +12,49 @@ import (
 	"syscall"
 
 	"lodge/gateway"
+	"lodge/gateway/control"
+	"lodge/gateway/sockets"
 )
 
-// listenTCP listens on one address. The error for a taken port names the process that has it.
-func listenTCP(ctx context.Context, at netip.AddrPort) (net.Listener, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", at.String())
+// listenTCP uses the inherited socket of a name, or listens on one address. The error for a taken port
+// names the process that has it.
+func listenTCP(ctx context.Context, kept *sockets.Set, name string, at netip.AddrPort) (net.Listener, error) {
+	l, err := sockets.Open(kept, name, sockets.At{Network: "tcp", Addr: at.String()}, func() (net.Listener, error) {
+		return new(net.ListenConfig).Listen(ctx, "tcp", at.String())
+	})
 	if err != nil {
 		return nil, explainListen(ctx, "tcp", at, err)
 	}
 	return l, nil
+}
+
+// listenUDP is listenTCP for UDP.
+func listenUDP(ctx context.Context, kept *sockets.Set, name string, at netip.AddrPort) (net.PacketConn, error) {
+	c, err := sockets.Open(kept, name, sockets.At{Network: "udp", Addr: at.String()}, func() (net.PacketConn, error) {
+		return new(net.ListenConfig).ListenPacket(ctx, "udp", at.String())
+	})
+	if err != nil {
+		return nil, explainListen(ctx, "udp", at, err)
+	}
+	return c, nil
+}
+
+// openUnix uses the inherited socket of a name, or opens the one at path.
+func openUnix(ctx context.Context, kept *sockets.Set, name, path string) (net.Listener, error) {
+	open := func() (net.Listener, error) {
+		at := sockets.At{Network: "unix", Addr: control.BoundName(path)}
+		return sockets.Open(kept, name, at, func() (net.Listener, error) { return control.Listen(ctx, path) })
+	}
+	l, err := open()
+	if _, inherited := l.(*net.UnixListener); err != nil || !inherited {
+		return l, err
+	}
+	if adopted, ok := control.Adopt(l, path); ok {
+		return adopted, nil
+	}
+	_ = l.Close() // no path leads to it
+	kept.Remove(name)
+	return open()
 }
 
 // explainListen makes an error of listen(2) or bind(2) one for a person. network is tcp or udp.

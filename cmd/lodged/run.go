@@ -56,7 +56,7 @@ func runDaemon(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if err != nil {
 		return err
 	}
-	outside, held, err := openSockets(ctx, cfg)
+	outside, kept, err := openSockets(ctx, cfg, log)
 	if err != nil {
 		return errors.Join(err, state.close())
 	}
@@ -70,7 +70,7 @@ func runDaemon(ctx context.Context, args []string, stdout, stderr io.Writer) err
 		if err != nil { // the new program was checked, and nothing else would start it
 			log.Error("daemon did not stop cleanly", "err", err)
 		}
-		return held.replace(args)
+		return replace(args, kept)
 	}
 	return err
 }

@@ -1,58 +1,77 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sys/unix"
 
 	"lodge/gateway"
+	"lodge/gateway/sockets"
 )
 
 // The listening sockets outlive the daemon, so that a restart, an upgrade or a crash refuses no
-// connection: the kernel holds newcomers in the backlog. Under systemd they are in the unit's
-// descriptor store (FileDescriptorStoreMax=). Elsewhere SIGUSR2 passes them on (upgrade.go).
+// connection (gateway/sockets). Under systemd they are in the unit's descriptor store
+// (FileDescriptorStoreMax=). Elsewhere SIGUSR2 passes them on (upgrade.go).
 
-// socketsVar has the sockets that replace passed on, each as name=descriptor. sd_listen_fds(3) does
-// not fit: it counts from descriptor 3, which the Go runtime may use for epoll(7).
+// socketsVar has the sockets that replace passed on, each as name=descriptor, or name=descriptors with
+// commas between. sd_listen_fds(3) does not fit: it counts from descriptor 3, which the Go runtime
+// may use for epoll(7).
 const socketsVar = "LODGED_SOCKETS"
 
-// passedSockets are the sockets of the daemon before this one, by the names of their services: each a
-// net.Listener or a net.PacketConn.
-type passedSockets map[string][]io.Closer
+// hostSockets are the names of the sockets that are not on taps, and not of forwarded ports.
+var hostSockets = []string{"https", "http", "smtp", "control", "s3", "ssh", "dns"} //nolint:gochecknoglobals // a constant table
 
 // takePassed returns the sockets that systemd or replace has passed to this process.
-func takePassed() (passedSockets, error) {
-	files := activation.Files(true)
-	own := strings.Fields(os.Getenv(socketsVar))
-	_ = os.Unsetenv(socketsVar) // it fails for bad names only
-	for _, one := range own {
-		name, fd, _ := strings.Cut(one, "=")
-		n, err := strconv.ParseUint(fd, 10, 31)
-		if err != nil {
-			return nil, fmt.Errorf("take sockets: %s is %q", socketsVar, one)
-		}
-		files = append(files, os.NewFile(uintptr(n), name))
+func takePassed(log *slog.Logger) (*sockets.Set, error) {
+	kept := sockets.New(systemdStore(log))
+	bySystemd := activation.Files(true)
+	own, err := ownFiles()
+	if err != nil {
+		return nil, err
 	}
-	passed := passedSockets{}
-	for _, file := range files {
+	for i, file := range append(bySystemd, own...) {
+		if err := checkName(file.Name()); err != nil {
+			notify("FDSTOREREMOVE=1\nFDNAME=" + file.Name()) // a newer daemon may have put it there
+			kept.Close()
+			return nil, err
+		}
 		socket, err := socketOf(file)
 		if err := errors.Join(err, file.Close()); err != nil {
 			return nil, fmt.Errorf("take socket %s: %w", file.Name(), err)
 		}
-		passed[file.Name()] = append(passed[file.Name()], socket)
+		if err := kept.Inherit(file.Name(), socket, i < len(bySystemd)); err != nil {
+			return nil, fmt.Errorf("take socket %s: %w", file.Name(), err)
+		}
 	}
-	return passed, passed.check()
+	return kept, nil
+}
+
+// ownFiles are those of socketsVar.
+func ownFiles() (files []*os.File, err error) {
+	all := strings.Fields(os.Getenv(socketsVar))
+	_ = os.Unsetenv(socketsVar) // it fails for bad names only
+	for _, one := range all {
+		name, fds, _ := strings.Cut(one, "=")
+		for fd := range strings.SplitSeq(fds, ",") {
+			n, err := strconv.ParseUint(fd, 10, 31)
+			if err != nil {
+				return nil, fmt.Errorf("take sockets: %s is %q", socketsVar, one)
+			}
+			files = append(files, os.NewFile(uintptr(n), name))
+		}
+	}
+	return files, nil
 }
 
 // socketOf returns a net.Listener or a net.PacketConn for a duplicate of file.
@@ -63,132 +82,43 @@ func socketOf(file *os.File) (io.Closer, error) {
 	return net.FilePacketConn(file)
 }
 
-// check returns an error for a socket with a name that no service has, and removes it from systemd's
-// store: a newer daemon may have put it there.
-func (p passedSockets) check() error {
-	for name := range p {
-		if !slices.Contains([]string{"https", "http", "smtp", "control", "s3", "ssh", "dns"}, name) {
-			passedSockets{name: p[name]}.remove()
-			p.close()
-			return gateway.Invalid("systemd passed a socket named %q", name).
-				WithHint("Set FileDescriptorName= of the socket unit to https, http or smtp.")
-		}
-	}
-	return nil
-}
-
-// take removes and returns a socket that use accepts. It is false when there is none.
-func take[T any](p passedSockets, name string, use func(io.Closer) (T, bool)) (none T, ok bool) {
-	for i, s := range p[name] {
-		if used, ok := use(s); ok {
-			p[name] = slices.Delete(p[name], i, i+1)
-			return used, true
-		}
-	}
-	return none, false
-}
-
-// tcpAt and udpAt accept the socket at an address.
-func tcpAt(at netip.AddrPort) func(io.Closer) (net.Listener, bool) {
-	return func(s io.Closer) (net.Listener, bool) {
-		l, ok := s.(net.Listener)
-		return l, ok && l.Addr().String() == at.String()
-	}
-}
-
-func udpAt(at netip.AddrPort) func(io.Closer) (net.PacketConn, bool) {
-	return func(s io.Closer) (net.PacketConn, bool) {
-		c, ok := s.(net.PacketConn)
-		return c, ok && c.LocalAddr().String() == at.String()
-	}
-}
-
-// close closes what was not taken. systemd keeps its own, for the next start.
-func (p passedSockets) close() {
-	for _, sockets := range p {
-		for _, s := range sockets {
-			_ = s.Close() // nothing was accepted
-		}
-	}
-}
-
-// remove closes what was not taken, in systemd's store too: the configuration no longer has the
-// addresses. That removes all sockets of the name, so heldSockets.store comes afterwards.
-func (p passedSockets) remove() {
-	p.close()
-	for name, sockets := range p {
-		if len(sockets) > 0 {
-			notify("FDSTOREREMOVE=1\nFDNAME=" + name)
-		}
-	}
-}
-
-// heldSocket is a duplicate of a socket. It stays open when the service closes its own.
-type heldSocket struct {
-	name string
-	fd   int
-}
-
-type heldSockets []heldSocket
-
-// hold duplicates the sockets of all services.
-func hold(sockets map[string][]io.Closer) (held heldSockets, err error) {
-	for name, all := range sockets {
-		for _, s := range all {
-			fd, err := duplicate(s)
-			if err != nil {
-				held.close()
-				return nil, fmt.Errorf("duplicate socket %s: %w", name, err)
-			}
-			held = append(held, heldSocket{name, fd})
-		}
-	}
-	return held, nil
-}
-
-// duplicate does not use File, whose Fd makes the shared socket blocking.
-func duplicate(s io.Closer) (fd int, err error) {
-	socket, ok := s.(syscall.Conn)
-	if !ok {
-		return 0, errors.ErrUnsupported
-	}
-	raw, err := socket.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var dupErr error
-	err = raw.Control(func(own uintptr) { fd, dupErr = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0) })
-	return fd, errors.Join(err, dupErr)
-}
-
-func (h heldSockets) close() {
-	for _, s := range h {
-		_ = unix.Close(s.fd) // the service has its own
-	}
-}
-
-// store puts the sockets into systemd's store, which keeps one of each (sd_notify(3)). Without
-// systemd it does nothing.
-func (h heldSockets) store() error {
-	path := os.Getenv("NOTIFY_SOCKET")
-	if path == "" {
+// checkName returns an error for a name that no socket of Lodge has.
+func checkName(name string) error {
+	if slices.Contains(hostSockets, name) {
 		return nil
 	}
-	socket, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("store sockets: %w", err)
-	}
-	var errs []error
-	for _, s := range h {
-		// A socket without events is no reason to remove it.
-		state := []byte("FDSTORE=1\nFDPOLL=0\nFDNAME=" + s.name)
-		errs = append(errs, unix.Sendmsg(socket, state, unix.UnixRights(s.fd), &unix.SockaddrUnix{Name: path}, 0))
-	}
-	if err := errors.Join(append(errs, unix.Close(socket))...); err != nil {
-		return fmt.Errorf("store sockets: %w", err)
+	return gateway.Invalid("systemd passed a socket named %q", name).
+		WithHint("Set FileDescriptorName= of the socket unit to https, http or smtp.")
+}
+
+// systemdStore returns the store of this unit; nil without systemd.
+func systemdStore(log *slog.Logger) sockets.Store {
+	if path := os.Getenv("NOTIFY_SOCKET"); path != "" {
+		return descriptorStore{path, log}
 	}
 	return nil
 }
+
+// descriptorStore is systemd's (sd_notify(3)).
+type descriptorStore struct {
+	path string // of systemd's socket
+	log  *slog.Logger
+}
+
+// Add implements sockets.Store. systemd keeps one of each socket.
+func (d descriptorStore) Add(name string, fd int) {
+	socket, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		state := []byte("FDSTORE=1\nFDPOLL=0\nFDNAME=" + name) // without events it must stay, too
+		err = cmp.Or(unix.Sendmsg(socket, state, unix.UnixRights(fd), &unix.SockaddrUnix{Name: d.path}, 0), unix.Close(socket))
+	}
+	if err != nil { // the next daemon opens it anew
+		d.log.Warn("socket was not stored", "err", err)
+	}
+}
+
+// Remove implements sockets.Store.
+func (d descriptorStore) Remove(name string) { notify("FDSTOREREMOVE=1\nFDNAME=" + name) }
 
 // notify passes a state to systemd (sd_notify(3)). Without systemd it does nothing.
 func notify(state string) {

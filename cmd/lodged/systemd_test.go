@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"testing"
 
 	"lodge/gateway"
+	"lodge/gateway/sockets"
 )
 
 // TestPassedSockets starts itself as systemd would, with a listening socket as descriptor 3. A
@@ -55,7 +57,7 @@ func passedChild(t *testing.T) {
 	if strings.HasPrefix(os.Getenv("LISTEN_FDNAMES"), "http:") {
 		cfg.HTTPSPort = 0
 	}
-	o, held, err := openSockets(t.Context(), cfg)
+	o, kept, err := openSockets(t.Context(), cfg, slog.Default())
 	if err != nil && gateway.KindOf(err) == gateway.KindInvalid {
 		t.Log("Invalid")
 		return
@@ -69,7 +71,7 @@ func passedChild(t *testing.T) {
 	if _, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr.String()); errors.Is(err, syscall.ECONNREFUSED) {
 		t.Log("closed")
 	}
-	held.close()
+	kept.Close()
 	if err := o.close(); err != nil {
 		t.Error(err)
 	}
@@ -93,7 +95,7 @@ func TestFailedStartKeepsStoredSockets(t *testing.T) {
 	passOn(t, "smtp", listenAny(t)) // the configuration no longer has its address
 	cfg := defaultConfig()
 	cfg.RunDir, cfg.HTTPSPort, cfg.HTTPPort, cfg.SMTPPort = t.TempDir(), portOf(stored), 0, portOf(taken)
-	if _, _, err := openSockets(t.Context(), cfg); gateway.KindOf(err) != gateway.KindConflict {
+	if _, _, err := openSockets(t.Context(), cfg, slog.Default()); gateway.KindOf(err) != gateway.KindConflict {
 		t.Fatalf("the start: %v", err)
 	}
 	notify("READY=1") // all before it has arrived
@@ -113,7 +115,7 @@ func TestResponderSocketsArePassedOn(t *testing.T) {
 	if err := probe.Close(); err != nil {
 		t.Fatal(err)
 	}
-	first, held, err := openSockets(t.Context(), cfg)
+	first, kept, err := openSockets(t.Context(), cfg, slog.Default())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,16 +136,16 @@ func TestResponderSocketsArePassedOn(t *testing.T) {
 	if _, err := question.Write([]byte("between")); err != nil {
 		t.Fatal(err)
 	}
-	value, err := held.inherit()
+	value, err := inherit(kept)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv(socketsVar, value)
-	second, again, err := openSockets(t.Context(), cfg)
+	second, again, err := openSockets(t.Context(), cfg, slog.Default())
 	if err != nil {
 		t.Fatal(err)
 	}
-	again.close()
+	again.Close()
 	if c, err := second.responder.tcp[0].Accept(); err != nil || c.RemoteAddr().String() != client.LocalAddr().String() {
 		t.Errorf("TCP: %v", err)
 	}
@@ -153,6 +155,36 @@ func TestResponderSocketsArePassedOn(t *testing.T) {
 	}
 	if err := second.close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// Of more sockets than execve(2) takes names of, the first are passed on. Those of one name share it.
+func TestPassedSocketsAreLimited(t *testing.T) {
+	kept := sockets.New(nil)
+	t.Cleanup(kept.Close)
+	open := func(name string) {
+		t.Helper()
+		l, err := listenTCP(t.Context(), kept, name, netip.MustParseAddrPort("127.0.0.1:0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+	}
+	for i := range 200 {
+		open(fmt.Sprintf("tap-%01000d", i))
+		open(fmt.Sprintf("tap-%01000d", i))
+	}
+	value, err := inherit(kept)
+	if err != nil || len(value) > 128<<10 || len(value) < 126<<10 {
+		t.Fatalf("%d bytes, %v", len(value), err)
+	}
+	cmd := exec.CommandContext(t.Context(), "true")
+	cmd.Env = []string{socketsVar + "=" + value}
+	if err := cmd.Run(); err != nil {
+		t.Error(err)
+	}
+	if names, passed := strings.Count(value, "="), strings.Count(value, "=")+strings.Count(value, ","); passed < 2*names-1 {
+		t.Errorf("%d sockets of %d names", passed, names)
 	}
 }
 
@@ -171,7 +203,12 @@ func portOf(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }
 // passOn passes a duplicate of a socket to this process, as the daemon before it would.
 func passOn(t *testing.T, name string, l net.Listener) {
 	t.Helper()
-	fd, err := duplicate(l)
+	file, err := l.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	fd, err := syscall.Dup(int(file.Fd()))
 	if err != nil {
 		t.Fatal(err)
 	}

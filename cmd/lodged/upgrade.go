@@ -10,11 +10,12 @@ import (
 	"os/exec"
 	"os/signal"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"lodge/gateway/sockets"
 )
 
 // errUpgrade is the cause of a context that SIGUSR2 has ended.
@@ -66,12 +67,12 @@ func checkProgram(ctx context.Context, args []string) error {
 
 // replace runs the program on disk in this process, with the sockets. The state must be closed: one
 // process works on it at a time, and this one keeps its id.
-func (h heldSockets) replace(args []string) error {
+func replace(args []string, kept *sockets.Set) error {
 	path, err := exec.LookPath(os.Args[0])
 	if err != nil {
 		return fmt.Errorf("find program: %w", err)
 	}
-	passed, err := h.inherit()
+	passed, err := inherit(kept)
 	if err != nil {
 		return err
 	}
@@ -84,14 +85,25 @@ func (h heldSockets) replace(args []string) error {
 	return nil
 }
 
+// maxPassed is the longest value of socketsVar: execve(2) takes 128 KiB of each variable, enough for the
+// sockets of 1,000 VMs. What does not fit is opened anew.
+const maxPassed = 128<<10 - len(socketsVar+"=") - 1
+
 // inherit makes execve(2) keep the sockets, and returns the value of socketsVar for them.
-func (h heldSockets) inherit() (string, error) {
-	var passed []string
-	for _, s := range h {
-		if _, err := unix.FcntlInt(uintptr(s.fd), unix.F_SETFD, 0); err != nil { //nolint:gosec // a descriptor
-			return "", fmt.Errorf("pass on socket %s: %w", s.name, err)
+func inherit(kept *sockets.Set) (value string, err error) {
+	last := ""
+	kept.Each(func(name string, fd int) {
+		one := fmt.Sprintf(" %s=%d", name, fd)
+		if name == last {
+			one = fmt.Sprintf(",%d", fd)
 		}
-		passed = append(passed, fmt.Sprintf("%s=%d", s.name, s.fd))
-	}
-	return strings.Join(passed, " "), nil
+		if err != nil || len(value)+len(one) > maxPassed {
+			return
+		}
+		if _, err = unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil { //nolint:gosec // a descriptor
+			err = fmt.Errorf("pass on socket %s: %w", name, err)
+		}
+		value, last = value+one, name
+	})
+	return value, err
 }

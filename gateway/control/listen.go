@@ -30,14 +30,14 @@ func Listen(ctx context.Context, path string) (net.Listener, error) {
 	return listenFor(ctx, path, gid)
 }
 
-// boundName is the name that a socket at path is bound to; Listen renames it to path.
-func boundName(path string) string { return path + ".new" }
+// BoundName is the name that a socket at path is bound to; Listen renames it to path.
+func BoundName(path string) string { return path + ".new" }
 
 // Adopt is Listen for the socket that an earlier daemon made at path and passed on. It is false for any other listener,
 // and when nothing is at path any more.
 func Adopt(l net.Listener, path string) (net.Listener, bool) {
 	unix, ok := l.(*net.UnixListener)
-	if !ok || unix.Addr().String() != boundName(path) {
+	if !ok || unix.Addr().String() != BoundName(path) {
 		return nil, false
 	}
 	gid, err := groupID(Group)
@@ -70,7 +70,7 @@ func listenFor(ctx context.Context, path string, gid int) (net.Listener, error) 
 			WithHint("Stop that one first: systemctl stop lodged, or make down.")
 	}
 	// Bound under another name first, so that path never is a socket with a wider mode, nor one that is not answered.
-	fresh := boundName(path)
+	fresh := BoundName(path)
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("remove old socket: %w", err)
 	}
