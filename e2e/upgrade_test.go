@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -23,21 +24,50 @@ var (
 	requests = flag.Int64("requests", 10000, "how many requests are served in the test of the upgrades")
 )
 
-// SIGUSR2 replaces the program of the daemon, and no request is refused or fails meanwhile.
+// SIGUSR2 replaces the program of the daemon, and no request is refused or fails meanwhile. Nor does a
+// forwarded port or a service on a tap refuse anything.
 func TestUpgradeRefusesNothing(t *testing.T) {
 	h := harness.New(t)
+	vm := recordVM(t, h, "2222:22/tcp", "5353:22/udp")
 	d := h.StartDaemon(t)
 	l := startLoad(t, trusting(t, h))
 	l.alsoConnects(t, h)
+	all := l.knockEverywhere(t, vm)
 	l.reaches(t, 1)
 	for i := range *upgrades {
+		goOn(t, all)
 		d.Upgrade(t)
 		l.reaches(t, *requests*int64(i+1)/int64(*upgrades))
 	}
+	goOn(t, all)
 	l.stop()
 	t.Logf("%d upgrades: %s", *upgrades, l)
 	if l.refused.Load()+l.failed.Load() > 0 {
 		t.Error("requests were lost")
+	}
+	refusedNothing(t, all, *upgrades, 0)
+}
+
+func goOn(t *testing.T, all []*knocks) {
+	t.Helper()
+	for _, k := range all {
+		k.goesOn(t)
+	}
+}
+
+// refusedNothing checks that no client was refused, after some ends of the daemon in order and some by
+// kill -9. Each of the latter may have cut off one exchange.
+func refusedNothing(t *testing.T, all []*knocks, stops, kills int) {
+	t.Helper()
+	for _, k := range all {
+		t.Log(k)
+		cut := int64(kills)
+		if k.cut {
+			cut += int64(stops)
+		}
+		if k.refused.Load() > 0 || k.lost.Load() > cut {
+			t.Errorf("after %d stops and %d kills: %s", stops, kills, k)
+		}
 	}
 }
 
@@ -125,11 +155,14 @@ func trusting(t *testing.T, h *harness.Host) *tls.Config {
 // under way at most. Stopping the unit closes the sockets.
 func TestUnitRefusesNothing(t *testing.T) {
 	h := harness.New(t)
+	vm := recordVM(t, h, "2222:22/tcp", "5353:22/udp")
 	u := h.StartUnit(t)
 	l := startLoad(t, trusting(t, h))
 	l.alsoConnects(t, h)
+	all := l.knockEverywhere(t, vm)
 	l.reaches(t, 1)
 	for i := range *upgrades {
+		goOn(t, all)
 		u.Restart(t)
 		l.reaches(t, *requests*int64(i+1)/int64(*upgrades))
 	}
@@ -138,12 +171,15 @@ func TestUnitRefusesNothing(t *testing.T) {
 		t.Error("requests were lost")
 	}
 	for range *upgrades {
+		goOn(t, all)
 		l.longest.Store(0)
 		u.Kill(t)
 		l.reaches(t, l.served.Load()+1000)
 		t.Logf("after kill -9 the slowest request took %s", time.Duration(l.longest.Load()).Round(time.Millisecond))
 	}
+	goOn(t, all)
 	l.stop()
+	refusedNothing(t, all, *upgrades, *upgrades)
 	t.Logf("and %d times kill -9: %s", *upgrades, l)
 	if l.refused.Load() > 0 || l.failed.Load() > int64(clients**upgrades) {
 		t.Error("connections were refused, or more than one request of a client was lost")
@@ -152,4 +188,39 @@ func TestUnitRefusesNothing(t *testing.T) {
 	if c, err := new(net.Dialer).DialContext(t.Context(), "tcp", "127.0.0.1:443"); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("after the stop: %v, %v", c, err)
 	}
+}
+
+// systemd does not keep the port of a forward that was removed, and the port can be forwarded again at
+// once.
+func TestUnitClosesRemovedForwards(t *testing.T) {
+	h := harness.New(t)
+	vm := recordVM(t, h, "2222:22/tcp", "5353:22/udp")
+	u := h.StartUnit(t)
+	plugGuest(t, vm).echo(t, vm, 22)
+	host := new(net.Dialer).DialContext
+	stream, datagram := asks(host, "127.0.0.1:2222", "hello", "hello"), asksUDP(host, "127.0.0.1:5353", []byte("hello"), []byte("hello"))
+	refuses := func(when string) {
+		t.Helper()
+		for network, exchange := range map[string]func(context.Context) error{"TCP": stream, "UDP": datagram} {
+			if err := exchange(t.Context()); !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Errorf("%s, %s: %v; want it refused", when, network, err)
+			}
+		}
+	}
+	for range 3 {
+		h.Lodge(t, "forward", "rm", "2222/tcp")
+		h.Lodge(t, "forward", "rm", "5353/udp")
+		h.Lodge(t, "forward", "alpha", "2222:22/tcp")
+		h.Lodge(t, "forward", "alpha", "5353:22/udp")
+	}
+	u.Restart(t)
+	if err := errors.Join(stream(t.Context()), datagram(t.Context())); err != nil {
+		t.Errorf("after a restart: %v", err)
+	}
+	h.Lodge(t, "forward", "rm", "2222/tcp")
+	h.Lodge(t, "forward", "rm", "5353/udp")
+	refuses("removed")
+	u.Restart(t)
+	refuses("after a restart")
+	u.Stop(t)
 }

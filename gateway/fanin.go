@@ -64,7 +64,7 @@ func (f *fanIn) Accept() (net.Conn, error) {
 	}
 }
 
-// Close implements net.Listener. It accepts nothing more.
+// Close implements net.Listener. It leaves newcomers to the next daemon, which gets the VMs' sockets.
 // Connections that were accepted stay.
 func (f *fanIn) Close() error {
 	f.mu.Lock()

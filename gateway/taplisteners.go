@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+
+	"lodge/gateway/sockets"
 )
 
 // TapListeners are the services that guests reach at LinkLocal. For each VM, each service listens
@@ -18,6 +20,8 @@ import (
 // TCP services get one net.Listener for all VMs (Listener), whose connections carry their VM. UDP
 // services are called once per VM with its socket (Packets).
 type TapListeners struct {
+	Sockets *sockets.Set // keeps the sockets open over a restart of the daemon; nil: nothing does
+
 	mu      sync.Mutex
 	streams map[uint16]*fanIn
 	live    *connLimit // the TCP connections of all VMs and services
@@ -97,38 +101,47 @@ func (d *TapListeners) Open(ctx context.Context, vm Identity) error {
 		}
 		d.close(vm.ID)
 	}
-	sockets := &tapSockets{vm: vm, tap: tap.Index}
-	if err := d.listen(ctx, sockets); err != nil {
-		sockets.end()
+	opened := &tapSockets{vm: vm, tap: tap.Index}
+	if err := d.listen(ctx, opened); err != nil {
+		d.end(opened)
 		return err
 	}
-	d.open[vm.ID] = sockets
+	d.open[vm.ID] = opened
 	return nil
 }
 
-// listen opens every service and adds it to sockets, also those that it has opened before an error.
-func (d *TapListeners) listen(ctx context.Context, sockets *tapSockets) error {
-	config := tapConfig(sockets.vm)
+// listen opens every service and adds it to opened, also those that it has opened before an error. An
+// inherited socket is used for the same VM on the same interface only.
+func (d *TapListeners) listen(ctx context.Context, opened *tapSockets) error {
+	vm, config := opened.vm, tapConfig(opened.vm)
 	for port, fan := range d.streams {
-		l, err := config.Listen(ctx, "tcp4", address(port))
+		l, err := sockets.Open(d.Sockets, socketName(vm.ID), sockets.At{Network: "tcp", Addr: address(port), Device: opened.tap},
+			func() (net.Listener, error) { return config.Listen(ctx, "tcp4", address(port)) })
 		if err != nil {
-			return listenError(sockets.vm, "TCP", port, err)
+			return listenError(vm, "TCP", port, err)
 		}
-		sockets.streams = append(sockets.streams, fan.add(sockets.vm, ownStreams{l, sockets.vm.Addr}))
+		opened.streams = append(opened.streams, fan.add(vm, ownStreams{l, vm.Addr}))
 	}
 	for port, service := range d.packets {
-		c, err := config.ListenPacket(ctx, "udp4", address(port))
+		c, err := sockets.Open(d.Sockets, socketName(vm.ID), sockets.At{Network: "udp", Addr: address(port), Device: opened.tap},
+			func() (net.PacketConn, error) { return config.ListenPacket(ctx, "udp4", address(port)) })
 		if service.optional && errors.Is(err, syscall.EADDRINUSE) {
 			continue
 		}
 		if err != nil {
-			return listenError(sockets.vm, "UDP", port, err)
+			return listenError(vm, "UDP", port, err)
 		}
-		sockets.packets = append(sockets.packets, c)
-		d.serving.Go(func() { service.serve(sockets.vm, ownPackets{c, sockets.vm.Addr}) })
+		opened.packets = append(opened.packets, c)
+		d.serving.Go(func() { service.serve(vm, ownPackets{c, vm.Addr}) })
 	}
 	return nil
 }
+
+func socketName(id ID) string { return sockets.Taps + id.String() }
+
+// CloseRest closes the sockets of the daemon before this one that no Open has used: those of VMs that
+// were removed, and of taps that were made anew.
+func (d *TapListeners) CloseRest() { d.Sockets.CloseRest(sockets.Taps) }
 
 // Close closes the VM's listeners and its live connections.
 func (d *TapListeners) Close(id ID) {
@@ -138,22 +151,31 @@ func (d *TapListeners) Close(id ID) {
 }
 
 func (d *TapListeners) close(id ID) {
-	if sockets, ok := d.open[id]; ok {
-		sockets.end()
+	if opened, ok := d.open[id]; ok {
+		d.end(opened)
 		delete(d.open, id)
 	}
 }
 
-// Shutdown closes every listener of every VM for good and waits for the UDP services. Live TCP
-// connections are left to their servers.
+// end closes a VM's sockets for good, and its live connections.
+func (d *TapListeners) end(opened *tapSockets) {
+	opened.stop()
+	for _, p := range opened.streams {
+		p.end()
+	}
+	d.Sockets.Remove(socketName(opened.vm.ID))
+}
+
+// Shutdown stops serving all VMs and waits for the UDP services. Live TCP connections are left to their
+// servers, and what comes from here on to the next daemon: Sockets keeps the sockets open.
 func (d *TapListeners) Shutdown() {
 	d.mu.Lock()
 	d.shut = true
 	for _, fan := range d.streams {
 		_ = fan.Close() // a fanIn's Close cannot fail
 	}
-	for _, sockets := range d.open {
-		sockets.stop()
+	for _, opened := range d.open {
+		opened.stop()
 	}
 	clear(d.open)
 	d.mu.Unlock()
@@ -167,14 +189,6 @@ func (s *tapSockets) stop() {
 	}
 	for _, c := range s.packets {
 		_ = c.Close() // it ends the service's reads, which is the purpose
-	}
-}
-
-// end closes the sockets and the live connections.
-func (s *tapSockets) end() {
-	s.stop()
-	for _, p := range s.streams {
-		p.end()
 	}
 }
 

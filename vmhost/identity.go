@@ -96,6 +96,7 @@ func (h *Host) identifyAll(ctx context.Context) {
 			w.setIdentified(0) // so that the worker calls Net.Up, which may fail for this VM
 		}
 	}
+	h.cfg.TapListeners.CloseRest()
 }
 
 // repairEvery is how long the rules may be missing after something has flushed them. Without them

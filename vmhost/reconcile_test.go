@@ -15,6 +15,7 @@ import (
 
 	"lodge/gateway"
 	"lodge/gateway/gatewaytest"
+	"lodge/gateway/sockets"
 	"lodge/vmhost/accel"
 	"lodge/vmhost/libvirt"
 )
@@ -212,10 +213,10 @@ func TestListenersOpenDespiteNetworkErrors(t *testing.T) {
 	listeners.Listener(80)
 	h.cfg.Net, h.cfg.TapListeners = network, listeners
 	h.identifyAll(t.Context())
-	sockets, err := os.ReadFile("/proc/net/tcp")
+	listening, err := os.ReadFile("/proc/net/tcp")
 	gatewaytest.Must(t, err)
-	if !strings.Contains(string(sockets), "FEA9FEA9:0050") {
-		t.Errorf("shop has no listener:\n%s", sockets)
+	if !strings.Contains(string(listening), "FEA9FEA9:0050") {
+		t.Errorf("shop has no listener:\n%s", listening)
 	}
 	if !errors.Is(h.network, network.err) {
 		t.Errorf("recorded: %v", h.network)
@@ -225,6 +226,21 @@ func TestListenersOpenDespiteNetworkErrors(t *testing.T) {
 			t.Errorf("reconcile %s: %v", m.Name, err)
 		}
 	}
+}
+
+// A start closes the sockets on taps that the daemon before has left and no VM has.
+func TestStartClosesSocketsOfRemovedVMs(t *testing.T) {
+	kept := sockets.New(nil)
+	_, err := sockets.Open(kept, sockets.Taps+gateway.NewID().String(), sockets.At{}, func() (net.Listener, error) {
+		return new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	})
+	gatewaytest.Must(t, err)
+	listeners := gateway.NewTapListeners()
+	listeners.Sockets = gatewaytest.PassOn(t, kept)
+	h := newHost(t, newVM("blog", gateway.Running))
+	h.cfg.Net, h.cfg.TapListeners = &fakeNet{}, listeners
+	h.identifyAll(t.Context())
+	listeners.Sockets.Each(func(name string, _ int) { t.Errorf("%s is open", name) })
 }
 
 // Ready waits for the networks, for libvirtd's answer or its absence, and for the first reconcile

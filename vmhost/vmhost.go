@@ -53,6 +53,8 @@ type Net interface {
 type TapListeners interface {
 	Open(ctx context.Context, vm gateway.Identity) error
 	Close(id gateway.ID)
+	// CloseRest is called once every VM that stays was opened.
+	CloseRest()
 }
 
 // Config is what a Host needs. Fields without a default are required.

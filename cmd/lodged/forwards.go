@@ -9,16 +9,17 @@ import (
 
 	"lodge/gateway"
 	"lodge/gateway/forward"
+	"lodge/gateway/sockets"
 )
 
 // newForwards makes the part that leads ports of the host to VMs.
-func newForwards(cfg Config, s *state, log *slog.Logger) *forward.Server {
+func newForwards(cfg Config, s *state, kept *sockets.Set, log *slog.Logger) *forward.Server {
 	own := map[gateway.HostPort]string{}
 	for what, port := range map[string]int{"https_port": cfg.HTTPSPort, "http_port": cfg.HTTPPort, "smtp_port": cfg.SMTPPort} {
 		own[gateway.HostPort{Protocol: gateway.TCP, Port: uint16(port)}] = what //nolint:gosec // Config.check has checked the range
 	}
 	return forward.New(forward.Config{
-		Directory: s.directory, Claims: s.store.Forwards(), Addrs: cfg.Listen, Own: own, Explain: explainForward, Logger: log,
+		Directory: s.directory, Claims: s.store.Forwards(), Addrs: cfg.Listen, Own: own, Explain: explainForward, Sockets: kept, Logger: log,
 	})
 }
 

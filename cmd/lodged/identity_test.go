@@ -50,7 +50,7 @@ func newLodged(t *testing.T) *lodged {
 		})
 		gatewaytest.Must(t, err)
 	}
-	d.parts, err = assemble(d.cfg, state, log)
+	d.parts, err = assemble(d.cfg, state, nil, log)
 	gatewaytest.Must(t, err)
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = d.web.Serve(web) }) // ends by Shutdown

@@ -20,6 +20,7 @@ import (
 	"lodge/gateway/issuer"
 	"lodge/gateway/metadata"
 	"lodge/gateway/ntp"
+	"lodge/gateway/sockets"
 	"lodge/https"
 	"lodge/https/acme"
 	"lodge/mail"
@@ -61,8 +62,9 @@ type tapListeners struct {
 	http, https, imap, dns net.Listener
 }
 
-func openListeners(names *dns.Server, clock *ntp.Server) tapListeners {
+func openListeners(names *dns.Server, clock *ntp.Server, kept *sockets.Set) tapListeners {
 	d := gateway.NewTapListeners()
+	d.Sockets = kept
 	d.Packets(portDNS, names.ServeUDP)
 	d.PacketsUnlessTaken(ntp.Port, clock.ServeUDP) // a host's own NTP server answers guests as well
 	return tapListeners{
@@ -72,7 +74,7 @@ func openListeners(names *dns.Server, clock *ntp.Server) tapListeners {
 }
 
 // assemble makes every part and connects it to the others. Nothing runs yet.
-func assemble(cfg Config, s *state, log *slog.Logger) (p *parts, err error) {
+func assemble(cfg Config, s *state, kept *sockets.Set, log *slog.Logger) (p *parts, err error) {
 	p = new(parts)
 	if p.objects, err = storage.New(storage.Config{
 		Dir: cfg.path("objects"), Keyring: s.keyring, Directory: s.directory, Logger: log, AccessLog: cfg.AccessLog,
@@ -95,8 +97,8 @@ func assemble(cfg Config, s *state, log *slog.Logger) (p *parts, err error) {
 		return nil, fmt.Errorf("https: %w", err)
 	}
 	p.dns = dns.New(dns.Config{Directory: s.directory, Domain: cfg.Domain, ResolvConf: "/etc/resolv.conf", Logger: log})
-	p.taps = openListeners(p.dns, ntp.New(log))
-	p.forwards = newForwards(cfg, s, log)
+	p.taps = openListeners(p.dns, ntp.New(log), kept)
+	p.forwards = newForwards(cfg, s, kept, log)
 	if err := p.assembleHost(cfg, s, log); err != nil {
 		return nil, err
 	}

@@ -60,7 +60,7 @@ func runDaemon(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if err != nil {
 		return errors.Join(err, state.close())
 	}
-	parts, err := assemble(cfg, state, log)
+	parts, err := assemble(cfg, state, kept, log)
 	if err != nil {
 		return errors.Join(err, outside.close(), state.close())
 	}

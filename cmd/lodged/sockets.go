@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lodge/gateway"
+	"lodge/gateway/forward"
 	"lodge/gateway/sockets"
 )
 
@@ -84,7 +85,7 @@ func socketOf(file *os.File) (io.Closer, error) {
 
 // checkName returns an error for a name that no socket of Lodge has.
 func checkName(name string) error {
-	if slices.Contains(hostSockets, name) {
+	if slices.Contains(hostSockets, name) || strings.HasPrefix(name, sockets.Taps) || forward.OwnSocket(name) {
 		return nil
 	}
 	return gateway.Invalid("systemd passed a socket named %q", name).

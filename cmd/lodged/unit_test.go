@@ -1,12 +1,16 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+
+	"lodge/gateway"
+	"lodge/gateway/sockets"
 )
 
 // unitFile returns the unit with a program that exists.
@@ -31,6 +35,18 @@ func TestUnitIsValid(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "systemd-analyze", "verify", "--man=no", file).CombinedOutput()
 	if err != nil || strings.Contains(string(out), "lodged.service") {
 		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// systemd stores as many sockets as lodged puts there at most. It passes their names in one variable, of
+// which execve(2) takes 128 KiB.
+func TestUnitStoresTheSockets(t *testing.T) {
+	if want := fmt.Sprintf("\nFileDescriptorStoreMax=%d\n", sockets.MaxStored); !strings.Contains(unitFile(t), want) {
+		t.Errorf("the unit has no %q", want)
+	}
+	longest := len("udp-65535-" + gateway.NewID().String() + ":")
+	if all := len("LISTEN_FDNAMES=") + longest*sockets.MaxStored; all > 128<<10 {
+		t.Errorf("the names take %d bytes", all)
 	}
 }
 

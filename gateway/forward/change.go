@@ -27,11 +27,11 @@ func (s *Server) Add(ctx context.Context, f gateway.Forward) (gateway.ForwardSta
 	}
 	p := newPort(f)
 	if err := s.open(ctx, p); err != nil {
-		p.close()
+		s.remove(p)
 		return gateway.ForwardStatus{}, err
 	}
 	if err := s.record(context.WithoutCancel(ctx), p); err != nil {
-		p.close()
+		s.remove(p)
 		return gateway.ForwardStatus{}, err
 	}
 	s.show(p)
@@ -76,6 +76,7 @@ func (s *Server) Remove(ctx context.Context, at gateway.HostPort) error {
 		return err
 	}
 	s.hide(p)
+	s.remove(p)
 	s.log(p).Info("forward was removed")
 	return nil
 }
@@ -87,6 +88,7 @@ func (s *Server) RemoveVM(ctx context.Context, id gateway.ID) error {
 	for _, p := range s.all() {
 		if p.VM == id {
 			s.hide(p)
+			s.remove(p)
 		}
 	}
 	if err := s.Claims.ReleaseVM(ctx, id); err != nil {
@@ -132,7 +134,13 @@ func (s *Server) show(p *port) {
 	p.serve(&s.serving)
 }
 
-// hide closes a port and ends its sessions. The caller holds changing.
+// remove closes a port for good. hide leaves it open for the daemon after this one.
+func (s *Server) remove(p *port) {
+	p.close()
+	s.Sockets.Remove(p.socketName())
+}
+
+// hide stops serving a port and ends its sessions. The caller holds changing.
 func (s *Server) hide(p *port) {
 	s.mu.Lock()
 	delete(s.ports, p.HostPort)

@@ -23,6 +23,7 @@ import (
 	"lodge/gateway"
 	"lodge/gateway/limit"
 	"lodge/gateway/relay"
+	"lodge/gateway/sockets"
 )
 
 // Limits per forward. A TCP connection takes two sockets and two pipes.
@@ -45,7 +46,7 @@ type Claims interface {
 	ReleaseVM(ctx context.Context, vm gateway.ID) error
 }
 
-// Config is what a Server needs. All fields but Dial are required.
+// Config is what a Server needs. All fields but Dial and Sockets are required.
 type Config struct {
 	Directory *gateway.Directory
 	Claims    Claims
@@ -55,6 +56,7 @@ type Config struct {
 	Dial func(ctx context.Context, network string, vm gateway.VM, port uint16) (net.Conn, error)
 	// Explain makes an error of listen(2) or bind(2) one for a person.
 	Explain func(ctx context.Context, network string, at netip.AddrPort, err error) error
+	Sockets *sockets.Set // keeps the ports open over a restart of the daemon; nil: nothing does
 	Logger  *slog.Logger
 }
 
@@ -118,7 +120,8 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 }
 
-// restore opens the recorded ports. A record without a VM is one that a crash has left.
+// restore opens the recorded ports, and closes those that the daemon before this one had beside them. A
+// record without a VM is one that a crash has left.
 func (s *Server) restore(ctx context.Context) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
@@ -145,6 +148,7 @@ func (s *Server) restore(ctx context.Context) error {
 		}
 		s.show(p)
 	}
+	s.Sockets.CloseRest(socketPrefixes...)
 	return nil
 }
 
@@ -164,8 +168,8 @@ func (s *Server) reopen(ctx context.Context) {
 	}
 }
 
-// Shutdown closes the ports and cuts off what is open: a stream of bytes has no point at which it
-// could end.
+// Shutdown stops serving the ports, which Sockets keeps open, and cuts off what is open through them: a
+// stream of bytes has no point at which it could end.
 func (s *Server) Shutdown(context.Context) error {
 	s.changing.Lock()
 	s.shut = true

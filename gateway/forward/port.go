@@ -3,14 +3,18 @@ package forward
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"lodge/gateway"
 	"lodge/gateway/limit"
+	"lodge/gateway/sockets"
 )
 
 // port is a forwarded port of the host, with a socket on each of its addresses.
@@ -72,24 +76,41 @@ func (s *Server) open(ctx context.Context, p *port) error {
 	return first
 }
 
-// listen opens one socket. Multipath TCP (RFC 8684) is off: splice(2) needs plain TCP.
-func (s *Server) listen(ctx context.Context, p *port, at netip.AddrPort) (*socket, error) {
+// listen uses an inherited socket, or opens one. Multipath TCP (RFC 8684) is off: splice(2) needs plain
+// TCP.
+func (s *Server) listen(ctx context.Context, p *port, addr netip.AddrPort) (*socket, error) {
 	var config net.ListenConfig
 	config.SetMultipathTCP(false)
+	at := sockets.At{Network: string(p.Protocol), Addr: addr.String()}
 	if p.Protocol == gateway.UDP {
-		c, err := config.ListenPacket(ctx, "udp", at.String())
+		c, err := sockets.Open(s.Sockets, p.socketName(), at, func() (net.PacketConn, error) {
+			return config.ListenPacket(ctx, "udp", addr.String())
+		})
 		if err != nil {
-			return nil, s.Explain(ctx, "udp", at, err)
+			return nil, s.Explain(ctx, "udp", addr, err)
 		}
 		table := s.newTable(p, c.(*net.UDPConn)) //nolint:forcetypeassert // of the network udp
 		return &socket{Closer: c, serve: table.receive, table: table}, nil
 	}
-	l, err := config.Listen(ctx, "tcp", at.String())
+	l, err := sockets.Open(s.Sockets, p.socketName(), at, func() (net.Listener, error) {
+		return config.Listen(ctx, "tcp", addr.String())
+	})
 	if err != nil {
-		return nil, s.Explain(ctx, "tcp", at, err)
+		return nil, s.Explain(ctx, "tcp", addr, err)
 	}
 	return &socket{Closer: l, serve: func() { s.accept(p, l) }}, nil
 }
+
+// socketPrefixes begin the names of the sockets of forwarded ports.
+var socketPrefixes = []string{string(gateway.TCP) + "-", string(gateway.UDP) + "-"} //nolint:gochecknoglobals // a constant table
+
+// OwnSocket reports whether a name is that of a forwarded port's sockets.
+func OwnSocket(name string) bool {
+	return slices.ContainsFunc(socketPrefixes, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
+}
+
+// socketName has the VM, so that nothing that waits for one VM reaches the next one at the port.
+func (p *port) socketName() string { return fmt.Sprintf("%s-%d-%s", p.Protocol, p.Port, p.VM) }
 
 func (p *port) has(addr netip.Addr) bool {
 	p.mu.Lock()
