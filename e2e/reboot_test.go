@@ -17,7 +17,7 @@ import (
 // rebooted waits until a guest's boot id has changed.
 func rebooted(t *testing.T, vm *harness.VM, before string) {
 	t.Helper()
-	harness.Eventually(t, vm.Name+" has rebooted", 5*time.Minute, func() error {
+	harness.Eventually(t, vm.Name+" has rebooted", 10*time.Minute, func() error {
 		vm.Disconnect() // from the boot before
 		r := vm.Try(t, "cat /proc/sys/kernel/random/boot_id")
 		if now := strings.TrimSpace(r.Stdout); r.Code != 0 || now == "" || now == before {
