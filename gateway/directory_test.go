@@ -259,16 +259,16 @@ func TestDirectoryAtOnce(t *testing.T) {
 
 func TestShares(t *testing.T) {
 	var m gateway.VM
-	m.Shares = m.WithShare(8080, gateway.Public)
+	m.Shares = m.WithShare(gateway.Share{Port: 8080, Visibility: gateway.Public})
 	first := m.Shares
-	m.Shares = m.WithShare(gateway.DefaultPort, gateway.Public)
-	m.Shares = m.WithShare(8080, gateway.Public)
+	m.Shares = m.WithShare(gateway.Share{Port: gateway.DefaultPort, Visibility: gateway.Public})
+	m.Shares = m.WithShare(gateway.Share{Port: 8080, Visibility: gateway.Public})
 	for port, want := range map[uint16]gateway.Visibility{8080: gateway.Public, gateway.DefaultPort: gateway.Public, 80: gateway.Private} {
 		if got := m.Visibility(port); got != want {
 			t.Errorf("port %d is %s, want %s", port, got, want)
 		}
 	}
-	if m.Shares = m.WithShare(8080, gateway.Private); len(m.Shares) != 1 || m.Visibility(8080) != gateway.Private {
+	if m.Shares = m.WithShare(gateway.Share{Port: 8080, Visibility: gateway.Private}); len(m.Shares) != 1 || m.Visibility(8080) != gateway.Private {
 		t.Errorf("made private again: %v", m.Shares)
 	}
 	if len(first) != 1 || first[0].Port != 8080 {

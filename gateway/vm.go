@@ -1,9 +1,6 @@
 package gateway
 
-import (
-	"slices"
-	"time"
-)
+import "time"
 
 // Desired is the state that a VM should have; the reconciler in vmhost establishes it.
 type Desired string
@@ -13,15 +10,6 @@ const (
 	Running Desired = "running"
 	Stopped Desired = "stopped"
 	Removed Desired = "removed" // being deleted: it gets no new work, and deletion continues after a crash
-)
-
-// Visibility is the set of people who can open a port's page.
-type Visibility string
-
-// The visibilities. What is not shared is private.
-const (
-	Private Visibility = "private" // the owner only, and the VM itself
-	Public  Visibility = "public"  // anyone
 )
 
 // DefaultPort, as the port of a share or a route, is the one that the VM's plain name leads to.
@@ -36,8 +24,8 @@ type Size struct {
 	DirectBoot bool   `json:"direct_boot,omitempty"` // start the image's kernel directly instead of through its boot loader
 }
 
-// VM is the record of a VM: its identity and its definition. Values are copies; Shares and Domains
-// are never changed in place.
+// VM is the record of a VM: its identity and its definition. Values are copies; Shares, Grants and
+// Domains are never changed in place.
 type VM struct {
 	Identity
 	Size
@@ -52,33 +40,9 @@ type VM struct {
 	Base          string    `json:"base,omitempty"`            // the template whose disk is below the VM's own; empty: the VM's disk is complete
 	Created       time.Time `json:"created"`
 	Shares        []Share   `json:"shares"`
-	Domains       []Domain  `json:"domains,omitempty"` // at most MaxDomains, no name twice
-}
-
-// Share is the visibility of one port of a VM.
-type Share struct {
-	Port       uint16     `json:"port"` // DefaultPort or 1 to 65535
-	Visibility Visibility `json:"visibility"`
-}
-
-// Visibility returns that of a port: of its share, or Private without one. A share of DefaultPort
-// opens the plain name only, and a share of a port opens <port>-<vm> only.
-func (m VM) Visibility(port uint16) Visibility {
-	for _, s := range m.Shares {
-		if s.Port == port {
-			return s.Visibility
-		}
-	}
-	return Private
-}
-
-// WithShare returns m's shares with that of a port replaced.
-func (m VM) WithShare(port uint16, v Visibility) []Share {
-	shares := slices.DeleteFunc(slices.Clone(m.Shares), func(s Share) bool { return s.Port == port })
-	if v == Private {
-		return shares
-	}
-	return append(shares, Share{Port: port, Visibility: v})
+	Grants        []Grant   `json:"grants,omitempty"`    // ordered by principal, at most MaxGrants
+	ShareRev      uint64    `json:"share_rev,omitempty"` // counts the changes of Shares and Grants
+	Domains       []Domain  `json:"domains,omitempty"`   // at most MaxDomains, no name twice
 }
 
 // Spec is the request for a new VM. The zero values in Size mean the daemon's defaults.

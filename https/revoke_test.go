@@ -86,7 +86,7 @@ func (s *site) openSocket(host, cookie string) (ended func() error) {
 
 func TestWhatIsOpenEndsWithItsPermission(t *testing.T) {
 	t.Parallel()
-	private := func(m *gateway.VM) error { m.Shares = m.WithShare(8080, gateway.Private); return nil }
+	private := func(m *gateway.VM) error { m.Shares = m.WithShare(gateway.Share{Port: 8080, Visibility: gateway.Private}); return nil }
 	for name, tt := range map[string]struct {
 		change        func(*gateway.VM) error
 		stranger, ann bool // still open
@@ -94,7 +94,7 @@ func TestWhatIsOpenEndsWithItsPermission(t *testing.T) {
 		publicOfOther bool
 	}{
 		"made private":  {private, false, true, true, false, true},
-		"other port":    {func(m *gateway.VM) error { m.Shares = m.WithShare(9090, gateway.Public); return nil }, true, true, true, true, true},
+		"other port":    {func(m *gateway.VM) error { m.Shares = m.WithShare(gateway.Share{Port: 9090, Visibility: gateway.Public}); return nil }, true, true, true, true, true},
 		"removed":       {func(m *gateway.VM) error { m.Desired = gateway.Removed; return nil }, false, false, false, false, true},
 		"another name":  {func(m *gateway.VM) error { m.Name = "diary"; return nil }, false, false, false, false, true},
 		"to be stopped": {func(m *gateway.VM) error { m.Desired = gateway.Stopped; return nil }, true, true, true, true, true}, // its guest ends them

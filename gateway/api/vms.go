@@ -145,7 +145,7 @@ func (s Session) Share(ctx context.Context, name string, share gateway.Share) (V
 		return VM{}, gateway.Invalid("not a visibility: %q", share.Visibility).WithHint("A port is public or private.")
 	}
 	m, err = s.api.Directory.Update(ctx, m.ID, func(m *gateway.VM) error {
-		m.Shares = m.WithShare(share.Port, share.Visibility)
+		m.Shares = m.WithShare(share)
 		return nil
 	})
 	if err != nil {

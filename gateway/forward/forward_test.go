@@ -171,7 +171,7 @@ func TestConnectionsFollowTheVM(t *testing.T) {
 		"force stop": {update(func(m *gateway.VM) { m.Desired, m.ForceStop = gateway.Stopped, true }), false, false},
 		"restart":    {update(func(m *gateway.VM) { m.Incarnation++ }), false, true},
 		"remove VM":  {update(func(m *gateway.VM) { m.Desired = gateway.Removed }), false, false},
-		"share":      {update(func(m *gateway.VM) { m.Shares = m.WithShare(80, gateway.Public) }), true, true},
+		"share":      {update(func(m *gateway.VM) { m.Shares = m.WithShare(gateway.Share{Port: 80, Visibility: gateway.Public}) }), true, true},
 		"remove": {func(t *testing.T, r *rig, _ gateway.VM, f gateway.Forward) {
 			t.Helper()
 			gatewaytest.Must(t, r.Remove(t.Context(), f.HostPort))

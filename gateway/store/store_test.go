@@ -40,7 +40,7 @@ func TestVMsSurviveReopening(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.Shares = m.WithShare(8080, gateway.Public)
+	m.Shares = m.WithShare(gateway.Share{Port: 8080, Visibility: gateway.Public})
 	m.Incarnation = 7
 	if err := s.Save(t.Context(), m); err != nil {
 		t.Fatal(err)

@@ -77,7 +77,7 @@ func serveLodged(ctx context.Context, port, app string, public bool) error {
 func appVM(public bool) gateway.VM {
 	vm := gateway.VM{Identity: gateway.Identity{ID: gateway.NewID(), Name: "app"}, Desired: gateway.Running, Ready: true}
 	if public {
-		vm.Shares = vm.WithShare(gateway.DefaultPort, gateway.Public)
+		vm.Shares = vm.WithShare(gateway.Share{Port: gateway.DefaultPort, Visibility: gateway.Public})
 	}
 	return vm
 }
