@@ -100,6 +100,11 @@ func (m VM) Share(port uint16) Share {
 // Visibility returns that of a port.
 func (m VM) Visibility(port uint16) Visibility { return m.Share(port).Visibility }
 
+// SharedWithDomain reports whether a port is open to who has an address of a domain.
+func (m VM) SharedWithDomain(domain string) bool {
+	return slices.ContainsFunc(m.Shares, func(s Share) bool { return s.Visibility == People && slices.Contains(s.Domains, domain) })
+}
+
 // WithShare returns m's shares with that of share's port replaced.
 func (m VM) WithShare(share Share) []Share {
 	shares := slices.DeleteFunc(slices.Clone(m.Shares), func(s Share) bool { return s.Port == share.Port })

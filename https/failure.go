@@ -41,7 +41,7 @@ func (s *Server) explain(ctx context.Context, rt names.Route, who access.Visitor
 	case !errors.Is(err, proxy.ErrRefused):
 		return pages.BadAnswer(rt)
 	}
-	if !s.policy.IsOwner(who.Person) {
+	if !s.policy.Manages(who, rt.VM) {
 		return pages.NothingListens(rt, false, nil)
 	}
 	var open []pages.Link

@@ -12,7 +12,6 @@
 package https
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -27,6 +26,7 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/gateway/people"
 	"lodge/https/access"
 	"lodge/https/acme"
 	"lodge/https/ca"
@@ -45,8 +45,8 @@ type Config struct {
 	Domain    string // VMs are at https://<vm>.<domain>
 	Port      int    // the port that people reach; it is part of URLs unless it is 443
 	Dir       string // directory of the root certificate
-	Owner     string // e-mail address of the person who may open everything
 	Directory *gateway.Directory
+	People    *people.Book
 	Logins    login.Store // keeps sessions and one-time links
 	Logger    *slog.Logger
 
@@ -121,7 +121,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	zone := names.Zone{Domain: cfg.Domain, Guests: gateway.InternalDomain, Port: cfg.Port, Inside: slices.Collect(maps.Keys(cfg.Inside))}
-	policy := access.Policy{Zone: zone, VMs: cfg.Directory, Owner: cfg.Owner}
+	policy := access.Policy{Zone: zone, VMs: cfg.Directory, People: cfg.People}
 	s := &Server{
 		Config: cfg,
 		zone:   zone,
@@ -157,6 +157,7 @@ func New(cfg Config) (*Server, error) {
 	s.http3 = s.newHTTP3()
 	go s.live.watch(base)
 	s.Directory.Watch(s.vmChanged)
+	s.People.Watch(s.peopleChanged)
 	return s, nil
 }
 
@@ -167,15 +168,14 @@ func (s *Server) RootPEM() []byte { return s.authority.RootPEM() }
 // plain name.
 func (s *Server) URL(vm gateway.VM, port uint16) string { return s.zone.URL(vm.Name, port) }
 
-// LoginURL makes a link that logs person in to the VM's plain name, once, within 15 minutes. The
-// empty person is the owner. Errors: KindNotFound for a VM that does not exist, KindDenied for a
-// person who may not open it.
-func (s *Server) LoginURL(ctx context.Context, id gateway.ID, person string) (string, error) {
+// LoginURL makes a link that logs a person in to the VM's plain name, once, within 15 minutes. Errors:
+// KindNotFound for a VM that does not exist, KindDenied for a person who may open none of its pages.
+func (s *Server) LoginURL(ctx context.Context, id gateway.ID, person gateway.Principal) (string, error) {
 	vm, ok := s.Directory.ByID(id)
 	if !ok || vm.Desired == gateway.Removed {
 		return "", gateway.Errorf(gateway.KindNotFound, "the VM is removed")
 	}
-	return s.login.Link(ctx, vm, cmp.Or(person, s.Owner))
+	return s.login.Link(ctx, vm, person)
 }
 
 // Listens reports whether anything listens at a port of a VM now.

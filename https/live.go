@@ -24,8 +24,8 @@ var errDraining = errors.New("the server is shutting down")
 const sessionEndEvery = 500 * time.Millisecond
 
 // live has the requests under way to VMs, with what allowed each. Streams and WebSockets last long
-// after the decision that let them through: a change of the VM, or the end of a login or of a session,
-// ends them.
+// after the decision that let them through: a change of the VM or of the people, or the end of a login or
+// of a session, ends them.
 type live struct {
 	changes atomic.Uint64 // calls of endWhere
 	mu      sync.Mutex
@@ -74,14 +74,19 @@ func (l *live) remove(q *liveRequest) {
 	}
 }
 
-// endWhere ends the requests to a VM for which revoked returns true.
+// endWhere ends the requests to a VM, or for the zero ID to any, for which revoked returns true.
 func (l *live) endWhere(vm gateway.ID, revoked func(*liveRequest) bool) {
 	l.changes.Add(1) // before the search: a request that it does not find has the new value
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for q := range l.byVM[vm] {
-		if revoked(q) {
-			q.end(errRevoked)
+	for id, requests := range l.byVM {
+		if vm != id && vm != (gateway.ID{}) {
+			continue
+		}
+		for q := range requests {
+			if revoked(q) {
+				q.end(errRevoked)
+			}
 		}
 	}
 }
@@ -136,6 +141,15 @@ func (l *live) endLogin(vm gateway.ID, id login.ID) {
 func (s *Server) vmChanged(old, _ gateway.VM) {
 	s.cutPassed()
 	s.live.endWhere(old.ID, func(q *liveRequest) bool { return !s.allows(q.rt, q.who) })
+}
+
+// peopleChanged ends what a change of people and teams no longer allows. Who is removed loses what is
+// open on public ports too: the app there knows the person.
+func (s *Server) peopleChanged() {
+	s.live.endWhere(gateway.ID{}, func(q *liveRequest) bool {
+		_, known := s.People.Person(q.who.Person)
+		return q.who.Person != 0 && !known || !s.allows(q.rt, q.who)
+	})
 }
 
 // allows reports whether rt's name leads to the same port of the same VM now, which who may open.

@@ -240,17 +240,17 @@ type endingLogins struct {
 	until time.Time
 }
 
-func (l endingLogins) LookToken(ctx context.Context, kind string, hash [32]byte, now time.Time) (gateway.ID, string, error) {
-	vm, data, err := l.siteLogins.LookToken(ctx, kind, hash, now)
+func (l endingLogins) LookSecret(ctx context.Context, key gateway.SecretKey, now time.Time) (gateway.Secret, error) {
+	secret, err := l.siteLogins.LookSecret(ctx, key, now)
 	var grant map[string]any
-	if err == nil && kind == "session" {
-		if err = json.Unmarshal([]byte(data), &grant); err == nil {
+	if err == nil && key.Kind == "session" {
+		if err = json.Unmarshal([]byte(secret.Data), &grant); err == nil {
 			grant["until"] = l.until.Unix()
 			edited, _ := json.Marshal(grant) // of what was JSON
-			data = string(edited)
+			secret.Data = string(edited)
 		}
 	}
-	return vm, data, err
+	return secret, err
 }
 
 func TestWhatIsOpenEndsWithItsSession(t *testing.T) {

@@ -24,6 +24,7 @@ import (
 
 	"lodge/gateway"
 	"lodge/gateway/gatewaytest"
+	"lodge/gateway/people"
 	"lodge/gateway/store"
 	"lodge/https"
 )
@@ -35,6 +36,7 @@ type site struct {
 	tb     testing.TB
 	server *https.Server
 	dir    *gateway.Directory
+	people *people.Book
 	domain string
 	addr   string // of Serve
 	plain  string // of ServeRedirect
@@ -77,11 +79,14 @@ func newSiteWith(tb testing.TB, change func(*site, *https.Config)) *site {
 		tb.Fatal(err)
 	}
 	s.dir = dir
+	if s.people, err = people.Open(tb.Context(), db.Shared(), owner); err != nil {
+		tb.Fatal(err)
+	}
 	web, plain := listen(tb), listen(tb)
 	s.addr, s.plain = web.Addr().String(), plain.Addr().String()
 	cfg := https.Config{
-		Domain: s.domain, Port: web.Addr().(*net.TCPAddr).Port, Dir: filepath.Join(state, "ca"), Owner: owner,
-		Directory: dir, Logins: s.logins, Dial: s.dial,
+		Domain: s.domain, Port: web.Addr().(*net.TCPAddr).Port, Dir: filepath.Join(state, "ca"),
+		Directory: dir, People: s.people, Logins: s.logins, Dial: s.dial,
 		Logger: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	change(s, &cfg)
@@ -235,17 +240,42 @@ func (s *site) get(c *http.Client, target string, header ...string) answer {
 	return s.do(c, http.MethodGet, target, nil, header...)
 }
 
-// login logs c in to a VM's plain name by a fresh link.
+// login logs c in as the owner to a VM's plain name by a fresh link.
 func (s *site) login(c *http.Client, m gateway.VM) {
 	s.tb.Helper()
-	if a := s.useLink(c, s.link(m)); a.StatusCode != http.StatusSeeOther {
+	s.loginAs(c, m, s.people.Owner())
+}
+
+func (s *site) loginAs(c *http.Client, m gateway.VM, who people.Person) {
+	s.tb.Helper()
+	if a := s.useLink(c, s.linkFor(m, who)); a.StatusCode != http.StatusSeeOther {
 		s.tb.Fatalf("login: %s: %s", a.Status, a.body)
 	}
 }
 
+// person adds somebody.
+func (s *site) person(mail string) people.Person {
+	s.tb.Helper()
+	p, _, err := s.people.Add(s.tb.Context(), mail, "")
+	gatewaytest.Must(s.tb, err)
+	return p
+}
+
+// change changes a VM.
+func (s *site) change(m gateway.VM, change func(*gateway.VM)) {
+	s.tb.Helper()
+	_, err := s.dir.Update(s.tb.Context(), m.ID, func(m *gateway.VM) error { change(m); return nil })
+	gatewaytest.Must(s.tb, err)
+}
+
 func (s *site) link(m gateway.VM) string {
 	s.tb.Helper()
-	link, err := s.server.LoginURL(s.tb.Context(), m.ID, "")
+	return s.linkFor(m, s.people.Owner())
+}
+
+func (s *site) linkFor(m gateway.VM, who people.Person) string {
+	s.tb.Helper()
+	link, err := s.server.LoginURL(s.tb.Context(), m.ID, who.ID)
 	if err != nil {
 		s.tb.Fatal(err)
 	}
@@ -309,12 +339,12 @@ type siteLogins struct {
 	ahead atomic.Int64 // time.Duration
 }
 
-func (l *siteLogins) TakeToken(ctx context.Context, kind string, hash [32]byte, now time.Time) (gateway.ID, string, error) {
-	return l.Logins.TakeToken(ctx, kind, hash, now.Add(time.Duration(l.ahead.Load())))
+func (l *siteLogins) ChangeSecret(ctx context.Context, key gateway.SecretKey, now time.Time, change func(*gateway.Secret) (bool, error)) (gateway.Secret, error) {
+	return l.Logins.ChangeSecret(ctx, key, now.Add(time.Duration(l.ahead.Load())), change)
 }
 
-func (l *siteLogins) LookToken(ctx context.Context, kind string, hash [32]byte, now time.Time) (gateway.ID, string, error) {
-	return l.Logins.LookToken(ctx, kind, hash, now.Add(time.Duration(l.ahead.Load())))
+func (l *siteLogins) LookSecret(ctx context.Context, key gateway.SecretKey, now time.Time) (gateway.Secret, error) {
+	return l.Logins.LookSecret(ctx, key, now.Add(time.Duration(l.ahead.Load())))
 }
 
 // rootFile is the root certificate as curl reads it.

@@ -64,7 +64,7 @@ func (s *Server) serveVM(w http.ResponseWriter, r *http.Request, rt names.Route)
 			who, session, ok = s.admit(w, r, rt) // what was allowed may have changed meanwhile
 		}
 	}
-	if !ok || who.Person != "" && rt.VM.Desired == gateway.Running && access.OpensTab(r) && s.login.StartNames(w, r, rt, session) {
+	if !ok || who.Person != 0 && rt.VM.Desired == gateway.Running && access.OpensTab(r) && s.login.StartNames(w, r, rt, session) {
 		return
 	}
 	ctx, remove := s.live.enter(r, rt, who, session)
@@ -80,7 +80,7 @@ func (s *Server) serveVM(w http.ResponseWriter, r *http.Request, rt names.Route)
 // forward passes a request on to the VM, or explains why that is not possible.
 func (s *Server) forward(w http.ResponseWriter, r *http.Request, rt names.Route, who access.Visitor) {
 	if rt.VM.Desired != gateway.Running {
-		s.pages.Render(w, r, pages.Stopped(rt, s.policy.IsOwner(who.Person)))
+		s.pages.Render(w, r, pages.Stopped(rt, s.policy.Manages(who, rt.VM)))
 		return
 	}
 	port := rt.Port
@@ -140,7 +140,7 @@ func (s *Server) visitor(r *http.Request, rt names.Route) (access.Visitor, login
 		return access.Visitor{CrossSite: true}, login.Session{}
 	}
 	session, _ := s.login.Session(r, rt)
-	return access.Visitor{Person: session.Person}, session
+	return access.Visitor{Person: session.Person, Mail: session.Mail}, session
 }
 
 // stillAllowed reports whether the decision to let a request through holds now.
@@ -148,7 +148,7 @@ func (s *Server) stillAllowed(r *http.Request, rt names.Route, who access.Visito
 	if !s.allows(rt, who) {
 		return false
 	}
-	if who.Person == "" {
+	if who.Person == 0 {
 		return true
 	}
 	_, ok := s.login.Session(r, rt)
@@ -161,7 +161,7 @@ func unitOf(r *http.Request, who access.Visitor) quota.Visitor {
 		return quota.Visitor{Peer: gateway.Peer{VM: who.VM.ID}}
 	}
 	from, _ := netip.ParseAddrPort(r.RemoteAddr) // none: a pipe
-	return quota.Visitor{Person: who.Person, Peer: gateway.PeerAt(from.Addr())}
+	return quota.Visitor{Person: who.Mail, Peer: gateway.PeerAt(from.Addr())}
 }
 
 // refuse answers a request that is over a limit.

@@ -13,6 +13,7 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"lodge/gateway"
+	"lodge/gateway/people"
 	"lodge/vmhost/libvirt"
 )
 
@@ -107,6 +108,9 @@ func (c Config) check() error {
 			return gateway.Invalid("listen has %s, which would take the ports of the listeners on the taps", a).
 				WithHint("Name the host's addresses one by one.")
 		}
+	}
+	if _, err := people.ParseAddress(c.Owner); err != nil {
+		return gateway.Invalid("owner: %v", err).WithHint("Give a mail address such as owner@example.com.")
 	}
 	if err := checkDomain(c.Domain); err != nil || c.ACME == nil {
 		return err

@@ -108,7 +108,7 @@ func assemble(cfg Config, s *state, kept *sockets.Set, log *slog.Logger) (p *par
 		return nil, err
 	}
 	verbs := api.New(api.Config{
-		Directory: s.directory, Keyring: s.keyring, Machines: p.host, Observer: p.host, Terminals: p.host, Mailbox: p.mail, Web: p.web, Ports: p.web,
+		Directory: s.directory, People: s.people, Keyring: s.keyring, Machines: p.host, Observer: p.host, Terminals: p.host, Mailbox: p.mail, Web: p.web, Ports: p.web,
 		Images: p.images, Forwarder: p.forwards, Domains: domains.New(domains.Config{Domain: cfg.Domain, ResolvConf: "/etc/resolv.conf"}),
 		Doctor: p.doctor(cfg), Domain: cfg.Domain, Version: version(), Ready: p.host.Ready,
 	})
@@ -165,8 +165,8 @@ func (p *parts) wake(ctx context.Context, id gateway.ID) error { return p.host.W
 
 func webConfig(cfg Config, s *state, guests http.Handler, wake func(context.Context, gateway.ID) error, log *slog.Logger) https.Config {
 	return https.Config{
-		Domain: cfg.Domain, Port: cfg.HTTPSPort, Dir: cfg.path("ca"), Owner: cfg.Owner,
-		Directory: s.directory, Logins: s.store.Logins(),
+		Domain: cfg.Domain, Port: cfg.HTTPSPort, Dir: cfg.path("ca"),
+		Directory: s.directory, People: s.people, Logins: s.store.Logins(),
 		Inside: map[string]http.Handler{gateway.S3Host: guests}, Wake: wake, TrustedProxies: cfg.TrustedProxies, AccessLog: cfg.AccessLog,
 		Passthrough: s.directory.PassedThrough, HTTP3: cfg.HTTP3, Logger: log,
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"lodge/gateway"
+	"lodge/gateway/people"
 	"lodge/gateway/store"
 )
 
@@ -15,6 +16,7 @@ type state struct {
 	lock      *os.File
 	store     *store.Store
 	directory *gateway.Directory
+	people    *people.Book
 	keyring   *gateway.Keyring
 }
 
@@ -38,6 +40,9 @@ func (s *state) open(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	if s.directory, err = gateway.OpenDirectory(ctx, s.store); err != nil {
+		return err
+	}
+	if s.people, err = people.Open(ctx, s.store.Shared(), cfg.Owner); err != nil {
 		return err
 	}
 	secret, err := s.store.KV().Secret(ctx, "s3")

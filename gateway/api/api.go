@@ -14,6 +14,7 @@ import (
 	"net"
 
 	"lodge/gateway"
+	"lodge/gateway/people"
 )
 
 // Machines makes and changes VMs; vmhost.Host is one.
@@ -57,8 +58,8 @@ type Mailbox interface {
 
 // Web has VMs' pages; https.Server is one.
 type Web interface {
-	// LoginURL makes a link that logs person in, once. The empty person is the owner.
-	LoginURL(ctx context.Context, id gateway.ID, person string) (string, error)
+	// LoginURL makes a link that logs a person in, once.
+	LoginURL(ctx context.Context, id gateway.ID, person gateway.Principal) (string, error)
 	URL(m gateway.VM, port uint16) string
 	// RootPEM is the certificate of the host's own CA.
 	RootPEM() []byte
@@ -86,6 +87,7 @@ type Forwarder interface {
 // Config is what an API needs. Every field but Ready is required.
 type Config struct {
 	Directory *gateway.Directory
+	People    *people.Book
 	Keyring   *gateway.Keyring
 	Machines  Machines
 	Observer  Observer

@@ -3,6 +3,8 @@ package api
 import (
 	"context"
 	"time"
+
+	"lodge/gateway/people"
 )
 
 // Health is the state of the daemon.
@@ -49,7 +51,19 @@ func (s Session) Login(ctx context.Context, name, person string) (string, error)
 	if err != nil {
 		return "", err
 	}
-	return s.api.Web.LoginURL(ctx, m.ID, person)
+	who := s.api.People.Owner()
+	if person != "" {
+		mail, err := people.ParseAddress(person)
+		if err != nil {
+			return "", err
+		}
+		known, ok := s.api.People.ByMail(mail)
+		if !ok {
+			return "", people.NotFound(mail)
+		}
+		who = known
+	}
+	return s.api.Web.LoginURL(ctx, m.ID, who.ID)
 }
 
 // Credentials issues S3 credentials for a VM.

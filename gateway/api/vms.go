@@ -17,7 +17,7 @@ type VM struct {
 	Addr       netip.Addr       `json:"addr"`        // IPv4 address, reachable from the host alone
 	URL        string           `json:"url"`         // its page
 	MailDomain string           `json:"mail_domain"` // mail to anything@ this goes to the VM
-	Shares     []gateway.Share  `json:"shares"`      // what is not here is private
+	Shares     []Share          `json:"shares"`      // what is not here is private
 	Domains    []gateway.Domain `json:"domains"`     // custom domains that lead to it
 	Created    time.Time        `json:"created"`
 
@@ -30,9 +30,37 @@ func (s Session) show(m gateway.VM, status gateway.Status) VM {
 		ID: m.ID, Name: m.Name, Status: status, Size: m.Size, Addr: m.Addr, Created: m.Created, WakeOnRequest: m.WakeOnRequest,
 		URL:        s.api.Web.URL(m, gateway.DefaultPort),
 		MailDomain: m.Name + "." + s.api.Domain,
-		Shares:     append([]gateway.Share{}, m.Shares...), // an empty list is [] in JSON
+		Shares:     s.showShares(m),
 		Domains:    append([]gateway.Domain{}, m.Domains...),
 	}
+}
+
+// Share is the visibility of a port as every face shows it.
+type Share struct {
+	Port       uint16             `json:"port"`           // 0: the one that the VM's own name leads to
+	Visibility gateway.Visibility `json:"visibility"`     // "private", "people", "team", "link" or "public"
+	With       []string           `json:"with,omitempty"` // the mail addresses and @domains, or the teams
+}
+
+func (s Session) showShares(m gateway.VM) []Share {
+	shares := []Share{} // an empty list is [] in JSON
+	for _, share := range m.Shares {
+		shares = append(shares, s.showShare(share))
+	}
+	return shares
+}
+
+func (s Session) showShare(share gateway.Share) Share {
+	shown := Share{Port: share.Port, Visibility: share.Visibility}
+	for _, id := range share.With {
+		if name := s.api.People.Name(id); name != "" { // else it is removed
+			shown.With = append(shown.With, name)
+		}
+	}
+	for _, domain := range share.Domains {
+		shown.With = append(shown.With, "@"+domain)
+	}
+	return shown
 }
 
 // shown is show with the status of now.

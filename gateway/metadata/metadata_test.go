@@ -245,7 +245,7 @@ func TestSelf(t *testing.T) {
 	want := Self{
 		ID: h.a.ID, Name: "alpha", Address: h.a.Addr.String(), Size: gateway.Size{Image: "debian-13", CPUs: 2, MemoryMiB: 1024, DiskGiB: 8},
 		URL: "https://0-alpha", MailDomain: "alpha.lodge.localhost", S3: SelfS3{"http://s3.lodge.internal", "us-east-1"},
-		Shares: []SharedPorts{{gateway.Share{Port: 8080, Visibility: gateway.Public}, "https://8080-alpha"}},
+		Shares: []SharedPorts{{8080, gateway.Public, "https://8080-alpha"}},
 	}
 	if diff := cmp.Diff(want, self); diff != "" {
 		t.Error(diff)

@@ -29,10 +29,11 @@ type SelfS3 struct {
 }
 
 // SharedPorts is one port that others may open; port 0 is the VM's page, whichever port that leads
-// to.
+// to. Who these are is not shown.
 type SharedPorts struct {
-	gateway.Share
-	URL string `json:"url"`
+	Port       uint16             `json:"port"`
+	Visibility gateway.Visibility `json:"visibility"`
+	URL        string             `json:"url"`
 }
 
 func (s *Server) self(w http.ResponseWriter, r *http.Request, m gateway.VM) *refusal {
@@ -48,7 +49,7 @@ func (s *Server) self(w http.ResponseWriter, r *http.Request, m gateway.VM) *ref
 		Shares:     []SharedPorts{}, // not nil: an empty list is [] in JSON
 	}
 	for _, share := range m.Shares {
-		self.Shares = append(self.Shares, SharedPorts{share, s.URL(m, share.Port)})
+		self.Shares = append(self.Shares, SharedPorts{share.Port, share.Visibility, s.URL(m, share.Port)})
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(self) // a write error means that the guest has closed the connection

@@ -2,137 +2,323 @@ package store
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
+	"strings"
 	"sync"
 	"time"
 
 	"lodge/gateway"
 )
 
-// tokenPrefix is that of the keys of Logins in gateway.Shared: token/<kind>/<SHA-256 in hex>.
-const tokenPrefix = "token/"
+// secretPrefix is that of the keys of Logins in gateway.Shared: secret/<SHA-256 in hex>/<kind>.
+const secretPrefix = "secret/"
 
-// sweepEvery is how often PutToken removes what has expired.
+// sweepEvery is how often PutSecret removes what has expired.
 const sweepEvery = time.Minute
 
-// Logins keeps secrets of limited life (one-time links, sessions) by their SHA-256, so the file
-// does not contain them.
+// Logins keeps secrets of limited life (one-time links, sessions, tokens) by their SHA-256, so the file
+// does not contain them. Whose they are and when they expire is in memory too: a wrong secret costs no
+// look into the file.
 type Logins struct {
 	shared gateway.Shared
 	now    func() time.Time
+	swept  time.Time // guarded by write
 
-	mu    sync.Mutex
-	swept time.Time
+	write sync.Mutex // held while file and memory change together
+	mu    sync.RWMutex
+	held  map[gateway.SecretKey]held
+	sums  map[owner]int
 }
 
-// token is the value of a token's key.
-type token struct {
-	VM      gateway.ID `json:"vm"`
-	Data    string     `json:"data"`
-	Expires int64      `json:"expires"` // Unix seconds
+// held is what is in memory of a secret.
+type held struct {
+	vm      gateway.ID
+	person  gateway.Principal
+	expires int64 // Unix seconds
+}
+
+// owner is whose secrets of one kind are counted.
+type owner struct {
+	person gateway.Principal
+	kind   string
+}
+
+// openLogins reads which secrets there are, a part at a time: there may be many.
+func openLogins(ctx context.Context, shared gateway.Shared, now func() time.Time) (*Logins, error) {
+	l := &Logins{shared: shared, now: now, held: map[gateway.SecretKey]held{}, sums: map[owner]int{}}
+	kinds := map[string]string{} // one string of each
+	for _, digit := range "0123456789abcdef" {
+		entries, _, err := shared.List(ctx, secretPrefix+string(digit))
+		if err != nil {
+			return nil, err
+		}
+		for _, entry := range entries {
+			key, err := parseSecretKey(entry.Key)
+			if err != nil {
+				return nil, err
+			}
+			secret, err := decodeSecret(entry.Value)
+			if err != nil {
+				return nil, err
+			}
+			if kinds[key.Kind] == "" {
+				kinds[key.Kind] = strings.Clone(key.Kind)
+			}
+			key.Kind = kinds[key.Kind]
+			l.add(key, secret)
+		}
+	}
+	return l, nil
 }
 
 // Logins returns the part of the store that keeps logins.
-func (s *Store) Logins() *Logins { return &Logins{shared: s.shared, now: s.now} }
+func (s *Store) Logins() *Logins { return s.logins }
 
-// PutToken stores what a secret of that kind grants until it expires.
-func (l *Logins) PutToken(ctx context.Context, kind string, hash [32]byte, vm gateway.ID, data string, expires time.Time) error {
+// PutSecret keeps what a secret grants until it expires, in place of an earlier one with the key. Of the
+// secrets of one person and kind, the one that expires first makes room at the limit. KindNoSpace: there
+// are gateway.MaxSecrets.
+func (l *Logins) PutSecret(ctx context.Context, key gateway.SecretKey, secret gateway.Secret) error {
+	l.write.Lock()
+	defer l.write.Unlock()
 	if err := l.sweep(ctx); err != nil {
 		return err
 	}
-	value, err := json.Marshal(token{VM: vm, Data: data, Expires: expires.Unix()})
+	do := []gateway.Op{{Key: secretKey(key), Value: encodeSecret(secret)}}
+	oldest, over, err := l.room(key, secret.Person)
 	if err != nil {
 		return err
 	}
-	_, err = l.shared.Commit(ctx, nil, []gateway.Op{{Key: tokenKey(kind, hash), Value: value}})
-	return err
+	if over {
+		do = append(do, gateway.Op{Key: secretKey(oldest), Delete: true})
+	}
+	if _, err := l.shared.Commit(ctx, nil, do); err != nil {
+		return err
+	}
+	if over {
+		l.drop(oldest)
+	}
+	l.add(key, secret)
+	return nil
 }
 
-// TakeToken reads a token and removes it in one step: of any number of callers exactly one gets it,
-// all others KindNotFound.
-func (l *Logins) TakeToken(ctx context.Context, kind string, hash [32]byte, now time.Time) (gateway.ID, string, error) {
-	t, rev, err := l.look(ctx, kind, hash, now)
-	if err != nil {
-		return gateway.ID{}, "", err
+// room finds what has to go for a new secret of a person.
+func (l *Logins) room(key gateway.SecretKey, person gateway.Principal) (oldest gateway.SecretKey, over bool, err error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	switch _, have := l.held[key]; {
+	case have:
+		return oldest, false, nil
+	case person != 0 && l.sums[owner{person, key.Kind}] >= gateway.MaxSecretsOfPerson:
+		first := int64(0)
+		for k, h := range l.held {
+			if h.person == person && k.Kind == key.Kind && (first == 0 || h.expires < first) {
+				oldest, first = k, h.expires
+			}
+		}
+		return oldest, true, nil
+	case len(l.held) >= gateway.MaxSecrets:
+		return oldest, false, gateway.Errorf(gateway.KindNoSpace, "there are %d sessions, links and tokens, which is the limit", gateway.MaxSecrets).
+			WithHint("Remove tokens and links that nobody needs; sessions end by themselves within 30 days.")
 	}
-	key := tokenKey(kind, hash)
-	_, err = l.shared.Commit(ctx, []gateway.Cond{{Key: key, Rev: rev}}, []gateway.Op{{Key: key, Delete: true}})
+	return oldest, false, nil
+}
+
+// LookSecret reads a secret. A missing one, and one that has expired at now, is KindNotFound.
+func (l *Logins) LookSecret(ctx context.Context, key gateway.SecretKey, now time.Time) (gateway.Secret, error) {
+	secret, _, err := l.look(ctx, key, now)
+	return secret, err
+}
+
+func (l *Logins) look(ctx context.Context, key gateway.SecretKey, now time.Time) (gateway.Secret, gateway.Revision, error) {
+	l.mu.RLock()
+	_, ok := l.held[key]
+	l.mu.RUnlock()
+	if !ok {
+		return gateway.Secret{}, 0, errNoSecret()
+	}
+	entry, err := l.shared.Get(ctx, secretKey(key))
+	if err != nil {
+		return gateway.Secret{}, 0, err
+	}
+	secret, err := decodeSecret(entry.Value)
+	if err == nil && !now.Before(secret.Expires) {
+		err = errNoSecret()
+	}
+	if err != nil {
+		return gateway.Secret{}, 0, err
+	}
+	return secret, entry.Rev, nil
+}
+
+// ChangeSecret reads a secret and changes it or, if keep is false, removes it, in one step: of any number
+// of callers that remove it exactly one gets it, all others KindNotFound. An error of change ends it; a
+// nil change removes it. It returns the secret as it was before.
+func (l *Logins) ChangeSecret(ctx context.Context, key gateway.SecretKey, now time.Time, change func(*gateway.Secret) (keep bool, err error)) (gateway.Secret, error) {
+	l.write.Lock()
+	defer l.write.Unlock()
+	secret, rev, err := l.look(ctx, key, now)
+	if err != nil {
+		return gateway.Secret{}, err
+	}
+	changed, keep := secret, false
+	if change != nil {
+		if keep, err = change(&changed); err != nil {
+			return gateway.Secret{}, err
+		}
+	}
+	op := gateway.Op{Key: secretKey(key), Delete: true}
+	if keep {
+		op = gateway.Op{Key: op.Key, Value: encodeSecret(changed)}
+	}
+	_, err = l.shared.Commit(ctx, []gateway.Cond{{Key: op.Key, Rev: rev}}, []gateway.Op{op})
 	if gateway.KindOf(err) == gateway.KindConflict { // another caller was first
-		return gateway.ID{}, "", errNoToken()
+		err = errNoSecret()
 	}
 	if err != nil {
-		return gateway.ID{}, "", err
+		return gateway.Secret{}, err
 	}
-	return t.VM, t.Data, nil
+	if keep {
+		l.add(key, changed)
+	} else {
+		l.drop(key)
+	}
+	return secret, nil
 }
 
-// LookToken reads a token and leaves it. A missing or expired one is KindNotFound.
-func (l *Logins) LookToken(ctx context.Context, kind string, hash [32]byte, now time.Time) (gateway.ID, string, error) {
-	t, _, err := l.look(ctx, kind, hash, now)
-	return t.VM, t.Data, err
+// ListSecrets reads those of a set that have not expired at now.
+func (l *Logins) ListSecrets(ctx context.Context, of gateway.SecretsOf, now time.Time) (map[gateway.SecretKey]gateway.Secret, error) {
+	all := map[gateway.SecretKey]gateway.Secret{}
+	for _, key := range l.keys(selects(of)) {
+		secret, err := l.LookSecret(ctx, key, now)
+		if gateway.KindOf(err) == gateway.KindNotFound {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		all[key] = secret
+	}
+	return all, nil
 }
 
-// RemoveTokens removes all tokens of a VM.
-func (l *Logins) RemoveTokens(ctx context.Context, vm gateway.ID) error {
-	return l.remove(ctx, func(t token) bool { return t.VM == vm })
+// RemoveSecrets removes a set of secrets.
+func (l *Logins) RemoveSecrets(ctx context.Context, of gateway.SecretsOf) error {
+	l.write.Lock()
+	defer l.write.Unlock()
+	return l.remove(ctx, l.keys(selects(of)))
 }
 
-func (l *Logins) look(ctx context.Context, kind string, hash [32]byte, now time.Time) (token, gateway.Revision, error) {
-	entry, err := l.shared.Get(ctx, tokenKey(kind, hash))
-	if err != nil {
-		return token{}, 0, err
-	}
-	t, err := decodeToken(entry)
-	if err == nil && t.Expires <= now.Unix() {
-		err = errNoToken()
-	}
-	if err != nil {
-		return token{}, 0, err
-	}
-	return t, entry.Rev, nil
-}
-
-// sweep removes expired tokens, if that was not done a moment ago.
+// sweep removes expired secrets, if that was not done a moment ago. The caller holds l.write.
 func (l *Logins) sweep(ctx context.Context) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	now := l.now()
 	if now.Sub(l.swept) < sweepEvery {
 		return nil
 	}
-	if err := l.remove(ctx, func(t token) bool { return t.Expires <= now.Unix() }); err != nil {
+	if err := l.remove(ctx, l.keys(func(_ gateway.SecretKey, h held) bool { return h.expires <= now.Unix() })); err != nil {
 		return err
 	}
 	l.swept = now
 	return nil
 }
 
-// remove removes those tokens for which which returns true.
-func (l *Logins) remove(ctx context.Context, which func(token) bool) error {
-	entries, _, err := l.shared.List(ctx, tokenPrefix)
-	if err != nil {
-		return err
+// remove removes secrets from file and memory. The caller holds l.write.
+func (l *Logins) remove(ctx context.Context, keys []gateway.SecretKey) error {
+	do := make([]gateway.Op, len(keys))
+	for i, key := range keys {
+		do[i] = gateway.Op{Key: secretKey(key), Delete: true}
 	}
-	var do []gateway.Op
-	for _, entry := range entries {
-		if t, err := decodeToken(entry); err != nil || which(t) { // a damaged one is of no use
-			do = append(do, gateway.Op{Key: entry.Key, Delete: true})
+	if err := commitAll(ctx, l.shared, do); err != nil {
+		return err // those that are gone from the file are looked for in vain until the next sweep
+	}
+	for _, key := range keys {
+		l.drop(key)
+	}
+	return nil
+}
+
+// keys returns those for which which is true.
+func (l *Logins) keys(which func(gateway.SecretKey, held) bool) (all []gateway.SecretKey) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for key, h := range l.held {
+		if which(key, h) {
+			all = append(all, key)
 		}
 	}
-	return commitAll(ctx, l.shared, do)
+	return all
 }
 
-func tokenKey(kind string, hash [32]byte) string {
-	return tokenPrefix + kind + "/" + hex.EncodeToString(hash[:])
-}
-
-func decodeToken(entry gateway.Entry) (token, error) {
-	var t token
-	if err := json.Unmarshal(entry.Value, &t); err != nil {
-		return token{}, errCorrupt
+func selects(of gateway.SecretsOf) func(gateway.SecretKey, held) bool {
+	return func(key gateway.SecretKey, h held) bool {
+		return (of.Kind == "" || of.Kind == key.Kind) && (of.VM == gateway.ID{} || of.VM == h.vm) && (of.Person == 0 || of.Person == h.person)
 	}
-	return t, nil
 }
 
-func errNoToken() error { return gateway.Errorf(gateway.KindNotFound, "the token is used or expired") }
+func (l *Logins) add(key gateway.SecretKey, secret gateway.Secret) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.count(key, -1)
+	l.held[key] = held{secret.VM, secret.Person, secret.Expires.Unix()}
+	l.count(key, 1)
+}
+
+func (l *Logins) drop(key gateway.SecretKey) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.count(key, -1)
+	delete(l.held, key)
+}
+
+// count counts a secret, if it is there, as one more or less of its person. The caller holds l.mu.
+func (l *Logins) count(key gateway.SecretKey, n int) {
+	h := l.held[key]
+	if h.person == 0 {
+		return
+	}
+	whose := owner{h.person, key.Kind}
+	if l.sums[whose] += n; l.sums[whose] == 0 {
+		delete(l.sums, whose)
+	}
+}
+
+func errNoSecret() error {
+	return gateway.Errorf(gateway.KindNotFound, "the secret is used or expired")
+}
+
+func secretKey(key gateway.SecretKey) string {
+	return secretPrefix + hex.EncodeToString(key.Hash[:]) + "/" + key.Kind
+}
+
+func parseSecretKey(text string) (key gateway.SecretKey, err error) {
+	digits, kind, ok := strings.Cut(strings.TrimPrefix(text, secretPrefix), "/")
+	if !ok || len(digits) != hex.EncodedLen(len(key.Hash)) {
+		return key, errCorrupt
+	}
+	if _, err := hex.Decode(key.Hash[:], []byte(digits)); err != nil {
+		return key, errCorrupt
+	}
+	key.Kind = kind
+	return key, nil
+}
+
+// secretHead is the length of what is in front of a secret's data: the VM's UUID, the person and the
+// expiry in Unix seconds, 8 bytes each and big endian.
+const secretHead = 32
+
+func encodeSecret(s gateway.Secret) []byte {
+	value := append(make([]byte, 0, secretHead+len(s.Data)), s.VM[:]...)
+	value = binary.BigEndian.AppendUint64(value, uint64(s.Person))
+	value = binary.BigEndian.AppendUint64(value, uint64(s.Expires.Unix()))
+	return append(value, s.Data...)
+}
+
+func decodeSecret(value []byte) (gateway.Secret, error) {
+	if len(value) < secretHead {
+		return gateway.Secret{}, errCorrupt
+	}
+	return gateway.Secret{
+		VM: gateway.ID(value[:16]), Person: gateway.Principal(binary.BigEndian.Uint64(value[16:])),
+		Expires: time.Unix(int64(binary.BigEndian.Uint64(value[24:])), 0), Data: string(value[secretHead:]),
+	}, nil
+}

@@ -1,6 +1,9 @@
 package store_test
 
 import (
+	"context"
+	"encoding/binary"
+	"errors"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -10,25 +13,35 @@ import (
 
 	"lodge/gateway"
 	"lodge/gateway/gatewaytest"
+	"lodge/gateway/store"
 )
 
-func TestTokenIsTakenOnce(t *testing.T) {
-	l := open(t, filepath.Join(t.TempDir(), "lodge.db")).Logins()
-	hash, vm, now := [32]byte{1}, gateway.NewID(), time.Now()
-	if err := l.PutToken(t.Context(), "link", hash, vm, "ann@example.org", now.Add(time.Minute)); err != nil {
-		t.Fatal(err)
+// secretKey is the n-th key of a kind.
+func secretKey(kind string, n int) gateway.SecretKey {
+	key := gateway.SecretKey{Kind: kind}
+	binary.BigEndian.PutUint32(key.Hash[:], uint32(n)*0x9e3779b1) // spread, as hashes are
+	return key
+}
+
+func TestSecretIsTakenOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lodge.db")
+	s := open(t, path)
+	l, now := s.Logins(), time.Now()
+	key, want := secretKey("link", 1), gateway.Secret{VM: gateway.NewID(), Person: 7, Data: "data", Expires: time.Unix(now.Unix()+60, 0)}
+	gatewaytest.Must(t, l.PutSecret(t.Context(), key, want))
+	gatewaytest.Must(t, s.Close())
+	l = open(t, path).Logins() // it is kept
+	if _, err := l.LookSecret(t.Context(), secretKey("session", 1), now); gateway.KindOf(err) != gateway.KindNotFound {
+		t.Errorf("a secret of another kind: %v", err)
 	}
-	if _, _, err := l.LookToken(t.Context(), "session", hash, now); gateway.KindOf(err) != gateway.KindNotFound {
-		t.Errorf("a token of another kind: %v", err)
-	}
-	if got, data, err := l.LookToken(t.Context(), "link", hash, now); err != nil || got != vm || data != "ann@example.org" {
-		t.Errorf("looked at %v %q %v", got, data, err)
+	if got, err := l.LookSecret(t.Context(), key, now); err != nil || got != want {
+		t.Errorf("looked at %+v, %v", got, err)
 	}
 	var taken atomic.Int32
 	var all sync.WaitGroup
 	for range 20 {
 		all.Go(func() {
-			if _, _, err := l.TakeToken(t.Context(), "link", hash, now); err == nil {
+			if got, err := l.ChangeSecret(t.Context(), key, now, nil); err == nil && got == want {
 				taken.Add(1)
 			}
 		})
@@ -39,40 +52,111 @@ func TestTokenIsTakenOnce(t *testing.T) {
 	}
 }
 
-func TestTokensEnd(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "lodge.db"))
-	l, now := s.Logins(), time.Now()
-	m, err := s.Create(t.Context(), machine("blog"))
-	if err != nil {
-		t.Fatal(err)
+func TestSecretIsChanged(t *testing.T) {
+	l, now := open(t, filepath.Join(t.TempDir(), "lodge.db")).Logins(), time.Now()
+	key := secretKey("share", 1)
+	gatewaytest.Must(t, l.PutSecret(t.Context(), key, gateway.Secret{Expires: now.Add(time.Hour)}))
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			if _, err := l.ChangeSecret(t.Context(), key, now, func(s *gateway.Secret) (bool, error) { s.Data += "x"; return true, nil }); err != nil {
+				t.Error(err)
+			}
+		})
 	}
-	for i, expires := range []time.Time{now.Add(time.Second), now.Add(time.Hour)} {
-		if err := l.PutToken(t.Context(), "session", [32]byte{byte(i)}, m.ID, "", expires); err != nil {
-			t.Fatal(err)
-		}
+	all.Wait()
+	full := errors.New("used up")
+	if _, err := l.ChangeSecret(t.Context(), key, now, func(*gateway.Secret) (bool, error) { return false, full }); !errors.Is(err, full) {
+		t.Errorf("the error of a change: %v", err)
 	}
-	if _, _, err := l.TakeToken(t.Context(), "session", [32]byte{0}, now.Add(2*time.Second)); gateway.KindOf(err) != gateway.KindNotFound {
-		t.Errorf("an expired token: %v", err)
-	}
-	if err := s.Delete(t.Context(), m.ID); err != nil {
-		t.Fatal(err)
-	}
-	if _, _, err := l.LookToken(t.Context(), "session", [32]byte{1}, now); gateway.KindOf(err) != gateway.KindNotFound {
-		t.Errorf("a token of a VM that is gone: %v", err)
+	if got, err := l.LookSecret(t.Context(), key, now); err != nil || len(got.Data) != 20 {
+		t.Errorf("after 20 changes: %q, %v", got.Data, err)
 	}
 }
 
-func TestExpiredTokensAreRemoved(t *testing.T) {
+func TestSecretsEnd(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "lodge.db"))
+	l, now := s.Logins(), time.Now()
+	m, err := s.Create(t.Context(), machine("blog"))
+	gatewaytest.Must(t, err)
+	for i, secret := range []gateway.Secret{
+		{VM: m.ID, Expires: now.Add(time.Second)}, {VM: m.ID, Expires: now.Add(time.Hour)},
+		{Person: 7, Expires: now.Add(time.Hour)}, {Person: 8, Expires: now.Add(time.Hour)},
+	} {
+		gatewaytest.Must(t, l.PutSecret(t.Context(), secretKey("session", i), secret))
+	}
+	if _, err := l.ChangeSecret(t.Context(), secretKey("session", 0), now.Add(2*time.Second), nil); gateway.KindOf(err) != gateway.KindNotFound {
+		t.Errorf("an expired secret: %v", err)
+	}
+	gatewaytest.Must(t, s.Delete(t.Context(), m.ID))
+	gatewaytest.Must(t, l.RemoveSecrets(t.Context(), gateway.SecretsOf{Person: 7}))
+	left, err := l.ListSecrets(t.Context(), gateway.SecretsOf{Kind: "session"}, now)
+	if _, ok := left[secretKey("session", 3)]; err != nil || len(left) != 1 || !ok {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	if entries, _, err := s.Shared().List(t.Context(), "secret/"); err != nil || len(entries) != 1 {
+		t.Errorf("in the file: %v, %v", entries, err)
+	}
+}
+
+func TestExpiredSecretsAreRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t, filepath.Join(t.TempDir(), "lodge.db"))
 		l := s.Logins()
 		for i := range 150 { // more than one Commit removes
-			gatewaytest.Must(t, l.PutToken(t.Context(), "link", [32]byte{byte(i)}, gateway.NewID(), "", time.Now().Add(time.Minute)))
+			gatewaytest.Must(t, l.PutSecret(t.Context(), secretKey("link", i), gateway.Secret{VM: gateway.NewID(), Expires: time.Now().Add(time.Minute)}))
 		}
 		<-time.After(2 * time.Minute)
-		gatewaytest.Must(t, l.PutToken(t.Context(), "link", [32]byte{255}, gateway.NewID(), "", time.Now().Add(time.Minute)))
+		gatewaytest.Must(t, l.PutSecret(t.Context(), secretKey("link", 255), gateway.Secret{Expires: time.Now().Add(time.Minute)}))
 		if left, _, err := s.Shared().List(t.Context(), ""); err != nil || len(left) != 1 {
 			t.Errorf("%d keys are left, %v; want one", len(left), err)
 		}
 	})
+}
+
+// One person's sessions displace themselves, and no one else's.
+func TestSecretsOfOnePersonMakeRoom(t *testing.T) {
+	l, now := open(t, filepath.Join(t.TempDir(), "lodge.db")).Logins(), time.Now()
+	for i := range gateway.MaxSecretsOfPerson + 2 {
+		gatewaytest.Must(t, l.PutSecret(t.Context(), secretKey("session", i), gateway.Secret{Person: 7, Expires: now.Add(time.Hour + time.Duration(i)*time.Second)}))
+	}
+	gatewaytest.Must(t, l.PutSecret(t.Context(), secretKey("session", -1), gateway.Secret{Person: 8, Expires: now.Add(time.Minute)}))
+	gatewaytest.Must(t, l.PutSecret(t.Context(), secretKey("login", -1), gateway.Secret{Person: 7, Expires: now.Add(time.Minute)}))
+	gatewaytest.Must(t, l.PutSecret(t.Context(), secretKey("session", 5), gateway.Secret{Person: 7, Expires: now.Add(time.Hour)})) // one that is there
+	all, err := l.ListSecrets(t.Context(), gateway.SecretsOf{}, now)
+	if err != nil || len(all) != gateway.MaxSecretsOfPerson+2 {
+		t.Errorf("%d secrets, %v", len(all), err)
+	}
+	for i, want := range map[int]bool{0: false, 1: false, 2: true, 5: true, -1: true} {
+		if _, ok := all[secretKey("session", i)]; ok != want {
+			t.Errorf("session %d is there: %t", i, ok)
+		}
+	}
+}
+
+// brief is a file that holds nothing, and is fast.
+type brief struct{ gateway.Shared }
+
+func (brief) Commit(context.Context, []gateway.Cond, []gateway.Op) (gateway.Revision, error) {
+	return 1, nil
+}
+
+func (brief) List(context.Context, string) ([]gateway.Entry, gateway.Revision, error) {
+	return nil, 0, nil
+}
+
+func TestSecretsHaveALimit(t *testing.T) {
+	l, err := store.OpenLogins(t.Context(), brief{})
+	gatewaytest.Must(t, err)
+	later := time.Now().Add(time.Hour)
+	for i := range gateway.MaxSecrets {
+		gatewaytest.Must(t, l.PutSecret(t.Context(), secretKey("session", i), gateway.Secret{Person: gateway.Principal(1 + i/900), Expires: later}))
+	}
+	if err := l.PutSecret(t.Context(), secretKey("session", -1), gateway.Secret{Person: 1 << 40, Expires: later}); gateway.KindOf(err) != gateway.KindNoSpace {
+		t.Errorf("beyond the limit: %v", err)
+	}
+	gatewaytest.Must(t, l.RemoveSecrets(t.Context(), gateway.SecretsOf{Person: 1}))
+	if err := l.PutSecret(t.Context(), secretKey("session", -1), gateway.Secret{Person: 1 << 40, Expires: later}); err != nil {
+		t.Errorf("below it again: %v", err)
+	}
 }

@@ -9,7 +9,7 @@ import (
 
 // migrations bring the schema from version i to i+1. They are only ever added to.
 func migrations() []string {
-	return []string{schemaFirst, schemaShared, schemaKV, schemaLogins, schemaClaims}
+	return []string{schemaFirst, schemaShared, schemaKV, schemaLogins, schemaClaims, schemaPeople}
 }
 
 // refuseNewer fails if the file's schema is newer than this program.
@@ -145,4 +145,10 @@ INSERT OR IGNORE INTO shared (key, value, revision, lease)
 	SELECT CAST('addr/' || addr AS BLOB), x'', shared_head.revision, (SELECT max(id) FROM shared_leases) FROM resting, shared_head;
 DROP TABLE temp.vms;
 DROP TABLE resting;
+`
+
+// Logins are of people, who have numbers; those of before name an address. They end: log in again.
+const schemaPeople = `
+UPDATE shared_head SET revision = revision + 1, compacted = revision + 1;
+DELETE FROM shared WHERE key >= CAST('token/' AS BLOB) AND key < CAST('token0' AS BLOB);
 `

@@ -35,6 +35,7 @@ const AddressRest = 15 * time.Minute
 type Store struct {
 	db     *sql.DB
 	shared *Shared
+	logins *Logins
 	net    netip.Prefix
 	now    func() time.Time
 
@@ -109,6 +110,9 @@ func (s *Store) prepare(ctx context.Context) error {
 	}
 	var err error
 	if s.shared, err = newShared(ctx, s.db); err != nil {
+		return err
+	}
+	if s.logins, err = openLogins(ctx, s.shared, s.now); err != nil {
 		return err
 	}
 	_ = s.releaseStrays(ctx) // on a full disk they wait for the next claim

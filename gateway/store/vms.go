@@ -122,7 +122,7 @@ func newKeys(before, after gateway.VM) []string {
 func (s *Store) Delete(ctx context.Context, id gateway.ID) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.Logins().RemoveTokens(ctx, id); err != nil {
+	if err := s.logins.RemoveSecrets(ctx, gateway.SecretsOf{VM: id}); err != nil {
 		return err
 	}
 	if err := s.Forwards().ReleaseVM(ctx, id); err != nil {

@@ -1,7 +1,7 @@
 // Package access decides who may open a page of a VM.
 //
-// A Visitor, a route and the rule of the owner and the shares give a Decision, a plain value: the
-// package writes no answer and reads no session. It never trusts a header for identity; headers
+// A Visitor, a route, the people and the shares give a Decision, a plain value: the package writes no
+// answer and reads no session. It never trusts a header for identity; headers
 // only restrict what a browser may do on behalf of another page.
 package access
 
@@ -9,6 +9,7 @@ import (
 	"net/http"
 
 	"lodge/gateway"
+	"lodge/gateway/people"
 	"lodge/https/names"
 )
 
@@ -16,8 +17,9 @@ import (
 // stranger.
 type Visitor struct {
 	VM        gateway.Identity
-	Person    string // e-mail address; empty for a VM and for a cross-site request
-	CrossSite bool   // a browser sends the request for a page of another VM or site
+	Person    gateway.Principal // 0 for a VM and for a cross-site request
+	Mail      string            // the person's address
+	CrossSite bool              // a browser sends the request for a page of another VM or site
 }
 
 // Decision is what happens to a request. The zero value refuses it.
@@ -35,16 +37,18 @@ const (
 
 // Policy is the rule of one host.
 type Policy struct {
-	Zone  names.Zone
-	VMs   names.VMs
-	Owner string // e-mail address of the person who may open everything
+	Zone   names.Zone
+	VMs    names.VMs
+	People *people.Book
 }
 
-// IsOwner reports whether person owns the host.
-func (p Policy) IsOwner(person string) bool { return person != "" && person == p.Owner }
+// Manages reports whether who may do everything with a VM.
+func (p Policy) Manages(who Visitor, vm gateway.VM) bool {
+	return p.People.Level(who.Person, vm) == gateway.Manage
+}
 
-// MayOpen reports whether who may open a port of a VM: public ones are open to anyone, all others
-// to the owner and to the VM itself.
+// MayOpen reports whether who may open a port of a VM: public ones are open to anyone, all others to
+// the VM itself, and to those whom its grants and shares let in.
 func (p Policy) MayOpen(who Visitor, vm gateway.VM, port uint16) bool {
 	switch {
 	case vm.Visibility(port) == gateway.Public:
@@ -52,7 +56,7 @@ func (p Policy) MayOpen(who Visitor, vm gateway.VM, port uint16) bool {
 	case who.VM.Known():
 		return who.VM.ID == vm.ID
 	default:
-		return p.IsOwner(who.Person)
+		return p.People.MayOpen(who.Person, vm, port)
 	}
 }
 

@@ -4,9 +4,14 @@ import (
 	"cmp"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
+	"path/filepath"
 	"testing"
 
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
+	"lodge/gateway/people"
+	"lodge/gateway/store"
 	"lodge/https/access"
 	"lodge/https/names"
 )
@@ -35,7 +40,8 @@ func (all vms) ByDomain(host string) (gateway.VM, gateway.Domain, bool) {
 }
 
 func TestDecide(t *testing.T) {
-	policy := access.Policy{Zone: names.Zone{Domain: "lodge.localhost", Port: 443}, VMs: vms{}, Owner: owner}
+	book, ann, eve := someone(t)
+	policy := access.Policy{Zone: names.Zone{Domain: "lodge.localhost", Port: 443}, VMs: vms{}, People: book}
 	blog, shop := access.Visitor{VM: gateway.Identity{ID: gateway.ID{1}}}, access.Visitor{VM: gateway.Identity{ID: gateway.ID{2}}}
 	tab := []string{"Sec-Fetch-Site", "none", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}
 	preflight := []string{"Access-Control-Request-Method", "POST"}
@@ -53,8 +59,8 @@ func TestDecide(t *testing.T) {
 		"an older browser, port":               {access.Visitor{}, "9090-blog", "", []string{"Accept", "text/html"}, access.FetchLogin},
 		"a script, port":                       {access.Visitor{}, "9090-blog", "", []string{"Sec-Fetch-Mode", "cors"}, access.DenyStranger},
 		"a frame, port":                        {access.Visitor{}, "9090-blog", "", []string{"Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "iframe"}, access.DenyStranger},
-		"the owner":                            {access.Visitor{Person: owner}, "blog", "", nil, access.Allow},
-		"another person":                       {access.Visitor{Person: "eve@example.org"}, "blog", "", nil, access.DenyStranger},
+		"the owner":                            {access.Visitor{Person: ann}, "blog", "", nil, access.Allow},
+		"another person":                       {access.Visitor{Person: eve}, "blog", "", nil, access.DenyStranger},
 		"another site's page":                  {access.Visitor{CrossSite: true}, "blog", "", nil, access.DenyCrossSite},
 		"another site's page, public":          {access.Visitor{CrossSite: true}, "8080-blog", "", nil, access.Allow},
 		"the VM itself":                        {blog, "blog", "", nil, access.Allow},
@@ -74,9 +80,22 @@ func TestDecide(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, got, tt.want)
 		}
 	}
-	if (access.Policy{}).IsOwner("") {
-		t.Error("without an owner, nobody in particular is it")
+	if blog, _ := (vms{}).ByName("blog"); !policy.Manages(access.Visitor{Person: ann}, blog) || policy.Manages(access.Visitor{Person: eve}, blog) || policy.Manages(access.Visitor{}, blog) {
+		t.Error("not the owner manages a VM")
 	}
+}
+
+// someone is a book with the owner, and with eve, who may do nothing.
+func someone(t *testing.T) (book *people.Book, ann, eve gateway.Principal) {
+	t.Helper()
+	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "lodge.db"), netip.MustParsePrefix("10.213.0.0/16"))
+	gatewaytest.Must(t, err)
+	t.Cleanup(func() { gatewaytest.Must(t, db.Close()) })
+	book, err = people.Open(t.Context(), db.Shared(), owner)
+	gatewaytest.Must(t, err)
+	p, _, err := book.Add(t.Context(), "eve@example.org", people.Guest)
+	gatewaytest.Must(t, err)
+	return book, book.Owner().ID, p.ID
 }
 
 func TestCrossSite(t *testing.T) {

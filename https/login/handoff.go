@@ -45,7 +45,7 @@ func (h *Handler) continueHandoff(w http.ResponseWriter, r *http.Request, rt nam
 	}
 	g := session.grant(to.Host)
 	g.Bound = query.Get("for")
-	code, err := h.sessions.issue(r.Context(), kindHandoff, rt.VM.ID, g, handoffLife)
+	code, err := h.sessions.issue(r.Context(), kindHandoff, rt.VM.ID, session.Person, g, handoffLife)
 	if err != nil {
 		h.refuse(w, r, rt, pages.InternalError(), err)
 		return
@@ -61,13 +61,13 @@ func (h *Handler) callback(w http.ResponseWriter, r *http.Request, rt names.Rout
 		h.Pages.Render(w, r, pages.LoginFailed(rt))
 		return
 	}
-	vm, g, err := h.sessions.take(r.Context(), kindHandoff, r.URL.Query().Get("code"))
-	if err != nil || vm != rt.VM.ID || g.Host != rt.Host || g.Bound != bound(cookie.Value) {
+	secret, g, err := h.sessions.take(r.Context(), kindHandoff, r.URL.Query().Get("code"))
+	if err != nil || secret.VM != rt.VM.ID || g.Host != rt.Host || g.Bound != bound(cookie.Value) {
 		h.refuse(w, r, rt, pages.LoginFailed(rt), err)
 		return
 	}
 	setCookie(w, handoffCookie, "", 0)
-	h.startSession(w, r, rt, g.session(), localPath(r.URL.Query().Get("path")))
+	h.startSession(w, r, rt, g.session(secret.Person), localPath(r.URL.Query().Get("path")))
 }
 
 // bound returns what other names see of a browser's handoff cookie.

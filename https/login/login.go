@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -71,12 +72,13 @@ func New(cfg Config) *Handler {
 
 // Link makes a link that logs person in to the VM's plain name, once, within 15 minutes. The error
 // is KindDenied for a person who may not open it.
-func (h *Handler) Link(ctx context.Context, vm gateway.VM, person string) (string, error) {
-	if !h.Policy.IsOwner(person) {
-		return "", gateway.Errorf(gateway.KindDenied, "%s may not open %s", person, vm.Name).
-			WithHint("Only the owner, %s, can log in.", h.Policy.Owner)
+func (h *Handler) Link(ctx context.Context, vm gateway.VM, person gateway.Principal) (string, error) {
+	if _, ok := h.Policy.People.FirstPort(person, vm); !ok {
+		name := h.Policy.People.Name(person)
+		return "", gateway.Errorf(gateway.KindDenied, "%s may not open %s", name, vm.Name).
+			WithHint("Let them in first: lodge grant %s %s view, or lodge share %s people %s", vm.Name, name, vm.Name, name)
 	}
-	token, err := h.sessions.issue(ctx, kindLink, vm.ID, grant{Person: person}, linkLife)
+	token, err := h.sessions.issue(ctx, kindLink, vm.ID, person, grant{}, linkLife)
 	if err != nil {
 		return "", err
 	}
@@ -85,8 +87,8 @@ func (h *Handler) Link(ctx context.Context, vm gateway.VM, person string) (strin
 
 // Remove deletes the sessions, links and codes of a VM.
 func (h *Handler) Remove(ctx context.Context, id gateway.ID) error {
-	err := h.Store.RemoveTokens(ctx, id)
-	h.sessions.remove(func(vm gateway.ID, _ grant) bool { return vm == id })
+	err := h.Store.RemoveSecrets(ctx, gateway.SecretsOf{VM: id})
+	h.sessions.remove(func(k known) bool { return k.VM == id })
 	h.seen.remove(id)
 	h.joins.removeVM(id)
 	return err
@@ -127,19 +129,24 @@ func (h *Handler) useLink(w http.ResponseWriter, r *http.Request, rt names.Route
 		h.Pages.Render(w, r, pages.CrossSite(rt))
 		return
 	}
-	vm, g, err := h.sessions.take(r.Context(), kindLink, r.PostFormValue("token"))
-	if err != nil || vm != rt.VM.ID {
+	link, _, err := h.sessions.take(r.Context(), kindLink, r.PostFormValue("token"))
+	port, ok := h.Policy.People.FirstPort(link.Person, rt.VM) // also what was allowed may have changed
+	if err != nil || link.VM != rt.VM.ID || !ok {
 		h.refuse(w, r, rt, pages.LinkUsed(rt), err)
 		return
 	}
-	s := Session{Person: g.Person, Until: time.Now().Add(loginLife)}
-	secret, err := h.sessions.issue(r.Context(), kindLogin, vm, grant{Person: g.Person}, loginLife)
+	s := Session{Person: link.Person, Until: time.Now().Add(loginLife)}
+	secret, err := h.sessions.issue(r.Context(), kindLogin, rt.VM.ID, link.Person, grant{}, loginLife)
 	if err != nil {
 		h.refuse(w, r, rt, pages.InternalError(), err)
 		return
 	}
 	s.Login, _ = secretHash(secret) // issue made it
-	h.startSession(w, r, rt, s, "/")
+	start := "/"
+	if port != gateway.DefaultPort { // its name fetches the login from here
+		start = names.Origin(strconv.Itoa(int(port))+"-"+rt.Plain, names.PortSeen(r)) + "/"
+	}
+	h.startSession(w, r, rt, s, start)
 }
 
 // refuse renders p, or InternalError when err is a failure of the host.
@@ -151,17 +158,24 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, rt names.Route,
 	h.Pages.Render(w, r, p)
 }
 
-// startSession starts a session of a login at the route's name and redirects to path.
+// audit records a login or a logout.
+func (h *Handler) audit(r *http.Request, rt names.Route, event gateway.AuditEvent, person gateway.Principal) {
+	gateway.Audit(r.Context(), h.Logger, event, gateway.LogVM(rt.VM.Identity), slog.String("person", h.Policy.People.Name(person)),
+		slog.String("host", rt.Host), slog.String("remote", r.RemoteAddr))
+}
+
+// startSession starts a session of a login at the route's name and redirects to path, which may be on
+// another name of the VM.
 func (h *Handler) startSession(w http.ResponseWriter, r *http.Request, rt names.Route, s Session, path string) {
 	life := time.Until(s.Until).Round(time.Second)
-	secret, err := h.sessions.issue(r.Context(), kindSession, rt.VM.ID, s.grant(rt.Host), life)
+	secret, err := h.sessions.issue(r.Context(), kindSession, rt.VM.ID, s.Person, s.grant(rt.Host), life)
 	if err != nil {
 		h.refuse(w, r, rt, pages.InternalError(), err)
 		return
 	}
 	setCookie(w, sessionCookie, secret, life)
-	h.note(r, rt)
-	h.Logger.With(gateway.LogVM(rt.VM.Identity)).Info("person logged in", "host", rt.Host, "remote", r.RemoteAddr)
+	h.note(r, rt, s.Person)
+	h.audit(r, rt, gateway.EventLogin, s.Person)
 	redirect(w, http.StatusSeeOther, path)
 }
 

@@ -17,15 +17,15 @@ func (h *Handler) logout(w http.ResponseWriter, r *http.Request, rt names.Route)
 		return
 	}
 	if s, ok := h.Session(r, rt); ok {
-		_, _, err := h.sessions.store.TakeToken(r.Context(), kindLogin, s.Login, time.Now())
+		_, err := h.Store.ChangeSecret(r.Context(), gateway.SecretKey{Kind: kindLogin, Hash: s.Login}, time.Now(), nil)
 		if err != nil && gateway.KindOf(err) != gateway.KindNotFound { // another logout was first
 			h.refuse(w, r, rt, pages.InternalError(), err)
 			return
 		}
-		h.sessions.remove(func(_ gateway.ID, g grant) bool { return g.Login == s.Login })
+		h.sessions.remove(func(k known) bool { return k.Login == s.Login })
 		h.joins.removeLogin(s.Login)
 		h.Ended(rt.VM.ID, s.Login)
-		h.Logger.With(gateway.LogVM(rt.VM.Identity)).Info("person logged out", "host", rt.Host, "remote", r.RemoteAddr)
+		h.audit(r, rt, gateway.EventLogout, s.Person)
 	}
 	setCookie(w, sessionCookie, "", 0)
 	h.Pages.Render(w, r, pages.LoggedOut(rt))

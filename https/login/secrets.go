@@ -12,16 +12,16 @@ import (
 	"lodge/gateway"
 )
 
-// Store keeps the secrets that people hold: one-time links, codes and sessions. Of a secret it has
-// the SHA-256, the VM it is for and a few bytes of data. A secret that is missing, used or expired
-// at now is a KindNotFound error.
+// Store keeps the secrets that people hold: one-time links, codes and sessions. A secret that is missing,
+// used or expired at now is a KindNotFound error.
 type Store interface {
-	PutToken(ctx context.Context, kind string, hash [32]byte, vm gateway.ID, data string, expires time.Time) error
-	// TakeToken reads and removes in one step: of any number of callers, exactly one gets it.
-	TakeToken(ctx context.Context, kind string, hash [32]byte, now time.Time) (vm gateway.ID, data string, err error)
-	LookToken(ctx context.Context, kind string, hash [32]byte, now time.Time) (vm gateway.ID, data string, err error)
-	// RemoveTokens removes all secrets of a VM.
-	RemoveTokens(ctx context.Context, vm gateway.ID) error
+	PutSecret(ctx context.Context, key gateway.SecretKey, secret gateway.Secret) error
+	LookSecret(ctx context.Context, key gateway.SecretKey, now time.Time) (gateway.Secret, error)
+	// ChangeSecret changes a secret, or removes it if keep is false or change is nil, in one step: of any
+	// number of callers that remove it, exactly one gets it.
+	ChangeSecret(ctx context.Context, key gateway.SecretKey, now time.Time, change func(*gateway.Secret) (keep bool, err error)) (gateway.Secret, error)
+	ListSecrets(ctx context.Context, of gateway.SecretsOf, now time.Time) (map[gateway.SecretKey]gateway.Secret, error)
+	RemoveSecrets(ctx context.Context, of gateway.SecretsOf) error
 }
 
 // The kinds of secrets, and how long they live.
@@ -37,66 +37,90 @@ const (
 	loginLife   = 30 * 24 * time.Hour
 )
 
-// grant is what a secret allows. It is stored as JSON beside the VM's ID.
+// grant is what a secret allows beside its VM and its person. It is stored as JSON.
 type grant struct {
-	Person string `json:"person"`
-	Host   string `json:"host,omitempty"`  // the one host name at which it is valid; empty for a link
-	Bound  string `json:"bound,omitempty"` // of a handoff: the hash of the secret that the browser holds
-	Login  ID     `json:"login,omitzero"`  // of a session and a handoff: the login it belongs to
-	Until  int64  `json:"until,omitzero"`  // with Login: when that ends, in Unix seconds
+	Host  string `json:"host,omitempty"`  // the one host name at which it is valid; empty for a link
+	Bound string `json:"bound,omitempty"` // of a handoff: the hash of the secret that the browser holds
+	Login ID     `json:"login,omitzero"`  // of a session and a handoff: the login it belongs to
+	Until int64  `json:"until,omitzero"`  // with Login: when that ends, in Unix seconds
 }
 
-func (g grant) session() Session { return Session{g.Person, g.Login, time.Unix(g.Until, 0)} }
+func (g grant) session(person gateway.Principal) Session {
+	return Session{Person: person, Login: g.Login, Until: time.Unix(g.Until, 0)}
+}
 
 func (s Session) grant(host string) grant {
-	return grant{Person: s.Person, Host: host, Login: s.Login, Until: s.Until.Unix()}
+	return grant{Host: host, Login: s.Login, Until: s.Until.Unix()}
 }
 
-// newSecret returns 256 random bits in base64url, which is safe in URLs and cookies.
+// secretBytes is the length of a secret; secretText that of its form in URLs and cookies, base64url.
+const (
+	secretBytes = 32
+	secretText  = 43
+)
+
+// newSecret returns 256 random bits as text.
 func newSecret() string {
-	b := make([]byte, 32)
+	b := make([]byte, secretBytes)
 	_, _ = rand.Read(b) // never fails (it aborts the program instead)
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
 // secretHash returns what is stored of a secret. It is false for a string that newSecret cannot
-// return.
-func secretHash(secret string) ([32]byte, bool) {
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(secret)
-	if err != nil || len(raw) != 32 {
-		return [32]byte{}, false
+// return. It allocates nothing.
+func secretHash(secret string) (hash [32]byte, ok bool) {
+	if len(secret) != secretText {
+		return hash, false
 	}
-	return sha256.Sum256(raw), true
+	var text, again [secretText]byte
+	var raw [secretBytes + 1]byte // Decode may write one more
+	copy(text[:], secret)
+	n, err := base64.RawURLEncoding.Decode(raw[:], text[:])
+	if err != nil || n != secretBytes {
+		return hash, false
+	}
+	if base64.RawURLEncoding.Encode(again[:], raw[:n]); again != text { // spare bits were set
+		return hash, false
+	}
+	return sha256.Sum256(raw[:n]), true
 }
 
 // issue makes and stores a secret.
-func (s *sessions) issue(ctx context.Context, kind string, vm gateway.ID, g grant, life time.Duration) (string, error) {
+func (s *sessions) issue(ctx context.Context, kind string, vm gateway.ID, person gateway.Principal, g grant, life time.Duration) (string, error) {
 	data, err := json.Marshal(g)
 	if err != nil {
 		return "", err
 	}
 	secret := newSecret()
 	hash, _ := secretHash(secret) // newSecret made it
-	if err := s.store.PutToken(ctx, kind, hash, vm, string(data), time.Now().Add(life)); err != nil {
+	err = s.store.PutSecret(ctx, gateway.SecretKey{Kind: kind, Hash: hash}, gateway.Secret{
+		VM: vm, Person: person, Data: string(data), Expires: time.Now().Add(life),
+	})
+	if err != nil {
 		return "", fmt.Errorf("store %s: %w", kind, err)
 	}
 	return secret, nil
 }
 
 // take reads a secret and removes it.
-func (s *sessions) take(ctx context.Context, kind, secret string) (gateway.ID, grant, error) {
+func (s *sessions) take(ctx context.Context, kind, secret string) (gateway.Secret, grant, error) {
 	hash, ok := secretHash(secret)
 	if !ok {
-		return gateway.ID{}, grant{}, gateway.Errorf(gateway.KindNotFound, "not a login secret")
+		return gateway.Secret{}, grant{}, errNoSecret()
 	}
-	vm, data, err := s.store.TakeToken(ctx, kind, hash, time.Now())
-	return read(vm, data, err)
+	found, err := s.store.ChangeSecret(ctx, gateway.SecretKey{Kind: kind, Hash: hash}, time.Now(), nil)
+	if err != nil {
+		return gateway.Secret{}, grant{}, err
+	}
+	g, err := readGrant(found)
+	return found, g, err
 }
 
-func read(vm gateway.ID, data string, err error) (gateway.ID, grant, error) {
-	var g grant
-	if err == nil {
-		err = json.Unmarshal([]byte(data), &g)
+func readGrant(s gateway.Secret) (g grant, err error) {
+	if err := json.Unmarshal([]byte(s.Data), &g); err != nil {
+		return grant{}, fmt.Errorf("read what a secret grants: %w", err)
 	}
-	return vm, g, err
+	return g, nil
 }
+
+func errNoSecret() error { return gateway.Errorf(gateway.KindNotFound, "not a secret of this host") }

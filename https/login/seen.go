@@ -41,17 +41,18 @@ func (h *Handler) SeenFrom(r *http.Request, rt names.Route) bool {
 	if h.seen.cached(n) {
 		return true
 	}
-	_, _, err := h.Store.LookToken(r.Context(), kindSeen, n.hash(), time.Now())
+	_, err := h.Store.LookSecret(r.Context(), n.key(), time.Now())
 	return err == nil
 }
 
 // note stores that a session is used.
-func (h *Handler) note(r *http.Request, rt names.Route) {
+func (h *Handler) note(r *http.Request, rt names.Route, person gateway.Principal) {
 	n, ok := h.networkOf(r, rt)
 	if !ok || h.seen.cached(n) {
 		return
 	}
-	err := h.Store.PutToken(context.WithoutCancel(r.Context()), kindSeen, n.hash(), rt.VM.ID, "", time.Now().Add(loginLife))
+	secret := gateway.Secret{VM: rt.VM.ID, Person: person, Expires: time.Now().Add(loginLife)}
+	err := h.Store.PutSecret(context.WithoutCancel(r.Context()), n.key(), secret)
 	if err != nil {
 		h.Logger.With(gateway.LogVM(rt.VM.Identity)).Warn("network of a session not stored", "err", err)
 		return
@@ -68,7 +69,9 @@ func (h *Handler) networkOf(r *http.Request, rt names.Route) (network, bool) {
 	return network{rt.VM.ID, gateway.PeerAt(from.Addr()).Net}, true
 }
 
-func (n network) hash() [32]byte { return sha256.Sum256([]byte(n.vm.String() + " " + n.net.String())) }
+func (n network) key() gateway.SecretKey {
+	return gateway.SecretKey{Kind: kindSeen, Hash: sha256.Sum256([]byte(n.vm.String() + " " + n.net.String()))}
+}
 
 func (s *seen) cached(n network) bool {
 	s.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -30,25 +31,29 @@ func (id *ID) UnmarshalText(b []byte) error {
 
 // Session is what a request's cookie proves. The zero Session is that of a stranger.
 type Session struct {
-	Person string // e-mail address
+	Person gateway.Principal
+	Mail   string // the person's address now
 	Login  ID
 	Until  time.Time // the end of the login, at the latest
 }
 
-// maxSessionCookies are looked up: browsers send one, and each costs a read of the store.
+// maxSessionCookies are looked up: browsers send one, and each costs a look into the store.
 const maxSessionCookies = 2
 
 // Session returns the session that the request carries. It is valid only at the host name it was made
-// for, only while that name belongs to the same VM, and as long as its login.
+// for, only while that name belongs to the same VM, and as long as its login and its person are there.
 func (h *Handler) Session(r *http.Request, rt names.Route) (s Session, ok bool) {
-	for i, cookie := range r.CookiesNamed(sessionCookie) {
-		if i == maxSessionCookies {
-			break
-		}
-		vm, g, err := h.sessions.look(r.Context(), cookie.Value)
-		if err == nil && vm == rt.VM.ID && g.Host == rt.Host {
-			h.note(r, rt)
-			return g.session(), true
+	for secret := range cookies(r.Header, sessionCookie, maxSessionCookies) {
+		k, err := h.sessions.look(r.Context(), kindSession, secret)
+		if err == nil && k.VM == rt.VM.ID && k.Host == rt.Host {
+			person, there := h.Policy.People.Person(k.Person)
+			if !there {
+				continue
+			}
+			h.note(r, rt, k.Person)
+			s = k.session(k.Person)
+			s.Mail = person.Mail
+			return s, true
 		}
 		if err != nil && gateway.KindOf(err) != gateway.KindNotFound && r.Context().Err() == nil {
 			h.Logger.With(gateway.LogVM(rt.VM.Identity)).Warn("session lookup failed", "err", err)
@@ -57,18 +62,39 @@ func (h *Handler) Session(r *http.Request, rt names.Route) (s Session, ok bool) 
 	return Session{}, false
 }
 
+// cookies yields the values of the first cookies of a name, at most limit.
+func cookies(h http.Header, name string, limit int) func(yield func(string) bool) {
+	return func(yield func(string) bool) {
+		for _, line := range h["Cookie"] {
+			for line != "" && limit > 0 {
+				var pair string
+				pair, line, _ = strings.Cut(line, ";")
+				key, value, _ := strings.Cut(strings.Trim(pair, " \t"), "=")
+				if key != name {
+					continue
+				}
+				limit--
+				if !yield(value) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // sessions finds sessions in the store, and caches them for sessionMemory.
 type sessions struct {
 	store   Store
 	mu      sync.Mutex
-	known   map[[32]byte]knownSession
+	cache   map[gateway.SecretKey]known
 	removed uint64 // counts removals: what was read before one is not cached after it
 }
 
-type knownSession struct {
-	vm    gateway.ID
-	grant grant
-	until time.Time
+// known is a secret that was found.
+type known struct {
+	gateway.Secret
+	grant
+	until time.Time // of its place in the cache
 }
 
 const (
@@ -77,62 +103,77 @@ const (
 )
 
 func newSessions(store Store) *sessions {
-	return &sessions{store: store, known: map[[32]byte]knownSession{}}
+	return &sessions{store: store, cache: map[gateway.SecretKey]known{}}
 }
 
-// look finds a session by its secret. The error is KindNotFound when there is none.
-func (s *sessions) look(ctx context.Context, secret string) (gateway.ID, grant, error) {
+// look finds a secret that is used again and again. The error is KindNotFound when there is none.
+func (s *sessions) look(ctx context.Context, kind, secret string) (known, error) {
 	hash, ok := secretHash(secret)
 	if !ok {
-		return gateway.ID{}, grant{}, gateway.Errorf(gateway.KindNotFound, "not a session")
+		return known{}, errNoSecret()
 	}
-	now := time.Now()
+	key, now := gateway.SecretKey{Kind: kind, Hash: hash}, time.Now()
 	s.mu.Lock()
-	have, ok := s.known[hash]
+	k, ok := s.cache[key]
 	removed := s.removed
 	s.mu.Unlock()
-	if ok && now.Before(have.until) {
-		return have.vm, have.grant, nil
+	if ok && now.Before(k.until) {
+		return k, nil
 	}
-	vm, data, err := s.store.LookToken(ctx, kindSession, hash, now)
-	id, g, err := read(vm, data, err)
-	if err == nil && !now.Before(g.session().Until) {
-		err = gateway.Errorf(gateway.KindNotFound, "the session has ended")
-	}
+	k, err := s.find(ctx, key, now)
 	if err == nil {
-		_, _, err = s.store.LookToken(ctx, kindLogin, g.Login, now)
+		s.keep(key, k, removed)
 	}
-	if err == nil {
-		until := now.Add(sessionMemory)
-		if end := g.session().Until; end.Before(until) {
-			until = end
-		}
-		s.keep(hash, knownSession{id, g, until}, removed)
-	}
-	return id, g, err
+	return k, err
 }
 
-func (s *sessions) keep(hash [32]byte, k knownSession, removed uint64) {
+// find looks a secret up in the store, with the login that it belongs to.
+func (s *sessions) find(ctx context.Context, key gateway.SecretKey, now time.Time) (k known, err error) {
+	if k.Secret, err = s.store.LookSecret(ctx, key, now); err != nil {
+		return known{}, err
+	}
+	if k.grant, err = readGrant(k.Secret); err != nil {
+		return known{}, err
+	}
+	end := k.Expires
+	if key.Kind == kindSession {
+		if login := time.Unix(k.Until, 0); login.Before(end) {
+			end = login
+		}
+		if _, err := s.store.LookSecret(ctx, gateway.SecretKey{Kind: kindLogin, Hash: k.Login}, now); err != nil {
+			return known{}, err
+		}
+	}
+	if !now.Before(end) {
+		return known{}, errNoSecret()
+	}
+	if k.until = now.Add(sessionMemory); end.Before(k.until) {
+		k.until = end
+	}
+	return k, nil
+}
+
+func (s *sessions) keep(key gateway.SecretKey, k known, removed uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.removed != removed {
 		return
 	}
-	if len(s.known) >= maxKnown {
-		clear(s.known) // they are read again
+	if len(s.cache) >= maxKnown {
+		clear(s.cache) // they are read again
 	}
-	s.known[hash] = k
+	s.cache[key] = k
 }
 
-// remove removes the cached sessions for which which returns true. Call it after their removal from
-// the store.
-func (s *sessions) remove(which func(gateway.ID, grant) bool) {
+// remove removes the cached secrets for which which returns true. Call it after their removal from the
+// store.
+func (s *sessions) remove(which func(known) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.removed++
-	for hash, k := range s.known {
-		if which(k.vm, k.grant) {
-			delete(s.known, hash)
+	for key, k := range s.cache {
+		if which(k) {
+			delete(s.cache, key)
 		}
 	}
 }

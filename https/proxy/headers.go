@@ -52,9 +52,9 @@ func setIdentityHeaders(h http.Header, who access.Visitor) {
 	switch {
 	case who.VM.Known():
 		h.Set("X-Lodge-Vm", who.VM.Name)
-	case who.Person != "":
-		h.Set("X-Lodge-User", who.Person)
-		h.Set("X-Lodge-Email", who.Person)
+	case who.Person != 0:
+		h.Set("X-Lodge-User", who.Mail)
+		h.Set("X-Lodge-Email", who.Mail)
 	}
 }
 

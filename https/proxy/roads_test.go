@@ -52,7 +52,7 @@ func newFront(tb testing.TB, pick func(*Proxy) road, app net.Addr) *front {
 	})
 	way := pick(f.proxy)
 	f.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		err := way(w, r, Target{VM: gateway.VM{Identity: gateway.Identity{ID: gateway.ID{1}}}, Port: 80}, access.Visitor{Person: "ann@example.org"})
+		err := way(w, r, Target{VM: gateway.VM{Identity: gateway.Identity{ID: gateway.ID{1}}}, Port: 80}, access.Visitor{Person: 1, Mail: "ann@example.org"})
 		if err != nil {
 			w.WriteHeader(http.StatusBadGateway)
 		}

@@ -47,7 +47,7 @@ func domainNames(v api.VM) string {
 	return strings.Join(all, ", ")
 }
 
-func shares(all []gateway.Share) string {
+func shares(all []api.Share) string {
 	var public []string
 	for _, s := range all {
 		switch {

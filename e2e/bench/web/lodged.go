@@ -15,6 +15,7 @@ import (
 
 	"lodge/cmd/lodged/memory"
 	"lodge/gateway"
+	"lodge/gateway/people"
 	"lodge/gateway/store"
 	"lodge/https"
 )
@@ -42,13 +43,17 @@ func serveLodged(ctx context.Context, port, app string, public bool) error {
 	if err != nil {
 		return err
 	}
+	known, err := people.Open(ctx, db.Shared(), owner)
+	if err != nil {
+		return err
+	}
 	number, err := strconv.Atoi(port)
 	if err != nil {
 		return err
 	}
 	web, err := https.New(https.Config{
-		Domain: "bench.localhost", Port: number, Dir: filepath.Join(dir, "ca"), Owner: owner,
-		Directory: vms, Logins: db.Logins(), NoRates: true, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Domain: "bench.localhost", Port: number, Dir: filepath.Join(dir, "ca"),
+		Directory: vms, People: known, Logins: db.Logins(), NoRates: true, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		Dial: func(ctx context.Context, _ gateway.VM, _ uint16) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", "127.0.0.1:"+app)
 		},
@@ -56,7 +61,7 @@ func serveLodged(ctx context.Context, port, app string, public bool) error {
 	if err != nil {
 		return err
 	}
-	link, err := web.LoginURL(ctx, vm.ID, "")
+	link, err := web.LoginURL(ctx, vm.ID, known.Owner().ID)
 	if err != nil {
 		return err
 	}

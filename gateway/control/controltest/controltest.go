@@ -24,6 +24,7 @@ import (
 	"lodge/gateway/control"
 	"lodge/gateway/domains"
 	"lodge/gateway/domains/domainstest"
+	"lodge/gateway/people"
 	"lodge/gateway/store"
 )
 
@@ -68,6 +69,10 @@ func Start(tb testing.TB) *Host {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	known, err := people.Open(tb.Context(), db.Shared(), "owner@lodge.localhost")
+	if err != nil {
+		tb.Fatal(err)
+	}
 	h := &Host{
 		Socket: filepath.Join(dir, "lodged.sock"), Directory: directory,
 		Keyring: gateway.NewKeyring([32]byte{1}, directory), Logs: &Buffer{}, messages: map[gateway.ID][]Mail{},
@@ -78,7 +83,7 @@ func Start(tb testing.TB) *Host {
 	}
 	h.DNS = domainstest.Start(tb)
 	verbs := api.New(api.Config{
-		Directory: directory, Keyring: h.Keyring, Machines: h, Observer: h, Terminals: h, Mailbox: h, Web: h, Ports: h, Images: fakeImages{h}, Forwarder: &fakeForwards{},
+		Directory: directory, People: known, Keyring: h.Keyring, Machines: h, Observer: h, Terminals: h, Mailbox: h, Web: h, Ports: h, Images: fakeImages{h}, Forwarder: &fakeForwards{},
 		Domains: domains.New(domains.Config{Domain: "lodge.localhost", Servers: []string{h.DNS.Addr}}),
 		Doctor:  h, Domain: "lodge.localhost", Version: "v0.0.0-test",
 	})

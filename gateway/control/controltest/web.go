@@ -10,7 +10,7 @@ import (
 )
 
 // LoginURL implements api.Web.
-func (h *Host) LoginURL(_ context.Context, id gateway.ID, _ string) (string, error) {
+func (h *Host) LoginURL(_ context.Context, id gateway.ID, _ gateway.Principal) (string, error) {
 	m, _ := h.Directory.ByID(id)
 	return h.URL(m, gateway.DefaultPort) + "/.lodge/login?token=" + LoginSecret, nil
 }

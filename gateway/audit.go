@@ -1,0 +1,34 @@
+package gateway
+
+import (
+	"context"
+	"log/slog"
+)
+
+// AuditEvent is a change of who may do what, or a use of it.
+type AuditEvent string
+
+// The events.
+const (
+	EventPersonAdded   AuditEvent = "person.added"
+	EventPersonChanged AuditEvent = "person.changed"
+	EventPersonRemoved AuditEvent = "person.removed"
+	EventTeamChanged   AuditEvent = "team.changed"
+	EventTeamRemoved   AuditEvent = "team.removed"
+	EventGranted       AuditEvent = "vm.granted"
+	EventShared        AuditEvent = "vm.shared"
+	EventLinkMade      AuditEvent = "link.made"
+	EventLinkUsed      AuditEvent = "link.used"
+	EventLinkRemoved   AuditEvent = "link.removed"
+	EventTokenMade     AuditEvent = "token.made"
+	EventTokenRemoved  AuditEvent = "token.removed"
+	EventTokensRefused AuditEvent = "token.refused" // too many wrong ones from one address
+	EventLoginMade     AuditEvent = "login.made"    // a one-time link
+	EventLogin         AuditEvent = "login.used"    // at one name of a VM
+	EventLogout        AuditEvent = "login.ended"
+)
+
+// Audit records an event. The attributes have no secrets: person, team, by and the keys of every log.
+func Audit(ctx context.Context, log *slog.Logger, event AuditEvent, attrs ...slog.Attr) {
+	log.LogAttrs(ctx, slog.LevelInfo, "access recorded", append([]slog.Attr{slog.String("event", string(event))}, attrs...)...)
+}
