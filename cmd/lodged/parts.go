@@ -110,7 +110,7 @@ func assemble(cfg Config, s *state, kept *sockets.Set, log *slog.Logger) (p *par
 	verbs := api.New(api.Config{
 		Directory: s.directory, People: s.people, Keyring: s.keyring, Machines: p.host, Observer: p.host, Terminals: p.host, Mailbox: p.mail, Web: p.web, Ports: p.web,
 		Images: p.images, Forwarder: p.forwards, Domains: domains.New(domains.Config{Domain: cfg.Domain, ResolvConf: "/etc/resolv.conf"}),
-		Doctor: p.doctor(cfg), Domain: cfg.Domain, Version: version(), Ready: p.host.Ready,
+		Doctor: p.doctor(cfg), Domain: cfg.Domain, Version: version(), Logger: log, Ready: p.host.Ready,
 	})
 	p.control = control.New(control.Config{
 		API: verbs, Logger: log,

@@ -1,18 +1,42 @@
 package api_test
 
 import (
+	"log/slog"
+	"maps"
+	"net/netip"
+	"path/filepath"
 	"reflect"
 	"testing"
 
 	"lodge/gateway"
 	"lodge/gateway/api"
 	"lodge/gateway/gatewaytest"
+	"lodge/gateway/people"
+	"lodge/gateway/store"
 )
 
 // allowedVMs are the verbs that a VM may use on itself. A VM may use none on the host or on another VM.
 var allowedVMs = map[string]bool{"Show": true}
 
-// newAPI has a directory and nothing else: a verb that passes its check for permission panics.
+// The verbs that people may use: on no VM in particular, and on one that was granted to them.
+var (
+	allowedAnyone  = map[string]bool{"List": true}
+	allowedMembers = map[string]bool{"List": true, "New": true}
+	allowedUsers   = map[string]bool{
+		"List": true, "Show": true, "Wait": true, "Console": true, "Log": true, "SSH": true, "Credentials": true, "Mail": true, "Message": true,
+	}
+	allowedManagers = with(allowedUsers, "Start", "Stop", "Restart", "Remove", "Set", "Share", "Grant", "Access", "Login", "AddDomain", "Domains")
+)
+
+func with(verbs map[string]bool, more ...string) map[string]bool {
+	verbs = maps.Clone(verbs)
+	for _, verb := range more {
+		verbs[verb] = true
+	}
+	return verbs
+}
+
+// newAPI has a directory, people and nothing else: a verb that passes its check for permission panics.
 func newAPI(t *testing.T, names ...string) *api.API {
 	t.Helper()
 	var vms []gateway.VM
@@ -20,7 +44,19 @@ func newAPI(t *testing.T, names ...string) *api.API {
 		vms = append(vms, gateway.VM{Identity: gateway.Identity{ID: gateway.NewID(), Name: name}, Desired: gateway.Running})
 	}
 	directory := gatewaytest.NewDirectory(t, &gatewaytest.Records{}, vms...)
-	return api.New(api.Config{Directory: directory, Keyring: gateway.NewKeyring([32]byte{1}, directory)})
+	return api.New(api.Config{
+		Directory: directory, Keyring: gateway.NewKeyring([32]byte{1}, directory), People: book(t), Web: web{}, Logger: slog.New(slog.DiscardHandler),
+	})
+}
+
+func book(t *testing.T) *people.Book {
+	t.Helper()
+	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "lodge.db"), netip.MustParsePrefix("10.213.0.0/16"))
+	gatewaytest.Must(t, err)
+	t.Cleanup(func() { gatewaytest.Must(t, db.Close()) })
+	b, err := people.Open(t.Context(), db.Shared(), "ann@example.org")
+	gatewaytest.Must(t, err)
+	return b
 }
 
 // call calls a verb with name for each string argument and zero values for the others. passed: it got beyond the check.
@@ -44,6 +80,22 @@ func call(t *testing.T, s api.Session, verb reflect.Method, name string) (err er
 func TestDenyIsTheDefault(t *testing.T) {
 	a := newAPI(t, "blog", "web")
 	blog, _ := a.Directory.ByName("blog")
+	person := func(mail string, role people.Role, level gateway.Level) api.Caller {
+		p, _, err := a.People.Add(t.Context(), mail, role)
+		gatewaytest.Must(t, err)
+		_, err = a.Directory.Update(t.Context(), blog.ID, func(m *gateway.VM) error { m.Grants = m.WithGrant(p.ID, level); return nil })
+		gatewaytest.Must(t, err)
+		return api.PersonCaller(p.ID)
+	}
+	removed := person("eve@example.com", people.Owner, gateway.Manage)
+	_, err := a.People.Remove(t.Context(), "eve@example.com")
+	gatewaytest.Must(t, err)
+	member, view := person("member@example.com", people.Member, gateway.NoLevel), person("view@example.com", people.Guest, gateway.View)
+	use, manage := person("use@example.com", people.Guest, gateway.Use), person("manage@example.com", people.Guest, gateway.Manage)
+	all := map[string]bool{}
+	for verb := range reflect.TypeFor[api.Session]().Methods() {
+		all[verb.Name] = true
+	}
 	callers := map[string]struct {
 		caller api.Caller
 		on     string
@@ -55,9 +107,19 @@ func TestDenyIsTheDefault(t *testing.T) {
 		"VM on another":         {api.VMCaller(blog.Identity), "web", nil},
 		"VM on one that is not": {api.VMCaller(blog.Identity), "absent", nil},
 		"VM on itself":          {api.VMCaller(blog.Identity), "blog", allowedVMs},
+		"nobody in particular":  {api.PersonCaller(0), "blog", nil},
+		"one who is removed":    {removed, "blog", nil},
+		"a guest":               {view, "web", allowedAnyone},
+		"a member":              {member, "web", allowedMembers},
+		"who may view":          {view, "blog", allowedAnyone},
+		"who may use":           {use, "blog", allowedUsers},
+		"who may manage":        {manage, "blog", allowedManagers},
+		"elsewhere":             {manage, "web", allowedAnyone},
+		"where there is none":   {manage, "absent", allowedAnyone},
+		"another owner":         {person("owner@example.com", people.Owner, gateway.NoLevel), "blog", all},
 	}
 	verbs := reflect.TypeFor[api.Session]()
-	if verbs.NumMethod() < 29 {
+	if verbs.NumMethod() < 38 {
 		t.Errorf("only %d verbs", verbs.NumMethod())
 	}
 	for name, c := range callers {

@@ -11,6 +11,7 @@ package api
 import (
 	"context"
 	"io"
+	"log/slog"
 	"net"
 
 	"lodge/gateway"
@@ -99,8 +100,9 @@ type Config struct {
 	Forwarder Forwarder
 	Domains   Domains
 	Doctor    Doctor
-	Domain    string // below which VMs have their names
-	Version   string // of this daemon
+	Domain    string       // below which VMs have their names
+	Version   string       // of this daemon
+	Logger    *slog.Logger // of changes of who may do what; answers are never logged
 	Ready     func() error
 }
 
@@ -122,7 +124,7 @@ func (a *API) As(caller Caller) Session { return Session{a, caller} }
 
 // allowed fails with KindDenied unless the caller may use v on the host itself.
 func (s Session) allowed(v verb) error {
-	if !s.caller.may(v, gateway.ID{}) {
+	if !s.may(v, gateway.VM{}) {
 		return errDenied(v)
 	}
 	return nil
@@ -131,7 +133,7 @@ func (s Session) allowed(v verb) error {
 // vm finds the VM that has a name now, for a verb that the caller may use on it.
 func (s Session) vm(v verb, name string) (gateway.VM, error) {
 	m, ok := s.api.Directory.ByName(name)
-	if !s.caller.may(v, m.ID) {
+	if !s.may(v, m) {
 		return gateway.VM{}, errDenied(v)
 	}
 	if !ok {

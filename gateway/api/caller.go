@@ -1,20 +1,31 @@
 package api
 
-import "lodge/gateway"
+import (
+	"context"
+	"log/slog"
+
+	"lodge/gateway"
+	"lodge/gateway/people"
+)
 
 // Caller is who uses the API: a person or a VM. The zero Caller may do nothing.
 type Caller struct {
-	owner bool
-	vm    gateway.ID
+	owner  bool
+	vm     gateway.ID
+	person gateway.Principal
 }
 
 // Owner is the caller that owns the host. The face that names it has proved that, such as by the uid of a process.
 func Owner() Caller { return Caller{owner: true} }
 
+// PersonCaller is a person who has proved that, such as by a session. What they may do is looked up at each
+// call: somebody who was removed may do nothing.
+func PersonCaller(id gateway.Principal) Caller { return Caller{person: id} }
+
 // VMCaller is the VM at the other end of a connection (gateway.IdentityOf). An unknown one may do nothing.
 func VMCaller(vm gateway.Identity) Caller { return Caller{vm: vm.ID} }
 
-// verb names a verb where Caller.may decides. The names are those of Session's methods, in lower case.
+// verb names a verb where Session.may decides. The names are those of Session's methods, in lower case.
 type verb string
 
 const (
@@ -47,17 +58,73 @@ const (
 	verbAddDomain      verb = "adddomain"
 	verbRemoveDomain   verb = "removedomain"
 	verbDomains        verb = "domains"
+	verbPeople         verb = "people"
+	verbAddPerson      verb = "addperson"
+	verbRemovePerson   verb = "removeperson"
+	verbPersonLink     verb = "personlink"
+	verbTeams          verb = "teams"
+	verbChangeTeam     verb = "changeteam"
+	verbRemoveTeam     verb = "removeteam"
+	verbGrant          verb = "grant"
+	verbAccess         verb = "access"
 )
 
-// may decides whether c may use v on a VM, or on the host itself where id is zero. What is not listed is denied.
-func (c Caller) may(v verb, id gateway.ID) bool {
+// least is the level on a VM that a person needs for a verb. A verb that is not here is for owners.
+func (v verb) least() (gateway.Level, bool) {
+	switch v {
+	case verbShow, verbWait, verbConsole, verbLog, verbSSH, verbCredentials, verbMail, verbMessage:
+		return gateway.Use, true
+	case verbStart, verbStop, verbRestart, verbRemove, verbSet, verbShare, verbGrant, verbAccess, verbLogin, verbAddDomain, verbRemoveDomain, verbDomains:
+		return gateway.Manage, true
+	}
+	return gateway.NoLevel, false
+}
+
+// may decides whether the caller may use v on a VM, or on the host itself where m is zero. What is not
+// listed is denied.
+func (s Session) may(v verb, m gateway.VM) bool {
 	switch {
-	case c.owner:
+	case s.owns():
 		return true
-	case c.vm != gateway.ID{} && c.vm == id:
-		return v == verbShow
+	case s.caller.vm != gateway.ID{}:
+		return s.caller.vm == m.ID && v == verbShow
+	case s.caller.person != 0:
+		return s.personMay(v, m)
 	}
 	return false
+}
+
+func (s Session) personMay(v verb, m gateway.VM) bool {
+	p, known := s.api.People.Person(s.caller.person)
+	switch {
+	case !known:
+		return false
+	case v == verbList: // of what they may open
+		return true
+	case v == verbNew:
+		return p.Role == people.Member
+	}
+	least, ok := v.least()
+	return ok && m.Known() && s.api.People.Level(p.ID, m).Covers(least)
+}
+
+// owns reports whether the caller is an owner of the host.
+func (s Session) owns() bool {
+	return s.caller.owner || s.caller.person != 0 && s.api.People.IsOwner(s.caller.person)
+}
+
+// person is who calls: of the host's own socket, its owner.
+func (s Session) person() people.Person {
+	if s.caller.owner {
+		return s.api.People.Owner()
+	}
+	p, _ := s.api.People.Person(s.caller.person)
+	return p
+}
+
+// audit records what the caller did.
+func (s Session) audit(ctx context.Context, event gateway.AuditEvent, attrs ...slog.Attr) {
+	gateway.Audit(ctx, s.api.Logger, event, append(attrs, slog.String("by", s.person().Mail))...)
 }
 
 func errDenied(v verb) error {

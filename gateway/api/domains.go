@@ -54,7 +54,7 @@ func (s Session) AddDomain(ctx context.Context, name string, to gateway.Domain) 
 	}
 	var proof domains.Proof
 	if !m.HasDomain(d.Name) {
-		if proof, err = s.api.Domains.Prove(ctx, m, d.Name, s.caller.owner); err != nil {
+		if proof, err = s.api.Domains.Prove(ctx, m, d.Name, s.owns()); err != nil {
 			return Domain{}, err
 		}
 	}
@@ -103,11 +103,11 @@ func (s Session) parseDomain(d gateway.Domain) (gateway.Domain, error) {
 
 // RemoveDomain ends that a custom domain leads to a VM.
 func (s Session) RemoveDomain(ctx context.Context, domain string) error {
-	if err := s.allowed(verbRemoveDomain); err != nil {
-		return err
-	}
 	domain = strings.ToLower(domain)
 	m, ok := s.api.Directory.HolderOf(domain)
+	if !s.may(verbRemoveDomain, m) {
+		return errDenied(verbRemoveDomain)
+	}
 	if !ok { // it may be in Unicode
 		parsed, err := s.api.Domains.Parse(domain)
 		if err != nil {

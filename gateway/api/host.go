@@ -3,8 +3,6 @@ package api
 import (
 	"context"
 	"time"
-
-	"lodge/gateway/people"
 )
 
 // Health is the state of the daemon.
@@ -45,25 +43,23 @@ func (s Session) RootPEM(context.Context) ([]byte, error) {
 	return s.api.Web.RootPEM(), nil
 }
 
-// Login returns a link that logs person in to the VM's pages, once. The empty person is the owner.
+// Login returns a link that logs person in to the VM's pages, once. The empty person is the caller; owners
+// alone make links for others.
 func (s Session) Login(ctx context.Context, name, person string) (string, error) {
 	m, err := s.vm(verbLogin, name)
 	if err != nil {
 		return "", err
 	}
-	who := s.api.People.Owner()
+	who := s.person()
 	if person != "" {
-		mail, err := people.ParseAddress(person)
-		if err != nil {
+		if who, err = s.personOf(person); err != nil {
 			return "", err
 		}
-		known, ok := s.api.People.ByMail(mail)
-		if !ok {
-			return "", people.NotFound(mail)
-		}
-		who = known
 	}
-	return s.api.Web.LoginURL(ctx, m.ID, who.ID)
+	if who.ID != s.person().ID && !s.owns() { // it would act as them
+		return "", errDenied(verbLogin)
+	}
+	return s.loginLink(ctx, m, who)
 }
 
 // Credentials issues S3 credentials for a VM.

@@ -35,34 +35,6 @@ func (s Session) show(m gateway.VM, status gateway.Status) VM {
 	}
 }
 
-// Share is the visibility of a port as every face shows it.
-type Share struct {
-	Port       uint16             `json:"port"`           // 0: the one that the VM's own name leads to
-	Visibility gateway.Visibility `json:"visibility"`     // "private", "people", "team", "link" or "public"
-	With       []string           `json:"with,omitempty"` // the mail addresses and @domains, or the teams
-}
-
-func (s Session) showShares(m gateway.VM) []Share {
-	shares := []Share{} // an empty list is [] in JSON
-	for _, share := range m.Shares {
-		shares = append(shares, s.showShare(share))
-	}
-	return shares
-}
-
-func (s Session) showShare(share gateway.Share) Share {
-	shown := Share{Port: share.Port, Visibility: share.Visibility}
-	for _, id := range share.With {
-		if name := s.api.People.Name(id); name != "" { // else it is removed
-			shown.With = append(shown.With, name)
-		}
-	}
-	for _, domain := range share.Domains {
-		shown.With = append(shown.With, "@"+domain)
-	}
-	return shown
-}
-
 // shown is show with the status of now.
 func (s Session) shown(ctx context.Context, m gateway.VM) VM {
 	return s.show(m, s.api.Observer.Status(ctx, m.ID))
@@ -77,7 +49,25 @@ func (s Session) changed(ctx context.Context, id gateway.ID) (VM, error) {
 	return s.shown(ctx, m), nil
 }
 
-// List returns all VMs, ordered by name.
+// sees reports whether a VM is in the caller's list: one that they may open.
+func (s Session) sees(m gateway.VM) bool {
+	if s.owns() {
+		return true
+	}
+	_, ok := s.api.People.FirstPort(s.caller.person, m)
+	return ok
+}
+
+// listed is show for a list. Who may only open pages of the VM sees where they are.
+func (s Session) listed(m gateway.VM, status gateway.Status) VM {
+	if s.may(verbShow, m) {
+		return s.show(m, status)
+	}
+	port, _ := s.api.People.FirstPort(s.caller.person, m)
+	return VM{ID: m.ID, Name: m.Name, Status: gateway.Status{State: status.State}, URL: s.api.Web.URL(m, port), Shares: []Share{}, Domains: []gateway.Domain{}}
+}
+
+// List returns all VMs that the caller may open, ordered by name.
 func (s Session) List(ctx context.Context) ([]VM, error) {
 	if err := s.allowed(verbList); err != nil {
 		return nil, err
@@ -85,11 +75,14 @@ func (s Session) List(ctx context.Context) ([]VM, error) {
 	all := []VM{} // not nil: an empty list is [] in JSON
 	statuses := s.api.Observer.Statuses(ctx)
 	for _, m := range s.api.Directory.All() {
+		if !s.sees(m) {
+			continue
+		}
 		status, ok := statuses[m.ID]
 		if !ok { // made a moment ago
 			status = gateway.Status{State: "starting"}
 		}
-		all = append(all, s.show(m, status))
+		all = append(all, s.listed(m, status))
 	}
 	return all, nil
 }
@@ -114,6 +107,11 @@ func (s Session) New(ctx context.Context, spec gateway.Spec, progress func(gatew
 	m, err := s.api.Machines.New(ctx, spec, timed(progress))
 	if err != nil {
 		return VM{}, err
+	}
+	if !s.owns() {
+		if m, err = s.setGrant(ctx, m, s.caller.person, gateway.Manage); err != nil {
+			return VM{}, err
+		}
 	}
 	return s.shown(ctx, m), nil
 }
@@ -161,25 +159,4 @@ func (s Session) Remove(ctx context.Context, name string) error {
 		return err
 	}
 	return s.api.Machines.Remove(ctx, m.ID)
-}
-
-// Share sets who may open a port of a VM. The URL of the answer is that of the port.
-func (s Session) Share(ctx context.Context, name string, share gateway.Share) (VM, error) {
-	m, err := s.vm(verbShare, name)
-	if err != nil {
-		return VM{}, err
-	}
-	if share.Visibility != gateway.Public && share.Visibility != gateway.Private {
-		return VM{}, gateway.Invalid("not a visibility: %q", share.Visibility).WithHint("A port is public or private.")
-	}
-	m, err = s.api.Directory.Update(ctx, m.ID, func(m *gateway.VM) error {
-		m.Shares = m.WithShare(share)
-		return nil
-	})
-	if err != nil {
-		return VM{}, err
-	}
-	answer := s.shown(ctx, m)
-	answer.URL = s.api.Web.URL(m, share.Port)
-	return answer, nil
 }

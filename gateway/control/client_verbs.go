@@ -55,12 +55,6 @@ func (c *Client) Restart(ctx context.Context, name string) (api.VM, error) {
 	return c.infoOf(ctx, http.MethodPost, name, "/restart", nil)
 }
 
-// Share sets who may see a port; the answer's URL is that port's.
-func (c *Client) Share(ctx context.Context, name string, share gateway.Share) (api.VM, error) {
-	port := strconv.Itoa(int(share.Port))
-	return c.infoOf(ctx, http.MethodPut, name, "/ports/"+port, PortRequest{Visibility: share.Visibility})
-}
-
 // Set changes the settings of a VM.
 func (c *Client) Set(ctx context.Context, name string, settings api.Settings) (api.VM, error) {
 	return c.infoOf(ctx, http.MethodPatch, name, "", settings)

@@ -71,9 +71,9 @@ func TestErrorsArriveAsTheyWere(t *testing.T) {
 		{"message that is a path", func() error { _, err := c.Message(t.Context(), "hello", ".."); return err }, gateway.KindInvalid, "lodge mail hello"},
 		{"limit", func() error { _, err := c.Mail(t.Context(), "hello", 0); return err }, gateway.KindInvalid, "1 to"},
 		{"visibility", func() error {
-			_, err := c.Share(t.Context(), "hello", gateway.Share{Visibility: "some"})
+			_, err := c.Share(t.Context(), "hello", api.Sharing{Share: api.Share{Visibility: "some"}})
 			return err
-		}, gateway.KindInvalid, "public or private"},
+		}, gateway.KindInvalid, "private, public"},
 		{"condition", func() error { _, err := c.Wait(t.Context(), "hello", "boot", ignore); return err }, gateway.KindInvalid, "http"},
 		{"user data that fits in no request", func() error {
 			_, err := c.New(t.Context(), gateway.Spec{Name: "big", UserData: strings.Repeat("\x01", gateway.MaxUserDataBytes+64<<10)}, ignore)
@@ -130,12 +130,12 @@ func TestLifecycle(t *testing.T) {
 func TestShareOpensExactlyOnePort(t *testing.T) {
 	h, c := start(t)
 	id := h.Add(t, "hello").ID
-	v := must(c.Share(t.Context(), "hello", gateway.Share{Port: 8080, Visibility: gateway.Public}))(t)
+	v := must(c.Share(t.Context(), "hello", api.Sharing{Share: api.Share{Port: 8080, Visibility: gateway.Public}}))(t)
 	m, _ := h.Directory.ByID(id)
 	if v.URL != "https://8080-hello.lodge.localhost" || m.Visibility(8080) != gateway.Public || m.Visibility(gateway.DefaultPort) != gateway.Private {
 		t.Errorf("url %s, shares %v", v.URL, m.Shares)
 	}
-	must(c.Share(t.Context(), "hello", gateway.Share{Port: 8080, Visibility: gateway.Private}))(t)
+	must(c.Share(t.Context(), "hello", api.Sharing{Share: api.Share{Port: 8080, Visibility: gateway.Private}}))(t)
 	if m, _ = h.Directory.ByID(id); len(m.Shares) != 0 {
 		t.Errorf("shares %v", m.Shares)
 	}

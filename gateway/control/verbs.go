@@ -14,12 +14,7 @@ type StopRequest struct {
 	Force bool `json:"force"` // end the VM without asking the guest
 }
 
-// PortRequest is the body that sets who may open a port.
-type PortRequest struct {
-	Visibility gateway.Visibility `json:"visibility"` // "public" or "private"
-}
-
-// LoginRequest is the body of login. The empty person is the owner.
+// LoginRequest is the body of login. The empty person is the caller.
 type LoginRequest struct {
 	Person string `json:"person,omitempty"`
 }
@@ -86,29 +81,6 @@ func (s *Server) rootPEM(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Type", "application/x-pem-file")
 	_, err = w.Write(pem)
 	return err
-}
-
-// share sets the visibility of the port in the path; 0 is the one that the VM's own name leads to.
-func (s *Server) share(w http.ResponseWriter, r *http.Request) error {
-	share := gateway.Share{Port: gateway.DefaultPort}
-	if text := r.PathValue("port"); text != "0" {
-		port, err := gateway.ParsePort(text)
-		if err != nil {
-			return err
-		}
-		share.Port = port
-	}
-	var in PortRequest
-	if err := decode(w, r, maxBodyBytes, &in); err != nil {
-		return err
-	}
-	share.Visibility = in.Visibility
-	vm, err := s.as(r).Share(r.Context(), r.PathValue("name"), share)
-	if err != nil {
-		return err
-	}
-	answer(w, http.StatusOK, vm)
-	return nil
 }
 
 func (s *Server) remove(w http.ResponseWriter, r *http.Request) error {

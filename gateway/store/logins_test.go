@@ -80,8 +80,10 @@ func TestSecretsEnd(t *testing.T) {
 	m, err := s.Create(t.Context(), machine("blog"))
 	gatewaytest.Must(t, err)
 	for i, secret := range []gateway.Secret{
-		{VM: m.ID, Expires: now.Add(time.Second)}, {VM: m.ID, Expires: now.Add(time.Hour)},
-		{Person: 7, Expires: now.Add(time.Hour)}, {Person: 8, Expires: now.Add(time.Hour)},
+		{VM: m.ID, Expires: now.Add(time.Second)},
+		{VM: m.ID, Expires: now.Add(time.Hour)},
+		{Person: 7, Expires: now.Add(time.Hour)},
+		{Person: 8, Expires: now.Add(time.Hour)},
 	} {
 		gatewaytest.Must(t, l.PutSecret(t.Context(), secretKey("session", i), secret))
 	}

@@ -44,7 +44,10 @@ type verbs struct {
 	Console   consoleCmd   `cmd:"" group:"access" help:"Use a VM's serial console; Ctrl-] leaves it."`
 	Logs      logsCmd      `cmd:"" group:"access" help:"Show the log of a VM's console."`
 	Open      openCmd      `cmd:"" group:"access" help:"Print a one-time link that opens a VM's pages."`
-	Share     shareCmd     `cmd:"" group:"access" help:"Set who can open a VM's page, or one port of it."`
+	Share     shareCmd     `cmd:"" group:"access" help:"Set who can open a VM's page, or one port of it; show all that opens a VM."`
+	Grant     grantCmd     `cmd:"" group:"access" help:"Set what somebody, or a team, may do with a VM."`
+	Person    personCmd    `cmd:"" group:"access" help:"Add, remove and list people, and log them in."`
+	Team      teamCmd      `cmd:"" group:"access" help:"Add, remove and list teams."`
 	Forward   forwardCmd   `cmd:"" group:"access" help:"Lead ports of the host to VMs, for what is not HTTP."`
 	Domain    domainCmd    `cmd:"" group:"access" help:"Add, remove and list the custom domains of VMs."`
 	Mail      mailCmd      `cmd:"" group:"data"   help:"List a VM's mail, or show one message."`

@@ -57,7 +57,8 @@ func (a *app) complete(ctx context.Context, parser *kong.Kong) (done bool, err e
 	names := predictor(ctx, words, vmNames)
 	command, err := kongcompletion.Command(parser, kongcompletion.WithPredictor("vm", names),
 		kongcompletion.WithPredictor("template", predictor(ctx, words, templateIDs)),
-		kongcompletion.WithPredictor("forward", predictor(ctx, words, forwardedPorts)))
+		kongcompletion.WithPredictor("forward", predictor(ctx, words, forwardedPorts)),
+		kongcompletion.WithPredictor("person", predictor(ctx, words, addresses)), kongcompletion.WithPredictor("team", predictor(ctx, words, teamNames)))
 	if err != nil {
 		return false, err
 	}
@@ -97,7 +98,7 @@ func socketIn(words []string) string {
 	return socket
 }
 
-// vmNames, templateIDs and forwardedPorts ignore errors, which a shell has no place to show.
+// vmNames and the like ignore errors, which a shell has no place to show.
 func vmNames(ctx context.Context, client *control.Client) (names []string) {
 	all, _ := client.List(ctx)
 	for _, v := range all {
@@ -120,4 +121,20 @@ func forwardedPorts(ctx context.Context, client *control.Client) (ports []string
 		ports = append(ports, f.String())
 	}
 	return ports
+}
+
+func addresses(ctx context.Context, client *control.Client) (mails []string) {
+	all, _ := client.People(ctx)
+	for _, p := range all {
+		mails = append(mails, p.Mail)
+	}
+	return mails
+}
+
+func teamNames(ctx context.Context, client *control.Client) (names []string) {
+	all, _ := client.Teams(ctx)
+	for _, t := range all {
+		names = append(names, t.Name)
+	}
+	return names
 }

@@ -4,25 +4,43 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 
 	"lodge/gateway"
+	"lodge/gateway/api"
 )
 
 type shareCmd struct {
 	named
 
-	What []string `arg:"" help:"[PORT] public or private; without a port, the VM's page."`
+	What []string `arg:"" help:"private, public, people ada@example.com,@example.org or team devs. Without it, all that opens the VM is shown." optional:"" name:"who"`
+	Port uint16   `help:"The port; without it, the VM's page. It may also stand before who." placeholder:"N"`
 }
 
-// Run sets who can open a page.
+// Help is the text below the usage.
+func (*shareCmd) Help() string {
+	return "A share opens exactly one port, in place of what was shared there before. private: the owner, and who has a grant (lodge grant). " +
+		"people: those with these addresses; @example.org is everyone with an address there. team: the members of a team. public: anyone.\n\n" +
+		"People need a login: lodge person link prints one. What a change no longer allows ends at once, open streams included."
+}
+
+// Run sets who can open a page, or shows it.
 func (c *shareCmd) Run(ctx context.Context, a *app) error {
-	share, err := parseShare(c.What)
+	if len(c.What) == 0 && c.Port == 0 {
+		return a.showAccess(ctx, c.Name)
+	}
+	share, err := parseShare(c.Port, c.What)
 	if err != nil {
 		return err
 	}
-	info, err := a.client.Share(ctx, c.Name, share)
+	info, err := a.client.Share(ctx, c.Name, api.Sharing{Share: share})
 	if err != nil {
 		return err
+	}
+	for _, set := range info.Shares {
+		if set.Port == share.Port {
+			share = set // as it is kept
+		}
 	}
 	domains := []string{} // an empty list is [] in JSON
 	for _, d := range info.Domains {
@@ -30,31 +48,100 @@ func (c *shareCmd) Run(ctx context.Context, a *app) error {
 			domains = append(domains, d.Name)
 		}
 	}
-	answer := map[string]any{"name": c.Name, "port": share.Port, "visibility": share.Visibility, "url": info.URL, "domains": domains}
+	answer := map[string]any{
+		"name": c.Name, "port": share.Port, "visibility": share.Visibility, "with": append([]string{}, share.With...), "url": info.URL, "domains": domains,
+	}
 	return a.print(answer, func(w io.Writer) {
 		for _, name := range append([]string{info.URL}, domains...) {
-			row(w, fmt.Sprintf("%s is %s.", name, share.Visibility))
+			row(w, name+" is "+openTo(share)+".")
 		}
 	})
 }
 
-// parseShare reads "public", "8080 public" and the like.
-func parseShare(words []string) (gateway.Share, error) {
-	hint := "Examples: lodge share blog public; lodge share blog 8080 private"
-	var share gateway.Share
-	if len(words) == 2 {
-		port, err := gateway.ParsePort(words[0])
-		if err != nil {
-			return share, err
-		}
-		share.Port, words = port, words[1:]
+// openTo says who may open a port.
+func openTo(s api.Share) string {
+	switch s.Visibility {
+	case gateway.People, gateway.Team:
+		return "open to " + strings.Join(s.With, ", ")
 	}
-	if len(words) != 1 {
-		return share, gateway.Invalid("expected a port and public or private").WithHint("%s", hint)
+	return string(s.Visibility)
+}
+
+// parseShare reads "public", "8080 people ada@example.com,@example.org" and the like.
+func parseShare(port uint16, words []string) (share api.Share, err error) {
+	hint := "Examples: lodge share blog public; lodge share blog --port 8080 people ada@example.com,@example.org; lodge share blog team devs"
+	share.Port = port
+	if port == 0 && len(words) > 1 && !isVisibility(words[0]) {
+		if share.Port, err = gateway.ParsePort(words[0]); err != nil {
+			return api.Share{}, err
+		}
+		words = words[1:]
+	}
+	if len(words) == 0 {
+		return api.Share{}, gateway.Invalid("expected who may open the port").WithHint("%s", hint)
 	}
 	share.Visibility = gateway.Visibility(words[0])
-	if share.Visibility != gateway.Public && share.Visibility != gateway.Private {
-		return share, gateway.Invalid("not a visibility: %q", words[0]).WithHint("%s", hint)
+	if !isVisibility(words[0]) {
+		return api.Share{}, gateway.Invalid("not a visibility: %.100q", words[0]).WithHint("%s", hint)
+	}
+	for _, word := range words[1:] {
+		for who := range strings.SplitSeq(word, ",") {
+			if who = strings.TrimSpace(who); who != "" {
+				share.With = append(share.With, who)
+			}
+		}
+	}
+	named := share.Visibility == gateway.People || share.Visibility == gateway.Team
+	switch {
+	case named && len(share.With) == 0:
+		return api.Share{}, gateway.Invalid("expected whom to share with after %q", share.Visibility).WithHint("%s", hint)
+	case !named && len(share.With) > 0:
+		return api.Share{}, gateway.Invalid("expected nothing after %q", share.Visibility).WithHint("%s", hint)
 	}
 	return share, nil
+}
+
+func isVisibility(word string) bool {
+	switch gateway.Visibility(word) {
+	case gateway.Private, gateway.People, gateway.Team, gateway.Public:
+		return true
+	}
+	return false
+}
+
+// showAccess shows all that opens a VM, and what strangers see.
+func (a *app) showAccess(ctx context.Context, name string) error {
+	access, err := a.client.Access(ctx, name)
+	if err != nil {
+		return err
+	}
+	return a.print(access, func(w io.Writer) {
+		row(w, "WHAT", "OPEN TO", "A STRANGER SEES", "WHERE")
+		for _, p := range access.Ports {
+			row(w, portName(p.Port), strings.TrimPrefix(openTo(p.Share), "open to "), stranger(p), strings.Join(append([]string{p.URL}, p.Domains...), ", "))
+			for _, domain := range p.Bypass {
+				row(w, portName(p.Port), "everyone: TLS is passed through", "what the VM answers", domain)
+			}
+		}
+		for _, g := range access.Grants {
+			row(w, "all ports", fmt.Sprintf("%s (%s)", g.Who, g.Level), "-", "-")
+		}
+		for _, f := range access.Forwards {
+			row(w, fmt.Sprintf("port %d", f.VMPort), "whoever reaches the host's port", "what the VM answers", fmt.Sprintf("%s (%s)", at(f), f.Protocol))
+		}
+	})
+}
+
+func portName(port uint16) string {
+	if port == gateway.DefaultPort {
+		return "the page"
+	}
+	return fmt.Sprintf("port %d", port)
+}
+
+func stranger(p api.PortAccess) string {
+	if p.Stranger == 0 {
+		return p.Sees
+	}
+	return fmt.Sprintf("%d: %s", p.Stranger, p.Sees)
 }

@@ -48,20 +48,21 @@ func domainNames(v api.VM) string {
 }
 
 func shares(all []api.Share) string {
-	var public []string
+	var public, others []string
 	for _, s := range all {
-		switch {
-		case s.Visibility != gateway.Public:
-		case s.Port == gateway.DefaultPort:
-			public = append(public, "the page")
-		default:
-			public = append(public, fmt.Sprintf("port %d", s.Port))
+		if s.Visibility == gateway.Public {
+			public = append(public, portName(s.Port))
+		} else {
+			others = append(others, portName(s.Port)+" with "+strings.Join(s.With, ", "))
 		}
 	}
-	if len(public) == 0 {
+	if len(public) > 0 {
+		others = append([]string{strings.Join(public, ", ") + " with everyone"}, others...)
+	}
+	if len(others) == 0 {
 		return "private"
 	}
-	return strings.Join(public, ", ") + " with everyone"
+	return strings.Join(others, "; ")
 }
 
 type showCmd struct{ named }

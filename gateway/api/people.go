@@ -1,0 +1,220 @@
+package api
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"time"
+
+	"lodge/gateway"
+	"lodge/gateway/people"
+)
+
+// Person is somebody whom Lodge knows, as every face shows it.
+type Person struct {
+	Mail  string      `json:"mail"`  // in lower case, its domain in ASCII
+	Role  people.Role `json:"role"`  // "owner", "member" or "guest"
+	Teams []string    `json:"teams"` // of which they are a member
+	Added time.Time   `json:"added"`
+}
+
+// Team is a set of people, as every face shows it.
+type Team struct {
+	Name    string   `json:"name"`
+	Members []string `json:"members"` // mail addresses
+}
+
+func (s Session) showPerson(p people.Person) Person {
+	shown := Person{Mail: p.Mail, Role: p.Role, Teams: []string{}, Added: p.Added} // an empty list is [] in JSON
+	for _, t := range s.api.People.Teams() {
+		for _, id := range t.Members {
+			if id == p.ID {
+				shown.Teams = append(shown.Teams, t.Name)
+			}
+		}
+	}
+	return shown
+}
+
+func (s Session) showTeam(t people.Team) Team {
+	shown := Team{Name: t.Name, Members: []string{}}
+	for _, id := range t.Members {
+		if name := s.api.People.Name(id); name != "" { // else it was removed a moment ago
+			shown.Members = append(shown.Members, name)
+		}
+	}
+	return shown
+}
+
+// People lists everyone, ordered by address.
+func (s Session) People(context.Context) ([]Person, error) {
+	if err := s.allowed(verbPeople); err != nil {
+		return nil, err
+	}
+	teams := map[gateway.Principal][]string{}
+	for _, t := range s.api.People.Teams() {
+		for _, id := range t.Members {
+			teams[id] = append(teams[id], t.Name)
+		}
+	}
+	all := []Person{}
+	for _, p := range s.api.People.All() {
+		all = append(all, Person{Mail: p.Mail, Role: p.Role, Teams: append([]string{}, teams[p.ID]...), Added: p.Added})
+	}
+	return all, nil
+}
+
+// AddPerson adds somebody, or sets the role of who is there. The empty role is guest for who is new.
+func (s Session) AddPerson(ctx context.Context, mail, role string) (Person, error) {
+	if err := s.allowed(verbAddPerson); err != nil {
+		return Person{}, err
+	}
+	var as people.Role
+	if role != "" {
+		var err error
+		if as, err = people.ParseRole(role); err != nil {
+			return Person{}, err
+		}
+	}
+	p, added, err := s.api.People.Add(ctx, mail, as)
+	if err != nil {
+		return Person{}, err
+	}
+	event := gateway.EventPersonChanged
+	if added {
+		event = gateway.EventPersonAdded
+	}
+	s.audit(ctx, event, slog.String("person", p.Mail), slog.String("role", string(p.Role)))
+	return s.showPerson(p), nil
+}
+
+// RemovePerson removes somebody, with all rights, sessions and tokens: who is added again is another
+// person. The owner of the configuration stays (KindConflict).
+func (s Session) RemovePerson(ctx context.Context, mail string) error {
+	if err := s.allowed(verbRemovePerson); err != nil {
+		return err
+	}
+	by := s.person().Mail // it may be themselves
+	p, err := s.api.People.Remove(ctx, mail)
+	if err != nil {
+		return err
+	}
+	gateway.Audit(ctx, s.api.Logger, gateway.EventPersonRemoved, slog.String("person", p.Mail), slog.String("by", by))
+	return nil
+}
+
+// PersonLink returns a link that logs somebody in, once: to a VM, or for the empty name to the first one
+// that they may open. Somebody with an address of a domain that the VM is shared with becomes a guest.
+func (s Session) PersonLink(ctx context.Context, mail, name string) (string, error) {
+	if err := s.allowed(verbPersonLink); err != nil {
+		return "", err
+	}
+	p, err := s.admitted(ctx, mail)
+	if err != nil {
+		return "", err
+	}
+	vms := s.api.Directory.All()
+	if name != "" {
+		m, ok := s.api.Directory.ByName(name)
+		if !ok {
+			return "", gateway.NotFound(name)
+		}
+		return s.loginLink(ctx, m, p)
+	}
+	for _, m := range vms {
+		if _, ok := s.api.People.FirstPort(p.ID, m); ok && m.Desired != gateway.Removed {
+			return s.loginLink(ctx, m, p)
+		}
+	}
+	return "", gateway.Errorf(gateway.KindConflict, "%s may open no VM yet", p.Mail).
+		WithHint("Let them in first: lodge grant VM %s view, or lodge share VM people %s", p.Mail, p.Mail)
+}
+
+func (s Session) loginLink(ctx context.Context, m gateway.VM, p people.Person) (string, error) {
+	url, err := s.api.Web.LoginURL(ctx, m.ID, p.ID)
+	if err == nil {
+		s.audit(ctx, gateway.EventLoginMade, gateway.LogVM(m.Identity), slog.String("person", p.Mail))
+	}
+	return url, err
+}
+
+// admitted finds somebody. Who is not known, but has an address of a domain that a port is shared with,
+// becomes a guest.
+func (s Session) admitted(ctx context.Context, mail string) (people.Person, error) {
+	p, err := s.personOf(mail)
+	if gateway.KindOf(err) != gateway.KindNotFound {
+		return p, err
+	}
+	mail, _ = people.ParseAddress(mail) // personOf has
+	_, domain, _ := strings.Cut(mail, "@")
+	for _, m := range s.api.Directory.All() {
+		if !m.SharedWithDomain(domain) {
+			continue
+		}
+		p, _, err := s.api.People.Add(ctx, mail, people.Guest)
+		if err == nil {
+			s.audit(ctx, gateway.EventPersonAdded, slog.String("person", p.Mail), slog.String("role", string(p.Role)))
+		}
+		return p, err
+	}
+	return people.Person{}, err
+}
+
+// Teams lists the teams, ordered by name.
+func (s Session) Teams(context.Context) ([]Team, error) {
+	if err := s.allowed(verbTeams); err != nil {
+		return nil, err
+	}
+	all := []Team{}
+	for _, t := range s.api.People.Teams() {
+		all = append(all, s.showTeam(t))
+	}
+	return all, nil
+}
+
+// ChangeTeam adds people to a team and removes others. It makes a team that does not exist, and guests of
+// those to add who are not known.
+func (s Session) ChangeTeam(ctx context.Context, name string, add, remove []string) (Team, error) {
+	if err := s.allowed(verbChangeTeam); err != nil {
+		return Team{}, err
+	}
+	if err := people.CheckTeamName(name); err != nil { // before anyone is added
+		return Team{}, err
+	}
+	var removed, added []gateway.Principal
+	for _, mail := range remove {
+		p, err := s.personOf(mail)
+		if err != nil {
+			return Team{}, err
+		}
+		removed = append(removed, p.ID)
+	}
+	for _, mail := range add {
+		if _, err := people.ParseAddress(mail); err != nil {
+			return Team{}, err
+		}
+		id, err := s.principal(ctx, mail)
+		if err != nil {
+			return Team{}, err
+		}
+		added = append(added, id)
+	}
+	t, err := s.api.People.ChangeTeam(ctx, name, added, removed)
+	if err != nil {
+		return Team{}, err
+	}
+	s.audit(ctx, gateway.EventTeamChanged, slog.String("team", name), slog.String("added", strings.Join(add, ",")), slog.String("removed", strings.Join(remove, ",")))
+	return s.showTeam(t), nil
+}
+
+// RemoveTeam removes a team; its members stay, without what only the team gave them.
+func (s Session) RemoveTeam(ctx context.Context, name string) error {
+	if err := s.allowed(verbRemoveTeam); err != nil {
+		return err
+	}
+	if _, err := s.api.People.RemoveTeam(ctx, name); err != nil {
+		return err
+	}
+	s.audit(ctx, gateway.EventTeamRemoved, slog.String("team", name))
+	return nil
+}

@@ -1,0 +1,153 @@
+package api_test
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"lodge/gateway"
+	"lodge/gateway/api"
+	"lodge/gateway/gatewaytest"
+)
+
+// sharing is an API whose shares and people can be changed, and its log.
+func sharing(t *testing.T) (*api.API, *gatewaytest.Log) {
+	t.Helper()
+	a := newAPI(t, "blog", "web")
+	log := &gatewaytest.Log{}
+	a.Observer, a.Logger = &observer{}, log.Logger()
+	return a, log
+}
+
+func (o *observer) Status(context.Context, gateway.ID) gateway.Status {
+	return gateway.Status{State: "running"}
+}
+
+// Of two owners who change what they both have read, one is told; without a revision both are carried out.
+func TestTwoOwnersShareAtOnce(t *testing.T) {
+	a, _ := sharing(t)
+	s := a.As(api.Owner())
+	var both sync.WaitGroup
+	var done, refused atomic.Int32
+	for _, mail := range []string{"ada@example.com", "bob@example.com"} {
+		both.Go(func() {
+			to := api.Sharing{Share: api.Share{Port: 80, Visibility: gateway.People, With: []string{mail}}, Rev: 1}
+			switch _, err := s.Share(t.Context(), "blog", to); gateway.KindOf(err) {
+			case gateway.KindConflict:
+				refused.Add(1)
+			default:
+				gatewaytest.Must(t, err)
+				done.Add(1)
+			}
+		})
+	}
+	both.Wait()
+	if done.Load() != 1 || refused.Load() != 1 {
+		t.Errorf("%d are done, %d refused", done.Load(), refused.Load())
+	}
+	for _, mail := range []string{"ada@example.com", "bob@example.com"} {
+		both.Go(func() {
+			_, err := s.Grant(t.Context(), "blog", api.Grant{Who: mail, Level: gateway.Use})
+			gatewaytest.Must(t, err)
+		})
+	}
+	both.Wait()
+	if m, _ := a.Directory.ByName("blog"); len(m.Grants) != 2 || len(m.Shares) != 1 || m.ShareRev != 3 {
+		t.Errorf("the VM has %+v, %+v, revision %d", m.Grants, m.Shares, m.ShareRev)
+	}
+}
+
+// A person's list has what they may open, and shows no more of it than they may know.
+func TestListOfAPerson(t *testing.T) {
+	a, _ := sharing(t)
+	owner := a.As(api.Owner())
+	_, err := owner.Share(t.Context(), "blog", api.Sharing{Share: api.Share{Port: 8000, Visibility: gateway.People, With: []string{"@example.com"}}})
+	gatewaytest.Must(t, err)
+	ada, _, err := a.People.Add(t.Context(), "ada@example.com", "")
+	gatewaytest.Must(t, err)
+	all, err := a.As(api.PersonCaller(ada.ID)).List(t.Context())
+	if err != nil || len(all) != 1 || all[0].Name != "blog" || len(all[0].Shares) != 0 || all[0].Addr.IsValid() {
+		t.Errorf("Ada's list: %+v, %v", all, err)
+	}
+	_, err = owner.Grant(t.Context(), "web", api.Grant{Who: ada.Mail, Level: gateway.Use})
+	gatewaytest.Must(t, err)
+	if all, err = a.As(api.PersonCaller(ada.ID)).List(t.Context()); err != nil || len(all) != 2 || !all[1].Addr.IsValid() {
+		t.Errorf("with a grant: %+v, %v", all, err)
+	}
+}
+
+// A manager makes no login link of the owner, as whom they would act.
+func TestOnlyOwnersLogOthersIn(t *testing.T) {
+	a, _ := sharing(t)
+	_, err := a.As(api.Owner()).Grant(t.Context(), "blog", api.Grant{Who: "ada@example.com", Level: gateway.Manage})
+	gatewaytest.Must(t, err)
+	ada, _ := a.People.ByMail("ada@example.com")
+	if _, err := a.As(api.PersonCaller(ada.ID)).Login(t.Context(), "blog", "ann@example.org"); gateway.KindOf(err) != gateway.KindDenied {
+		t.Errorf("a link of the owner: %v", err)
+	}
+}
+
+func TestBadSharesChangeNothing(t *testing.T) {
+	a, _ := sharing(t)
+	s := a.As(api.Owner())
+	many := slices.Repeat([]string{"@example.com"}, gateway.MaxGrants+1)
+	for name, share := range map[string]api.Share{
+		"markup":              {Visibility: gateway.People, With: []string{"<b>@example.com"}},
+		"a look-alike":        {Visibility: gateway.People, With: []string{"\u0430da@example.com"}},
+		"300 bytes":           {Visibility: gateway.People, With: []string{strings.Repeat("a", 300) + "@example.com"}},
+		"no domain":           {Visibility: gateway.People, With: []string{"@"}},
+		"nobody":              {Visibility: gateway.People},
+		"too many":            {Visibility: gateway.People, With: many},
+		"a team as a person":  {Visibility: gateway.People, With: []string{"devs"}},
+		"a person as a team":  {Visibility: gateway.Team, With: []string{"ada@example.com"}},
+		"public with someone": {Visibility: gateway.Public, With: []string{"ada@example.com"}},
+		"no visibility":       {},
+		"an unknown one":      {Visibility: "magic"},
+	} {
+		if _, err := s.Share(t.Context(), "blog", api.Sharing{Share: share}); gateway.KindOf(err) != gateway.KindInvalid {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if m, _ := a.Directory.ByName("blog"); len(m.Shares) != 0 || len(a.People.All()) != 1 {
+		t.Errorf("something was changed: %+v, %+v", m.Shares, a.People.All())
+	}
+}
+
+// Each change of who may do what is recorded, with who did it.
+func TestChangesAreRecorded(t *testing.T) {
+	a, log := sharing(t)
+	s := a.As(api.Owner())
+	for _, step := range []struct {
+		event gateway.AuditEvent
+		do    func() error
+	}{
+		{gateway.EventPersonAdded, func() error { _, err := s.AddPerson(t.Context(), "ada@example.com", "member"); return err }},
+		{gateway.EventPersonChanged, func() error { _, err := s.AddPerson(t.Context(), "ada@example.com", "guest"); return err }},
+		{gateway.EventTeamChanged, func() error {
+			_, err := s.ChangeTeam(t.Context(), "devs", []string{"ada@example.com"}, nil)
+			return err
+		}},
+		{gateway.EventGranted, func() error {
+			_, err := s.Grant(t.Context(), "blog", api.Grant{Who: "devs", Level: gateway.View})
+			return err
+		}},
+		{gateway.EventShared, func() error {
+			_, err := s.Share(t.Context(), "blog", api.Sharing{Share: api.Share{Port: 80, Visibility: gateway.Public}})
+			return err
+		}},
+		{gateway.EventTeamRemoved, func() error { return s.RemoveTeam(t.Context(), "devs") }},
+		{gateway.EventPersonRemoved, func() error { return s.RemovePerson(t.Context(), "ada@example.com") }},
+	} {
+		before := log.Count("by=ann@example.org")
+		gatewaytest.Must(t, step.do())
+		if log.Count("event="+string(step.event)) != 1 || log.Count("by=ann@example.org") != before+1 {
+			t.Errorf("%s is not recorded once:\n%s", step.event, log)
+		}
+	}
+	if _, err := s.AddPerson(t.Context(), "ada@example.com", "king"); gateway.KindOf(err) != gateway.KindInvalid {
+		t.Errorf("a role that is none: %v", err)
+	}
+}

@@ -1,0 +1,218 @@
+package control
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"lodge/gateway"
+	"lodge/gateway/api"
+)
+
+// PersonRequest is the body that adds somebody or sets a role.
+type PersonRequest struct {
+	Role string `json:"role,omitempty"` // "owner", "member" or "guest"; without it, guest for who is new
+}
+
+// PersonLoginRequest is the body of a login link for somebody.
+type PersonLoginRequest struct {
+	VM string `json:"vm,omitempty"` // to which it leads; without it, the first one that they may open
+}
+
+// TeamRequest is the body that changes a team.
+type TeamRequest struct {
+	Add    []string `json:"add,omitempty"`    // mail addresses
+	Remove []string `json:"remove,omitempty"` // mail addresses
+}
+
+// PortRequest is the body that sets who may open a port.
+type PortRequest struct {
+	Visibility gateway.Visibility `json:"visibility"`     // "private", "people", "team" or "public"
+	With       []string           `json:"with,omitempty"` // for people: mail addresses and @domains; for team: names of teams
+	Rev        uint64             `json:"rev,omitempty"`  // of Access; if that has changed since, the error is of kind conflict
+}
+
+// GrantRequest is the body that sets what a person or a team may do with a VM.
+type GrantRequest struct {
+	Level gateway.Level `json:"level"` // "view", "use" or "manage"
+}
+
+func (s *Server) peopleRoutes() []route {
+	const vm = "/v1/vms/{name}"
+	return []route{
+		{"GET", "/v1/people", query(s, api.Session.People), nil, []api.Person{}, "Lists everyone whom Lodge knows, ordered by address."},
+		{"PUT", "/v1/people/{mail}", s.addPerson, PersonRequest{}, api.Person{}, "Adds somebody, or sets the role of who is there."},
+		{"DELETE", "/v1/people/{mail}", s.removePerson, nil, nil, "Removes somebody with all rights, sessions and tokens, and ends what they have open. Who is added again is another person."},
+		{"POST", "/v1/people/{mail}/login", s.personLogin, PersonLoginRequest{}, LoginAnswer{}, "Makes a link that logs somebody in, once, within 15 minutes."},
+		{"GET", "/v1/teams", query(s, api.Session.Teams), nil, []api.Team{}, "Lists the teams, ordered by name."},
+		{"PUT", "/v1/teams/{team}", s.changeTeam, TeamRequest{}, api.Team{}, "Adds people to a team and removes others. It makes a team that does not exist, and guests of those to add who are not known."},
+		{"DELETE", "/v1/teams/{team}", s.removeTeam, nil, nil, "Removes a team. Its members lose what only the team gave them."},
+		{"GET", vm + "/access", named(s, api.Session.Access), nil, api.Access{}, "Lists all that opens the VM, and what a stranger sees at each port."},
+		{"PUT", vm + "/grants/{who}", s.grant, GrantRequest{}, []api.Grant{}, "Sets what a person or a team may do with the VM. The answer has all grants."},
+		{"DELETE", vm + "/grants/{who}", s.revoke, nil, []api.Grant{}, "Removes a grant. The answer has those that are left."},
+	}
+}
+
+func (s *Server) addPerson(w http.ResponseWriter, r *http.Request) error {
+	var in PersonRequest
+	if err := decode(w, r, maxBodyBytes, &in); err != nil {
+		return err
+	}
+	added, err := s.as(r).AddPerson(r.Context(), r.PathValue("mail"), in.Role)
+	return answerOr(w, added, err)
+}
+
+func (s *Server) removePerson(w http.ResponseWriter, r *http.Request) error {
+	return noContentOr(w, s.as(r).RemovePerson(r.Context(), r.PathValue("mail")))
+}
+
+func (s *Server) personLogin(w http.ResponseWriter, r *http.Request) error {
+	var in PersonLoginRequest
+	if err := decode(w, r, maxBodyBytes, &in); err != nil {
+		return err
+	}
+	url, err := s.as(r).PersonLink(r.Context(), r.PathValue("mail"), in.VM)
+	return answerOr(w, LoginAnswer{URL: url}, err)
+}
+
+func (s *Server) changeTeam(w http.ResponseWriter, r *http.Request) error {
+	var in TeamRequest
+	if err := decode(w, r, maxSpecBytes, &in); err != nil {
+		return err
+	}
+	changed, err := s.as(r).ChangeTeam(r.Context(), r.PathValue("team"), in.Add, in.Remove)
+	return answerOr(w, changed, err)
+}
+
+func (s *Server) removeTeam(w http.ResponseWriter, r *http.Request) error {
+	return noContentOr(w, s.as(r).RemoveTeam(r.Context(), r.PathValue("team")))
+}
+
+func (s *Server) grant(w http.ResponseWriter, r *http.Request) error {
+	var in GrantRequest
+	if err := decode(w, r, maxBodyBytes, &in); err != nil {
+		return err
+	}
+	if in.Level == gateway.NoLevel {
+		return gateway.Invalid("no level").WithHint("Choose view, use or manage; DELETE removes a grant.")
+	}
+	grants, err := s.as(r).Grant(r.Context(), r.PathValue("name"), api.Grant{Who: r.PathValue("who"), Level: in.Level})
+	return answerOr(w, grants, err)
+}
+
+func (s *Server) revoke(w http.ResponseWriter, r *http.Request) error {
+	grants, err := s.as(r).Grant(r.Context(), r.PathValue("name"), api.Grant{Who: r.PathValue("who")})
+	return answerOr(w, grants, err)
+}
+
+// share sets the visibility of the port in the path; 0 is the one that the VM's own name leads to.
+func (s *Server) share(w http.ResponseWriter, r *http.Request) error {
+	port := gateway.DefaultPort
+	if text := r.PathValue("port"); text != "0" {
+		var err error
+		if port, err = gateway.ParsePort(text); err != nil {
+			return err
+		}
+	}
+	var in PortRequest
+	if err := decode(w, r, maxSpecBytes, &in); err != nil {
+		return err
+	}
+	to := api.Sharing{Share: api.Share{Port: port, Visibility: in.Visibility, With: in.With}, Rev: in.Rev}
+	vm, err := s.as(r).Share(r.Context(), r.PathValue("name"), to)
+	return answerOr(w, vm, err)
+}
+
+// answerOr answers with v, or returns err.
+func answerOr(w http.ResponseWriter, v any, err error) error {
+	if err == nil {
+		answer(w, http.StatusOK, v)
+	}
+	return err
+}
+
+// noContentOr answers without a body, or returns err.
+func noContentOr(w http.ResponseWriter, err error) error {
+	if err == nil {
+		w.WriteHeader(http.StatusNoContent)
+	}
+	return err
+}
+
+// People lists everyone, ordered by address.
+func (c *Client) People(ctx context.Context) ([]api.Person, error) {
+	var all []api.Person
+	err := c.call(ctx, http.MethodGet, "/v1/people", nil, &all)
+	return all, err
+}
+
+// AddPerson adds somebody, or sets the role of who is there.
+func (c *Client) AddPerson(ctx context.Context, mail, role string) (api.Person, error) {
+	var added api.Person
+	return added, c.onPath(ctx, http.MethodPut, "/v1/people/", mail, "", PersonRequest{Role: role}, &added)
+}
+
+// RemovePerson removes somebody.
+func (c *Client) RemovePerson(ctx context.Context, mail string) error {
+	return c.onPath(ctx, http.MethodDelete, "/v1/people/", mail, "", nil, nil)
+}
+
+// PersonLink returns a link that logs somebody in, once; the empty VM is the first one that they may open.
+func (c *Client) PersonLink(ctx context.Context, mail, vm string) (string, error) {
+	var login LoginAnswer
+	err := c.onPath(ctx, http.MethodPost, "/v1/people/", mail, "/login", PersonLoginRequest{VM: vm}, &login)
+	return login.URL, err
+}
+
+// Teams lists the teams, ordered by name.
+func (c *Client) Teams(ctx context.Context) ([]api.Team, error) {
+	var all []api.Team
+	err := c.call(ctx, http.MethodGet, "/v1/teams", nil, &all)
+	return all, err
+}
+
+// ChangeTeam adds people to a team and removes others.
+func (c *Client) ChangeTeam(ctx context.Context, name string, add, remove []string) (api.Team, error) {
+	var changed api.Team
+	return changed, c.onPath(ctx, http.MethodPut, "/v1/teams/", name, "", TeamRequest{Add: add, Remove: remove}, &changed)
+}
+
+// RemoveTeam removes a team.
+func (c *Client) RemoveTeam(ctx context.Context, name string) error {
+	return c.onPath(ctx, http.MethodDelete, "/v1/teams/", name, "", nil, nil)
+}
+
+// Access lists all that opens a VM.
+func (c *Client) Access(ctx context.Context, name string) (api.Access, error) {
+	var access api.Access
+	err := c.onVM(ctx, http.MethodGet, name, "/access", nil, &access)
+	return access, err
+}
+
+// Share sets who may open a port; the answer's URL is that port's.
+func (c *Client) Share(ctx context.Context, name string, to api.Sharing) (api.VM, error) {
+	port := strconv.Itoa(int(to.Port))
+	return c.infoOf(ctx, http.MethodPut, name, "/ports/"+port, PortRequest{Visibility: to.Visibility, With: to.With, Rev: to.Rev})
+}
+
+// Grant sets what a person or a team may do with a VM; gateway.NoLevel removes the grant.
+func (c *Client) Grant(ctx context.Context, name string, to api.Grant) ([]api.Grant, error) {
+	vm, err := vmPath(name, "/grants/")
+	if err != nil {
+		return nil, err
+	}
+	var all []api.Grant
+	if to.Level == gateway.NoLevel {
+		return all, c.onPath(ctx, http.MethodDelete, vm, to.Who, "", nil, &all)
+	}
+	return all, c.onPath(ctx, http.MethodPut, vm, to.Who, "", GrantRequest{Level: to.Level}, &all)
+}
+
+// onPath calls a verb whose path has a text of the caller's.
+func (c *Client) onPath(ctx context.Context, method, before, text, after string, in, out any) error {
+	if text == "" || text == "." || text == ".." { // they would make another path
+		return gateway.Invalid("not a mail address or a name: %q", text)
+	}
+	return c.call(ctx, method, before+url.PathEscape(text)+after, in, out)
+}
