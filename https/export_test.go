@@ -13,6 +13,6 @@ func (s *Server) Decides(r *http.Request) bool {
 	if !ok {
 		return false
 	}
-	who, _ := s.visitor(r, rt)
+	who, _ := s.login.Visitor(r, rt)
 	return s.policy.Decide(r, rt, who) == access.Allow
 }

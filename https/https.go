@@ -178,6 +178,25 @@ func (s *Server) LoginURL(ctx context.Context, id gateway.ID, person gateway.Pri
 	return s.login.Link(ctx, vm, person)
 }
 
+// NewPass makes a link to a port, or a token, and returns the URL or the text that its holder needs.
+func (s *Server) NewPass(ctx context.Context, p gateway.Pass) (held string, made gateway.Pass, err error) {
+	vm, ok := s.Directory.ByID(p.VM)
+	if !ok || vm.Desired == gateway.Removed {
+		return "", made, gateway.Errorf(gateway.KindNotFound, "the VM is removed")
+	}
+	return s.login.NewPass(ctx, vm, p)
+}
+
+// Passes returns the links, or the tokens, of a VM.
+func (s *Server) Passes(ctx context.Context, vm gateway.ID, kind gateway.PassKind) ([]gateway.Pass, error) {
+	return s.login.Passes(ctx, vm, kind)
+}
+
+// RemovePass removes a link or a token of a VM, and ends what is open by it.
+func (s *Server) RemovePass(ctx context.Context, vm gateway.ID, kind gateway.PassKind, id string) error {
+	return s.login.RemovePass(ctx, vm, kind, id)
+}
+
 // Listens reports whether anything listens at a port of a VM now.
 func (s *Server) Listens(ctx context.Context, vm gateway.VM, port uint16) bool {
 	open, err := s.proxy.Listening(ctx, vm, []uint16{port})

@@ -36,8 +36,7 @@ type live struct {
 type liveRequest struct {
 	rt    names.Route
 	who   access.Visitor
-	login login.ID  // of the session; the zero ID without one
-	until time.Time // the end of the session; zero without one
+	proof login.Proof
 	end   context.CancelCauseFunc
 
 	tunnel bool // a WebSocket of HTTP/2
@@ -47,9 +46,9 @@ func newLive() *live { return &live{byVM: map[gateway.ID]map[*liveRequest]struct
 
 // enter adds a request. Its context ends with its permission; leave removes it. A change of which the
 // decision knew nothing may have missed it: compare changes with its value from before the decision.
-func (l *live) enter(r *http.Request, rt names.Route, who access.Visitor, s login.Session) (_ context.Context, leave func()) {
+func (l *live) enter(r *http.Request, rt names.Route, who access.Visitor, proof login.Proof) (_ context.Context, leave func()) {
 	ctx, end := context.WithCancelCause(r.Context())
-	q := &liveRequest{rt: rt, who: who, login: s.Login, until: s.Until, end: end, tunnel: isTunnel(r)}
+	q := &liveRequest{rt: rt, who: who, proof: proof, end: end, tunnel: isTunnel(r)}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.drain && q.tunnel {
@@ -110,7 +109,7 @@ func (l *live) endSessions(now time.Time) {
 	defer l.mu.Unlock()
 	for _, requests := range l.byVM {
 		for q := range requests {
-			if !q.until.IsZero() && now.After(q.until) {
+			if until := q.proof.Until; !until.IsZero() && now.After(until) {
 				q.end(errRevoked)
 			}
 		}
@@ -131,9 +130,10 @@ func (l *live) endTunnels() {
 	}
 }
 
-// endLogin ends what was opened with a login, on public ports too: the app there knows the person.
+// endLogin ends what was opened with a login, a link or a token, on public ports too: the app there knows
+// the person.
 func (l *live) endLogin(vm gateway.ID, id login.ID) {
-	l.endWhere(vm, func(q *liveRequest) bool { return q.login == id })
+	l.endWhere(vm, func(q *liveRequest) bool { return q.proof.Login == id || q.proof.Pass == id })
 }
 
 // vmChanged ends what a change of a VM no longer allows. A VM that is to be stopped ends its

@@ -34,9 +34,17 @@ func endless(w http.ResponseWriter, r *http.Request) {
 // openStream opens the stream of a page, and returns what waits for its end.
 func (s *site) openStream(c *http.Client, target string) (ended func() error) {
 	s.tb.Helper()
+	return s.openStreamWith(c, target)
+}
+
+func (s *site) openStreamWith(c *http.Client, target string, header ...string) (ended func() error) {
+	s.tb.Helper()
 	r, err := http.NewRequestWithContext(s.tb.Context(), http.MethodGet, target, nil)
 	if err != nil {
 		s.tb.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Add(header[i], header[i+1])
 	}
 	res, err := c.Do(r)
 	if err != nil || res.StatusCode != http.StatusOK {
@@ -86,15 +94,21 @@ func (s *site) openSocket(host, cookie string) (ended func() error) {
 
 func TestWhatIsOpenEndsWithItsPermission(t *testing.T) {
 	t.Parallel()
-	private := func(m *gateway.VM) error { m.Shares = m.WithShare(gateway.Share{Port: 8080, Visibility: gateway.Private}); return nil }
+	private := func(m *gateway.VM) error {
+		m.Shares = m.WithShare(gateway.Share{Port: 8080, Visibility: gateway.Private})
+		return nil
+	}
 	for name, tt := range map[string]struct {
 		change        func(*gateway.VM) error
 		stranger, ann bool // still open
 		self, shop    bool
 		publicOfOther bool
 	}{
-		"made private":  {private, false, true, true, false, true},
-		"other port":    {func(m *gateway.VM) error { m.Shares = m.WithShare(gateway.Share{Port: 9090, Visibility: gateway.Public}); return nil }, true, true, true, true, true},
+		"made private": {private, false, true, true, false, true},
+		"other port": {func(m *gateway.VM) error {
+			m.Shares = m.WithShare(gateway.Share{Port: 9090, Visibility: gateway.Public})
+			return nil
+		}, true, true, true, true, true},
 		"removed":       {func(m *gateway.VM) error { m.Desired = gateway.Removed; return nil }, false, false, false, false, true},
 		"another name":  {func(m *gateway.VM) error { m.Name = "diary"; return nil }, false, false, false, false, true},
 		"to be stopped": {func(m *gateway.VM) error { m.Desired = gateway.Stopped; return nil }, true, true, true, true, true}, // its guest ends them

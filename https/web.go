@@ -50,7 +50,7 @@ func (s *Server) serveWeb(w http.ResponseWriter, r *http.Request) {
 // serveVM handles a request for an app in a VM.
 func (s *Server) serveVM(w http.ResponseWriter, r *http.Request, rt names.Route) {
 	changes := s.live.changes.Load()
-	who, session, ok := s.admit(w, r, rt)
+	who, proof, ok := s.admit(w, r, rt)
 	if !ok {
 		return
 	}
@@ -61,13 +61,13 @@ func (s *Server) serveVM(w http.ResponseWriter, r *http.Request, rt names.Route)
 	defer leave()
 	if s.waker.holds(rt.VM) && s.policy.MayOpen(who, rt.VM, rt.Port) {
 		if rt, ok = s.awaken(w, r, rt, who); ok {
-			who, session, ok = s.admit(w, r, rt) // what was allowed may have changed meanwhile
+			who, proof, ok = s.admit(w, r, rt) // what was allowed may have changed meanwhile
 		}
 	}
-	if !ok || who.Person != 0 && rt.VM.Desired == gateway.Running && access.OpensTab(r) && s.login.StartNames(w, r, rt, session) {
+	if !ok || who.Person != 0 && rt.VM.Desired == gateway.Running && access.OpensTab(r) && s.login.StartNames(w, r, rt, proof.Session) {
 		return
 	}
-	ctx, remove := s.live.enter(r, rt, who, session)
+	ctx, remove := s.live.enter(r, rt, who, proof)
 	defer remove()
 	r = r.WithContext(ctx)
 	if s.live.changes.Load() != changes && !s.stillAllowed(r, rt, who) {
@@ -115,32 +115,21 @@ func (s *Server) count(w http.ResponseWriter, r *http.Request, rt names.Route, w
 	return leave, true
 }
 
-// admit returns who makes the request, and the session that proves it. It is false once the request is
+// admit returns who makes the request, and what proves it. It is false once the request is
 // answered: the visitor may not open the page, or it is a preflight.
-func (s *Server) admit(w http.ResponseWriter, r *http.Request, rt names.Route) (access.Visitor, login.Session, bool) {
-	who, session := s.visitor(r, rt)
+func (s *Server) admit(w http.ResponseWriter, r *http.Request, rt names.Route) (access.Visitor, login.Proof, bool) {
+	who, proof := s.login.Visitor(r, rt)
 	switch decision := s.policy.Decide(r, rt, who); {
 	case decision == access.Allow:
-		return who, session, true
+		return who, proof, true
 	case decision == access.Preflight && s.login.SeenFrom(r, rt):
 		s.forwardPreflight(preflightWriter(w), preflight(r), rt)
+	case proof.BadToken:
+		s.pages.Render(w, r, s.login.RefuseToken(r, rt))
 	default:
 		s.turnAway(w, r, rt, decision)
 	}
-	return who, session, false
-}
-
-// visitor returns who makes the request, and the session that proves it. On a tap that is the VM,
-// whatever session the request carries.
-func (s *Server) visitor(r *http.Request, rt names.Route) (access.Visitor, login.Session) {
-	if vm := gateway.VMFrom(r.Context()); vm.Known() {
-		return access.Visitor{VM: vm}, login.Session{}
-	}
-	if s.policy.CrossSite(r, rt) {
-		return access.Visitor{CrossSite: true}, login.Session{}
-	}
-	session, _ := s.login.Session(r, rt)
-	return access.Visitor{Person: session.Person, Mail: session.Mail}, session
+	return who, proof, false
 }
 
 // stillAllowed reports whether the decision to let a request through holds now.
@@ -148,11 +137,8 @@ func (s *Server) stillAllowed(r *http.Request, rt names.Route, who access.Visito
 	if !s.allows(rt, who) {
 		return false
 	}
-	if who.Person == 0 {
-		return true
-	}
-	_, ok := s.login.Session(r, rt)
-	return ok
+	now, _ := s.login.Visitor(r, rt)
+	return now == who
 }
 
 // unitOf returns the unit by which the quota counts the request.

@@ -95,6 +95,7 @@ type Config struct {
 	Terminals Terminals
 	Mailbox   Mailbox
 	Web       Web
+	Passes    Passes
 	Ports     Ports
 	Images    Images
 	Forwarder Forwarder

@@ -67,6 +67,9 @@ const (
 	verbRemoveTeam     verb = "removeteam"
 	verbGrant          verb = "grant"
 	verbAccess         verb = "access"
+	verbNewPass        verb = "newpass"
+	verbListPasses     verb = "listpasses"
+	verbRemovePass     verb = "removepass"
 )
 
 // least is the level on a VM that a person needs for a verb. A verb that is not here is for owners.
@@ -74,7 +77,8 @@ func (v verb) least() (gateway.Level, bool) {
 	switch v {
 	case verbShow, verbWait, verbConsole, verbLog, verbSSH, verbCredentials, verbMail, verbMessage:
 		return gateway.Use, true
-	case verbStart, verbStop, verbRestart, verbRemove, verbSet, verbShare, verbGrant, verbAccess, verbLogin, verbAddDomain, verbRemoveDomain, verbDomains:
+	case verbStart, verbStop, verbRestart, verbRemove, verbSet, verbShare, verbGrant, verbAccess, verbNewPass, verbListPasses,
+		verbRemovePass, verbLogin, verbAddDomain, verbRemoveDomain, verbDomains:
 		return gateway.Manage, true
 	}
 	return gateway.NoLevel, false

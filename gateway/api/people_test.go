@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"lodge/gateway"
 	"lodge/gateway/api"
@@ -18,9 +19,22 @@ func sharing(t *testing.T) (*api.API, *gatewaytest.Log) {
 	t.Helper()
 	a := newAPI(t, "blog", "web")
 	log := &gatewaytest.Log{}
-	a.Observer, a.Logger = &observer{}, log.Logger()
+	a.Observer, a.Logger, a.Passes = &observer{}, log.Logger(), noPasses{}
 	return a, log
 }
+
+// noPasses has no links and no tokens.
+type noPasses struct{}
+
+func (noPasses) Passes(context.Context, gateway.ID, gateway.PassKind) ([]gateway.Pass, error) {
+	return nil, nil
+}
+
+func (noPasses) NewPass(_ context.Context, p gateway.Pass) (string, gateway.Pass, error) {
+	return "", p, nil
+}
+
+func (noPasses) RemovePass(context.Context, gateway.ID, gateway.PassKind, string) error { return nil }
 
 func (o *observer) Status(context.Context, gateway.ID) gateway.Status {
 	return gateway.Status{State: "running"}
@@ -113,6 +127,31 @@ func TestBadSharesChangeNothing(t *testing.T) {
 	}
 	if m, _ := a.Directory.ByName("blog"); len(m.Shares) != 0 || len(a.People.All()) != 1 {
 		t.Errorf("something was changed: %+v, %+v", m.Shares, a.People.All())
+	}
+}
+
+func TestBadPassesAreRefused(t *testing.T) {
+	a, _ := sharing(t)
+	s := a.As(api.Owner())
+	for name, tt := range map[string]struct {
+		kind gateway.PassKind
+		spec api.PassSpec
+		want gateway.Kind
+	}{
+		"no kind":               {"", api.PassSpec{}, gateway.KindInvalid},
+		"a session":             {"session", api.PassSpec{}, gateway.KindInvalid},
+		"for a second":          {gateway.TokenPass, api.PassSpec{Life: time.Second}, gateway.KindInvalid},
+		"for ever":              {gateway.TokenPass, api.PassSpec{Life: 367 * 24 * time.Hour}, gateway.KindInvalid},
+		"of the past":           {gateway.TokenPass, api.PassSpec{Life: -time.Hour}, gateway.KindInvalid},
+		"two lines":             {gateway.TokenPass, api.PassSpec{Label: "a\nb"}, gateway.KindInvalid},
+		"a long label":          {gateway.TokenPass, api.PassSpec{Label: strings.Repeat("a", 65)}, gateway.KindInvalid},
+		"too many uses":         {gateway.LinkPass, api.PassSpec{MaxUses: 1001}, gateway.KindInvalid},
+		"less than none":        {gateway.LinkPass, api.PassSpec{MaxUses: -1}, gateway.KindInvalid},
+		"to a port that is not": {gateway.LinkPass, api.PassSpec{Port: 80}, gateway.KindConflict},
+	} {
+		if _, err := s.NewPass(t.Context(), "blog", tt.kind, tt.spec); gateway.KindOf(err) != tt.want {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -60,16 +60,23 @@ func (s Session) Share(ctx context.Context, name string, to Sharing) (VM, error)
 	if err != nil {
 		return VM{}, err
 	}
+	var before gateway.Visibility
 	m, err = s.api.Directory.Update(ctx, m.ID, func(m *gateway.VM) error {
 		if err := checkRev(*m, to.Rev); err != nil {
 			return err
 		}
+		before = m.Visibility(share.Port)
 		m.Shares = m.WithShare(share)
 		m.ShareRev++
 		return nil
 	})
 	if err != nil {
 		return VM{}, err
+	}
+	if before == gateway.Link != (share.Visibility == gateway.Link) { // also those that a crash here has left
+		if err := s.removeLinks(ctx, m, share.Port); err != nil {
+			return VM{}, err
+		}
 	}
 	s.audit(ctx, gateway.EventShared, gateway.LogVM(m.Identity), slog.Int("port", int(share.Port)), slog.String("visibility", string(share.Visibility)),
 		slog.String("with", strings.Join(s.showShare(share).With, ",")))
@@ -90,14 +97,14 @@ func checkRev(m gateway.VM, rev uint64) error {
 func (s Session) parseShare(ctx context.Context, to Share) (gateway.Share, error) {
 	share := gateway.Share{Port: to.Port, Visibility: to.Visibility}
 	switch to.Visibility {
-	case gateway.Private, gateway.Public:
+	case gateway.Private, gateway.Public, gateway.Link:
 		if len(to.With) > 0 {
 			return share, gateway.Invalid("a %s port is shared with nobody in particular", to.Visibility).WithHint("To name people: lodge share VM people ada@example.com,@example.org")
 		}
 		return share, nil
 	case gateway.People, gateway.Team:
 	default:
-		return share, gateway.Invalid("not a visibility: %.100q", to.Visibility).WithHint("A port is private, public, or open to people or to a team.")
+		return share, gateway.Invalid("not a visibility: %.100q", to.Visibility).WithHint("A port is private, public, or open to people, to a team or by link.")
 	}
 	if len(to.With) == 0 || len(to.With) > gateway.MaxGrants {
 		return share, gateway.Invalid("shared with %d people or teams; 1 to %d are possible", len(to.With), gateway.MaxGrants).
@@ -226,6 +233,8 @@ type Access struct {
 	Rev      uint64       `json:"rev"` // of ports and grants, for a change that must not undo another one
 	Ports    []PortAccess `json:"ports"`
 	Grants   []Grant      `json:"grants"`   // may open all ports
+	Links    []Pass       `json:"links"`    // each opens one port that is shared by link
+	Tokens   []Pass       `json:"tokens"`   // for scripts
 	Forwards []Forward    `json:"forwards"` // whoever reaches the host's port reaches the VM
 }
 
@@ -256,6 +265,12 @@ func (s Session) Access(ctx context.Context, name string) (Access, error) {
 	slices.Sort(ports)
 	for _, port := range slices.Compact(ports) {
 		a.Ports = append(a.Ports, s.portAccess(ctx, m, port))
+	}
+	if a.Links, err = s.passes(ctx, m, gateway.LinkPass); err != nil {
+		return Access{}, err
+	}
+	if a.Tokens, err = s.passes(ctx, m, gateway.TokenPass); err != nil {
+		return Access{}, err
 	}
 	for _, status := range s.api.Forwarder.List() {
 		if status.VM == m.ID {

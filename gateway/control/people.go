@@ -28,7 +28,7 @@ type TeamRequest struct {
 
 // PortRequest is the body that sets who may open a port.
 type PortRequest struct {
-	Visibility gateway.Visibility `json:"visibility"`     // "private", "people", "team" or "public"
+	Visibility gateway.Visibility `json:"visibility"`     // "private", "people", "team", "link" or "public"
 	With       []string           `json:"with,omitempty"` // for people: mail addresses and @domains; for team: names of teams
 	Rev        uint64             `json:"rev,omitempty"`  // of Access; if that has changed since, the error is of kind conflict
 }
@@ -36,6 +36,21 @@ type PortRequest struct {
 // GrantRequest is the body that sets what a person or a team may do with a VM.
 type GrantRequest struct {
 	Level gateway.Level `json:"level"` // "view", "use" or "manage"
+}
+
+// LinkRequest is the body that makes a link to a port.
+type LinkRequest struct {
+	Port        uint16 `json:"port,omitempty"` // whose visibility is link; without it, the one that the VM's own name leads to
+	Label       string `json:"label,omitempty"`
+	MaxUses     int    `json:"max_uses,omitempty"`     // browsers that it lets in, at most 1000, which is the default
+	LifeSeconds int64  `json:"life_seconds,omitempty"` // 7 days by default, at most 366
+}
+
+// TokenRequest is the body that makes a token.
+type TokenRequest struct {
+	Port        *uint16 `json:"port,omitempty"` // 0: the one that the VM's own name leads to; without it, all ports
+	Label       string  `json:"label,omitempty"`
+	LifeSeconds int64   `json:"life_seconds,omitempty"` // 30 days by default, at most 366
 }
 
 func (s *Server) peopleRoutes() []route {
@@ -51,6 +66,12 @@ func (s *Server) peopleRoutes() []route {
 		{"GET", vm + "/access", named(s, api.Session.Access), nil, api.Access{}, "Lists all that opens the VM, and what a stranger sees at each port."},
 		{"PUT", vm + "/grants/{who}", s.grant, GrantRequest{}, []api.Grant{}, "Sets what a person or a team may do with the VM. The answer has all grants."},
 		{"DELETE", vm + "/grants/{who}", s.revoke, nil, []api.Grant{}, "Removes a grant. The answer has those that are left."},
+		{"POST", vm + "/links", asked(s, newLink), LinkRequest{}, api.Pass{}, "Makes a link that opens a port of visibility link in a browser, without a login. The answer alone has its URL."},
+		{"GET", vm + "/links", s.listPasses(gateway.LinkPass), nil, []api.Pass{}, "Lists the links."},
+		{"DELETE", vm + "/links/{id}", s.removePass(gateway.LinkPass), nil, nil, "Removes a link, and ends what is open by it."},
+		{"POST", vm + "/tokens", asked(s, newToken), TokenRequest{}, api.Pass{}, "Makes a token for scripts, which opens what the caller may open: `Authorization: Bearer`, or Basic as the password. The answer alone has it."},
+		{"GET", vm + "/tokens", s.listPasses(gateway.TokenPass), nil, []api.Pass{}, "Lists the tokens."},
+		{"DELETE", vm + "/tokens/{id}", s.removePass(gateway.TokenPass), nil, nil, "Removes a token, and ends what is open by it."},
 	}
 }
 

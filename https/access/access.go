@@ -19,6 +19,9 @@ type Visitor struct {
 	VM        gateway.Identity
 	Person    gateway.Principal // 0 for a VM and for a cross-site request
 	Mail      string            // the person's address
+	Link      gateway.Principal // who made the link that opens the port of the request; 0 without one
+	Token     gateway.Principal // who made the token that the request has, for its port; 0 without one
+	TokenID   string            // of that
 	CrossSite bool              // a browser sends the request for a page of another VM or site
 }
 
@@ -55,9 +58,19 @@ func (p Policy) MayOpen(who Visitor, vm gateway.VM, port uint16) bool {
 		return true
 	case who.VM.Known():
 		return who.VM.ID == vm.ID
+	case who.Token != 0:
+		return p.People.MayOpen(who.Token, vm, port)
+	case who.Link != 0 && p.LinkOpens(who.Link, vm, port):
+		return true
 	default:
 		return p.People.MayOpen(who.Person, vm, port)
 	}
+}
+
+// LinkOpens reports whether a link that a person made opens a port: the port is shared by link, and the
+// person may still share it.
+func (p Policy) LinkOpens(by gateway.Principal, vm gateway.VM, port uint16) bool {
+	return vm.Visibility(port) == gateway.Link && p.People.Level(by, vm) == gateway.Manage
 }
 
 // Decide applies the policy to a request for a name of a VM, or for one that no VM has: that is

@@ -13,6 +13,7 @@ import (
 const (
 	sessionCookie = "__Host-lodge"
 	handoffCookie = "__Host-lodge-handoff"
+	visitCookie   = "__Host-lodge-visit"
 )
 
 func setCookie(w http.ResponseWriter, name, value string, life time.Duration) {
@@ -61,7 +62,7 @@ func withoutOwnCookies(line string) string {
 func ownCookie(pair string) bool {
 	name, _, _ := strings.Cut(pair, "=")
 	name = strings.Trim(name, " \t\"")
-	return strings.EqualFold(name, sessionCookie) || strings.EqualFold(name, handoffCookie)
+	return strings.EqualFold(name, sessionCookie) || strings.EqualFold(name, handoffCookie) || strings.EqualFold(name, visitCookie)
 }
 
 // StripSetCookies keeps an app from setting the gateway's cookies.

@@ -1,5 +1,6 @@
 // Package login logs people in to VMs' pages: one-time links, sessions, and the handoff of a login
-// from a VM's plain name to its other names.
+// from a VM's plain name to its other names. It also knows the passes that open a port without a login:
+// links for browsers, tokens for scripts.
 //
 // A link leads to a page with a button, whose POST starts a session at the VM's plain name. Each
 // host name has a session of its own, in a cookie that browsers keep for that name alone. A browser
@@ -34,6 +35,7 @@ const (
 	joinPath   = Prefix + "join"   // on such a name: an image that logs in there
 	loginPath  = Prefix + "login"  // ?token=: a page with a button, which logs in
 	logoutPath = Prefix + "logout" // a page with a button, which logs out
+	linkPath   = Prefix + "link"   // ?secret=: a page with a button, which opens the port of a link in this browser
 	// on the plain name: ?to=&for=&path=: sends a logged-in browser on to another name of the VM
 	handoffPath  = Prefix + "handoff"
 	callbackPath = Prefix + "callback" // on that other name: ?code=&path=: logs in there
@@ -53,8 +55,8 @@ type Config struct {
 	// Many reports whether strangers may come from an address that the owner comes from, as from that
 	// of a proxy or a tunnel.
 	Many func(netip.Addr) bool
-	// Ended is called when a logout has ended a login at a VM.
-	Ended func(vm gateway.ID, login ID)
+	// Ended is called when a login at a VM, a link or a token has ended.
+	Ended func(vm gateway.ID, id ID)
 }
 
 // Handler logs people in. It is safe for concurrent use.
@@ -63,6 +65,7 @@ type Handler struct {
 	sessions *sessions
 	seen     *seen
 	joins    *joins
+	wrong    wrong // tokens
 }
 
 // New returns a Handler.
@@ -103,6 +106,10 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, rt names.Route) 
 	case path == loginPath && isGet:
 		h.Pages.Render(w, r, pages.LoginButton(rt, r.URL.Query().Get("token")))
 	case path == loginPath && r.Method == http.MethodPost:
+		h.useLoginLink(w, r, rt)
+	case path == linkPath && isGet:
+		h.Pages.Render(w, r, pages.LinkButton(rt, r.URL.Query().Get("secret")))
+	case path == linkPath && r.Method == http.MethodPost:
 		h.useLink(w, r, rt)
 	case path == logoutPath && isGet:
 		h.Pages.Render(w, r, pages.LogoutButton(rt))
@@ -121,9 +128,9 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, rt names.Route) 
 	}
 }
 
-// useLink turns a link's token into a session. Only the form's POST does that: programs that fetch
+// useLoginLink turns a login link's token into a session. Only the form's POST does that: programs that fetch
 // links before a person does (mail filters, chat previews) would use up the token with a GET.
-func (h *Handler) useLink(w http.ResponseWriter, r *http.Request, rt names.Route) {
+func (h *Handler) useLoginLink(w http.ResponseWriter, r *http.Request, rt names.Route) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxFormBytes)
 	if h.Policy.CrossSite(r, rt) {
 		h.Pages.Render(w, r, pages.CrossSite(rt))

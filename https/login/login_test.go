@@ -18,7 +18,7 @@ func FuzzStripCookies(f *testing.F) {
 		h := http.Header{"Cookie": {cookies, "last=1"}}
 		StripCookies(h)
 		for _, c := range (&http.Request{Header: h}).Cookies() {
-			if c.Name == sessionCookie || c.Name == handoffCookie {
+			if c.Name == sessionCookie || c.Name == handoffCookie || c.Name == visitCookie {
 				t.Errorf("%q leaves %q", cookies, h["Cookie"])
 			}
 		}

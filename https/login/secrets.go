@@ -31,6 +31,7 @@ const (
 	kindHandoff = "handoff"
 	kindSeen    = "seen" // no secret, but a hash too: see seen
 	kindSession = "session"
+	kindVisit   = "visit" // of a browser that was let in by a link to a port
 
 	linkLife    = 15 * time.Minute
 	handoffLife = time.Minute
@@ -43,6 +44,8 @@ type grant struct {
 	Bound string `json:"bound,omitempty"` // of a handoff: the hash of the secret that the browser holds
 	Login ID     `json:"login,omitzero"`  // of a session and a handoff: the login it belongs to
 	Until int64  `json:"until,omitzero"`  // with Login: when that ends, in Unix seconds
+
+	By gateway.Principal `json:"by,omitzero"` // of a visit, whose Login is the link: who made that
 }
 
 func (g grant) session(person gateway.Principal) Session {

@@ -3,7 +3,9 @@ package login
 import (
 	"context"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -94,6 +96,9 @@ type sessions struct {
 type known struct {
 	gateway.Secret
 	grant
+	passData // of a token
+
+	key   gateway.SecretKey
 	until time.Time // of its place in the cache
 }
 
@@ -127,22 +132,36 @@ func (s *sessions) look(ctx context.Context, kind, secret string) (known, error)
 	return k, err
 }
 
-// find looks a secret up in the store, with the login that it belongs to.
+// parentOf returns the kind of what a secret of a kind belongs to, and ends with.
+func parentOf(kind string) (parent string, ok bool) {
+	switch kind {
+	case kindSession:
+		return kindLogin, true
+	case kindVisit:
+		return string(gateway.LinkPass), true
+	}
+	return "", false
+}
+
+// find looks a secret up in the store, with the login or the link that it belongs to.
 func (s *sessions) find(ctx context.Context, key gateway.SecretKey, now time.Time) (k known, err error) {
+	k.key = key
 	if k.Secret, err = s.store.LookSecret(ctx, key, now); err != nil {
 		return known{}, err
 	}
-	if k.grant, err = readGrant(k.Secret); err != nil {
-		return known{}, err
-	}
 	end := k.Expires
-	if key.Kind == kindSession {
+	if parent, ok := parentOf(key.Kind); ok {
+		if k.grant, err = readGrant(k.Secret); err != nil {
+			return known{}, err
+		}
 		if login := time.Unix(k.Until, 0); login.Before(end) {
 			end = login
 		}
-		if _, err := s.store.LookSecret(ctx, gateway.SecretKey{Kind: kindLogin, Hash: k.Login}, now); err != nil {
+		if _, err := s.store.LookSecret(ctx, gateway.SecretKey{Kind: parent, Hash: k.Login}, now); err != nil {
 			return known{}, err
 		}
+	} else if err := json.Unmarshal([]byte(k.Data), &k.passData); err != nil {
+		return known{}, fmt.Errorf("read a token: %w", err)
 	}
 	if !now.Before(end) {
 		return known{}, errNoSecret()

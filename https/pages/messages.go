@@ -127,7 +127,42 @@ func LoginButton(rt names.Route, token string) Page {
 	return Page{
 		Status: http.StatusOK, Title: "Open " + rt.VMName,
 		Text:  []string{"The link logs this browser in for 30 days. It works once."},
-		Token: token,
+		Token: token, Action: "/.lodge/login",
+	}
+}
+
+// LinkButton is the page of a link to a port. Its button opens the port in this browser.
+func LinkButton(rt names.Route, token string) Page {
+	return Page{
+		Status: http.StatusOK, Title: "Open " + rt.Host,
+		Text:  []string{"Somebody shared this page with you by a link. The button opens it in this browser."},
+		Token: token, Action: "/.lodge/link",
+	}
+}
+
+// LinkEnded answers a link to a port that opens nothing, or no more.
+func LinkEnded(rt names.Route) Page {
+	return Page{
+		Status: http.StatusForbidden, Kind: gateway.KindDenied, Title: "This link is no longer valid",
+		Text: []string{"It has expired, was used as often as it may be, or was taken back. Ask for a new one where you have it from."},
+	}
+}
+
+// BadToken answers a request whose token is not valid for the port. It is the same whether a VM has the
+// name or not.
+func BadToken(rt names.Route) Page {
+	return Page{
+		Status: http.StatusUnauthorized, Kind: gateway.KindDenied, Title: "This token is not valid here",
+		Text:    []string{"A token is valid for one VM, for one port or all, until it expires or is removed. The owner can make another one:"},
+		Command: "lodge token new " + rt.VMName, Where: "on the host",
+	}
+}
+
+// TooManyTokens answers an address from which too many wrong tokens came.
+func TooManyTokens() Page {
+	return Page{
+		Status: http.StatusTooManyRequests, Kind: gateway.KindDenied, Title: "Too many wrong tokens",
+		Text: []string{"None of these tokens is valid. Wait a minute before you send another one."},
 	}
 }
 

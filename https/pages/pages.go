@@ -33,7 +33,8 @@ type Page struct {
 	Where   string   // where to run it: on the host, or in the VM
 	Links   []Link
 	Refresh int    // seconds after which the browser tries again; 0: never
-	Token   string // of a login link: the page has a button
+	Token   string // of a link: the page has a button
+	Action  string // the path to which the button sends the token
 	Logout  bool   // the page has a button that logs out
 	Owner   bool   // the reader is the owner
 	// Visit are the images that a page loads before it opens Next, a path. They may redirect to Via.

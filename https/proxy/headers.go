@@ -52,6 +52,8 @@ func setIdentityHeaders(h http.Header, who access.Visitor) {
 	switch {
 	case who.VM.Known():
 		h.Set("X-Lodge-Vm", who.VM.Name)
+	case who.Token != 0:
+		h.Set("X-Lodge-Token", who.TokenID)
 	case who.Person != 0:
 		h.Set("X-Lodge-User", who.Mail)
 		h.Set("X-Lodge-Email", who.Mail)

@@ -140,6 +140,7 @@ func rewrite(p *httputil.ProxyRequest, who access.Visitor) {
 	}
 	stripIdentityHeaders(p.Out.Header)
 	login.StripCookies(p.Out.Header)
+	login.StripTokens(p.Out.Header)
 	keepHTTP1(p.Out.Header)
 	p.SetXForwarded()
 	setIdentityHeaders(p.Out.Header, who)

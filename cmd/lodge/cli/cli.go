@@ -48,6 +48,8 @@ type verbs struct {
 	Grant     grantCmd     `cmd:"" group:"access" help:"Set what somebody, or a team, may do with a VM."`
 	Person    personCmd    `cmd:"" group:"access" help:"Add, remove and list people, and log them in."`
 	Team      teamCmd      `cmd:"" group:"access" help:"Add, remove and list teams."`
+	Link      linkCmd      `cmd:"" group:"access" help:"List and remove the links to ports that lodge share made."`
+	Token     tokenCmd     `cmd:"" group:"access" help:"Make, list and remove tokens, by which scripts open pages."`
 	Forward   forwardCmd   `cmd:"" group:"access" help:"Lead ports of the host to VMs, for what is not HTTP."`
 	Domain    domainCmd    `cmd:"" group:"access" help:"Add, remove and list the custom domains of VMs."`
 	Mail      mailCmd      `cmd:"" group:"data"   help:"List a VM's mail, or show one message."`

@@ -5,22 +5,28 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"lodge/gateway"
 	"lodge/gateway/api"
+	"lodge/gateway/control"
 )
 
 type shareCmd struct {
 	named
 
-	What []string `arg:"" help:"private, public, people ada@example.com,@example.org or team devs. Without it, all that opens the VM is shown." optional:"" name:"who"`
+	What []string `arg:"" help:"private, public, link, people ada@example.com,@example.org or team devs. Without it, all that opens the VM is shown." optional:"" name:"who"`
 	Port uint16   `help:"The port; without it, the VM's page. It may also stand before who." placeholder:"N"`
+
+	Expires string `default:"7d" help:"With link: how long it is valid, such as 12h or 30d; at most 366d." placeholder:"TIME"`
+	Uses    int    `default:"1000" help:"With link: how many browsers it lets in, at most 1000." placeholder:"N"`
 }
 
 // Help is the text below the usage.
 func (*shareCmd) Help() string {
 	return "A share opens exactly one port, in place of what was shared there before. private: the owner, and who has a grant (lodge grant). " +
-		"people: those with these addresses; @example.org is everyone with an address there. team: the members of a team. public: anyone.\n\n" +
+		"people: those with these addresses; @example.org is everyone with an address there. team: the members of a team. " +
+		"link: whoever has a link, which is printed; each time another one. public: anyone.\n\n" +
 		"People need a login: lodge person link prints one. What a change no longer allows ends at once, open streams included."
 }
 
@@ -32,6 +38,9 @@ func (c *shareCmd) Run(ctx context.Context, a *app) error {
 	share, err := parseShare(c.Port, c.What)
 	if err != nil {
 		return err
+	}
+	if share.Visibility == gateway.Link {
+		return c.link(ctx, a, share)
 	}
 	info, err := a.client.Share(ctx, c.Name, api.Sharing{Share: share})
 	if err != nil {
@@ -56,6 +65,25 @@ func (c *shareCmd) Run(ctx context.Context, a *app) error {
 			row(w, name+" is "+openTo(share)+".")
 		}
 	})
+}
+
+// link shares a port by link, and prints one.
+func (c *shareCmd) link(ctx context.Context, a *app, share api.Share) error {
+	life, err := parseLife(c.Expires)
+	if err != nil {
+		return err
+	}
+	if c.Uses < 1 || c.Uses > gateway.MaxPassUses { // before the port is open
+		return gateway.Invalid("a link for %d browsers", c.Uses).WithHint("It lets in 1 to %d.", gateway.MaxPassUses)
+	}
+	if _, err := a.client.Share(ctx, c.Name, api.Sharing{Share: share}); err != nil {
+		return err
+	}
+	made, err := a.client.NewLink(ctx, c.Name, control.LinkRequest{Port: share.Port, MaxUses: c.Uses, LifeSeconds: int64(life / time.Second)})
+	if err != nil {
+		return err
+	}
+	return a.print(made, func(w io.Writer) { row(w, made.URL) })
 }
 
 // openTo says who may open a port.
@@ -103,7 +131,7 @@ func parseShare(port uint16, words []string) (share api.Share, err error) {
 
 func isVisibility(word string) bool {
 	switch gateway.Visibility(word) {
-	case gateway.Private, gateway.People, gateway.Team, gateway.Public:
+	case gateway.Private, gateway.People, gateway.Team, gateway.Link, gateway.Public:
 		return true
 	}
 	return false
@@ -125,6 +153,12 @@ func (a *app) showAccess(ctx context.Context, name string) error {
 		}
 		for _, g := range access.Grants {
 			row(w, "all ports", fmt.Sprintf("%s (%s)", g.Who, g.Level), "-", "-")
+		}
+		for _, p := range access.Links {
+			row(w, opens(p), fmt.Sprintf("who has link %s (%d of %d uses)", p.ID, p.Uses, p.MaxUses), "-", "until "+day(p.Expires))
+		}
+		for _, p := range access.Tokens {
+			row(w, opens(p), strings.TrimSpace("who has token "+p.ID+" "+p.Label), "-", "until "+day(p.Expires))
 		}
 		for _, f := range access.Forwards {
 			row(w, fmt.Sprintf("port %d", f.VMPort), "whoever reaches the host's port", "what the VM answers", fmt.Sprintf("%s (%s)", at(f), f.Protocol))

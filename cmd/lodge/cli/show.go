@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -53,7 +54,7 @@ func shares(all []api.Share) string {
 		if s.Visibility == gateway.Public {
 			public = append(public, portName(s.Port))
 		} else {
-			others = append(others, portName(s.Port)+" with "+strings.Join(s.With, ", "))
+			others = append(others, portName(s.Port)+" with "+cmp.Or(strings.Join(s.With, ", "), "who has a link"))
 		}
 	}
 	if len(public) > 0 {

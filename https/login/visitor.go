@@ -1,0 +1,48 @@
+package login
+
+import (
+	"net/http"
+	"time"
+
+	"lodge/gateway"
+	"lodge/https/access"
+	"lodge/https/names"
+)
+
+// Proof is what a request's secrets prove of its visitor. What is open ends with each of them.
+type Proof struct {
+	Session
+
+	Pass     ID   // of a link or a token
+	BadToken bool // the request has a token that opens nothing here
+}
+
+// Visitor returns who makes a request, and what proves it. On a tap that is the VM, whatever the request
+// carries; a token counts before a session.
+func (h *Handler) Visitor(r *http.Request, rt names.Route) (access.Visitor, Proof) {
+	if vm := gateway.VMFrom(r.Context()); vm.Known() {
+		return access.Visitor{VM: vm}, Proof{}
+	}
+	if h.Policy.CrossSite(r, rt) {
+		return access.Visitor{CrossSite: true}, Proof{}
+	}
+	if secret, ok := bearer(r.Header); ok {
+		k, ok := h.token(r, rt, secret)
+		if !ok {
+			return access.Visitor{}, Proof{BadToken: true}
+		}
+		return access.Visitor{Token: k.Person, TokenID: passID(k.key.Hash)}, Proof{Session: Session{Until: k.Expires}, Pass: k.key.Hash}
+	}
+	session, _ := h.Session(r, rt)
+	who, proof := access.Visitor{Person: session.Person, Mail: session.Mail}, Proof{Session: session}
+	if rt.VM.Visibility(rt.Port) != gateway.Link || h.Policy.MayOpen(who, rt.VM, rt.Port) {
+		return who, proof
+	}
+	if k, ok := h.visit(r, rt); ok {
+		who.Link, proof.Pass = k.By, k.Login
+		if end := time.Unix(k.Until, 0); proof.Until.IsZero() || end.Before(proof.Until) {
+			proof.Until = end
+		}
+	}
+	return who, proof
+}
