@@ -51,6 +51,8 @@ type Spec struct {
 	Size
 	Boot     bool   `json:"boot,omitempty"`      // boot the image, instead of resuming a guest that has booted
 	UserData string `json:"user_data,omitempty"` // cloud-init user data, at most MaxUserDataBytes
+
+	Grants []Grant `json:"-"` // of its first record, so that no crash leaves it without; never from a request
 }
 
 // MaxUserDataBytes limits cloud-init user data.

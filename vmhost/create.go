@@ -77,7 +77,7 @@ func (h *Host) recordNew(ctx context.Context, spec gateway.Spec, img image.Image
 	}
 	m, err := h.claim(ctx, gateway.VM{
 		Identity: gateway.Identity{ID: gateway.NewID(), Name: spec.Name},
-		Size:     spec.Size, Desired: gateway.Running, HostKey: hostPublic,
+		Size:     spec.Size, Desired: gateway.Running, HostKey: hostPublic, Grants: spec.Grants,
 	}, &from)
 	if chosen != "" && from.template.ID == "" {
 		step("boot", "booting: its template was removed meanwhile")

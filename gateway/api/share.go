@@ -176,9 +176,13 @@ func (s Session) setGrant(ctx context.Context, m gateway.VM, to gateway.Principa
 		return nil
 	})
 	if err == nil {
-		s.audit(ctx, gateway.EventGranted, gateway.LogVM(m.Identity), slog.String("to", s.api.People.Name(to)), slog.String("level", string(level)))
+		s.auditGrant(ctx, m, gateway.Grant{To: to, Level: level})
 	}
 	return m, err
+}
+
+func (s Session) auditGrant(ctx context.Context, m gateway.VM, g gateway.Grant) {
+	s.audit(ctx, gateway.EventGranted, gateway.LogVM(m.Identity), slog.String("to", s.api.People.Name(g.To)), slog.String("level", string(g.Level)))
 }
 
 func (s Session) grants(m gateway.VM) []Grant {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"time"
 
@@ -104,14 +105,19 @@ func (s Session) New(ctx context.Context, spec gateway.Spec, progress func(gatew
 	if err := gateway.CheckName(spec.Name); err != nil {
 		return VM{}, err
 	}
+	spec.Grants = nil
+	if !s.owns() {
+		spec.Grants = []gateway.Grant{{To: s.caller.person, Level: gateway.Manage}}
+	}
 	m, err := s.api.Machines.New(ctx, spec, timed(progress))
 	if err != nil {
 		return VM{}, err
 	}
-	if !s.owns() {
-		if m, err = s.setGrant(ctx, m, s.caller.person, gateway.Manage); err != nil {
-			return VM{}, err
-		}
+	if err := s.allowed(verbNew); err != nil { // it took a while
+		return VM{}, errors.Join(err, s.api.Machines.Remove(context.WithoutCancel(ctx), m.ID))
+	}
+	for _, g := range spec.Grants {
+		s.auditGrant(ctx, m, g)
 	}
 	return s.shown(ctx, m), nil
 }

@@ -170,7 +170,7 @@ func (h *Host) New(ctx context.Context, spec gateway.Spec, progress func(gateway
 	m := gateway.VM{
 		Identity: gateway.Identity{ID: gateway.NewID(), Name: spec.Name}, Size: gateway.Size{
 			Image: "debian-13", CPUs: max(spec.CPUs, 1), MemoryMiB: max(spec.MemoryMiB, 1024), DiskGiB: max(spec.DiskGiB, 8),
-		}, Desired: gateway.Running, Ready: true, Incarnation: 1,
+		}, Desired: gateway.Running, Ready: true, Incarnation: 1, Grants: spec.Grants,
 	}
 	if spec.Image != "" {
 		m.Image = spec.Image
