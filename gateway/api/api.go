@@ -142,3 +142,13 @@ func (s Session) vm(v verb, name string) (gateway.VM, error) {
 	}
 	return m, nil
 }
+
+// update changes a VM on which the caller may use v still: what was asked before slow work may have changed.
+func (s Session) update(ctx context.Context, v verb, id gateway.ID, change func(*gateway.VM) error) (gateway.VM, error) {
+	return s.api.Directory.Update(ctx, id, func(m *gateway.VM) error {
+		if !s.may(v, *m) {
+			return errDenied(v)
+		}
+		return change(m)
+	})
+}

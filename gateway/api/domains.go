@@ -58,7 +58,7 @@ func (s Session) AddDomain(ctx context.Context, name string, to gateway.Domain) 
 			return Domain{}, err
 		}
 	}
-	m, err = s.api.Directory.Update(ctx, m.ID, func(m *gateway.VM) error {
+	m, err = s.update(ctx, verbAddDomain, m.ID, func(m *gateway.VM) error {
 		if m.Desired == gateway.Removed {
 			return gateway.NotFound(name)
 		}
@@ -119,7 +119,7 @@ func (s Session) RemoveDomain(ctx context.Context, domain string) error {
 	if !ok {
 		return gateway.Errorf(gateway.KindNotFound, "no VM has the domain %s", domain).WithHint("lodge domain ls lists the domains.")
 	}
-	_, err := s.api.Directory.Update(ctx, m.ID, func(m *gateway.VM) error {
+	_, err := s.update(ctx, verbRemoveDomain, m.ID, func(m *gateway.VM) error {
 		m.Domains = m.WithoutDomain(domain)
 		return nil
 	})

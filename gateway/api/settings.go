@@ -20,7 +20,7 @@ func (s Session) Set(ctx context.Context, name string, settings Settings) (VM, e
 	if settings == (Settings{}) {
 		return VM{}, gateway.Invalid("there is no setting to change").WithHint("An example: lodge set %s --wake-on-request", m.Name)
 	}
-	m, err = s.api.Directory.Update(ctx, m.ID, func(m *gateway.VM) error {
+	m, err = s.update(ctx, verbSet, m.ID, func(m *gateway.VM) error {
 		if settings.WakeOnRequest != nil {
 			m.WakeOnRequest = *settings.WakeOnRequest
 		}

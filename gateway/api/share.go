@@ -61,7 +61,7 @@ func (s Session) Share(ctx context.Context, name string, to Sharing) (VM, error)
 		return VM{}, err
 	}
 	var before gateway.Visibility
-	m, err = s.api.Directory.Update(ctx, m.ID, func(m *gateway.VM) error {
+	m, err = s.update(ctx, verbShare, m.ID, func(m *gateway.VM) error {
 		if err := checkRev(*m, to.Rev); err != nil {
 			return err
 		}
@@ -164,7 +164,7 @@ func (s Session) Grant(ctx context.Context, name string, to Grant) ([]Grant, err
 }
 
 func (s Session) setGrant(ctx context.Context, m gateway.VM, to gateway.Principal, level gateway.Level) (gateway.VM, error) {
-	m, err := s.api.Directory.Update(ctx, m.ID, func(m *gateway.VM) error {
+	m, err := s.update(ctx, verbGrant, m.ID, func(m *gateway.VM) error {
 		m.Grants = m.WithGrant(to, level)
 		m.ShareRev++
 		if len(m.Grants) > gateway.MaxGrants {
