@@ -60,6 +60,11 @@ func (s Session) Share(ctx context.Context, name string, to Sharing) (VM, error)
 	if err != nil {
 		return VM{}, err
 	}
+	if share.Visibility == gateway.Link && m.Visibility(share.Port) != gateway.Link { // what a crash has left of its last links
+		if err := s.removeLinks(ctx, m, share.Port); err != nil {
+			return VM{}, err
+		}
+	}
 	var before gateway.Visibility
 	m, err = s.update(ctx, verbShare, m.ID, func(m *gateway.VM) error {
 		if err := checkRev(*m, to.Rev); err != nil {
@@ -73,7 +78,7 @@ func (s Session) Share(ctx context.Context, name string, to Sharing) (VM, error)
 	if err != nil {
 		return VM{}, err
 	}
-	if before == gateway.Link != (share.Visibility == gateway.Link) { // also those that a crash here has left
+	if before == gateway.Link && share.Visibility != gateway.Link {
 		if err := s.removeLinks(ctx, m, share.Port); err != nil {
 			return VM{}, err
 		}
