@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -109,17 +110,20 @@ func (s Session) PersonLink(ctx context.Context, mail, name string) (string, err
 	if err := s.allowed(verbPersonLink); err != nil {
 		return "", err
 	}
-	p, err := s.admitted(ctx, mail)
-	if err != nil {
-		return "", err
-	}
 	vms := s.api.Directory.All()
 	if name != "" {
 		m, ok := s.api.Directory.ByName(name)
 		if !ok {
 			return "", gateway.NotFound(name)
 		}
-		return s.loginLink(ctx, m, p)
+		vms = []gateway.VM{m}
+	}
+	p, err := s.admitted(ctx, mail, vms)
+	if err != nil {
+		return "", err
+	}
+	if name != "" {
+		return s.loginLink(ctx, vms[0], p)
 	}
 	for _, m := range vms {
 		if _, ok := s.api.People.FirstPort(p.ID, m); ok && m.Desired != gateway.Removed {
@@ -138,26 +142,19 @@ func (s Session) loginLink(ctx context.Context, m gateway.VM, p people.Person) (
 	return url, err
 }
 
-// admitted finds somebody. Who is not known, but has an address of a domain that a port is shared with,
-// becomes a guest.
-func (s Session) admitted(ctx context.Context, mail string) (people.Person, error) {
+// admitted finds somebody. Who is not known, but has an address of a domain that a port of one of vms is
+// shared with, becomes a guest.
+func (s Session) admitted(ctx context.Context, mail string, vms []gateway.VM) (people.Person, error) {
 	p, err := s.personOf(mail)
 	if gateway.KindOf(err) != gateway.KindNotFound {
 		return p, err
 	}
 	mail, _ = people.ParseAddress(mail) // personOf has
 	_, domain, _ := strings.Cut(mail, "@")
-	for _, m := range s.api.Directory.All() {
-		if !m.SharedWithDomain(domain) {
-			continue
-		}
-		p, _, err := s.api.People.Add(ctx, mail, people.Guest)
-		if err == nil {
-			s.audit(ctx, gateway.EventPersonAdded, slog.String("person", p.Mail), slog.String("role", string(p.Role)))
-		}
-		return p, err
+	if !slices.ContainsFunc(vms, func(m gateway.VM) bool { return m.Desired != gateway.Removed && m.SharedWithDomain(domain) }) {
+		return people.Person{}, err
 	}
-	return people.Person{}, err
+	return s.addGuest(ctx, mail)
 }
 
 // Teams lists the teams, ordered by name.
@@ -181,23 +178,21 @@ func (s Session) ChangeTeam(ctx context.Context, name string, add, remove []stri
 	if err := people.CheckTeamName(name); err != nil { // before anyone is added
 		return Team{}, err
 	}
-	var removed, added []gateway.Principal
-	for _, mail := range remove {
-		p, err := s.personOf(mail)
-		if err != nil {
-			return Team{}, err
-		}
-		removed = append(removed, p.ID)
+	if _, ok := s.api.People.TeamNamed(name); !ok && len(remove) > 0 {
+		return Team{}, people.NotFound(name)
 	}
-	for _, mail := range add {
+	for _, mail := range slices.Concat(add, remove) { // a team has no teams
 		if _, err := people.ParseAddress(mail); err != nil {
 			return Team{}, err
 		}
-		id, err := s.principal(ctx, mail)
-		if err != nil {
-			return Team{}, err
-		}
-		added = append(added, id)
+	}
+	removed, err := s.knownPrincipals(ctx, remove...)
+	if err != nil {
+		return Team{}, err
+	}
+	added, err := s.principals(ctx, add...)
+	if err != nil {
+		return Team{}, err
 	}
 	t, err := s.api.People.ChangeTeam(ctx, name, added, removed)
 	if err != nil {

@@ -118,6 +118,7 @@ func TestBadSharesChangeNothing(t *testing.T) {
 		"a team as a person":  {Visibility: gateway.People, With: []string{"devs"}},
 		"a person as a team":  {Visibility: gateway.Team, With: []string{"ada@example.com"}},
 		"public with someone": {Visibility: gateway.Public, With: []string{"ada@example.com"}},
+		"a bad last one":      {Visibility: gateway.People, With: []string{"ada@example.com", "bob@example.com", "<b>"}},
 		"no visibility":       {},
 		"an unknown one":      {Visibility: "magic"},
 	} {
@@ -125,8 +126,46 @@ func TestBadSharesChangeNothing(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	for name, call := range map[string]func() error{
+		"a bad address in a share": func() error {
+			_, err := s.Share(t.Context(), "blog", api.Sharing{Share: api.Share{Visibility: gateway.People, With: []string{"ada@example.com", "<b>@x.org"}}})
+			return err
+		},
+		"no grant": func() error {
+			_, err := s.Grant(t.Context(), "blog", api.Grant{Who: "ada@example.com", Level: "none"})
+			return err
+		},
+		"a bad member": func() error {
+			_, err := s.ChangeTeam(t.Context(), "devs", []string{"ada@example.com", "<b>@x.org"}, nil)
+			return err
+		},
+		"no team to remove from": func() error {
+			_, err := s.ChangeTeam(t.Context(), "devs", []string{"ada@example.com"}, []string{"ann@example.org"})
+			return err
+		},
+	} {
+		if err := call(); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
 	if m, _ := a.Directory.ByName("blog"); len(m.Shares) != 0 || len(a.People.All()) != 1 {
 		t.Errorf("something was changed: %+v, %+v", m.Shares, a.People.All())
+	}
+}
+
+// Only the VM of the link decides whether somebody with an address of its domain becomes a guest.
+func TestALinkAdmitsToItsOwnVMAlone(t *testing.T) {
+	a, _ := sharing(t)
+	s := a.As(api.Owner())
+	_, err := s.Share(t.Context(), "blog", api.Sharing{Share: api.Share{Visibility: gateway.People, With: []string{"@example.com"}}})
+	gatewaytest.Must(t, err)
+	for _, name := range []string{"web", "absent"} {
+		if _, err := s.PersonLink(t.Context(), "ada@example.com", name); gateway.KindOf(err) != gateway.KindNotFound {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if all := a.People.All(); len(all) != 1 {
+		t.Errorf("somebody was added: %+v", all)
 	}
 }
 

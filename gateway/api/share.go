@@ -115,6 +115,7 @@ func (s Session) parseShare(ctx context.Context, to Share) (gateway.Share, error
 		return share, gateway.Invalid("shared with %d people or teams; 1 to %d are possible", len(to.With), gateway.MaxGrants).
 			WithHint("Examples: lodge share blog people ada@example.com,@example.org; lodge share blog team devs")
 	}
+	var names []string
 	for _, text := range to.With {
 		if domain, ok := strings.CutPrefix(text, "@"); ok && to.Visibility == gateway.People {
 			domain, err := people.ParseMailDomain(domain)
@@ -128,11 +129,11 @@ func (s Session) parseShare(ctx context.Context, to Share) (gateway.Share, error
 			return share, gateway.Invalid("%.100q is no %s", text, map[gateway.Visibility]string{gateway.People: "mail address", gateway.Team: "team"}[to.Visibility]).
 				WithHint("people takes addresses and @domains, team the names of teams.")
 		}
-		id, err := s.principal(ctx, text)
-		if err != nil {
-			return share, err
-		}
-		share.With = append(share.With, id)
+		names = append(names, text)
+	}
+	var err error
+	if share.With, err = s.principals(ctx, names...); err != nil {
+		return share, err
 	}
 	slices.Sort(share.With)
 	slices.Sort(share.Domains)
@@ -153,16 +154,20 @@ func (s Session) Grant(ctx context.Context, name string, to Grant) ([]Grant, err
 	if err != nil {
 		return nil, err
 	}
-	var id gateway.Principal
-	if to.Level == gateway.NoLevel {
-		id, err = s.knownPrincipal(to.Who)
-	} else if to.Level, err = gateway.ParseLevel(string(to.Level)); err == nil {
-		id, err = s.principal(ctx, to.Who)
+	if to.Level != gateway.NoLevel { // it may be "none"
+		if to.Level, err = gateway.ParseLevel(string(to.Level)); err != nil {
+			return nil, err
+		}
 	}
+	find := s.principals
+	if to.Level == gateway.NoLevel {
+		find = s.knownPrincipals
+	}
+	ids, err := find(ctx, to.Who)
 	if err != nil {
 		return nil, err
 	}
-	if m, err = s.setGrant(ctx, m, id, to.Level); err != nil {
+	if m, err = s.setGrant(ctx, m, ids[0], to.Level); err != nil {
 		return nil, err
 	}
 	return s.grants(m), nil
@@ -200,16 +205,49 @@ func (s Session) grants(m gateway.VM) []Grant {
 	return all
 }
 
-// principal finds a person by address or a team by name. Somebody who is not known becomes a guest.
-func (s Session) principal(ctx context.Context, who string) (gateway.Principal, error) {
-	if !strings.Contains(who, "@") {
-		return s.knownPrincipal(who)
+// principals finds people by address and teams by name. Those who are not known become guests, once all names are good.
+func (s Session) principals(ctx context.Context, names ...string) ([]gateway.Principal, error) {
+	var ids []gateway.Principal
+	var guests []string
+	for _, name := range names {
+		id, err := s.knownPrincipal(name)
+		switch {
+		case gateway.KindOf(err) == gateway.KindNotFound && strings.Contains(name, "@"):
+			guests = append(guests, name)
+		case err != nil:
+			return nil, err
+		default:
+			ids = append(ids, id)
+		}
 	}
-	p, added, err := s.api.People.Add(ctx, who, "")
+	for _, mail := range guests {
+		p, err := s.addGuest(ctx, mail)
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, p.ID)
+	}
+	return ids, nil
+}
+
+func (s Session) addGuest(ctx context.Context, mail string) (people.Person, error) {
+	p, added, err := s.api.People.Add(ctx, mail, "")
 	if added {
 		s.audit(ctx, gateway.EventPersonAdded, slog.String("person", p.Mail), slog.String("role", string(p.Role)))
 	}
-	return p.ID, err
+	return p, err
+}
+
+// knownPrincipals is principals without guests.
+func (s Session) knownPrincipals(_ context.Context, names ...string) ([]gateway.Principal, error) {
+	ids := make([]gateway.Principal, len(names))
+	for i, name := range names {
+		var err error
+		if ids[i], err = s.knownPrincipal(name); err != nil {
+			return nil, err
+		}
+	}
+	return ids, nil
 }
 
 func (s Session) knownPrincipal(who string) (gateway.Principal, error) {
