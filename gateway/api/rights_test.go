@@ -2,6 +2,9 @@ package api_test
 
 import (
 	"context"
+	"fmt"
+	"net/netip"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -9,6 +12,8 @@ import (
 	"lodge/gateway/api"
 	"lodge/gateway/domains"
 	"lodge/gateway/gatewaytest"
+	"lodge/gateway/people"
+	"lodge/gateway/store"
 )
 
 // slowDomains proves every domain, and calls meanwhile.
@@ -81,5 +86,38 @@ func TestOldLinksEndBeforeThePortIsOpen(t *testing.T) {
 	a.Passes = oneLink{removing: revoke}
 	if _, err := ada.Share(t.Context(), "blog", link); gateway.KindOf(err) != gateway.KindDenied || visibility() != gateway.Private {
 		t.Errorf("with the right taken back: %v, %s", err, visibility())
+	}
+}
+
+// A manager of one VM cannot fill the host's book of people.
+func TestManagersLeaveRoomForPeople(t *testing.T) {
+	a, _ := sharing(t)
+	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "lodge.db"), netip.MustParsePrefix("10.213.0.0/16"))
+	gatewaytest.Must(t, err)
+	t.Cleanup(func() { gatewaytest.Must(t, db.Close()) })
+	for n := 1; n < people.MaxGuests; { // what the book has stored of so many, without its answers
+		var ops []gateway.Op
+		for ; len(ops) < gateway.MaxCommitOps-1 && n < people.MaxGuests; n++ {
+			ops = append(ops, gateway.Op{Key: fmt.Sprintf("person/%d", n), Value: fmt.Appendf(nil, `{"mail":"p%d@example.com","role":"guest"}`, n)})
+		}
+		_, err := db.Shared().Commit(t.Context(), nil, append(ops, gateway.Op{Key: "principal", Value: fmt.Append(nil, n)}))
+		gatewaytest.Must(t, err)
+	}
+	a.People, err = people.Open(t.Context(), db.Shared(), "ann@example.org") // she is the last
+	gatewaytest.Must(t, err)
+	ada, ok := a.People.ByMail("p1@example.com")
+	if a.People.Len() != people.MaxGuests || !ok {
+		t.Fatalf("there are %d people", a.People.Len())
+	}
+	for who, may := range map[api.Caller]bool{api.PersonCaller(ada.ID): false, api.Owner(): true} {
+		_, err := a.As(api.Owner()).Grant(t.Context(), "blog", api.Grant{Who: ada.Mail, Level: gateway.Manage})
+		gatewaytest.Must(t, err)
+		for _, mail := range []string{ada.Mail, "more@example.com"} {
+			_, err := a.As(who).Share(t.Context(), "blog", api.Sharing{Share: api.Share{Visibility: gateway.People, With: []string{mail}}})
+			if ok := mail == ada.Mail || may; ok != (err == nil) || !ok && gateway.KindOf(err) != gateway.KindConflict {
+				t.Errorf("%v shares with %s: %v", who, mail, err)
+			}
+		}
+		_, _ = a.People.Remove(t.Context(), "more@example.com") // nobody, but after the owner
 	}
 }

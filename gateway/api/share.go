@@ -220,6 +220,10 @@ func (s Session) principals(ctx context.Context, names ...string) ([]gateway.Pri
 			ids = append(ids, id)
 		}
 	}
+	if len(guests) > 0 && !s.owns() && s.api.People.Len()+len(guests) > people.MaxGuests {
+		return nil, gateway.Errorf(gateway.KindConflict, "there are %d people; only an owner may add more", s.api.People.Len()).
+			WithHint("Ask the owner of this host, or share with @example.com, which adds those alone who come.")
+	}
 	for _, mail := range guests {
 		p, err := s.addGuest(ctx, mail)
 		if err != nil {

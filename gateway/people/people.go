@@ -24,6 +24,7 @@ import (
 // Limits of a Book.
 const (
 	MaxPeople = 10_000
+	MaxGuests = 9_000 // of people in all, after which owners alone may add some (package api)
 	MaxTeams  = 1_000
 )
 
@@ -182,6 +183,9 @@ func (b *Book) ByMail(mail string) (Person, bool) {
 	}
 	return s.person(s.people[i].ID)
 }
+
+// Len returns how many people there are.
+func (b *Book) Len() int { return len(b.now.Load().people) }
 
 // All returns everyone, ordered by address.
 func (b *Book) All() []Person {
