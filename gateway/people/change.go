@@ -227,12 +227,21 @@ func (b *Book) commit(ctx context.Context, still []gateway.Cond, do []gateway.Op
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("record people: %w", errors.Join(err, b.read(ctx)))
+	unread := b.read(ctx)
+	if unread == nil {
+		b.changed()
+	}
+	return fmt.Errorf("record people: %w", errors.Join(err, unread))
 }
 
 // show makes a change visible. The caller holds b.write.
 func (b *Book) show(next *snapshot) {
 	b.now.Store(next.withOwner(b.owner))
+	b.changed()
+}
+
+// changed calls the watchers. The caller holds b.write.
+func (b *Book) changed() {
 	for _, f := range b.watch {
 		f()
 	}

@@ -184,11 +184,16 @@ func TestLostAnswerIsReadAgain(t *testing.T) {
 	_, db := opened(t, file(t))
 	b, err := people.Open(t.Context(), interrupted{db.Shared()}, ann)
 	gatewaytest.Must(t, err)
+	seen := 0
+	b.Watch(func() { seen++ })
 	if _, _, err := b.Add(t.Context(), "bob@example.com", ""); err == nil {
 		t.Error("no error")
 	}
 	if _, ok := b.ByMail("bob@example.com"); !ok {
 		t.Error("what is on disk is not in memory")
+	}
+	if _, err := b.Remove(t.Context(), "bob@example.com"); err == nil || seen != 2 {
+		t.Errorf("%d changes are seen, %v", seen, err)
 	}
 }
 
