@@ -66,6 +66,9 @@ func (m VM) WithGrant(to Principal, level Level) []Grant {
 	return grants
 }
 
+// MaxShares limits the shares of a VM.
+const MaxShares = 256
+
 // Visibility is the set of people who can open a port's page.
 type Visibility string
 

@@ -39,7 +39,7 @@ type VM struct {
 	HostKey       string    `json:"host_key"`                  // the guest's SSH host key as an authorized_keys line, fixed before its first boot
 	Base          string    `json:"base,omitempty"`            // the template whose disk is below the VM's own; empty: the VM's disk is complete
 	Created       time.Time `json:"created"`
-	Shares        []Share   `json:"shares"`
+	Shares        []Share   `json:"shares"`              // at most MaxShares
 	Grants        []Grant   `json:"grants,omitempty"`    // ordered by principal, at most MaxGrants
 	ShareRev      uint64    `json:"share_rev,omitempty"` // counts the changes of Shares and Grants
 	Domains       []Domain  `json:"domains,omitempty"`   // at most MaxDomains, no name twice

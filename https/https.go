@@ -197,10 +197,10 @@ func (s *Server) RemovePass(ctx context.Context, vm gateway.ID, kind gateway.Pas
 	return s.login.RemovePass(ctx, vm, kind, id)
 }
 
-// Listens reports whether anything listens at a port of a VM now.
-func (s *Server) Listens(ctx context.Context, vm gateway.VM, port uint16) bool {
-	open, err := s.proxy.Listening(ctx, vm, []uint16{port})
-	return err == nil && len(open) == 1
+// Listening returns those of ports that listen in a VM now.
+func (s *Server) Listening(ctx context.Context, vm gateway.VM, ports []uint16) []uint16 {
+	open, _ := s.proxy.Listening(ctx, vm, ports) // an error: none
+	return open
 }
 
 // Probe returns the port that the VM's plain name leads to now. It is false when nothing listens.

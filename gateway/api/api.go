@@ -72,8 +72,8 @@ type Web interface {
 type Ports interface {
 	// Probe returns the port that the VM's own name leads to, if anything listens there.
 	Probe(ctx context.Context, m gateway.VM) (port uint16, ok bool)
-	// Listens reports whether anything listens at a port.
-	Listens(ctx context.Context, m gateway.VM, port uint16) bool
+	// Listening returns those of ports where something listens.
+	Listening(ctx context.Context, m gateway.VM, ports []uint16) []uint16
 }
 
 // Forwarder leads ports of the host to VMs; forward.Server is one.

@@ -70,7 +70,7 @@ func (s Session) AddDomain(ctx context.Context, name string, to gateway.Domain) 
 	}
 	added := s.showDomain(m, d)
 	added.Proof = proof
-	if d.Passthrough && !s.api.Ports.Listens(ctx, m, d.Port) {
+	if d.Passthrough && len(s.api.Ports.Listening(ctx, m, []uint16{d.Port})) == 0 {
 		added.Note = fmt.Sprintf("Nothing listens at port %d of %s now: connections are reset until a program there ends TLS.", d.Port, m.Name)
 	}
 	return added, nil

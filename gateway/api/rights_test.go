@@ -121,3 +121,23 @@ func TestManagersLeaveRoomForPeople(t *testing.T) {
 		_, _ = a.People.Remove(t.Context(), "more@example.com") // nobody, but after the owner
 	}
 }
+
+// The shared ports of a VM have a limit; what is shared can be changed at it.
+func TestSharesHaveALimit(t *testing.T) {
+	a, _ := sharing(t)
+	share := func(port int, to gateway.Visibility) error {
+		_, err := a.As(api.Owner()).Share(t.Context(), "blog", api.Sharing{Share: api.Share{Port: uint16(port), Visibility: to}})
+		return err
+	}
+	for port := range gateway.MaxShares {
+		gatewaytest.Must(t, share(port, gateway.Public))
+	}
+	if err := share(gateway.MaxShares, gateway.Public); gateway.KindOf(err) != gateway.KindConflict {
+		t.Errorf("one more: %v", err)
+	}
+	for _, err := range []error{share(gateway.MaxShares, gateway.Private), share(0, gateway.Link), share(1, gateway.Private), share(gateway.MaxShares, gateway.Public)} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -53,7 +53,7 @@ func (s Session) Share(ctx context.Context, name string, to Sharing) (VM, error)
 	if err != nil {
 		return VM{}, err
 	}
-	if err := checkRev(m, to.Rev); err != nil { // before anyone is added
+	if err := to.check(m); err != nil { // before anyone is added
 		return VM{}, err
 	}
 	share, err := s.parseShare(ctx, to.Share)
@@ -67,7 +67,7 @@ func (s Session) Share(ctx context.Context, name string, to Sharing) (VM, error)
 	}
 	var before gateway.Visibility
 	m, err = s.update(ctx, verbShare, m.ID, func(m *gateway.VM) error {
-		if err := checkRev(*m, to.Rev); err != nil {
+		if err := to.check(*m); err != nil {
 			return err
 		}
 		before = m.Visibility(share.Port)
@@ -90,10 +90,14 @@ func (s Session) Share(ctx context.Context, name string, to Sharing) (VM, error)
 	return answer, nil
 }
 
-// checkRev fails with KindConflict if who may open a VM has changed since a revision.
-func checkRev(m gateway.VM, rev uint64) error {
-	if rev != 0 && rev != m.ShareRev+1 {
+// check fails with KindConflict if who may open a VM has changed since the revision, and at the limit.
+func (to Sharing) check(m gateway.VM) error {
+	if to.Rev != 0 && to.Rev != m.ShareRev+1 {
 		return gateway.Errorf(gateway.KindConflict, "who may open %s was changed meanwhile", m.Name).WithHint("Look again: lodge share %s", m.Name)
+	}
+	if len(m.WithShare(gateway.Share{Port: to.Port, Visibility: to.Visibility})) > gateway.MaxShares {
+		return gateway.Errorf(gateway.KindConflict, "%s has %d shared ports, which is the limit", m.Name, gateway.MaxShares).
+			WithHint("Make one private: lodge share %s --port N private", m.Name)
 	}
 	return nil
 }
@@ -314,8 +318,10 @@ func (s Session) Access(ctx context.Context, name string) (Access, error) {
 		ports = append(ports, d.Port)
 	}
 	slices.Sort(ports)
-	for _, port := range slices.Compact(ports) {
-		a.Ports = append(a.Ports, s.portAccess(ctx, m, port))
+	ports = slices.Compact(ports)
+	open := s.openPorts(ctx, m)
+	for _, port := range ports {
+		a.Ports = append(a.Ports, s.portAccess(ctx, m, port, slices.Contains(open, port)))
 	}
 	if a.Links, err = s.passes(ctx, m, gateway.LinkPass); err != nil {
 		return Access{}, err
@@ -331,7 +337,21 @@ func (s Session) Access(ctx context.Context, name string) (Access, error) {
 	return a, nil
 }
 
-func (s Session) portAccess(ctx context.Context, m gateway.VM, port uint16) PortAccess {
+// openPorts returns those public ports of a VM, but for the one of its name, where something listens.
+func (s Session) openPorts(ctx context.Context, m gateway.VM) []uint16 {
+	var public []uint16
+	for _, share := range m.Shares {
+		if share.Port != gateway.DefaultPort && share.Visibility == gateway.Public {
+			public = append(public, share.Port)
+		}
+	}
+	if len(public) == 0 || m.Desired != gateway.Running {
+		return nil
+	}
+	return s.api.Ports.Listening(ctx, m, public)
+}
+
+func (s Session) portAccess(ctx context.Context, m gateway.VM, port uint16, open bool) PortAccess {
 	a := PortAccess{Share: s.showShare(m.Share(port)), URL: s.api.Web.URL(m, port), Domains: []string{}, Bypass: []string{}}
 	for _, d := range m.Domains {
 		switch {
@@ -342,18 +362,19 @@ func (s Session) portAccess(ctx context.Context, m gateway.VM, port uint16) Port
 			a.Domains = append(a.Domains, d.Name)
 		}
 	}
-	a.Stranger, a.Sees = s.strangerSees(ctx, m, port)
+	a.Stranger, a.Sees = s.strangerSees(ctx, m, port, open)
 	return a
 }
 
-// strangerSees returns the status that a stranger gets at a port now, and says it in words.
-func (s Session) strangerSees(ctx context.Context, m gateway.VM, port uint16) (int, string) {
+// strangerSees returns the status that a stranger gets at a port now, and says it in words; open tells
+// whether anything listens there.
+func (s Session) strangerSees(ctx context.Context, m gateway.VM, port uint16, open bool) (int, string) {
 	listens := func() bool {
 		if port == gateway.DefaultPort {
 			_, ok := s.api.Ports.Probe(ctx, m)
 			return ok
 		}
-		return s.api.Ports.Listens(ctx, m, port)
+		return open
 	}
 	switch visibility := m.Visibility(port); {
 	case visibility != gateway.Public:

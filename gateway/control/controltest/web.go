@@ -40,9 +40,12 @@ func (h *Host) Probe(context.Context, gateway.VM) (uint16, bool) {
 	return 8000, h.listening
 }
 
-// Listens implements api.Ports.
-func (h *Host) Listens(context.Context, gateway.VM, uint16) bool {
+// Listening implements api.Ports.
+func (h *Host) Listening(_ context.Context, _ gateway.VM, ports []uint16) []uint16 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.listening
+	if !h.listening {
+		return nil
+	}
+	return ports
 }
