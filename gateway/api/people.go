@@ -77,15 +77,17 @@ func (s Session) AddPerson(ctx context.Context, mail, role string) (Person, erro
 			return Person{}, err
 		}
 	}
-	p, added, err := s.api.People.Add(ctx, mail, as)
+	p, before, err := s.api.People.Add(ctx, mail, as)
 	if err != nil {
 		return Person{}, err
 	}
 	event := gateway.EventPersonChanged
-	if added {
+	if before == "" {
 		event = gateway.EventPersonAdded
 	}
-	s.audit(ctx, event, slog.String("person", p.Mail), slog.String("role", string(p.Role)))
+	if as != "" && as != before || before == "" {
+		s.audit(ctx, event, slog.String("person", p.Mail), slog.String("role", string(p.Role)))
+	}
 	return s.showPerson(p), nil
 }
 
@@ -198,8 +200,17 @@ func (s Session) ChangeTeam(ctx context.Context, name string, add, remove []stri
 	if err != nil {
 		return Team{}, err
 	}
-	s.audit(ctx, gateway.EventTeamChanged, slog.String("team", name), slog.String("added", strings.Join(add, ",")), slog.String("removed", strings.Join(remove, ",")))
+	s.audit(ctx, gateway.EventTeamChanged, slog.String("team", name), slog.String("added", s.names(added)), slog.String("removed", s.names(removed)))
 	return s.showTeam(t), nil
+}
+
+// names are those of people, as they are kept.
+func (s Session) names(ids []gateway.Principal) string {
+	var all []string
+	for _, id := range ids {
+		all = append(all, s.api.People.Name(id))
+	}
+	return strings.Join(all, ",")
 }
 
 // RemoveTeam removes a team; its members stay, without what only the team gave them.

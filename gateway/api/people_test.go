@@ -225,6 +225,15 @@ func TestChangesAreRecorded(t *testing.T) {
 			t.Errorf("%s is not recorded once:\n%s", step.event, log)
 		}
 	}
+	for range 2 { // adds, and changes nothing
+		_, err := s.AddPerson(t.Context(), "bob@example.com", "guest")
+		gatewaytest.Must(t, err)
+	}
+	_, err := s.ChangeTeam(t.Context(), "ops", []string{"Bob@EXAMPLE.com"}, nil)
+	gatewaytest.Must(t, err)
+	if log.Count("event="+string(gateway.EventPersonChanged)) != 1 || log.Count("added=bob@example.com") != 1 {
+		t.Errorf("what changed nothing, or a raw spelling, is recorded:\n%s", log)
+	}
 	if _, err := s.AddPerson(t.Context(), "ada@example.com", "king"); gateway.KindOf(err) != gateway.KindInvalid {
 		t.Errorf("a role that is none: %v", err)
 	}

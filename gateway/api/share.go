@@ -239,8 +239,8 @@ func (s Session) principals(ctx context.Context, names ...string) ([]gateway.Pri
 }
 
 func (s Session) addGuest(ctx context.Context, mail string) (people.Person, error) {
-	p, added, err := s.api.People.Add(ctx, mail, "")
-	if added {
+	p, before, err := s.api.People.Add(ctx, mail, "")
+	if err == nil && before == "" {
 		s.audit(ctx, gateway.EventPersonAdded, slog.String("person", p.Mail), slog.String("role", string(p.Role)))
 	}
 	return p, err

@@ -22,34 +22,41 @@ const (
 	lastKey      = "principal"    // the last ID that was given, in decimal
 )
 
-// Add adds a person, or sets the role of one who is there: added is false then. The empty role keeps
-// that, and makes somebody new a guest. Errors: KindConflict at the limit, and for the owner of the
-// configuration, who stays one.
-func (b *Book) Add(ctx context.Context, mail string, role Role) (p Person, added bool, err error) {
+// Add adds a person, or sets the role of one who is there; before is the one that was stored, empty for
+// who is new. The empty role keeps it, and makes somebody new a guest. Of the owner of the configuration
+// the stored role counts once that names another. Errors: KindConflict at the limit, and for a lower role
+// of the owner of the configuration.
+func (b *Book) Add(ctx context.Context, mail string, role Role) (p Person, before Role, err error) {
 	mail, err = ParseAddress(mail)
 	if err != nil {
-		return Person{}, false, err
+		return Person{}, "", err
 	}
 	b.write.Lock()
 	defer b.write.Unlock()
-	have, ok := b.ByMail(mail)
-	switch {
-	case ok && (role == "" || role == have.Role):
-		return have, false, nil
-	case ok && have.ID == b.now.Load().owner:
-		return Person{}, false, errConfigured(mail)
-	case ok:
-		have.Role = role
-		return have, false, b.savePerson(ctx, have)
-	case len(b.now.Load().people) >= MaxPeople:
-		return Person{}, false, gateway.Errorf(gateway.KindConflict, "there are %d people, which is the limit", MaxPeople).
+	now := b.now.Load()
+	i := slices.IndexFunc(now.people, func(p Person) bool { return p.Mail == mail })
+	if i >= 0 {
+		have := now.people[i]
+		before := have.Role
+		switch {
+		case have.ID == now.owner && role != "" && role != Owner:
+			return Person{}, "", errConfigured(mail)
+		case role != "" && role != before:
+			have.Role = role
+			err = b.savePerson(ctx, have)
+		}
+		p, _ := b.Person(have.ID)
+		return p, before, err
+	}
+	if len(now.people) >= MaxPeople {
+		return Person{}, "", gateway.Errorf(gateway.KindConflict, "there are %d people, which is the limit", MaxPeople).
 			WithHint("Remove somebody: lodge person rm ADDRESS. A share with @example.com admits all who have an address there.")
 	}
 	if role == "" {
 		role = Guest
 	}
 	p, err = b.add(ctx, mail, role)
-	return p, err == nil, err
+	return p, "", err
 }
 
 func errConfigured(mail string) error {

@@ -80,8 +80,8 @@ type snapshot struct {
 	teams  []Team
 }
 
-// Open reads the Book. The owner of the configuration is always in it; one that it had before becomes
-// a member.
+// Open reads the Book. The owner of the configuration is always in it; one that it had before has
+// the stored role, member unless it was set.
 func Open(ctx context.Context, shared gateway.Shared, owner string) (*Book, error) {
 	owner, err := ParseAddress(owner)
 	if err != nil {
@@ -137,7 +137,7 @@ func (b *Book) read(ctx context.Context) error {
 	return nil
 }
 
-// withOwner returns s with the owner of the configuration, whose role is not stored.
+// withOwner returns s with the owner of the configuration, whose stored role does not count.
 func (s *snapshot) withOwner(mail string) *snapshot {
 	if i := slices.IndexFunc(s.people, func(p Person) bool { return p.Mail == mail }); i >= 0 {
 		s.owner = s.people[i].ID

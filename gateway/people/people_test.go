@@ -49,8 +49,8 @@ func TestPeopleAreKept(t *testing.T) {
 	}
 	devs, err := b.ChangeTeam(t.Context(), "devs", []gateway.Principal{bob.ID, ada.ID, bob.ID}, nil)
 	gatewaytest.Must(t, err)
-	if again, added, err := b.Add(t.Context(), "ada@example.com", ""); err != nil || added || again != ada {
-		t.Errorf("added once more: %+v, %t, %v", again, added, err)
+	if again, before, err := b.Add(t.Context(), "ada@example.com", ""); err != nil || before != people.Member || again != ada {
+		t.Errorf("added once more: %+v, %s, %v", again, before, err)
 	}
 	add(t, b, "ada@example.com", people.Owner)
 	gatewaytest.Must(t, db.Close())
@@ -147,6 +147,25 @@ func TestThereIsAlwaysAnOwner(t *testing.T) {
 	}
 	if b.Owner().Mail != "carol@example.org" || !b.IsOwner(b.Owner().ID) || b.IsOwner(old.ID) {
 		t.Errorf("with another configuration: %+v, and %+v", b.Owner(), old)
+	}
+}
+
+// Who is made an owner while the configuration names them stays one when it names another.
+func TestStoredRoleOfTheOwner(t *testing.T) {
+	path := file(t)
+	b, db := opened(t, path)
+	if p, before, err := b.Add(t.Context(), ann, people.Owner); err != nil || before != people.Member || p.Role != people.Owner {
+		t.Errorf("the owner as an owner: %+v, before %s, %v", p, before, err)
+	}
+	old := b.Owner()
+	gatewaytest.Must(t, db.Close())
+	db, err := store.Open(t.Context(), path, netip.MustParsePrefix("10.213.0.0/16"))
+	gatewaytest.Must(t, err)
+	t.Cleanup(func() { gatewaytest.Must(t, db.Close()) })
+	b, err = people.Open(t.Context(), db.Shared(), "carol@example.org")
+	gatewaytest.Must(t, err)
+	if !b.IsOwner(old.ID) || b.Owner().ID == old.ID {
+		t.Errorf("with another configuration: %+v", b.All())
 	}
 }
 
