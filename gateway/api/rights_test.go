@@ -141,3 +141,16 @@ func TestSharesHaveALimit(t *testing.T) {
 		}
 	}
 }
+
+// Programs in a VM do not see with whom it is shared.
+func TestVMsSeeNoAddresses(t *testing.T) {
+	a, _ := sharing(t)
+	_, err := a.As(api.Owner()).Share(t.Context(), "blog", api.Sharing{Share: api.Share{Visibility: gateway.People, With: []string{"ada@example.com", "@example.org"}}})
+	gatewaytest.Must(t, err)
+	m, _ := a.Directory.ByName("blog")
+	for caller, want := range map[api.Caller]int{api.Owner(): 2, api.VMCaller(m.Identity): 0} {
+		if shown, err := a.As(caller).Show(t.Context(), "blog"); err != nil || len(shown.Shares) != 1 || len(shown.Shares[0].With) != want {
+			t.Errorf("%v sees %+v, %v", caller, shown.Shares, err)
+		}
+	}
+}

@@ -21,7 +21,11 @@ type Share struct {
 func (s Session) showShares(m gateway.VM) []Share {
 	shares := []Share{} // an empty list is [] in JSON
 	for _, share := range m.Shares {
-		shares = append(shares, s.showShare(share))
+		shown := s.showShare(share)
+		if s.caller.vm != (gateway.ID{}) {
+			shown.With = nil // its programs need nobody's address
+		}
+		shares = append(shares, shown)
 	}
 	return shares
 }
