@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 
 	"lodge/gateway"
@@ -68,6 +69,7 @@ func (s Session) AddDomain(ctx context.Context, name string, to gateway.Domain) 
 	if err != nil {
 		return Domain{}, err
 	}
+	s.audit(ctx, gateway.EventDomainAdded, gateway.LogVM(m.Identity), slog.String("host", d.Name), slog.Int("port", int(d.Port)), slog.Bool("passthrough", d.Passthrough))
 	added := s.showDomain(m, d)
 	added.Proof = proof
 	if d.Passthrough && len(s.api.Ports.Listening(ctx, m, []uint16{d.Port})) == 0 {
@@ -103,26 +105,26 @@ func (s Session) parseDomain(d gateway.Domain) (gateway.Domain, error) {
 
 // RemoveDomain ends that a custom domain leads to a VM.
 func (s Session) RemoveDomain(ctx context.Context, domain string) error {
-	domain = strings.ToLower(domain)
-	m, ok := s.api.Directory.HolderOf(domain)
-	if !s.may(verbRemoveDomain, m) {
+	name, invalid := s.api.Domains.Parse(domain)
+	if invalid != nil { // it may have been possible when it was added
+		name = strings.ToLower(domain)
+	}
+	m, ok := s.api.Directory.HolderOf(name)
+	switch {
+	case !s.may(verbRemoveDomain, m):
 		return errDenied(verbRemoveDomain)
+	case !ok && invalid != nil:
+		return invalid
+	case !ok:
+		return gateway.Errorf(gateway.KindNotFound, "no VM has the domain %s", name).WithHint("lodge domain ls lists the domains.")
 	}
-	if !ok { // it may be in Unicode
-		parsed, err := s.api.Domains.Parse(domain)
-		if err != nil {
-			return err
-		}
-		domain = parsed
-		m, ok = s.api.Directory.HolderOf(domain)
-	}
-	if !ok {
-		return gateway.Errorf(gateway.KindNotFound, "no VM has the domain %s", domain).WithHint("lodge domain ls lists the domains.")
-	}
-	_, err := s.update(ctx, verbRemoveDomain, m.ID, func(m *gateway.VM) error {
-		m.Domains = m.WithoutDomain(domain)
+	m, err := s.update(ctx, verbRemoveDomain, m.ID, func(m *gateway.VM) error {
+		m.Domains = m.WithoutDomain(name)
 		return nil
 	})
+	if err == nil {
+		s.audit(ctx, gateway.EventDomainRemoved, gateway.LogVM(m.Identity), slog.String("host", name))
+	}
 	return err
 }
 

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"log/slog"
 	"net/netip"
 
 	"lodge/gateway"
@@ -28,6 +29,7 @@ func (s Session) Forward(ctx context.Context, name string, f gateway.Forward) (F
 	if err != nil {
 		return Forward{}, err
 	}
+	s.audit(ctx, gateway.EventPortForwarded, gateway.LogVM(m.Identity), slog.String("port", f.HostPort.String()))
 	return s.forward(status), nil
 }
 
@@ -48,7 +50,11 @@ func (s Session) RemoveForward(ctx context.Context, port gateway.HostPort) error
 	if err := s.allowed(verbRemoveForward); err != nil {
 		return err
 	}
-	return s.api.Forwarder.Remove(ctx, port)
+	err := s.api.Forwarder.Remove(ctx, port)
+	if err == nil {
+		s.audit(ctx, gateway.EventForwardEnded, slog.String("port", port.String()))
+	}
+	return err
 }
 
 func (s Session) forward(status gateway.ForwardStatus) Forward {

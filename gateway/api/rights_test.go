@@ -44,8 +44,8 @@ func TestRightsAreAskedAtTheWrite(t *testing.T) {
 	a, _ := sharing(t)
 	ada, revoke := manager(t, a)
 	a.Domains = slowDomains{domains.New(domains.Config{Domain: "lodge.localhost"}), revoke}
-	_, err := ada.AddDomain(t.Context(), "blog", gateway.Domain{Name: "blog.example.com"})
-	if m, _ := a.Directory.ByName("blog"); gateway.KindOf(err) != gateway.KindDenied || len(m.Domains) != 0 {
+	_, err := ada.AddDomain(t.Context(), "blog", gateway.Domain{Name: "own.example.com"})
+	if m, _ := a.Directory.ByName("blog"); gateway.KindOf(err) != gateway.KindDenied || len(m.Domains) != 1 {
 		t.Errorf("with the right taken back: %v, %+v", err, m.Domains)
 	}
 }
@@ -154,3 +154,29 @@ func TestVMsSeeNoAddresses(t *testing.T) {
 		}
 	}
 }
+
+// Domains and forwarded ports open a VM too: each change is recorded.
+func TestOtherWaysInAreRecorded(t *testing.T) {
+	a, log := sharing(t)
+	a.Domains, a.Forwarder = slowDomains{domains.New(domains.Config{Domain: "lodge.localhost"}), func() {}}, forwarder{}
+	s, port := a.As(api.Owner()), gateway.HostPort{Protocol: "tcp", Port: 2222}
+	_, err := s.AddDomain(t.Context(), "blog", gateway.Domain{Name: "own.example.com", Port: 80})
+	gatewaytest.Must(t, err)
+	gatewaytest.Must(t, s.RemoveDomain(t.Context(), "Own.example.com"))
+	_, err = s.Forward(t.Context(), "blog", gateway.Forward{HostPort: port, VMPort: 22})
+	gatewaytest.Must(t, err)
+	gatewaytest.Must(t, s.RemoveForward(t.Context(), port))
+	for _, event := range []gateway.AuditEvent{gateway.EventDomainAdded, gateway.EventDomainRemoved, gateway.EventPortForwarded, gateway.EventForwardEnded} {
+		if log.Count("event="+string(event)) != 1 {
+			t.Errorf("%s is not recorded once:\n%s", event, log)
+		}
+	}
+}
+
+type forwarder struct{ api.Forwarder }
+
+func (forwarder) Add(_ context.Context, f gateway.Forward) (gateway.ForwardStatus, error) {
+	return gateway.ForwardStatus{Forward: f}, nil
+}
+
+func (forwarder) Remove(context.Context, gateway.HostPort) error { return nil }

@@ -64,6 +64,8 @@ func (o *observer) Statuses(context.Context) map[gateway.ID]gateway.Status {
 
 type web struct{ api.Web }
 
+func (web) DomainURL(domain string) (string, bool) { return "https://" + domain, true }
+
 func (web) URL(m gateway.VM, _ uint16) string { return "https://" + m.Name }
 
 // listing is an API with 1,000 VMs; all but the first are seen to run.
