@@ -16,6 +16,7 @@ type shareCmd struct {
 	named
 
 	What []string `arg:"" help:"private, public, link, people ada@example.com,@example.org or team devs. Without it, all that opens the VM is shown." optional:"" name:"who"`
+	Rev  uint64   `help:"Only if nobody has changed who may open the VM since this revision, which lodge share VM --json shows." placeholder:"N"`
 	Port uint16   `help:"The port; without it, the VM's page. It may also stand before who." placeholder:"N"`
 
 	Expires string `default:"7d" help:"With link: how long it is valid, such as 12h or 30d; at most 366d." placeholder:"TIME"`
@@ -42,7 +43,7 @@ func (c *shareCmd) Run(ctx context.Context, a *app) error {
 	if share.Visibility == gateway.Link {
 		return c.link(ctx, a, share)
 	}
-	info, err := a.client.Share(ctx, c.Name, api.Sharing{Share: share})
+	info, err := a.client.Share(ctx, c.Name, api.Sharing{Share: share, Rev: c.Rev})
 	if err != nil {
 		return err
 	}
@@ -76,7 +77,7 @@ func (c *shareCmd) link(ctx context.Context, a *app, share api.Share) error {
 	if c.Uses < 1 || c.Uses > gateway.MaxPassUses { // before the port is open
 		return gateway.Invalid("a link for %d browsers", c.Uses).WithHint("It lets in 1 to %d.", gateway.MaxPassUses)
 	}
-	if _, err := a.client.Share(ctx, c.Name, api.Sharing{Share: share}); err != nil {
+	if _, err := a.client.Share(ctx, c.Name, api.Sharing{Share: share, Rev: c.Rev}); err != nil {
 		return err
 	}
 	made, err := a.client.NewLink(ctx, c.Name, control.LinkRequest{Port: share.Port, MaxUses: c.Uses, LifeSeconds: int64(life / time.Second)})
