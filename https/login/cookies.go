@@ -3,29 +3,17 @@ package login
 import (
 	"net/http"
 	"strings"
-	"time"
 
+	"lodge/https/login/browser"
 	"lodge/https/names"
 )
 
-// The cookies of the gateway. The prefix makes browsers keep them for one host name, over TLS (RFC
-// 6265bis §4.1.3.2).
+// The cookies of the gateway, beside browser.BindingCookie. The prefix makes browsers keep them for one host
+// name, over TLS (RFC 6265bis §4.1.3.2).
 const (
 	sessionCookie = "__Host-lodge"
-	handoffCookie = "__Host-lodge-handoff"
 	visitCookie   = "__Host-lodge-visit"
 )
-
-func setCookie(w http.ResponseWriter, name, value string, life time.Duration) {
-	cookie := &http.Cookie{
-		Name: name, Value: value, Path: "/", MaxAge: int(life / time.Second),
-		Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode,
-	}
-	if life == 0 {
-		cookie.MaxAge = -1
-	}
-	http.SetCookie(w, cookie)
-}
 
 // StripCookies removes the gateway's cookies from a request for a VM and leaves the others as they
 // were sent.
@@ -62,7 +50,7 @@ func withoutOwnCookies(line string) string {
 func ownCookie(pair string) bool {
 	name, _, _ := strings.Cut(pair, "=")
 	name = strings.Trim(name, " \t\"")
-	return strings.EqualFold(name, sessionCookie) || strings.EqualFold(name, handoffCookie) || strings.EqualFold(name, visitCookie)
+	return strings.EqualFold(name, sessionCookie) || strings.EqualFold(name, browser.BindingCookie) || strings.EqualFold(name, visitCookie)
 }
 
 // StripSetCookies keeps an app from setting the gateway's cookies.

@@ -1,12 +1,12 @@
 package login
 
 import (
-	"encoding/hex"
 	"net/http"
 	"net/url"
 
 	"lodge/gateway"
 	"lodge/https/access"
+	"lodge/https/login/browser"
 	"lodge/https/names"
 	"lodge/https/pages"
 )
@@ -15,15 +15,8 @@ import (
 // binds the code that comes back to this browser: a callback link made by someone else logs no one
 // in.
 func (h *Handler) StartHandoff(w http.ResponseWriter, r *http.Request, rt names.Route) {
-	secret := newSecret()
-	if cookie, err := r.Cookie(handoffCookie); err == nil { // a second tab shares it
-		if _, ok := secretHash(cookie.Value); ok {
-			secret = cookie.Value
-		}
-	}
-	setCookie(w, handoffCookie, secret, handoffLife)
-	query := url.Values{"to": {rt.Host}, "for": {bound(secret)}, "path": {r.URL.RequestURI()}}
-	redirect(w, http.StatusFound, names.Origin(rt.Plain, names.PortSeen(r))+handoffPath+"?"+query.Encode())
+	query := url.Values{"to": {rt.Host}, "for": {browser.Bind(w, r, handoffLife)}, "path": {r.URL.RequestURI()}}
+	browser.Redirect(w, http.StatusFound, names.Origin(rt.Plain, names.PortSeen(r))+handoffPath+"?"+query.Encode())
 }
 
 // continueHandoff redirects a browser with a session at the plain name back to another name of the
@@ -51,30 +44,21 @@ func (h *Handler) continueHandoff(w http.ResponseWriter, r *http.Request, rt nam
 		return
 	}
 	back := url.Values{"code": {code}, "path": {query.Get("path")}}
-	redirect(w, http.StatusFound, names.Origin(to.Host, names.PortSeen(r))+callbackPath+"?"+back.Encode())
+	browser.Redirect(w, http.StatusFound, names.Origin(to.Host, names.PortSeen(r))+callbackPath+"?"+back.Encode())
 }
 
 // callback exchanges the code of a handoff for a session at this name.
 func (h *Handler) callback(w http.ResponseWriter, r *http.Request, rt names.Route) {
-	cookie, err := r.Cookie(handoffCookie)
-	if err != nil {
+	bound, ok := browser.Bound(r)
+	if !ok {
 		h.Pages.Render(w, r, pages.LoginFailed(rt))
 		return
 	}
 	secret, g, err := h.sessions.take(r.Context(), kindHandoff, r.URL.Query().Get("code"))
-	if err != nil || secret.VM != rt.VM.ID || g.Host != rt.Host || g.Bound != bound(cookie.Value) {
+	if err != nil || secret.VM != rt.VM.ID || g.Host != rt.Host || g.Bound != bound {
 		h.refuse(w, r, rt, pages.LoginFailed(rt), err)
 		return
 	}
-	setCookie(w, handoffCookie, "", 0)
-	h.startSession(w, r, rt, g.session(secret.Person), localPath(r.URL.Query().Get("path")))
-}
-
-// bound returns what other names see of a browser's handoff cookie.
-func bound(secret string) string {
-	hash, ok := secretHash(secret)
-	if !ok {
-		return "none" // equals no hash
-	}
-	return hex.EncodeToString(hash[:])
+	browser.Unbind(w)
+	h.startSession(w, r, rt, g.session(secret.Person), browser.LocalPath(r.URL.Query().Get("path")))
 }

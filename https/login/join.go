@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/https/login/browser"
 	"lodge/https/names"
 	"lodge/https/pages"
 )
@@ -94,7 +95,7 @@ func (h *Handler) StartNames(w http.ResponseWriter, r *http.Request, rt names.Ro
 		return false
 	}
 	query := url.Values{"path": {r.URL.RequestURI()}}
-	redirect(w, http.StatusFound, namesPath+"?"+query.Encode())
+	browser.Redirect(w, http.StatusFound, namesPath+"?"+query.Encode())
 	return true
 }
 
@@ -182,14 +183,14 @@ func (j *joins) removeVM(vm gateway.ID) {
 
 // names is the page that joins names and then opens path.
 func (h *Handler) names(w http.ResponseWriter, r *http.Request, rt names.Route) {
-	path := localPath(r.URL.Query().Get("path"))
+	path := browser.LocalPath(r.URL.Query().Get("path"))
 	if strings.HasPrefix(path, namesPath) {
 		path = "/"
 	}
 	s, _ := h.Session(r, rt)
 	hosts := h.joins.take(s.Login)
 	if len(hosts) == 0 {
-		redirect(w, http.StatusFound, path)
+		browser.Redirect(w, http.StatusFound, path)
 		return
 	}
 	port := names.PortSeen(r)

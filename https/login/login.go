@@ -17,13 +17,12 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"strconv"
-	"strings"
 	"time"
 
 	"lodge/gateway"
 	"lodge/https/access"
+	"lodge/https/login/browser"
 	"lodge/https/names"
 	"lodge/https/pages"
 )
@@ -148,7 +147,7 @@ func (h *Handler) useLoginLink(w http.ResponseWriter, r *http.Request, rt names.
 		h.refuse(w, r, rt, pages.InternalError(), err)
 		return
 	}
-	s.Login, _ = secretHash(secret) // issue made it
+	s.Login, _ = browser.Hash(secret) // issue made it
 	start := "/"
 	if port != gateway.DefaultPort { // its name fetches the login from here
 		start = names.Origin(strconv.Itoa(int(port))+"-"+rt.Plain, names.PortSeen(r)) + "/"
@@ -180,30 +179,8 @@ func (h *Handler) startSession(w http.ResponseWriter, r *http.Request, rt names.
 		h.refuse(w, r, rt, pages.InternalError(), err)
 		return
 	}
-	setCookie(w, sessionCookie, secret, life)
+	browser.SetCookie(w, sessionCookie, secret, life)
 	h.note(r, rt, s.Person)
 	h.audit(r, rt, gateway.EventLogin, s.Person)
-	redirect(w, http.StatusSeeOther, path)
-}
-
-// redirect keeps the URL of this page, which may hold a secret, from the next one.
-func redirect(w http.ResponseWriter, status int, to string) {
-	w.Header().Set("Location", to)
-	w.Header().Set("Referrer-Policy", "no-referrer")
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(status)
-}
-
-// localPath returns path unchanged, or "/" for what a browser could take for another site. It is
-// never decoded and encoded again: "/%2f…" must not become "//…".
-func localPath(path string) string {
-	if _, err := url.ParseRequestURI(path); err != nil || !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") {
-		return "/"
-	}
-	for _, c := range []byte(path) {
-		if c <= ' ' || c >= 0x7f || c == '\\' {
-			return "/"
-		}
-	}
-	return path
+	browser.Redirect(w, http.StatusSeeOther, path)
 }

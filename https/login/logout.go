@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/https/login/browser"
 	"lodge/https/names"
 	"lodge/https/pages"
 )
@@ -27,6 +28,6 @@ func (h *Handler) logout(w http.ResponseWriter, r *http.Request, rt names.Route)
 		h.Ended(rt.VM.ID, s.Login)
 		h.audit(r, rt, gateway.EventLogout, s.Person)
 	}
-	setCookie(w, sessionCookie, "", 0)
+	browser.SetCookie(w, sessionCookie, "", 0)
 	h.Pages.Render(w, r, pages.LoggedOut(rt))
 }

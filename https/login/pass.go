@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/https/login/browser"
 	"lodge/https/names"
 	"lodge/https/pages"
 )
@@ -64,8 +65,8 @@ func (h *Handler) NewPass(ctx context.Context, vm gateway.VM, p gateway.Pass) (h
 	if err != nil {
 		return "", made, err
 	}
-	secret := newSecret()
-	hash, _ := secretHash(secret) // newSecret made it
+	secret := browser.NewSecret()
+	hash, _ := browser.Hash(secret) // NewSecret made it
 	key := gateway.SecretKey{Kind: string(p.Kind), Hash: hash}
 	kept := gateway.Secret{VM: vm.ID, Person: p.Person, Data: data, Expires: p.Expires.Truncate(time.Second)}
 	if err := h.Store.PutSecret(ctx, key, kept); err != nil {
@@ -126,7 +127,7 @@ func (h *Handler) useLink(w http.ResponseWriter, r *http.Request, rt names.Route
 		h.Pages.Render(w, r, pages.CrossSite(rt))
 		return
 	}
-	hash, ok := secretHash(r.PostFormValue("token"))
+	hash, ok := browser.Hash(r.PostFormValue("token"))
 	if !ok {
 		h.Pages.Render(w, r, pages.LinkEnded(rt))
 		return
@@ -144,10 +145,10 @@ func (h *Handler) useLink(w http.ResponseWriter, r *http.Request, rt names.Route
 		h.refuse(w, r, rt, pages.InternalError(), err)
 		return
 	}
-	setCookie(w, visitCookie, visit, life)
+	browser.SetCookie(w, visitCookie, visit, life)
 	gateway.Audit(r.Context(), h.Logger, gateway.EventLinkUsed, gateway.LogVM(rt.VM.Identity), slog.String("id", passID(hash)),
 		slog.String("host", rt.Host), slog.String("remote", r.RemoteAddr))
-	redirect(w, http.StatusSeeOther, "/")
+	browser.Redirect(w, http.StatusSeeOther, "/")
 }
 
 // countUse counts a use of a link. The error is KindNotFound where it opens nothing, or no more.

@@ -2,14 +2,12 @@ package login
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"time"
 
 	"lodge/gateway"
+	"lodge/https/login/browser"
 )
 
 // Store keeps the secrets that people hold: one-time links, codes and sessions. A secret that is missing,
@@ -56,46 +54,14 @@ func (s Session) grant(host string) grant {
 	return grant{Host: host, Login: s.Login, Until: s.Until.Unix()}
 }
 
-// secretBytes is the length of a secret; secretText that of its form in URLs and cookies, base64url.
-const (
-	secretBytes = 32
-	secretText  = 43
-)
-
-// newSecret returns 256 random bits as text.
-func newSecret() string {
-	b := make([]byte, secretBytes)
-	_, _ = rand.Read(b) // never fails (it aborts the program instead)
-	return base64.RawURLEncoding.EncodeToString(b)
-}
-
-// secretHash returns what is stored of a secret. It is false for a string that newSecret cannot
-// return. It allocates nothing.
-func secretHash(secret string) (hash [32]byte, ok bool) {
-	if len(secret) != secretText {
-		return hash, false
-	}
-	var text, again [secretText]byte
-	var raw [secretBytes + 1]byte // Decode may write one more
-	copy(text[:], secret)
-	n, err := base64.RawURLEncoding.Decode(raw[:], text[:])
-	if err != nil || n != secretBytes {
-		return hash, false
-	}
-	if base64.RawURLEncoding.Encode(again[:], raw[:n]); again != text { // spare bits were set
-		return hash, false
-	}
-	return sha256.Sum256(raw[:n]), true
-}
-
 // issue makes and stores a secret.
 func (s *sessions) issue(ctx context.Context, kind string, vm gateway.ID, person gateway.Principal, g grant, life time.Duration) (string, error) {
 	data, err := json.Marshal(g)
 	if err != nil {
 		return "", err
 	}
-	secret := newSecret()
-	hash, _ := secretHash(secret) // newSecret made it
+	secret := browser.NewSecret()
+	hash, _ := browser.Hash(secret) // NewSecret made it
 	err = s.store.PutSecret(ctx, gateway.SecretKey{Kind: kind, Hash: hash}, gateway.Secret{
 		VM: vm, Person: person, Data: string(data), Expires: time.Now().Add(life),
 	})
@@ -107,7 +73,7 @@ func (s *sessions) issue(ctx context.Context, kind string, vm gateway.ID, person
 
 // take reads a secret and removes it.
 func (s *sessions) take(ctx context.Context, kind, secret string) (gateway.Secret, grant, error) {
-	hash, ok := secretHash(secret)
+	hash, ok := browser.Hash(secret)
 	if !ok {
 		return gateway.Secret{}, grant{}, errNoSecret()
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/https/login/browser"
 	"lodge/https/names"
 )
 
@@ -113,7 +114,7 @@ func newSessions(store Store) *sessions {
 
 // look finds a secret that is used again and again. The error is KindNotFound when there is none.
 func (s *sessions) look(ctx context.Context, kind, secret string) (known, error) {
-	hash, ok := secretHash(secret)
+	hash, ok := browser.Hash(secret)
 	if !ok {
 		return known{}, errNoSecret()
 	}

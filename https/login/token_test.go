@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/https/login/browser"
 )
 
 func basic(pair string) string { return "Basic " + base64.StdEncoding.EncodeToString([]byte(pair)) }
@@ -55,17 +56,17 @@ func FuzzStripTokens(f *testing.F) {
 }
 
 func TestSecretHash(t *testing.T) {
-	secret := newSecret()
-	if _, ok := secretHash(secret); !ok {
+	secret := browser.NewSecret()
+	if _, ok := browser.Hash(secret); !ok {
 		t.Fatalf("%q is no secret", secret)
 	}
 	last := secret[:42] + map[bool]string{true: "B", false: "C"}[secret[42] != 'B'] // spare bits are set, or another secret
 	for _, other := range []string{"", secret[:42], secret + "A", secret[:42] + "\n", secret[:42] + "=", secret[:42] + "+", secret[:42] + "B", last} {
-		if _, ok := secretHash(other); ok && other[42]%4 != secret[42]%4 {
+		if _, ok := browser.Hash(other); ok && other[42]%4 != secret[42]%4 {
 			t.Errorf("%q passes", other)
 		}
 	}
-	if n := testing.AllocsPerRun(100, func() { secretHash(secret) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { browser.Hash(secret) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
