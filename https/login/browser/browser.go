@@ -11,10 +11,12 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"time"
 
+	"lodge/gateway"
 	"lodge/https/names"
 )
 
@@ -134,4 +136,10 @@ func LocalPath(path string) string {
 		}
 	}
 	return path
+}
+
+// Peer returns the unit by which limits count what r begins.
+func Peer(r *http.Request) gateway.Peer {
+	from, _ := netip.ParseAddrPort(r.RemoteAddr) // none: a pipe
+	return gateway.PeerAt(from.Addr())
 }
