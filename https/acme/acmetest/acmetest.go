@@ -27,7 +27,6 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -105,31 +104,11 @@ type programs struct{ pebble, dns string }
 var built = sync.OnceValues(build) //nolint:gochecknoglobals // a build is worth sharing among all tests
 
 func build() (p programs, err error) {
-	out, err := exec.Command("go", "env", "GOMOD").Output() //nolint:noctx // shared by all tests
-	if err != nil {
-		return p, fmt.Errorf("find go.mod: %w", err)
-	}
-	// Without the lock one test binary can start a program that the go of another still writes. The
-	// directory is locked, since go locks the file itself.
-	dir := filepath.Join(filepath.Dir(string(bytes.TrimSpace(out))), ".lint")
-	lock, err := os.Open(dir)
-	if err != nil {
+	if p.pebble, err = gatewaytest.Tool("pebble", "pebble"); err != nil {
 		return p, err
 	}
-	defer lock.Close() //nolint:errcheck // nothing was written
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
-		return p, fmt.Errorf("lock %s: %w", dir, err)
-	}
-	for name, path := range map[string]*string{"pebble": &p.pebble, "pebble-challtestsrv": &p.dns} {
-		cmd := exec.Command("go", "tool", "-n", "-modfile="+filepath.Join(dir, "pebble.mod"), name) //nolint:gosec,noctx // names from above, shared by all tests
-		var stderr bytes.Buffer
-		cmd.Stderr = &stderr
-		if out, err = cmd.Output(); err != nil {
-			return p, fmt.Errorf("build %s: %w\n%s", name, err, stderr.Bytes())
-		}
-		*path = string(bytes.TrimSpace(out))
-	}
-	return p, nil
+	p.dns, err = gatewaytest.Tool("pebble", "pebble-challtestsrv")
+	return p, err
 }
 
 // startDNS starts a DNS server that leads all names to 127.0.0.1.
