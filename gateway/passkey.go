@@ -6,7 +6,7 @@ import "time"
 // in the person's device.
 type Passkey struct {
 	ID      []byte    `json:"id"`      // the credential's, 1 to 1023 bytes (WebAuthn §4), unique on the host
-	Person  int64     `json:"person"`  // whose it is
+	Person  Principal `json:"person"`  // whose it is
 	Address string    `json:"address"` // the person's mail address at the registration
 	Name    string    `json:"name"`    // for the person
 	Created time.Time `json:"created"`

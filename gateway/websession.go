@@ -6,7 +6,7 @@ import "time"
 // the VMs that the person may open.
 type WebSession struct {
 	ID      [32]byte  `json:"-"`      // the SHA-256 of the secret that the browser has
-	Person  int64     `json:"person"` // who is logged in
+	Person  Principal `json:"person"` // who is logged in
 	Address string    `json:"address"`
 	Created time.Time `json:"created"`
 	Seen    time.Time `json:"seen"` // the last use, some minutes coarse

@@ -105,7 +105,7 @@ func TestCustomDomainNeedsAnAuthority(t *testing.T) {
 func (s *site) followAll(c *http.Client, at string) answer {
 	s.tb.Helper()
 	a := s.get(c, at, browser()...)
-	for range 5 {
+	for range 12 {
 		if a.Header.Get("Location") == "" {
 			break
 		}

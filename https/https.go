@@ -33,6 +33,9 @@ import (
 	"lodge/https/conns"
 	"lodge/https/h3"
 	"lodge/https/login"
+	"lodge/https/login/apex"
+	"lodge/https/login/oidc"
+	"lodge/https/login/passkey"
 	"lodge/https/names"
 	"lodge/https/pages"
 	"lodge/https/proxy"
@@ -47,9 +50,13 @@ type Config struct {
 	Dir       string // directory of the root certificate
 	Directory *gateway.Directory
 	People    *people.Book
-	Logins    login.Store // keeps sessions and one-time links
+	Logins    login.Store   // keeps sessions and one-time links
+	Sessions  apex.Sessions // keeps logins at the domain itself
+	Passkeys  passkey.Store
 	Logger    *slog.Logger
 
+	// LoginProviders prove mail addresses, by OpenID Connect.
+	LoginProviders []oidc.Provider
 	// Inside has the handlers of names for guests only, such as "s3.lodge.internal", each with the
 	// names directly below it.
 	Inside map[string]http.Handler
@@ -93,6 +100,7 @@ type Server struct {
 	authority *ca.Authority
 	acme      *acme.Source // nil without Config.ACME
 	login     *login.Handler
+	apex      *apex.Handler
 	proxy     *proxy.Proxy
 	pages     *pages.Renderer
 	web       *http.Server
@@ -116,7 +124,7 @@ type Server struct {
 // New reads or makes the root certificate and returns a Server. Call Shutdown when done, also if it
 // never served.
 func New(cfg Config) (*Server, error) {
-	renderer, err := pages.New(cfg.Logger)
+	renderer, err := pages.New(passkey.Script, cfg.Logger)
 	if err != nil {
 		return nil, err
 	}
@@ -137,8 +145,11 @@ func New(cfg Config) (*Server, error) {
 	s.passing = newPassing()
 	s.login = login.New(login.Config{
 		Policy: policy, Store: cfg.Logins, Pages: renderer, Logger: cfg.Logger, Listening: s.listening,
-		Many: s.standsForMany, Ended: s.live.endLogin,
+		Many: s.standsForMany, Ended: s.live.endLogin, Apex: apexLogins{s},
 	})
+	if s.apex, err = s.newApex(); err != nil {
+		return nil, err
+	}
 	s.waker = newWaker(cfg, s.answers)
 	s.metrics = newMetrics()
 	authority, err := ca.Open(ca.Config{Dir: cfg.Dir, Domains: []string{cfg.Domain, gateway.InternalDomain}, LeafLife: cfg.LeafLife})
@@ -168,9 +179,13 @@ func (s *Server) RootPEM() []byte { return s.authority.RootPEM() }
 // plain name.
 func (s *Server) URL(vm gateway.VM, port uint16) string { return s.zone.URL(vm.Name, port) }
 
-// LoginURL makes a link that logs a person in to the VM's plain name, once, within 15 minutes. Errors:
-// KindNotFound for a VM that does not exist, KindDenied for a person who may open none of its pages.
+// LoginURL makes a link that logs a person in, once, within 15 minutes: to the VM's plain name or, for the
+// zero ID, to the domain itself. Errors: KindNotFound for a VM that does not exist, KindDenied for a person
+// who may open none of its pages, or is removed.
 func (s *Server) LoginURL(ctx context.Context, id gateway.ID, person gateway.Principal) (string, error) {
+	if id == (gateway.ID{}) {
+		return s.login.ApexLink(ctx, person)
+	}
 	vm, ok := s.Directory.ByID(id)
 	if !ok || vm.Desired == gateway.Removed {
 		return "", gateway.Errorf(gateway.KindNotFound, "the VM is removed")

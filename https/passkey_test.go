@@ -32,8 +32,8 @@ import (
 type passkeySite struct {
 	*site
 	keys   *store.Passkeys
-	ahead  atomic.Int64 // of the clock; time.Duration
-	barred atomic.Int64 // the ID of a person who may no longer log in
+	ahead  atomic.Int64  // of the clock; time.Duration
+	barred atomic.Uint64 // the ID of a person who may no longer log in
 }
 
 func newPasskeySite(t *testing.T) *passkeySite {
@@ -54,7 +54,7 @@ func newPasskeySite(t *testing.T) *passkeySite {
 				return person, err == nil
 			},
 			Current: func(_ context.Context, person access.Person) (access.Person, bool) {
-				return person, person.ID != p.barred.Load()
+				return person, uint64(person.ID) != p.barred.Load()
 			},
 			Login: func(w http.ResponseWriter, _ *http.Request, person access.Person) error {
 				http.SetCookie(w, &http.Cookie{Name: "person", Value: fmt.Sprintf("%d|%s", person.ID, person.Address), Path: "/"})
@@ -75,8 +75,6 @@ func servePasskeyScript(w http.ResponseWriter, from string) {
 	w.Header().Set("Content-Type", "text/html")
 	fmt.Fprintf(w, "<title>test</title><h1>test</h1><script>%s</script>", strings.ReplaceAll(passkey.Script, `"/.lodge/`, `"`+from+`.lodge/`))
 }
-
-func (p *passkeySite) root() string { return strings.Replace(p.url("x"), "//x.", "//", 1) }
 
 // device gives the browser a virtual authenticator.
 func device(ctx context.Context, t *testing.T) webauthn.AuthenticatorID {

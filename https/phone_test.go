@@ -13,6 +13,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"lodge/gateway"
+	"lodge/https/login/passkey"
 	"lodge/https/names"
 	"lodge/https/pages"
 )
@@ -38,8 +39,23 @@ func everyPage(vm string) map[string]pages.Page {
 		"stopped": pages.Stopped(rt, false), "stopped-owner": pages.Stopped(rt, true), "starting": pages.Starting(rt), "too-many": pages.TooMany(rt),
 		"busy": pages.Busy(rt), "no-answer": pages.NoAnswer(rt), "bad-answer": pages.BadAnswer(rt), "nothing-listens": pages.NothingListens(rt, false, nil),
 		"nothing-listens-owner": pages.NothingListens(rt, true, open), "nothing-listens-plain": pages.NothingListens(plain, true, open),
-		"root": pages.Root("lodge.localhost"),
+		"root": pages.Root("lodge.localhost"), "ways": pages.Ways([]string{"example", "work"}, "https://"+rt.Plain+"/"), "apex-link": pages.ApexLink("abc"),
+		"apex-link-used": pages.ApexLinkUsed(), "continue": pages.Continue("example", "https://accounts.example.com/"), "not-shared": pages.NotShared(strings.Repeat("a", 60) + "@example.org"),
+		"failed":  pages.Failed(403, gateway.Errorf(gateway.KindDenied, "this passkey was refused").WithHint("Try again."), "/"),
+		"account": pages.AccountOf(account(vm)),
 	}
+}
+
+// account is one with passkeys and sessions.
+func account(name string) pages.Account {
+	a := pages.Account{Address: strings.Repeat("a", 60) + "@example.org"}
+	for i := range 3 {
+		a.Passkeys = append(a.Passkeys, pages.Item{ID: "AA", Name: name, Note: "made 2026-11-28, last used never"})
+		a.Sessions = append(a.Sessions, pages.Item{
+			ID: "00", Name: "Firefox on Linux", Note: "by passkey since 2026-11-28, last used 2026-11-28 from 2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff", This: i == 0,
+		})
+	}
+	return a
 }
 
 // TestPagesFit shows every page of the gateway in a phone's width and in a wide window, in light and
@@ -48,7 +64,7 @@ func everyPage(vm string) map[string]pages.Page {
 func TestPagesFit(t *testing.T) {
 	t.Parallel()
 	ctx := chromium(t, newSite(t))
-	renderer, err := pages.New(slog.New(slog.DiscardHandler))
+	renderer, err := pages.New(passkey.Script, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +72,7 @@ func TestPagesFit(t *testing.T) {
 		all := everyPage(vm)
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			page := all[strings.TrimPrefix(r.URL.Path, "/")]
-			page.Refresh = min(1, page.Refresh) * 3600 // not while the test looks at it
+			page.Refresh, page.Next = min(1, page.Refresh)*3600, "" // not while the test looks at it
 			renderer.Render(w, r, page)
 		}))
 		t.Cleanup(server.Close)

@@ -86,7 +86,7 @@ func newSiteWith(tb testing.TB, change func(*site, *https.Config)) *site {
 	s.addr, s.plain = web.Addr().String(), plain.Addr().String()
 	cfg := https.Config{
 		Domain: s.domain, Port: web.Addr().(*net.TCPAddr).Port, Dir: filepath.Join(state, "ca"),
-		Directory: dir, People: s.people, Logins: s.logins, Dial: s.dial,
+		Directory: dir, People: s.people, Logins: s.logins, Sessions: db.WebSessions(), Passkeys: db.Passkeys(), Dial: s.dial,
 		Logger: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	change(s, &cfg)

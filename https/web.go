@@ -171,7 +171,7 @@ func (s *Server) turnAway(w http.ResponseWriter, r *http.Request, rt names.Route
 		s.login.StartHandoff(w, r, rt)
 	default:
 		s.login.Want(r, rt)
-		s.pages.Render(w, r, pages.Private(rt))
+		s.pages.Render(w, r, s.login.Private(r, rt))
 	}
 }
 
@@ -179,6 +179,10 @@ func (s *Server) turnAway(w http.ResponseWriter, r *http.Request, rt names.Route
 func (s *Server) serveRoot(w http.ResponseWriter, r *http.Request) {
 	if handler, ok := s.Root[r.URL.Path]; ok {
 		handler.ServeHTTP(w, r)
+		return
+	}
+	if strings.HasPrefix(r.URL.Path, login.Prefix) {
+		s.apex.Serve(w, r)
 		return
 	}
 	if r.URL.Path != "/" {

@@ -59,7 +59,8 @@ type Mailbox interface {
 
 // Web has VMs' pages; https.Server is one.
 type Web interface {
-	// LoginURL makes a link that logs a person in, once.
+	// LoginURL makes a link that logs a person in, once: to a VM's pages or, for the zero ID, to the host's
+	// own domain.
 	LoginURL(ctx context.Context, id gateway.ID, person gateway.Principal) (string, error)
 	URL(m gateway.VM, port uint16) string
 	// RootPEM is the certificate of the host's own CA.

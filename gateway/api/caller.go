@@ -46,6 +46,7 @@ const (
 	verbShare          verb = "share"
 	verbSet            verb = "set"
 	verbLogin          verb = "login"
+	verbLoginHost      verb = "loginhost"
 	verbCredentials    verb = "credentials"
 	verbMail           verb = "mail"
 	verbMessage        verb = "message"

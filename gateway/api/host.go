@@ -2,7 +2,11 @@ package api
 
 import (
 	"context"
+	"log/slog"
 	"time"
+
+	"lodge/gateway"
+	"lodge/gateway/people"
 )
 
 // Health is the state of the daemon.
@@ -50,16 +54,43 @@ func (s Session) Login(ctx context.Context, name, person string) (string, error)
 	if err != nil {
 		return "", err
 	}
+	who, err := s.loginAs(verbLogin, person)
+	if err != nil {
+		return "", err
+	}
+	return s.loginLink(ctx, m, who)
+}
+
+// LoginHost returns a link that logs person in at the host's own domain, for all pages that the person may
+// open, once. The empty person is the caller; owners alone make such links.
+func (s Session) LoginHost(ctx context.Context, person string) (string, error) {
+	if err := s.allowed(verbLoginHost); err != nil {
+		return "", err
+	}
+	who, err := s.loginAs(verbLoginHost, person)
+	if err != nil {
+		return "", err
+	}
+	url, err := s.api.Web.LoginURL(ctx, gateway.ID{}, who.ID)
+	if err == nil {
+		s.audit(ctx, gateway.EventLoginMade, slog.String("person", who.Mail))
+	}
+	return url, err
+}
+
+// loginAs returns who is to be logged in. The empty address is the caller.
+func (s Session) loginAs(v verb, address string) (people.Person, error) {
 	who := s.person()
-	if person != "" {
-		if who, err = s.personOf(person); err != nil {
-			return "", err
+	if address != "" {
+		var err error
+		if who, err = s.personOf(address); err != nil {
+			return people.Person{}, err
 		}
 	}
 	if who.ID != s.person().ID && !s.owns() { // it would act as them
-		return "", errDenied(verbLogin)
+		return people.Person{}, errDenied(v)
 	}
-	return s.loginLink(ctx, m, who)
+	return who, nil
 }
 
 // Credentials issues S3 credentials for a VM.

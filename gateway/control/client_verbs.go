@@ -85,6 +85,14 @@ func (c *Client) Login(ctx context.Context, name, person string) (string, error)
 	return login.URL, err
 }
 
+// LoginHost returns a link that logs person in at the host's own domain, once. The empty person is the
+// owner.
+func (c *Client) LoginHost(ctx context.Context, person string) (string, error) {
+	var login LoginAnswer
+	err := c.call(ctx, http.MethodPost, "/v1/login", LoginRequest{Person: person}, &login)
+	return login.URL, err
+}
+
 // Credentials issues S3 credentials for a VM.
 func (c *Client) Credentials(ctx context.Context, name string) (api.Credentials, error) {
 	var credentials api.Credentials

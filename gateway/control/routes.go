@@ -60,6 +60,7 @@ func (s *Server) routes() []route {
 		{"GET", "/v1/domains", s.domains, nil, []api.Domain{}, "Lists the custom domains; with `vm`, those of one VM."},
 		{"DELETE", "/v1/domains/{domain}", s.removeDomain, nil, nil, "Removes a custom domain from its VM."},
 		{"POST", vm + "/login", asked(s, login), LoginRequest{}, LoginAnswer{}, "Makes a link that logs a person in to the VM's pages, once."},
+		{"POST", "/v1/login", asked(s, loginHost), LoginRequest{}, LoginAnswer{}, "Makes a link that logs a person in at the host's own domain, for all pages that the person may open, once."},
 		{"GET", vm + "/mail", s.mail, nil, []gateway.Message{}, "Lists the VM's messages, the newest first; at most `limit`, 1 to 10000, 100 by default."},
 		{"GET", vm + "/mail/{queue_id}", s.message, nil, media("message/rfc822"), "Returns one message as it is stored."},
 		{"POST", vm + "/credentials", named(s, api.Session.Credentials), nil, api.Credentials{}, "Issues S3 credentials for the VM."},

@@ -73,6 +73,12 @@ func login(s api.Session, ctx context.Context, name string, in LoginRequest) (Lo
 	return LoginAnswer{URL: url}, err
 }
 
+// loginHost has no VM: its path has no name.
+func loginHost(s api.Session, ctx context.Context, _ string, in LoginRequest) (LoginAnswer, error) { //nolint:revive // as above
+	url, err := s.LoginHost(ctx, in.Person)
+	return LoginAnswer{URL: url}, err
+}
+
 func (s *Server) rootPEM(w http.ResponseWriter, r *http.Request) error {
 	pem, err := s.as(r).RootPEM(r.Context())
 	if err != nil {

@@ -29,7 +29,7 @@ type Passkeys struct{ shared gateway.Shared }
 func (s *Store) Passkeys() *Passkeys { return &Passkeys{s.shared} }
 
 // Passkeys returns a person's passkeys, the oldest first.
-func (p *Passkeys) Passkeys(ctx context.Context, person int64) ([]gateway.Passkey, error) {
+func (p *Passkeys) Passkeys(ctx context.Context, person gateway.Principal) ([]gateway.Passkey, error) {
 	all, _, err := p.read(ctx, person)
 	return all, err
 }
@@ -37,10 +37,10 @@ func (p *Passkeys) Passkeys(ctx context.Context, person int64) ([]gateway.Passke
 // AddPasskey stores a passkey of k.Person. Errors: KindTaken when a person has that ID already,
 // KindConflict when the person has gateway.MaxPasskeys, KindInvalid for an ID that no credential has.
 func (p *Passkeys) AddPasskey(ctx context.Context, k gateway.Passkey) error {
-	if len(k.ID) == 0 || len(k.ID) > maxPasskeyID || k.Person <= 0 {
+	if len(k.ID) == 0 || len(k.ID) > maxPasskeyID || k.Person == 0 {
 		return gateway.Invalid("a passkey needs a person, and an ID of 1 to %d bytes", maxPasskeyID)
 	}
-	claim := gateway.Op{Key: passkeyIDKey(k.ID), Value: strconv.AppendInt(nil, k.Person, 10)}
+	claim := gateway.Op{Key: passkeyIDKey(k.ID), Value: strconv.AppendUint(nil, uint64(k.Person), 10)}
 	return p.change(ctx, k.Person, []gateway.Op{claim}, func(all []gateway.Passkey) ([]gateway.Passkey, error) {
 		if len(all) >= gateway.MaxPasskeys {
 			return nil, gateway.Errorf(gateway.KindConflict, "you have %d passkeys already", len(all)).WithHint("Remove one that you no longer use.")
@@ -51,7 +51,7 @@ func (p *Passkeys) AddPasskey(ctx context.Context, k gateway.Passkey) error {
 
 // ChangePasskey stores what change makes of a passkey; change may be called again if another caller was
 // faster, and its error is returned. A missing passkey is KindNotFound. ID and Person stay.
-func (p *Passkeys) ChangePasskey(ctx context.Context, person int64, id []byte, change func(*gateway.Passkey) error) error {
+func (p *Passkeys) ChangePasskey(ctx context.Context, person gateway.Principal, id []byte, change func(*gateway.Passkey) error) error {
 	return p.change(ctx, person, nil, func(all []gateway.Passkey) ([]gateway.Passkey, error) {
 		i := indexPasskey(all, id)
 		if i < 0 {
@@ -66,7 +66,7 @@ func (p *Passkeys) ChangePasskey(ctx context.Context, person int64, id []byte, c
 }
 
 // RemovePasskey removes a passkey. A missing one is KindNotFound.
-func (p *Passkeys) RemovePasskey(ctx context.Context, person int64, id []byte) error {
+func (p *Passkeys) RemovePasskey(ctx context.Context, person gateway.Principal, id []byte) error {
 	release := gateway.Op{Key: passkeyIDKey(id), Delete: true}
 	return p.change(ctx, person, []gateway.Op{release}, func(all []gateway.Passkey) ([]gateway.Passkey, error) {
 		i := indexPasskey(all, id)
@@ -78,7 +78,7 @@ func (p *Passkeys) RemovePasskey(ctx context.Context, person int64, id []byte) e
 }
 
 // RemovePasskeys removes all passkeys of a person, who is being removed. To have none is no error.
-func (p *Passkeys) RemovePasskeys(ctx context.Context, person int64) error {
+func (p *Passkeys) RemovePasskeys(ctx context.Context, person gateway.Principal) error {
 	for {
 		all, rev, err := p.read(ctx, person)
 		if err != nil || rev == 0 {
@@ -97,7 +97,7 @@ func (p *Passkeys) RemovePasskeys(ctx context.Context, person int64) error {
 
 // change stores what edit makes of a person's passkeys and carries out also, both or none. An operation
 // of also that puts a key claims it.
-func (p *Passkeys) change(ctx context.Context, person int64, also []gateway.Op, edit func([]gateway.Passkey) ([]gateway.Passkey, error)) error {
+func (p *Passkeys) change(ctx context.Context, person gateway.Principal, also []gateway.Op, edit func([]gateway.Passkey) ([]gateway.Passkey, error)) error {
 	key := passkeysKey(person)
 	for {
 		all, rev, err := p.read(ctx, person)
@@ -131,7 +131,7 @@ func (p *Passkeys) change(ctx context.Context, person int64, also []gateway.Op, 
 }
 
 // read returns a person's passkeys and the revision of their last change, which is 0 without any.
-func (p *Passkeys) read(ctx context.Context, person int64) ([]gateway.Passkey, gateway.Revision, error) {
+func (p *Passkeys) read(ctx context.Context, person gateway.Principal) ([]gateway.Passkey, gateway.Revision, error) {
 	entry, err := p.shared.Get(ctx, passkeysKey(person))
 	if gateway.KindOf(err) == gateway.KindNotFound && err != nil {
 		return nil, 0, nil
@@ -150,7 +150,9 @@ func indexPasskey(all []gateway.Passkey, id []byte) int {
 	return slices.IndexFunc(all, func(k gateway.Passkey) bool { return bytes.Equal(k.ID, id) })
 }
 
-func passkeysKey(person int64) string { return passkeysPrefix + strconv.FormatInt(person, 10) }
+func passkeysKey(person gateway.Principal) string {
+	return passkeysPrefix + strconv.FormatUint(uint64(person), 10)
+}
 
 func passkeyIDKey(id []byte) string {
 	hash := sha256.Sum256(id)

@@ -14,7 +14,7 @@ import (
 	"lodge/gateway/gatewaytest"
 )
 
-func passkey(person int64, id string) gateway.Passkey {
+func passkey(person gateway.Principal, id string) gateway.Passkey {
 	return gateway.Passkey{ID: []byte(id), Person: person, Address: "ann@example.org", Name: id, Created: time.Unix(7, 0).UTC(), Record: []byte(`{"n":1}`)}
 }
 
@@ -48,7 +48,7 @@ func TestPasskeysAreOfOnePerson(t *testing.T) {
 	gatewaytest.Must(t, keys.AddPasskey(t.Context(), passkey(2, "phone"))) // free again
 	gatewaytest.Must(t, keys.RemovePasskeys(t.Context(), 2))
 	gatewaytest.Must(t, keys.RemovePasskeys(t.Context(), 2)) // a second time
-	for person, want := range map[int64]int{1: 1, 2: 0, 3: 0} {
+	for person, want := range map[gateway.Principal]int{1: 1, 2: 0, 3: 0} {
 		if got, err := keys.Passkeys(t.Context(), person); err != nil || len(got) != want {
 			t.Errorf("person %d has %v, %v", person, got, err)
 		}
@@ -74,7 +74,7 @@ func TestPasskeysAtOnce(t *testing.T) {
 			}
 		})
 		all.Go(func() {
-			if keys.AddPasskey(t.Context(), passkey(int64(i+2), "same")) == nil {
+			if keys.AddPasskey(t.Context(), passkey(gateway.Principal(i+2), "same")) == nil {
 				claimed.Add(1)
 			}
 		})

@@ -30,7 +30,7 @@ func (s *Store) WebSessions() *WebSessions { return &WebSessions{s.shared, s.now
 // AddWebSession stores a session. It removes those of the person that have ended, and the one that was
 // not used the longest when there are gateway.MaxWebSessions.
 func (w *WebSessions) AddWebSession(ctx context.Context, s gateway.WebSession) error {
-	if s.Person <= 0 {
+	if s.Person == 0 {
 		return gateway.Invalid("a session needs a person")
 	}
 	all, err := w.list(ctx, s.Person)
@@ -53,7 +53,7 @@ func (w *WebSessions) AddWebSession(ctx context.Context, s gateway.WebSession) e
 }
 
 // WebSession returns a person's session. One that is missing or has ended is KindNotFound.
-func (w *WebSessions) WebSession(ctx context.Context, person int64, id [32]byte) (gateway.WebSession, error) {
+func (w *WebSessions) WebSession(ctx context.Context, person gateway.Principal, id [32]byte) (gateway.WebSession, error) {
 	entry, err := w.shared.Get(ctx, webSessionKey(person, id))
 	if err != nil {
 		return gateway.WebSession{}, err
@@ -69,7 +69,7 @@ func (w *WebSessions) WebSession(ctx context.Context, person int64, id [32]byte)
 }
 
 // WebSessions returns a person's sessions, the last used first.
-func (w *WebSessions) WebSessions(ctx context.Context, person int64) ([]gateway.WebSession, error) {
+func (w *WebSessions) WebSessions(ctx context.Context, person gateway.Principal) ([]gateway.WebSession, error) {
 	all, err := w.list(ctx, person)
 	now := w.now()
 	all = slices.DeleteFunc(all, func(s gateway.WebSession) bool { return !now.Before(s.Until) })
@@ -79,7 +79,7 @@ func (w *WebSessions) WebSessions(ctx context.Context, person int64) ([]gateway.
 
 // SeeWebSession notes the use of a session. One that was removed meanwhile stays removed, which is
 // KindNotFound.
-func (w *WebSessions) SeeWebSession(ctx context.Context, person int64, id [32]byte, seen time.Time, from string) error {
+func (w *WebSessions) SeeWebSession(ctx context.Context, person gateway.Principal, id [32]byte, seen time.Time, from string) error {
 	key := webSessionKey(person, id)
 	for {
 		entry, err := w.shared.Get(ctx, key)
@@ -103,7 +103,7 @@ func (w *WebSessions) SeeWebSession(ctx context.Context, person int64, id [32]by
 }
 
 // RemoveWebSessions removes the sessions of a person for which which returns true, and returns them.
-func (w *WebSessions) RemoveWebSessions(ctx context.Context, person int64, which func(gateway.WebSession) bool) ([]gateway.WebSession, error) {
+func (w *WebSessions) RemoveWebSessions(ctx context.Context, person gateway.Principal, which func(gateway.WebSession) bool) ([]gateway.WebSession, error) {
 	all, err := w.list(ctx, person)
 	if err != nil {
 		return nil, err
@@ -116,8 +116,8 @@ func (w *WebSessions) RemoveWebSessions(ctx context.Context, person int64, which
 	return all, commitAll(ctx, w.shared, do)
 }
 
-func (w *WebSessions) list(ctx context.Context, person int64) ([]gateway.WebSession, error) {
-	entries, _, err := w.shared.List(ctx, webSessionPrefix+strconv.FormatInt(person, 10)+"/")
+func (w *WebSessions) list(ctx context.Context, person gateway.Principal) ([]gateway.WebSession, error) {
+	entries, _, err := w.shared.List(ctx, webSessionPrefix+strconv.FormatUint(uint64(person), 10)+"/")
 	if err != nil {
 		return nil, err
 	}
@@ -132,8 +132,8 @@ func (w *WebSessions) list(ctx context.Context, person int64) ([]gateway.WebSess
 	return all, nil
 }
 
-func webSessionKey(person int64, id [32]byte) string {
-	return webSessionPrefix + strconv.FormatInt(person, 10) + "/" + hex.EncodeToString(id[:])
+func webSessionKey(person gateway.Principal, id [32]byte) string {
+	return webSessionPrefix + strconv.FormatUint(uint64(person), 10) + "/" + hex.EncodeToString(id[:])
 }
 
 func decodeWebSession(entry gateway.Entry) (s gateway.WebSession, err error) {

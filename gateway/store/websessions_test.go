@@ -12,7 +12,7 @@ import (
 	"lodge/gateway/gatewaytest"
 )
 
-func webSession(person int64, id byte, seen time.Time) gateway.WebSession {
+func webSession(person gateway.Principal, id byte, seen time.Time) gateway.WebSession {
 	return gateway.WebSession{
 		ID: [32]byte{id, 1}, Person: person, Address: "ann@example.org", Created: seen, Seen: seen, Until: seen.Add(time.Hour),
 		Browser: "Firefox on Linux", From: "203.0.113.7", Way: "passkey",
@@ -35,7 +35,7 @@ func TestWebSessions(t *testing.T) {
 		t.Errorf("%v\n%s", err, cmp.Diff([]gateway.WebSession{fresh, old}, got))
 	}
 	for name, tt := range map[string]struct {
-		person int64
+		person gateway.Principal
 		id     [32]byte
 	}{"ended": {1, ended.ID}, "another person's": {1, others.ID}, "with another person": {11, fresh.ID}, "none": {1, [32]byte{9}}} {
 		if _, err := w.WebSession(t.Context(), tt.person, tt.id); gateway.KindOf(err) != gateway.KindNotFound {

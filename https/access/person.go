@@ -1,9 +1,11 @@
 package access
 
+import "lodge/gateway"
+
 // Person is who a login proves. The zero Person is a stranger.
 type Person struct {
-	ID      int64  // never used again for another person
-	Address string // mail address, normalised
+	ID      gateway.Principal // never used again for another person
+	Address string            // mail address
 }
 
 // Known reports whether p is a person.

@@ -27,7 +27,7 @@ func (h *Handler) continueHandoff(w http.ResponseWriter, r *http.Request, rt nam
 	session, loggedIn := h.Session(r, rt)
 	switch {
 	case !loggedIn: // before anything that depends on what exists
-		h.Pages.Render(w, r, pages.Private(rt))
+		h.Pages.Render(w, r, h.PrivateAt(r, rt, query.Get("to"), query.Get("path")))
 		return
 	case !ok || to.VM.ID != rt.VM.ID || to.Host == rt.Host || rt.Host != rt.Plain:
 		h.Pages.Render(w, r, pages.NotFound())

@@ -2,6 +2,7 @@ package login
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -43,8 +44,14 @@ const (
 // joins has what the logins have joined. It is not stored: after a restart the names are joined once more.
 type joins struct {
 	mu     sync.Mutex
-	logins map[ID]*joined
+	logins map[loginAt]*joined
 	wanted map[gateway.ID][]names.Name
+}
+
+// loginAt is a login at one VM.
+type loginAt struct {
+	login ID
+	vm    gateway.ID
 }
 
 type joined struct {
@@ -54,7 +61,7 @@ type joined struct {
 }
 
 func newJoins() *joins {
-	return &joins{logins: map[ID]*joined{}, wanted: map[gateway.ID][]names.Name{}}
+	return &joins{logins: map[loginAt]*joined{}, wanted: map[gateway.ID][]names.Name{}}
 }
 
 // Want notes that a page of the route's VM was turned away at rt's name, if a login of the VM was used
@@ -91,7 +98,7 @@ func (h *Handler) StartNames(w http.ResponseWriter, r *http.Request, rt names.Ro
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), probeLimit)
 	defer cancel()
-	if !h.joins.plan(s.Login, h.listening(ctx, rt, wanted)) {
+	if !h.joins.plan(loginAt{s.Login, rt.VM.ID}, h.listening(ctx, rt, wanted)) {
 		return false
 	}
 	query := url.Values{"path": {r.URL.RequestURI()}}
@@ -124,13 +131,14 @@ func (h *Handler) listening(ctx context.Context, rt names.Route, wanted []names.
 func (j *joins) due(rt names.Route, id ID) (wanted []names.Name, due bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	l := j.logins[id]
+	at := loginAt{id, rt.VM.ID}
+	l := j.logins[at]
 	if l == nil {
 		if len(j.logins) >= maxKnown {
 			clear(j.logins) // their names are joined once more
 		}
 		l = &joined{hosts: map[string]bool{rt.Plain: true}}
-		j.logins[id] = l
+		j.logins[at] = l
 	}
 	l.hosts[rt.Host] = true
 	wanted = j.wanted[rt.VM.ID]
@@ -139,10 +147,10 @@ func (j *joins) due(rt names.Route, id ID) (wanted []names.Name, due bool) {
 }
 
 // plan notes which of hosts a login has yet to join. It is false when there is none.
-func (j *joins) plan(id ID, hosts []string) bool {
+func (j *joins) plan(at loginAt, hosts []string) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	l := j.logins[id]
+	l := j.logins[at]
 	if l == nil {
 		return false
 	}
@@ -154,10 +162,10 @@ func (j *joins) plan(id ID, hosts []string) bool {
 
 // take returns the hosts that plan has noted. They are joined from then on, so that a name that cannot
 // be reached delays one page only.
-func (j *joins) take(id ID) []string {
+func (j *joins) take(at loginAt) []string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	l := j.logins[id]
+	l := j.logins[at]
 	if l == nil {
 		return nil
 	}
@@ -172,7 +180,7 @@ func (j *joins) take(id ID) []string {
 func (j *joins) removeLogin(id ID) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	delete(j.logins, id)
+	maps.DeleteFunc(j.logins, func(at loginAt, _ *joined) bool { return at.login == id })
 }
 
 func (j *joins) removeVM(vm gateway.ID) {
@@ -188,7 +196,7 @@ func (h *Handler) names(w http.ResponseWriter, r *http.Request, rt names.Route) 
 		path = "/"
 	}
 	s, _ := h.Session(r, rt)
-	hosts := h.joins.take(s.Login)
+	hosts := h.joins.take(loginAt{s.Login, rt.VM.ID})
 	if len(hosts) == 0 {
 		browser.Redirect(w, http.StatusFound, path)
 		return

@@ -38,6 +38,8 @@ const (
 	// on the plain name: ?to=&for=&path=: sends a logged-in browser on to another name of the VM
 	handoffPath  = Prefix + "handoff"
 	callbackPath = Prefix + "callback" // on that other name: ?code=&path=: logs in there
+	enterPath    = Prefix + "enter"    // ?path=: fetches a login from the domain itself, then opens path
+	onPath       = Prefix + "on"       // ?at=&path=: opens path at another name of the VM
 )
 
 // maxFormBytes limits the only form.
@@ -56,6 +58,15 @@ type Config struct {
 	Many func(netip.Addr) bool
 	// Ended is called when a login at a VM, a link or a token has ended.
 	Ended func(vm gateway.ID, id ID)
+	Apex  Apex
+}
+
+// Apex has the logins at the domain itself.
+type Apex interface {
+	// Lasts returns KindNotFound when a login has ended.
+	Lasts(ctx context.Context, person gateway.Principal, id ID) error
+	// End ends a login at the domain and at all VMs, with what is open.
+	End(ctx context.Context, person gateway.Principal, id ID) error
 }
 
 // Handler logs people in. It is safe for concurrent use.
@@ -69,7 +80,7 @@ type Handler struct {
 
 // New returns a Handler.
 func New(cfg Config) *Handler {
-	return &Handler{Config: cfg, sessions: newSessions(cfg.Store), seen: newSeen(), joins: newJoins()}
+	return &Handler{Config: cfg, sessions: newSessions(cfg), seen: newSeen(), joins: newJoins()}
 }
 
 // Link makes a link that logs person in to the VM's plain name, once, within 15 minutes. The error
@@ -116,6 +127,10 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, rt names.Route) 
 		h.logout(w, r, rt)
 	case path == namesPath && isGet:
 		h.names(w, r, rt)
+	case path == enterPath && isGet:
+		h.enter(w, r, rt)
+	case path == onPath && isGet:
+		h.goOn(w, r, rt)
 	case path == joinPath && isGet:
 		h.join(w, r, rt)
 	case path == handoffPath && isGet:

@@ -25,7 +25,8 @@ type Store interface {
 // The kinds of secrets, and how long they live.
 const (
 	kindLink    = "link"
-	kindLogin   = "login" // its hash is the login's ID; the secret is not kept
+	kindApex    = "apex-link" // a link to the domain itself; it has no VM
+	kindLogin   = "login"     // its hash is the login's ID; the secret is not kept
 	kindHandoff = "handoff"
 	kindSeen    = "seen" // no secret, but a hash too: see seen
 	kindSession = "session"
@@ -41,17 +42,18 @@ type grant struct {
 	Host  string `json:"host,omitempty"`  // the one host name at which it is valid; empty for a link
 	Bound string `json:"bound,omitempty"` // of a handoff: the hash of the secret that the browser holds
 	Login ID     `json:"login,omitzero"`  // of a session and a handoff: the login it belongs to
+	Apex  bool   `json:"apex,omitzero"`   // that is one at the domain itself
 	Until int64  `json:"until,omitzero"`  // with Login: when that ends, in Unix seconds
 
 	By gateway.Principal `json:"by,omitzero"` // of a visit, whose Login is the link: who made that
 }
 
 func (g grant) session(person gateway.Principal) Session {
-	return Session{Person: person, Login: g.Login, Until: time.Unix(g.Until, 0)}
+	return Session{Person: person, Login: g.Login, Apex: g.Apex, Until: time.Unix(g.Until, 0)}
 }
 
 func (s Session) grant(host string) grant {
-	return grant{Host: host, Login: s.Login, Until: s.Until.Unix()}
+	return grant{Host: host, Login: s.Login, Apex: s.Apex, Until: s.Until.Unix()}
 }
 
 // issue makes and stores a secret.

@@ -16,8 +16,9 @@ import (
 	"lodge/https/names"
 )
 
-// ID identifies one login of a person at one VM, from the link to the logout. It is the SHA-256 of a
-// secret that is not kept. The sessions at the VM's names belong to it and end with it.
+// ID identifies one login of a person, from its beginning to the logout: at one VM, by a link, or at the
+// domain itself, for all VMs. It is the SHA-256 of a secret. The sessions at VMs' names belong to it and
+// end with it.
 type ID [32]byte
 
 // MarshalText implements encoding.TextMarshaler, in hex.
@@ -37,6 +38,7 @@ type Session struct {
 	Person gateway.Principal
 	Mail   string // the person's address now
 	Login  ID
+	Apex   bool      // the login is one at the domain itself, for all VMs
 	Until  time.Time // the end of the login, at the latest
 }
 
@@ -88,6 +90,7 @@ func cookies(h http.Header, name string, limit int) func(yield func(string) bool
 // sessions finds sessions in the store, and caches them for sessionMemory.
 type sessions struct {
 	store   Store
+	apex    Apex
 	mu      sync.Mutex
 	cache   map[gateway.SecretKey]known
 	removed uint64 // counts removals: what was read before one is not cached after it
@@ -108,8 +111,8 @@ const (
 	maxKnown      = 4096
 )
 
-func newSessions(store Store) *sessions {
-	return &sessions{store: store, cache: map[gateway.SecretKey]known{}}
+func newSessions(cfg Config) *sessions {
+	return &sessions{store: cfg.Store, apex: cfg.Apex, cache: map[gateway.SecretKey]known{}}
 }
 
 // look finds a secret that is used again and again. The error is KindNotFound when there is none.
@@ -158,7 +161,7 @@ func (s *sessions) find(ctx context.Context, key gateway.SecretKey, now time.Tim
 		if login := time.Unix(k.Until, 0); login.Before(end) {
 			end = login
 		}
-		if _, err := s.store.LookSecret(ctx, gateway.SecretKey{Kind: parent, Hash: k.Login}, now); err != nil {
+		if err := s.lasts(ctx, parent, k, now); err != nil {
 			return known{}, err
 		}
 	} else if err := json.Unmarshal([]byte(k.Data), &k.passData); err != nil {
@@ -171,6 +174,15 @@ func (s *sessions) find(ctx context.Context, key gateway.SecretKey, now time.Tim
 		k.until = end
 	}
 	return k, nil
+}
+
+// lasts reports whether what a secret belongs to has not ended. The error is KindNotFound when it has.
+func (s *sessions) lasts(ctx context.Context, parent string, k known, now time.Time) error {
+	if k.Apex {
+		return s.apex.Lasts(ctx, k.Person, k.Login)
+	}
+	_, err := s.store.LookSecret(ctx, gateway.SecretKey{Kind: parent, Hash: k.Login}, now)
+	return err
 }
 
 func (s *sessions) keep(key gateway.SecretKey, k known, removed uint64) {

@@ -305,6 +305,6 @@ func Root(domain string) Page {
 			"This host runs virtual machines. Each has its own web address below this one, https://<vm>." + domain + ", which is private until its owner shares it.",
 			"On the host, lodge ls lists the VMs, and this makes a link that opens one of them in a browser:",
 		},
-		Command: "lodge open <vm>", Where: "on the host",
+		Command: "lodge open <vm>", Where: "on the host", Links: []Link{{"Log in", loginPath}},
 	}
 }

@@ -40,7 +40,10 @@ type Page struct {
 	// Visit are the images that a page loads before it opens Next, a path. They may redirect to Via.
 	Visit     []string
 	Next, Via string
-	Nonce     string // of the page's script; Render sets it
+	Nonce     string // of the page's scripts; Render sets it
+	Ways      []Form // before Text
+	Sections  []Section
+	Passkeys  bool // the page has the script that serves forms of passkeys
 	// ClearCookies makes the browser remove the cookies of all names below the domain.
 	ClearCookies bool
 }
@@ -54,9 +57,12 @@ type Renderer struct {
 	logger *slog.Logger
 }
 
-// New returns a Renderer. It logs pages that could not be sent.
-func New(logger *slog.Logger) (*Renderer, error) {
-	html, err := template.ParseFS(files, "page.html")
+// New returns a Renderer, of which script serves the forms of passkeys. It logs pages that could not be
+// sent.
+func New(script string, logger *slog.Logger) (*Renderer, error) {
+	html, err := template.New("page.html").Funcs(template.FuncMap{
+		"script": func() template.JS { return template.JS(script) }, //nolint:gosec // it is the program's own
+	}).ParseFS(files, "page.html")
 	if err != nil {
 		return nil, fmt.Errorf("parse page: %w", err)
 	}
@@ -107,9 +113,15 @@ func (re *Renderer) renderHTML(w http.ResponseWriter, p Page) {
 	policy := "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 	// not no-referrer, with which browsers hide the form's origin too
 	h.Set("Referrer-Policy", "same-origin")
-	if len(p.Visit) > 0 {
+	if p.Next != "" || p.Passkeys {
 		p.Nonce = rand.Text()
-		policy += "; script-src 'nonce-" + p.Nonce + "'; img-src " + strings.Join(p.Visit, " ") + " " + p.Via + "/"
+		policy += "; script-src 'nonce-" + p.Nonce + "'"
+	}
+	if p.Passkeys {
+		policy += "; connect-src 'self'"
+	}
+	if len(p.Visit) > 0 {
+		policy += "; img-src " + strings.Join(p.Visit, " ") + " " + p.Via + "/"
 		h.Set("Referrer-Policy", "strict-origin") // the images' names see which page it is
 	}
 	h.Set("Content-Security-Policy", policy)

@@ -14,7 +14,7 @@ import (
 
 // TestPages renders every page in its three forms.
 func TestPages(t *testing.T) {
-	renderer, err := pages.New(slog.New(slog.DiscardHandler))
+	renderer, err := pages.New("/* script */", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,16 @@ func TestPages(t *testing.T) {
 		"bad answer":                {pages.BadAnswer(rt), nil},
 		"nothing listens":           {pages.NothingListens(rt, false, open), []string{"port 8080 of blog"}},
 		"nothing listens, to owner": {pages.NothingListens(rt, true, open), []string{"python3 -m http.server 8080", "https://9090-blog"}},
-		"root":                      {pages.Root("lodge.localhost"), []string{"lodge open &lt;vm&gt;"}},
+		"ways":                      {pages.Ways([]string{"example"}, "https://blog.lodge.localhost/?a=\"b"), []string{"lodge open", `action="/.lodge/oidc/example"`, `value="https://blog.lodge.localhost/?a=&#34;b"`, `data-passkey="login"`, "/* script */"}},
+		"link to the domain":        {pages.ApexLink("abc"), []string{`value="abc"`}},
+		"used link to the domain":   {pages.ApexLinkUsed(), []string{"lodge open"}},
+		"to a provider":             {pages.Continue("example", "https://accounts.example.com/auth?a=b&c=d"), []string{"accounts.example.com"}},
+		"not shared":                {pages.NotShared("ann@example.org"), []string{"ann@example.org"}},
+		"failed":                    {pages.Failed(403, gateway.Errorf(gateway.KindDenied, "no <b>").WithHint("Try again."), "/"), []string{"No &lt;b&gt;.", "Try again."}},
+		"account": {pages.AccountOf(pages.Account{
+			Address: "ann@example.org", Passkeys: []pages.Item{{ID: "AA", Name: "<b>phone</b>"}}, Sessions: []pages.Item{{ID: "00", Name: "curl"}},
+		}), []string{"&lt;b&gt;phone", `value="remove-passkey"`, `value="log-out-everywhere"`, `data-passkey="register"`}},
+		"root": {pages.Root("lodge.localhost"), []string{"lodge open &lt;vm&gt;"}},
 	} {
 		for accept, contentType := range map[string]string{
 			"text/html": "text/html; charset=utf-8", "application/json": "application/json", "*/*": "text/plain; charset=utf-8",

@@ -43,7 +43,7 @@ type verbs struct {
 	SSHConfig sshConfigCmd `cmd:"" group:"access" help:"Print ssh_config(5) blocks for ssh, scp and editors." name:"ssh-config"`
 	Console   consoleCmd   `cmd:"" group:"access" help:"Use a VM's serial console; Ctrl-] leaves it."`
 	Logs      logsCmd      `cmd:"" group:"access" help:"Show the log of a VM's console."`
-	Open      openCmd      `cmd:"" group:"access" help:"Print a one-time link that opens a VM's pages."`
+	Open      openCmd      `cmd:"" group:"access" help:"Print a one-time link that opens a VM's pages, or those of all VMs."`
 	Share     shareCmd     `cmd:"" group:"access" help:"Set who can open a VM's page, or one port of it; show all that opens a VM."`
 	Grant     grantCmd     `cmd:"" group:"access" help:"Set what somebody, or a team, may do with a VM."`
 	Person    personCmd    `cmd:"" group:"access" help:"Add, remove and list people, and log them in."`

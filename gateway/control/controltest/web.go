@@ -11,6 +11,9 @@ import (
 
 // LoginURL implements api.Web.
 func (h *Host) LoginURL(_ context.Context, id gateway.ID, _ gateway.Principal) (string, error) {
+	if id == (gateway.ID{}) {
+		return "https://lodge.localhost/.lodge/login?token=" + LoginSecret, nil
+	}
 	m, _ := h.Directory.ByID(id)
 	return h.URL(m, gateway.DefaultPort) + "/.lodge/login?token=" + LoginSecret, nil
 }

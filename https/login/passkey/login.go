@@ -82,7 +82,7 @@ func (h *Handler) owner(ctx context.Context, parsed *protocol.ParsedCredentialAs
 	if len(handle) != 8 {
 		return user{}, errUnknown()
 	}
-	id := int64(binary.BigEndian.Uint64(handle))
+	id := gateway.Principal(binary.BigEndian.Uint64(handle))
 	keys, err := h.Store.Passkeys(ctx, id)
 	if err != nil {
 		return user{}, err

@@ -29,10 +29,10 @@ import (
 // Store keeps the passkeys of persons, by the persons' IDs. What it has changed is synced to disk. Its
 // errors are those of gateway/store.
 type Store interface {
-	Passkeys(ctx context.Context, person int64) ([]gateway.Passkey, error)
+	Passkeys(ctx context.Context, person gateway.Principal) ([]gateway.Passkey, error)
 	AddPasskey(ctx context.Context, k gateway.Passkey) error
-	ChangePasskey(ctx context.Context, person int64, id []byte, change func(*gateway.Passkey) error) error
-	RemovePasskey(ctx context.Context, person int64, id []byte) error
+	ChangePasskey(ctx context.Context, person gateway.Principal, id []byte, change func(*gateway.Passkey) error) error
+	RemovePasskey(ctx context.Context, person gateway.Principal, id []byte) error
 }
 
 // Config is what a Handler needs. All fields but Now are required.

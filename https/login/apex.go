@@ -1,0 +1,160 @@
+package login
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"lodge/gateway"
+	"lodge/https/access"
+	"lodge/https/login/browser"
+	"lodge/https/names"
+	"lodge/https/pages"
+)
+
+// A login at the domain itself leads to the names of all VMs. A browser that has none at a name fetches
+// it there: enterPath binds the browser and sends it to the domain, which sends it back with a code, as
+// a handoff within a VM does (HandOver). Package apex is the other end.
+
+// Paths of the domain itself, and where it sends browsers to at a VM's name.
+const (
+	ApexLoginPath   = Prefix + "login"   // ?to=: logs in, then opens a URL of a VM
+	ApexHandoffPath = Prefix + "handoff" // ?to=&for=&path=: sends a browser back with a code
+)
+
+// maxWantedBytes limits the URL that is opened after a login.
+const maxWantedBytes = 2 << 10
+
+// enter redirects a browser to the domain, to fetch a login for this name.
+func (h *Handler) enter(w http.ResponseWriter, r *http.Request, rt names.Route) {
+	if rt.Guests { // names of the guests' domain are elsewhere
+		h.Pages.Render(w, r, pages.NotFound())
+		return
+	}
+	query := url.Values{"to": {rt.Host}, "for": {browser.Bind(w, r, handoffLife)}, "path": {browser.LocalPath(r.URL.Query().Get("path"))}}
+	browser.Redirect(w, http.StatusFound, h.apexOrigin(r)+ApexHandoffPath+"?"+query.Encode())
+}
+
+// EnterURL returns the URL at which a browser fetches a login from the domain for a URL of a VM. It is
+// false for any URL that is not below the domain or at a custom domain of a VM: who makes a link to a
+// login leads nobody elsewhere.
+func (h *Handler) EnterURL(wanted string, port int) (string, bool) {
+	u, err := url.Parse(wanted)
+	if err != nil || len(wanted) > maxWantedBytes || u.Scheme != "https" || u.User != nil || u.Opaque != "" {
+		return "", false
+	}
+	rt, ok := h.Policy.Zone.Route(u.Host, gateway.Identity{}, h.Policy.VMs)
+	if !ok || rt.VMName == "" || rt.Guests {
+		return "", false
+	}
+	path := browser.LocalPath(u.RequestURI())
+	if strings.HasPrefix(path, Prefix) {
+		path = "/"
+	}
+	host := rt.Host
+	if !rt.Custom && host != rt.Plain { // whose login the VM's other names fetch
+		host, path = rt.Plain, onPath+"?"+url.Values{"at": {rt.Host}, "path": {path}}.Encode()
+	}
+	return names.Origin(host, port) + enterPath + "?" + url.Values{"path": {path}}.Encode(), true
+}
+
+// goOn redirects a browser with a session to another name of the VM.
+func (h *Handler) goOn(w http.ResponseWriter, r *http.Request, rt names.Route) {
+	query := r.URL.Query()
+	to, ok := h.Policy.Zone.Route(query.Get("at"), gateway.Identity{}, h.Policy.VMs)
+	if _, loggedIn := h.Session(r, rt); !loggedIn { // before anything that depends on what exists
+		h.Pages.Render(w, r, h.PrivateAt(r, rt, query.Get("at"), query.Get("path")))
+		return
+	}
+	if !ok || to.VM.ID != rt.VM.ID {
+		h.Pages.Render(w, r, pages.NotFound())
+		return
+	}
+	browser.Redirect(w, http.StatusFound, names.Origin(to.Host, names.PortSeen(r))+browser.LocalPath(query.Get("path")))
+}
+
+// HandOver returns the URL that starts a session of a login at the domain at a VM's name, in the browser
+// that is bound to bound alone, and opens path. The caller has checked that the person may open it.
+func (h *Handler) HandOver(ctx context.Context, s Session, rt names.Route, bound, path string, port int) (string, error) {
+	g := s.grant(rt.Host)
+	g.Bound = bound
+	code, err := h.sessions.issue(ctx, kindHandoff, rt.VM.ID, s.Person, g, handoffLife)
+	if err != nil {
+		return "", err
+	}
+	back := url.Values{"code": {code}, "path": {path}}
+	return names.Origin(rt.Host, port) + callbackPath + "?" + back.Encode(), nil
+}
+
+// ApexLink makes a link that logs a person in at the domain itself, once, within 15 minutes. KindDenied:
+// the person is removed.
+func (h *Handler) ApexLink(ctx context.Context, person gateway.Principal) (string, error) {
+	if _, ok := h.Policy.People.Person(person); !ok {
+		return "", gateway.Errorf(gateway.KindDenied, "nobody here is the person that is to log in").WithHint("Add them: lodge person add ADDRESS")
+	}
+	token, err := h.sessions.issue(ctx, kindApex, gateway.ID{}, person, grant{}, linkLife)
+	if err != nil {
+		return "", err
+	}
+	return names.Origin(h.Policy.Zone.Domain, h.Policy.Zone.Port) + ApexLoginPath + "?token=" + token, nil
+}
+
+// UseApexLink returns the person of a link's token, once. The error is KindNotFound for a token that is
+// used, expired or for a VM.
+func (h *Handler) UseApexLink(ctx context.Context, token string) (gateway.Principal, error) {
+	link, _, err := h.sessions.take(ctx, kindApex, token)
+	return link.Person, err
+}
+
+// Forget removes what is cached of a login. Call it once the login has ended.
+func (h *Handler) Forget(id ID) {
+	h.sessions.remove(func(k known) bool { return k.Login == id })
+	h.joins.removeLogin(id)
+}
+
+// EndPerson ends all logins of a person at VMs, by links, and makes the links and codes that were not
+// used yet worthless. Tokens and links to ports stay. The caller ends what is open.
+func (h *Handler) EndPerson(ctx context.Context, person gateway.Principal) error {
+	var err error
+	for _, kind := range []string{kindLink, kindApex, kindHandoff, kindLogin, kindSession} {
+		err = errors.Join(err, h.Store.RemoveSecrets(ctx, gateway.SecretsOf{Kind: kind, Person: person}))
+	}
+	h.sessions.remove(func(k known) bool { return k.Person == person && k.key.Kind == kindSession })
+	return err
+}
+
+// Private is the page for a visitor without a session at the route's name, with a link to the login.
+func (h *Handler) Private(r *http.Request, rt names.Route) pages.Page {
+	return h.PrivateAt(r, rt, rt.Host, r.URL.RequestURI())
+}
+
+// PrivateAt is Private for a path at another name of the VM.
+func (h *Handler) PrivateAt(r *http.Request, rt names.Route, host, path string) pages.Page {
+	page := pages.Private(rt)
+	if rt.Guests {
+		return page
+	}
+	query := ""
+	wanted := names.Origin(host, names.PortSeen(r)) + browser.LocalPath(path)
+	name, ok := h.Policy.Zone.Parse(host)
+	if own := rt.Custom && host == rt.Host || ok && name.Plain == rt.Plain; own && r.Method == http.MethodGet && len(wanted) <= maxWantedBytes {
+		query = "?" + url.Values{"to": {wanted}}.Encode()
+	}
+	page.Links = []pages.Link{{Text: "Log in", URL: h.apexOrigin(r) + ApexLoginPath + query}}
+	return page
+}
+
+// apexOrigin is the domain, at the port that the browser uses.
+func (h *Handler) apexOrigin(r *http.Request) string {
+	return names.Origin(h.Policy.Zone.Domain, names.PortSeen(r))
+}
+
+// NewApexSession returns a session of a new login at the domain, with the secret of the browser.
+func NewApexSession(person access.Person, now time.Time) (s Session, secret string) {
+	secret = browser.NewSecret()
+	id, _ := browser.Hash(secret) // NewSecret made it
+	return Session{Person: person.ID, Mail: person.Address, Login: id, Apex: true, Until: now.Add(loginLife)}, secret
+}

@@ -1,0 +1,124 @@
+package apex
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"net/http"
+	"net/url"
+
+	"lodge/gateway"
+	"lodge/https/access"
+	"lodge/https/login"
+	"lodge/https/login/browser"
+	"lodge/https/names"
+	"lodge/https/pages"
+)
+
+// loginPage has the ways in. A browser that is logged in goes on to what it wants to open.
+func (h *Handler) loginPage(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	if token := query.Get("token"); token != "" {
+		h.Pages.Render(w, r, pages.ApexLink(token))
+		return
+	}
+	if _, ok := h.session(r); ok {
+		browser.Redirect(w, http.StatusFound, h.wanted(r, query.Get("to")))
+		return
+	}
+	to := query.Get("to")
+	if _, ok := h.Login.EnterURL(to, names.PortSeen(r)); !ok {
+		to = ""
+	}
+	h.Pages.Render(w, r, pages.Ways(h.providers.Names(), to))
+}
+
+// wanted is where a browser goes after a login: to a URL of a VM, or to the account.
+func (h *Handler) wanted(r *http.Request, to string) string {
+	if enter, ok := h.Login.EnterURL(to, names.PortSeen(r)); ok {
+		return enter
+	}
+	return AccountPath
+}
+
+// useLink turns a link's token into a session. Only the form's POST does that: programs that fetch links
+// before a person does would use up the token with a GET.
+func (h *Handler) useLink(w http.ResponseWriter, r *http.Request) {
+	id, err := h.Login.UseApexLink(r.Context(), r.PostForm.Get("token"))
+	var person access.Person
+	if err == nil {
+		var ok bool
+		if person, ok = h.current(r.Context(), access.Person{ID: id}); !ok {
+			err = gateway.Errorf(gateway.KindNotFound, "the person may no longer log in")
+		}
+	}
+	if gateway.KindOf(err) == gateway.KindNotFound && err != nil {
+		h.Pages.Render(w, r, pages.ApexLinkUsed())
+		return
+	}
+	if err == nil {
+		err = h.start(w, r, person, "link")
+	}
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	browser.Redirect(w, http.StatusSeeOther, AccountPath)
+}
+
+// beginProvider leads a browser to a provider, by a page: browsers apply form-action to the redirects
+// of a form too, and the policy of pages allows no other site.
+func (h *Handler) beginProvider(w http.ResponseWriter, r *http.Request, name string) {
+	at, err := h.providers.Begin(w, r, name, r.PostForm.Get("to"))
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	h.Pages.Render(w, r, pages.Continue(name, at))
+}
+
+// finishProvider takes a browser back from a provider.
+func (h *Handler) finishProvider(w http.ResponseWriter, r *http.Request, name string) {
+	address, to, err := h.providers.Finish(r, name)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	person, err := h.proven(r.Context(), address)
+	if err == nil {
+		err = h.start(w, r, person, name)
+	}
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	browser.Redirect(w, http.StatusSeeOther, h.wanted(r, to))
+}
+
+// handOver sends a browser that comes from a VM's name back with a code for a session there.
+func (h *Handler) handOver(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	port := names.PortSeen(r)
+	path := browser.LocalPath(query.Get("path"))
+	s, ok := h.session(r)
+	if !ok { // before anything that depends on what exists
+		to := names.Origin(query.Get("to"), port) + path
+		browser.Redirect(w, http.StatusFound, login.ApexLoginPath+"?"+url.Values{"to": {to}}.Encode())
+		return
+	}
+	rt, found := h.Policy.Zone.Route(query.Get("to"), gateway.Identity{}, h.Policy.VMs)
+	if !found || !rt.IsVM() || rt.Guests || !h.Policy.MayOpen(access.Visitor{Person: s.Person, Mail: s.Address}, rt.VM, rt.Port) {
+		h.Pages.Render(w, r, pages.NotShared(s.Address))
+		return
+	}
+	session := login.Session{Person: s.Person, Mail: s.Address, Login: s.ID, Apex: true, Until: s.Until}
+	if len(query.Get("for")) != hex.EncodedLen(sha256.Size) {
+		h.fail(w, r, gateway.Invalid("the request is not one that a page of a VM has begun"))
+		return
+	}
+	back, err := h.Login.HandOver(r.Context(), session, rt, query.Get("for"), path, port)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	browser.Redirect(w, http.StatusFound, back)
+}
