@@ -37,7 +37,8 @@ type Config struct {
 	LogLevel       slog.Level     `toml:"log_level" help:"DEBUG, INFO, WARN or ERROR"`
 	LogFormat      string         `toml:"log_format" help:"text or json"`
 	AccessLog      bool           `toml:"access_log" help:"log every web and S3 request"`
-	ACME           *acmeConfig    `toml:"acme"` // a table, in the file alone; nil without one
+	ACME           *acmeConfig    `toml:"acme"`           // a table, in the file alone; nil without one
+	LoginProviders loginProviders `toml:"login_provider"` // tables, as above
 }
 
 const defaultConfigFile = "/etc/lodge/lodge.toml"
@@ -111,6 +112,9 @@ func (c Config) check() error {
 	}
 	if _, err := people.ParseAddress(c.Owner); err != nil {
 		return gateway.Invalid("owner: %v", err).WithHint("Give a mail address such as owner@example.com.")
+	}
+	if _, err := c.LoginProviders.read(); err != nil { // the files too: a missing secret fails at the start
+		return err
 	}
 	if err := checkDomain(c.Domain); err != nil || c.ACME == nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"lodge/gateway"
+	"lodge/https/login/oidc"
 )
 
 func TestFlagsBeatTheFileAndTheFileBeatsTheDefaults(t *testing.T) {
@@ -29,6 +30,29 @@ func TestFlagsBeatTheFileAndTheFileBeatsTheDefaults(t *testing.T) {
 	}
 	if cfg.GuestNet != netip.MustParsePrefix("10.213.0.0/16") {
 		t.Errorf("guest net is %s", cfg.GuestNet)
+	}
+}
+
+func TestLoginProviders(t *testing.T) {
+	dir := t.TempDir()
+	file, secret := filepath.Join(dir, "lodge.toml"), filepath.Join(dir, "secret")
+	content := "[[login_provider]]\nname = \"work\"\nissuer = \"https://x.example/\"\nclient_id = \"lodge\"\nclient_secret_file = \"" + secret +
+		"\"\ndomains = [\"example.org\"]\n[[login_provider]]\nname = \"public\"\nissuer = \"https://y.example\"\nclient_id = \"z\"\n"
+	for name, text := range map[string]string{file: content, secret: "hidden\n"} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg, _, err := readConfig([]string{"-config", file}, &bytes.Buffer{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []oidc.Provider{
+		{Name: "work", Issuer: "https://x.example/", ClientID: "lodge", Secret: "hidden", Domains: []string{"example.org"}},
+		{Name: "public", Issuer: "https://y.example", ClientID: "z"},
+	}
+	if got, err := cfg.LoginProviders.read(); err != nil || !cmp.Equal(got, want) {
+		t.Errorf("%v\n%s", err, cmp.Diff(want, got))
 	}
 }
 
@@ -53,6 +77,11 @@ func TestBadConfigIsRefused(t *testing.T) {
 		"proxy no net":      "trusted_proxies = [\"127.0.0.1\"]",
 		"all are proxies":   "trusted_proxies = [\"0.0.0.0/0\"]",
 		"log format":        "log_format = \"xml\"",
+		"provider, no id":   "[[login_provider]]\nname = \"x\"\nissuer = \"https://x.example\"",
+		"provider, plain":   "[[login_provider]]\nname = \"x\"\nissuer = \"http://x.example\"\nclient_id = \"lodge\"",
+		"provider, key":     "[[login_provider]]\nname = \"x\"\nissuer = \"https://x.example\"\nclient_id = \"lodge\"\nsecret = \"x\"",
+		"provider, no file": "[[login_provider]]\nname = \"x\"\nissuer = \"https://x.example\"\nclient_id = \"lodge\"\nclient_secret_file = \"/none\"",
+		"providers, name":   strings.Repeat("[[login_provider]]\nname = \"x\"\nissuer = \"https://x.example\"\nclient_id = \"lodge\"\n", 2),
 		"acme, local":       "[acme]\nemail = \"ann@example.org\"\nchallenge = \"http\"",
 		"acme, no email":    "domain = \"vm.example\"\n[acme]\nchallenge = \"http\"",
 		"acme, challenge":   "domain = \"vm.example\"\n[acme]\nemail = \"ann@example.org\"",
@@ -84,8 +113,8 @@ func TestEveryKeyHasAFlagAndHelp(t *testing.T) {
 	flags := configFlags(&cfg, &options{}, &help)
 	fields := reflect.TypeFor[Config]()
 	for f := range fields.Fields() {
-		if f.Type.Kind() == reflect.Pointer {
-			continue // a table
+		if isTable(f) {
+			continue
 		}
 		flag := flags.Lookup(flagName(f))
 		if flag == nil || flag.Usage == "" {

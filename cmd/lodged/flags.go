@@ -60,12 +60,17 @@ func configFlags(cfg *Config, opts *options, stderr io.Writer) *flag.FlagSet {
 	fields := reflect.ValueOf(cfg).Elem()
 	for i := range fields.NumField() {
 		f := fields.Type().Field(i)
-		if f.Type.Kind() == reflect.Pointer { // a table
+		if isTable(f) {
 			continue
 		}
 		flags.Var(flagValue{fields.Field(i)}, flagName(f), f.Tag.Get("help"))
 	}
 	return flags
+}
+
+// isTable reports whether a field is one table or several, which are in the file alone.
+func isTable(f reflect.StructField) bool {
+	return f.Type.Kind() == reflect.Pointer || f.Type == reflect.TypeFor[loginProviders]()
 }
 
 // flagName is the name of a field on the command line: https-port for the key https_port.

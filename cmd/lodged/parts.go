@@ -93,6 +93,9 @@ func assemble(cfg Config, s *state, kept *sockets.Set, log *slog.Logger) (p *par
 	if web.ACME, p.responder, err = cfg.ACME.source(cfg.Domain, s.store.KV(), log); err != nil {
 		return nil, err
 	}
+	if web.LoginProviders, err = cfg.LoginProviders.read(); err != nil {
+		return nil, err
+	}
 	if p.web, err = https.New(web); err != nil {
 		return nil, fmt.Errorf("https: %w", err)
 	}

@@ -81,20 +81,31 @@ func New(cfg Config) (*Handler, error) {
 	}
 	cfg.Timeout = cmp.Or(cfg.Timeout, 10*time.Second)
 	h := &Handler{Config: cfg, providers: map[string]*provider{}, pending: browser.NewPending[state](stateLife, cfg.Now)}
+	if err := Check(cfg.Providers); err != nil {
+		return nil, err
+	}
 	for _, p := range cfg.Providers {
-		if err := p.Check(); err != nil {
-			return nil, err
-		}
-		if h.providers[p.Name] != nil {
-			return nil, gateway.Invalid("there are two login providers named %q", p.Name).WithHint("Give each a name of its own.")
-		}
 		h.providers[p.Name] = newProvider(p, h)
 	}
 	return h, nil
 }
 
-// Check reports what is wrong with p's configuration.
-func (p Provider) Check() error {
+// Check reports what is wrong with the configuration of providers.
+func Check(all []Provider) error {
+	seen := map[string]bool{}
+	for _, p := range all {
+		if err := p.check(); err != nil {
+			return err
+		}
+		if seen[p.Name] {
+			return gateway.Invalid("there are two login providers named %q", p.Name).WithHint("Give each a name of its own.")
+		}
+		seen[p.Name] = true
+	}
+	return nil
+}
+
+func (p Provider) check() error {
 	if p.Name == "" || len(p.Name) > 32 || strings.Trim(p.Name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
 		return gateway.Invalid("a login provider is named %q", p.Name).WithHint("Use up to 32 lower-case letters, digits and dashes.")
 	}

@@ -329,7 +329,7 @@ func TestTokenEndpoint(t *testing.T) {
 
 func TestConfiguration(t *testing.T) {
 	good := oidc.Provider{Name: "example", Issuer: "https://accounts.example.com", ClientID: "lodge", Domains: []string{"example.com"}}
-	gatewaytest.Must(t, good.Check())
+	gatewaytest.Must(t, oidc.Check([]oidc.Provider{good}))
 	for name, change := range map[string]func(*oidc.Provider){
 		"a name with a slash":  func(p *oidc.Provider) { p.Name = "a/b" },
 		"no name":              func(p *oidc.Provider) { p.Name = "" },
@@ -343,7 +343,7 @@ func TestConfiguration(t *testing.T) {
 	} {
 		p := good
 		change(&p)
-		if err := p.Check(); gateway.KindOf(err) != gateway.KindInvalid {
+		if err := oidc.Check([]oidc.Provider{p}); gateway.KindOf(err) != gateway.KindInvalid {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
