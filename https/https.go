@@ -53,6 +53,7 @@ type Config struct {
 	Logins    login.Store   // keeps sessions and one-time links
 	Sessions  apex.Sessions // keeps logins at the domain itself
 	Passkeys  passkey.Store
+	Kept      Kept
 	Logger    *slog.Logger
 
 	// LoginProviders prove mail addresses, by OpenID Connect.
@@ -92,6 +93,12 @@ type Config struct {
 	LeafLife time.Duration
 }
 
+// Kept is all that is kept of persons; store.Store has it.
+type Kept interface {
+	// RemoveOthers removes what is kept of persons for whom known returns false.
+	RemoveOthers(ctx context.Context, known func(gateway.Principal) bool) error
+}
+
 // Server serves the web of the host. It is safe for concurrent use.
 type Server struct {
 	Config
@@ -118,6 +125,7 @@ type Server struct {
 	quota    *quota.Quota
 	waker    *waker
 	live     *live
+	persons  []people.Person // at the last change of the Book, whose Watch guards it
 	metrics  metrics
 }
 
@@ -168,6 +176,7 @@ func New(cfg Config) (*Server, error) {
 	s.http3 = s.newHTTP3()
 	go s.live.watch(base)
 	s.Directory.Watch(s.vmChanged)
+	s.removeOthers() // also those who were removed just before a crash
 	s.People.Watch(s.peopleChanged)
 	return s, nil
 }

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"lodge/gateway"
+	"lodge/gateway/people"
 	"lodge/https/access"
 	"lodge/https/login"
 	"lodge/https/names"
@@ -144,12 +146,31 @@ func (s *Server) vmChanged(old, _ gateway.VM) {
 }
 
 // peopleChanged ends what a change of people and teams no longer allows. Who is removed loses what is
-// open on public ports too: the app there knows the person.
+// open on public ports too (the app there knows the person), and then what is kept of them.
 func (s *Server) peopleChanged() {
 	s.live.endWhere(gateway.ID{}, func(q *liveRequest) bool {
-		_, known := s.People.Person(q.who.Person)
-		return q.who.Person != 0 && !known || !s.allows(q.rt, q.who)
+		return q.who.Person != 0 && !s.known(q.who.Person) || q.who.Token != 0 && !s.known(q.who.Token) || !s.allows(q.rt, q.who)
 	})
+	if slices.ContainsFunc(s.persons, func(p people.Person) bool { return !s.known(p.ID) }) {
+		s.removeOthers()
+		return
+	}
+	s.persons = s.People.All()
+}
+
+// removeOthers removes what is kept of persons who are removed. What an error leaves opens nothing, and is
+// removed at the next start.
+func (s *Server) removeOthers() {
+	s.persons = s.People.All()
+	s.login.RemoveOthers(s.known)
+	if err := s.Kept.RemoveOthers(context.Background(), s.known); err != nil {
+		s.Logger.Warn("what is kept of a removed person was not removed", "err", err)
+	}
+}
+
+func (s *Server) known(person gateway.Principal) bool {
+	_, ok := s.People.Person(person)
+	return ok
 }
 
 // allows reports whether rt's name leads to the same port of the same VM now, which who may open.

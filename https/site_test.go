@@ -36,6 +36,7 @@ type site struct {
 	tb     testing.TB
 	server *https.Server
 	dir    *gateway.Directory
+	db     *store.Store
 	people *people.Book
 	domain string
 	addr   string // of Serve
@@ -72,7 +73,7 @@ func newSiteWith(tb testing.TB, change func(*site, *https.Config)) *site {
 	tb.Cleanup(func() { _ = db.Close() }) // after Shutdown: the test is over
 	s := &site{
 		tb: tb, domain: "lodge.localhost", state: state, logins: &siteLogins{Logins: db.Logins()},
-		kv: db.KV(), log: &syncBuffer{}, backends: map[string]string{}, hanging: map[string]bool{}, roots: x509.NewCertPool(),
+		db: db, kv: db.KV(), log: &syncBuffer{}, backends: map[string]string{}, hanging: map[string]bool{}, roots: x509.NewCertPool(),
 	}
 	dir, err := gateway.OpenDirectory(tb.Context(), db)
 	if err != nil {
@@ -86,7 +87,7 @@ func newSiteWith(tb testing.TB, change func(*site, *https.Config)) *site {
 	s.addr, s.plain = web.Addr().String(), plain.Addr().String()
 	cfg := https.Config{
 		Domain: s.domain, Port: web.Addr().(*net.TCPAddr).Port, Dir: filepath.Join(state, "ca"),
-		Directory: dir, People: s.people, Logins: s.logins, Sessions: db.WebSessions(), Passkeys: db.Passkeys(), Dial: s.dial,
+		Directory: dir, People: s.people, Logins: s.logins, Sessions: db.WebSessions(), Passkeys: db.Passkeys(), Kept: db, Dial: s.dial,
 		Logger: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	change(s, &cfg)

@@ -169,7 +169,7 @@ func (p *parts) wake(ctx context.Context, id gateway.ID) error { return p.host.W
 func webConfig(cfg Config, s *state, guests http.Handler, wake func(context.Context, gateway.ID) error, log *slog.Logger) https.Config {
 	return https.Config{
 		Domain: cfg.Domain, Port: cfg.HTTPSPort, Dir: cfg.path("ca"),
-		Directory: s.directory, People: s.people, Logins: s.store.Logins(), Sessions: s.store.WebSessions(), Passkeys: s.store.Passkeys(),
+		Directory: s.directory, People: s.people, Logins: s.store.Logins(), Sessions: s.store.WebSessions(), Passkeys: s.store.Passkeys(), Kept: s.store,
 		Inside: map[string]http.Handler{gateway.S3Host: guests}, Wake: wake, TrustedProxies: cfg.TrustedProxies, AccessLog: cfg.AccessLog,
 		Passthrough: s.directory.PassedThrough, HTTP3: cfg.HTTP3, Logger: log,
 	}

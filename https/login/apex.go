@@ -126,6 +126,11 @@ func (h *Handler) EndPerson(ctx context.Context, person gateway.Principal) error
 	return err
 }
 
+// RemoveOthers removes what is cached of persons for whom there returns false.
+func (h *Handler) RemoveOthers(there func(gateway.Principal) bool) {
+	h.sessions.remove(func(k known) bool { return k.Person != 0 && !there(k.Person) || k.By != 0 && !there(k.By) })
+}
+
 // Private is the page for a visitor without a session at the route's name, with a link to the login.
 func (h *Handler) Private(r *http.Request, rt names.Route) pages.Page {
 	return h.PrivateAt(r, rt, rt.Host, r.URL.RequestURI())

@@ -53,7 +53,7 @@ func serveLodged(ctx context.Context, port, app string, public bool) error {
 	}
 	web, err := https.New(https.Config{
 		Domain: "bench.localhost", Port: number, Dir: filepath.Join(dir, "ca"),
-		Directory: vms, People: known, Logins: db.Logins(), Sessions: db.WebSessions(), Passkeys: db.Passkeys(), NoRates: true, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Directory: vms, People: known, Logins: db.Logins(), Sessions: db.WebSessions(), Passkeys: db.Passkeys(), Kept: db, NoRates: true, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		Dial: func(ctx context.Context, _ gateway.VM, _ uint16) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", "127.0.0.1:"+app)
 		},

@@ -106,7 +106,7 @@ func (h *Handler) handOver(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	rt, found := h.Policy.Zone.Route(query.Get("to"), gateway.Identity{}, h.Policy.VMs)
-	if !found || !rt.IsVM() || rt.Guests || !h.Policy.MayOpen(access.Visitor{Person: s.Person, Mail: s.Address}, rt.VM, rt.Port) {
+	if !found || !rt.IsVM() || rt.Guests || !h.mayEnter(s.Person, rt) {
 		h.Pages.Render(w, r, pages.NotShared(s.Address))
 		return
 	}
@@ -121,4 +121,13 @@ func (h *Handler) handOver(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	browser.Redirect(w, http.StatusFound, back)
+}
+
+// mayEnter reports whether a person may have a session at a VM's name. That at the plain name hands over to
+// the others, so it is for everyone who may open one of them; what it opens is decided with each request.
+func (h *Handler) mayEnter(person gateway.Principal, rt names.Route) bool {
+	if _, ok := h.Policy.People.FirstPort(person, rt.VM); ok && rt.Host == rt.Plain {
+		return true
+	}
+	return h.Policy.MayOpen(access.Visitor{Person: person}, rt.VM, rt.Port)
 }
