@@ -275,3 +275,36 @@ func TestWrongTokensAreLimited(t *testing.T) {
 		t.Errorf("recorded %d times", n)
 	}
 }
+
+// A token of one who is removed opens nothing, and what is open by it ends, at a public port too: the app
+// there knows the token.
+func TestTokenEndsWithItsMaker(t *testing.T) {
+	t.Parallel()
+	k := newKnown(t)
+	blog := k.vm("blog", public(8003)...)
+	k.app(blog, 8003, http.HandlerFunc(endless))
+	held, _ := k.pass(blog, gateway.Pass{Kind: gateway.TokenPass, Person: k.ada.ID, AllPorts: true})
+	stream := k.openStreamWith(k.client(), k.url("8003-blog"), "Authorization", "Bearer "+held)
+	_, err := k.people.Remove(t.Context(), k.ada.Mail)
+	gatewaytest.Must(t, err)
+	if stream() == nil {
+		t.Error("the stream still is open")
+	}
+}
+
+// The browsers that a link lets in count as secrets of who made it.
+func TestVisitsAreOfTheLinksMaker(t *testing.T) {
+	t.Parallel()
+	k := newKnown(t)
+	blog := k.vm("blog", byLink(8001)...)
+	k.change(blog, func(m *gateway.VM) { m.Grants = m.WithGrant(k.ada.ID, gateway.Manage) })
+	k.app(blog, 8001, echo("8001"))
+	made := link(8001)
+	made.Person = k.ada.ID
+	held, _ := k.pass(blog, made)
+	k.openLink(k.client(), held)
+	visits, err := k.logins.ListSecrets(t.Context(), gateway.SecretsOf{Kind: "visit", Person: k.ada.ID}, time.Now())
+	if err != nil || len(visits) != 1 {
+		t.Errorf("visits of the maker: %d, %v", len(visits), err)
+	}
+}

@@ -140,7 +140,7 @@ func (h *Handler) useLink(w http.ResponseWriter, r *http.Request, rt names.Route
 		return
 	}
 	life := time.Until(link.Expires).Round(time.Second)
-	visit, err := h.sessions.issue(r.Context(), kindVisit, rt.VM.ID, 0, grant{Host: rt.Host, Login: hash, By: link.Person, Until: link.Expires.Unix()}, life)
+	visit, err := h.sessions.issue(r.Context(), kindVisit, rt.VM.ID, link.Person, grant{Host: rt.Host, Login: hash, By: link.Person, Until: link.Expires.Unix()}, life)
 	if err != nil {
 		h.refuse(w, r, rt, pages.InternalError(), err)
 		return

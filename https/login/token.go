@@ -88,7 +88,8 @@ func (h *Handler) token(r *http.Request, rt names.Route, secret string) (k known
 	if err != nil && gateway.KindOf(err) != gateway.KindNotFound && r.Context().Err() == nil {
 		h.Logger.With(gateway.LogVM(rt.VM.Identity)).Warn("token lookup failed", "err", err)
 	}
-	return k, err == nil && k.VM == rt.VM.ID && (k.AllPorts || k.Port == rt.Port)
+	_, there := h.Policy.People.Person(k.Person) // also for a public port
+	return k, err == nil && there && k.VM == rt.VM.ID && (k.AllPorts || k.Port == rt.Port)
 }
 
 // RefuseToken returns the page for a request whose token opens nothing here. Of one address, only so many
