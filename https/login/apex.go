@@ -129,6 +129,7 @@ func (h *Handler) EndPerson(ctx context.Context, person gateway.Principal) error
 // RemoveOthers removes what is cached of persons for whom there returns false.
 func (h *Handler) RemoveOthers(there func(gateway.Principal) bool) {
 	h.sessions.remove(func(k known) bool { return k.Person != 0 && !there(k.Person) || k.By != 0 && !there(k.By) })
+	h.seen.clear()
 }
 
 // Private is the page for a visitor without a session at the route's name, with a link to the login.
