@@ -208,6 +208,29 @@ func TestPreflightBetweenSharedPorts(t *testing.T) {
 	}
 }
 
+// A preflight passes only to ports that somebody in its network may open, as long as they may.
+func TestPreflightNeedsSomebodyWhoMayOpenThePort(t *testing.T) {
+	t.Parallel()
+	k := newKnown(t)
+	blog := k.vm("blog", gateway.Share{Port: 8001, Visibility: gateway.People, With: []gateway.Principal{k.eve.ID}},
+		gateway.Share{Port: 8002, Visibility: gateway.People, With: []gateway.Principal{k.eve.ID}})
+	for _, port := range []uint16{8001, 8002, 8004} {
+		k.app(blog, port, echo(fmt.Sprint(port)))
+	}
+	k.opened(blog, k.eve, "8001")
+	preflight := func(port string) int {
+		return k.do(k.client(), http.MethodOptions, k.url(port+"-blog")+"/", nil, "Origin", k.url("8001-blog"), "Access-Control-Request-Method", "PUT").StatusCode
+	}
+	if preflight("8002") != http.StatusOK || preflight("8004") != http.StatusUnauthorized {
+		t.Errorf("to a shared port: %d; to a private one: %d", preflight("8002"), preflight("8004"))
+	}
+	_, err := k.people.Remove(t.Context(), k.eve.Mail)
+	gatewaytest.Must(t, err)
+	if got := preflight("8002"); got != http.StatusUnauthorized {
+		t.Errorf("after the person's removal: %d", got)
+	}
+}
+
 func BenchmarkDecision(b *testing.B) {
 	s := newSite(b)
 	blog, open := s.vm("blog"), s.vm("open", public(0)...)
@@ -247,5 +270,40 @@ func TestDecisionWithASessionAllocatesNothing(t *testing.T) {
 	public := testing.AllocsPerRun(1000, func() { allowed = s.server.Decides(open) && allowed })
 	if !allowed || private > public {
 		t.Errorf("%v allocations, %v for a public port; allowed: %t", private, public, allowed)
+	}
+}
+
+// A second login in a browser ends the first one, at all names of the VM.
+func TestSecondLoginEndsTheFirst(t *testing.T) {
+	t.Parallel()
+	k := newKnown(t)
+	blog := k.vm("blog")
+	k.app(blog, 8001, echo("8001"))
+	k.change(blog, func(m *gateway.VM) { m.Grants = m.WithGrant(k.ada.ID, gateway.View) })
+	k.change(blog, func(m *gateway.VM) { m.Grants = m.WithGrant(k.eve.ID, gateway.View) })
+	c := k.opened(blog, k.ada, "8001")
+	adas := k.cookie(c, "8001-blog")
+	k.loginAs(c, blog, k.eve)
+	if a := k.get(k.client(), k.url("8001-blog"), "Cookie", adas); a.StatusCode != http.StatusUnauthorized {
+		t.Errorf("the first person's session: %s", a.Status)
+	}
+}
+
+// A code of one who is removed starts no session, and records none.
+func TestHandoffOfARemovedPerson(t *testing.T) {
+	t.Parallel()
+	k := newKnown(t)
+	blog := k.vm("blog")
+	k.app(blog, 8001, echo("8001"))
+	k.change(blog, func(m *gateway.VM) { m.Grants = m.WithGrant(k.ada.ID, gateway.View) })
+	c := k.opened(blog, k.ada)
+	target := k.url("8001-blog") + "/"
+	a := k.get(c, target, browser()...)
+	target, a = k.follow(c, target, a) // the handoff
+	back, err := mustParse(t, target).Parse(a.Header.Get("Location"))
+	gatewaytest.Must(t, err)
+	k.change(blog, func(m *gateway.VM) { m.Grants = m.WithGrant(k.ada.ID, gateway.NoLevel) })
+	if a := k.get(c, back.String(), browser()...); a.StatusCode == http.StatusSeeOther || a.Header.Get("Set-Cookie") != "" {
+		t.Errorf("the callback: %s, %v", a.Status, a.Header["Set-Cookie"])
 	}
 }

@@ -55,7 +55,8 @@ func (h *Handler) callback(w http.ResponseWriter, r *http.Request, rt names.Rout
 		return
 	}
 	secret, g, err := h.sessions.take(r.Context(), kindHandoff, r.URL.Query().Get("code"))
-	if err != nil || secret.VM != rt.VM.ID || g.Host != rt.Host || g.Bound != bound {
+	_, opens := h.Policy.People.FirstPort(secret.Person, rt.VM) // also what was allowed may have changed
+	if err != nil || secret.VM != rt.VM.ID || g.Host != rt.Host || g.Bound != bound || !opens {
 		h.refuse(w, r, rt, pages.LoginFailed(rt), err)
 		return
 	}

@@ -156,6 +156,12 @@ func (h *Handler) useLoginLink(w http.ResponseWriter, r *http.Request, rt names.
 		h.refuse(w, r, rt, pages.LinkUsed(rt), err)
 		return
 	}
+	if old, ok := h.Session(r, rt); ok { // also at the VM's other names: one browser is one person
+		if err := h.end(r.Context(), rt.VM.ID, old); err != nil {
+			h.refuse(w, r, rt, pages.InternalError(), err)
+			return
+		}
+	}
 	s := Session{Person: link.Person, Until: time.Now().Add(loginLife)}
 	secret, err := h.sessions.issue(r.Context(), kindLogin, rt.VM.ID, link.Person, grant{}, loginLife)
 	if err != nil {
