@@ -1,10 +1,61 @@
 package apex
 
 import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
 	"testing"
+	"time"
 
+	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
+	"lodge/gateway/people"
+	"lodge/gateway/store"
+	"lodge/https/access"
 	"lodge/https/login/browser"
 )
+
+// fullDisk has sessions whose use cannot be noted.
+type fullDisk struct{ *sessions }
+
+type sessions = store.WebSessions
+
+func (fullDisk) SeeWebSession(context.Context, gateway.Principal, [32]byte, time.Time, string) error {
+	return gateway.Errorf(gateway.KindNoSpace, "the host's disk is full")
+}
+
+// A login lasts on a full disk, and no longer than it and its person are there.
+func TestLasts(t *testing.T) {
+	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "lodge.db"), netip.MustParsePrefix("10.213.0.0/16"))
+	gatewaytest.Must(t, err)
+	t.Cleanup(func() { _ = db.Close() }) // the test is over
+	book, err := people.Open(t.Context(), db.Shared(), "ann@example.org")
+	gatewaytest.Must(t, err)
+	bob, _, err := book.Add(t.Context(), "bob@example.org", "")
+	gatewaytest.Must(t, err)
+	now := time.Now().UTC()
+	h := &Handler{Config: Config{
+		Policy: access.Policy{People: book}, Sessions: fullDisk{db.WebSessions()},
+		Logger: slog.New(slog.DiscardHandler), Now: func() time.Time { return now },
+	}}
+	s := gateway.WebSession{ID: [32]byte{1}, Person: bob.ID, Address: bob.Mail, Created: now, Seen: now.Add(-time.Hour), Until: now.Add(time.Hour)}
+	gatewaytest.Must(t, db.WebSessions().AddWebSession(t.Context(), s))
+	if err := h.Lasts(t.Context(), bob.ID, s.ID); err != nil {
+		t.Errorf("on a full disk: %v", err)
+	}
+	if err := h.Lasts(t.Context(), book.Owner().ID, s.ID); gateway.KindOf(err) != gateway.KindNotFound {
+		t.Errorf("of another person: %v", err)
+	}
+	if err := h.Lasts(t.Context(), bob.ID, [32]byte{2}); gateway.KindOf(err) != gateway.KindNotFound {
+		t.Errorf("ended: %v", err)
+	}
+	_, err = book.Remove(t.Context(), bob.Mail)
+	gatewaytest.Must(t, err)
+	if err := h.Lasts(t.Context(), bob.ID, s.ID); gateway.KindOf(err) != gateway.KindNotFound {
+		t.Errorf("of a person who is removed: %v", err)
+	}
+}
 
 // FuzzCookie: what a browser sends is a session's cookie in one spelling, or none.
 func FuzzCookie(f *testing.F) {

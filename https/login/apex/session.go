@@ -42,7 +42,7 @@ func (h *Handler) session(r *http.Request) (s gateway.WebSession, ok bool) {
 		}
 		s, err := h.look(r.Context(), person, id)
 		if err == nil {
-			h.see(r, s)
+			h.see(r.Context(), s, addressOf(r))
 			return s, true
 		}
 		if gateway.KindOf(err) != gateway.KindNotFound && r.Context().Err() == nil {
@@ -67,13 +67,14 @@ func (h *Handler) look(ctx context.Context, person gateway.Principal, id login.I
 	return s, nil
 }
 
-// see notes the use of a session, if that was not done a moment ago.
-func (h *Handler) see(r *http.Request, s gateway.WebSession) {
+// see notes the use of a session, if that was not done a moment ago. A failure, as on a full disk, ends
+// no session.
+func (h *Handler) see(ctx context.Context, s gateway.WebSession, from string) {
 	now := h.Now().UTC()
 	if now.Sub(s.Seen) < seenEvery {
 		return
 	}
-	err := h.Sessions.SeeWebSession(context.WithoutCancel(r.Context()), s.Person, s.ID, now, addressOf(r))
+	err := h.Sessions.SeeWebSession(context.WithoutCancel(ctx), s.Person, s.ID, now, from)
 	if err != nil && gateway.KindOf(err) != gateway.KindNotFound {
 		h.Logger.Warn("use of a session was not noted", "err", err)
 	}
@@ -88,8 +89,8 @@ func (h *Handler) Visitor(r *http.Request) (access.Person, bool) {
 // Lasts implements login.Apex.
 func (h *Handler) Lasts(ctx context.Context, person gateway.Principal, id login.ID) error {
 	s, err := h.look(ctx, person, id)
-	if now := h.Now().UTC(); err == nil && now.Sub(s.Seen) >= seenEvery {
-		err = h.Sessions.SeeWebSession(context.WithoutCancel(ctx), s.Person, s.ID, now, s.From) // the address is that of the last use here
+	if err == nil {
+		h.see(ctx, s, s.From) // the address is that of the last use at the domain
 	}
 	return err
 }
