@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
@@ -128,10 +129,18 @@ func mustHost(raw string) string {
 	return u.Host
 }
 
+// freePort returns a port that is free and stays so in all likelihood: the kernel gives those above it to
+// connections and to the listeners of other tests (net.ipv4.ip_local_port_range).
 func freePort(tb testing.TB) string {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // closed at once
-	gatewaytest.Must(tb, err)
-	defer l.Close() //nolint:errcheck // nothing was accepted
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	for range 100 {
+		port := strconv.Itoa(20000 + rand.IntN(12000))
+		l, err := net.Listen("tcp", ":"+port) //nolint:gosec,noctx // where the provider listens; closed at once
+		if err == nil {
+			_ = l.Close() // nothing was accepted
+			return port
+		}
+	}
+	tb.Fatal("no port is free")
+	return ""
 }
