@@ -129,9 +129,11 @@ func TestWhatIsOpenByAPassEndsWithIt(t *testing.T) {
 	t.Parallel()
 	type change func(*testing.T, known, gateway.VM, gateway.Pass)
 	remove := func(t *testing.T, k known, m gateway.VM, p gateway.Pass) {
+		t.Helper()
 		gatewaytest.Must(t, k.server.RemovePass(t.Context(), m.ID, p.Kind, p.ID))
 	}
 	person := func(t *testing.T, k known, _ gateway.VM, _ gateway.Pass) {
+		t.Helper()
 		_, err := k.people.Remove(t.Context(), k.ada.Mail)
 		gatewaytest.Must(t, err)
 	}
@@ -142,6 +144,7 @@ func TestWhatIsOpenByAPassEndsWithIt(t *testing.T) {
 		k.change(m, func(m *gateway.VM) { m.Shares = nil })
 	}
 	gone := func(t *testing.T, k known, m gateway.VM, _ gateway.Pass) {
+		t.Helper()
 		k.change(m, func(m *gateway.VM) { m.Desired = gateway.Removed })
 		gatewaytest.Must(t, k.server.Remove(t.Context(), m.ID))
 		again := k.vm("blog", byLink(8001)...) // of the same name

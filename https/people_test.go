@@ -118,6 +118,7 @@ func TestLoginLeadsToWhatMayBeOpened(t *testing.T) {
 func TestWhatIsOpenEndsWithItsPeople(t *testing.T) {
 	t.Parallel()
 	remove := func(t *testing.T, k known, _ gateway.VM) {
+		t.Helper()
 		_, err := k.people.Remove(t.Context(), k.ada.Mail)
 		gatewaytest.Must(t, err)
 		k.person(k.ada.Mail)
@@ -127,10 +128,12 @@ func TestWhatIsOpenEndsWithItsPeople(t *testing.T) {
 		change func(*testing.T, known, gateway.VM)
 	}{
 		"removed from a team": {gateway.Team, func(t *testing.T, k known, _ gateway.VM) {
+			t.Helper()
 			_, err := k.people.ChangeTeam(t.Context(), "devs", nil, []gateway.Principal{k.ada.ID})
 			gatewaytest.Must(t, err)
 		}},
 		"the team is removed": {gateway.Team, func(t *testing.T, k known, _ gateway.VM) {
+			t.Helper()
 			_, err := k.people.RemoveTeam(t.Context(), "devs")
 			gatewaytest.Must(t, err)
 		}},

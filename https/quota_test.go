@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,6 +18,8 @@ import (
 
 	"lodge/gateway"
 	"lodge/gateway/gatewaytest"
+	"lodge/gateway/people"
+	"lodge/gateway/store"
 	"lodge/https/conns"
 	"lodge/https/quota"
 )
@@ -86,13 +89,28 @@ func TestSlowBodyIsExplained(t *testing.T) {
 	}
 }
 
+// withPeople adds a Book, which has the owner alone, to cfg.
+func withPeople(t *testing.T, cfg Config) Config {
+	t.Helper()
+	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "lodge.db"), netip.MustParsePrefix("10.213.0.0/16"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() }) // the test is over
+	if cfg.People, err = people.Open(t.Context(), db.Shared(), "owner@lodge.localhost"); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Logins, cfg.Sessions, cfg.Passkeys, cfg.Kept = db.Logins(), db.WebSessions(), db.Passkeys(), db
+	return cfg
+}
+
 // newServer is a Server, which serves nothing, for the public VMs "blog" and "shop".
 func newServer(t *testing.T, dial func(context.Context, gateway.VM, uint16) (net.Conn, error)) *Server {
 	t.Helper()
 	vms := gatewaytest.NewDirectory(t, new(gatewaytest.Records), publicVM("blog"), publicVM("shop"))
-	s, err := New(Config{
+	s, err := New(withPeople(t, Config{
 		Domain: "lodge.localhost", Port: 443, Dir: t.TempDir(), Directory: vms, Logger: slog.New(slog.DiscardHandler), Dial: dial,
-	})
+	}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,7 @@ func TestHeldRequestsAreCounted(t *testing.T) {
 	}
 	var s *Server
 	var held, wakes int
-	s, err := New(Config{
+	s, err := New(withPeople(t, Config{
 		Domain: "lodge.localhost", Port: 443, Dir: t.TempDir(), Logger: slog.New(slog.DiscardHandler), HoldTime: time.Hour,
 		Directory: gatewaytest.NewDirectory(t, new(gatewaytest.Records), blog),
 		Wake: func(context.Context, gateway.ID) error {
@@ -37,7 +37,7 @@ func TestHeldRequestsAreCounted(t *testing.T) {
 			held = fill(s, "192.0.2.1")
 			return errors.New("no room")
 		},
-	})
+	}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,7 @@ func (s Session) Forward(ctx context.Context, name string, f gateway.Forward) (F
 	if err != nil {
 		return Forward{}, err
 	}
-	s.audit(ctx, gateway.EventPortForwarded, gateway.LogVM(m.Identity), slog.String("port", f.HostPort.String()))
+	s.audit(ctx, gateway.EventPortForwarded, gateway.LogVM(m.Identity), slog.String("port", f.String()))
 	return s.forward(status), nil
 }
 

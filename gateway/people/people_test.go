@@ -31,7 +31,10 @@ func opened(tb testing.TB, file string) (*people.Book, *store.Store) {
 	return b, db
 }
 
-func file(tb testing.TB) string { return filepath.Join(tb.TempDir(), "lodge.db") }
+func file(tb testing.TB) string {
+	tb.Helper()
+	return filepath.Join(tb.TempDir(), "lodge.db")
+}
 
 func add(tb testing.TB, b *people.Book, mail string, role people.Role) people.Person {
 	tb.Helper()

@@ -129,14 +129,14 @@ func (h *Handler) useLink(w http.ResponseWriter, r *http.Request, rt names.Route
 	}
 	hash, ok := browser.Hash(r.PostFormValue("token"))
 	if !ok {
-		h.Pages.Render(w, r, pages.LinkEnded(rt))
+		h.Pages.Render(w, r, pages.LinkEnded())
 		return
 	}
 	link, err := h.Store.ChangeSecret(r.Context(), gateway.SecretKey{Kind: string(gateway.LinkPass), Hash: hash}, time.Now(), func(s *gateway.Secret) (bool, error) {
 		return true, h.countUse(s, rt)
 	})
 	if err != nil {
-		h.refuse(w, r, rt, pages.LinkEnded(rt), err)
+		h.refuse(w, r, rt, pages.LinkEnded(), err)
 		return
 	}
 	life := time.Until(link.Expires).Round(time.Second)

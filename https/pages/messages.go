@@ -141,7 +141,7 @@ func LinkButton(rt names.Route, token string) Page {
 }
 
 // LinkEnded answers a link to a port that opens nothing, or no more.
-func LinkEnded(rt names.Route) Page {
+func LinkEnded() Page {
 	return Page{
 		Status: http.StatusForbidden, Kind: gateway.KindDenied, Title: "This link is no longer valid",
 		Text: []string{"It has expired, was used as often as it may be, or was taken back. Ask for a new one where you have it from."},

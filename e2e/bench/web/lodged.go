@@ -35,33 +35,7 @@ func serveLodged(ctx context.Context, port, app string, public bool) error {
 		return err
 	}
 	defer db.Close() //nolint:errcheck // its directory is removed
-	vms, err := gateway.OpenDirectory(ctx, db)
-	if err != nil {
-		return err
-	}
-	vm, err := vms.Create(ctx, appVM(public))
-	if err != nil {
-		return err
-	}
-	known, err := people.Open(ctx, db.Shared(), owner)
-	if err != nil {
-		return err
-	}
-	number, err := strconv.Atoi(port)
-	if err != nil {
-		return err
-	}
-	web, err := https.New(https.Config{
-		Domain: "bench.localhost", Port: number, Dir: filepath.Join(dir, "ca"),
-		Directory: vms, People: known, Logins: db.Logins(), Sessions: db.WebSessions(), Passkeys: db.Passkeys(), Kept: db, NoRates: true, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
-		Dial: func(ctx context.Context, _ gateway.VM, _ uint16) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp", "127.0.0.1:"+app)
-		},
-	})
-	if err != nil {
-		return err
-	}
-	link, err := web.LoginURL(ctx, vm.ID, known.Owner().ID)
+	web, link, err := newWeb(ctx, db, dir, port, app, public)
 	if err != nil {
 		return err
 	}
@@ -77,6 +51,39 @@ func serveLodged(ctx context.Context, port, app string, public bool) error {
 		_ = web.Shutdown(ended) // idle connections of the load are no loss
 	})
 	return web.Serve(l)
+}
+
+// newWeb makes the web side for a VM, and a login link.
+func newWeb(ctx context.Context, db *store.Store, dir, port, app string, public bool) (*https.Server, string, error) {
+	vms, err := gateway.OpenDirectory(ctx, db)
+	if err != nil {
+		return nil, "", err
+	}
+	vm, err := vms.Create(ctx, appVM(public))
+	if err != nil {
+		return nil, "", err
+	}
+	known, err := people.Open(ctx, db.Shared(), owner)
+	if err != nil {
+		return nil, "", err
+	}
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		return nil, "", err
+	}
+	web, err := https.New(https.Config{
+		Domain: "bench.localhost", Port: number, Dir: filepath.Join(dir, "ca"),
+		Directory: vms, People: known, Logins: db.Logins(), Sessions: db.WebSessions(), Passkeys: db.Passkeys(), Kept: db,
+		NoRates: true, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Dial: func(ctx context.Context, _ gateway.VM, _ uint16) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", "127.0.0.1:"+app)
+		},
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	link, err := web.LoginURL(ctx, vm.ID, known.Owner().ID)
+	return web, link, err
 }
 
 func appVM(public bool) gateway.VM {

@@ -17,7 +17,7 @@ import (
 func TestProvenAddresses(t *testing.T) {
 	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "lodge.db"), netip.MustParsePrefix("10.213.0.0/16"))
 	gatewaytest.Must(t, err)
-	defer db.Close() //nolint:errcheck // the test is over
+	t.Cleanup(func() { _ = db.Close() }) // the test is over
 	book, err := people.Open(t.Context(), db.Shared(), "ann@example.org")
 	gatewaytest.Must(t, err)
 	h := &Handler{Config: Config{
