@@ -11,3 +11,8 @@ import (
 func OpenLogins(ctx context.Context, shared gateway.Shared) (*Logins, error) {
 	return openLogins(ctx, shared, time.Now)
 }
+
+// EncodeSecret returns a secret's key and value in Shared.
+func EncodeSecret(key gateway.SecretKey, s gateway.Secret) (string, string) {
+	return secretKey(key), string(encodeSecret(s))
+}

@@ -48,10 +48,14 @@ type owner struct {
 func openLogins(ctx context.Context, shared gateway.Shared, now func() time.Time) (*Logins, error) {
 	l := &Logins{shared: shared, now: now, held: map[gateway.SecretKey]held{}, sums: map[owner]int{}}
 	kinds := map[string]string{} // one string of each
-	for _, digit := range "0123456789abcdef" {
+	const digits = "0123456789abcdef"
+	for i, digit := range digits {
 		entries, _, err := shared.List(ctx, secretPrefix+string(digit))
 		if err != nil {
 			return nil, err
+		}
+		if i == 0 { // hashes are spread evenly
+			l.held = make(map[gateway.SecretKey]held, len(entries)*len(digits))
 		}
 		for _, entry := range entries {
 			key, err := parseSecretKey(entry.Key)

@@ -19,7 +19,7 @@ import (
 
 var guests = netip.MustParsePrefix("10.213.0.0/29") // six hosts, of which the second to the sixth are given out
 
-func open(t *testing.T, path string) *store.Store {
+func open(t testing.TB, path string) *store.Store {
 	t.Helper()
 	s, err := store.Open(t.Context(), path, guests)
 	if err != nil {
