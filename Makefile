@@ -46,7 +46,7 @@ check: lint go ## run what every change must pass: linters, unit tests without t
 # start hundreds of programs, and wait for what they have started.
 unit: export GORACE := atexit_sleep_ms=20
 unit: deps go ## run the tests that need no VM, with the race detector
-	$(GO) test -race -shuffle=on -vet=off ./...
+	$(GO) test -race -shuffle=on -vet=off -timeout 20m ./...
 
 e2e: image ## run the tests that need VMs; the suite with two VMs is the last
 	@others=$$(grep -rl --include='*_test.go' 'flag.Bool("vm"' . | xargs -n1 dirname | sort -u | grep -v '^./e2e$$' || true); \
