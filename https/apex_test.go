@@ -66,7 +66,7 @@ func (s *site) sessions(c *http.Client) (all []apex.Shown) {
 
 var loginLink = regexp.MustCompile(`href="(https://lodge\.localhost[^"]*/\.lodge/login[^"]*)">Log in`)
 
-// A login at the domain opens all VMs, from the page that says that one may see nothing, at the path
+// A login at the domain opens all VMs, from the page for who may see nothing, at the path
 // that was wanted; each name gets a cookie of its own.
 func TestLoginAtTheDomainOpensAllVMs(t *testing.T) {
 	t.Parallel()
@@ -197,7 +197,7 @@ func (s *site) enter(c *http.Client, host string) {
 	}
 }
 
-// Whatever a link to the login says, a browser stays on the host's names.
+// Whatever a link to the login contains, a browser stays on the host's names.
 func TestLoginLeadsNowhereElse(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

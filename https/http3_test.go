@@ -140,7 +140,7 @@ func TestHTTP3HasNoEarlyData(t *testing.T) {
 	q.app(q.vm("blog", public(0)...), 80, echo("app"))
 	config := q.tls("blog." + q.domain)
 	tickets := make(chan struct{}, 8)
-	config.ClientSessionCache = &tellingCache{tls.NewLRUClientSessionCache(8), tickets}
+	config.ClientSessionCache = &signallingCache{tls.NewLRUClientSessionCache(8), tickets}
 	transport := &quic.Transport{Conn: listenUDP(t, "127.0.0.1:0")}
 	defer transport.Close()
 	for i := range 2 {
@@ -157,13 +157,13 @@ func TestHTTP3HasNoEarlyData(t *testing.T) {
 	}
 }
 
-// tellingCache tells of each ticket.
-type tellingCache struct {
+// signallingCache signals each ticket on a channel.
+type signallingCache struct {
 	tls.ClientSessionCache
 	put chan struct{}
 }
 
-func (c *tellingCache) Put(key string, state *tls.ClientSessionState) {
+func (c *signallingCache) Put(key string, state *tls.ClientSessionState) {
 	c.ClientSessionCache.Put(key, state)
 	if state != nil {
 		c.put <- struct{}{}

@@ -214,7 +214,7 @@ func (p *passkeySite) copied(ctx context.Context, t *testing.T, phone webauthn.A
 	replace(ctx, t, phone, original)
 }
 
-// another: the device says whose passkey it is, which the host does not believe.
+// another: the device names whose passkey it is, which the host does not believe.
 func (p *passkeySite) another(ctx context.Context, t *testing.T, phone webauthn.AuthenticatorID) {
 	t.Helper()
 	anns := credential(ctx, t, phone)

@@ -97,7 +97,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 
 	s.waker.stop()
 	http3 := make(chan error, 1)
-	go func() { http3 <- s.http3.Shutdown(ctx) }() // it tells clients, and waits as long as conns.Wait
+	go func() { http3 <- s.http3.Shutdown(ctx) }() // it sends clients GOAWAY, and waits as long as conns.Wait
 	s.conns.Wait(ctx, drainTime)
 	s.live.endTunnels()
 	err := errors.Join(s.web.Shutdown(ctx), s.redirect.Shutdown(ctx), <-http3)

@@ -28,7 +28,7 @@ type acmeConfig struct {
 	EABKeyID   string `toml:"eab_key_id"`   // external account binding
 	EABKeyFile string `toml:"eab_key_file"` // its key, in base64url
 	Profile    string `toml:"profile"`      // such as "shortlived" (6 days)
-	ARI        *bool  `toml:"ari"`          // whether the authority says when to renew; default true
+	ARI        *bool  `toml:"ari"`          // whether the authority sets the time of renewal; default true
 	Challenge  string `toml:"challenge"`    // "http", or a way to get a wildcard: "rfc2136", "exec", "responder"
 
 	RFC2136 struct {

@@ -19,7 +19,7 @@ type Passes interface {
 	RemovePass(ctx context.Context, vm gateway.ID, kind gateway.PassKind, id string) error
 }
 
-// How long passes live unless a request says it, and how many browsers a link lets in.
+// How long passes live unless a request sets it, and how many browsers a link lets in.
 const (
 	DefaultTokenLife = 30 * 24 * time.Hour
 	DefaultLinkLife  = 7 * 24 * time.Hour

@@ -370,7 +370,7 @@ func (s Session) portAccess(ctx context.Context, m gateway.VM, port uint16, open
 	return a
 }
 
-// strangerSees returns the status that a stranger gets at a port now, and says it in words; open tells
+// strangerSees returns the status that a stranger gets at a port now, and the words for it; open is
 // whether anything listens there.
 func (s Session) strangerSees(ctx context.Context, m gateway.VM, port uint16, open bool) (int, string) {
 	listens := func() bool {

@@ -20,7 +20,7 @@ type Limit[K comparable] struct {
 	sum  int
 }
 
-// New returns a Limit of each per key and all in sum, which the keys share as the package says; 0 or
+// New returns a Limit of each per key and all in sum, which the keys share as the package describes; 0 or
 // less is no limit. For one count without keys, use each alone.
 func New[K comparable](each, all int) *Limit[K] {
 	return &Limit[K]{each: each, all: all, held: map[K]int{}}

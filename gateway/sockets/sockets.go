@@ -73,7 +73,7 @@ func New(store Store) *Set {
 	return &Set{store: store, all: map[At]*socket{}, leaving: map[At]time.Time{}}
 }
 
-// Inherit adds s, a net.Listener or a net.PacketConn of the daemon before this one. stored says that
+// Inherit adds s, a net.Listener or a net.PacketConn of the daemon before this one. stored means that
 // the Store has it. Of two that are the same, the first counts.
 func (s *Set) Inherit(name string, inherited io.Closer, stored bool) error {
 	fd, at, err := inspect(inherited)

@@ -53,7 +53,7 @@ func (u *RFC2136) update(ctx context.Context, fqdn, value string, change func(*d
 	change(m, []dns.RR{&dns.TXT{
 		Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: recordTTL}, Txt: []string{value},
 	}})
-	// the reply is signed too, so nobody else can say that the record is there
+	// the reply is signed too, so nobody else can claim that the record is there
 	key := dns.CanonicalName(u.Key)
 	m.SetTsig(key, dns.CanonicalName(u.Algorithm), 300, time.Now().Unix())
 	reply, err := u.exchange(ctx, m, map[string]string{key: u.Secret})

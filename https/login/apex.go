@@ -109,8 +109,8 @@ func (h *Handler) UseApexLink(ctx context.Context, token string) (gateway.Princi
 	return link.Person, err
 }
 
-// Forget removes what is cached of a login. Call it once the login has ended.
-func (h *Handler) Forget(id ID) {
+// RemoveLogin removes what is cached of a login. Call it once the login has ended.
+func (h *Handler) RemoveLogin(id ID) {
 	h.sessions.remove(func(k known) bool { return k.Login == id })
 	h.joins.removeLogin(id)
 }

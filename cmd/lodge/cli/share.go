@@ -87,7 +87,7 @@ func (c *shareCmd) link(ctx context.Context, a *app, share api.Share) error {
 	return a.print(made, func(w io.Writer) { row(w, made.URL) })
 }
 
-// openTo says who may open a port.
+// openTo names who may open a port.
 func openTo(s api.Share) string {
 	switch s.Visibility {
 	case gateway.People, gateway.Team:

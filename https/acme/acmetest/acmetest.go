@@ -33,7 +33,7 @@ import (
 	"lodge/gateway/gatewaytest"
 )
 
-// Config says where Pebble validates names.
+// Config sets where Pebble validates names.
 type Config struct {
 	HTTPPort int           // of HTTP-01
 	TLSPort  int           // of TLS-ALPN-01

@@ -115,7 +115,7 @@ func (h *Handler) EndPerson(ctx context.Context, person gateway.Principal) error
 func (h *Handler) endWhere(ctx context.Context, person gateway.Principal, which func(gateway.WebSession) bool) error {
 	removed, err := h.Sessions.RemoveWebSessions(ctx, person, which)
 	for _, s := range removed { // also those that an error has left: they are read again
-		h.Login.Forget(s.ID)
+		h.Login.RemoveLogin(s.ID)
 		h.Ended(s.ID)
 	}
 	return err

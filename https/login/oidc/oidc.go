@@ -2,8 +2,8 @@
 //
 // Begin sends a browser to a provider: authorization code flow with PKCE (S256), a nonce, and a state
 // that is bound to the browser by a cookie, works once and lasts ten minutes. Finish exchanges the code
-// that comes back for an ID token, checks it, and returns the address in it, if the provider says that
-// it has verified the address. What a provider says has no other effect, and is not stored: sessions
+// that comes back for an ID token, checks it, and returns the address in it, if the provider has
+// verified the address. What else a provider sends has no other effect, and is not stored: sessions
 // last without it.
 //
 // A provider is asked at the first login. One that is slow, gone or sends too much fails the logins

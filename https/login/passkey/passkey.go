@@ -7,7 +7,8 @@
 // for it, so the origin is compared byte by byte.
 //
 // The package stores no secret: of a passkey it has the public key. It never decides who a person is:
-// Config says who is logged in, whether a person still exists, and starts the session.
+// Config has the functions that return who is logged in and whether a person still exists, and that
+// start the session.
 package passkey
 
 import (
