@@ -108,7 +108,7 @@ func TestHTTP3(t *testing.T) {
 	if a := q.get(q.client3(t, "127.0.0.1", nil), q.url("shop")); a.StatusCode != http.StatusUnauthorized {
 		t.Errorf("a private page: %s", a.Status)
 	}
-	const size = 16 << 20
+	const size = 4 << 20
 	sent := sha256.New()
 	a = q.do(c, http.MethodPost, q.url("blog"), io.TeeReader(io.LimitReader(&cycle{pattern: []byte("a part of a large body")}, size), sent))
 	if want := fmt.Sprintf("%d %x <nil>", size, sent.Sum(nil)); a.body != want {

@@ -92,7 +92,7 @@ func TestTunnelIsAnUpgrade(t *testing.T) {
 func TestWebSocketHalves(t *testing.T) {
 	for version, road := range wsRoads() {
 		t.Run(version, func(t *testing.T) {
-			client, app := webSocket(t, road)
+			client, app := newWebSockets(t).open(t, road)
 			sent := wsFrames(true, wsFin|wsClose, "\x03\xe8")
 			_, err := client.Write(sent)
 			gatewaytest.Must(t, err)
@@ -109,7 +109,7 @@ func TestWebSocketHalves(t *testing.T) {
 			}
 		})
 		t.Run(version+"/reset", func(t *testing.T) {
-			client, app := webSocket(t, road)
+			client, app := newWebSockets(t).open(t, road)
 			if closer, ok := client.Reader.(io.Closer); ok { // resets a stream of HTTP/2
 				gatewaytest.Must(t, closer.Close())
 			}

@@ -98,7 +98,7 @@ func TestWebSocketFramesPassUnchanged(t *testing.T) {
 		"close 1005, which may not be": {wsFin | wsClose, closing(1005, "")},
 		"text after close":             {wsFin | wsClose, closing(1000, ""), wsFin | wsText, "late"},
 
-		"16 MiB in one frame":            {wsFin | wsBinary, strings.Repeat(large[:1<<10], 16<<10)},
+		"4 MiB in one frame":             {wsFin | wsBinary, strings.Repeat(large[:1<<10], 4<<10)},
 		"fragments of 997 bytes":         fragments(large[:1<<20/3], 997),
 		"pings amid every fragment":      {wsText, "a", wsFin | wsPing, "1", wsContinuation, "b", wsFin | wsPing, "2", wsFin | wsPong, "", wsFin | wsContinuation, "c"},
 		"fragmented ping":                {wsText, "one ", wsPing, "in", wsFin | wsContinuation, "parts", wsFin | wsContinuation, "two"},
@@ -116,9 +116,13 @@ func TestWebSocketFramesPassUnchanged(t *testing.T) {
 	for _, code := range []uint16{0, 999, 1001, 1002, 1003, 1004, 1006, 1007, 1008, 1009, 1010, 1012, 1013, 1014, 1015, 1016, 2999, 3000, 3999, 4000, 5000, 65535} {
 		cases[fmt.Sprint("close ", code)] = []any{wsFin | wsClose, closing(code, "")}
 	}
+	s := newWebSockets(t)
 	for version, road := range wsRoads() {
 		for name, frames := range cases {
-			t.Run(version+"/"+name, func(t *testing.T) { passUnchanged(t, road, frames) })
+			t.Run(version+"/"+name, func(t *testing.T) {
+				client, app := s.open(t, road)
+				passUnchanged(t, client, app, frames)
+			})
 		}
 	}
 }
@@ -133,10 +137,9 @@ func fragments(message string, n int) []any {
 }
 
 // passUnchanged sends frames in both directions.
-func passUnchanged(t *testing.T, road wsRoad, frames []any) {
+func passUnchanged(t *testing.T, client, app *wsEnd, frames []any) {
 	t.Helper()
 	fromClient, fromApp := wsFrames(true, frames...), wsFrames(false, frames...)
-	client, app := webSocket(t, road)
 	for _, way := range []struct {
 		from, to *wsEnd
 		say      string
@@ -231,23 +234,33 @@ func upgraded(w http.ResponseWriter, r *http.Request) (*wsEnd, error) {
 	return &wsEnd{buffered, c, c.(*net.TCPConn).CloseWrite}, nil
 }
 
-// webSocket opens one through the gateway.
-func webSocket(t *testing.T, road wsRoad) (client, app *wsEnd) {
+// webSockets is a site whose VM blog accepts WebSockets.
+type webSockets struct {
+	*site
+	ends chan *wsEnd // of the app
+}
+
+func newWebSockets(t *testing.T) *webSockets {
 	t.Helper()
-	s := newSite(t)
-	ends := make(chan *wsEnd, 1)
+	s := &webSockets{newSite(t), make(chan *wsEnd, 1)}
 	s.app(s.vm("blog", public(0)...), 80, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		end, err := upgraded(w, r)
 		if err != nil {
 			t.Error(err)
 		}
-		ends <- end
+		s.ends <- end
 	}))
-	client, res := road(t, s, s.url("blog"), "Sec-WebSocket-Extensions", "permessage-deflate")
+	return s
+}
+
+// open opens a WebSocket through the gateway.
+func (s *webSockets) open(t *testing.T, road wsRoad) (client, app *wsEnd) {
+	t.Helper()
+	client, res := road(t, s.site, s.url("blog"), "Sec-WebSocket-Extensions", "permessage-deflate")
 	if res.StatusCode != http.StatusSwitchingProtocols && (res.ProtoMajor == 1 || res.StatusCode != http.StatusOK) {
 		t.Fatal(res.Status)
 	}
-	app = <-ends
+	app = <-s.ends
 	t.Cleanup(func() { _ = app.Close() }) // some are closed already
 	return client, app
 }
