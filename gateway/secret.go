@@ -26,6 +26,6 @@ type SecretsOf struct {
 
 // Limits on what is kept of secrets.
 const (
-	MaxSecrets         = 100_000
-	MaxSecretsOfPerson = 1_000 // of one kind: the one that expires first makes room for the next
+	MaxSecrets         = 100_000 // in all: the first to expire of the person who has the most makes room
+	MaxSecretsOfPerson = 1_000   // of one kind: the one that expires first makes room for the next
 )

@@ -16,3 +16,6 @@ func OpenLogins(ctx context.Context, shared gateway.Shared) (*Logins, error) {
 func EncodeSecret(key gateway.SecretKey, s gateway.Secret) (string, string) {
 	return secretKey(key), string(encodeSecret(s))
 }
+
+// Held returns the keys of a set of secrets, as they are in memory.
+func (l *Logins) Held(of gateway.SecretsOf) []gateway.SecretKey { return l.keys(selects(of)) }

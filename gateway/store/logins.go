@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/hex"
+	"math"
 	"strings"
 	"sync"
 	"time"
@@ -29,6 +30,7 @@ type Logins struct {
 	mu    sync.RWMutex
 	held  map[gateway.SecretKey]held
 	sums  map[owner]int
+	all   map[gateway.Principal]int // of all kinds
 }
 
 // held is what is in memory of a secret.
@@ -46,7 +48,7 @@ type owner struct {
 
 // openLogins reads which secrets there are, a part at a time: there may be many.
 func openLogins(ctx context.Context, shared gateway.Shared, now func() time.Time) (*Logins, error) {
-	l := &Logins{shared: shared, now: now, held: map[gateway.SecretKey]held{}, sums: map[owner]int{}}
+	l := &Logins{shared: shared, now: now, held: map[gateway.SecretKey]held{}, sums: map[owner]int{}, all: map[gateway.Principal]int{}}
 	kinds := map[string]string{} // one string of each
 	const digits = "0123456789abcdef"
 	for i, digit := range digits {
@@ -79,9 +81,9 @@ func openLogins(ctx context.Context, shared gateway.Shared, now func() time.Time
 // Logins returns the part of the store that keeps logins.
 func (s *Store) Logins() *Logins { return s.logins }
 
-// PutSecret keeps what a secret grants until it expires, in place of an earlier one with the key. Of the
-// secrets of one person and kind, the one that expires first makes room at the limit. KindNoSpace: there
-// are gateway.MaxSecrets.
+// PutSecret keeps what a secret grants until it expires, in place of an earlier one with the key. At a
+// limit another one makes room, the first to expire: of the same person and kind at
+// gateway.MaxSecretsOfPerson, of the person who has the most of all kinds at gateway.MaxSecrets.
 func (l *Logins) PutSecret(ctx context.Context, key gateway.SecretKey, secret gateway.Secret) error {
 	l.write.Lock()
 	defer l.write.Unlock()
@@ -89,10 +91,7 @@ func (l *Logins) PutSecret(ctx context.Context, key gateway.SecretKey, secret ga
 		return err
 	}
 	do := []gateway.Op{{Key: secretKey(key), Value: encodeSecret(secret)}}
-	oldest, over, err := l.room(key, secret.Person)
-	if err != nil {
-		return err
-	}
+	oldest, over := l.room(key, secret.Person)
 	if over {
 		do = append(do, gateway.Op{Key: secretKey(oldest), Delete: true})
 	}
@@ -107,25 +106,41 @@ func (l *Logins) PutSecret(ctx context.Context, key gateway.SecretKey, secret ga
 }
 
 // room finds what has to go for a new secret of a person.
-func (l *Logins) room(key gateway.SecretKey, person gateway.Principal) (oldest gateway.SecretKey, over bool, err error) {
+func (l *Logins) room(key gateway.SecretKey, person gateway.Principal) (oldest gateway.SecretKey, over bool) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	switch _, have := l.held[key]; {
 	case have:
-		return oldest, false, nil
+		return oldest, false
 	case person != 0 && l.sums[owner{person, key.Kind}] >= gateway.MaxSecretsOfPerson:
-		first := int64(0)
-		for k, h := range l.held {
-			if h.person == person && k.Kind == key.Kind && (first == 0 || h.expires < first) {
-				oldest, first = k, h.expires
-			}
-		}
-		return oldest, true, nil
+		return l.oldest(func(k gateway.SecretKey, h held) bool { return h.person == person && k.Kind == key.Kind }), true
 	case len(l.held) >= gateway.MaxSecrets:
-		return oldest, false, gateway.Errorf(gateway.KindNoSpace, "there are %d sessions, links and tokens, which is the limit", gateway.MaxSecrets).
-			WithHint("Remove tokens and links that nobody needs; sessions end by themselves within 30 days.")
+		most := l.greediest()
+		return l.oldest(func(_ gateway.SecretKey, h held) bool { return h.person == most }), true
 	}
-	return oldest, false, nil
+	return oldest, false
+}
+
+// oldest is, of those for which which is true, the first to expire. The caller holds l.mu.
+func (l *Logins) oldest(which func(gateway.SecretKey, held) bool) (oldest gateway.SecretKey) {
+	first := int64(math.MaxInt64)
+	for key, h := range l.held {
+		if h.expires < first && which(key, h) {
+			oldest, first = key, h.expires
+		}
+	}
+	return oldest
+}
+
+// greediest is the person who has the most. The caller holds l.mu.
+func (l *Logins) greediest() (most gateway.Principal) {
+	n := 0
+	for person, has := range l.all {
+		if has > n {
+			most, n = person, has
+		}
+	}
+	return most
 }
 
 // LookSecret reads a secret. A missing one, and one that has expired at now, is KindNotFound.
@@ -276,9 +291,12 @@ func (l *Logins) drop(key gateway.SecretKey) {
 
 // count counts a secret, if it is there, as one more or less of its person. The caller holds l.mu.
 func (l *Logins) count(key gateway.SecretKey, n int) {
-	h := l.held[key]
-	if h.person == 0 {
+	h, ok := l.held[key]
+	if !ok {
 		return
+	}
+	if l.all[h.person] += n; l.all[h.person] == 0 {
+		delete(l.all, h.person)
 	}
 	whose := owner{h.person, key.Kind}
 	if l.sums[whose] += n; l.sums[whose] == 0 {

@@ -147,18 +147,42 @@ func (brief) List(context.Context, string) ([]gateway.Entry, gateway.Revision, e
 	return nil, 0, nil
 }
 
-func TestSecretsHaveALimit(t *testing.T) {
+// Guests with as many secrets of three kinds as they may have fill the store. Each new one, of theirs or of
+// others, displaces one of the guest who has the most: nobody else loses any, and everybody can log in.
+func TestFullStoreTakesFromWhoHasTheMost(t *testing.T) {
+	const guests, own = 34, 10 // persons from 1; others have own each
+	l := full(t, guests)
+	left := func(person gateway.Principal) int { return len(l.Held(gateway.SecretsOf{Person: person})) }
+	for i := range own {
+		for owner := gateway.Principal(1000); owner < 1003; owner++ {
+			gatewaytest.Must(t, l.PutSecret(t.Context(), secretKey("session", -1-i-own*int(owner)), gateway.Secret{Person: owner, Expires: time.Now().Add(time.Minute)}))
+		}
+	}
+	gatewaytest.Must(t, l.PutSecret(t.Context(), secretKey("visit", -1), gateway.Secret{Person: 1, Expires: time.Now().Add(time.Hour)}))
+	for owner := gateway.Principal(1000); owner < 1003; owner++ {
+		if n := left(owner); n != own {
+			t.Errorf("person %d has %d secrets, want %d", owner, n, own)
+		}
+	}
+	least, most, all := gateway.MaxSecrets, 0, 0
+	for guest := gateway.Principal(1); guest <= guests; guest++ {
+		n := left(guest)
+		least, most, all = min(least, n), max(most, n), all+n
+	}
+	if most-least > 2 || all != gateway.MaxSecrets-3*own {
+		t.Errorf("guests have %d to %d secrets, %d in all", least, most, all)
+	}
+}
+
+// full returns a store with gateway.MaxSecrets, of the same number or one less for each of the persons from 1 to n.
+func full(t *testing.T, n int) *store.Logins {
+	t.Helper()
 	l, err := store.OpenLogins(t.Context(), brief{})
 	gatewaytest.Must(t, err)
 	later := time.Now().Add(time.Hour)
 	for i := range gateway.MaxSecrets {
-		gatewaytest.Must(t, l.PutSecret(t.Context(), secretKey("session", i), gateway.Secret{Person: gateway.Principal(1 + i/900), Expires: later}))
+		kind := []string{"session", "seen", "handoff"}[i/n%3]
+		gatewaytest.Must(t, l.PutSecret(t.Context(), secretKey(kind, i), gateway.Secret{Person: gateway.Principal(1 + i%n), Expires: later}))
 	}
-	if err := l.PutSecret(t.Context(), secretKey("session", -1), gateway.Secret{Person: 1 << 40, Expires: later}); gateway.KindOf(err) != gateway.KindNoSpace {
-		t.Errorf("beyond the limit: %v", err)
-	}
-	gatewaytest.Must(t, l.RemoveSecrets(t.Context(), gateway.SecretsOf{Person: 1}))
-	if err := l.PutSecret(t.Context(), secretKey("session", -1), gateway.Secret{Person: 1 << 40, Expires: later}); err != nil {
-		t.Errorf("below it again: %v", err)
-	}
+	return l
 }
