@@ -17,6 +17,13 @@ type SecretKey struct {
 	Hash [32]byte
 }
 
+// Displaced is a secret that was removed to make room for another one. The zero Displaced is none.
+type Displaced struct {
+	Key    SecretKey
+	VM     ID
+	Person Principal
+}
+
 // SecretsOf selects secrets: those of a kind, of a VM, of a person. A zero field selects all.
 type SecretsOf struct {
 	Kind   string

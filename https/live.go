@@ -132,10 +132,10 @@ func (l *live) endTunnels() {
 	}
 }
 
-// endLogin ends what was opened with a login, a link or a token, on public ports too: the app there knows
+// endLogin ends what was opened with a login or another secret, on public ports too: the app there knows
 // the person.
 func (l *live) endLogin(vm gateway.ID, id login.ID) {
-	l.endWhere(vm, func(q *liveRequest) bool { return q.proof.Login == id || q.proof.Pass == id })
+	l.endWhere(vm, func(q *liveRequest) bool { return q.proof.RestsOn(id) })
 }
 
 // vmChanged ends what a change of a VM no longer allows. A VM that is to be stopped ends its

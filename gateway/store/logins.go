@@ -83,12 +83,13 @@ func (s *Store) Logins() *Logins { return s.logins }
 
 // PutSecret keeps what a secret grants until it expires, in place of an earlier one with the key. At a
 // limit another one makes room, the first to expire: of the same person and kind at
-// gateway.MaxSecretsOfPerson, of the person who has the most of all kinds at gateway.MaxSecrets.
-func (l *Logins) PutSecret(ctx context.Context, key gateway.SecretKey, secret gateway.Secret) error {
+// gateway.MaxSecretsOfPerson, of the person who has the most of all kinds at gateway.MaxSecrets. That one is
+// returned.
+func (l *Logins) PutSecret(ctx context.Context, key gateway.SecretKey, secret gateway.Secret) (displaced gateway.Displaced, err error) {
 	l.write.Lock()
 	defer l.write.Unlock()
 	if err := l.sweep(ctx); err != nil {
-		return err
+		return displaced, err
 	}
 	do := []gateway.Op{{Key: secretKey(key), Value: encodeSecret(secret)}}
 	oldest, over := l.room(key, secret.Person)
@@ -96,13 +97,14 @@ func (l *Logins) PutSecret(ctx context.Context, key gateway.SecretKey, secret ga
 		do = append(do, gateway.Op{Key: secretKey(oldest), Delete: true})
 	}
 	if _, err := l.shared.Commit(ctx, nil, do); err != nil {
-		return err
+		return displaced, err
 	}
 	if over {
-		l.drop(oldest)
+		h := l.drop(oldest)
+		displaced = gateway.Displaced{Key: oldest, VM: h.vm, Person: h.person}
 	}
 	l.add(key, secret)
-	return nil
+	return displaced, nil
 }
 
 // room finds what has to go for a new secret of a person.
@@ -282,11 +284,14 @@ func (l *Logins) add(key gateway.SecretKey, secret gateway.Secret) {
 	l.count(key, 1)
 }
 
-func (l *Logins) drop(key gateway.SecretKey) {
+// drop returns what it removes.
+func (l *Logins) drop(key gateway.SecretKey) held {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	h := l.held[key]
 	l.count(key, -1)
 	delete(l.held, key)
+	return h
 }
 
 // count counts a secret, if it is there, as one more or less of its person. The caller holds l.mu.

@@ -23,12 +23,21 @@ func secretKey(kind string, n int) gateway.SecretKey {
 	return key
 }
 
+// put checks the error of a PutSecret or an AddWebSession.
+func put(t *testing.T) func(displaced any, err error) {
+	t.Helper()
+	return func(_ any, err error) {
+		t.Helper()
+		gatewaytest.Must(t, err)
+	}
+}
+
 func TestSecretIsTakenOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lodge.db")
 	s := open(t, path)
 	l, now := s.Logins(), time.Now()
 	key, want := secretKey("link", 1), gateway.Secret{VM: gateway.NewID(), Person: 7, Data: "data", Expires: time.Unix(now.Unix()+60, 0)}
-	gatewaytest.Must(t, l.PutSecret(t.Context(), key, want))
+	put(t)(l.PutSecret(t.Context(), key, want))
 	gatewaytest.Must(t, s.Close())
 	l = open(t, path).Logins() // it is kept
 	if _, err := l.LookSecret(t.Context(), secretKey("session", 1), now); gateway.KindOf(err) != gateway.KindNotFound {
@@ -55,7 +64,7 @@ func TestSecretIsTakenOnce(t *testing.T) {
 func TestSecretIsChanged(t *testing.T) {
 	l, now := open(t, filepath.Join(t.TempDir(), "lodge.db")).Logins(), time.Now()
 	key := secretKey("share", 1)
-	gatewaytest.Must(t, l.PutSecret(t.Context(), key, gateway.Secret{Expires: now.Add(time.Hour)}))
+	put(t)(l.PutSecret(t.Context(), key, gateway.Secret{Expires: now.Add(time.Hour)}))
 	var all sync.WaitGroup
 	for range 20 {
 		all.Go(func() {
@@ -85,7 +94,7 @@ func TestSecretsEnd(t *testing.T) {
 		{Person: 7, Expires: now.Add(time.Hour)},
 		{Person: 8, Expires: now.Add(time.Hour)},
 	} {
-		gatewaytest.Must(t, l.PutSecret(t.Context(), secretKey("session", i), secret))
+		put(t)(l.PutSecret(t.Context(), secretKey("session", i), secret))
 	}
 	if _, err := l.ChangeSecret(t.Context(), secretKey("session", 0), now.Add(2*time.Second), nil); gateway.KindOf(err) != gateway.KindNotFound {
 		t.Errorf("an expired secret: %v", err)
@@ -106,10 +115,10 @@ func TestExpiredSecretsAreRemoved(t *testing.T) {
 		s := open(t, filepath.Join(t.TempDir(), "lodge.db"))
 		l := s.Logins()
 		for i := range 150 { // more than one Commit removes
-			gatewaytest.Must(t, l.PutSecret(t.Context(), secretKey("link", i), gateway.Secret{VM: gateway.NewID(), Expires: time.Now().Add(time.Minute)}))
+			put(t)(l.PutSecret(t.Context(), secretKey("link", i), gateway.Secret{VM: gateway.NewID(), Expires: time.Now().Add(time.Minute)}))
 		}
 		<-time.After(2 * time.Minute)
-		gatewaytest.Must(t, l.PutSecret(t.Context(), secretKey("link", 255), gateway.Secret{Expires: time.Now().Add(time.Minute)}))
+		put(t)(l.PutSecret(t.Context(), secretKey("link", 255), gateway.Secret{Expires: time.Now().Add(time.Minute)}))
 		if left, _, err := s.Shared().List(t.Context(), ""); err != nil || len(left) != 1 {
 			t.Errorf("%d keys are left, %v; want one", len(left), err)
 		}
@@ -119,12 +128,20 @@ func TestExpiredSecretsAreRemoved(t *testing.T) {
 // One person's sessions displace themselves, and no one else's.
 func TestSecretsOfOnePersonMakeRoom(t *testing.T) {
 	l, now := open(t, filepath.Join(t.TempDir(), "lodge.db")).Logins(), time.Now()
+	vm := gateway.NewID()
 	for i := range gateway.MaxSecretsOfPerson + 2 {
-		gatewaytest.Must(t, l.PutSecret(t.Context(), secretKey("session", i), gateway.Secret{Person: 7, Expires: now.Add(time.Hour + time.Duration(i)*time.Second)}))
+		want := gateway.Displaced{}
+		if first := i - gateway.MaxSecretsOfPerson; first >= 0 {
+			want = gateway.Displaced{Key: secretKey("session", first), VM: vm, Person: 7}
+		}
+		secret := gateway.Secret{VM: vm, Person: 7, Expires: now.Add(time.Hour + time.Duration(i)*time.Second)}
+		if got, err := l.PutSecret(t.Context(), secretKey("session", i), secret); err != nil || got != want {
+			t.Fatalf("session %d displaces %v, want %v; %v", i, got, want, err)
+		}
 	}
-	gatewaytest.Must(t, l.PutSecret(t.Context(), secretKey("session", -1), gateway.Secret{Person: 8, Expires: now.Add(time.Minute)}))
-	gatewaytest.Must(t, l.PutSecret(t.Context(), secretKey("login", -1), gateway.Secret{Person: 7, Expires: now.Add(time.Minute)}))
-	gatewaytest.Must(t, l.PutSecret(t.Context(), secretKey("session", 5), gateway.Secret{Person: 7, Expires: now.Add(time.Hour)})) // one that is there
+	put(t)(l.PutSecret(t.Context(), secretKey("session", -1), gateway.Secret{Person: 8, Expires: now.Add(time.Minute)}))
+	put(t)(l.PutSecret(t.Context(), secretKey("login", -1), gateway.Secret{Person: 7, Expires: now.Add(time.Minute)}))
+	put(t)(l.PutSecret(t.Context(), secretKey("session", 5), gateway.Secret{Person: 7, Expires: now.Add(time.Hour)})) // one that is there
 	all, err := l.ListSecrets(t.Context(), gateway.SecretsOf{}, now)
 	if err != nil || len(all) != gateway.MaxSecretsOfPerson+2 {
 		t.Errorf("%d secrets, %v", len(all), err)
@@ -155,10 +172,10 @@ func TestFullStoreTakesFromWhoHasTheMost(t *testing.T) {
 	left := func(person gateway.Principal) int { return len(l.Held(gateway.SecretsOf{Person: person})) }
 	for i := range own {
 		for owner := gateway.Principal(1000); owner < 1003; owner++ {
-			gatewaytest.Must(t, l.PutSecret(t.Context(), secretKey("session", -1-i-own*int(owner)), gateway.Secret{Person: owner, Expires: time.Now().Add(time.Minute)}))
+			put(t)(l.PutSecret(t.Context(), secretKey("session", -1-i-own*int(owner)), gateway.Secret{Person: owner, Expires: time.Now().Add(time.Minute)}))
 		}
 	}
-	gatewaytest.Must(t, l.PutSecret(t.Context(), secretKey("visit", -1), gateway.Secret{Person: 1, Expires: time.Now().Add(time.Hour)}))
+	put(t)(l.PutSecret(t.Context(), secretKey("visit", -1), gateway.Secret{Person: 1, Expires: time.Now().Add(time.Hour)}))
 	for owner := gateway.Principal(1000); owner < 1003; owner++ {
 		if n := left(owner); n != own {
 			t.Errorf("person %d has %d secrets, want %d", owner, n, own)
@@ -182,7 +199,7 @@ func full(t *testing.T, n int) *store.Logins {
 	later := time.Now().Add(time.Hour)
 	for i := range gateway.MaxSecrets {
 		kind := []string{"session", "seen", "handoff"}[i/n%3]
-		gatewaytest.Must(t, l.PutSecret(t.Context(), secretKey(kind, i), gateway.Secret{Person: gateway.Principal(1 + i%n), Expires: later}))
+		put(t)(l.PutSecret(t.Context(), secretKey(kind, i), gateway.Secret{Person: gateway.Principal(1 + i%n), Expires: later}))
 	}
 	return l
 }

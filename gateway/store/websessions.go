@@ -28,18 +28,18 @@ type WebSessions struct {
 func (s *Store) WebSessions() *WebSessions { return &WebSessions{s.shared, s.now} }
 
 // AddWebSession stores a session. It removes those of the person that have ended, and the one that was
-// not used the longest when there are gateway.MaxWebSessions.
-func (w *WebSessions) AddWebSession(ctx context.Context, s gateway.WebSession) error {
+// not used the longest when there are gateway.MaxWebSessions. Those are returned, with an error too.
+func (w *WebSessions) AddWebSession(ctx context.Context, s gateway.WebSession) (removed []gateway.WebSession, err error) {
 	if s.Person == 0 {
-		return gateway.Invalid("a session needs a person")
+		return nil, gateway.Invalid("a session needs a person")
 	}
 	all, err := w.list(ctx, s.Person)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	value, err := json.Marshal(s)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	slices.SortFunc(all, func(a, b gateway.WebSession) int { return cmp.Compare(a.Seen.UnixNano(), b.Seen.UnixNano()) })
 	now, excess := w.now(), len(all)+1-gateway.MaxWebSessions
@@ -47,9 +47,10 @@ func (w *WebSessions) AddWebSession(ctx context.Context, s gateway.WebSession) e
 	for i, old := range all {
 		if i < excess || !now.Before(old.Until) {
 			do = append(do, gateway.Op{Key: webSessionKey(s.Person, old.ID), Delete: true})
+			removed = append(removed, old)
 		}
 	}
-	return commitAll(ctx, w.shared, do)
+	return removed, commitAll(ctx, w.shared, do)
 }
 
 // WebSession returns a person's session. One that is missing or has ended is KindNotFound.

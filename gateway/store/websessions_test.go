@@ -26,7 +26,7 @@ func TestWebSessions(t *testing.T) {
 	old, fresh, others := webSession(1, 1, now.Add(-time.Minute)), webSession(1, 2, now), webSession(11, 3, now)
 	ended := webSession(1, 4, now.Add(-2*time.Hour))
 	for _, w := range []gateway.WebSession{old, ended, fresh, others} {
-		gatewaytest.Must(t, s.WebSessions().AddWebSession(t.Context(), w))
+		put(t)(s.WebSessions().AddWebSession(t.Context(), w))
 	}
 	gatewaytest.Must(t, s.Close())
 	s = open(t, path)
@@ -66,7 +66,11 @@ func TestWebSessionsAreBounded(t *testing.T) {
 	w := open(t, filepath.Join(t.TempDir(), "lodge.db")).WebSessions()
 	now := time.Now()
 	for i := range gateway.MaxWebSessions + 5 {
-		gatewaytest.Must(t, w.AddWebSession(t.Context(), webSession(1, byte(i), now.Add(time.Duration(i)*time.Second))))
+		displaced, err := w.AddWebSession(t.Context(), webSession(1, byte(i), now.Add(time.Duration(i)*time.Second)))
+		if i < gateway.MaxWebSessions && len(displaced) > 0 || i >= gateway.MaxWebSessions && (len(displaced) != 1 || displaced[0].ID != [32]byte{byte(i - gateway.MaxWebSessions), 1}) {
+			t.Errorf("session %d displaces %v", i, displaced)
+		}
+		gatewaytest.Must(t, err)
 	}
 	got, err := w.WebSessions(t.Context(), 1)
 	if err != nil || len(got) != gateway.MaxWebSessions || got[len(got)-1].ID != [32]byte{5, 1} {

@@ -81,7 +81,7 @@ func (h *Handler) goOn(w http.ResponseWriter, r *http.Request, rt names.Route) {
 func (h *Handler) HandOver(ctx context.Context, s Session, rt names.Route, bound, path string, port int) (string, error) {
 	g := s.grant(rt.Host)
 	g.Bound = bound
-	code, err := h.sessions.issue(ctx, kindHandoff, rt.VM.ID, s.Person, g, handoffLife)
+	code, err := h.issue(ctx, kindHandoff, rt.VM.ID, s.Person, g, handoffLife)
 	if err != nil {
 		return "", err
 	}
@@ -95,7 +95,7 @@ func (h *Handler) ApexLink(ctx context.Context, person gateway.Principal) (strin
 	if _, ok := h.Policy.People.Person(person); !ok {
 		return "", gateway.Errorf(gateway.KindDenied, "nobody here is the person that is to log in").WithHint("Add them: lodge person add ADDRESS")
 	}
-	token, err := h.sessions.issue(ctx, kindApex, gateway.ID{}, person, grant{}, linkLife)
+	token, err := h.issue(ctx, kindApex, gateway.ID{}, person, grant{}, linkLife)
 	if err != nil {
 		return "", err
 	}
@@ -109,9 +109,10 @@ func (h *Handler) UseApexLink(ctx context.Context, token string) (gateway.Princi
 	return link.Person, err
 }
 
-// RemoveLogin removes what is cached of a login. Call it once the login has ended.
+// RemoveLogin removes what is cached of a login, or of another secret, with what belongs to it. Call it
+// once that has ended.
 func (h *Handler) RemoveLogin(id ID) {
-	h.sessions.remove(func(k known) bool { return k.Login == id })
+	h.sessions.remove(func(k known) bool { return k.Login == id || k.key.Hash == id })
 	h.joins.removeLogin(id)
 }
 

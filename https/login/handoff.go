@@ -38,7 +38,7 @@ func (h *Handler) continueHandoff(w http.ResponseWriter, r *http.Request, rt nam
 	}
 	g := session.grant(to.Host)
 	g.Bound = query.Get("for")
-	code, err := h.sessions.issue(r.Context(), kindHandoff, rt.VM.ID, session.Person, g, handoffLife)
+	code, err := h.issue(r.Context(), kindHandoff, rt.VM.ID, session.Person, g, handoffLife)
 	if err != nil {
 		h.refuse(w, r, rt, pages.InternalError(), err)
 		return

@@ -91,7 +91,7 @@ func (h *Handler) Link(ctx context.Context, vm gateway.VM, person gateway.Princi
 		return "", gateway.Errorf(gateway.KindDenied, "%s may not open %s", name, vm.Name).
 			WithHint("Let them in first: lodge grant %s %s view, or lodge share %s people %s", vm.Name, name, vm.Name, name)
 	}
-	token, err := h.sessions.issue(ctx, kindLink, vm.ID, person, grant{}, linkLife)
+	token, err := h.issue(ctx, kindLink, vm.ID, person, grant{}, linkLife)
 	if err != nil {
 		return "", err
 	}
@@ -163,7 +163,7 @@ func (h *Handler) useLoginLink(w http.ResponseWriter, r *http.Request, rt names.
 		}
 	}
 	s := Session{Person: link.Person, Until: time.Now().Add(loginLife)}
-	secret, err := h.sessions.issue(r.Context(), kindLogin, rt.VM.ID, link.Person, grant{}, loginLife)
+	secret, err := h.issue(r.Context(), kindLogin, rt.VM.ID, link.Person, grant{}, loginLife)
 	if err != nil {
 		h.refuse(w, r, rt, pages.InternalError(), err)
 		return
@@ -195,7 +195,7 @@ func (h *Handler) audit(r *http.Request, rt names.Route, event gateway.AuditEven
 // another name of the VM.
 func (h *Handler) startSession(w http.ResponseWriter, r *http.Request, rt names.Route, s Session, path string) {
 	life := time.Until(s.Until).Round(time.Second)
-	secret, err := h.sessions.issue(r.Context(), kindSession, rt.VM.ID, s.Person, s.grant(rt.Host), life)
+	secret, err := h.issue(r.Context(), kindSession, rt.VM.ID, s.Person, s.grant(rt.Host), life)
 	if err != nil {
 		h.refuse(w, r, rt, pages.InternalError(), err)
 		return

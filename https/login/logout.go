@@ -41,7 +41,6 @@ func (h *Handler) end(ctx context.Context, vm gateway.ID, s Session) error {
 	if err != nil && gateway.KindOf(err) != gateway.KindNotFound { // another logout was first
 		return err
 	}
-	h.RemoveLogin(s.Login)
-	h.Ended(vm, s.Login)
+	h.ended(vm, s.Login)
 	return nil
 }

@@ -69,7 +69,7 @@ func (h *Handler) NewPass(ctx context.Context, vm gateway.VM, p gateway.Pass) (h
 	hash, _ := browser.Hash(secret) // NewSecret made it
 	key := gateway.SecretKey{Kind: string(p.Kind), Hash: hash}
 	kept := gateway.Secret{VM: vm.ID, Person: p.Person, Data: data, Expires: p.Expires.Truncate(time.Second)}
-	if err := h.Store.PutSecret(ctx, key, kept); err != nil {
+	if err := h.put(ctx, key, kept); err != nil {
 		return "", made, err
 	}
 	if made, err = passOf(key, kept); err != nil {
@@ -112,8 +112,7 @@ func (h *Handler) RemovePass(ctx context.Context, vm gateway.ID, kind gateway.Pa
 		if _, err := h.Store.ChangeSecret(ctx, key, time.Now(), nil); err != nil {
 			return err
 		}
-		h.sessions.remove(func(k known) bool { return k.key == key || k.Login == key.Hash })
-		h.Ended(vm, key.Hash)
+		h.ended(vm, key.Hash)
 		return nil
 	}
 	return gateway.Errorf(gateway.KindNotFound, "there is no such link or token: %.100q", id).WithHint("lodge share VM lists them with their IDs.")
@@ -140,7 +139,7 @@ func (h *Handler) useLink(w http.ResponseWriter, r *http.Request, rt names.Route
 		return
 	}
 	life := time.Until(link.Expires).Round(time.Second)
-	visit, err := h.sessions.issue(r.Context(), kindVisit, rt.VM.ID, link.Person, grant{Host: rt.Host, Login: hash, By: link.Person, Until: link.Expires.Unix()}, life)
+	visit, err := h.issue(r.Context(), kindVisit, rt.VM.ID, link.Person, grant{Host: rt.Host, Login: hash, By: link.Person, Until: link.Expires.Unix()}, life)
 	if err != nil {
 		h.refuse(w, r, rt, pages.InternalError(), err)
 		return

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"lodge/gateway"
@@ -13,7 +14,8 @@ import (
 // Store keeps the secrets that people hold: one-time links, codes and sessions. A secret that is missing,
 // used or expired at now is a KindNotFound error.
 type Store interface {
-	PutSecret(ctx context.Context, key gateway.SecretKey, secret gateway.Secret) error
+	// PutSecret returns the secret that made room for this one, if any.
+	PutSecret(ctx context.Context, key gateway.SecretKey, secret gateway.Secret) (gateway.Displaced, error)
 	LookSecret(ctx context.Context, key gateway.SecretKey, now time.Time) (gateway.Secret, error)
 	// ChangeSecret changes a secret, or removes it if keep is false or change is nil, in one step: of any
 	// number of callers that remove it, exactly one gets it.
@@ -57,20 +59,47 @@ func (s Session) grant(host string) grant {
 }
 
 // issue makes and stores a secret.
-func (s *sessions) issue(ctx context.Context, kind string, vm gateway.ID, person gateway.Principal, g grant, life time.Duration) (string, error) {
+func (h *Handler) issue(ctx context.Context, kind string, vm gateway.ID, person gateway.Principal, g grant, life time.Duration) (string, error) {
 	data, err := json.Marshal(g)
 	if err != nil {
 		return "", err
 	}
 	secret := browser.NewSecret()
 	hash, _ := browser.Hash(secret) // NewSecret made it
-	err = s.store.PutSecret(ctx, gateway.SecretKey{Kind: kind, Hash: hash}, gateway.Secret{
+	err = h.put(ctx, gateway.SecretKey{Kind: kind, Hash: hash}, gateway.Secret{
 		VM: vm, Person: person, Data: string(data), Expires: time.Now().Add(life),
 	})
 	if err != nil {
 		return "", fmt.Errorf("store %s: %w", kind, err)
 	}
 	return secret, nil
+}
+
+// put stores a secret, and ends what made room for it, as its removal does.
+func (h *Handler) put(ctx context.Context, key gateway.SecretKey, secret gateway.Secret) error {
+	displaced, err := h.Store.PutSecret(ctx, key, secret)
+	if displaced != (gateway.Displaced{}) {
+		h.seen.removeRecord(displaced)
+		h.ended(displaced.VM, displaced.Key.Hash)
+		h.auditDisplaced(ctx, displaced)
+	}
+	return err
+}
+
+// auditDisplaced records the end of what somebody would miss.
+func (h *Handler) auditDisplaced(ctx context.Context, displaced gateway.Displaced) {
+	event, ok := map[string]gateway.AuditEvent{
+		kindLogin: gateway.EventLogout, string(gateway.LinkPass): gateway.EventLinkRemoved, string(gateway.TokenPass): gateway.EventTokenRemoved,
+	}[displaced.Key.Kind]
+	if ok {
+		gateway.Audit(ctx, h.Logger, event, slog.String("person", h.Policy.People.Name(displaced.Person)), slog.String("id", passID(displaced.Key.Hash)))
+	}
+}
+
+// ended ends what rests on a secret that was removed from the store.
+func (h *Handler) ended(vm gateway.ID, id ID) {
+	h.RemoveLogin(id)
+	h.Ended(vm, id)
 }
 
 // take reads a secret and removes it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -82,7 +83,7 @@ func (h *Handler) note(r *http.Request, rt names.Route, person gateway.Principal
 	data, err := json.Marshal(persons)
 	if err == nil {
 		secret := gateway.Secret{VM: rt.VM.ID, Person: person, Data: string(data), Expires: time.Now().Add(loginLife)}
-		err = h.Store.PutSecret(ctx, n.key(), secret)
+		err = h.put(ctx, n.key(), secret)
 	}
 	if err != nil {
 		h.Logger.With(gateway.LogVM(rt.VM.Identity)).Warn("network of a session not stored", "err", err)
@@ -127,6 +128,16 @@ func (s *seen) remove(vm gateway.ID) {
 			delete(s.known, n)
 		}
 	}
+}
+
+// removeRecord makes a network be stored again whose record made room for another secret.
+func (s *seen) removeRecord(displaced gateway.Displaced) {
+	if displaced.Key.Kind != kindSeen {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.known, func(n seenKey, _ time.Time) bool { return n.vm == displaced.VM && n.key() == displaced.Key })
 }
 
 // clear makes every session store its network again: records of more than one person may be gone.

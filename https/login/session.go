@@ -35,6 +35,7 @@ func (id *ID) UnmarshalText(b []byte) error {
 
 // Session is what a request's cookie proves. The zero Session is that of a stranger.
 type Session struct {
+	ID     ID // its own; what it belongs to is Login
 	Person gateway.Principal
 	Mail   string // the person's address now
 	Login  ID
@@ -57,7 +58,7 @@ func (h *Handler) Session(r *http.Request, rt names.Route) (s Session, ok bool) 
 			}
 			h.note(r, rt, k.Person)
 			s = k.session(k.Person)
-			s.Mail = person.Mail
+			s.ID, s.Mail = k.key.Hash, person.Mail
 			return s, true
 		}
 		if err != nil && gateway.KindOf(err) != gateway.KindNotFound && r.Context().Err() == nil {

@@ -14,7 +14,13 @@ type Proof struct {
 	Session
 
 	Pass     ID   // of a link or a token
+	Visit    ID   // of what a browser has by a link
 	BadToken bool // the request has a token that opens nothing here
+}
+
+// RestsOn reports whether the proof ends with a login, a session, a pass or a visit.
+func (p Proof) RestsOn(id ID) bool {
+	return id == p.Login || id == p.ID || id == p.Pass || id == p.Visit
 }
 
 // Visitor returns who makes a request, and what proves it. On a tap that is the VM, whatever the request
@@ -39,7 +45,7 @@ func (h *Handler) Visitor(r *http.Request, rt names.Route) (access.Visitor, Proo
 		return who, proof
 	}
 	if k, ok := h.visit(r, rt); ok {
-		who.Link, proof.Pass = k.By, k.Login
+		who.Link, proof.Pass, proof.Visit = k.By, k.Login, k.key.Hash
 		if end := time.Unix(k.Until, 0); proof.Until.IsZero() || end.Before(proof.Until) {
 			proof.Until = end
 		}

@@ -32,7 +32,8 @@ import (
 // Sessions keeps sessions by person. What it has changed is synced to disk. A session that is missing
 // or has ended is KindNotFound.
 type Sessions interface {
-	AddWebSession(ctx context.Context, s gateway.WebSession) error
+	// AddWebSession returns the sessions that made room, with an error too.
+	AddWebSession(ctx context.Context, s gateway.WebSession) ([]gateway.WebSession, error)
 	WebSession(ctx context.Context, person gateway.Principal, id [32]byte) (gateway.WebSession, error)
 	WebSessions(ctx context.Context, person gateway.Principal) ([]gateway.WebSession, error)
 	SeeWebSession(ctx context.Context, person gateway.Principal, id [32]byte, seen time.Time, from string) error

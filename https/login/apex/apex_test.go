@@ -40,7 +40,8 @@ func TestLasts(t *testing.T) {
 		Logger: slog.New(slog.DiscardHandler), Now: func() time.Time { return now },
 	}}
 	s := gateway.WebSession{ID: [32]byte{1}, Person: bob.ID, Address: bob.Mail, Created: now, Seen: now.Add(-time.Hour), Until: now.Add(time.Hour)}
-	gatewaytest.Must(t, db.WebSessions().AddWebSession(t.Context(), s))
+	_, err = db.WebSessions().AddWebSession(t.Context(), s)
+	gatewaytest.Must(t, err)
 	if err := h.Lasts(t.Context(), bob.ID, s.ID); err != nil {
 		t.Errorf("on a full disk: %v", err)
 	}

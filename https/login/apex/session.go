@@ -21,10 +21,11 @@ func (h *Handler) start(w http.ResponseWriter, r *http.Request, person access.Pe
 	}
 	now := h.Now().UTC()
 	s, secret := login.NewApexSession(person, now)
-	err := h.Sessions.AddWebSession(r.Context(), gateway.WebSession{
+	displaced, err := h.Sessions.AddWebSession(r.Context(), gateway.WebSession{
 		ID: s.Login, Person: person.ID, Address: person.Address, Created: now, Seen: now, Until: s.Until,
 		Browser: browser.Label(r.UserAgent()), From: addressOf(r), Way: way,
 	})
+	h.ended(displaced)
 	if err != nil {
 		return err
 	}
@@ -114,11 +115,17 @@ func (h *Handler) EndPerson(ctx context.Context, person gateway.Principal) error
 
 func (h *Handler) endWhere(ctx context.Context, person gateway.Principal, which func(gateway.WebSession) bool) error {
 	removed, err := h.Sessions.RemoveWebSessions(ctx, person, which)
-	for _, s := range removed { // also those that an error has left: they are read again
+	h.ended(removed)
+	return err
+}
+
+// ended ends what rests on sessions that were removed, or perhaps not, after an error: those that are left
+// are read again.
+func (h *Handler) ended(removed []gateway.WebSession) {
+	for _, s := range removed {
 		h.Login.RemoveLogin(s.ID)
 		h.Ended(s.ID)
 	}
-	return err
 }
 
 // addressOf is the IP address of r's client.
