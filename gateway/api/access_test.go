@@ -58,7 +58,7 @@ func newAPI(t *testing.T, names ...string) *api.API {
 	})
 }
 
-func book(t *testing.T) *people.Book {
+func book(t testing.TB) *people.Book {
 	t.Helper()
 	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "lodge.db"), netip.MustParsePrefix("10.213.0.0/16"))
 	gatewaytest.Must(t, err)

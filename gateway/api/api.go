@@ -3,7 +3,8 @@
 // A face (the unix socket of gateway/control is the first) finds out who its caller is and calls API.As, which returns the
 // API as that caller may use it: a Session. Each verb is a method of Session. It asks Caller.may, the one place that
 // decides who may do what, finds the VM by its name, and calls one small interface that vmhost, mail or https satisfies.
-// Long work reports its steps to a function; consoles, logs and messages are streams that the caller closes.
+// Long work reports its steps to a function; consoles, logs and messages are streams that the caller closes. Work
+// that lasts ends when the caller may no longer ask for it.
 //
 // This package does not depend on the face that called it, never writes to a connection and never logs what it answers.
 package api
@@ -108,11 +109,19 @@ type Config struct {
 	Ready     func() error
 }
 
-// API has the verbs. It is safe for concurrent use.
-type API struct{ Config }
+// API has the verbs. It is safe for concurrent use; make one with New.
+type API struct {
+	Config
+	lasting lasting
+}
 
-// New returns an API.
-func New(config Config) *API { return &API{config} }
+// New returns an API, which follows the changes of Directory and People from then on.
+func New(config Config) *API {
+	a := &API{Config: config, lasting: lasting{calls: map[*lastingCall]struct{}{}}}
+	config.Directory.Watch(func(_, _ gateway.VM) { a.lasting.decide() })
+	config.People.Watch(a.lasting.decide)
+	return a
+}
 
 // Session is the API as one caller may use it. Its verbs fail with KindDenied where the caller may not use them; a VM that
 // the caller may not see is denied as well, whether it exists or not.

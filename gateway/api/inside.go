@@ -14,36 +14,42 @@ const (
 	MaxMessages     = 10_000
 )
 
-// Console opens a VM's serial console: raw bytes both ways, until either side closes it or ctx ends. The caller closes it.
+// Console opens a VM's serial console: raw bytes both ways, until either side closes it, ctx ends or the caller may no
+// longer use it. The caller closes it.
 func (s Session) Console(ctx context.Context, name string) (io.ReadWriteCloser, error) {
 	m, err := s.vm(verbConsole, name)
 	if err != nil {
 		return nil, err
 	}
+	ctx, end := s.while(ctx, verbConsole, m.ID)
 	serial, err := s.api.Terminals.Console(ctx, m.ID)
 	if err != nil {
+		end()
 		return nil, err
 	}
 	return struct {
 		io.ReadWriter
 		io.Closer
-	}{serial, closedWith(ctx, serial)}, nil
+	}{serial, closedWith(ctx, serial, end)}, nil
 }
 
-// Log reads the output of a VM's console; with follow it continues until ctx ends. The caller closes it.
+// Log reads the output of a VM's console; with follow it continues until ctx ends or the caller may no longer read it.
+// The caller closes it.
 func (s Session) Log(ctx context.Context, name string, follow bool) (io.ReadCloser, error) {
 	m, err := s.vm(verbLog, name)
 	if err != nil {
 		return nil, err
 	}
+	ctx, end := s.while(ctx, verbLog, m.ID)
 	text, err := s.api.Terminals.Log(ctx, m.ID, follow)
 	if err != nil {
+		end()
 		return nil, err
 	}
 	return struct {
 		io.Reader
 		io.Closer
-	}{text, closedWith(ctx, text)}, nil
+	}{text, closedWith(ctx, text, end)}, nil
 }
 
 // closer closes once.
@@ -52,11 +58,12 @@ type closer func() error
 // Close implements io.Closer.
 func (c closer) Close() error { return c() }
 
-// closedWith closes c when ctx ends, which ends a Read under way, or when the caller does.
-func closedWith(ctx context.Context, c io.Closer) io.Closer {
+// closedWith closes c when ctx ends, which ends a Read under way, or when the caller does; end is called after that.
+func closedWith(ctx context.Context, c io.Closer, end func()) io.Closer {
 	once := sync.OnceValue(c.Close)
 	stop := context.AfterFunc(ctx, func() { _ = once() }) // the reader sees the error
 	return closer(func() error {
+		defer end()
 		stop()
 		return once()
 	})

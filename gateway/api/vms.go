@@ -97,7 +97,8 @@ func (s Session) Show(ctx context.Context, name string) (VM, error) {
 	return s.shown(ctx, m), nil
 }
 
-// New makes a VM and starts it. After an error, or when ctx ends, nothing of it is left.
+// New makes a VM and starts it. After an error, or when ctx ends, nothing of it is left; nor when the caller may no
+// longer make one.
 func (s Session) New(ctx context.Context, spec gateway.Spec, progress func(gateway.Progress)) (VM, error) {
 	if err := s.allowed(verbNew); err != nil {
 		return VM{}, err
@@ -109,9 +110,11 @@ func (s Session) New(ctx context.Context, spec gateway.Spec, progress func(gatew
 	if !s.owns() {
 		spec.Grants = []gateway.Grant{{To: s.caller.person, Level: gateway.Manage}}
 	}
+	ctx, end := s.while(ctx, verbNew, gateway.ID{})
+	defer end()
 	m, err := s.api.Machines.New(ctx, spec, timed(progress))
 	if err != nil {
-		return VM{}, err
+		return VM{}, orDenied(ctx, err)
 	}
 	if err := s.allowed(verbNew); err != nil { // it took a while
 		return VM{}, errors.Join(err, s.api.Machines.Remove(context.WithoutCancel(ctx), m.ID))

@@ -81,7 +81,7 @@ func listing(tb testing.TB) (api.Session, *observer) {
 		}
 	}
 	directory := gatewaytest.NewDirectory(tb, &gatewaytest.Records{}, vms...)
-	return api.New(api.Config{Directory: directory, Observer: o, Web: web{}}).As(api.Owner()), o
+	return api.New(api.Config{Directory: directory, Observer: o, Web: web{}, People: book(tb)}).As(api.Owner()), o
 }
 
 // A list asks for all statuses once, however many VMs there are.
@@ -114,7 +114,7 @@ func TestHealthIsThatOfTheDaemon(t *testing.T) {
 			}
 			return errors.New(want.Reason)
 		}
-		got, err := api.New(api.Config{Directory: directory, Ready: ready}).As(api.Owner()).Health(t.Context())
+		got, err := api.New(api.Config{Directory: directory, People: book(t), Ready: ready}).As(api.Owner()).Health(t.Context())
 		if err != nil || got != want {
 			t.Errorf("got %+v, %v; want %+v", got, err, want)
 		}

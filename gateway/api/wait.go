@@ -20,7 +20,7 @@ const (
 // probeEvery is the time between two looks for a listener in a guest; the host gets no event when a guest listens.
 const probeEvery = 250 * time.Millisecond
 
-// Wait returns when a VM has met a condition; the empty one is SSH.
+// Wait returns when a VM has met a condition; the empty one is SSH. KindDenied: the caller may no longer wait for it.
 func (s Session) Wait(ctx context.Context, name string, until Condition, progress func(gateway.Progress)) (VM, error) {
 	m, err := s.vm(verbWait, name)
 	if err != nil {
@@ -30,12 +30,14 @@ func (s Session) Wait(ctx context.Context, name string, until Condition, progres
 		return VM{}, gateway.Invalid("cannot wait for %q", until).WithHint("Wait for ssh or for http.")
 	}
 	progress = timed(progress)
+	ctx, end := s.while(ctx, verbWait, m.ID)
+	defer end()
 	if err := s.api.Observer.Wait(ctx, m.ID, progress); err != nil {
-		return VM{}, err
+		return VM{}, orDenied(ctx, err)
 	}
 	if until == HTTP {
 		if err := s.awaitHTTP(ctx, m.ID, progress); err != nil {
-			return VM{}, err
+			return VM{}, orDenied(ctx, err)
 		}
 	}
 	return s.changed(ctx, m.ID)
