@@ -13,6 +13,8 @@ const (
 	EventPersonAdded   AuditEvent = "person.added"
 	EventPersonChanged AuditEvent = "person.changed"
 	EventPersonRemoved AuditEvent = "person.removed"
+	EventOwnerNamed    AuditEvent = "owner.named"  // by the configuration
+	EventOwnerFormer   AuditEvent = "owner.former" // was named by it before
 	EventTeamChanged   AuditEvent = "team.changed"
 	EventTeamRemoved   AuditEvent = "team.removed"
 	EventGranted       AuditEvent = "vm.granted"

@@ -56,6 +56,9 @@ func runDaemon(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if err != nil {
 		return err
 	}
+	if err := state.recordOwner(ctx, log); err != nil {
+		return errors.Join(err, state.close())
+	}
 	outside, kept, err := openSockets(ctx, cfg, log)
 	if err != nil {
 		return errors.Join(err, state.close())

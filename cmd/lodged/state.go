@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 
 	"lodge/gateway"
@@ -51,6 +52,16 @@ func (s *state) open(ctx context.Context, cfg Config) (err error) {
 	}
 	s.keyring = gateway.NewKeyring(secret, s.directory)
 	return nil
+}
+
+// recordOwner records that the configuration names another owner than it did at the last start.
+func (s *state) recordOwner(ctx context.Context, log *slog.Logger) error {
+	return s.people.ConfiguredOwner(ctx, func(former, now people.Person) {
+		if former.ID != 0 {
+			gateway.Audit(ctx, log, gateway.EventOwnerFormer, slog.String("person", former.Mail), slog.String("role", string(former.Role)))
+		}
+		gateway.Audit(ctx, log, gateway.EventOwnerNamed, slog.String("person", now.Mail), slog.String("role", string(now.Role)))
+	})
 }
 
 func (s *state) close() error {

@@ -20,6 +20,7 @@ const (
 	teamPrefix   = "team/"        // team/<id>: a Team
 	namePrefix   = "team-name/"   // team-name/<name>: the ID of the team that has it
 	lastKey      = "principal"    // the last ID that was given, in decimal
+	ownerKey     = "config-owner" // the ID of the owner whom the configuration named last
 )
 
 // Add adds a person, or sets the role of one who is there; before is the one that was stored, empty for

@@ -100,6 +100,32 @@ func Open(ctx context.Context, shared gateway.Shared, owner string) (*Book, erro
 	return b, nil
 }
 
+// ConfiguredOwner calls changed if the configuration names another owner than when it was last called, and
+// then stores that. After a crash in between changed is called again. former is the zero Person at the first
+// start, and for who is removed.
+func (b *Book) ConfiguredOwner(ctx context.Context, changed func(former, now Person)) error {
+	b.write.Lock()
+	defer b.write.Unlock()
+	entry, err := b.shared.Get(ctx, ownerKey)
+	var last gateway.Principal
+	switch {
+	case gateway.KindOf(err) == gateway.KindNotFound:
+	case err != nil:
+		return fmt.Errorf("read the last owner: %w", err)
+	default:
+		if last, err = parseKey(string(entry.Value), ""); err != nil {
+			return fmt.Errorf("%s: %w", ownerKey, err)
+		}
+	}
+	now := b.Owner()
+	if now.ID == last {
+		return nil
+	}
+	former, _ := b.Person(last)
+	changed(former, now)
+	return b.commit(ctx, nil, []gateway.Op{{Key: ownerKey, Value: []byte(key("", now.ID))}})
+}
+
 // read replaces the snapshot by what is stored.
 func (b *Book) read(ctx context.Context) error {
 	next := &snapshot{}
