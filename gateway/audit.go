@@ -10,28 +10,28 @@ type AuditEvent string
 
 // The events.
 const (
-	EventPersonAdded   AuditEvent = "person.added"
-	EventPersonChanged AuditEvent = "person.changed"
-	EventPersonRemoved AuditEvent = "person.removed"
-	EventOwnerNamed    AuditEvent = "owner.named"  // by the configuration
-	EventOwnerFormer   AuditEvent = "owner.former" // was named by it before
-	EventTeamChanged   AuditEvent = "team.changed"
-	EventTeamRemoved   AuditEvent = "team.removed"
-	EventGranted       AuditEvent = "vm.granted"
-	EventShared        AuditEvent = "vm.shared"
-	EventDomainAdded   AuditEvent = "domain.added"
-	EventDomainRemoved AuditEvent = "domain.removed"
-	EventPortForwarded AuditEvent = "forward.added"
-	EventForwardEnded  AuditEvent = "forward.removed"
-	EventLinkMade      AuditEvent = "link.made"
-	EventLinkUsed      AuditEvent = "link.used"
-	EventLinkRemoved   AuditEvent = "link.removed"
-	EventTokenMade     AuditEvent = "token.made"
-	EventTokenRemoved  AuditEvent = "token.removed"
-	EventTokensRefused AuditEvent = "token.refused" // too many wrong ones from one address
-	EventLoginMade     AuditEvent = "login.made"    // a one-time link
-	EventLogin         AuditEvent = "login.used"    // at one name of a VM
-	EventLogout        AuditEvent = "login.ended"
+	EventPersonAdded    AuditEvent = "person.added"
+	EventPersonChanged  AuditEvent = "person.changed"
+	EventPersonRemoved  AuditEvent = "person.removed"
+	EventOwnerNamed     AuditEvent = "owner.named"  // by the configuration
+	EventOwnerFormer    AuditEvent = "owner.former" // was named by it before
+	EventTeamChanged    AuditEvent = "team.changed"
+	EventTeamRemoved    AuditEvent = "team.removed"
+	EventGranted        AuditEvent = "vm.granted"
+	EventShared         AuditEvent = "vm.shared"
+	EventDomainAdded    AuditEvent = "domain.added"
+	EventDomainRemoved  AuditEvent = "domain.removed"
+	EventPortForwarded  AuditEvent = "forward.added"
+	EventForwardEnded   AuditEvent = "forward.removed"
+	EventLinkMade       AuditEvent = "link.made"
+	EventLinkUsed       AuditEvent = "link.used"
+	EventLinkRemoved    AuditEvent = "link.removed"
+	EventTokenMade      AuditEvent = "token.made"
+	EventTokenRemoved   AuditEvent = "token.removed"
+	EventSecretsRefused AuditEvent = "secret.refused" // too many wrong links, codes and tokens from one address
+	EventLoginMade      AuditEvent = "login.made"     // a one-time link
+	EventLogin          AuditEvent = "login.used"     // at one name of a VM
+	EventLogout         AuditEvent = "login.ended"
 )
 
 // Audit records an event. The attributes have no secrets: person, team, by and the keys of every log.

@@ -125,7 +125,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, rt names.Route) (
 	case decision == access.Preflight && s.login.SeenFrom(r, rt):
 		s.forwardPreflight(preflightWriter(w), preflight(r), rt)
 	case proof.BadToken:
-		s.pages.Render(w, r, s.login.RefuseToken(r, rt))
+		s.pages.Render(w, r, s.login.RefuseSecret(r, pages.BadToken(rt)))
 	default:
 		s.turnAway(w, r, rt, decision)
 	}

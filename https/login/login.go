@@ -75,7 +75,7 @@ type Handler struct {
 	sessions *sessions
 	seen     *seen
 	joins    *joins
-	wrong    wrong // tokens
+	wrong    wrong
 }
 
 // New returns a Handler.
@@ -176,11 +176,13 @@ func (h *Handler) useLoginLink(w http.ResponseWriter, r *http.Request, rt names.
 	h.startSession(w, r, rt, s, start)
 }
 
-// refuse renders p, or InternalError when err is a failure of the host.
+// refuse renders p for a wrong secret, or InternalError when err is a failure of the host.
 func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, rt names.Route, p pages.Page, err error) {
 	if err != nil && gateway.KindOf(err) != gateway.KindNotFound {
 		h.Logger.With(gateway.LogVM(rt.VM.Identity)).Error("login failed", "err", err)
 		p = pages.InternalError()
+	} else {
+		p = h.RefuseSecret(r, p)
 	}
 	h.Pages.Render(w, r, p)
 }

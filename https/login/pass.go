@@ -128,7 +128,7 @@ func (h *Handler) useLink(w http.ResponseWriter, r *http.Request, rt names.Route
 	}
 	hash, ok := browser.Hash(r.PostFormValue("token"))
 	if !ok {
-		h.Pages.Render(w, r, pages.LinkEnded())
+		h.refuse(w, r, rt, pages.LinkEnded(), nil)
 		return
 	}
 	link, err := h.Store.ChangeSecret(r.Context(), gateway.SecretKey{Kind: string(gateway.LinkPass), Hash: hash}, time.Now(), func(s *gateway.Secret) (bool, error) {

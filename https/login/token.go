@@ -4,12 +4,12 @@ import (
 	"encoding/base64"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"strings"
 	"sync"
 	"time"
 
 	"lodge/gateway"
+	"lodge/https/login/browser"
 	"lodge/https/names"
 	"lodge/https/pages"
 )
@@ -92,27 +92,27 @@ func (h *Handler) token(r *http.Request, rt names.Route, secret string) (k known
 	return k, err == nil && there && k.VM == rt.VM.ID && (k.AllPorts || k.Port == rt.Port)
 }
 
-// RefuseToken returns the page for a request whose token opens nothing here. Of one address, only so many
-// are told more than that: a right token passes whatever else comes from there.
-func (h *Handler) RefuseToken(r *http.Request, rt names.Route) pages.Page {
-	from, _ := netip.ParseAddrPort(r.RemoteAddr) // none: a pipe
-	over, first := h.wrong.count(gateway.PeerAt(from.Addr()), time.Now())
+// RefuseSecret returns the page for a request whose link, code or token opens nothing, here or at the
+// domain: it is page for so many wrong ones of one address, and 429 from then on. A right one passes whatever
+// else comes from there.
+func (h *Handler) RefuseSecret(r *http.Request, page pages.Page) pages.Page {
+	over, first := h.wrong.count(browser.Peer(r), time.Now())
 	if first {
-		gateway.Audit(r.Context(), h.Logger, gateway.EventTokensRefused, gateway.LogVM(rt.VM.Identity), slog.String("host", rt.Host), slog.String("remote", r.RemoteAddr))
+		gateway.Audit(r.Context(), h.Logger, gateway.EventSecretsRefused, slog.String("host", r.Host), slog.String("remote", r.RemoteAddr))
 	}
 	if over {
-		return pages.TooManyTokens()
+		return pages.TooManyWrong()
 	}
-	return pages.BadToken(rt)
+	return page
 }
 
 const (
-	maxWrong   = 60 // wrong tokens of one address within wrongSpan
+	maxWrong   = 60 // wrong secrets of one address within wrongSpan
 	wrongSpan  = time.Minute
 	maxWrongBy = 1 << 16 // addresses
 )
 
-// wrong counts wrong tokens by address.
+// wrong counts wrong secrets by address.
 type wrong struct {
 	mu    sync.Mutex
 	since time.Time

@@ -71,7 +71,7 @@ func TestSecretHash(t *testing.T) {
 	}
 }
 
-func TestWrongTokensAreCountedByAddress(t *testing.T) {
+func TestWrongSecretsAreCountedByAddress(t *testing.T) {
 	var w wrong
 	var peers [2]gateway.Peer
 	peers[1].VM = gateway.ID{1}
@@ -91,5 +91,11 @@ func TestWrongTokensAreCountedByAddress(t *testing.T) {
 	}
 	if over, _ := w.count(peers[0], now.Add(wrongSpan)); over {
 		t.Error("over for ever")
+	}
+	for i := range maxWrongBy + 10 {
+		w.count(gateway.Peer{VM: gateway.ID{byte(i), byte(i >> 8), byte(i >> 16), 1}}, now)
+	}
+	if len(w.by) > maxWrongBy {
+		t.Errorf("%d addresses are kept", len(w.by))
 	}
 }

@@ -158,11 +158,11 @@ func BadToken(rt names.Route) Page {
 	}
 }
 
-// TooManyTokens answers an address from which too many wrong tokens came.
-func TooManyTokens() Page {
+// TooManyWrong answers an address from which too many wrong links, codes or tokens came.
+func TooManyWrong() Page {
 	return Page{
-		Status: http.StatusTooManyRequests, Kind: gateway.KindDenied, Title: "Too many wrong tokens",
-		Text: []string{"None of these tokens is valid. Wait a minute before you send another one."},
+		Status: http.StatusTooManyRequests, Kind: gateway.KindDenied, Title: "Too many wrong links or tokens",
+		Text: []string{"None of these links and tokens is valid. Wait a minute before you try another one."},
 	}
 }
 

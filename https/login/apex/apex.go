@@ -155,13 +155,16 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, do func()) {
 
 // fail renders the page for an error.
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
+	h.Pages.Render(w, r, h.failed(err))
+}
+
+func (h *Handler) failed(err error) pages.Page {
 	kind := gateway.KindOf(err)
 	if kind == gateway.KindInternal {
 		h.Logger.Error("login failed", "err", err)
-		h.Pages.Render(w, r, pages.InternalError())
-		return
+		return pages.InternalError()
 	}
-	h.Pages.Render(w, r, pages.Failed(browser.Status(kind), err, login.ApexLoginPath))
+	return pages.Failed(browser.Status(kind), err, login.ApexLoginPath)
 }
 
 // cookieValue is what a browser holds of a session.

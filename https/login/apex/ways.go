@@ -52,7 +52,7 @@ func (h *Handler) useLink(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if gateway.KindOf(err) == gateway.KindNotFound && err != nil {
-		h.Pages.Render(w, r, pages.ApexLinkUsed())
+		h.Pages.Render(w, r, h.Login.RefuseSecret(r, pages.ApexLinkUsed()))
 		return
 	}
 	if err == nil {
@@ -79,6 +79,10 @@ func (h *Handler) beginProvider(w http.ResponseWriter, r *http.Request, name str
 // finishProvider takes a browser back from a provider.
 func (h *Handler) finishProvider(w http.ResponseWriter, r *http.Request, name string) {
 	address, to, err := h.providers.Finish(r, name)
+	if gateway.KindOf(err) == gateway.KindDenied { // a state or a code that is none
+		h.Pages.Render(w, r, h.Login.RefuseSecret(r, h.failed(err)))
+		return
+	}
 	if err != nil {
 		h.fail(w, r, err)
 		return
