@@ -24,7 +24,7 @@ func TestAddress(t *testing.T) {
 	for _, sent := range []string{
 		"", "ann", "@example.org", "ann@", "ann@example.org.", "ann@.example.org", "ann@exa mple.org", " ann@example.org", "ann@example.org ",
 		"a@b@example.org", `"ann"@example.org`, "Ann <ann@example.org>", "ann@example.org, eve@example.org", ".ann@example.org", "a..b@example.org",
-		"аnn@example.org" /* a Cyrillic а */, "an\u212a@example.org", "ann@ban\u212a.example", "ann@\uff45xample.org", "ann@[127.0.0.1]", "ann@exam_ple.org",
+		"аnn@example.org" /* a Cyrillic а */, "an\u212a@example.org", "ann@ban\u212a.example", "ann@\uff45xample.org" /* a full-width e */, "ann@example\u3002org" /* an ideographic full stop */, "ann@127.0.0.1", "ann@[127.0.0.1]", "ann@exam_ple.org",
 		"ann\x00@example.org", "ann@example.org\n", strings.Repeat("a", 65) + "@example.org", "ann@" + strings.Repeat("a.", 130) + "org", "<b>@example.org",
 	} {
 		if got, err := oidc.Address(sent); gateway.KindOf(err) != gateway.KindInvalid || got != "" {
