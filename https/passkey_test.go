@@ -53,6 +53,7 @@ func newPasskeySite(t *testing.T) *passkeySite {
 				}
 				return person, err == nil
 			},
+			Fresh: func(*http.Request) bool { return true },
 			Current: func(_ context.Context, person access.Person) (access.Person, bool) {
 				return person, uint64(person.ID) != p.barred.Load()
 			},

@@ -46,6 +46,7 @@ type Item struct {
 // Account is what the account page shows.
 type Account struct {
 	Address  string
+	Stale    bool // the login is too old to add a passkey
 	Passkeys []Item
 	Sessions []Item
 }
@@ -138,7 +139,12 @@ func passkeysOf(a Account) Section {
 			{Button: "Remove", Action: accountPath, Hidden: []Field{{"do", "remove-passkey"}, id}, Quiet: true},
 		}})
 	}
-	if len(a.Passkeys) < gateway.MaxPasskeys {
+	switch {
+	case len(a.Passkeys) >= gateway.MaxPasskeys:
+	case a.Stale:
+		s.Text = append(s.Text, "Adding one needs a login of the last 15 minutes.")
+		s.Forms = []Form{{Button: "Log in again to add a passkey", Action: accountPath, Hidden: []Field{{"do", "log-in-again"}}, Quiet: true}}
+	default:
 		s.Forms = []Form{{Button: "Add a passkey", Passkey: "register", Label: "Name of the new passkey", Placeholder: "name, such as phone"}}
 	}
 	return s

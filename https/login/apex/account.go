@@ -64,7 +64,7 @@ func (h *Handler) accountPage(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
-	account := pages.Account{Address: this.Address}
+	account := pages.Account{Address: this.Address, Stale: !h.fresh(this)}
 	for _, k := range keys {
 		account.Passkeys = append(account.Passkeys, pages.Item{ID: k.ID, Name: k.Name, Note: "made " + day(k.Created) + ", last used " + day(k.Used)})
 	}
@@ -99,6 +99,9 @@ func (h *Handler) change(w http.ResponseWriter, r *http.Request) {
 		err = h.passkeys.Remove(r.Context(), person, id)
 	case "end-session":
 		err = h.endWhere(r.Context(), this.Person, func(s gateway.WebSession) bool { return hex.EncodeToString(s.ID[:]) == id })
+	case "log-in-again": // which can add a passkey then
+		browser.Redirect(w, http.StatusSeeOther, login.ApexLoginPath+"?"+againQuery)
+		return
 	case "log-out":
 		err, next = h.End(r.Context(), this.Person, this.ID), login.ApexLoginPath
 	case "log-out-everywhere":

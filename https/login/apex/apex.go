@@ -67,6 +67,9 @@ const (
 // sessionCookie holds "<person>.<secret>". Names of VMs never get it: it stays with the domain.
 const sessionCookie = "__Host-lodge"
 
+// freshLife is how long after its login a session may add a passkey.
+const freshLife = 15 * time.Minute
+
 // seenEvery is how coarse the time of the last use is.
 const seenEvery = 10 * time.Minute
 
@@ -91,6 +94,10 @@ func New(cfg Config) (*Handler, error) {
 	var err error
 	h.passkeys, err = passkey.New(passkey.Config{
 		Domain: cfg.Policy.Zone.Domain, Origin: origin, Store: cfg.Passkeys, Visitor: h.Visitor, Current: h.current,
+		Fresh: func(r *http.Request) bool {
+			s, ok := h.session(r)
+			return ok && h.fresh(s)
+		},
 		Login: func(w http.ResponseWriter, r *http.Request, p access.Person) error {
 			return h.start(w, r, p, "passkey")
 		},

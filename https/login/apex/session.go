@@ -53,6 +53,9 @@ func (h *Handler) session(r *http.Request) (s gateway.WebSession, ok bool) {
 	return gateway.WebSession{}, false
 }
 
+// fresh reports whether a session's person has proved a moment ago who they are.
+func (h *Handler) fresh(s gateway.WebSession) bool { return h.Now().Sub(s.Created) < freshLife }
+
 // look reads a session. The error is KindNotFound when there is none, or the person may no longer log
 // in. The session has the person's present address.
 func (h *Handler) look(ctx context.Context, person gateway.Principal, id login.ID) (gateway.WebSession, error) {

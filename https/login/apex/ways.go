@@ -14,14 +14,18 @@ import (
 	"lodge/https/pages"
 )
 
-// loginPage has the ways in. A browser that is logged in goes on to what it wants to open.
+// againQuery, in the query of the login, asks for a fresh session.
+const againQuery = "again"
+
+// loginPage has the ways in. A browser that is logged in, as freshly as it must be, goes on to what it wants
+// to open.
 func (h *Handler) loginPage(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	if token := query.Get("token"); token != "" {
 		h.Pages.Render(w, r, pages.ApexLink(token))
 		return
 	}
-	if _, ok := h.session(r); ok {
+	if s, ok := h.session(r); ok && (h.fresh(s) || !query.Has(againQuery)) {
 		browser.Redirect(w, http.StatusFound, h.wanted(r, query.Get("to")))
 		return
 	}
@@ -68,7 +72,8 @@ func (h *Handler) useLink(w http.ResponseWriter, r *http.Request) {
 // beginProvider leads a browser to a provider, by a page: browsers apply form-action to the redirects
 // of a form too, and the policy of pages allows no other site.
 func (h *Handler) beginProvider(w http.ResponseWriter, r *http.Request, name string) {
-	at, err := h.providers.Begin(w, r, name, r.PostForm.Get("to"))
+	_, again := h.session(r)
+	at, err := h.providers.Begin(w, r, name, r.PostForm.Get("to"), again)
 	if err != nil {
 		h.fail(w, r, err)
 		return

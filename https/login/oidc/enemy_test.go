@@ -143,6 +143,7 @@ func signedBy(key jose.SigningKey, payload []byte) string {
 type party struct {
 	*oidc.Handler
 	cookies map[string]string // the browser's
+	again   bool              // see Begin
 	log     *bytes.Buffer
 }
 
@@ -174,7 +175,7 @@ func (p *party) request(ctx context.Context, method, target string) *http.Reques
 // begin begins a login in the browser and returns the URL at the provider.
 func (p *party) begin(ctx context.Context, name string) (*url.URL, error) {
 	w := httptest.NewRecorder()
-	to, err := p.Begin(w, p.request(ctx, http.MethodPost, "/"), name, "/wanted")
+	to, err := p.Begin(w, p.request(ctx, http.MethodPost, "/"), name, "/wanted", p.again)
 	for _, c := range w.Result().Cookies() {
 		p.cookies[c.Name] = c.Value
 	}

@@ -37,6 +37,12 @@ func TestLogin(t *testing.T) {
 			t.Errorf("%s is %q", name, asked.Get(name))
 		}
 	}
+	p.again = true
+	again, err := p.begin(t.Context(), "example")
+	gatewaytest.Must(t, err)
+	if asked.Has("prompt") || again.Query().Get("prompt") != "login" {
+		t.Errorf("prompt: %q, and %q of who logs in again", asked["prompt"], again.Query()["prompt"])
+	}
 	e.mu.Lock()
 	e.key, e.keyID = keys()[1], "second"
 	e.mu.Unlock()
@@ -224,7 +230,7 @@ func TestStateIsBound(t *testing.T) {
 	}
 	r := p.request(t.Context(), http.MethodPost, "/")
 	r.Header.Set("Origin", "https://blog.lodge.localhost")
-	if _, err := p.Begin(httptest.NewRecorder(), r, "example", ""); gateway.KindOf(err) != gateway.KindDenied || err == nil {
+	if _, err := p.Begin(httptest.NewRecorder(), r, "example", "", false); gateway.KindOf(err) != gateway.KindDenied || err == nil {
 		t.Errorf("begun by a page elsewhere: %v", err)
 	}
 }
@@ -261,7 +267,7 @@ func TestABadProvider(t *testing.T) {
 			failed := make(chan error, 1)
 			r := p.request(ctx, http.MethodPost, "/")
 			go func() {
-				_, err := p.Begin(httptest.NewRecorder(), r, "bad", "")
+				_, err := p.Begin(httptest.NewRecorder(), r, "bad", "", false)
 				failed <- err
 			}()
 			if address, err := p.login(t, good, nil); err != nil {

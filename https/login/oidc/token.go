@@ -13,8 +13,8 @@ import (
 )
 
 // authURL is where a browser logs in.
-func (d *discovered) authURL(key string, s state) string {
-	return d.oauth.AuthCodeURL(key, oidc.Nonce(s.nonce), oauth2.S256ChallengeOption(s.verifier))
+func (d *discovered) authURL(key string, s state, more ...oauth2.AuthCodeOption) string {
+	return d.oauth.AuthCodeURL(key, append(more, oidc.Nonce(s.nonce), oauth2.S256ChallengeOption(s.verifier))...)
 }
 
 // checkAnswer checks what a browser brings back, but for the code and the state. The parameter iss names

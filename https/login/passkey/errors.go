@@ -20,6 +20,10 @@ func errStranger() error {
 	return gateway.Errorf(gateway.KindDenied, "you are not logged in").WithHint("Log in, then try again.")
 }
 
+func errStale() error {
+	return gateway.Errorf(gateway.KindDenied, "a passkey can be added soon after a login alone").WithHint("Load this page again, and log in again.")
+}
+
 func errMalformed(err error) error {
 	return gateway.Invalid("the body is not what a browser sends for a passkey").Because(err)
 }

@@ -43,6 +43,9 @@ type Config struct {
 	Store  Store
 	// Visitor returns who is logged in.
 	Visitor func(*http.Request) (access.Person, bool)
+	// Fresh reports whether who is logged in has proved that a moment ago: who finds an open browser adds no
+	// passkey of their own.
+	Fresh func(*http.Request) bool
 	// Current returns a person as of now, from ID and address of the time of the registration. It is false
 	// for one who may no longer log in.
 	Current func(context.Context, access.Person) (access.Person, bool)

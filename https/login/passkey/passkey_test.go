@@ -37,6 +37,7 @@ func newHandler(tb testing.TB) (h *Handler, logins *int) {
 	h, err = New(Config{
 		Domain: "lodge.localhost", Origin: "https://lodge.localhost", Store: db.Passkeys(), Logger: slog.New(slog.DiscardHandler),
 		Visitor: func(*http.Request) (access.Person, bool) { return ann, true },
+		Fresh:   func(*http.Request) bool { return true },
 		Current: func(_ context.Context, p access.Person) (access.Person, bool) { return p, true },
 		Login:   func(http.ResponseWriter, *http.Request, access.Person) error { *logins++; return nil },
 	})

@@ -25,6 +25,10 @@ func (h *Handler) BeginRegistration(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, err)
 		return
 	}
+	if !h.Fresh(r) {
+		h.fail(w, errStale())
+		return
+	}
 	keys, err := h.Store.Passkeys(r.Context(), person.ID)
 	if err == nil && len(keys) >= gateway.MaxPasskeys {
 		err = gateway.Errorf(gateway.KindConflict, "you have %d passkeys already", len(keys)).WithHint("Remove one that you no longer use.")
