@@ -229,10 +229,14 @@ func TestHandoffHelpsNobodyElse(t *testing.T) {
 	at := s.url("8080-blog") + "/"
 	start := s.get(c, at, browser()...)
 
-	// A stranger redirected to the plain name gets a page there, not a loop.
-	stranger := s.client()
-	if _, a := s.follow(stranger, at, s.get(stranger, at, browser()...)); a.StatusCode != 401 {
-		t.Errorf("stranger: %s", a.Status)
+	// A stranger redirected to the plain name, and to the domain, gets a page there, not a loop.
+	forgetful := s.clientVia(s.addr, nil) // keeps no cookies
+	for _, stranger := range []*http.Client{s.client(), forgetful} {
+		for _, host := range []string{"blog", "8080-blog", "none", "8080-none"} {
+			if a := s.through(stranger, s.url(host)+"/"); a.StatusCode != 401 {
+				t.Errorf("stranger at %s: %s", host, a.Status)
+			}
+		}
 	}
 	// The code works once, in the browser and at the name that started the handoff.
 	handoffAt, handoff := s.follow(c, at, start)

@@ -42,7 +42,7 @@ func everyPage(vm string) map[string]pages.Page {
 		"root": pages.Root("lodge.localhost"), "ways": pages.Ways([]string{"example", "work"}, "https://"+rt.Plain+"/"), "apex-link": pages.ApexLink("abc"),
 		"apex-link-used": pages.ApexLinkUsed(), "continue": pages.Continue("example", "https://accounts.example.com/"), "not-shared": pages.NotShared(strings.Repeat("a", 60) + "@example.org"),
 		"failed":  pages.Failed(403, gateway.Errorf(gateway.KindDenied, "this passkey was refused").WithHint("Try again."), "/"),
-		"account": pages.AccountOf(account(vm)),
+		"account": pages.AccountOf(account(vm)), "account-stale": pages.AccountOf(pages.Account{Address: "ann@example.org", Stale: true}), "too-many-wrong": pages.TooManyWrong(),
 	}
 }
 

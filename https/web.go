@@ -126,6 +126,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, rt names.Route) (
 		s.forwardPreflight(preflightWriter(w), preflight(r), rt)
 	case proof.BadToken:
 		s.pages.Render(w, r, s.login.RefuseSecret(r, pages.BadToken(rt)))
+	case decision == access.DenyStranger && who == (access.Visitor{}) && s.login.StartEnter(w, r, rt):
 	default:
 		s.turnAway(w, r, rt, decision)
 	}

@@ -16,8 +16,10 @@ import (
 )
 
 // A login at the domain itself leads to the names of all VMs. A browser that has none at a name fetches
-// it there: enterPath binds the browser and sends it to the domain, which sends it back with a code, as
-// a handoff within a VM does (HandOver). Package apex is the other end.
+// it there: enterPath, and any page load that would be turned away (StartEnter), binds the browser and sends
+// it to the domain, which sends it back with a code, as a handoff within a VM does (HandOver). Package apex
+// is the other end. A browser without a login there comes back without a code, which is not tried again for
+// a moment, and gets the page that says to log in.
 
 // Paths of the domain itself, and where it sends browsers to at a VM's name.
 const (
@@ -34,8 +36,45 @@ func (h *Handler) enter(w http.ResponseWriter, r *http.Request, rt names.Route) 
 		h.Pages.Render(w, r, pages.NotFound())
 		return
 	}
-	query := url.Values{"to": {rt.Host}, "for": {browser.Bind(w, r, handoffLife)}, "path": {browser.LocalPath(r.URL.Query().Get("path"))}}
+	h.askDomain(w, r, rt, browser.LocalPath(r.URL.Query().Get("path")))
+}
+
+// askDomain redirects a browser to the domain, which sends it back to open path.
+func (h *Handler) askDomain(w http.ResponseWriter, r *http.Request, rt names.Route, path string) {
+	query := url.Values{"to": {rt.Host}, "for": {browser.Bind(w, r, handoffLife)}, "path": {path}}
 	browser.Redirect(w, http.StatusFound, h.apexOrigin(r)+ApexHandoffPath+"?"+query.Encode())
+}
+
+// StartEnter redirects a page load without a session to the domain, to fetch a login for this name. It is
+// false for what is no page load of a tab, and for a browser that has just come from there without one. It
+// depends on nothing that exists.
+func (h *Handler) StartEnter(w http.ResponseWriter, r *http.Request, rt names.Route) bool {
+	return h.startEnter(w, r, rt, browser.LocalPath(r.URL.RequestURI()))
+}
+
+func (h *Handler) startEnter(w http.ResponseWriter, r *http.Request, rt names.Route, path string) bool {
+	if _, err := r.Cookie(triedCookie); err == nil || rt.Guests || !access.OpensTab(r) || len(path) > maxWantedBytes {
+		return false
+	}
+	h.askDomain(w, r, rt, path)
+	return true
+}
+
+// BackURL is where the domain sends a browser that has no login there. Such a name need not exist.
+func BackURL(rt names.Route, path string, port int) string {
+	return names.Origin(rt.Host, port) + callbackPath + "?" + url.Values{"path": {path}}.Encode()
+}
+
+// backWithoutLogin takes a browser that BackURL has sent back. One that keeps no cookies would be sent to the
+// domain again.
+func (h *Handler) backWithoutLogin(w http.ResponseWriter, r *http.Request, rt names.Route) {
+	path := browser.LocalPath(r.URL.Query().Get("path"))
+	if _, ok := browser.Bound(r); !ok {
+		h.Pages.Render(w, r, h.PrivateAt(r, rt, rt.Host, path))
+		return
+	}
+	browser.SetCookie(w, triedCookie, "1", triedLife)
+	browser.Redirect(w, http.StatusFound, path)
 }
 
 // EnterURL returns the URL at which a browser fetches a login from the domain for a URL of a VM. It is
@@ -56,9 +95,14 @@ func (h *Handler) EnterURL(wanted string, port int) (string, bool) {
 	}
 	host := rt.Host
 	if !rt.Custom && host != rt.Plain { // whose login the VM's other names fetch
-		host, path = rt.Plain, onPath+"?"+url.Values{"at": {rt.Host}, "path": {path}}.Encode()
+		host, path = rt.Plain, onURL(rt.Host, path)
 	}
 	return names.Origin(host, port) + enterPath + "?" + url.Values{"path": {path}}.Encode(), true
+}
+
+// onURL is the path at the plain name that opens a path at another name of the VM.
+func onURL(host, path string) string {
+	return onPath + "?" + url.Values{"at": {host}, "path": {path}}.Encode()
 }
 
 // goOn redirects a browser with a session to another name of the VM.
@@ -146,8 +190,8 @@ func (h *Handler) PrivateAt(r *http.Request, rt names.Route, host, path string) 
 	}
 	query := ""
 	wanted := names.Origin(host, names.PortSeen(r)) + browser.LocalPath(path)
-	name, ok := h.Policy.Zone.Parse(host)
-	if own := rt.Custom && host == rt.Host || ok && name.Plain == rt.Plain; own && r.Method == http.MethodGet && len(wanted) <= maxWantedBytes {
+	to, ok := h.Policy.Zone.Route(host, gateway.Identity{}, h.Policy.VMs)
+	if ok && to.Plain == rt.Plain && r.Method == http.MethodGet && len(wanted) <= maxWantedBytes {
 		query = "?" + url.Values{"to": {wanted}}.Encode()
 	}
 	page.Links = []pages.Link{{Text: "Log in", URL: h.apexOrigin(r) + ApexLoginPath + query}}

@@ -2,6 +2,7 @@ package login
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"lodge/https/login/browser"
@@ -13,6 +14,7 @@ import (
 const (
 	sessionCookie = "__Host-lodge"
 	visitCookie   = "__Host-lodge-visit"
+	triedCookie   = "__Host-lodge-tried" // the domain has no login of this browser, as of a moment ago
 )
 
 // StripCookies removes the gateway's cookies from a request for a VM and leaves the others as they
@@ -50,7 +52,7 @@ func withoutOwnCookies(line string) string {
 func ownCookie(pair string) bool {
 	name, _, _ := strings.Cut(pair, "=")
 	name = strings.Trim(name, " \t\"")
-	return strings.EqualFold(name, sessionCookie) || strings.EqualFold(name, browser.BindingCookie) || strings.EqualFold(name, visitCookie)
+	return slices.ContainsFunc([]string{sessionCookie, browser.BindingCookie, visitCookie, triedCookie}, func(own string) bool { return strings.EqualFold(name, own) })
 }
 
 // StripSetCookies keeps an app from setting the gateway's cookies.

@@ -27,6 +27,9 @@ func (h *Handler) continueHandoff(w http.ResponseWriter, r *http.Request, rt nam
 	session, loggedIn := h.Session(r, rt)
 	switch {
 	case !loggedIn: // before anything that depends on what exists
+		if ok && to.Plain == rt.Plain && h.startEnter(w, r, rt, onURL(to.Host, browser.LocalPath(query.Get("path")))) {
+			return
+		}
 		h.Pages.Render(w, r, h.PrivateAt(r, rt, query.Get("to"), query.Get("path")))
 		return
 	case !ok || to.VM.ID != rt.VM.ID || to.Host == rt.Host || rt.Host != rt.Plain:
@@ -49,6 +52,10 @@ func (h *Handler) continueHandoff(w http.ResponseWriter, r *http.Request, rt nam
 
 // callback exchanges the code of a handoff for a session at this name.
 func (h *Handler) callback(w http.ResponseWriter, r *http.Request, rt names.Route) {
+	if !r.URL.Query().Has("code") {
+		h.backWithoutLogin(w, r, rt)
+		return
+	}
 	bound, ok := browser.Bound(r)
 	if !ok {
 		h.Pages.Render(w, r, pages.LoginFailed(rt))

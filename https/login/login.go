@@ -37,7 +37,7 @@ const (
 	linkPath   = Prefix + "link"   // ?secret=: a page with a button, which opens the port of a link in this browser
 	// on the plain name: ?to=&for=&path=: sends a logged-in browser on to another name of the VM
 	handoffPath  = Prefix + "handoff"
-	callbackPath = Prefix + "callback" // on that other name: ?code=&path=: logs in there
+	callbackPath = Prefix + "callback" // on that other name: ?code=&path=: logs in there, without a code opens path
 	enterPath    = Prefix + "enter"    // ?path=: fetches a login from the domain itself, then opens path
 	onPath       = Prefix + "on"       // ?at=&path=: opens path at another name of the VM
 )

@@ -19,7 +19,7 @@ func FuzzStripCookies(f *testing.F) {
 		h := http.Header{"Cookie": {cookies, "last=1"}}
 		StripCookies(h)
 		for _, c := range (&http.Request{Header: h}).Cookies() {
-			if c.Name == sessionCookie || c.Name == browser.BindingCookie || c.Name == visitCookie {
+			if c.Name == sessionCookie || c.Name == browser.BindingCookie || c.Name == visitCookie || c.Name == triedCookie {
 				t.Errorf("%q leaves %q", cookies, h["Cookie"])
 			}
 		}
@@ -35,6 +35,7 @@ func TestStripCookies(t *testing.T) {
 		"__Host-lodge=x":                       "",
 		"__HOST-LODGE=x; a=1":                  "a=1", // a lenient app may ignore the case
 		"a=1; __host-lodge-handoff=x":          "a=1",
+		"__Host-lodge-tried=1; a=1":            "a=1",
 		"__HOST-LODGE-HANDOFF=x; b=1":          "b=1",
 		"\u017f=1; __ho\u017ft-lodge=x":        "\u017f=1", // a long s, which folds to s
 		"__Host-other=x; __Host-lodge-other=y": "__Host-other=x; __Host-lodge-other=y",

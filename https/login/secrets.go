@@ -37,6 +37,7 @@ const (
 	linkLife    = 15 * time.Minute
 	handoffLife = time.Minute
 	loginLife   = 30 * 24 * time.Hour
+	triedLife   = 30 * time.Second
 )
 
 // grant is what a secret allows beside its VM and its person. It is stored as JSON.

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"net/http"
-	"net/url"
 
 	"lodge/gateway"
 	"lodge/https/access"
@@ -103,18 +102,22 @@ func (h *Handler) finishProvider(w http.ResponseWriter, r *http.Request, name st
 	browser.Redirect(w, http.StatusSeeOther, h.wanted(r, to))
 }
 
-// handOver sends a browser that comes from a VM's name back with a code for a session there.
+// handOver sends a browser that comes from a VM's name back with a code for a session there, or without one
+// if it is not logged in here.
 func (h *Handler) handOver(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	port := names.PortSeen(r)
 	path := browser.LocalPath(query.Get("path"))
+	rt, found := h.Policy.Zone.Route(query.Get("to"), gateway.Identity{}, h.Policy.VMs)
 	s, ok := h.session(r)
-	if !ok { // before anything that depends on what exists
-		to := names.Origin(query.Get("to"), port) + path
-		browser.Redirect(w, http.StatusFound, login.ApexLoginPath+"?"+url.Values{"to": {to}}.Encode())
+	switch {
+	case !ok && found && rt.VMName != "" && !rt.Guests: // whether a VM has the name or not
+		browser.Redirect(w, http.StatusFound, login.BackURL(rt, path, port))
+		return
+	case !ok:
+		browser.Redirect(w, http.StatusFound, login.ApexLoginPath)
 		return
 	}
-	rt, found := h.Policy.Zone.Route(query.Get("to"), gateway.Identity{}, h.Policy.VMs)
 	if !found || !rt.IsVM() || rt.Guests || !h.mayEnter(s.Person, rt) {
 		h.Pages.Render(w, r, pages.NotShared(s.Address))
 		return
