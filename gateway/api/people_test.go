@@ -12,6 +12,7 @@ import (
 	"lodge/gateway"
 	"lodge/gateway/api"
 	"lodge/gateway/gatewaytest"
+	"lodge/gateway/people"
 )
 
 // sharing is an API whose shares and people can be changed, and its log.
@@ -90,6 +91,32 @@ func TestListOfAPerson(t *testing.T) {
 	gatewaytest.Must(t, err)
 	if all, err = a.As(api.PersonCaller(ada.ID)).List(t.Context()); err != nil || len(all) != 2 || !all[1].Addr.IsValid() {
 		t.Errorf("with a grant: %+v, %v", all, err)
+	}
+}
+
+// An owner may remove themselves, the one of the configuration may not, nor become less: there always is one.
+func TestTheLastOwnerStays(t *testing.T) {
+	a, _ := sharing(t)
+	caller := func(p people.Person) api.Session { return a.As(api.PersonCaller(p.ID)) }
+	ann := a.People.Owner()
+	bob, _, err := a.People.Add(t.Context(), "bob@example.com", people.Owner)
+	gatewaytest.Must(t, err)
+	for _, s := range []api.Session{a.As(api.Owner()), caller(ann), caller(bob)} {
+		if err := s.RemovePerson(t.Context(), ann.Mail); gateway.KindOf(err) != gateway.KindConflict {
+			t.Errorf("the configured owner is removed: %v", err)
+		}
+		for _, role := range []string{"member", "guest"} {
+			if _, err := s.AddPerson(t.Context(), ann.Mail, role); gateway.KindOf(err) != gateway.KindConflict {
+				t.Errorf("the configured owner is a %s: %v", role, err)
+			}
+		}
+	}
+	gatewaytest.Must(t, caller(bob).RemovePerson(t.Context(), bob.Mail))
+	if _, err := caller(bob).People(t.Context()); gateway.KindOf(err) != gateway.KindDenied {
+		t.Errorf("after their removal: %v", err)
+	}
+	if _, err := caller(ann).People(t.Context()); err != nil {
+		t.Errorf("the last owner: %v", err)
 	}
 }
 
