@@ -71,11 +71,20 @@ var errEnded = errors.New("the stream has ended")
 // openSocket opens a WebSocket, and returns what waits for its end.
 func (s *site) openSocket(host, cookie string) (ended func() error) {
 	s.tb.Helper()
+	return s.openSocketWith(host, "Cookie", cookie)
+}
+
+func (s *site) openSocketWith(host string, header ...string) (ended func() error) {
+	s.tb.Helper()
 	c, err := handshake(s, s.addr, host)
 	if err != nil {
 		s.tb.Fatal(err)
 	}
-	fmt.Fprintf(c, "GET /socket HTTP/1.1\r\nHost: %s\r\nCookie: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", host, cookie)
+	fmt.Fprintf(c, "GET /socket HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n", host)
+	for i := 0; i < len(header); i += 2 {
+		fmt.Fprintf(c, "%s: %s\r\n", header[i], header[i+1])
+	}
+	fmt.Fprint(c, "\r\n")
 	answers := bufio.NewReader(c)
 	res, err := http.ReadResponse(answers, nil)
 	if err != nil || res.StatusCode != http.StatusSwitchingProtocols {
