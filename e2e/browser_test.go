@@ -15,15 +15,11 @@ import (
 	"lodge/gateway/gatewaytest"
 )
 
-// browser: Chromium trusts the authority after lodge trust, logs in with a one-time link, and sees
-// alpha's page.
-func (s *suite) browser(t *testing.T) {
+// chromium is a browser that trusts the authority by lodge trust. It ends with the test.
+func (s *suite) chromium(t *testing.T) context.Context {
+	t.Helper()
 	s.h.OwnPasswd(t) // lodge trust reads it
 	s.h.Lodge(t, "trust")
-	if r := s.h.Run(t, nil, "curl", "-sS", "-o", "/dev/null", "-w", "%{ssl_verify_result}", s.alpha.Info(t).URL+"/"); r.Stdout != "0" {
-		t.Errorf("curl after lodge trust: %s", r.Text())
-	}
-	link := harness.JSON[struct{ URL string }](t, s.h, "open", "alpha").URL
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.NoSandbox, // it runs as root here
 		chromedp.UserDataDir(t.TempDir()),
@@ -32,11 +28,22 @@ func (s *suite) browser(t *testing.T) {
 		chromedp.WSURLReadTimeout(2*time.Minute), // the VMs share the processors
 	)
 	ctx, cancel := chromedp.NewExecAllocator(t.Context(), options...)
-	defer cancel()
+	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
-	defer cancel()
-	ctx, cancel = context.WithTimeout(ctx, 4*time.Minute)
-	defer cancel()
+	t.Cleanup(cancel)
+	ctx, cancel = context.WithTimeout(ctx, 8*time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// browser: Chromium trusts the authority after lodge trust, logs in with a one-time link, and sees
+// alpha's page.
+func (s *suite) browser(t *testing.T) {
+	ctx := s.chromium(t)
+	if r := s.h.Run(t, nil, "curl", "-sS", "-o", "/dev/null", "-w", "%{ssl_verify_result}", s.alpha.Info(t).URL+"/"); r.Stdout != "0" {
+		t.Errorf("curl after lodge trust: %s", r.Text())
+	}
+	link := harness.JSON[struct{ URL string }](t, s.h, "open", "alpha").URL
 	if err := chromedp.Do(ctx, chromedp.Navigate(link)); err != nil {
 		t.Fatalf("open the link: %v", err)
 	}

@@ -68,7 +68,8 @@ func TestLodge(t *testing.T) {
 	chains.Go(func() {
 		run(step{"questions", s.questions}, step{"web", s.web}, step{"ports", s.ports}, step{"streams", s.streams},
 			step{"browser", s.browser}, step{"mail", s.mail}, step{"imap", s.imap}, step{"storage", s.storage},
-			step{"neighbours-mail-and-files", s.neighboursThings}, step{"pages-inside", s.pagesInside})
+			step{"neighbours-mail-and-files", s.neighboursThings}, step{"pages-inside", s.pagesInside},
+			step{"people", s.people})
 	})
 	chains.Go(func() {
 		run(step{"twins", s.twins}, step{"broken-guest", s.brokenGuest}, step{"siblings", s.siblings},

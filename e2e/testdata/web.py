@@ -1,5 +1,6 @@
 """A page for the tests: a stream that waits for a second request, and an upgraded connection that echoes bytes."""
 import http.server
+import sys
 import threading
 
 go = threading.Event()
@@ -49,4 +50,5 @@ class Page(http.server.BaseHTTPRequestHandler):
         self.close_connection = True
 
 
-http.server.ThreadingHTTPServer(("", 9000), Page).serve_forever()
+for port in map(int, sys.argv[1:] or ["9000"]):
+    threading.Thread(target=http.server.ThreadingHTTPServer(("", port), Page).serve_forever).start()
