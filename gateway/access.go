@@ -76,8 +76,8 @@ type Visibility string
 const (
 	Private Visibility = "private" // the VM itself, owners, and who has a grant on the VM; they may open all others too
 	People  Visibility = "people"  // the people in With, and those with an address in Domains
-	Team    Visibility = "team"    // the members of the teams in With
-	Link    Visibility = "link"    // who has a link to it
+	Team    Visibility = "team"    // the members of the teams in With, and people there
+	Link    Visibility = "link"    // who has a link to it, and the people in With
 	Public  Visibility = "public"  // anyone
 )
 
@@ -85,7 +85,7 @@ const (
 type Share struct {
 	Port       uint16      `json:"port"` // DefaultPort or 1 to 65535
 	Visibility Visibility  `json:"visibility"`
-	With       []Principal `json:"with,omitempty"`
+	With       []Principal `json:"with,omitempty"`    // of people, team and link
 	Domains    []string    `json:"domains,omitempty"` // of mail addresses: what is behind the @
 }
 
@@ -98,6 +98,18 @@ func (m VM) Share(port uint16) Share {
 		}
 	}
 	return Share{Port: port, Visibility: Private}
+}
+
+// Admitting returns s with one person more who may open the port; a private one becomes one for people.
+func (s Share) Admitting(p Principal) Share {
+	if s.Visibility == Private {
+		s.Visibility = People
+	}
+	if !slices.Contains(s.With, p) {
+		s.With = append(slices.Clone(s.With), p)
+		slices.Sort(s.With)
+	}
+	return s
 }
 
 // Visibility returns that of a port.

@@ -32,6 +32,9 @@ const (
 	EventLoginMade      AuditEvent = "login.made"     // a one-time link
 	EventLogin          AuditEvent = "login.used"     // at one name of a VM
 	EventLogout         AuditEvent = "login.ended"
+	EventAccessAsked    AuditEvent = "access.asked"
+	EventAccessApproved AuditEvent = "access.approved"
+	EventAccessDenied   AuditEvent = "access.denied"
 )
 
 // Audit records an event. The attributes have no secrets: person, team, by and the keys of every log.

@@ -66,7 +66,9 @@ func (b *Book) FirstPort(who gateway.Principal, vm gateway.VM) (uint16, bool) {
 
 // admits reports whether a share is for a person.
 func (s *snapshot) admits(p Person, share gateway.Share) bool {
-	if share.Visibility != gateway.People && share.Visibility != gateway.Team {
+	switch share.Visibility {
+	case gateway.People, gateway.Team, gateway.Link:
+	default:
 		return false
 	}
 	for _, to := range share.With {
