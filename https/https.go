@@ -188,6 +188,11 @@ func (s *Server) RootPEM() []byte { return s.authority.RootPEM() }
 // plain name.
 func (s *Server) URL(vm gateway.VM, port uint16) string { return s.zone.URL(vm.Name, port) }
 
+// RequestURL is the page at which who may manage the VM of a request for access answers it.
+func (s *Server) RequestURL(id string) string {
+	return names.Origin(s.Domain, s.Port) + "/.lodge/requests?id=" + id
+}
+
 // LoginURL makes a link that logs a person in, once, within 15 minutes: to the VM's plain name or, for the
 // zero ID, to the domain itself. Errors: KindNotFound for a VM that does not exist, KindDenied for a person
 // who may open none of its pages, or is removed.

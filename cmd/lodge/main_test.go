@@ -65,6 +65,16 @@ func commands(t *testing.T, h *controltest.Host) map[string]command {
 		"full": func(*testscript.TestScript, bool, []string) { h.Fill() },
 		// listening starts a listener in every VM.
 		"listening": func(*testscript.TestScript, bool, []string) { h.Listen() },
+		// ask NAME VM ADDRESS makes a request for port 8000, whose ID is $NAME.
+		"ask": func(ts *testscript.TestScript, _ bool, args []string) {
+			vm, _ := h.Directory.ByName(args[1])
+			p, _ := h.People.ByMail(args[2])
+			q, _, err := h.Requests.Add(t.Context(), gateway.AccessRequest{
+				VM: vm.ID, Port: 8000, Host: "8000-" + vm.Name + ".lodge.localhost", Person: p.ID, Address: args[2], From: "192.0.2.1",
+			})
+			ts.Check(err)
+			ts.Setenv(args[0], q.ID)
+		},
 		// objects starts the real S3 service, on the socket beside that of lodged.
 		"objects": func(*testscript.TestScript, bool, []string) { serveObjects(t, h) },
 		// random FILE BYTES makes a file of random bytes.

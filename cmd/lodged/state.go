@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"lodge/gateway"
 	"lodge/gateway/people"
@@ -18,6 +19,7 @@ type state struct {
 	store     *store.Store
 	directory *gateway.Directory
 	people    *people.Book
+	requests  *people.Requests
 	keyring   *gateway.Keyring
 }
 
@@ -44,6 +46,9 @@ func (s *state) open(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	if s.people, err = people.Open(ctx, s.store.Shared(), cfg.Owner); err != nil {
+		return err
+	}
+	if s.requests, err = people.OpenRequests(ctx, s.store.Shared(), time.Now); err != nil {
 		return err
 	}
 	secret, err := s.store.KV().Secret(ctx, "s3")

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"testing"
+	"time"
 
 	"lodge/gateway"
 	"lodge/gateway/api"
@@ -22,12 +23,10 @@ var allowedVMs = map[string]bool{"Show": true}
 
 // The verbs that people may use: on no VM in particular, and on one that was granted to them.
 var (
-	allowedAnyone  = map[string]bool{"List": true}
-	allowedMembers = map[string]bool{"List": true, "New": true}
-	allowedUsers   = map[string]bool{
-		"List": true, "Show": true, "Wait": true, "Console": true, "Log": true, "SSH": true, "Credentials": true, "Mail": true, "Message": true,
-	}
-	allowedManagers = with(allowedUsers, "Start", "Stop", "Restart", "Remove", "Set", "Share", "Grant", "Access", "NewPass", "ListPasses", "RemovePass", "Login", "AddDomain", "Domains", "RemoveDomain")
+	allowedAnyone   = map[string]bool{"List": true, "Requests": true}
+	allowedMembers  = with(allowedAnyone, "New")
+	allowedUsers    = with(allowedAnyone, "Show", "Wait", "Console", "Log", "SSH", "Credentials", "Mail", "Message")
+	allowedManagers = with(allowedUsers, "Start", "Stop", "Restart", "Remove", "Set", "Share", "Grant", "Access", "NewPass", "ListPasses", "RemovePass", "Login", "AddDomain", "Domains", "RemoveDomain", "Approve", "Deny")
 )
 
 func with(verbs map[string]bool, more ...string) map[string]bool {
@@ -53,32 +52,49 @@ func newAPI(t *testing.T, names ...string) *api.API {
 		vms = append(vms, gateway.VM{Identity: gateway.Identity{ID: gateway.NewID(), Name: name}, Desired: gateway.Running, Domains: []gateway.Domain{{Name: name + ".example.com"}}})
 	}
 	directory := gatewaytest.NewDirectory(t, &gatewaytest.Records{}, vms...)
+	known, requests := book(t)
 	return api.New(api.Config{
-		Directory: directory, Keyring: gateway.NewKeyring([32]byte{1}, directory), People: book(t), Web: web{}, Domains: parser{domains.New(domains.Config{Domain: "lodge.localhost"})}, Logger: slog.New(slog.DiscardHandler),
+		Directory: directory, Keyring: gateway.NewKeyring([32]byte{1}, directory), People: known, Requests: requests, Web: web{}, Domains: parser{domains.New(domains.Config{Domain: "lodge.localhost"})}, Logger: slog.New(slog.DiscardHandler),
 	})
 }
 
-func book(t testing.TB) *people.Book {
+func book(t testing.TB) (*people.Book, *people.Requests) {
 	t.Helper()
 	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "lodge.db"), netip.MustParsePrefix("10.213.0.0/16"))
 	gatewaytest.Must(t, err)
 	t.Cleanup(func() { gatewaytest.Must(t, db.Close()) })
 	b, err := people.Open(t.Context(), db.Shared(), "ann@example.org")
 	gatewaytest.Must(t, err)
-	return b
+	requests, err := people.OpenRequests(t.Context(), db.Shared(), time.Now)
+	gatewaytest.Must(t, err)
+	return b, requests
 }
 
-// call calls a verb with name for each string argument and zero values for the others. passed: it got beyond the check.
-func call(t *testing.T, s api.Session, verb reflect.Method, name string) (err error, passed bool) {
+// ask makes a request for the page of a VM; one made again has the same ID.
+func ask(t *testing.T, a *api.API, name string, who people.Person) string {
 	t.Helper()
+	m, _ := a.Directory.ByName(name)
+	q, _, err := a.Requests.Add(t.Context(), gateway.AccessRequest{VM: m.ID, Port: 8000, Host: name, Person: who.ID, Address: who.Mail})
+	gatewaytest.Must(t, err)
+	return q.ID
+}
+
+// call calls a verb with name for each string argument, or with the ID of a request for that VM, and zero values for the others.
+// passed: it got beyond the check.
+func call(t *testing.T, a *api.API, as api.Caller, verb reflect.Method, name string) (err error, passed bool) {
+	t.Helper()
+	s := a.As(as)
 	defer func() { passed = passed || recover() != nil }()
 	in := []reflect.Value{reflect.ValueOf(s), reflect.ValueOf(t.Context())}
 	for i := 2; i < verb.Type.NumIn(); i++ {
 		arg := reflect.New(verb.Type.In(i)).Elem()
 		if arg.Kind() == reflect.String {
 			arg.SetString(name)
-			if verb.Name == "RemoveDomain" {
+			switch verb.Name {
+			case "RemoveDomain":
 				arg.SetString(name + ".Example.com")
+			case "Approve", "Deny":
+				arg.SetString(ask(t, a, name, a.People.Owner()))
 			}
 		}
 		in = append(in, arg)
@@ -138,13 +154,13 @@ func TestDenyIsTheDefault(t *testing.T) {
 		_, err := a.Directory.Update(t.Context(), blog.ID, func(m *gateway.VM) error { m.Domains = blog.Domains; return nil }) // RemoveDomain works
 		gatewaytest.Must(t, err)
 		for verb := range verbs.Methods() {
-			if err, passed := call(t, a.As(c.caller), verb, c.on); passed != c.may[verb.Name] {
+			if err, passed := call(t, a, c.caller, verb, c.on); passed != c.may[verb.Name] {
 				t.Errorf("%s, %s: passed %v (%v), want %v", name, verb.Name, passed, err, c.may[verb.Name])
 			}
 		}
 	}
 	for verb := range verbs.Methods() {
-		if err, passed := call(t, a.As(api.Owner()), verb, "blog"); !passed {
+		if err, passed := call(t, a, api.Owner(), verb, "blog"); !passed {
 			t.Errorf("the owner, %s: %v", verb.Name, err)
 		}
 	}

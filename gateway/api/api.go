@@ -64,6 +64,8 @@ type Web interface {
 	// own domain.
 	LoginURL(ctx context.Context, id gateway.ID, person gateway.Principal) (string, error)
 	URL(m gateway.VM, port uint16) string
+	// RequestURL is the page at which a request for access is answered.
+	RequestURL(id string) string
 	// RootPEM is the certificate of the host's own CA.
 	RootPEM() []byte
 	// DomainURL is the address of a custom domain, and whether there is a certificate for it.
@@ -91,6 +93,7 @@ type Forwarder interface {
 type Config struct {
 	Directory *gateway.Directory
 	People    *people.Book
+	Requests  *people.Requests
 	Keyring   *gateway.Keyring
 	Machines  Machines
 	Observer  Observer

@@ -71,6 +71,9 @@ const (
 	verbNewPass        verb = "newpass"
 	verbListPasses     verb = "listpasses"
 	verbRemovePass     verb = "removepass"
+	verbRequests       verb = "requests"
+	verbApprove        verb = "approve"
+	verbDeny           verb = "deny"
 )
 
 // least is the level on a VM that a person needs for a verb. A verb that is not here is for owners.
@@ -79,7 +82,7 @@ func (v verb) least() (gateway.Level, bool) {
 	case verbShow, verbWait, verbConsole, verbLog, verbSSH, verbCredentials, verbMail, verbMessage:
 		return gateway.Use, true
 	case verbStart, verbStop, verbRestart, verbRemove, verbSet, verbShare, verbGrant, verbAccess, verbNewPass, verbListPasses,
-		verbRemovePass, verbLogin, verbAddDomain, verbRemoveDomain, verbDomains:
+		verbRemovePass, verbLogin, verbAddDomain, verbRemoveDomain, verbDomains, verbApprove, verbDeny:
 		return gateway.Manage, true
 	}
 	return gateway.NoLevel, false
@@ -104,7 +107,7 @@ func (s Session) personMay(v verb, m gateway.VM) bool {
 	switch {
 	case !known:
 		return false
-	case v == verbList: // of what they may open
+	case v == verbList, v == verbRequests: // of what they may open, or answer
 		return true
 	case v == verbNew:
 		return p.Role == people.Member

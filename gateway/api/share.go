@@ -15,7 +15,7 @@ import (
 type Share struct {
 	Port       uint16             `json:"port"`           // 0: the one that the VM's own name leads to
 	Visibility gateway.Visibility `json:"visibility"`     // "private", "people", "team", "link" or "public"
-	With       []string           `json:"with,omitempty"` // the mail addresses and @domains, or the teams
+	With       []string           `json:"with,omitempty"` // the mail addresses and @domains, or the teams; of each, who was let in by a request
 }
 
 func (s Session) showShares(m gateway.VM) []Share {
@@ -295,6 +295,8 @@ type Access struct {
 	Links    []Pass       `json:"links"`    // each opens one port that is shared by link
 	Tokens   []Pass       `json:"tokens"`   // for scripts
 	Forwards []Forward    `json:"forwards"` // whoever reaches the host's port reaches the VM
+
+	Requests []AccessRequest `json:"requests"` // for ports that are not open to who asks
 }
 
 // PortAccess is who may open a port of a VM.
@@ -314,6 +316,7 @@ func (s Session) Access(ctx context.Context, name string) (Access, error) {
 		return Access{}, err
 	}
 	a := Access{VM: m.Name, Rev: m.ShareRev + 1, Grants: s.grants(m), Forwards: []Forward{}}
+	a.Requests = s.requests(func(other gateway.VM) bool { return other.ID == m.ID })
 	ports := []uint16{gateway.DefaultPort}
 	for _, share := range m.Shares {
 		ports = append(ports, share.Port)

@@ -64,6 +64,8 @@ func (o *observer) Statuses(context.Context) map[gateway.ID]gateway.Status {
 
 type web struct{ api.Web }
 
+func (web) RequestURL(id string) string { return "https://lodge.localhost/.lodge/requests?id=" + id }
+
 func (web) DomainURL(domain string) (string, bool) { return "https://" + domain, true }
 
 func (web) URL(m gateway.VM, _ uint16) string { return "https://" + m.Name }
@@ -81,7 +83,8 @@ func listing(tb testing.TB) (api.Session, *observer) {
 		}
 	}
 	directory := gatewaytest.NewDirectory(tb, &gatewaytest.Records{}, vms...)
-	return api.New(api.Config{Directory: directory, Observer: o, Web: web{}, People: book(tb)}).As(api.Owner()), o
+	known, _ := book(tb)
+	return api.New(api.Config{Directory: directory, Observer: o, Web: web{}, People: known}).As(api.Owner()), o
 }
 
 // A list asks for all statuses once, however many VMs there are.
@@ -114,7 +117,8 @@ func TestHealthIsThatOfTheDaemon(t *testing.T) {
 			}
 			return errors.New(want.Reason)
 		}
-		got, err := api.New(api.Config{Directory: directory, People: book(t), Ready: ready}).As(api.Owner()).Health(t.Context())
+		known, _ := book(t)
+		got, err := api.New(api.Config{Directory: directory, People: known, Ready: ready}).As(api.Owner()).Health(t.Context())
 		if err != nil || got != want {
 			t.Errorf("got %+v, %v; want %+v", got, err, want)
 		}

@@ -46,6 +46,7 @@ type verbs struct {
 	Open      openCmd      `cmd:"" group:"access" help:"Print a one-time link that opens a VM's pages, or those of all VMs."`
 	Share     shareCmd     `cmd:"" group:"access" help:"Set who can open a VM's page, or one port of it; show all that opens a VM."`
 	Grant     grantCmd     `cmd:"" group:"access" help:"Set what somebody, or a team, may do with a VM."`
+	Request   requestCmd   `cmd:"" group:"access" help:"List, approve and deny people's requests to open a port."`
 	Person    personCmd    `cmd:"" group:"access" help:"Add, remove and list people, and log them in."`
 	Team      teamCmd      `cmd:"" group:"access" help:"Add, remove and list teams."`
 	Link      linkCmd      `cmd:"" group:"access" help:"List and remove the links to ports that lodge share made."`

@@ -161,6 +161,9 @@ func (a *app) showAccess(ctx context.Context, name string) error {
 		for _, p := range access.Tokens {
 			row(w, opens(p), strings.TrimSpace("who has token "+p.ID+" "+p.Label), "-", "until "+day(p.Expires))
 		}
+		for _, q := range access.Requests {
+			row(w, portName(q.Port), asks(q)+" asks for it", "-", "lodge request approve "+q.ID)
+		}
 		for _, f := range access.Forwards {
 			row(w, fmt.Sprintf("port %d", f.VMPort), "whoever reaches the host's port", "what the VM answers", fmt.Sprintf("%s (%s)", at(f), f.Protocol))
 		}

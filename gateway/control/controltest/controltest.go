@@ -35,6 +35,8 @@ const LoginSecret = "one-time-secret"
 type Host struct {
 	Socket    string
 	Directory *gateway.Directory
+	People    *people.Book
+	Requests  *people.Requests
 	Keyring   *gateway.Keyring
 	Logs      *Buffer
 	DNS       *domainstest.Server // of custom domains
@@ -73,9 +75,13 @@ func Start(tb testing.TB) *Host {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	requests, err := people.OpenRequests(tb.Context(), db.Shared(), time.Now)
+	if err != nil {
+		tb.Fatal(err)
+	}
 	h := &Host{
 		Socket: filepath.Join(dir, "lodged.sock"), Directory: directory,
-		Keyring: gateway.NewKeyring([32]byte{1}, directory), Logs: &Buffer{}, messages: map[gateway.ID][]Mail{},
+		People: known, Requests: requests, Keyring: gateway.NewKeyring([32]byte{1}, directory), Logs: &Buffer{}, messages: map[gateway.ID][]Mail{},
 		templates: []api.Template{
 			{ID: "debian-13-2cpu-1024mib-hxk3v7qa", Image: "debian-13", CPUs: 2, MemoryMiB: 1024, Bytes: 300 << 20, Built: time.Unix(1e9, 0)},
 			{ID: "debian-12-1cpu-512mib-q2w3e4r5", Image: "debian-12", CPUs: 1, MemoryMiB: 512, Bytes: 300 << 20, Built: time.Unix(1e9, 0)},
@@ -83,7 +89,7 @@ func Start(tb testing.TB) *Host {
 	}
 	h.DNS = domainstest.Start(tb)
 	verbs := api.New(api.Config{
-		Directory: directory, People: known, Keyring: h.Keyring, Machines: h, Observer: h, Terminals: h, Mailbox: h, Web: h, Passes: &fakePasses{}, Ports: h, Images: fakeImages{h}, Forwarder: &fakeForwards{},
+		Directory: directory, People: known, Requests: requests, Keyring: h.Keyring, Machines: h, Observer: h, Terminals: h, Mailbox: h, Web: h, Passes: &fakePasses{}, Ports: h, Images: fakeImages{h}, Forwarder: &fakeForwards{},
 		Domains: domains.New(domains.Config{Domain: "lodge.localhost", Servers: []string{h.DNS.Addr}}),
 		Doctor:  h, Domain: "lodge.localhost", Version: "v0.0.0-test", Logger: slog.New(slog.NewTextHandler(h.Logs, nil)),
 	})

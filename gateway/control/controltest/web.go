@@ -31,6 +31,11 @@ func (h *Host) DomainURL(domain string) (string, bool) {
 	return "https://" + domain, strings.HasSuffix(domain, ".certified.example")
 }
 
+// RequestURL implements api.Web.
+func (h *Host) RequestURL(id string) string {
+	return "https://lodge.localhost/.lodge/requests?id=" + id
+}
+
 // RootPEM implements api.Web.
 func (h *Host) RootPEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("not a real one")})
