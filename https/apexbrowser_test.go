@@ -70,13 +70,13 @@ func TestWaysInWithABrowser(t *testing.T) {
 	see.do("logged-out", "Log in with a passkey", click(`form:has([value="log-out"]) button`))
 
 	see.do("private", "Nothing here that you may see", chromedp.Navigate(s.url("blog")+"/wanted"))
-	see.do("ways", "Log in with a passkey", click("ul a"))
+	see.do("ways", "Log in with a passkey", click(".buttons a"))
 	see.do("by-passkey", "the app for "+owner+" at /wanted", click("[data-passkey] button"))
 	see.do("account", "by passkey since", chromedp.Navigate(s.root()+"/.lodge/account"))
 	see.do("everywhere", "Log in with a passkey", click(`form:has([value="log-out-everywhere"]) button`))
 
 	see.do("private-again", "Nothing here that you may see", chromedp.Navigate(s.url("blog")+"/other"))
-	see.do("ways-again", "Log in with zitadel", click("ul a"))
+	see.do("ways-again", "Log in with zitadel", click(".buttons a"))
 	see.do("provider", "Username", click(`form[action$="/zitadel"] button`))
 	see.do("by-provider", "the app for "+owner+" at /other",
 		chromedp.SendKeys(chromedp.CSS("#username"), "ann"), chromedp.SendKeys(chromedp.CSS("#password"), oidctest.Password), click("button"))

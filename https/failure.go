@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"lodge/gateway"
 	"lodge/https/access"
@@ -17,7 +18,7 @@ import (
 // failed answers in place of a VM that did not.
 func (s *Server) failed(w http.ResponseWriter, r *http.Request, rt names.Route, who access.Visitor, err error) {
 	if errors.Is(context.Cause(r.Context()), errRevoked) {
-		s.pages.Render(w, r, pages.Private(rt))
+		s.notAllowed(w, r, rt, who)
 		return
 	}
 	// a body that ends too early often ends with the connection, but not always
@@ -26,11 +27,11 @@ func (s *Server) failed(w http.ResponseWriter, r *http.Request, rt names.Route, 
 		return
 	}
 	s.Logger.With(gateway.LogVM(rt.VM.Identity)).Debug("web request failed", "host", rt.Host, "method", r.Method, "err", err)
-	s.pages.Render(w, r, s.explain(r.Context(), rt, who, err))
+	s.pages.Render(w, r, s.explain(r, rt, who, err))
 }
 
 // explain returns the page for an error from the proxy.
-func (s *Server) explain(ctx context.Context, rt names.Route, who access.Visitor, err error) pages.Page {
+func (s *Server) explain(r *http.Request, rt names.Route, who access.Visitor, err error) pages.Page {
 	switch {
 	case errors.Is(err, conns.ErrSlow):
 		return pages.SlowBody()
@@ -41,13 +42,31 @@ func (s *Server) explain(ctx context.Context, rt names.Route, who access.Visitor
 	case !errors.Is(err, proxy.ErrRefused):
 		return pages.BadAnswer(rt)
 	}
-	if !s.policy.Manages(who, rt.VM) {
-		return pages.NothingListens(rt, false, nil)
+	mayUse := s.policy.People.Level(who.Person, rt.VM).Covers(gateway.Use)
+	return pages.NothingListens(rt, mayUse, s.openPorts(r, rt, who))
+}
+
+// openPorts links to the ports of a VM that listen and that the visitor may open. No others are looked for:
+// a stranger's request does not search the VM.
+func (s *Server) openPorts(r *http.Request, rt names.Route, who access.Visitor) (open []pages.Link) {
+	if rt.Guests {
+		return nil
 	}
-	var open []pages.Link
-	ports, _ := s.proxy.Listening(ctx, rt.VM, proxy.CommonPorts()) // none: the page lists none
-	for _, port := range ports {
-		open = append(open, pages.Link{Text: fmt.Sprintf("port %d", port), URL: s.URL(rt.VM, port)})
+	ports := proxy.CommonPorts()
+	for _, share := range rt.VM.Shares {
+		ports = append(ports, share.Port)
 	}
-	return pages.NothingListens(rt, true, open)
+	slices.Sort(ports)
+	ports = slices.DeleteFunc(slices.Compact(ports), func(port uint16) bool {
+		return port == gateway.DefaultPort || port == rt.Port || !s.policy.MayOpen(who, rt.VM, port)
+	})
+	if len(ports) == 0 {
+		return nil
+	}
+	listening, _ := s.proxy.Listening(r.Context(), rt.VM, ports) // none: the page lists none
+	for _, port := range listening {
+		host := fmt.Sprintf("%d-%s.%s", port, rt.VM.Name, s.Domain)
+		open = append(open, pages.Link{Text: fmt.Sprintf("port %d", port), URL: names.Origin(host, names.PortSeen(r))})
+	}
+	return open
 }

@@ -54,6 +54,7 @@ type Config struct {
 	Sessions  apex.Sessions // keeps logins at the domain itself
 	Passkeys  passkey.Store
 	Kept      Kept
+	Requests  *people.Requests
 	Logger    *slog.Logger
 
 	// LoginProviders prove mail addresses, by OpenID Connect.
@@ -68,6 +69,9 @@ type Config struct {
 	// Wake starts a stopped VM whose record has WakeOnRequest. It fails while the VM is being stopped:
 	// a request does not undo that. The default wakes none.
 	Wake func(ctx context.Context, id gateway.ID) error
+	// Verbs are behind the buttons that start a VM and that answer requests for access. By default pages
+	// have none.
+	Verbs Verbs
 	// HoldTime is how long a request waits for a VM that was woken; 0 means 50 s.
 	HoldTime time.Duration
 	// TrustedProxies are believed about the address of their client, in X-Forwarded-For. Like loopback,
@@ -190,7 +194,7 @@ func (s *Server) URL(vm gateway.VM, port uint16) string { return s.zone.URL(vm.N
 
 // RequestURL is the page at which who may manage the VM of a request for access answers it.
 func (s *Server) RequestURL(id string) string {
-	return names.Origin(s.Domain, s.Port) + "/.lodge/requests?id=" + id
+	return names.Origin(s.Domain, s.Port) + pages.AnswerPath + "?id=" + id
 }
 
 // LoginURL makes a link that logs a person in, once, within 15 minutes: to the VM's plain name or, for the
@@ -246,13 +250,13 @@ func (s *Server) listening(ctx context.Context, vm gateway.VM, also []uint16) []
 	return open
 }
 
-// Remove removes a VM's sessions and links.
+// Remove removes a VM's sessions, its links, and the requests for it.
 func (s *Server) Remove(ctx context.Context, id gateway.ID) error {
 	s.proxy.Remove(id)
 	if err := s.login.Remove(ctx, id); err != nil {
 		return fmt.Errorf("remove logins: %w", err)
 	}
-	return nil
+	return s.Requests.Remove(ctx, func(q gateway.AccessRequest) bool { return q.VM == id })
 }
 
 // tlsConfig returns a configuration that refuses names without a route. The check is in

@@ -163,7 +163,9 @@ func (s *Server) peopleChanged() {
 func (s *Server) removeOthers() {
 	s.persons = s.People.All()
 	s.login.RemoveOthers(s.known)
-	if err := s.Kept.RemoveOthers(context.Background(), s.known); err != nil {
+	err := s.Kept.RemoveOthers(context.Background(), s.known)
+	gone := func(q gateway.AccessRequest) bool { return q.Proven() && !s.known(q.Person) }
+	if err := errors.Join(err, s.Requests.Remove(context.Background(), gone)); err != nil {
 		s.Logger.Warn("what is kept of a removed person was not removed", "err", err)
 	}
 }

@@ -19,7 +19,8 @@ import (
 
 func TestPagesForPeopleAndPrograms(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	k, _ := newButtons(t)
+	s := k.site
 	blog := s.vm("blog", public(8080)...)
 	off, err := s.dir.Update(t.Context(), s.vm("off", public(0)...).ID, func(m *gateway.VM) error { m.Desired = gateway.Stopped; return nil })
 	if err != nil {
@@ -51,7 +52,7 @@ func TestPagesForPeopleAndPrograms(t *testing.T) {
 		{"stopped, owner", "off", ann, 503, "lodge start off", ""},
 		{"stopped, stranger", "off", s.client(), 503, "is stopped", "lodge start"},
 		{"silent, owner", "blog", ann, 502, "port 9090", ""},
-		{"silent, stranger", "8080-blog", s.client(), 502, "Nothing listens on port 8080", "9090"},
+		{"silent, stranger", "8080-blog", s.client(), 502, "Nothing listens on port 8080", "port 9090"},
 		{"no answer", hangs.Name, s.client(), 503, "does not answer yet", ""},
 		{"junk", "junk", s.client(), 502, "Bad response from the app", ""},
 	}

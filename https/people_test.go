@@ -70,8 +70,11 @@ func TestSharesOpenOnePortForWhomTheyName(t *testing.T) {
 			if strings.Contains(may, who) {
 				want = http.StatusOK
 			}
-			if who == "bob" && host == "shop" {
+			switch {
+			case who == "bob" && host == "shop":
 				want = http.StatusUnauthorized // his session is blog's
+			case host == "blog" && (who == "ada" || who == "bob" || who == "eve"):
+				want = http.StatusForbidden // where they have one
 			}
 			a := s.get(c, s.url(host))
 			if a.StatusCode != want {
@@ -181,6 +184,9 @@ func TestWhatIsOpenEndsWithItsPeople(t *testing.T) {
 				t.Error("another person's stream ended")
 			}
 			want := http.StatusUnauthorized
+			if _, known := k.people.Person(k.ada.ID); known {
+				want = http.StatusForbidden
+			}
 			if tt.share == gateway.Public {
 				want = http.StatusOK // for a stranger
 			}

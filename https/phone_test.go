@@ -1,11 +1,15 @@
 package https_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -13,6 +17,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
 	"lodge/https/login/passkey"
 	"lodge/https/names"
 	"lodge/https/pages"
@@ -33,22 +38,40 @@ func everyPage(vm string) map[string]pages.Page {
 	return map[string]pages.Page{
 		"misdirected": pages.Misdirected(), "not-found": pages.NotFound(), "slow-body": pages.SlowBody(), "not-a-proxy": pages.NotAProxy(),
 		"too-many-cookies": pages.TooManyCookies(), "header-too-large": pages.HeaderTooLarge(), "bad-body": pages.BadBody(),
-		"bad-request-line": pages.BadRequestLine(), "internal-error": pages.InternalError(), "private": pages.Private(rt), "denied-to-vm": pages.DeniedToVM(rt),
+		"bad-request-line": pages.BadRequestLine(), "internal-error": pages.InternalError(), "private": pages.Private(rt, "https://lodge.localhost", "https://lodge.localhost"), "denied-to-vm": pages.DeniedToVM(rt),
 		"cross-site": pages.CrossSite(rt), "login": pages.LoginButton(rt, "abc"), "joining": pages.Joining(rt, "/", "https://"+rt.Plain),
 		"logout": pages.LogoutButton(rt), "logged-out": pages.LoggedOut(rt), "link-used": pages.LinkUsed(rt), "login-failed": pages.LoginFailed(rt),
-		"stopped": pages.Stopped(rt, false), "stopped-owner": pages.Stopped(rt, true), "starting": pages.Starting(rt), "too-many": pages.TooMany(rt),
+		"stopped": pages.Stopped(rt, false, "/"), "stopped-owner": pages.Stopped(rt, true, "/"), "started": pages.Started(rt, "/"),
+		"not-started": pages.NotStarted(rt, 507, gateway.Errorf(gateway.KindNoSpace, "no memory is left for this VM").WithHint("Stop another one: lodge stop NAME"), "/"),
+		"starting":    pages.Starting(rt), "too-many": pages.TooMany(rt),
 		"busy": pages.Busy(rt), "no-answer": pages.NoAnswer(rt), "bad-answer": pages.BadAnswer(rt), "nothing-listens": pages.NothingListens(rt, false, nil),
 		"nothing-listens-owner": pages.NothingListens(rt, true, open), "nothing-listens-plain": pages.NothingListens(plain, true, open),
-		"root": pages.Root("lodge.localhost"), "ways": pages.Ways([]string{"example", "work"}, "https://"+rt.Plain+"/"), "apex-link": pages.ApexLink("abc"),
-		"apex-link-used": pages.ApexLinkUsed(), "continue": pages.Continue("example", "https://accounts.example.com/"), "not-shared": pages.NotShared(strings.Repeat("a", 60) + "@example.org"),
+		"root": pages.Root("lodge.localhost", false), "root-logged-in": pages.Root("lodge.localhost", true), "ways": pages.Ways([]string{"example", "work"}, "https://"+rt.Plain+"/"), "apex-link": pages.ApexLink("abc"),
+		"apex-link-used": pages.ApexLinkUsed(), "continue": pages.Continue("example", "https://accounts.example.com/"), "refused": pages.Refused(longAddress(), "https://lodge.localhost"),
+		"ask": pages.Ask(rt.Host, "https://"+rt.Host+"/", longAddress(), ""), "ask-stranger": pages.Ask(rt.Host, "https://"+rt.Host+"/", "", "https://lodge.localhost"),
+		"asked": pages.Asked("https://"+rt.Host+"/", true), "asked-stranger": pages.Asked("https://"+rt.Host+"/", false),
+		"requests": pages.Requests(account(vm).Requests), "no-requests": pages.Requests(nil),
+		"approved": pages.Approved(account(vm).Requests[0], vm), "denied": pages.Denied(),
+		"link": pages.LinkButton(rt, "abc"), "link-ended": pages.LinkEnded(), "bad-token": pages.BadToken(rt),
+
 		"failed":  pages.Failed(403, gateway.Errorf(gateway.KindDenied, "this passkey was refused").WithHint("Try again."), "/"),
-		"account": pages.AccountOf(account(vm)), "account-stale": pages.AccountOf(pages.Account{Address: "ann@example.org", Stale: true}), "too-many-wrong": pages.TooManyWrong(),
+		"account": pages.AccountOf(account(vm)), "account-new": pages.AccountOf(pages.Account{Address: longAddress()}), "account-stale": pages.AccountOf(pages.Account{Address: "ann@example.org", Stale: true}), "too-many-wrong": pages.TooManyWrong(),
 	}
 }
 
-// account is one with passkeys and sessions.
+// longAddress is a mail address that is wider than a phone.
+func longAddress() string { return strings.Repeat("a", 60) + "@example.org" }
+
+// account is one with passkeys and sessions, of somebody who manages VMs.
 func account(name string) pages.Account {
-	a := pages.Account{Address: strings.Repeat("a", 60) + "@example.org"}
+	a := pages.Account{Address: longAddress()}
+	for i := range 2 {
+		a.Pages = append(a.Pages, pages.Row{Title: name + ".lodge.localhost", URL: "https://lodge.localhost", Note: []string{"", "stopped"}[i]})
+		a.Requests = append(a.Requests, pages.Request{
+			ID: "00", Address: []string{longAddress(), "ada@example.com"}[i], Host: "8000-" + name + ".lodge.localhost",
+			Note: "asked 2026-11-28 from 2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff", Proven: i > 0,
+		})
+	}
 	for i := range 3 {
 		a.Passkeys = append(a.Passkeys, pages.Item{ID: "AA", Name: name, Note: "made 2026-11-28, last used never"})
 		a.Sessions = append(a.Sessions, pages.Item{
@@ -56,6 +79,28 @@ func account(name string) pages.Account {
 		})
 	}
 	return a
+}
+
+// everyPage has each function of package pages that returns a page.
+func TestEveryPageIsShown(t *testing.T) {
+	own, err := os.ReadFile("phone_test.go")
+	gatewaytest.Must(t, err)
+	files, err := filepath.Glob("pages/*.go")
+	gatewaytest.Must(t, err)
+	found := 0
+	for _, file := range files {
+		source, err := os.ReadFile(file)
+		gatewaytest.Must(t, err)
+		for _, match := range regexp.MustCompile(`(?m)^func ([A-Z]\w*)\(.*\) Page \{$`).FindAllSubmatch(source, -1) {
+			found++
+			if !bytes.Contains(own, []byte("pages."+string(match[1])+"(")) {
+				t.Errorf("everyPage lacks %s", match[1])
+			}
+		}
+	}
+	if found < 40 {
+		t.Errorf("only %d pages were found", found)
+	}
 }
 
 // TestPagesFit shows every page of the gateway in a phone's width and in a wide window, in light and
@@ -80,7 +125,7 @@ func TestPagesFit(t *testing.T) {
 			if err := chromedp.Do(ctx, chromedp.Navigate(server.URL+"/"+name)); err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
-			for _, width := range []int64{360, 1280} {
+			for _, width := range []int64{360, 1200} {
 				for _, scheme := range []string{"light", "dark"} {
 					shown(ctx, t, width, scheme)
 					checkFits(ctx, t, fmt.Sprintf("%s-%s-%d-%s", name, vm[:1], width, scheme))

@@ -41,13 +41,13 @@ func (s *site) restarted() *site {
 	s.tb.Helper()
 	web := listen(s.tb)
 	again := &site{
-		tb: s.tb, domain: s.domain, state: s.state, dir: s.dir, db: s.db, people: s.people, logins: s.logins, log: s.log, roots: s.roots,
+		tb: s.tb, domain: s.domain, state: s.state, dir: s.dir, db: s.db, people: s.people, asks: s.asks, logins: s.logins, log: s.log, roots: s.roots,
 		addr: web.Addr().String(), backends: map[string]string{}, hanging: map[string]bool{},
 	}
 	var err error
 	if again.server, err = https.New(https.Config{
 		Domain: s.domain, Port: web.Addr().(*net.TCPAddr).Port, Dir: filepath.Join(s.state, "ca"),
-		Directory: s.dir, People: s.people, Logins: s.logins, Sessions: s.db.WebSessions(), Passkeys: s.db.Passkeys(), Kept: s.db, Dial: again.dial, Logger: slog.New(slog.DiscardHandler),
+		Directory: s.dir, People: s.people, Logins: s.logins, Sessions: s.db.WebSessions(), Passkeys: s.db.Passkeys(), Kept: s.db, Requests: s.asks, Dial: again.dial, Logger: slog.New(slog.DiscardHandler),
 	}); err != nil {
 		s.tb.Fatal(err)
 	}

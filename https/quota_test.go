@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"lodge/gateway"
 	"lodge/gateway/gatewaytest"
@@ -98,6 +99,9 @@ func withPeople(t *testing.T, cfg Config) Config {
 	}
 	t.Cleanup(func() { _ = db.Close() }) // the test is over
 	if cfg.People, err = people.Open(t.Context(), db.Shared(), "owner@lodge.localhost"); err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Requests, err = people.OpenRequests(t.Context(), db.Shared(), time.Now); err != nil {
 		t.Fatal(err)
 	}
 	cfg.Logins, cfg.Sessions, cfg.Passkeys, cfg.Kept = db.Logins(), db.WebSessions(), db.Passkeys(), db

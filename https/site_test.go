@@ -38,6 +38,7 @@ type site struct {
 	dir    *gateway.Directory
 	db     *store.Store
 	people *people.Book
+	asks   *people.Requests
 	domain string
 	addr   string // of Serve
 	plain  string // of ServeRedirect
@@ -83,11 +84,14 @@ func newSiteWith(tb testing.TB, change func(*site, *https.Config)) *site {
 	if s.people, err = people.Open(tb.Context(), db.Shared(), owner); err != nil {
 		tb.Fatal(err)
 	}
+	if s.asks, err = people.OpenRequests(tb.Context(), db.Shared(), time.Now); err != nil {
+		tb.Fatal(err)
+	}
 	web, plain := listen(tb), listen(tb)
 	s.addr, s.plain = web.Addr().String(), plain.Addr().String()
 	cfg := https.Config{
 		Domain: s.domain, Port: web.Addr().(*net.TCPAddr).Port, Dir: filepath.Join(state, "ca"),
-		Directory: dir, People: s.people, Logins: s.logins, Sessions: db.WebSessions(), Passkeys: db.Passkeys(), Kept: db, Dial: s.dial,
+		Directory: dir, People: s.people, Logins: s.logins, Sessions: db.WebSessions(), Passkeys: db.Passkeys(), Kept: db, Requests: s.asks, Dial: s.dial,
 		Logger: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	change(s, &cfg)

@@ -61,6 +61,7 @@ func TestUnknownNamesLookLikePrivateOnes(t *testing.T) {
 		"a wrong session":      {"GET", "", "/", []string{"Cookie", "__Host-lodge=" + token}},
 		"a wrong link":         {"GET", "", "/.lodge/login?token=" + token, browser()},
 		"a wrong login":        {"POST", "", "/.lodge/login", nil},
+		"a start":              {"POST", "", "/.lodge/start", []string{"Origin", "https://NAME.lodge.localhost"}},
 		"a handoff":            {"GET", "", "/.lodge/handoff?to=8080-NAME.lodge.localhost&for=x&path=/", browser()},
 		"a callback":           {"GET", "8080-", "/.lodge/callback?code=" + token + "&path=/", browser()},
 		"no login elsewhere":   {"GET", "", "/.lodge/callback?path=/x", browser("Cookie", "__Host-lodge-handoff="+token)},

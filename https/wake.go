@@ -97,10 +97,8 @@ func (k *waker) stop() {
 // holds reports whether a request for vm waits: vm is stopped and may be woken, or is just starting.
 func (k *waker) holds(vm gateway.VM) bool {
 	switch {
-	case k.wake == nil:
-		return false
-	case vm.Desired == gateway.Stopped:
-		return vm.WakeOnRequest
+	case vm.Desired == gateway.Stopped && vm.WakeOnRequest && k.wake != nil:
+		return true
 	case !k.any.Load():
 		return false
 	}
@@ -170,7 +168,7 @@ func (k *waker) start(ctx context.Context, vm gateway.ID, from gateway.Peer) err
 	switch {
 	case ok && m.Desired == gateway.Running:
 		return nil
-	case !ok || m.Desired != gateway.Stopped || !m.WakeOnRequest:
+	case !ok || m.Desired != gateway.Stopped || !m.WakeOnRequest || k.wake == nil:
 		return errAsleep
 	}
 	source := wakeSource{peer: from}

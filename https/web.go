@@ -40,6 +40,8 @@ func (s *Server) serveWeb(w http.ResponseWriter, r *http.Request) {
 		s.Inside[rt.Inside].ServeHTTP(w, r)
 	case rt.VMName == "":
 		s.serveRoot(w, r)
+	case r.URL.Path == pages.StartPath && r.Method == http.MethodPost:
+		s.startVM(w, r, rt)
 	case strings.HasPrefix(r.URL.Path, login.Prefix):
 		s.login.Serve(w, r, rt)
 	default:
@@ -71,7 +73,7 @@ func (s *Server) serveVM(w http.ResponseWriter, r *http.Request, rt names.Route)
 	defer remove()
 	r = r.WithContext(ctx)
 	if s.live.changes.Load() != changes && !s.stillAllowed(r, rt, who) {
-		s.pages.Render(w, r, pages.Private(rt))
+		s.notAllowed(w, r, rt, who)
 		return
 	}
 	s.forward(w, r, rt, who)
@@ -80,7 +82,7 @@ func (s *Server) serveVM(w http.ResponseWriter, r *http.Request, rt names.Route)
 // forward passes a request on to the VM, or explains why that is not possible.
 func (s *Server) forward(w http.ResponseWriter, r *http.Request, rt names.Route, who access.Visitor) {
 	if rt.VM.Desired != gateway.Running {
-		s.pages.Render(w, r, pages.Stopped(rt, s.policy.Manages(who, rt.VM)))
+		s.pages.Render(w, r, pages.Stopped(rt, s.mayStart(who, rt.VM), r.URL.RequestURI()))
 		return
 	}
 	port := rt.Port
@@ -128,7 +130,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, rt names.Route) (
 		s.pages.Render(w, r, s.login.RefuseSecret(r, pages.BadToken(rt)))
 	case decision == access.DenyStranger && who == (access.Visitor{}) && s.login.StartEnter(w, r, rt):
 	default:
-		s.turnAway(w, r, rt, decision)
+		s.turnAway(w, r, rt, who, decision)
 	}
 	return who, proof, false
 }
@@ -162,7 +164,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, rt names.Route, 
 }
 
 // turnAway answers a request that was not allowed.
-func (s *Server) turnAway(w http.ResponseWriter, r *http.Request, rt names.Route, decision access.Decision) {
+func (s *Server) turnAway(w http.ResponseWriter, r *http.Request, rt names.Route, who access.Visitor, decision access.Decision) {
 	switch decision {
 	case access.DenyVM:
 		s.pages.Render(w, r, pages.DeniedToVM(rt))
@@ -172,8 +174,17 @@ func (s *Server) turnAway(w http.ResponseWriter, r *http.Request, rt names.Route
 		s.login.StartHandoff(w, r, rt)
 	default:
 		s.login.Want(r, rt)
-		s.pages.Render(w, r, s.login.Private(r, rt))
+		s.notAllowed(w, r, rt, who)
 	}
+}
+
+// notAllowed answers a visitor who may not open the page, or no more.
+func (s *Server) notAllowed(w http.ResponseWriter, r *http.Request, rt names.Route, who access.Visitor) {
+	if who.Person != 0 && s.known(who.Person) {
+		s.pages.Render(w, r, s.login.Refused(r, rt, who.Mail, rt.Host, r.URL.RequestURI()))
+		return
+	}
+	s.pages.Render(w, r, s.login.Private(r, rt))
 }
 
 // serveRoot serves the host's own page, and what Config.Root has.
@@ -190,5 +201,6 @@ func (s *Server) serveRoot(w http.ResponseWriter, r *http.Request) {
 		s.pages.Render(w, r, pages.NotFound())
 		return
 	}
-	s.pages.Render(w, r, pages.Root(s.Domain))
+	_, loggedIn := s.apex.Visitor(r)
+	s.pages.Render(w, r, pages.Root(s.Domain, loggedIn))
 }

@@ -53,6 +53,7 @@ type parts struct {
 	hostS3    *gateway.DrainedServer // S3 for the host itself, on a unix socket
 	images    images
 	forwards  *forward.Server
+	verbs     *api.API
 	control   *control.Server
 }
 
@@ -89,7 +90,7 @@ func assemble(cfg Config, s *state, kept *sockets.Set, log *slog.Logger) (p *par
 	})
 	guests := gateway.GuestMux(p.objects.Handler(), self.Handler())
 	web := webConfig(cfg, s, guests, p.wake, log)
-	web.Root = p.issuer.Handlers()
+	web.Root, web.Verbs = p.issuer.Handlers(), buttons{p, s.requests}
 	if web.ACME, p.responder, err = cfg.ACME.source(cfg.Domain, s.store.KV(), log); err != nil {
 		return nil, err
 	}
@@ -115,6 +116,7 @@ func assemble(cfg Config, s *state, kept *sockets.Set, log *slog.Logger) (p *par
 		Images: p.images, Forwarder: p.forwards, Domains: domains.New(domains.Config{Domain: cfg.Domain, ResolvConf: "/etc/resolv.conf"}),
 		Doctor: p.doctor(cfg), Domain: cfg.Domain, Version: version(), Logger: log, Ready: p.host.Ready,
 	})
+	p.verbs = verbs
 	p.control = control.New(control.Config{
 		API: verbs, Logger: log,
 		Metrics: metricsHandler(func() map[string]int { return byDesired(s.directory) },
@@ -169,7 +171,7 @@ func (p *parts) wake(ctx context.Context, id gateway.ID) error { return p.host.W
 func webConfig(cfg Config, s *state, guests http.Handler, wake func(context.Context, gateway.ID) error, log *slog.Logger) https.Config {
 	return https.Config{
 		Domain: cfg.Domain, Port: cfg.HTTPSPort, Dir: cfg.path("ca"),
-		Directory: s.directory, People: s.people, Logins: s.store.Logins(), Sessions: s.store.WebSessions(), Passkeys: s.store.Passkeys(), Kept: s.store,
+		Directory: s.directory, People: s.people, Logins: s.store.Logins(), Sessions: s.store.WebSessions(), Passkeys: s.store.Passkeys(), Kept: s.store, Requests: s.requests,
 		Inside: map[string]http.Handler{gateway.S3Host: guests}, Wake: wake, TrustedProxies: cfg.TrustedProxies, AccessLog: cfg.AccessLog,
 		Passthrough: s.directory.PassedThrough, HTTP3: cfg.HTTP3, Logger: log,
 	}

@@ -81,17 +81,9 @@ func (h *Handler) backWithoutLogin(w http.ResponseWriter, r *http.Request, rt na
 // false for any URL that is not below the domain or at a custom domain of a VM: who makes a link to a
 // login leads nobody elsewhere.
 func (h *Handler) EnterURL(wanted string, port int) (string, bool) {
-	u, err := url.Parse(wanted)
-	if err != nil || len(wanted) > maxWantedBytes || u.Scheme != "https" || u.User != nil || u.Opaque != "" {
+	rt, path, ok := h.Wanted(wanted)
+	if !ok {
 		return "", false
-	}
-	rt, ok := h.Policy.Zone.Route(u.Host, gateway.Identity{}, h.Policy.VMs)
-	if !ok || rt.VMName == "" || rt.Guests {
-		return "", false
-	}
-	path := browser.LocalPath(u.RequestURI())
-	if strings.HasPrefix(path, Prefix) {
-		path = "/"
 	}
 	host := rt.Host
 	if !rt.Custom && host != rt.Plain { // whose login the VM's other names fetch
@@ -103,6 +95,34 @@ func (h *Handler) EnterURL(wanted string, port int) (string, bool) {
 // onURL is the path at the plain name that opens a path at another name of the VM.
 func onURL(host, path string) string {
 	return onPath + "?" + url.Values{"at": {host}, "path": {path}}.Encode()
+}
+
+// WantedAt is the URL that somebody wants to open who was sent to the domain from a path at a host name: that
+// leads to another name of the VM where EnterURL has made it so.
+func WantedAt(host, path string, port int) string {
+	if query, ok := strings.CutPrefix(path, onPath+"?"); ok {
+		if on, err := url.ParseQuery(query); err == nil {
+			host, path = on.Get("at"), browser.LocalPath(on.Get("path"))
+		}
+	}
+	return names.Origin(host, port) + path
+}
+
+// Wanted reads a URL of a VM that somebody wants to open: the route, whether a VM has its name or not, and
+// the path, which is "/" for those of the gateway. It is false for any other URL.
+func (h *Handler) Wanted(wanted string) (rt names.Route, path string, ok bool) {
+	u, err := url.Parse(wanted)
+	if err != nil || len(wanted) > maxWantedBytes || u.Scheme != "https" || u.User != nil || u.Opaque != "" {
+		return names.Route{}, "", false
+	}
+	rt, ok = h.Policy.Zone.Route(u.Host, gateway.Identity{}, h.Policy.VMs)
+	if !ok || rt.VMName == "" || rt.Guests {
+		return names.Route{}, "", false
+	}
+	if path = browser.LocalPath(u.RequestURI()); strings.HasPrefix(path, Prefix) {
+		path = "/"
+	}
+	return rt, path, true
 }
 
 // goOn redirects a browser with a session to another name of the VM.
@@ -153,6 +173,12 @@ func (h *Handler) UseApexLink(ctx context.Context, token string) (gateway.Princi
 	return link.Person, err
 }
 
+// ApexLinkWorks reports whether UseApexLink would return a person. It changes nothing.
+func (h *Handler) ApexLinkWorks(ctx context.Context, token string) error {
+	_, err := h.sessions.peek(ctx, kindApex, token)
+	return err
+}
+
 // RemoveLogin removes what is cached of a login, or of another secret, with what belongs to it. Call it
 // once that has ended.
 func (h *Handler) RemoveLogin(id ID) {
@@ -184,18 +210,32 @@ func (h *Handler) Private(r *http.Request, rt names.Route) pages.Page {
 
 // PrivateAt is Private for a path at another name of the VM.
 func (h *Handler) PrivateAt(r *http.Request, rt names.Route, host, path string) pages.Page {
-	page := pages.Private(rt)
 	if rt.Guests {
-		return page
+		return pages.Private(rt, "", "")
 	}
-	query := ""
+	to := h.queryFor(r, rt, host, path)
+	return pages.Private(rt, h.apexOrigin(r)+ApexLoginPath+to, h.apexOrigin(r)+pages.AskPath+to)
+}
+
+// Refused is the page for a visitor with a session at the route's name, who may not open a path at host.
+func (h *Handler) Refused(r *http.Request, rt names.Route, address, host, path string) pages.Page {
+	if rt.Guests {
+		return pages.Refused(address, "")
+	}
+	return pages.Refused(address, h.apexOrigin(r)+pages.AskPath+h.queryFor(r, rt, host, path))
+}
+
+// queryFor is the query with which the domain's own pages know what a visitor wants to open.
+func (h *Handler) queryFor(r *http.Request, rt names.Route, host, path string) string {
 	wanted := names.Origin(host, names.PortSeen(r)) + browser.LocalPath(path)
 	to, ok := h.Policy.Zone.Route(host, gateway.Identity{}, h.Policy.VMs)
-	if ok && to.Plain == rt.Plain && r.Method == http.MethodGet && len(wanted) <= maxWantedBytes {
-		query = "?" + url.Values{"to": {wanted}}.Encode()
+	if !ok || to.Plain != rt.Plain || len(wanted) > maxWantedBytes {
+		return ""
 	}
-	page.Links = []pages.Link{{Text: "Log in", URL: h.apexOrigin(r) + ApexLoginPath + query}}
-	return page
+	if r.Method != http.MethodGet {
+		wanted = names.Origin(host, names.PortSeen(r)) + "/"
+	}
+	return "?" + url.Values{"to": {wanted}}.Encode()
 }
 
 // apexOrigin is the domain, at the port that the browser uses.

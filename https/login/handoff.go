@@ -36,7 +36,7 @@ func (h *Handler) continueHandoff(w http.ResponseWriter, r *http.Request, rt nam
 		h.Pages.Render(w, r, pages.NotFound())
 		return
 	case !h.Policy.MayOpen(access.Visitor{Person: session.Person}, rt.VM, to.Port):
-		h.Pages.Render(w, r, pages.Private(rt))
+		h.Pages.Render(w, r, h.Refused(r, rt, session.Mail, to.Host, query.Get("path")))
 		return
 	}
 	g := session.grant(to.Host)

@@ -114,11 +114,11 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, rt names.Route) 
 	case gateway.VMFrom(r.Context()).Known():
 		h.Pages.Render(w, r, pages.DeniedToVM(rt))
 	case path == loginPath && isGet:
-		h.Pages.Render(w, r, pages.LoginButton(rt, r.URL.Query().Get("token")))
+		h.loginLinkPage(w, r, rt, r.URL.Query().Get("token"))
 	case path == loginPath && r.Method == http.MethodPost:
 		h.useLoginLink(w, r, rt)
 	case path == linkPath && isGet:
-		h.Pages.Render(w, r, pages.LinkButton(rt, r.URL.Query().Get("secret")))
+		h.linkPage(w, r, rt, r.URL.Query().Get("secret"))
 	case path == linkPath && r.Method == http.MethodPost:
 		h.useLink(w, r, rt)
 	case path == logoutPath && isGet:
@@ -140,6 +140,16 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, rt names.Route) 
 	default:
 		h.Pages.Render(w, r, pages.NotFound())
 	}
+}
+
+// loginLinkPage shows a login link, and whether it has a use. It changes nothing.
+func (h *Handler) loginLinkPage(w http.ResponseWriter, r *http.Request, rt names.Route, token string) {
+	link, err := h.sessions.peek(r.Context(), kindLink, token)
+	if err != nil || link.VM != rt.VM.ID {
+		h.refuse(w, r, rt, pages.LinkUsed(rt), err)
+		return
+	}
+	h.Pages.Render(w, r, pages.LoginButton(rt, token))
 }
 
 // useLoginLink turns a login link's token into a session. Only the form's POST does that: programs that fetch

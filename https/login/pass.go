@@ -118,6 +118,19 @@ func (h *Handler) RemovePass(ctx context.Context, vm gateway.ID, kind gateway.Pa
 	return gateway.Errorf(gateway.KindNotFound, "there is no such link or token: %.100q", id).WithHint("lodge share VM lists them with their IDs.")
 }
 
+// linkPage shows a link to a port, and whether it opens something. It changes nothing.
+func (h *Handler) linkPage(w http.ResponseWriter, r *http.Request, rt names.Route, secret string) {
+	link, err := h.sessions.peek(r.Context(), string(gateway.LinkPass), secret)
+	if err == nil {
+		err = h.countUse(&link, rt) // of a copy
+	}
+	if err != nil {
+		h.refuse(w, r, rt, pages.LinkEnded(), err)
+		return
+	}
+	h.Pages.Render(w, r, pages.LinkButton(rt, secret))
+}
+
 // useLink counts a use of a link to a port and lets the browser in, at this name alone. Only the form's
 // POST does that: see useLoginLink.
 func (h *Handler) useLink(w http.ResponseWriter, r *http.Request, rt names.Route) {

@@ -103,6 +103,15 @@ func (h *Handler) ended(vm gateway.ID, id ID) {
 	h.Ended(vm, id)
 }
 
+// peek reads a secret that works once, and leaves it.
+func (s *sessions) peek(ctx context.Context, kind, secret string) (gateway.Secret, error) {
+	hash, ok := browser.Hash(secret)
+	if !ok {
+		return gateway.Secret{}, errNoSecret()
+	}
+	return s.store.LookSecret(ctx, gateway.SecretKey{Kind: kind, Hash: hash}, time.Now())
+}
+
 // take reads a secret and removes it.
 func (s *sessions) take(ctx context.Context, kind, secret string) (gateway.Secret, grant, error) {
 	hash, ok := browser.Hash(secret)

@@ -16,22 +16,35 @@ type Section struct {
 	Forms []Form
 }
 
-// Row is one of several things that can be changed.
+// Row is one of several things, which can be opened or changed.
 type Row struct {
 	Title, Note string
+	URL         string // to which the title leads; empty for none
 	Forms       []Form
 }
 
-// Form has one button, and a field if Label is set.
+// Form has one button.
 type Form struct {
-	Button      string
-	Action      string // the path of its POST; empty for one that the page's script serves
-	Hidden      []Field
-	Label       string // of the field
-	Value       string // in the field
+	Button  string
+	Action  string // the path of its POST; empty for one that the page's script serves
+	Hidden  []Field
+	Input   *Input
+	Quiet   bool   // the button is not the main one
+	Passkey string // what the script of package passkey does with it: register, login
+}
+
+// Input is a field to type into.
+type Input struct {
+	Name, Label string
+	Type        string // text or email
+	Value       string
 	Placeholder string
-	Quiet       bool   // the button is not the main one
-	Passkey     string // what the script of package passkey does with it: register, login
+	Max         int // characters
+}
+
+// nameInput is the name of a passkey.
+func nameInput(label, value, placeholder string) *Input {
+	return &Input{Name: "name", Label: label, Type: "text", Value: value, Placeholder: placeholder, Max: 64}
 }
 
 // Field is a hidden value of a form.
@@ -46,15 +59,19 @@ type Item struct {
 // Account is what the account page shows.
 type Account struct {
 	Address  string
-	Stale    bool // the login is too old to add a passkey
+	Stale    bool      // the login is too old to add a passkey
+	Pages    []Row     // what they may open
+	Requests []Request // that they may answer
 	Passkeys []Item
 	Sessions []Item
 }
 
-// The paths of the forms.
+// The paths of the domain's own forms.
 const (
 	loginPath   = "/.lodge/login"
 	accountPath = "/.lodge/account"
+	AskPath     = "/.lodge/ask"      // ?to=: asks for access to a URL of a VM
+	AnswerPath  = "/.lodge/requests" // ?id=: approves or denies
 	oidcPath    = "/.lodge/oidc/"
 )
 
@@ -62,14 +79,14 @@ const (
 func Ways(providers []string, to string) Page {
 	p := Page{
 		Status: http.StatusOK, Title: "Log in",
-		Text:     []string{"Without a passkey, make a one-time link and open it in this browser:"},
+		Passkeys: true,
+		Forms:    []Form{{Button: "Log in with a passkey", Passkey: "login"}},
+		Before:   "Without a passkey, make a one-time link and open it in this browser:",
 		Command:  "lodge open",
 		Where:    "on the host",
-		Passkeys: true,
-		Ways:     []Form{{Button: "Log in with a passkey", Passkey: "login"}},
 	}
 	for _, name := range providers {
-		p.Ways = append(p.Ways, Form{Button: "Log in with " + name, Action: oidcPath + name, Hidden: []Field{{"to", to}}, Quiet: true})
+		p.Forms = append(p.Forms, Form{Button: "Log in with " + name, Action: oidcPath + name, Hidden: []Field{{"to", to}}, Quiet: true})
 	}
 	return p
 }
@@ -78,8 +95,8 @@ func Ways(providers []string, to string) Page {
 func ApexLink(token string) Page {
 	return Page{
 		Status: http.StatusOK, Title: "Log in",
-		Text: []string{"The link logs this browser in for 30 days. It works once."},
-		Ways: []Form{{Button: "Log in", Action: loginPath, Hidden: []Field{{"token", token}}}},
+		Text:  []string{"The link logs this browser in for 30 days. It works once."},
+		Forms: []Form{{Button: "Log in", Action: loginPath, Hidden: []Field{{"token", token}}}},
 	}
 }
 
@@ -87,7 +104,9 @@ func ApexLink(token string) Page {
 func ApexLinkUsed() Page {
 	return Page{
 		Status: http.StatusForbidden, Kind: gateway.KindDenied, Title: "This link is no longer valid",
-		Text:    []string{"A login link works once, within 15 minutes. Make a new one:"},
+		Text:    []string{"A login link works once, within 15 minutes."},
+		Buttons: []Link{{"Your account", accountPath}},
+		Before:  "If you are not logged in, make a new one:",
 		Command: "lodge open", Where: "on the host",
 	}
 }
@@ -96,22 +115,13 @@ func ApexLinkUsed() Page {
 func Continue(provider, at string) Page {
 	return Page{
 		Status: http.StatusOK, Title: "Opening " + provider,
-		Text: []string{"The login goes on at the provider's page, which opens by itself."}, Next: at, Links: []Link{{"Open it", at}},
-	}
-}
-
-// NotShared answers a person who is logged in, but may not open the page. It is the same whether the
-// page exists or not.
-func NotShared(address string) Page {
-	return Page{
-		Status: http.StatusForbidden, Kind: gateway.KindDenied, Title: "Nothing here that you may see",
-		Text: []string{"Either there is no such page, or it is not shared with " + address + "."}, Links: []Link{{"Your account", accountPath}},
+		Text: []string{"The login goes on at the provider's page, which opens by itself."}, Next: at, Buttons: []Link{{"Open it", at}},
 	}
 }
 
 // Failed shows an error that is meant for a person, with a link to try again.
 func Failed(status int, err error, again string) Page {
-	p := Page{Status: status, Kind: gateway.KindOf(err), Title: "That did not work", Links: []Link{{"Try again", again}}}
+	p := Page{Status: status, Kind: gateway.KindOf(err), Title: "That did not work", Buttons: []Link{{"Try again", again}}}
 	if e, ok := errors.AsType[*gateway.Error](err); ok {
 		p.Text = []string{strings.ToUpper(e.Msg[:1]) + e.Msg[1:] + "."}
 		if e.Hint != "" {
@@ -125,8 +135,14 @@ func Failed(status int, err error, again string) Page {
 func AccountOf(a Account) Page {
 	p := Page{
 		Status: http.StatusOK, Title: "Your account", Text: []string{"You are logged in as " + a.Address + "."}, Passkeys: true,
-		Sections: []Section{passkeysOf(a), sessionsOf(a)},
 	}
+	if len(a.Requests) > 0 {
+		p.Sections = append(p.Sections, Section{Title: "Requests for access", Rows: requestRows(a.Requests)})
+	}
+	if len(a.Pages) > 0 {
+		p.Sections = append(p.Sections, Section{Title: "Your pages", Rows: a.Pages})
+	}
+	p.Sections = append(p.Sections, passkeysOf(a), sessionsOf(a))
 	return p
 }
 
@@ -135,7 +151,7 @@ func passkeysOf(a Account) Section {
 	for _, k := range a.Passkeys {
 		id := Field{"id", k.ID}
 		s.Rows = append(s.Rows, Row{Title: k.Name, Note: k.Note, Forms: []Form{
-			{Button: "Rename", Action: accountPath, Hidden: []Field{{"do", "rename-passkey"}, id}, Label: "Name of " + k.Name, Value: k.Name, Quiet: true},
+			{Button: "Rename", Action: accountPath, Hidden: []Field{{"do", "rename-passkey"}, id}, Input: nameInput("Name of "+k.Name, k.Name, ""), Quiet: true},
 			{Button: "Remove", Action: accountPath, Hidden: []Field{{"do", "remove-passkey"}, id}, Quiet: true},
 		}})
 	}
@@ -145,7 +161,7 @@ func passkeysOf(a Account) Section {
 		s.Text = append(s.Text, "Adding one needs a login of the last 15 minutes.")
 		s.Forms = []Form{{Button: "Log in again to add a passkey", Action: accountPath, Hidden: []Field{{"do", "log-in-again"}}, Quiet: true}}
 	default:
-		s.Forms = []Form{{Button: "Add a passkey", Passkey: "register", Label: "Name of the new passkey", Placeholder: "name, such as phone"}}
+		s.Forms = []Form{{Button: "Add a passkey", Passkey: "register", Input: nameInput("Name of the new passkey", "", "name, such as phone")}}
 	}
 	return s
 }

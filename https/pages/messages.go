@@ -11,6 +11,9 @@ import (
 	"lodge/https/names"
 )
 
+// again leads to the page that was to be opened.
+func again() Link { return Link{Text: "Try again", URL: ""} }
+
 // Misdirected answers a request whose host name is not that of the handshake, or not one of this
 // host.
 func Misdirected() Page {
@@ -50,7 +53,7 @@ func TooManyCookies() Page {
 			"A page of this host set more cookies than a request can carry. They are removed, and logins with them.",
 			"This page then opens by itself.",
 		},
-		ClearCookies: true, Refresh: 1,
+		Buttons: []Link{again()}, ClearCookies: true, Refresh: 1,
 	}
 }
 
@@ -86,21 +89,42 @@ func InternalError() Page {
 	}
 }
 
-// Private answers a visitor without a session, who can log in. It is the same whether a VM has the
-// name or not.
-func Private(rt names.Route) Page {
-	return Page{
-		Status: http.StatusUnauthorized, Kind: gateway.KindDenied, Title: "Nothing here that you may see",
-		Text:    []string{"Either there is no such page, or it is not shared with you. If it is yours, make a one-time login link and open it in this browser:"},
+// nothingHere is the title for who may not see a page, whether it exists or not.
+const nothingHere = "Nothing here that you may see"
+
+// Private answers a visitor without a session. It is the same whether a VM has the name or not. login and
+// ask are URLs at the domain itself; they are empty where people cannot log in.
+func Private(rt names.Route, login, ask string) Page {
+	p := Page{
+		Status: http.StatusUnauthorized, Kind: gateway.KindDenied, Title: nothingHere,
+		Text:    []string{"Either there is no such page, or it is not shared with you."},
+		Before:  "If it is yours, make a one-time login link and open it in this browser:",
 		Command: "lodge open " + rt.VMName, Where: "on the host",
 	}
+	if login != "" {
+		p.Buttons = []Link{{"Log in", login}, {"Ask for access", ask}}
+	}
+	return p
+}
+
+// Refused answers somebody who is logged in, but may not open the page. It is the same whether a VM has
+// the name or not. The page at the URL ask sends a request to the owner.
+func Refused(address, ask string) Page {
+	p := Page{
+		Status: http.StatusForbidden, Kind: gateway.KindDenied, Title: nothingHere,
+		Text: []string{"You are logged in as " + address + ". Either there is no such page, or it is not shared with you."},
+	}
+	if ask != "" {
+		p.Buttons = []Link{{"Ask for access", ask}}
+	}
+	return p
 }
 
 // DeniedToVM answers another VM, and any VM at the login. It is the same whether a VM has the name
 // or not.
 func DeniedToVM(rt names.Route) Page {
 	return Page{
-		Status: http.StatusForbidden, Kind: gateway.KindDenied, Title: "Nothing here that you may see",
+		Status: http.StatusForbidden, Kind: gateway.KindDenied, Title: nothingHere,
 		Text:    []string{"A VM can open its own pages and the public pages of other VMs. The owner can share a page:"},
 		Command: shareCommand(rt), Where: "on the host",
 	}
@@ -127,16 +151,16 @@ func LoginButton(rt names.Route, token string) Page {
 	return Page{
 		Status: http.StatusOK, Title: "Open " + rt.VMName,
 		Text:  []string{"The link logs this browser in for 30 days. It works once."},
-		Token: token, Action: "/.lodge/login",
+		Forms: []Form{{Button: "Open", Action: loginPath, Hidden: []Field{{"token", token}}}},
 	}
 }
 
 // LinkButton is the page of a link to a port. Its button opens the port in this browser.
 func LinkButton(rt names.Route, token string) Page {
 	return Page{
-		Status: http.StatusOK, Title: "Open " + rt.Host,
-		Text:  []string{"Somebody shared this page with you by a link. The button opens it in this browser."},
-		Token: token, Action: "/.lodge/link",
+		Status: http.StatusOK, Title: "Open " + rt.VMName,
+		Text:  []string{"Somebody shared " + rt.Host + " with you by a link. The button opens it in this browser."},
+		Forms: []Form{{Button: "Open", Action: "/.lodge/link", Hidden: []Field{{"token", token}}}},
 	}
 }
 
@@ -179,8 +203,8 @@ func Joining(rt names.Route, next, plain string) Page {
 func LogoutButton(rt names.Route) Page {
 	return Page{
 		Status: http.StatusOK, Title: "Log out of " + rt.VM.Name,
-		Text:   []string{"This ends the login of this browser at all names of the VM, and closes what is open."},
-		Logout: true,
+		Text:  []string{"This ends the login of this browser at all names of the VM, and closes what is open."},
+		Forms: []Form{{Button: "Log out", Action: "/.lodge/logout"}},
 	}
 }
 
@@ -188,8 +212,8 @@ func LogoutButton(rt names.Route) Page {
 func LoggedOut(rt names.Route) Page {
 	return Page{
 		Status: http.StatusOK, Title: "Logged out of " + rt.VM.Name,
-		Text:    []string{"A one-time login link opens its pages again:"},
-		Command: "lodge open " + rt.VM.Name, Where: "on the host",
+		Text:    []string{"What this browser had open there is closed."},
+		Buttons: []Link{{"Log in again", "/"}},
 	}
 }
 
@@ -197,7 +221,9 @@ func LoggedOut(rt names.Route) Page {
 func LinkUsed(rt names.Route) Page {
 	return Page{
 		Status: http.StatusForbidden, Kind: gateway.KindDenied, Title: "This link is no longer valid",
-		Text:    []string{"A login link works once, within 15 minutes. Make a new one:"},
+		Text:    []string{"A login link works once, within 15 minutes."},
+		Buttons: []Link{{"Open the page", "/"}},
+		Before:  "If you are not logged in, make a new one:",
 		Command: "lodge open " + rt.VMName, Where: "on the host",
 	}
 }
@@ -212,16 +238,35 @@ func LoginFailed(rt names.Route) Page {
 	}
 }
 
-// Stopped answers for a VM that is not running.
-func Stopped(rt names.Route, owner bool) Page {
+// StartPath starts the VM of a name.
+const StartPath = "/.lodge/start"
+
+// Stopped answers for a VM that is not running. Who may start it does that by a button, which then opens
+// path.
+func Stopped(rt names.Route, mayStart bool, path string) Page {
 	p := Page{
 		Status: http.StatusServiceUnavailable, Kind: gateway.KindUnavailable, Title: rt.VM.Name + " is stopped",
-		Text: []string{"This page opens by itself when the VM runs."}, Refresh: 10, Owner: owner,
+		Text: []string{"This page opens by itself when the VM runs."}, Refresh: 10,
 	}
-	if owner {
-		p.Command, p.Where = "lodge start "+rt.VM.Name, "on the host"
-		p.Text = []string{"Its disk is kept. This page opens by itself when you start the VM:"}
+	if mayStart {
+		p.Text = []string{"Its disk is kept. This page opens by itself when the VM runs."}
+		p.Forms = []Form{{Button: "Start the VM", Action: StartPath, Hidden: []Field{{"path", path}}}}
+		p.Before, p.Command, p.Where = "Or start it by hand:", "lodge start "+rt.VM.Name, "on the host"
 	}
+	return p
+}
+
+// Started answers after the button of Stopped, and then opens path.
+func Started(rt names.Route, path string) Page {
+	p := Starting(rt)
+	p.Status, p.Kind, p.Refresh, p.To = http.StatusOK, "", 1, path
+	return p
+}
+
+// NotStarted answers when the VM could not be started.
+func NotStarted(rt names.Route, status int, err error, path string) Page {
+	p := Failed(status, err, path)
+	p.Title = rt.VM.Name + " did not start"
 	return p
 }
 
@@ -261,7 +306,8 @@ func NoAnswer(rt names.Route) Page {
 func BadAnswer(rt names.Route) Page {
 	return Page{
 		Status: http.StatusBadGateway, Kind: gateway.KindUnavailable, Title: "Bad response from the app in " + rt.VM.Name,
-		Text: []string{"The app accepted the request, then closed the connection without a response or sent one that is not HTTP. The app's own log has the cause."},
+		Text:    []string{"The app accepted the request, then closed the connection without a response or sent one that is not HTTP. The app's own log has the cause."},
+		Buttons: []Link{again()},
 	}
 }
 
@@ -275,36 +321,42 @@ func webPorts() string {
 	return strings.Join(words[:last], ", ") + " and " + words[last]
 }
 
-// NothingListens answers for a VM that runs but has nothing at the port. Its owner sees open, the
-// ports that do listen.
-func NothingListens(rt names.Route, owner bool, open []Link) Page {
+// NothingListens answers for a VM that runs but has nothing at the port. open are the ports that do
+// listen and that the visitor may open; who may use the VM is shown how to make one listen.
+func NothingListens(rt names.Route, mayUse bool, open []Link) Page {
 	p := Page{
 		Status: http.StatusBadGateway, Kind: gateway.KindUnavailable, Title: "Nothing listens in " + rt.VM.Name,
-		Text: []string{"This page opens by itself when an app listens."}, Refresh: 3, Owner: owner,
+		Text: []string{"This page opens by itself when an app listens."}, Refresh: 3,
+		Above: "These ports listen:", Links: open,
 	}
 	if rt.Port != gateway.DefaultPort {
 		p.Title = fmt.Sprintf("Nothing listens on port %d of %s", rt.Port, rt.VM.Name)
 	}
-	if !owner {
+	if !mayUse {
 		return p
 	}
 	if rt.Port == gateway.DefaultPort {
 		p.Text = append(p.Text, "The plain name leads to the first open port of "+webPorts()+".")
 	}
-	p.Text = append(p.Text, "An app that listens on 127.0.0.1 is not reachable: make it listen on 0.0.0.0. A server for a test:")
+	p.Text = append(p.Text, "An app that listens on 127.0.0.1 is not reachable: make it listen on 0.0.0.0.")
+	p.Before = "A server for a test:"
 	p.Command, p.Where = fmt.Sprintf("python3 -m http.server %d", cmp.Or(rt.Port, 8000)), "in the VM"
-	p.Links = open
 	return p
 }
 
 // Root is the host's own page. It shows nothing of the VMs.
-func Root(domain string) Page {
-	return Page{
+func Root(domain string, loggedIn bool) Page {
+	p := Page{
 		Status: http.StatusOK, Title: "This is a Lodge host",
 		Text: []string{
 			"This host runs virtual machines. Each has its own web address below this one, https://<vm>." + domain + ", which is private until its owner shares it.",
-			"On the host, lodge ls lists the VMs, and this makes a link that opens one of them in a browser:",
 		},
-		Command: "lodge open <vm>", Where: "on the host", Links: []Link{{"Log in", loginPath}},
+		Buttons: []Link{{"Log in", loginPath}},
+		Before:  "On the host, lodge ls lists the VMs, and this makes a link that opens one of them in a browser:",
+		Command: "lodge open <vm>", Where: "on the host",
 	}
+	if loggedIn {
+		p.Buttons = []Link{{"Your pages", accountPath}}
+	}
+	return p
 }

@@ -1,13 +1,15 @@
 // Package pages renders the gateway's own answers: HTML for people, JSON or text for programs.
 //
-// A stranger is not shown whether a name exists or is private, and the owner alone is shown ports.
-// A page loads nothing from elsewhere, and of what the request sent its text quotes the host name's
+// A stranger is not shown whether a name exists or is private, and everyone is shown those ports alone
+// that they may open. A page loads nothing from elsewhere, and of what the request sent its text quotes the host name's
 // label alone.
 package pages
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"embed"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"html/template"
@@ -23,25 +25,28 @@ import (
 //go:embed page.html
 var files embed.FS
 
+//go:embed copy.js
+var copyScript string
+
 // Page is one answer.
 type Page struct {
 	Status  int
 	Kind    gateway.Kind
 	Title   string   // the heading; programs get it too
 	Text    []string // what it means, a paragraph each
-	Command string   // what to run
-	Where   string   // where to run it: on the host, or in the VM
+	Forms   []Form
+	Buttons []Link // that lead on; the first is the main one
+	Above   string // the sentence above Links
 	Links   []Link
+	Before  string // the sentence before Command
+	Command string // what to run
+	Where   string // where to run it: on the host, or in the VM
 	Refresh int    // seconds after which the browser tries again; 0: never
-	Token   string // of a link: the page has a button
-	Action  string // the path to which the button sends the token
-	Logout  bool   // the page has a button that logs out
-	Owner   bool   // the reader is the owner
+	To      string // the path that it then opens; empty for that of the page
 	// Visit are the images that a page loads before it opens Next, a path. They may redirect to Via.
 	Visit     []string
 	Next, Via string
 	Nonce     string // of the page's scripts; Render sets it
-	Ways      []Form // before Text
 	Sections  []Section
 	Passkeys  bool // the page has the script that serves forms of passkeys
 	// ClearCookies makes the browser remove the cookies of all names below the domain.
@@ -54,6 +59,7 @@ type Link struct{ Text, URL string }
 // Renderer writes Pages. It is safe for concurrent use.
 type Renderer struct {
 	html   *template.Template
+	copies string // the source in a policy that allows copyScript
 	logger *slog.Logger
 }
 
@@ -61,12 +67,14 @@ type Renderer struct {
 // sent.
 func New(script string, logger *slog.Logger) (*Renderer, error) {
 	html, err := template.New("page.html").Funcs(template.FuncMap{
-		"script": func() template.JS { return template.JS(script) }, //nolint:gosec // it is the program's own
+		"passkeyScript": func() template.JS { return template.JS(script) },     //nolint:gosec // it is the program's own
+		"copyScript":    func() template.JS { return template.JS(copyScript) }, //nolint:gosec // as above
 	}).ParseFS(files, "page.html")
 	if err != nil {
 		return nil, fmt.Errorf("parse page: %w", err)
 	}
-	return &Renderer{html, logger}, nil
+	hash := sha256.Sum256([]byte(copyScript))
+	return &Renderer{html, "'sha256-" + base64.StdEncoding.EncodeToString(hash[:]) + "'", logger}, nil
 }
 
 // Render writes p, in the form that r accepts.
@@ -85,13 +93,13 @@ func (re *Renderer) Render(w http.ResponseWriter, r *http.Request, p Page) {
 		h.Set("Retry-After", strconv.Itoa(p.Refresh))
 	}
 	if access.AsksForPage(r) {
-		if r.Method != http.MethodGet {
+		if r.Method != http.MethodGet && p.To == "" {
 			p.Refresh = 0 // the browser would repeat it as a GET
 		}
 		re.renderHTML(w, p)
 		return
 	}
-	hint := p.Command
+	hint := strings.TrimSpace(p.Before + " " + p.Command)
 	if len(p.Text) > 0 {
 		hint = strings.TrimSpace(p.Text[0] + " " + hint)
 	}
@@ -113,9 +121,16 @@ func (re *Renderer) renderHTML(w http.ResponseWriter, p Page) {
 	policy := "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 	// not no-referrer, with which browsers hide the form's origin too
 	h.Set("Referrer-Policy", "same-origin")
+	scripts := ""
 	if p.Next != "" || p.Passkeys {
 		p.Nonce = rand.Text()
-		policy += "; script-src 'nonce-" + p.Nonce + "'"
+		scripts += " 'nonce-" + p.Nonce + "'"
+	}
+	if p.Command != "" { // a hash: the page for a name without a VM is byte by byte that for a private one
+		scripts += " " + re.copies
+	}
+	if scripts != "" {
+		policy += "; script-src" + scripts
 	}
 	if p.Passkeys {
 		policy += "; connect-src 'self'"

@@ -67,13 +67,17 @@ func newWeb(ctx context.Context, db *store.Store, dir, port, app string, public 
 	if err != nil {
 		return nil, "", err
 	}
+	requests, err := people.OpenRequests(ctx, db.Shared(), time.Now)
+	if err != nil {
+		return nil, "", err
+	}
 	number, err := strconv.Atoi(port)
 	if err != nil {
 		return nil, "", err
 	}
 	web, err := https.New(https.Config{
 		Domain: "bench.localhost", Port: number, Dir: filepath.Join(dir, "ca"),
-		Directory: vms, People: known, Logins: db.Logins(), Sessions: db.WebSessions(), Passkeys: db.Passkeys(), Kept: db,
+		Directory: vms, People: known, Logins: db.Logins(), Sessions: db.WebSessions(), Passkeys: db.Passkeys(), Kept: db, Requests: requests,
 		NoRates: true, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		Dial: func(ctx context.Context, _ gateway.VM, _ uint16) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", "127.0.0.1:"+app)

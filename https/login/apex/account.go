@@ -3,12 +3,14 @@ package apex
 import (
 	"encoding/hex"
 	"net/http"
+	"strconv"
 	"time"
 
 	"lodge/gateway"
 	"lodge/https/access"
 	"lodge/https/login"
 	"lodge/https/login/browser"
+	"lodge/https/names"
 	"lodge/https/pages"
 )
 
@@ -64,7 +66,11 @@ func (h *Handler) accountPage(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
-	account := pages.Account{Address: this.Address, Stale: !h.fresh(this)}
+	account := pages.Account{Address: this.Address, Stale: !h.fresh(this), Pages: h.pagesOf(r, this.Person)}
+	if account.Requests, err = h.requests(r, this.Person, ""); err != nil {
+		h.fail(w, r, err)
+		return
+	}
 	for _, k := range keys {
 		account.Passkeys = append(account.Passkeys, pages.Item{ID: k.ID, Name: k.Name, Note: "made " + day(k.Created) + ", last used " + day(k.Used)})
 	}
@@ -73,6 +79,29 @@ func (h *Handler) accountPage(w http.ResponseWriter, r *http.Request) {
 		account.Sessions = append(account.Sessions, pages.Item{ID: s.ID, Name: s.Browser, Note: note, This: s.This})
 	}
 	h.Pages.Render(w, r, pages.AccountOf(account))
+}
+
+// maxPages limits the list of pages.
+const maxPages = 200
+
+// pagesOf lists the VMs of which somebody may open a page, with the first of those.
+func (h *Handler) pagesOf(r *http.Request, person gateway.Principal) (rows []pages.Row) {
+	for _, m := range h.VMs() {
+		port, ok := h.Policy.People.FirstPort(person, m)
+		if !ok || m.Desired == gateway.Removed || len(rows) >= maxPages {
+			continue
+		}
+		host := m.Name + "." + h.Policy.Zone.Domain
+		if port != gateway.DefaultPort {
+			host = strconv.Itoa(int(port)) + "-" + host
+		}
+		row := pages.Row{Title: host, URL: names.Origin(host, names.PortSeen(r))}
+		if m.Desired == gateway.Stopped {
+			row.Note = "stopped"
+		}
+		rows = append(rows, row)
+	}
+	return rows
 }
 
 func day(t time.Time) string {

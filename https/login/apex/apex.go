@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/gateway/people"
 	"lodge/https/access"
 	"lodge/https/login"
 	"lodge/https/login/browser"
@@ -40,7 +41,14 @@ type Sessions interface {
 	RemoveWebSessions(ctx context.Context, person gateway.Principal, which func(gateway.WebSession) bool) ([]gateway.WebSession, error)
 }
 
-// Config is what a Handler needs. All fields but Providers and Now are required.
+// Answers are those to requests for access. They decide who may answer: KindDenied.
+type Answers interface {
+	Requests(ctx context.Context, by gateway.Principal) ([]gateway.AccessRequest, error)
+	Approve(ctx context.Context, by gateway.Principal, id string) error
+	Deny(ctx context.Context, by gateway.Principal, id string) error
+}
+
+// Config is what a Handler needs. All fields but Providers, Answers and Now are required.
 type Config struct {
 	Policy   access.Policy
 	Login    *login.Handler
@@ -49,6 +57,9 @@ type Config struct {
 	// Admits reports whether a VM is shared with all who have a mail address of a domain.
 	Admits    func(domain string) bool
 	Providers []oidc.Provider
+	Requests  *people.Requests
+	Answers   Answers             // to requests; nil: nobody answers here
+	VMs       func() []gateway.VM // ordered by name
 	Pages     *pages.Renderer
 	// Ended is called when a login has ended, with all that was opened by it.
 	Ended func(login.ID)
@@ -139,6 +150,14 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request) {
 		h.post(w, r, func() { h.change(w, r) })
 	case r.URL.Path == AccountPath && isGet:
 		h.accountPage(w, r)
+	case r.URL.Path == pages.AskPath && r.Method == http.MethodPost:
+		h.post(w, r, func() { h.ask(w, r) })
+	case r.URL.Path == pages.AskPath && isGet:
+		h.askPage(w, r)
+	case r.URL.Path == pages.AnswerPath && r.Method == http.MethodPost:
+		h.post(w, r, func() { h.answer(w, r) })
+	case r.URL.Path == pages.AnswerPath && isGet:
+		h.requestsPage(w, r)
 	case r.URL.Path == sessionsPath && isGet:
 		h.listSessions(w, r)
 	default:

@@ -3,8 +3,12 @@ package apex
 import (
 	"context"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
+	"net/url"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,7 +17,10 @@ import (
 	"lodge/gateway/people"
 	"lodge/gateway/store"
 	"lodge/https/access"
+	"lodge/https/login"
 	"lodge/https/login/browser"
+	"lodge/https/names"
+	"lodge/https/pages"
 )
 
 // fullDisk has sessions whose use cannot be noted.
@@ -56,6 +63,41 @@ func TestLasts(t *testing.T) {
 	if err := h.Lasts(t.Context(), bob.ID, s.ID); gateway.KindOf(err) != gateway.KindNotFound {
 		t.Errorf("of a person who is removed: %v", err)
 	}
+}
+
+// none has no VMs: names of VMs are read the same.
+type none struct{}
+
+func (none) ByName(string) (gateway.VM, bool) { return gateway.VM{}, false }
+func (none) ByDomain(string) (gateway.VM, gateway.Domain, bool) {
+	return gateway.VM{}, gateway.Domain{}, false
+}
+
+// FuzzWanted: whatever a link to the login wants to open, the browser goes to a name of a VM, or to one of
+// three pages of the domain itself.
+func FuzzWanted(f *testing.F) {
+	root := "https://lodge.localhost"
+	for _, to := range []string{
+		"https://blog.lodge.localhost/a?b=c", root + "/.lodge/ask?to=https%3A%2F%2Fblog.lodge.localhost%2F", root + "/.lodge/requests?id=00", root + "@evil.example/.lodge/ask",
+		root + ".evil.example/.lodge/ask", root + "//evil.example/.lodge/ask", root + "/.lodge/ask#//evil", root + "/.lodge/askew", "/.lodge/ask", root,
+	} {
+		f.Add(to)
+	}
+	policy := access.Policy{Zone: names.Zone{Domain: "lodge.localhost", Guests: gateway.InternalDomain, Port: 443}, VMs: none{}}
+	h := &Handler{Config: Config{Policy: policy, Login: login.New(login.Config{Policy: policy})}}
+	r := httptest.NewRequestWithContext(f.Context(), http.MethodGet, root+"/.lodge/login", nil)
+	f.Fuzz(func(t *testing.T, to string) {
+		got := h.wanted(r, to)
+		u, err := url.Parse(got)
+		if err != nil {
+			t.Fatalf("%q leads to %q: %v", to, got, err)
+		}
+		own := got == browser.LocalPath(got) && (u.Path == AccountPath || u.Path == pages.AskPath || u.Path == pages.AnswerPath)
+		vm := u.Scheme == "https" && u.User == nil && strings.HasSuffix(u.Hostname(), ".lodge.localhost")
+		if !own && !vm {
+			t.Errorf("%q leads to %q", to, got)
+		}
+	})
 }
 
 // FuzzCookie: what a browser sends is a session's cookie in one spelling, or none.

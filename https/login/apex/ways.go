@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"net/http"
+	"net/url"
+	"strings"
 
 	"lodge/gateway"
 	"lodge/https/access"
@@ -21,7 +23,7 @@ const againQuery = "again"
 func (h *Handler) loginPage(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	if token := query.Get("token"); token != "" {
-		h.Pages.Render(w, r, pages.ApexLink(token))
+		h.linkPage(w, r, token)
 		return
 	}
 	if s, ok := h.session(r); ok && (h.fresh(s) || !query.Has(againQuery)) {
@@ -29,19 +31,41 @@ func (h *Handler) loginPage(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	to := query.Get("to")
-	if _, ok := h.Login.EnterURL(to, names.PortSeen(r)); !ok {
+	if h.wanted(r, to) == AccountPath {
 		to = ""
 	}
 	h.Pages.Render(w, r, pages.Ways(h.providers.Names(), to))
 }
 
-// wanted is where a browser goes after a login: to a URL of a VM, or to the account.
+// linkPage shows a login link, and whether it has a use. It changes nothing.
+func (h *Handler) linkPage(w http.ResponseWriter, r *http.Request, token string) {
+	switch err := h.Login.ApexLinkWorks(r.Context(), token); {
+	case err == nil:
+		h.Pages.Render(w, r, pages.ApexLink(token))
+	case gateway.KindOf(err) == gateway.KindNotFound:
+		h.Pages.Render(w, r, h.Login.RefuseSecret(r, pages.ApexLinkUsed()))
+	default:
+		h.fail(w, r, err)
+	}
+}
+
+// wanted is where a browser goes after a login: to a URL of a VM, to a page of the domain itself that
+// people are sent to, or to the account.
 func (h *Handler) wanted(r *http.Request, to string) string {
 	if enter, ok := h.Login.EnterURL(to, names.PortSeen(r)); ok {
 		return enter
 	}
+	origin := names.Origin(h.Policy.Zone.Domain, names.PortSeen(r))
+	if path, ok := strings.CutPrefix(to, origin); ok && len(path) <= maxPathBytes && path == browser.LocalPath(path) {
+		if page, _, _ := strings.Cut(path, "?"); page == pages.AskPath || page == pages.AnswerPath {
+			return path
+		}
+	}
 	return AccountPath
 }
+
+// maxPathBytes limits a path of the domain's own after a login. That of a request has a URL in it.
+const maxPathBytes = 8 << 10
 
 // useLink turns a link's token into a session. Only the form's POST does that: programs that fetch links
 // before a person does would use up the token with a GET.
@@ -92,6 +116,12 @@ func (h *Handler) finishProvider(w http.ResponseWriter, r *http.Request, name st
 		return
 	}
 	person, err := h.proven(r.Context(), address)
+	if _, _, ofVM := h.asksFor(r, to); ofVM && gateway.KindOf(err) == gateway.KindDenied {
+		page := pages.Failed(http.StatusForbidden, err, login.ApexLoginPath)
+		page.Buttons = []pages.Link{{Text: "Ask for access", URL: pages.AskPath + "?" + url.Values{"to": {to}}.Encode()}}
+		h.Pages.Render(w, r, page)
+		return
+	}
 	if err == nil {
 		err = h.start(w, r, person, name)
 	}
@@ -119,7 +149,7 @@ func (h *Handler) handOver(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !found || !rt.IsVM() || rt.Guests || !h.mayEnter(s.Person, rt) {
-		h.Pages.Render(w, r, pages.NotShared(s.Address))
+		h.Pages.Render(w, r, pages.Refused(s.Address, pages.AskPath+"?"+url.Values{"to": {login.WantedAt(query.Get("to"), path, port)}}.Encode()))
 		return
 	}
 	session := login.Session{Person: s.Person, Mail: s.Address, Login: s.ID, Apex: true, Until: s.Until}

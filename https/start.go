@@ -1,0 +1,95 @@
+package https
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"lodge/gateway"
+	"lodge/https/access"
+	"lodge/https/login/browser"
+	"lodge/https/names"
+	"lodge/https/pages"
+)
+
+// Verbs is what people do by the buttons of pages; package api has them, and decides who may.
+type Verbs interface {
+	// Start returns when the VM runs.
+	Start(ctx context.Context, by gateway.Principal, vm gateway.VM) error
+	// Requests are those that somebody may answer, the oldest first.
+	Requests(ctx context.Context, by gateway.Principal) ([]gateway.AccessRequest, error)
+	// Approve and Deny answer a request, once.
+	Approve(ctx context.Context, by gateway.Principal, id string) error
+	Deny(ctx context.Context, by gateway.Principal, id string) error
+}
+
+// startShown is how long the button waits for a failure before it shows that the VM starts.
+const startShown = 5 * time.Second
+
+// mayStart reports whether a visitor has a button that starts the VM: who may manage it, and who may open
+// the page of one that requests wake.
+func (s *Server) mayStart(who access.Visitor, vm gateway.VM) bool {
+	return who.Person != 0 && (s.Verbs != nil && s.policy.Manages(who, vm) || s.Wake != nil && vm.WakeOnRequest)
+}
+
+// startVM starts the VM of the route, as the button of its page asks, and then leads to where the visitor
+// wanted to go. Only a page of the VM itself can ask.
+func (s *Server) startVM(w http.ResponseWriter, r *http.Request, rt names.Route) {
+	who, _, ok := s.admit(w, r, rt)
+	if !ok {
+		return
+	}
+	leave, ok := s.count(w, r, rt, who)
+	if !ok {
+		return
+	}
+	defer leave()
+	r.Body = http.MaxBytesReader(w, r.Body, maxFormBytes)
+	path := browser.LocalPath(r.PostFormValue("path"))
+	switch {
+	case !s.mayStart(who, rt.VM):
+		s.notAllowed(w, r, rt, who)
+		return
+	case rt.VM.Desired == gateway.Running, !s.policy.Manages(who, rt.VM): // the request for the page wakes it
+		browser.Redirect(w, http.StatusSeeOther, path)
+		return
+	}
+	if err := s.waker.startBy(r.Context(), rt.VM.ID, func(ctx context.Context) error { return s.Verbs.Start(ctx, who.Person, rt.VM) }); err != nil {
+		s.Logger.With(gateway.LogVM(rt.VM.Identity)).Warn("VM was not started", "err", err)
+		s.pages.Render(w, r, pages.NotStarted(rt, browser.Status(gateway.KindOf(err)), err, path))
+		return
+	}
+	s.pages.Render(w, r, pages.Started(rt, path))
+}
+
+// maxFormBytes limits the form of the button.
+const maxFormBytes = 8 << 10
+
+// startBy starts a VM that a person asks for, and holds the requests for it meanwhile. It returns an error
+// that comes soon, and nil for a start that takes longer or has succeeded.
+func (k *waker) startBy(ctx context.Context, vm gateway.ID, start func(context.Context) error) error {
+	w, ok := k.begin(vm)
+	if !ok {
+		return errStarting
+	}
+	started := k.starting.DoChan(vm.String(), func() (any, error) {
+		ctx, cancel := context.WithTimeout(k.base, wakeTime)
+		defer cancel()
+		return nil, start(ctx)
+	})
+	failed := make(chan error, 1)
+	go func() {
+		defer k.end(vm, w)
+		failed <- (<-started).Err
+	}()
+	soon := time.NewTimer(startShown)
+	defer soon.Stop()
+	select {
+	case err := <-failed:
+		return err
+	case <-soon.C:
+		return nil
+	case <-ctx.Done(): // the start goes on
+		return nil
+	}
+}
