@@ -2,7 +2,7 @@
 // VM.
 //
 // The mailbox on the host is the record (package mailbox): SMTP replies 250 only once a message is
-// synced to disk there (smtpd). Two ways lead from the record into the VM: a replica in the guest's
+// synced to disk there (inbound). Two ways lead from the record into the VM: a replica in the guest's
 // ~/Maildir over SFTP (deliver), and IMAP, where the tap is the login (imapd). Connections of
 // strangers pass a guard first (guard).
 //
@@ -23,8 +23,8 @@ import (
 	"lodge/gateway"
 	"lodge/mail/deliver"
 	"lodge/mail/imapd"
+	"lodge/mail/inbound"
 	"lodge/mail/mailbox"
-	"lodge/mail/smtpd"
 )
 
 // DefaultMaxMessageBytes is 50 MiB.
@@ -50,7 +50,7 @@ type Config struct {
 type Server struct {
 	config  Config
 	store   *mailbox.Store
-	smtp    *smtpd.Server
+	smtp    *inbound.Server
 	imap    *imapd.Server
 	replica *deliver.Replica
 
@@ -74,9 +74,9 @@ func New(config Config) (*Server, error) {
 	}
 	return &Server{
 		config: config, store: store,
-		smtp: smtpd.New(smtpd.Config{
+		smtp: inbound.New(inbound.Config{
 			Domain: config.Domain, Directory: config.Directory, Store: store,
-			MaxMessageBytes: config.MaxMessageBytes, Limits: smtpd.DefaultLimits(), Logger: config.Logger,
+			MaxMessageBytes: config.MaxMessageBytes, Limits: inbound.DefaultLimits(), Logger: config.Logger,
 		}),
 		imap: imapd.New(imapd.Config{
 			Directory: config.Directory, Store: store, Limits: imapd.DefaultLimits(), Logger: config.Logger,

@@ -1,4 +1,4 @@
-// Package smtpd receives mail: SMTP (RFC 5321) by go-smtp, guarded, into the mailbox store.
+// Package inbound receives mail: SMTP (RFC 5321) by go-smtp, guarded, into the mailbox store.
 //
 // The life of a message: a guarded connection → MAIL, RCPT (a VM of this host, or 550: no
 // backscatter) → DATA streams to disk, lines are checked → trace headers are made → one Commit for
@@ -15,7 +15,7 @@
 //
 // Known limits: a message of exactly the size limit is refused, and a bare CR behind a line's
 // leading dot is dropped.
-package smtpd
+package inbound
 
 import (
 	"context"

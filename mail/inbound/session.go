@@ -1,4 +1,4 @@
-package smtpd
+package inbound
 
 import (
 	"errors"
