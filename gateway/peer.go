@@ -41,3 +41,17 @@ func PeerAt(addr netip.Addr) Peer {
 
 // Loopback reports whether p is an address of this host, where tunnels and proxies end.
 func (p Peer) Loopback() bool { return p.Net.IsValid() && p.Net.Addr().IsLoopback() }
+
+// Around is the net around p, which one stranger often has as a whole: an IPv4 /24 or an IPv6 /48. It
+// is p itself for a VM and for the zero Peer.
+func (p Peer) Around() Peer {
+	if !p.Net.IsValid() {
+		return p
+	}
+	bits := 24
+	if p.Net.Addr().Is6() {
+		bits = 48
+	}
+	around, _ := p.Net.Addr().Prefix(bits) // bits fit the address
+	return Peer{Net: around}
+}

@@ -37,3 +37,16 @@ func TestPeerOf(t *testing.T) {
 		t.Error("::1 is not loopback")
 	}
 }
+
+func TestAround(t *testing.T) {
+	for addr, want := range map[string]string{
+		"192.0.2.7": "192.0.2.0/24", "::ffff:192.0.2.7": "192.0.2.0/24", "2001:db8:1:2::3": "2001:db8:1::/48",
+	} {
+		if got := gateway.PeerAt(netip.MustParseAddr(addr)).Around(); got.Net.String() != want {
+			t.Errorf("%s: got %+v, want %s", addr, got, want)
+		}
+	}
+	if vm := (gateway.Peer{VM: gateway.NewID()}); vm.Around() != vm || (gateway.Peer{}).Around() != (gateway.Peer{}) {
+		t.Error("the net around a VM, or around no address, is another Peer")
+	}
+}

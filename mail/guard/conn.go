@@ -11,16 +11,17 @@ import (
 type Conn struct {
 	net.Conn
 	listener *Listener
-	leave    func()    // see limit.Limit.Enter
+	leave    func()    // see Listener.enter
 	end      time.Time // of its life
 
 	first   []byte // of the client's first line so far; used by Read alone
 	checked bool   // the first line is no HTTP request; used by Read alone
 
 	mu       sync.Mutex
-	busy     bool      // in a transfer that shutdown must not cut
-	until    time.Time // when the transfer must have ended
-	writes   int       // left
+	idle     time.Duration // see SetIdle
+	busy     bool          // in a transfer that shutdown must not cut
+	until    time.Time     // when the transfer must have ended
+	writes   int           // left
 	draining bool
 }
 
@@ -41,12 +42,23 @@ func (g *Conn) End() {
 	g.busy, g.until = false, time.Time{}
 }
 
+// SetIdle sets how long the next reads may wait, instead of Limits.Idle.
+func (g *Conn) SetIdle(d time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.idle = d
+}
+
+// Draining is closed by Drain.
+func (g *Conn) Draining() <-chan struct{} { return g.listener.drained }
+
 var errWrites = errors.New("too many commands in one session")
 
 // Read reads within the deadlines, and closes the connection if the first line is an HTTP request.
 func (g *Conn) Read(p []byte) (int, error) {
+	crowded := g.listener.crowded()
 	g.mu.Lock()
-	err := g.Conn.SetReadDeadline(g.deadline())
+	err := g.Conn.SetReadDeadline(g.deadline(crowded))
 	g.mu.Unlock()
 	if err != nil {
 		return 0, err
@@ -76,6 +88,14 @@ func (g *Conn) Write(p []byte) (int, error) {
 	return g.Conn.Write(p)
 }
 
+// CloseWrite closes the sending half, if the connection beneath supports it.
+func (g *Conn) CloseWrite() error {
+	if half, ok := g.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
 // SetDeadline does nothing: the guard's deadlines are the only ones.
 func (g *Conn) SetDeadline(time.Time) error { return nil }
 
@@ -92,12 +112,16 @@ func (g *Conn) Close() error {
 }
 
 // deadline is when the next read must have ended. The caller holds g.mu.
-func (g *Conn) deadline() time.Time {
+func (g *Conn) deadline(crowded bool) time.Time {
 	now := time.Now()
 	if g.draining && !g.busy {
 		return now
 	}
-	d := now.Add(g.listener.limits.Idle)
+	idle := g.idle
+	if crowded && !g.busy {
+		idle = min(idle, g.listener.limits.Crowded)
+	}
+	d := now.Add(idle)
 	if g.busy && g.until.Before(d) {
 		d = g.until
 	}

@@ -18,7 +18,9 @@ import (
 type Limits struct {
 	Conns   int           // open at once
 	PerPeer int           // open at once from one gateway.Peer
+	PerNet  int           // open at once from the net around a Peer
 	Idle    time.Duration // the longest wait for a client to send or to read
+	Crowded time.Duration // Idle, outside of transfers, while more than half of Conns are open
 	Session time.Duration // the longest life of a connection
 	Writes  int           // replies on one connection
 }
@@ -36,10 +38,12 @@ type Listener struct {
 	replies Replies
 	wrap    func(*Conn) net.Conn // nil: Accept returns the Conn
 	open    *limit.Limit[gateway.Peer]
+	nets    *limit.Limit[gateway.Peer]
 
 	mu       sync.Mutex
 	conns    map[*Conn]struct{}
 	draining bool
+	drained  chan struct{} // closed when draining is set
 }
 
 // NewListener returns a Listener in front of l.
@@ -47,7 +51,8 @@ func NewListener(l net.Listener, limits Limits, replies Replies) *Listener {
 	return &Listener{
 		Listener: l, limits: limits, replies: replies,
 		open:  limit.New[gateway.Peer](limits.PerPeer, limits.Conns),
-		conns: map[*Conn]struct{}{},
+		nets:  limit.New[gateway.Peer](limits.PerNet, 0),
+		conns: map[*Conn]struct{}{}, drained: make(chan struct{}),
 	}
 }
 
@@ -71,7 +76,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 
 // admit returns c guarded, or nil when it is over a limit.
 func (l *Listener) admit(c net.Conn) *Conn {
-	leave, ok := l.open.Enter(gateway.PeerOf(c))
+	leave, ok := l.enter(gateway.PeerOf(c))
 	if !ok {
 		return nil
 	}
@@ -83,11 +88,28 @@ func (l *Listener) admit(c net.Conn) *Conn {
 	}
 	g := &Conn{
 		Conn: c, listener: l, leave: leave,
-		end: time.Now().Add(l.limits.Session), writes: l.limits.Writes,
+		end: time.Now().Add(l.limits.Session), idle: l.limits.Idle, writes: l.limits.Writes,
 	}
 	l.conns[g] = struct{}{}
 	return g
 }
+
+// enter takes a place for a Peer and one for the net around it.
+func (l *Listener) enter(p gateway.Peer) (leave func(), ok bool) {
+	leaveNet, ok := l.nets.Enter(p.Around())
+	if !ok {
+		return nil, false
+	}
+	leavePeer, ok := l.open.Enter(p)
+	if !ok {
+		leaveNet()
+		return nil, false
+	}
+	return func() { leavePeer(); leaveNet() }, true
+}
+
+// crowded reports whether more than half of the places are taken. The caller holds no lock of l.
+func (l *Listener) crowded() bool { return 2*l.Count() > l.limits.Conns }
 
 func (l *Listener) release(g *Conn) {
 	g.leave()
@@ -100,6 +122,9 @@ func (l *Listener) release(g *Conn) {
 // (Conn.Begin) goes on reading until the transfer ends.
 func (l *Listener) Drain() error {
 	l.mu.Lock()
+	if !l.draining {
+		close(l.drained)
+	}
 	l.draining = true
 	for g := range l.conns {
 		g.drain()

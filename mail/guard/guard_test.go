@@ -4,13 +4,16 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
+
+	"lodge/gateway"
 )
 
 func limits() Limits {
-	return Limits{Conns: 3, PerPeer: 2, Idle: time.Minute, Session: time.Minute, Writes: 10}
+	return Limits{Conns: 3, PerPeer: 2, PerNet: 2, Idle: time.Minute, Crowded: time.Minute, Session: time.Minute, Writes: 10}
 }
 
 func listen(t *testing.T, l Limits) *Listener {
@@ -67,9 +70,48 @@ func TestTooManyConnections(t *testing.T) {
 	}
 }
 
+// Neighbours in one net share a limit: whoever has a /24 does not have it 256 times.
+func TestTooManyFromOneNet(t *testing.T) {
+	l := limits()
+	l.Conns, l.PerNet = 100, 3
+	g := listen(t, l)
+	at := func(addr string) gateway.Peer { return gateway.PeerAt(netip.MustParseAddr(addr)) }
+	for _, addr := range []string{"192.0.2.1", "192.0.2.2", "192.0.2.3"} {
+		if _, ok := g.enter(at(addr)); !ok {
+			t.Errorf("%s is refused", addr)
+		}
+	}
+	if _, ok := g.enter(at("192.0.2.4")); ok {
+		t.Error("the fourth address of a net is admitted")
+	}
+	leave, ok := g.enter(at("198.51.100.1"))
+	if !ok {
+		t.Fatal("another net is refused")
+	}
+	leave()
+	if _, all := g.nets.Held(at("198.51.100.1").Around()); all != 3 {
+		t.Errorf("%d places of nets are held, want 3", all)
+	}
+}
+
+// Ten addresses that take all they get leave places for an eleventh.
+func TestCrowdLeavesPlaces(t *testing.T) {
+	l := Limits{Conns: 1000, PerPeer: 100, PerNet: 200}
+	g := listen(t, l)
+	for i := range 10 {
+		for range 100 {
+			g.enter(gateway.PeerAt(netip.AddrFrom4([4]byte{192, 0, byte(i), 1})))
+		}
+	}
+	if _, ok := g.enter(gateway.PeerAt(netip.MustParseAddr("198.51.100.1"))); !ok {
+		t.Error("the eleventh address is refused")
+	}
+}
+
 func TestDeadlines(t *testing.T) {
 	for name, change := range map[string]func(*Limits, *Conn){
-		"idle":     func(l *Limits, _ *Conn) { l.Idle = 30 * time.Millisecond },
+		"idle":     func(_ *Limits, c *Conn) { c.SetIdle(30 * time.Millisecond) },
+		"crowded":  func(l *Limits, _ *Conn) { l.Conns, l.Crowded = 1, 30*time.Millisecond },
 		"session":  func(_ *Limits, c *Conn) { c.end = time.Now().Add(30 * time.Millisecond) },
 		"transfer": func(_ *Limits, c *Conn) { c.Begin(30 * time.Millisecond) },
 	} {

@@ -37,7 +37,7 @@ type Config struct {
 // DefaultLimits suit VMs; RFC 9051 §5.4 requires at least 30 minutes before an autologout.
 func DefaultLimits() guard.Limits {
 	return guard.Limits{
-		Conns: 2000, PerPeer: 40, Idle: 35 * time.Minute, Session: 30 * 24 * time.Hour, Writes: 1 << 40,
+		Conns: 2000, PerPeer: 40, PerNet: 40, Idle: 35 * time.Minute, Crowded: 35 * time.Minute, Session: 30 * 24 * time.Hour, Writes: 1 << 40,
 	}
 }
 

@@ -57,7 +57,7 @@ type Limits struct {
 func DefaultLimits() Limits {
 	return Limits{
 		Limits: guard.Limits{
-			Conns: 1000, PerPeer: 100, Idle: 5 * time.Minute, Session: 2 * time.Hour, Writes: 50_000,
+			Conns: 1000, PerPeer: 100, PerNet: 200, Idle: 5 * time.Minute, Crowded: 10 * time.Second, Session: 2 * time.Hour, Writes: 50_000,
 		},
 		Data: 30 * time.Minute,
 	}
