@@ -78,9 +78,10 @@ bench-https: go ## compare the web side with nginx, HAProxy and Caddy (BENCHFLAG
 	@test -x build/caddy || GOBIN=$(CURDIR)/build $(GO) install github.com/caddyserver/caddy/v2/cmd/caddy@$(CADDY)
 	@$(GO) build -o build/bench-https ./e2e/bench/web && build/bench-https -caddy build/caddy $(BENCHFLAGS)
 
-conformance: go ## check the web side with h2spec, testssl.sh, slowhttptest and odd WebSockets, and beside nginx
+conformance: go ## check the web side with h2spec, testssl.sh, slowhttptest and odd WebSockets, and beside nginx; mail beside Postfix
 	@$(GO) test -count=1 -run '^TestWebSocket' ./https
 	@packaging/deps conformance
+	@$(GO) test -count=1 -v -run '^TestTranscripts' ./mail/smtpd -args -transcripts 2000 -postfix | grep -vE '^ *(===|---)'
 	@$(GO) test -count=1 -v -run 'OddRequests' ./https -args -odd 2000 | grep -vE '^ *(===|---)'
 	@test -x build/h2spec || GOBIN=$(CURDIR)/build $(GO) install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible
 	@$(GO) build -o build/bench-https ./e2e/bench/web && packaging/conformance
