@@ -14,6 +14,10 @@ type Message struct {
 	Delivered bool      `json:"delivered"` // the copy in the guest is on the guest's disk
 }
 
+// Postmaster stands for this host's operator: mail for the domain itself is in the mailbox of this ID,
+// which no VM has (NewID makes version 4). Its name is reserved.
+func Postmaster() Identity { return Identity{ID: ID{15: 1}, Name: "postmaster"} }
+
 // SSHAccess is how the host's users log in to a VM: with a key that only the daemon can read.
 type SSHAccess struct {
 	Addr          string `json:"addr"`            // IPv4 address, port 22

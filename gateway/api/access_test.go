@@ -144,6 +144,7 @@ func TestDenyIsTheDefault(t *testing.T) {
 		"who may manage":        {manage, "blog", allowedManagers},
 		"elsewhere":             {manage, "web", allowedAnyone},
 		"where there is none":   {manage, "absent", allowedAnyone},
+		"the operator's mail":   {manage, "postmaster", allowedAnyone},
 		"another owner":         {person("owner@example.com", people.Owner, gateway.NoLevel), "blog", all},
 	}
 	verbs := reflect.TypeFor[api.Session]()

@@ -81,16 +81,17 @@ func (s Session) SSH(_ context.Context, name string) (gateway.SSHAccess, error) 
 	return s.api.Terminals.SSH(m.ID)
 }
 
-// Mail lists a VM's newest messages, at most limit (1 to MaxMessages).
+// Mail lists a VM's newest messages, at most limit (1 to MaxMessages). Those of the name "postmaster" are
+// the operator's.
 func (s Session) Mail(ctx context.Context, name string, limit int) ([]gateway.Message, error) {
-	m, err := s.vm(verbMail, name)
+	id, err := s.mailbox(verbMail, name)
 	if err != nil {
 		return nil, err
 	}
 	if limit < 1 || limit > MaxMessages {
 		return nil, gateway.Invalid("not a limit: %d", limit).WithHint("A limit is a number from 1 to %d.", MaxMessages)
 	}
-	messages, err := s.api.Mailbox.List(ctx, m.ID, limit)
+	messages, err := s.api.Mailbox.List(ctx, id, limit)
 	if messages == nil {
 		messages = []gateway.Message{} // an empty list is [] in JSON
 	}
@@ -99,9 +100,21 @@ func (s Session) Mail(ctx context.Context, name string, limit int) ([]gateway.Me
 
 // Message reads one message as it is stored. The caller closes it.
 func (s Session) Message(ctx context.Context, name, queueID string) (io.ReadCloser, error) {
-	m, err := s.vm(verbMessage, name)
+	id, err := s.mailbox(verbMessage, name)
 	if err != nil {
 		return nil, err
 	}
-	return s.api.Mailbox.Open(ctx, m.ID, queueID)
+	return s.api.Mailbox.Open(ctx, id, queueID)
+}
+
+// mailbox returns the mailbox of a VM, or the operator's, which owners alone may read.
+func (s Session) mailbox(v verb, name string) (gateway.ID, error) {
+	if postmaster := gateway.Postmaster(); name == postmaster.Name {
+		if !s.may(v, gateway.VM{}) {
+			return gateway.ID{}, errDenied(v)
+		}
+		return postmaster.ID, nil
+	}
+	m, err := s.vm(v, name)
+	return m.ID, err
 }

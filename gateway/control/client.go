@@ -37,9 +37,10 @@ func NewClient(socket string) *Client {
 	}}}
 }
 
-// vmPath is the path of a verb of a VM. Names are checked here, since "..", "" and the like would make another path.
+// vmPath is the path of a verb of a VM, or of the operator's mail. Names are checked here, since "..", "" and the like
+// would make another path.
 func vmPath(name, verb string) (string, error) {
-	if err := gateway.CheckName(name); err != nil {
+	if err := gateway.CheckName(name); err != nil && name != gateway.Postmaster().Name {
 		return "", err
 	}
 	return "/v1/vms/" + name + verb, nil

@@ -176,6 +176,10 @@ func TestMail(t *testing.T) {
 	if _, err := c.Message(t.Context(), "other", "1"); gateway.KindOf(err) != gateway.KindNotFound {
 		t.Errorf("another's message: %v", err)
 	}
+	h.Receive(gateway.Postmaster().ID, controltest.Mail{Message: gateway.Message{QueueID: "2", Subject: "abuse"}})
+	if all := must(c.Mail(t.Context(), "postmaster", 10))(t); len(all) != 1 || all[0].Subject != "abuse" {
+		t.Errorf("the operator has %v", all)
+	}
 }
 
 func TestCredentialsAreTheVMs(t *testing.T) {

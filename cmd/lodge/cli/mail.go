@@ -36,7 +36,10 @@ func list(w io.Writer, name string, messages []gateway.Message) {
 	row(w, "QUEUE ID", "RECEIVED", "FROM", "TO", "SIZE", "IN THE VM", "SUBJECT")
 	for _, m := range messages {
 		delivered := "waiting"
-		if m.Delivered {
+		switch {
+		case name == gateway.Postmaster().Name: // no VM's
+			delivered = "-"
+		case m.Delivered:
 			delivered = "yes"
 		}
 		row(w, m.QueueID, m.Received.Local().Format("01-02 15:04:05"), "<"+m.From+">", m.Rcpt, size(m.Bytes), delivered, m.Subject)
