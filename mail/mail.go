@@ -1,8 +1,8 @@
 // Package mail receives mail for VMs and delivers it to them: anything@<vm>.<domain> goes to the
 // VM.
 //
-// The mailbox on the host is the record (package mailbox): SMTP replies 250 only once a message is
-// synced to disk there (inbound). Two ways lead from the record into the VM: a replica in the guest's
+// SMTP is spoken by smtpd; inbound decides who gets which mail. The mailbox on the host is the record
+// (package mailbox): 250 is sent only once a message is synced to disk there. Two ways lead from the record into the VM: a replica in the guest's
 // ~/Maildir over SFTP (deliver), and IMAP, where the tap is the login (imapd). Connections of
 // strangers pass a guard first (guard).
 //
@@ -14,6 +14,7 @@ package mail
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -25,6 +26,7 @@ import (
 	"lodge/mail/imapd"
 	"lodge/mail/inbound"
 	"lodge/mail/mailbox"
+	"lodge/mail/smtpd"
 )
 
 // DefaultMaxMessageBytes is 50 MiB.
@@ -38,11 +40,14 @@ type Config struct {
 	Dir             string // created if missing; one process at a time
 	Domain          string // VMs get mail at anything@<vm>.<Domain>
 	Directory       *gateway.Directory
-	SSHKeyFile      string // the host's private key, for the login user of every guest
-	MaxMessageBytes int64  // 0 means DefaultMaxMessageBytes; a message must be smaller
+	SSHKeyFile      string      // the host's private key, for the login user of every guest
+	MaxMessageBytes int64       // of the largest message; 0 means DefaultMaxMessageBytes
+	TLS             *tls.Config // for STARTTLS on port 25; nil: it is not offered
 	// Dial connects to a guest's sshd; nil means port 22 at the VM's address.
 	Dial   func(ctx context.Context, m gateway.VM) (net.Conn, error)
 	Logger *slog.Logger
+
+	smtpLimits *smtpd.Limits // nil: the defaults; for tests
 }
 
 // Server is the host's mail service. Make it with New, run ServeSMTP, ServeIMAP and Run
@@ -50,7 +55,8 @@ type Config struct {
 type Server struct {
 	config  Config
 	store   *mailbox.Store
-	smtp    *inbound.Server
+	inbound *inbound.Policy
+	smtp    *smtpd.Server
 	imap    *imapd.Server
 	replica *deliver.Replica
 
@@ -68,15 +74,20 @@ func New(config Config) (*Server, error) {
 	if config.Dial == nil {
 		config.Dial = dialGuest
 	}
+	if config.smtpLimits == nil {
+		limits := smtpd.DefaultLimits()
+		config.smtpLimits = &limits
+	}
 	store, err := mailbox.Open(config.Dir, config.Logger)
 	if err != nil {
 		return nil, err
 	}
+	policy := inbound.New(inbound.Config{Domain: config.Domain, Directory: config.Directory, Store: store, Logger: config.Logger})
 	return &Server{
-		config: config, store: store,
-		smtp: inbound.New(inbound.Config{
-			Domain: config.Domain, Directory: config.Directory, Store: store,
-			MaxMessageBytes: config.MaxMessageBytes, Limits: inbound.DefaultLimits(), Logger: config.Logger,
+		config: config, store: store, inbound: policy,
+		smtp: smtpd.New(smtpd.Config{
+			Domain: config.Domain, Policy: policy, MaxMessageBytes: config.MaxMessageBytes, TLS: config.TLS,
+			Limits: *config.smtpLimits, Logger: config.Logger,
 		}),
 		imap: imapd.New(imapd.Config{
 			Directory: config.Directory, Store: store, Limits: imapd.DefaultLimits(), Logger: config.Logger,
@@ -169,8 +180,11 @@ func (s *Server) Remove(_ context.Context, id gateway.ID) error {
 	return s.store.Remove(id)
 }
 
-// box opens the mailbox of a VM that exists.
+// box opens the mailbox of a VM that exists, or of the operator.
 func (s *Server) box(id gateway.ID) (*mailbox.Box, error) {
+	if id == gateway.Postmaster().ID {
+		return s.store.Box(id)
+	}
 	if m, ok := s.config.Directory.ByID(id); !ok || m.Desired == gateway.Removed {
 		return nil, gateway.Errorf(gateway.KindNotFound, "the VM does not exist").WithHint("lodge ls shows the VMs there are.")
 	}

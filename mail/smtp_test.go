@@ -151,15 +151,17 @@ func TestEnvelope(t *testing.T) {
 		{"relay", []string{mail, "250", "RCPT TO:<x@example.com>", "550 5.7.1 Relay access denied"}},
 		{"relay by suffix", []string{mail, "250", "RCPT TO:<x@blog.evillodge.localhost>", "550 5.7.1 Relay access denied"}},
 		{"relay by percent", []string{mail, "250", "RCPT TO:<x%blog.lodge.localhost@example.com>", "550 5.7.1 Relay access denied"}},
-		{"UTF-8", []string{mail, "250", "RCPT TO:<\u00e9@blog.lodge.localhost>", "553 5.1.3 Bad address syntax"}},
+		{"UTF-8", []string{mail, "250", "RCPT TO:<\u00e9@blog.lodge.localhost>", "553 5.6.7"}},
+		{"SMTPUTF8", []string{mail + " SMTPUTF8", "250", "RCPT TO:<\u00e9@blog.lodge.localhost>", "250 2"}},
+		{"postmaster", []string{mail, "250", "RCPT TO:<postmaster>", "250 2", "RCPT TO:<Abuse@lodge.localhost>", "250 2"}},
 		{"control character", []string{mail, "250", "RCPT TO:<a\x01\x7f@blog.lodge.localhost>", "553 5.1.3 Bad address syntax"}},
-		{"CR in sender", []string{"MAIL FROM:<a\rBcc@b.c>", "553 5.1.3 Bad address syntax"}},
+		{"CR in sender", []string{"MAIL FROM:<a\rBcc@b.c>", "553 5.1.7 Bad address syntax"}},
 		{"too long", []string{mail, "250", "RCPT TO:<" + strings.Repeat("x", 300) + "@blog.lodge.localhost>", "553 5.1.3 Bad address syntax"}},
 		{"two senders", []string{mail, "250", mail, "503 5.5.1 Nested MAIL command"}},
 		{"declared too big", []string{mail + " SIZE=53477376", "552 5.3.4"}},
 		{"declared big", []string{mail + " SIZE=52428800", "250"}},
 		{"no AUTH", []string{"AUTH PLAIN AGEAYg==", "5"}},
-		{"no recipient", []string{mail, "250", "DATA", "502"}},
+		{"no recipient", []string{mail, "250", "DATA", "503 5.5.1 Need RCPT command"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c, can := hello(t, f.addr)
@@ -201,14 +203,12 @@ func TestBareLineEnds(t *testing.T) {
 	f := start(t, t.TempDir(), nil)
 	vm := f.add(t, "blog")
 	for name, data := range map[string]string{
-		"bare LF":     "Subject: x\n\nbody\r\n.\r\n",
-		"LF dot LF":   "Subject: x\r\n\r\nbody\n.\nMAIL FROM:<evil@b.c>\r\n.\r\n",
-		"LF dot CRLF": "Subject: x\r\n\r\nbody\n.\r\nMAIL FROM:<evil@b.c>\r\n.\r\n",
-		"CR dot CR":   "Subject: x\r\n\r\nbody\r.\rMAIL FROM:<evil@b.c>\r\n.\r\n",
-		"CRLF dot LF": "Subject: x\r\n\r\nbody\r\n.\nMAIL FROM:<evil@b.c>\r\n.\r\n",
-		"CRCRLF dot":  "Subject: x\r\n\r\nbody\r\r\n.\r\nMAIL FROM:<evil@b.c>\r\n.\r\n",
-		// go-smtp goes on reading behind CR CR LF dot CR LF; what it swallows then is refused with
-		// the rest.
+		"bare LF":        "Subject: x\n\nbody\r\n.\r\n",
+		"LF dot LF":      "Subject: x\r\n\r\nbody\n.\nMAIL FROM:<evil@b.c>\r\n.\r\n",
+		"LF dot CRLF":    "Subject: x\r\n\r\nbody\n.\r\nMAIL FROM:<evil@b.c>\r\n.\r\n",
+		"CR dot CR":      "Subject: x\r\n\r\nbody\r.\rMAIL FROM:<evil@b.c>\r\n.\r\n",
+		"CRLF dot LF":    "Subject: x\r\n\r\nbody\r\n.\nMAIL FROM:<evil@b.c>\r\n.\r\n",
+		"CRCRLF dot":     "Subject: x\r\n\r\nbody\r\r\n.\r\nMAIL FROM:<evil@b.c>\r\n.\r\n",
 		"bare CR at end": "Subject: x\r\n\r\nbody\r\r\n.\r\n\r\n.\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -242,9 +242,7 @@ func TestChunking(t *testing.T) {
 	begin()
 	c.send("BDAT 5\r\nabcde")
 	c.expect("250")
-	c.ask("RSET", "250")              // given up: nothing may come of it,
-	c.ask("MAIL FROM:<a@b.c>", "421") // and go-smtp is not to be trusted with another one
-	c, _ = hello(t, f.addr)
+	c.ask("RSET", "250") // given up: nothing may come of it
 	begin()
 	c.send("BDAT 5\r\nabcde")
 	c.expect("250")

@@ -1,119 +1,123 @@
-// Package inbound receives mail: SMTP (RFC 5321) by go-smtp, guarded, into the mailbox store.
+// Package inbound decides who gets mail on this host, and keeps it: it is the smtpd.Policy of port 25.
 //
-// The life of a message: a guarded connection → MAIL, RCPT (a VM of this host, or 550: no
-// backscatter) → DATA streams to disk, lines are checked → trace headers are made → one Commit for
-// all recipients → 250. It never authenticates and never relays.
+// Anyone may write to anything@<vm>.<domain>, and to postmaster@ and abuse@ of the domain, whose mail
+// is the operator's. All others are refused at RCPT, so no bounce is ever made. A message streams to
+// disk; one Commit records it for all recipients, each with trace headers of its own on top.
 //
-// What go-smtp leaves open is closed here:
-//
-//   - lines, chunks and what comes behind the end of a session: wire;
-//   - one deadline for a whole DATA, no limits on sessions and connections, a Shutdown that waits
-//     for idle clients: guard;
-//   - a second MAIL is accepted, and two messages' outcomes are mixed up when the first is aborted
-//     between chunks: session;
-//   - a client is sent the text of any error: replyFor.
-//
-// Known limits: a message of exactly the size limit is refused, and a bare CR behind a line's
-// leading dot is dropped.
+// It never authenticates and never relays.
 package inbound
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"net"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
-	"github.com/emersion/go-smtp"
+	"golang.org/x/net/idna"
 
 	"lodge/gateway"
-	"lodge/mail/guard"
 	"lodge/mail/mailbox"
+	"lodge/mail/smtpd"
 )
 
-const (
-	maxRecipients = 100
-	maxErrors     = 20 // refused commands in one session
-)
-
-// Config is what a Server needs. All fields must be set.
+// Config is what a Policy needs. All fields must be set.
 type Config struct {
-	Domain          string
-	Directory       *gateway.Directory
-	Store           *mailbox.Store
-	MaxMessageBytes int64 // a message must be smaller
-	Limits          Limits
-	Logger          *slog.Logger
+	Domain    string
+	Directory *gateway.Directory
+	Store     *mailbox.Store
+	Logger    *slog.Logger
 }
 
-// Limits bound what strangers can use.
-type Limits struct {
-	guard.Limits
-	Data time.Duration // the longest time for one message
-}
-
-// DefaultLimits suit a host on the internet.
-func DefaultLimits() Limits {
-	return Limits{
-		Limits: guard.Limits{
-			Conns: 1000, PerPeer: 100, PerNet: 200, Idle: 5 * time.Minute, Crowded: 10 * time.Second, Session: 2 * time.Hour, Writes: 50_000,
-		},
-		Data: 30 * time.Minute,
-	}
-}
-
-// Server is an SMTP server. Make it with New.
-type Server struct {
-	config Config
-	policy policy
-	guard  *guard.Server
-
+// Policy is an smtpd.Policy. Make it with New.
+type Policy struct {
+	config   Config
 	accepted atomic.Uint64
 }
 
-// New returns a server that does not listen yet.
-func New(config Config) *Server {
-	s := &Server{config: config, policy: policy{config.Domain, config.Directory, config.MaxMessageBytes}}
-	engine := smtp.NewServer(smtp.BackendFunc(s.newSession))
-	engine.Domain = config.Domain
-	engine.MaxMessageBytes = config.MaxMessageBytes
-	engine.MaxRecipients = maxRecipients
-	engine.MaxLineLength = 0 // wire has the limits
-	engine.ErrorLog = errorLog{config.Logger}
-	s.guard = &guard.Server{
-		Name: "smtp", Protocol: engine, Limits: config.Limits.Limits, Wrap: newWire,
-		Replies: guard.Replies{
-			Busy: "421 4.7.0 Too many connections, try again later",
-			HTTP: "554 5.5.1 This is SMTP, not HTTP",
-		},
-	}
-	return s
-}
-
-func (s *Server) newSession(c *smtp.Conn) (smtp.Session, error) {
-	return &session{server: s, conn: c, wire: c.Conn().(*wire)}, nil // as New set up
+// New returns a Policy that has accepted nothing yet.
+func New(config Config) *Policy {
+	config.Domain = strings.ToLower(config.Domain)
+	return &Policy{config: config}
 }
 
 // Accepted is the number of messages accepted since the start, one per recipient.
-func (s *Server) Accepted() uint64 { return s.accepted.Load() }
+func (p *Policy) Accepted() uint64 { return p.accepted.Load() }
 
-// Serve receives mail on l until Shutdown, and returns nil then.
-func (s *Server) Serve(l net.Listener) error { return s.guard.Serve(l) }
+// Sender implements smtpd.Policy: anyone may send.
+func (p *Policy) Sender(context.Context, smtpd.Client, smtpd.Envelope) error { return nil }
 
-// Shutdown stops listening, ends idle sessions, and lets messages that are coming in finish. When
-// ctx ends it cuts what is left, and returns the context's error.
-func (s *Server) Shutdown(ctx context.Context) error { return s.guard.Shutdown(ctx) }
-
-// errorLog logs go-smtp's messages: accept errors, broken connections, panics in a session.
-type errorLog struct{ logger *slog.Logger }
-
-// Printf implements smtp.Logger.
-func (l errorLog) Printf(format string, args ...any) {
-	l.logger.Warn("smtp session failed", "err", fmt.Sprintf(format, args...))
+// Recipient implements smtpd.Policy.
+func (p *Policy) Recipient(_ context.Context, c smtpd.Client, _ smtpd.Envelope, to smtpd.Recipient) (gateway.Identity, error) {
+	vm, err := p.mailboxOf(to.Path)
+	if err != nil {
+		p.config.Logger.Debug("recipient refused", "rcpt", to.Path.String(), "remote", c.Remote, "err", err)
+	}
+	return vm, err
 }
 
-// Println implements smtp.Logger.
-func (l errorLog) Println(args ...any) {
-	l.logger.Warn("smtp session failed", "err", fmt.Sprint(args...))
+// mailboxOf returns the VM that an address belongs to, whatever its local part; the operator for those
+// of the domain itself that RFC 2142 names.
+func (p *Policy) mailboxOf(to smtpd.Path) (gateway.Identity, error) {
+	host := domainOf(to)
+	if to.Domain == "" || host == p.config.Domain && isOperator(to.Local) {
+		return gateway.Postmaster(), nil
+	}
+	name, ok := strings.CutSuffix(host, "."+p.config.Domain)
+	if !ok || name == "" {
+		return gateway.Identity{}, replyRelay()
+	}
+	m, ok := p.config.Directory.ByName(name)
+	if !ok || m.Desired == gateway.Removed {
+		return gateway.Identity{}, replyUnknown()
+	}
+	return m.Identity, nil
+}
+
+func isOperator(local string) bool {
+	return slices.ContainsFunc([]string{"postmaster", "abuse"}, func(name string) bool { return strings.EqualFold(local, name) })
+}
+
+// domainOf returns the domain in lower case and A-labels (RFC 5891), without a final dot.
+func domainOf(to smtpd.Path) string {
+	host := strings.TrimSuffix(strings.ToLower(to.Domain), ".")
+	if ascii, err := idna.Lookup.ToASCII(host); err == nil && !to.ASCII() {
+		return ascii
+	}
+	return host
+}
+
+// stillExist refuses a message for a VM that was removed between RCPT and the end of the message.
+func (p *Policy) stillExist(to []smtpd.Recipient) error {
+	for _, r := range to {
+		if r.VM == gateway.Postmaster() {
+			continue
+		}
+		if m, ok := p.config.Directory.ByID(r.VM.ID); !ok || m.Desired == gateway.Removed {
+			return replyUnknown()
+		}
+	}
+	return nil
+}
+
+func replyUnknown() error {
+	return smtpd.Reply{Code: 550, Status: "5.1.1", Text: "User unknown: no such VM"}
+}
+
+func replyRelay() error {
+	return smtpd.Reply{Code: 550, Status: "5.7.1", Text: "Relay access denied"}
+}
+
+// Begin implements smtpd.Policy.
+func (p *Policy) Begin(_ context.Context, c smtpd.Client, e smtpd.Envelope) (smtpd.Message, error) {
+	now := time.Now()
+	m := &message{policy: p, client: c, envelope: e, begun: now}
+	staged, err := p.config.Store.Stage()
+	if err != nil {
+		m.log().Warn("message not accepted", "status", smtpd.ReplyTo(err).Code, "err", err)
+		return nil, err
+	}
+	m.staged = staged
+	return m, nil
 }

@@ -18,14 +18,15 @@ type trace struct {
 	helo   string
 	remote string // IP address
 	by     string
+	with   string // protocol
 	now    time.Time
 }
 
-// head makes the trace headers of one recipient's copy (RFC 5321 §4.4).
+// head makes the trace headers of one recipient's copy (RFC 5321 §4.4). The addresses are as in
+// headers: smtpd.Path.String.
 func (t trace) head(queueID, from, rcpt string) string {
-	return fmt.Sprintf("Return-Path: <%s>\r\nDelivered-To: %s\r\nReceived: from %s (%s)\r\n\tby %s with ESMTP id %s\r\n\tfor <%s>; %s\r\n",
-		quoted(from), quoted(rcpt), printable(t.helo), literal(t.remote), t.by, queueID,
-		quoted(rcpt), t.now.Format("Mon, 2 Jan 2006 15:04:05 -0700"))
+	return fmt.Sprintf("Return-Path: <%s>\r\nDelivered-To: %s\r\nReceived: from %s (%s)\r\n\tby %s with %s id %s\r\n\tfor <%s>; %s\r\n",
+		from, rcpt, printable(t.helo), literal(t.remote), t.by, t.with, queueID, rcpt, t.now.Format("Mon, 2 Jan 2006 15:04:05 -0700"))
 }
 
 // literal writes an IP address as an address literal (RFC 5321 §4.1.3).

@@ -1,0 +1,81 @@
+package inbound
+
+import (
+	"log/slog"
+	"time"
+
+	"lodge/gateway"
+	"lodge/mail/mailbox"
+	"lodge/mail/smtpd"
+)
+
+// maxFirstBytes of a message are kept in memory to find its subject.
+const maxFirstBytes = 32 << 10
+
+// message is an smtpd.Message. Its bytes are staged on disk.
+type message struct {
+	policy   *Policy
+	client   smtpd.Client
+	envelope smtpd.Envelope
+	staged   *mailbox.Staged
+	begun    time.Time
+	bytes    int64
+	first    []byte // of maxFirstBytes at most
+}
+
+// Write implements smtpd.Message.
+func (m *message) Write(p []byte) (int, error) {
+	n, err := m.staged.Write(p)
+	m.bytes += int64(n)
+	if room := maxFirstBytes - len(m.first); room > 0 {
+		m.first = append(m.first, p[:min(n, room)]...)
+	}
+	return n, err // it is replied to by its kind
+}
+
+// Commit implements smtpd.Message. It returns once the message is synced to disk.
+func (m *message) Commit() (string, error) {
+	letters := m.letters(time.Now())
+	if err := m.policy.stillExist(m.envelope.To); err != nil {
+		return "", err
+	}
+	if err := m.policy.config.Store.Commit(m.staged, letters); err != nil {
+		return "", err
+	}
+	m.staged.Remove()
+	m.policy.accepted.Add(uint64(len(letters)))
+	log := m.log()
+	for i, l := range letters { // one for each recipient
+		log.Info("message accepted", "rcpt", l.Rcpt, gateway.LogVM(m.envelope.To[i].VM), "queue_id", l.QueueID,
+			"bytes", m.bytes+int64(len(l.Head)))
+	}
+	return letters[0].QueueID, nil
+}
+
+func (m *message) letters(now time.Time) []mailbox.Letter {
+	subject := subject(m.first)
+	letters := make([]mailbox.Letter, 0, len(m.envelope.To))
+	t := trace{
+		helo: m.client.Helo, remote: m.client.Remote, by: m.policy.config.Domain,
+		with: m.client.Protocol(m.envelope.UTF8), now: now,
+	}
+	from := m.envelope.From.String()
+	for _, to := range m.envelope.To {
+		id := mailbox.NewQueueID(now)
+		letters = append(letters, mailbox.Letter{
+			VM: to.VM.ID, QueueID: id, From: from, Rcpt: to.Path.String(), Subject: subject,
+			Head: t.head(id, from, to.Path.String()), Received: now,
+		})
+	}
+	return letters
+}
+
+// Abort implements smtpd.Message.
+func (m *message) Abort(err error) {
+	m.staged.Remove()
+	m.log().Warn("message not accepted", "bytes", m.bytes, "status", smtpd.ReplyTo(err).Code, "err", err)
+}
+
+func (m *message) log() *slog.Logger {
+	return m.policy.config.Logger.With("remote", m.client.Remote, "from", m.envelope.From.String(), "duration", time.Since(m.begun))
+}
