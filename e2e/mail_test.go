@@ -59,8 +59,8 @@ func (s *suite) delivered(t *testing.T, vm *harness.VM, subject string, limit ti
 	return m
 }
 
-// mail: a message from swaks is in the guest's Maildir, with the same bytes as on the host. Bad
-// recipients are refused.
+// mail: a message from swaks is in the guest's Maildir, with the same bytes as on the host. Mail for
+// the domain itself is the operator's. Bad recipients are refused.
 func (s *suite) mail(t *testing.T) {
 	dir := t.TempDir()
 	body := "From: person@example.org\r\nTo: anything@alpha.lodge.localhost\r\nSubject: every byte\r\n\r\n" +
@@ -87,6 +87,10 @@ func (s *suite) mail(t *testing.T) {
 	if left := s.alpha.Run(t, "ls ~/Maildir/tmp | wc -l; stat -c '%U %a' ~/Maildir ~/Maildir/new/"+m.QueueID+"*"); !strings.HasPrefix(left, "0\nlodge 700\nlodge 600") {
 		t.Errorf("the Maildir has files left in tmp, or other owners and modes than it should: %s", left)
 	}
+	if r := s.trySend(t, "person@example.org", "postmaster@"+s.h.Domain, "--tls", "--header", "Subject: for the operator"); r.Code != 0 {
+		t.Errorf("swaks to the operator, encrypted: %s", r.Text())
+	}
+	contains(t, "the operator's mail", s.h.Lodge(t, "mail", "postmaster"), "for the operator")
 	s.refusedMail(t, dir)
 }
 

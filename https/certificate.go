@@ -104,6 +104,33 @@ func (s *Server) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, erro
 	return s.authority.Certificate(rt.Subject)
 }
 
+// MailTLS is the configuration for STARTTLS of mail: the client gets the certificate of the VM whose name
+// it asks for, and else the domain's. Servers that send mail often name none, or one of an MX record;
+// they would send in clear text if the handshake failed, or not at all. Old cipher suites are better
+// than none for the same reason.
+func (s *Server) MailTLS() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.mailCertificate}
+}
+
+func (s *Server) mailCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	rt, ok := s.zone.Route(hello.ServerName, gateway.Identity{}, s.Directory)
+	if !ok || !rt.IsVM() || rt.Custom && !s.certifiesCustom() {
+		return s.domainCertificate(hello)
+	}
+	c, err := s.certificate(hello)
+	if err != nil || c == nil { // it is ordered, or could not be
+		return s.domainCertificate(hello)
+	}
+	return c, nil
+}
+
+// domainCertificate is the certificate for a client that has asked for the domain, or for another name.
+func (s *Server) domainCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	domain := *hello
+	domain.ServerName = s.Domain
+	return s.certificate(&domain)
+}
+
 // publicCertificate returns the public certificate that a name is served with, if there is one in
 // memory. With a wildcard, no name directly below the domain has one of its own.
 func (s *Server) publicCertificate(rt names.Route) (*tls.Certificate, bool) {

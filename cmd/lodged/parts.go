@@ -141,7 +141,8 @@ func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
 		Defaults: gateway.Size{Image: cfg.Image}, Logger: log,
 	}
 	if p.mail, err = mail.New(mail.Config{
-		Dir: cfg.path("mail"), Domain: cfg.Domain, Directory: s.directory, SSHKeyFile: hostConfig.LoginKeyFile(), Logger: log,
+		Dir: cfg.path("mail"), Domain: cfg.Domain, Directory: s.directory, SSHKeyFile: hostConfig.LoginKeyFile(),
+		TLS: p.web.MailTLS(), Logger: log,
 	}); err != nil {
 		return fmt.Errorf("mail: %w", err)
 	}
