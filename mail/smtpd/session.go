@@ -94,16 +94,16 @@ func (s *session) run(ctx context.Context) {
 
 // execute runs one command. The zero Reply says that there was one already.
 func (s *session) execute(ctx context.Context, line string) Reply {
-	s.commands++
+	if s.commands++; s.commands > maxCommands { // before it runs: a message that is kept must get its 250
+		s.ended = true
+		return Reply{421, "4.7.0", "Too many commands in one session"}
+	}
 	r := s.dispatch(ctx, line)
 	if r.refuses() && r.Status != statusTooManyRecipients {
 		s.errors++
 	}
-	switch {
-	case s.errors > maxErrors:
+	if s.errors > maxErrors {
 		r = Reply{421, "4.7.0", "Too many errors"}
-	case s.commands > maxCommands:
-		r = Reply{421, "4.7.0", "Too many commands in one session"}
 	}
 	s.ended = s.ended || r.Code == 421
 	return r

@@ -14,8 +14,8 @@
 //   - bytes before the banner: 554 5.5.0, closed;
 //   - a command line above 4 KiB: 500 5.5.6, closed; one that does not end in CRLF: 500 5.5.2;
 //   - a command that is unknown, out of order or has bad arguments: 500 to 555, and 421 4.7.0, closed,
-//     after 20 refusals of any kind;
-//   - something behind STARTTLS, or behind a DATA that is refused: closed, unread;
+//     after 20 refusals, those of too many recipients aside;
+//   - what is sent ahead of the reply to STARTTLS, or to a DATA that is refused: closed, unread;
 //   - BDAT that is refused: its chunk is read and dropped before the reply. If its size is no number,
 //     or above twice the limit of a message: closed;
 //   - a message above the limit: 552 5.3.4, and closed above twice that; with a line above 64 KiB:
@@ -149,7 +149,8 @@ type Rate struct {
 func DefaultLimits() Limits {
 	return Limits{
 		Limits: guard.Limits{
-			Conns: 1000, PerPeer: 100, PerNet: 200, Idle: 5 * time.Minute, Crowded: 10 * time.Second, Session: 2 * time.Hour, Writes: 50_000,
+			Conns: 1000, PerPeer: 100, PerNet: 200, Idle: 5 * time.Minute, Crowded: 10 * time.Second, Session: 2 * time.Hour,
+			Writes: 4 * maxCommands, // more than those cause: no 250 is cut off
 		},
 		Greet: 50 * time.Millisecond, Early: time.Minute, Data: 30 * time.Minute,
 		Rates: Rates{Conns: Rate{10, 200}, Messages: Rate{50, 1000}, Refused: Rate{1, 20}},
