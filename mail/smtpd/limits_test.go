@@ -133,7 +133,7 @@ func TestDrain(t *testing.T) {
 
 // A client is idle for a short time until its first recipient is accepted.
 func TestShortIdle(t *testing.T) {
-	h := serve(t, func(c *Config) { c.Limits.Early = 100 * time.Millisecond })
+	h := serve(t, func(c *Config) { c.Limits.Early = 2 * time.Second })
 	c := h.connect(t)
 	c.want("220", "421 4.4.2 Timeout")
 	c = h.connect(t)
