@@ -12,7 +12,7 @@ import (
 )
 
 // fanIn is one net.Listener made of many, one per VM; each accepted connection is a *Conn that
-// carries its VM. Stock servers (net/http, go-smtp, go-imap) accept it unchanged. A VM has one
+// carries its VM. Stock servers (net/http, go-imap) accept it unchanged. A VM has one
 // connection waiting at a time, so that a busy one takes turns with the others.
 type fanIn struct {
 	addr  net.Addr

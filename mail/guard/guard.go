@@ -36,7 +36,6 @@ type Listener struct {
 	net.Listener
 	limits  Limits
 	replies Replies
-	wrap    func(*Conn) net.Conn // nil: Accept returns the Conn
 	open    *limit.Limit[gateway.Peer]
 	nets    *limit.Limit[gateway.Peer]
 
@@ -63,9 +62,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err // servers look for net.ErrClosed and net.Error
 		}
-		if g := l.admit(c); g != nil && l.wrap != nil {
-			return l.wrap(g), nil
-		} else if g != nil {
+		if g := l.admit(c); g != nil {
 			return g, nil
 		}
 		_ = c.SetWriteDeadline(time.Now().Add(time.Second)) // a new socket has room to send; never wait for it

@@ -9,20 +9,18 @@ import (
 	"time"
 )
 
-// Protocol is a server that runs on guarded listeners; *smtp.Server and *imapserver.Server are.
+// Protocol is a server that runs on guarded listeners, such as *imapserver.Server.
 type Protocol interface {
 	Serve(l net.Listener) error
 	Close() error
 }
 
-// Server runs a Protocol behind a Listener for each call of Serve. All fields but Wrap must be set
-// before.
+// Server runs a Protocol behind a Listener for each call of Serve. All fields must be set before.
 type Server struct {
 	Name     string // of the protocol, for errors
 	Protocol Protocol
 	Limits   Limits
 	Replies  Replies
-	Wrap     func(*Conn) net.Conn // what the Protocol gets instead of the Conn
 
 	mu        sync.Mutex
 	listeners []*Listener
@@ -32,7 +30,6 @@ type Server struct {
 // Serve serves l until Shutdown, and returns nil then.
 func (s *Server) Serve(l net.Listener) error {
 	g := NewListener(l, s.Limits, s.Replies)
-	g.wrap = s.Wrap
 	if !s.add(g) {
 		return l.Close()
 	}

@@ -17,9 +17,9 @@ type Path struct {
 }
 
 // ParsePath reads an address in angle brackets, up to the end of s. ok is false for what no header may
-// have, or what is ambiguous: control characters, angle brackets, a
-// second "@" without quotes, more than 254 bytes. A source route is
-// ignored (RFC 5321 appendix C). Local parts may have empty atoms, as some large hosts give to people.
+// have, or what is ambiguous: control characters, angle brackets, a second "@" without quotes, more than
+// 254 bytes. A source route is ignored (RFC 5321 appendix C). Local parts may have empty atoms, as some
+// large hosts give to people.
 func ParsePath(s string) (p Path, ok bool) {
 	p, rest, ok := cutPath(s)
 	return p, ok && rest == ""
