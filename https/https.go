@@ -256,7 +256,7 @@ func (s *Server) Remove(ctx context.Context, id gateway.ID) error {
 	if err := s.login.Remove(ctx, id); err != nil {
 		return fmt.Errorf("remove logins: %w", err)
 	}
-	return s.Requests.Remove(ctx, func(q gateway.AccessRequest) bool { return q.VM == id })
+	return s.Requests.Hide(ctx, func(q gateway.AccessRequest) bool { return q.VM == id })
 }
 
 // tlsConfig returns a configuration that refuses names without a route. The check is in

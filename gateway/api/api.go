@@ -14,6 +14,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"sync"
 
 	"lodge/gateway"
 	"lodge/gateway/people"
@@ -115,7 +116,8 @@ type Config struct {
 // API has the verbs. It is safe for concurrent use; make one with New.
 type API struct {
 	Config
-	lasting lasting
+	lasting   lasting
+	answering sync.Mutex // held while a request for access is answered: it is answered once
 }
 
 // New returns an API, which follows the changes of Directory and People from then on.

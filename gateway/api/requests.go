@@ -66,6 +66,8 @@ func (s Session) request(v verb, id string) (gateway.AccessRequest, gateway.VM, 
 // Approve opens exactly the port of a request to exactly who asked, and removes the request. Somebody who
 // is not known yet becomes a guest.
 func (s Session) Approve(ctx context.Context, id string) (AccessRequest, error) {
+	s.api.answering.Lock()
+	defer s.api.answering.Unlock()
 	q, m, err := s.request(verbApprove, id)
 	if err != nil {
 		return AccessRequest{}, err
@@ -89,7 +91,7 @@ func (s Session) Approve(ctx context.Context, id string) (AccessRequest, error) 
 		return AccessRequest{}, err
 	}
 	s.auditAnswer(ctx, gateway.EventAccessApproved, q, m)
-	return s.showRequest(q, m), s.removeRequest(ctx, q)
+	return s.showRequest(q, m), s.api.Requests.Remove(ctx, func(other gateway.AccessRequest) bool { return other.ID == q.ID })
 }
 
 // admit opens a port of a VM to one person more, unless it is open to them. KindConflict: at a limit.
@@ -112,18 +114,19 @@ func (s Session) admit(m *gateway.VM, port uint16, who gateway.Principal) error 
 	return nil
 }
 
-// Deny removes a request.
+// Deny ends a request: nobody sees it any more.
 func (s Session) Deny(ctx context.Context, id string) error {
+	s.api.answering.Lock()
+	defer s.api.answering.Unlock()
 	q, m, err := s.request(verbDeny, id)
 	if err != nil {
 		return err
 	}
+	if err := s.api.Requests.Hide(ctx, func(other gateway.AccessRequest) bool { return other.ID == q.ID }); err != nil {
+		return err
+	}
 	s.auditAnswer(ctx, gateway.EventAccessDenied, q, m)
-	return s.removeRequest(ctx, q)
-}
-
-func (s Session) removeRequest(ctx context.Context, q gateway.AccessRequest) error {
-	return s.api.Requests.Remove(ctx, func(other gateway.AccessRequest) bool { return other.ID == q.ID })
+	return nil
 }
 
 func (s Session) auditAnswer(ctx context.Context, event gateway.AuditEvent, q gateway.AccessRequest, m gateway.VM) {

@@ -74,7 +74,8 @@ func (r *Requests) Add(ctx context.Context, q gateway.AccessRequest) (_ gateway.
 	q.ID = hex.EncodeToString(id)
 	gone := func(old gateway.AccessRequest) bool { return !q.Asked.Before(old.Until) }
 	i := slices.IndexFunc(r.all, func(old gateway.AccessRequest) bool {
-		return old.Host == q.Host && old.Person == q.Person && old.Address == q.Address && old.VM == q.VM && old.Port == q.Port && !gone(old)
+		sameVM := old.VM == q.VM || old.VM == (gateway.ID{}) // hidden: see displaced and Hide
+		return old.Host == q.Host && old.Person == q.Person && old.Address == q.Address && sameVM && old.Port == q.Port && !gone(old)
 	})
 	switch {
 	case i < 0:
@@ -117,7 +118,11 @@ func (r *Requests) room(q gateway.AccessRequest) error {
 		}
 	}
 	limit := gateway.MaxAccessRequestsOfPerson
-	if !q.Proven() {
+	switch {
+	case q.Proven():
+	case peer(q).Loopback(): // a tunnel stands for many
+		limit = gateway.MaxUnprovenRequests
+	default:
 		limit = gateway.MaxUnprovenRequestsOfPeer
 	}
 	switch {
@@ -191,6 +196,30 @@ func (r *Requests) Remove(ctx context.Context, which func(gateway.AccessRequest)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.change(ctx, nil, which)
+}
+
+// Hide makes requests count until they expire, but nobody sees them any more: a place that were free again
+// would show who asks that the VM exists.
+func (r *Requests) Hide(ctx context.Context, which func(gateway.AccessRequest) bool) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all, do := slices.Clone(r.all), []gateway.Op(nil)
+	for i := range all {
+		if all[i].VM == (gateway.ID{}) || !which(all[i]) {
+			continue
+		}
+		all[i].VM = gateway.ID{}
+		value, err := json.Marshal(all[i])
+		if err != nil {
+			return err
+		}
+		do = append(do, gateway.Op{Key: requestPrefix + all[i].ID, Value: value})
+	}
+	if err := r.change(ctx, do, func(gateway.AccessRequest) bool { return false }); err != nil {
+		return err
+	}
+	r.all = all
+	return nil
 }
 
 // change writes operations together with the removal of requests, in one Commit if it has room. The caller

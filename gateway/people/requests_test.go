@@ -60,6 +60,7 @@ func TestRequestsAreKept(t *testing.T) {
 	first := a.add(request(1, 7, "blog"))
 	a.now = a.now.Add(time.Hour)
 	second := a.add(request(2, 7, "shop"))
+	a.now = a.now.Add(time.Second)
 	again := a.add(request(1, 7, "blog"))
 	if again.ID != first.ID || !again.Until.After(first.Until) || len(first.ID) != 16 {
 		t.Errorf("made again: %+v, before %+v", again, first)
@@ -84,6 +85,27 @@ func TestRequestsAreKept(t *testing.T) {
 	if len(a.All()) != 0 {
 		t.Errorf("after their time: %+v", a.All())
 	}
+}
+
+// A request that was denied counts like one for a name that no VM has, and is the same
+// one when it is made again.
+func TestHiddenRequestsCount(t *testing.T) {
+	a := newAsked(t)
+	hidden := a.add(request(1, 7, "blog"))
+	gatewaytest.Must(t, a.Hide(t.Context(), func(q gateway.AccessRequest) bool { return q.VM == gateway.ID{1} }))
+	for range 2 { // the second time after a restart
+		if all := a.All(); len(all) != 0 {
+			t.Errorf("seen: %+v", all)
+		}
+		if again, added, err := a.Add(t.Context(), request(1, 7, "blog")); err != nil || added || again.ID != hidden.ID {
+			t.Errorf("made again: %+v, %t, %v", again, added, err)
+		}
+		a.open()
+	}
+	for i := range gateway.MaxAccessRequestsOfPerson - 1 {
+		a.add(request(0, 7, fmt.Sprint("host", i)))
+	}
+	a.refuses(request(1, 7, "more"), gateway.KindConflict)
 }
 
 // A person's limit is the same whether VMs have the names or not.
