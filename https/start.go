@@ -50,12 +50,11 @@ func (s *Server) startVM(w http.ResponseWriter, r *http.Request, rt names.Route)
 	case !s.mayStart(who, rt.VM):
 		s.notAllowed(w, r, rt, who)
 		return
-	case rt.VM.Desired == gateway.Running, !s.policy.Manages(who, rt.VM): // the request for the page wakes it
+	case rt.VM.Desired == gateway.Running, s.Verbs == nil, !s.policy.Manages(who, rt.VM): // the request for the page wakes it
 		browser.Redirect(w, http.StatusSeeOther, path)
 		return
 	}
-	if err := s.waker.startBy(r.Context(), rt.VM.ID, func(ctx context.Context) error { return s.Verbs.Start(ctx, who.Person, rt.VM) }); err != nil {
-		s.Logger.With(gateway.LogVM(rt.VM.Identity)).Warn("VM was not started", "err", err)
+	if err := s.waker.startBy(r.Context(), rt.VM, func(ctx context.Context) error { return s.Verbs.Start(ctx, who.Person, rt.VM) }); err != nil {
 		s.pages.Render(w, r, pages.NotStarted(rt, browser.Status(gateway.KindOf(err)), err, path))
 		return
 	}
@@ -67,20 +66,24 @@ const maxFormBytes = 8 << 10
 
 // startBy starts a VM that a person asks for, and holds the requests for it meanwhile. It returns an error
 // that comes soon, and nil for a start that takes longer or has succeeded.
-func (k *waker) startBy(ctx context.Context, vm gateway.ID, start func(context.Context) error) error {
-	w, ok := k.begin(vm)
+func (k *waker) startBy(ctx context.Context, vm gateway.VM, start func(context.Context) error) error {
+	w, ok := k.begin(vm.ID)
 	if !ok {
 		return errStarting
 	}
-	started := k.starting.DoChan(vm.String(), func() (any, error) {
+	started := k.starting.DoChan(vm.ID.String(), func() (any, error) {
 		ctx, cancel := context.WithTimeout(k.base, wakeTime)
 		defer cancel()
 		return nil, start(ctx)
 	})
 	failed := make(chan error, 1)
 	go func() {
-		defer k.end(vm, w)
-		failed <- (<-started).Err
+		defer k.end(vm.ID, w)
+		err := (<-started).Err
+		if err != nil {
+			k.log.With(gateway.LogVM(vm.Identity)).Warn("VM was not started", "err", err)
+		}
+		failed <- err
 	}()
 	soon := time.NewTimer(startShown)
 	defer soon.Stop()

@@ -42,7 +42,7 @@ const (
 	onPath       = Prefix + "on"       // ?at=&path=: opens path at another name of the VM
 )
 
-// maxFormBytes limits the only form.
+// maxFormBytes limits each form.
 const maxFormBytes = 4 << 10
 
 // Config is what a Handler needs. All fields are required.
@@ -56,7 +56,7 @@ type Config struct {
 	// Many reports whether strangers may come from an address that the owner comes from, as from that
 	// of a proxy or a tunnel.
 	Many func(netip.Addr) bool
-	// Ended is called when a login at a VM, a link or a token has ended.
+	// Ended is called when a secret has ended: a login at a VM, a session, a link, a token and what rests on them.
 	Ended func(vm gateway.ID, id ID)
 	Apex  Apex
 }

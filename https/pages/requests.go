@@ -52,7 +52,7 @@ func Requests(all []Request) Page {
 		p.Text = []string{"There is none that you may answer: it was answered, or has expired."}
 		return p
 	}
-	p.Text = []string{"An approval opens exactly that page, to exactly that person. lodge share takes it back."}
+	p.Text = []string{"An approval opens exactly that page, to exactly that person. To end it, share the page again without them: lodge share --help."}
 	p.Sections = []Section{{Title: "", Rows: requestRows(all)}}
 	return p
 }
@@ -89,6 +89,6 @@ func Approved(q Request, vm string) Page {
 // Denied answers who has denied a request.
 func Denied() Page {
 	return Page{
-		Status: http.StatusOK, Title: "The request is denied", Text: []string{"It is removed. Nobody is told."}, Buttons: []Link{{"Your account", accountPath}},
+		Status: http.StatusOK, Title: "The request is denied", Text: []string{"Who asked gets no notice."}, Buttons: []Link{{"Your account", accountPath}},
 	}
 }

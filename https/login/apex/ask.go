@@ -28,8 +28,8 @@ func (h *Handler) askPage(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s, loggedIn := h.session(r)
-	if rt.IsVM() && h.Policy.MayOpen(access.Visitor{Person: s.Person}, rt.VM, rt.Port) {
-		browser.Redirect(w, http.StatusFound, h.wanted(r, to))
+	if open, ok := h.opens(r, rt, s.Person, to); ok {
+		browser.Redirect(w, http.StatusFound, open)
 		return
 	}
 	if loggedIn {
@@ -47,6 +47,19 @@ func (h *Handler) asksFor(r *http.Request, wanted string) (rt names.Route, to st
 	return rt, names.Origin(rt.Host, names.PortSeen(r)) + path, ok
 }
 
+// opens returns where the page opens, if somebody may open it.
+func (h *Handler) opens(r *http.Request, rt names.Route, person gateway.Principal, to string) (string, bool) {
+	switch {
+	case !rt.IsVM():
+		return "", false
+	case h.Policy.MayOpen(access.Visitor{}, rt.VM, rt.Port): // without a login
+		return to, true
+	case h.Policy.MayOpen(access.Visitor{Person: person}, rt.VM, rt.Port):
+		return h.wanted(r, to), true
+	}
+	return "", false
+}
+
 // ask records a request for access.
 func (h *Handler) ask(w http.ResponseWriter, r *http.Request) {
 	rt, to, ok := h.asksFor(r, r.PostForm.Get("to"))
@@ -56,8 +69,8 @@ func (h *Handler) ask(w http.ResponseWriter, r *http.Request) {
 	}
 	q := gateway.AccessRequest{VM: rt.VM.ID, Port: rt.Port, Host: rt.Host, From: addressOf(r)}
 	s, loggedIn := h.session(r)
-	if rt.IsVM() && h.Policy.MayOpen(access.Visitor{Person: s.Person}, rt.VM, rt.Port) {
-		browser.Redirect(w, http.StatusSeeOther, h.wanted(r, to))
+	if open, ok := h.opens(r, rt, s.Person, to); ok {
+		browser.Redirect(w, http.StatusSeeOther, open)
 		return
 	}
 	var err error
@@ -142,7 +155,11 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request) {
 	page, err := pages.Denied(), error(nil)
 	switch r.PostForm.Get("do") {
 	case "approve":
-		rt, _ := h.Policy.Zone.Route(q.Host, gateway.Identity{}, h.Policy.VMs)
+		rt, ok := h.Policy.Zone.Route(q.Host, gateway.Identity{}, h.Policy.VMs)
+		if !ok || rt.VM.ID != q.VM || rt.Port != q.Port {
+			err = gateway.Errorf(gateway.KindConflict, "%s leads to another page now", q.Host).WithHint("Deny the request.")
+			break
+		}
 		page, err = pages.Approved(h.shown(q), rt.VM.Name), h.Answers.Approve(r.Context(), s.Person, id)
 	case "deny":
 		err = h.Answers.Deny(r.Context(), s.Person, id)

@@ -43,8 +43,8 @@ type Config struct {
 	Store  Store
 	// Visitor returns who is logged in.
 	Visitor func(*http.Request) (access.Person, bool)
-	// Fresh reports whether who is logged in has proved that a moment ago: who finds an open browser adds no
-	// passkey of their own.
+	// Fresh reports whether who is logged in has proved that a moment ago. Who finds an open browser then adds
+	// no passkey of their own, unless a provider lets its own open session in without a question.
 	Fresh func(*http.Request) bool
 	// Current returns a person as of now, from ID and address of the time of the registration. It is false
 	// for one who may no longer log in.
