@@ -92,6 +92,8 @@ func openTo(s api.Share) string {
 	switch s.Visibility {
 	case gateway.People, gateway.Team:
 		return "open to " + strings.Join(s.With, ", ")
+	case gateway.Link:
+		return strings.Join(append([]string{"link"}, s.With...), ", ")
 	}
 	return string(s.Visibility)
 }

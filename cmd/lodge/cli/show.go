@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -54,7 +53,11 @@ func shares(all []api.Share) string {
 		if s.Visibility == gateway.Public {
 			public = append(public, portName(s.Port))
 		} else {
-			others = append(others, portName(s.Port)+" with "+cmp.Or(strings.Join(s.With, ", "), "who has a link"))
+			with := s.With
+			if s.Visibility == gateway.Link {
+				with = append([]string{"who has a link"}, with...)
+			}
+			others = append(others, portName(s.Port)+" with "+strings.Join(with, ", "))
 		}
 	}
 	if len(public) > 0 {
