@@ -65,8 +65,7 @@ func (s *Server) openPorts(r *http.Request, rt names.Route, who access.Visitor) 
 	}
 	listening, _ := s.proxy.Listening(r.Context(), rt.VM, ports) // none: the page lists none
 	for _, port := range listening {
-		host := fmt.Sprintf("%d-%s.%s", port, rt.VM.Name, s.Domain)
-		open = append(open, pages.Link{Text: fmt.Sprintf("port %d", port), URL: names.Origin(host, names.PortSeen(r))})
+		open = append(open, pages.Link{Text: fmt.Sprintf("port %d", port), URL: names.Origin(s.zone.Host(rt.VM.Name, port), names.PortSeen(r))})
 	}
 	return open
 }

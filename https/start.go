@@ -7,6 +7,7 @@ import (
 
 	"lodge/gateway"
 	"lodge/https/access"
+	"lodge/https/login/apex"
 	"lodge/https/login/browser"
 	"lodge/https/names"
 	"lodge/https/pages"
@@ -16,11 +17,7 @@ import (
 type Verbs interface {
 	// Start returns when the VM runs.
 	Start(ctx context.Context, by gateway.Principal, vm gateway.VM) error
-	// Requests are those that somebody may answer, the oldest first.
-	Requests(ctx context.Context, by gateway.Principal) ([]gateway.AccessRequest, error)
-	// Approve and Deny answer a request, once.
-	Approve(ctx context.Context, by gateway.Principal, id string) error
-	Deny(ctx context.Context, by gateway.Principal, id string) error
+	apex.Answers
 }
 
 // startShown is how long the button waits for a failure before it shows that the VM starts.

@@ -2,9 +2,9 @@
 // VM.
 //
 // SMTP is spoken by smtpd; inbound decides who gets which mail. The mailbox on the host is the record
-// (package mailbox): 250 is sent only once a message is synced to disk there. Two ways lead from the record into the VM: a replica in the guest's
-// ~/Maildir over SFTP (deliver), and IMAP, where the tap is the login (imapd). Connections of
-// strangers pass a guard first (guard).
+// (package mailbox): 250 is sent only once a message is synced to disk there. Two ways lead from the
+// record into the VM: a replica in the guest's ~/Maildir over SFTP (deliver), and IMAP, where the tap is
+// the login (imapd). Connections of strangers pass a guard first (guard).
 //
 // A message is the same everywhere, byte for byte: Return-Path, Delivered-To and Received on top,
 // then what came over SMTP, lines ending in CRLF. After 250 nothing is bounced: mail for a VM that

@@ -33,7 +33,7 @@ func certificate(t *testing.T, name string) (config *tls.Config, file string) {
 	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, MinVersion: tls.VersionTLS12}, file
 }
 
-// Mail comes in encrypted from a real client, and its trace header says so.
+// Mail comes in encrypted from a real client, and its trace header records it.
 func TestSwaksOverTLS(t *testing.T) {
 	config, root := certificate(t, "blog."+domain)
 	f := start(t, t.TempDir(), func(c *Config) { c.TLS = config })

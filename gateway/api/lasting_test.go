@@ -13,7 +13,7 @@ import (
 	"lodge/gateway/people"
 )
 
-// terminals have a console and a log that say nothing, until they are closed.
+// terminals have a console and a log that stay empty, until they are closed.
 type terminals struct{ api.Terminals }
 
 func (terminals) Console(context.Context, gateway.ID) (net.Conn, error) {
@@ -45,7 +45,7 @@ func (p patient) New(ctx context.Context, _ gateway.Spec, _ func(gateway.Progres
 
 func (patient) Status(context.Context, gateway.ID) gateway.Status { return gateway.Status{} }
 
-// lasts are calls that last. Each says on began that it is under way, and returns when it is over.
+// lasts are calls that last. Each sends on began once it is under way, and returns when it is over.
 var lasts = map[string]func(context.Context, api.Session, chan<- struct{}) error{
 	"console": func(ctx context.Context, s api.Session, began chan<- struct{}) error {
 		c, err := s.Console(ctx, "blog")

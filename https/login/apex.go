@@ -19,7 +19,7 @@ import (
 // it there: enterPath, and any page load that would be turned away (StartEnter), binds the browser and sends
 // it to the domain, which sends it back with a code, as a handoff within a VM does (HandOver). Package apex
 // is the other end. A browser without a login there comes back without a code, which is not tried again for
-// a moment, and gets the page that says to log in.
+// a moment, and gets the page that asks for a login.
 
 // Paths of the domain itself, and where it sends browsers to at a VM's name.
 const (

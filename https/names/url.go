@@ -9,14 +9,16 @@ import (
 	"lodge/gateway"
 )
 
-// URL returns the address of a VM's port, as people open it; gateway.DefaultPort gives that of the
-// plain name.
-func (z Zone) URL(vm string, port uint16) string {
+// URL returns the address of a VM's port, as people open it.
+func (z Zone) URL(vm string, port uint16) string { return Origin(z.Host(vm, port), z.Port) }
+
+// Host returns the host name of a VM's port; gateway.DefaultPort gives the plain name.
+func (z Zone) Host(vm string, port uint16) string {
 	host := vm + "." + z.Domain
 	if port != gateway.DefaultPort {
 		host = strconv.Itoa(int(port)) + "-" + host
 	}
-	return Origin(host, z.Port)
+	return host
 }
 
 // Origin returns https://host, with the port unless it is 443.

@@ -120,7 +120,7 @@ func (l *onePipe) Close() error {
 func (l *onePipe) Addr() net.Addr { return &net.TCPAddr{} }
 
 // Any bytes in a session: it ends, without a panic; each message is kept or aborted, once; what is kept
-// has lines of CRLF alone, and by DATA it was sent as it is but for dots; no reply says so of another.
+// has lines of CRLF alone, and by DATA it was sent as it is but for dots; no reply confirms another.
 func FuzzSession(f *testing.F) {
 	for _, seed := range []string{
 		envelope + "DATA\r\nSubject: x\r\n\r\n..\r\n.\r\nQUIT\r\n",

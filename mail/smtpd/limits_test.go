@@ -15,7 +15,7 @@ import (
 	"lodge/gateway/gatewaytest"
 )
 
-// elsewhere is a listener whose connections say that they come from another address.
+// elsewhere is a listener whose connections have another remote address.
 type elsewhere struct {
 	net.Listener
 	from atomic.Pointer[net.TCPAddr]

@@ -92,7 +92,7 @@ func (s *session) run(ctx context.Context) {
 	s.linger()
 }
 
-// execute runs one command. The zero Reply says that there was one already.
+// execute runs one command. The zero Reply: it was sent already.
 func (s *session) execute(ctx context.Context, line string) Reply {
 	if s.commands++; s.commands > maxCommands { // before it runs: a message that is kept must get its 250
 		s.ended = true

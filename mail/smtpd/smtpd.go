@@ -89,7 +89,7 @@ type Client struct {
 	TLS    bool             // the connection is encrypted, to somebody who proved nothing
 }
 
-// Protocol is what a Received header says behind "with" (RFC 3848 and RFC 6531 §4.3).
+// Protocol is what a Received header has behind "with" (RFC 3848 and RFC 6531 §4.3).
 func (c Client) Protocol(utf8 bool) string {
 	name := "SMTP"
 	switch {
@@ -104,7 +104,7 @@ func (c Client) Protocol(utf8 bool) string {
 	return name
 }
 
-// Envelope is what MAIL and RCPT said.
+// Envelope is what MAIL and RCPT gave.
 type Envelope struct {
 	From   Path        // the zero Path is the null sender
 	To     []Recipient // accepted by the Policy, no two with the same Path
@@ -114,7 +114,7 @@ type Envelope struct {
 	ID     string      // DSN: ENVID, decoded, or empty
 }
 
-// Recipient is what one RCPT said.
+// Recipient is what one RCPT gave.
 type Recipient struct {
 	Path     Path
 	VM       gateway.Identity // as the Policy returned it

@@ -301,7 +301,7 @@ func TestCommands(t *testing.T) {
 	h.wantNothing(t)
 }
 
-// The Policy gets what the client said.
+// The Policy gets what the client sent.
 func TestEnvelopeOfPolicy(t *testing.T) {
 	h := serve(t, nil)
 	c := h.dial(t)

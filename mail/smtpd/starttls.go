@@ -9,7 +9,7 @@ import (
 // handshakeLimit is for a whole handshake, which may wait for a certificate to be ordered.
 const handshakeLimit = 45 * time.Second
 
-// startTLS runs STARTTLS (RFC 3207). All that was said before is void, and what the client, or
+// startTLS runs STARTTLS (RFC 3207). All state from before is void, and what the client, or
 // somebody between, has sent behind the command is never read as if it had come encrypted.
 func (s *session) startTLS(ctx context.Context, args string) Reply {
 	switch {

@@ -39,7 +39,7 @@ func serveTLS(t *testing.T) (*host, *tls.Config) {
 	return h, &tls.Config{RootCAs: pool, ServerName: "mx.lodge.test", MinVersion: tls.VersionTLS12}
 }
 
-// Mail comes in encrypted, and the Policy knows. What was said before the handshake is void.
+// Mail comes in encrypted, and the Policy knows. State from before the handshake is void.
 func TestStartTLS(t *testing.T) {
 	h, trust := serveTLS(t)
 	c := h.connect(t)

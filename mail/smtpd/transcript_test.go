@@ -158,7 +158,7 @@ func matches(pattern, text string) bool {
 	return regexp.MustCompile("(?is)^" + pattern).MatchString(text)
 }
 
-// sameBody reports whether two replies are about the same message, if they say which it was.
+// sameBody reports whether two replies are about the same message, if they name it.
 func sameBody(a, b string) bool {
 	_, mine, _ := strings.Cut(a, "OK: queued as ")
 	_, its, ok := strings.Cut(b, "OK: queued as ")
@@ -171,7 +171,7 @@ func (c *client) ask(s step) string {
 	if strings.HasPrefix(strings.ToUpper(s.line), "BDAT") {
 		ending = ""
 	}
-	_, _ = io.WriteString(c, s.line+ending) // the answer tells
+	_, _ = io.WriteString(c, s.line+ending) // the answer shows it
 	line, _ := c.answer()
 	if strings.HasPrefix(line, "354") && s.body != "" {
 		_, _ = io.WriteString(c, s.body)

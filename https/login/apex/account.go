@@ -3,7 +3,6 @@ package apex
 import (
 	"encoding/hex"
 	"net/http"
-	"strconv"
 	"time"
 
 	"lodge/gateway"
@@ -91,10 +90,7 @@ func (h *Handler) pagesOf(r *http.Request, person gateway.Principal) (rows []pag
 		if !ok || m.Desired == gateway.Removed || len(rows) >= maxPages {
 			continue
 		}
-		host := m.Name + "." + h.Policy.Zone.Domain
-		if port != gateway.DefaultPort {
-			host = strconv.Itoa(int(port)) + "-" + host
-		}
+		host := h.Policy.Zone.Host(m.Name, port)
 		row := pages.Row{Title: host, URL: names.Origin(host, names.PortSeen(r))}
 		if m.Desired == gateway.Stopped {
 			row.Note = "stopped"

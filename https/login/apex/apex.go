@@ -43,7 +43,9 @@ type Sessions interface {
 
 // Answers are those to requests for access. They decide who may answer: KindDenied.
 type Answers interface {
+	// Requests are those that somebody may answer, the oldest first.
 	Requests(ctx context.Context, by gateway.Principal) ([]gateway.AccessRequest, error)
+	// Approve and Deny answer a request, once.
 	Approve(ctx context.Context, by gateway.Principal, id string) error
 	Deny(ctx context.Context, by gateway.Principal, id string) error
 }

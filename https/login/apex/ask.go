@@ -91,7 +91,7 @@ func (h *Handler) ask(w http.ResponseWriter, r *http.Request) {
 	h.Pages.Render(w, r, pages.Asked(login.ApexLoginPath+"?"+url.Values{"to": {to}}.Encode(), q.Proven()))
 }
 
-// asked is called for each request that is on disk. Whoever is to be told of one is told from here.
+// asked is called for each request that is on disk. Notices of it are to be sent from here.
 func (h *Handler) asked(r *http.Request, rt names.Route, q gateway.AccessRequest) {
 	attrs := []slog.Attr{slog.String("host", q.Host), slog.String("person", q.Address), slog.String("id", q.ID), slog.String("remote", r.RemoteAddr)}
 	if rt.IsVM() {

@@ -155,9 +155,9 @@ func CallbackPath(name string) string { return Prefix + name }
 
 // Begin returns the URL of a provider where a browser logs in, and binds what comes back to the
 // browser. to is kept for Finish, unread. With again the provider is asked to prove the person anew, though
-// they are logged in there (prompt=login, OpenID Connect Core 1.0 §3.1.2.1). Errors: KindNotFound for an unknown provider, KindDenied for
-// a request that a page elsewhere has sent, KindUnavailable when the provider does not answer or the
-// visitor has begun too many logins.
+// they are logged in there (prompt=login, OpenID Connect Core 1.0 §3.1.2.1). Errors: KindNotFound for an
+// unknown provider, KindDenied for a request that a page elsewhere has sent, KindUnavailable when the
+// provider does not answer or the visitor has begun too many logins.
 func (h *Handler) Begin(w http.ResponseWriter, r *http.Request, name, to string, again bool) (string, error) {
 	p := h.providers[name]
 	if p == nil {
