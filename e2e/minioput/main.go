@@ -40,6 +40,9 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if err := login(ctx, client); err != nil {
+		return err
+	}
 	args = flags.Args()
 	switch {
 	case len(args) == 4 && args[0] == "put":
@@ -63,6 +66,24 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	default:
 		return errors.New("put BUCKET KEY FILE, get BUCKET KEY, flood BUCKET LOG or check BUCKET N")
 	}
+}
+
+// login gets the credentials, with several attempts: minio-go waits one second for the metadata
+// service, and has no setting for it. A VM may need longer while its host is busy.
+func login(ctx context.Context, client *minio.Client) error {
+	for range 10 {
+		_, err := client.GetCreds()
+		if err == nil {
+			return nil
+		}
+		fmt.Fprintln(os.Stderr, "minioput: get credentials:", err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
+	return errors.New("no credentials after 10 attempts")
 }
 
 // flood stores one object after the other and repeats a failed one.
