@@ -346,34 +346,6 @@ OK ('OK', [b'1']) BYE
 	}
 }
 
-// Messages that are costly to parse are served without parsing.
-func TestHostileMIME(t *testing.T) {
-	t.Parallel()
-	f := start(t, t.TempDir(), nil)
-	vm := f.add(t, "blog")
-	var deep strings.Builder
-	deep.WriteString("Subject: deep\r\n")
-	for i := range 3000 {
-		fmt.Fprintf(&deep, "Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n", i, i)
-	}
-	f.sendRaw(t, vm, deep.String())
-	f.sendRaw(t, vm, "Subject: x\r\n"+strings.Repeat("X-Long: y\r\n", 200_000)+"\r\n")
-	f.sendRaw(t, vm, "no header at all\r\n")
-	c := dial(t, f.serveIMAP(t, vm))
-	r := bufio.NewReader(c)
-	c.send("a SELECT INBOX\r\nb FETCH 1:* (ENVELOPE BODY BODYSTRUCTURE BODY.PEEK[1.1.1] BODY.PEEK[HEADER.FIELDS (TO)] BODY.PEEK[]<9223372036854775807.9223372036854775807>)\r\n")
-	for {
-		line, err := r.ReadString('\n')
-		gatewaytest.Must(t, err)
-		if strings.HasPrefix(line, "b ") {
-			if !strings.HasPrefix(line, "b OK") {
-				t.Error(line)
-			}
-			break
-		}
-	}
-}
-
 func glob(t *testing.T, pattern string) []string {
 	t.Helper()
 	names, err := filepath.Glob(pattern)

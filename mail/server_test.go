@@ -69,6 +69,9 @@ func start(tb testing.TB, dir string, change func(*Config)) *fixture {
 			tb.Error(err)
 		}
 		serving.Wait()
+		if f.log.Count("imap session panicked") > 0 {
+			tb.Errorf("a panic in an IMAP session:\n%s", f.log.String())
+		}
 	})
 	return f
 }

@@ -1,16 +1,17 @@
 package imapd
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapserver"
-	"github.com/emersion/go-message/textproto"
 
+	"lodge/gateway"
 	"lodge/mail/mailbox"
+	"lodge/mail/mime"
 )
 
 // Fetch writes the requested items of each message.
@@ -22,13 +23,20 @@ func (s *session) Fetch(w *imapserver.FetchWriter, set imap.NumSet, options *ima
 	if err := s.markSeen(now, picked, options); err != nil {
 		return s.answer(err)
 	}
+	var damaged error
 	for _, m := range picked {
-		if err := s.fetch(w, m, options); err != nil {
+		switch err := s.fetch(w, m, options); {
+		case errors.Is(err, errDamaged):
+			damaged = err // after the others
+		case err != nil && gateway.KindOf(err) != gateway.KindNotFound: // it was expunged meanwhile
 			return err
 		}
 	}
-	return nil
+	return s.answer(damaged)
 }
+
+// errDamaged is of a message whose record is good and whose body cannot be read.
+var errDamaged = errors.New("message damaged")
 
 // markSeen sets \Seen for a fetch of a body without PEEK, and adds the flags to this response.
 func (s *session) markSeen(now mailbox.Snapshot, picked []selected, options *imap.FetchOptions) error {
@@ -55,7 +63,7 @@ func (s *session) markSeen(now mailbox.Snapshot, picked []selected, options *ima
 func (s *session) fetch(w *imapserver.FetchWriter, m selected, options *imap.FetchOptions) error {
 	content, err := s.content(m, options)
 	if err != nil {
-		return s.answer(err)
+		return err
 	}
 	if content != nil {
 		defer func() { _ = content.Close() }() // only read
@@ -77,8 +85,11 @@ func (s *session) fetch(w *imapserver.FetchWriter, m selected, options *imap.Fet
 	if options.RFC822Size {
 		out.WriteRFC822Size(m.Bytes)
 	}
-	err = parts.write(out, options)
-	return errors.Join(err, out.Close())
+	if err := parts.write(out, options); err != nil {
+		_ = s.conn.Close() // what follows would be read as the rest of a literal
+		return err
+	}
+	return out.Close()
 }
 
 // content opens the message if an item needs it.
@@ -86,7 +97,19 @@ func (s *session) content(m selected, options *imap.FetchOptions) (*mailbox.Cont
 	if !options.Envelope && options.BodyStructure == nil && len(options.BodySection) == 0 {
 		return nil, nil // no item needs it
 	}
-	return s.box.Open(m.UID)
+	c, err := s.box.Open(m.UID)
+	switch {
+	case gateway.KindOf(err) == gateway.KindNotFound:
+		return nil, err
+	case err != nil:
+		return nil, fmt.Errorf("%w: UID %d: %w", errDamaged, m.UID, err)
+	}
+	// A literal announces its length: the last byte must be there.
+	if n, err := c.ReadAt(make([]byte, 1), m.Bytes-1); n != 1 && m.Bytes > 0 {
+		_ = c.Close() // only read
+		return nil, fmt.Errorf("%w: UID %d: %w", errDamaged, m.UID, err)
+	}
+	return c, nil
 }
 
 // parts are the items of a message in a response. They are made before the response begins, so that
@@ -105,29 +128,49 @@ func (s *session) prepare(c *mailbox.Content, m selected, options *imap.FetchOpt
 	if c == nil {
 		return p, nil
 	}
-	layout, err := scan(c, m.Bytes, needsParsing(options))
+	root, err := s.parse(c, m, needsParts(options))
 	if err != nil {
 		return p, s.answer(err)
 	}
 	if options.Envelope {
-		p.envelope = envelope(c, layout)
+		p.envelope = envelope(head(c, root.Header, maxHeaderBytes))
 	}
 	if options.BodyStructure != nil {
-		p.structure = s.structure(c, layout)
+		p.structure = structure(c, root)
 	}
-	for _, section := range options.BodySection {
-		p.sections = append(p.sections, s.section(c, layout, section))
+	for _, item := range options.BodySection {
+		p.sections = append(p.sections, section(c, root, item))
 	}
 	return p, nil
 }
 
-// needsParsing reports whether an item needs the MIME parts.
-func needsParsing(options *imap.FetchOptions) bool {
-	parse := options.BodyStructure != nil
+// needsParts reports whether an item needs more than the message's header and body.
+func needsParts(options *imap.FetchOptions) bool {
+	need := options.BodyStructure != nil
 	for _, section := range options.BodySection {
-		parse = parse || len(section.Part) > 0
+		need = need || len(section.Part) > 0
 	}
-	return parse
+	return need
+}
+
+// parse finds the message's header and body, and its parts if asked. It remembers the last message
+// with parts: clients fetch one after the other, and large ones in pieces.
+func (s *session) parse(c *mailbox.Content, m selected, withParts bool) (*mime.Part, error) {
+	if s.parsed != nil && s.parsedUID == m.UID {
+		return s.parsed, nil
+	}
+	if !withParts {
+		n, err := mime.HeaderLen(c, m.Bytes)
+		return &mime.Part{Header: mime.Span{To: n}, Body: mime.Span{From: n, To: m.Bytes}}, err
+	}
+	s.server.parsing <- struct{}{}
+	defer func() { <-s.server.parsing }()
+	root, err := mime.Walk(c, m.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	s.parsed, s.parsedUID = root, m.UID
+	return root, nil
 }
 
 func (p parts) write(out *imapserver.FetchResponseWriter, options *imap.FetchOptions) error {
@@ -147,58 +190,44 @@ func (p parts) write(out *imapserver.FetchResponseWriter, options *imap.FetchOpt
 	return nil
 }
 
-func envelope(c *mailbox.Content, l layout) *imap.Envelope {
-	header, err := textproto.ReadHeader(bufio.NewReader(io.NewSectionReader(c, 0, min(l.header, maxHeaderBytes))))
-	if err != nil && header.Len() == 0 {
-		return &imap.Envelope{}
-	}
-	return imapserver.ExtractEnvelope(header)
-}
-
-// structure parses the message, or describes it as one opaque part when parsing costs too much.
-func (s *session) structure(c *mailbox.Content, l layout) imap.BodyStructure {
-	if l.costly() {
-		return &imap.BodyStructureSinglePart{
-			Type: "application", Subtype: "octet-stream", Encoding: "binary",
-			Size:     uint32(l.size - l.header), // messages are far below 4 GiB
-			Extended: &imap.BodyStructureSinglePartExt{},
+// section returns BODY[…]: read from disk as it is sent, but for chosen header fields. What does not
+// exist is empty.
+func section(c *mailbox.Content, root *mime.Part, item *imap.FetchItemBodySection) *io.SectionReader {
+	span := locate(root, item, c.Size())
+	if names, in := item.HeaderFields, true; len(names)+len(item.HeaderFieldsNot) > 0 && span.Len() > 0 {
+		if len(names) == 0 {
+			names, in = item.HeaderFieldsNot, false
 		}
+		made := chosen(head(c, span, maxHeaderBytes), names, in)
+		return partial(bytes.NewReader(made), 0, int64(len(made)), item.Partial)
 	}
-	s.server.parsing <- struct{}{}
-	defer func() { <-s.server.parsing }()
-	return imapserver.ExtractBodyStructure(io.NewSectionReader(c, 0, l.size))
+	return partial(c, span.From, span.To, item.Partial)
 }
 
-// section returns BODY[…]. The message, its header and its text are read from disk as they are
-// sent; MIME parts and chosen header fields are made in memory.
-func (s *session) section(c *mailbox.Content, l layout, section *imap.FetchItemBodySection) *io.SectionReader {
-	chosen := len(section.HeaderFields)+len(section.HeaderFieldsNot) > 0
-	from, to := int64(0), l.size
+// locate returns where a section lies in the message (RFC 3501 §6.4.5).
+func locate(root *mime.Part, item *imap.FetchItemBodySection, size int64) mime.Span {
+	part := root.Find(item.Part)
+	if part == nil {
+		return mime.Span{}
+	}
+	message := part.Message
+	if len(item.Part) == 0 {
+		message = root
+	}
 	switch {
-	case len(section.Part) > 0 || chosen:
-		made := s.extract(c, l, section)
-		return partial(bytes.NewReader(made), 0, int64(len(made)), section.Partial)
-	case section.Specifier == imap.PartSpecifierHeader:
-		to = l.header
-	case section.Specifier == imap.PartSpecifierText:
-		from = l.header
+	case item.Specifier == imap.PartSpecifierMIME:
+		return part.Header
+	case item.Specifier == imap.PartSpecifierNone && len(item.Part) == 0:
+		return mime.Span{To: size}
+	case item.Specifier == imap.PartSpecifierNone:
+		return part.Body
+	case message == nil: // HEADER and TEXT are of messages only
+		return mime.Span{}
+	case item.Specifier == imap.PartSpecifierHeader:
+		return message.Header
+	default:
+		return message.Body
 	}
-	return partial(c, from, to, section.Partial)
-}
-
-func (s *session) extract(c *mailbox.Content, l layout, section *imap.FetchItemBodySection) []byte {
-	size := l.size
-	if len(section.Part) == 0 {
-		size = l.header // chosen header fields
-	}
-	if l.costly() || len(section.Part) > maxNests {
-		return nil
-	}
-	s.server.parsing <- struct{}{}
-	defer func() { <-s.server.parsing }()
-	whole := *section
-	whole.Partial = nil // partial cuts: go-imap's arithmetic overflows
-	return imapserver.ExtractBodySection(io.NewSectionReader(c, 0, size), &whole)
 }
 
 // partial is from:to of r, or the part of it that the client asked for.

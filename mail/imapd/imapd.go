@@ -6,9 +6,10 @@
 // mail; only SMTP adds any.
 //
 // The view of a session is a list of UIDs; message sequence numbers are positions in it, and Poll
-// and Idle update it. Bodies are read from disk as they are sent. go-imap parses MIME in memory:
-// such messages are limited in depth, and few are parsed at a time. This package never writes a
-// message.
+// and Idle update it. Bodies are read from disk as they are sent; package mime finds their parts, in
+// bounds, for few messages at a time. A message that was expunged meanwhile is left out of a
+// response, and so is one that cannot be read, which also makes the command fail. This package
+// never writes a message.
 package imapd
 
 import (
@@ -16,6 +17,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/emersion/go-imap/v2"
@@ -86,7 +88,7 @@ func (s *Server) newSession(c *imapserver.Conn) (imapserver.Session, *imapserver
 		s.config.Logger.Error("mailbox not opened", gateway.LogVM(vm), "err", err)
 		return nil, nil, bye("The mailbox cannot be opened, see lodged's log")
 	}
-	return &session{server: s, vm: vm, box: box}, &imapserver.GreetingData{PreAuth: true}, nil
+	return &session{server: s, vm: vm, box: box, conn: c.NetConn()}, &imapserver.GreetingData{PreAuth: true}, nil
 }
 
 func bye(text string) error { return &imap.Error{Type: imap.StatusResponseTypeBye, Text: text} }
@@ -96,5 +98,9 @@ type errorLog struct{ logger *slog.Logger }
 
 // Printf implements imapserver.Logger.
 func (l errorLog) Printf(format string, args ...any) {
+	if strings.HasPrefix(format, "panic") { // go-imap recovers it and ends the connection
+		l.logger.Error("imap session panicked", "err", fmt.Sprintf(format, args...))
+		return
+	}
 	l.logger.Debug("imap session message", "err", fmt.Sprintf(format, args...))
 }

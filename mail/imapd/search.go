@@ -14,7 +14,9 @@ import (
 	"github.com/emersion/go-message/mail"
 	"github.com/emersion/go-message/textproto"
 
+	"lodge/gateway"
 	"lodge/mail/mailbox"
+	"lodge/mail/mime"
 )
 
 // Search finds messages. TEXT and BODY compare the raw bytes of the message, without case and
@@ -29,6 +31,9 @@ func (s *session) Search(kind imapserver.NumKind, criteria *imap.SearchCriteria,
 		c := candidate{selected: m, view: s.view, box: s.box}
 		fits, err := c.fits(criteria)
 		c.close()
+		if gateway.KindOf(err) == gateway.KindNotFound { // expunged meanwhile
+			continue
+		}
 		if err != nil {
 			return nil, s.answer(err)
 		}
@@ -146,17 +151,17 @@ func (c *candidate) fitsText(want *imap.SearchCriteria) (bool, error) {
 	if err := c.open(); err != nil {
 		return false, err
 	}
-	l, err := scan(c.content, c.Bytes, false)
+	header, err := mime.HeaderLen(c.content, c.Bytes)
 	if err != nil {
 		return false, err
 	}
 	for _, text := range want.Text {
-		if ok, err := contains(io.NewSectionReader(c.content, 0, l.size), text); !ok || err != nil {
+		if ok, err := contains(io.NewSectionReader(c.content, 0, c.Bytes), text); !ok || err != nil {
 			return false, err
 		}
 	}
 	for _, text := range want.Body {
-		if ok, err := contains(io.NewSectionReader(c.content, l.header, l.size-l.header), text); !ok || err != nil {
+		if ok, err := contains(io.NewSectionReader(c.content, header, c.Bytes-header), text); !ok || err != nil {
 			return false, err
 		}
 	}

@@ -1,6 +1,7 @@
 package imapd
 
 import (
+	"net"
 	"strings"
 	"sync"
 
@@ -9,6 +10,7 @@ import (
 
 	"lodge/gateway"
 	"lodge/mail/mailbox"
+	"lodge/mail/mime"
 )
 
 const inbox = "INBOX"
@@ -21,6 +23,10 @@ type session struct {
 	box    *mailbox.Box
 	turn   sync.Mutex // held while the view is used, Idle included
 	view   *view      // nil until SELECT
+	conn   net.Conn
+
+	parsed    *mime.Part // the message that parse returned last; messages never change
+	parsedUID uint32
 }
 
 // Close ends the session.
