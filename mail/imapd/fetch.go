@@ -153,8 +153,11 @@ func needsParts(options *imap.FetchOptions) bool {
 	return need
 }
 
-// parse finds the message's header and body, and its parts if asked. It remembers the last message
-// with parts: clients fetch one after the other, and large ones in pieces.
+// maxKept is what a session keeps of the last message's parts. Some 100 parts of ordinary mail fit.
+const maxKept = 64 << 10
+
+// parse finds the message's header and body, and its parts if asked. It keeps the parts of the last
+// message, since clients fetch large ones in pieces.
 func (s *session) parse(c *mailbox.Content, m selected, withParts bool) (*mime.Part, error) {
 	if s.parsed != nil && s.parsedUID == m.UID {
 		return s.parsed, nil
@@ -169,7 +172,9 @@ func (s *session) parse(c *mailbox.Content, m selected, withParts bool) (*mime.P
 	if err != nil {
 		return nil, err
 	}
-	s.parsed, s.parsedUID = root, m.UID
+	if root.Held() <= maxKept {
+		s.parsed, s.parsedUID = root, m.UID
+	}
 	return root, nil
 }
 

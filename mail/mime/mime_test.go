@@ -112,3 +112,16 @@ func FuzzWalk(f *testing.F) {
 		}
 	})
 }
+
+func TestHeldCountsEverythingInside(t *testing.T) {
+	field := strings.Repeat("x", 1000)
+	inner := "--b\r\nContent-Type: text/plain; name=" + field + "\r\nContent-Description: " + field + "\r\n\r\nx\r\n"
+	many := walk(t, "Content-Type: multipart/mixed; boundary=b\r\n\r\n"+strings.Repeat(inner, 100))
+	if held := many.Held(); held < 300_000 || held > 500_000 {
+		t.Errorf("100 parts with 3,000 bytes of fields and parameters hold %d bytes", held)
+	}
+	message := walk(t, "Content-Type: message/rfc822\r\n\r\nContent-Description: "+field+"\r\n\r\nx")
+	if held := message.Held(); held < 1000 {
+		t.Errorf("a message in a message holds %d bytes", held)
+	}
+}
