@@ -40,7 +40,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := login(ctx, client); err != nil {
+	if err := login(client); err != nil {
 		return err
 	}
 	args = flags.Args()
@@ -70,20 +70,15 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 
 // login gets the credentials, with several attempts: minio-go waits one second for the metadata
 // service, and has no setting for it. A VM may need longer while its host is busy.
-func login(ctx context.Context, client *minio.Client) error {
+func login(client *minio.Client) (err error) {
 	for range 10 {
-		_, err := client.GetCreds()
-		if err == nil {
+		if _, err = client.GetCreds(); err == nil {
 			return nil
 		}
 		fmt.Fprintln(os.Stderr, "minioput: get credentials:", err)
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(time.Second):
-		}
+		time.Sleep(time.Second)
 	}
-	return errors.New("no credentials after 10 attempts")
+	return err
 }
 
 // flood stores one object after the other and repeats a failed one.

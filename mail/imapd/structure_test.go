@@ -9,7 +9,7 @@ import (
 	"lodge/mail/mime"
 )
 
-// Every part that BODYSTRUCTURE lists is found by its number, with the octets that it says.
+// Every part that BODYSTRUCTURE lists is found by its number, with the listed number of octets.
 func FuzzStructure(f *testing.F) {
 	f.Add("Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: message/rfc822\r\n\r\nSubject: y\r\n\r\nin\r\n--b\r\n\r\nx\r\n--b--\r\n")
 	f.Add("Content-Type: message/rfc822\r\n\r\nContent-Type: multipart/digest; boundary=b\r\n\r\n--b\r\n\r\nSubject: x\r\n\r\n\r\n--b--")

@@ -97,7 +97,7 @@ func cut(s, stops string) (text string, stop byte, rest string) {
 	return strings.TrimSpace(b.String()), 0, ""
 }
 
-// contentType returns the type that a Content-Type says; ok is false if it is invalid.
+// contentType splits the value of a Content-Type; ok is false if the type is invalid.
 func contentType(value string) (kind, subtype string, params map[string]string, ok bool) {
 	media, params := Params(value)
 	kind, subtype, _ = strings.Cut(media, "/")

@@ -1,5 +1,5 @@
 // Package mime finds the parts of a message (RFC 2045, RFC 2046): where the header and the body of
-// each one lie, and what its header says of it.
+// each one lie, and the Content- fields of its header.
 //
 // Walk reads the message once, line by line, and copies nothing but the Content- fields. Anybody
 // can send a message, so nothing in it is an error: what does not parse is one opaque part. Depth,
@@ -31,8 +31,9 @@ type Part struct {
 	Lines  int64
 
 	// Type and Subtype are in lower case. A "multipart" has Parts, and a "message" with the subtype
-	// "rfc822" or "global" has a Message: one in which no part was found is text/plain, as RFC 2045 §5.2
-	// says of a type that is invalid, and one too deep to look into is application/octet-stream.
+	// "rfc822" or "global" has a Message. A multipart in which no part was found is text/plain, the type
+	// of a part whose own is invalid (RFC 2045 §5.2); either is application/octet-stream if it is too
+	// deep to look into.
 	Type, Subtype string
 	Params        map[string]string // of Content-Type, by lower-case name
 	Parts         []*Part
