@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -46,6 +47,33 @@ func TestHostileMIME(t *testing.T) {
 			}
 			break
 		}
+	}
+}
+
+// Chosen header fields are made one section at a time: one command can ask for a large header more
+// than a thousand times.
+func TestIMAPManySectionsOfALargeHeader(t *testing.T) {
+	t.Parallel()
+	f := start(t, t.TempDir(), nil)
+	vm := f.add(t, "blog")
+	f.sendRaw(t, vm, "Subject: x\r\n"+strings.Repeat("X-Long: "+strings.Repeat("y", 900)+"\r\n", 1100)+"\r\n")
+	c := dial(t, f.serveIMAP(t, vm))
+	r := bufio.NewReader(c)
+	c.send("a SELECT INBOX\r\nb FETCH 1 (" + strings.Repeat("BODY.PEEK[HEADER.FIELDS.NOT (A)] ", 1400) + "UID)\r\n")
+	for {
+		line, err := r.ReadString('\n')
+		gatewaytest.Must(t, err)
+		if strings.HasPrefix(line, "b ") {
+			t.Fatal(line)
+		}
+		if strings.Contains(line, "FETCH (") {
+			break
+		}
+	}
+	var memory runtime.MemStats
+	runtime.ReadMemStats(&memory)
+	if memory.HeapAlloc > 500<<20 { // of all tests that run at the moment; the sections are 1.4 GB
+		t.Errorf("%d MB are in use while the response is sent", memory.HeapAlloc>>20)
 	}
 }
 

@@ -112,12 +112,13 @@ func (s *session) content(m selected, options *imap.FetchOptions) (*mailbox.Cont
 	return c, nil
 }
 
-// parts are the items of a message in a response. They are made before the response begins, so that
-// a failure is a clean NO.
+// parts are the items of a message in a response. What can fail is done before the response begins,
+// so that a failure is a clean NO.
 type parts struct {
 	envelope  *imap.Envelope
 	structure imap.BodyStructure
-	sections  []*io.SectionReader
+	content   *mailbox.Content
+	root      *mime.Part // for sections, which are made one at a time: a command can have a thousand
 }
 
 func (s *session) prepare(c *mailbox.Content, m selected, options *imap.FetchOptions) (parts, error) {
@@ -138,9 +139,7 @@ func (s *session) prepare(c *mailbox.Content, m selected, options *imap.FetchOpt
 	if options.BodyStructure != nil {
 		p.structure = structure(c, root)
 	}
-	for _, item := range options.BodySection {
-		p.sections = append(p.sections, section(c, root, item))
-	}
+	p.content, p.root = c, root
 	return p, nil
 }
 
@@ -185,8 +184,9 @@ func (p parts) write(out *imapserver.FetchResponseWriter, options *imap.FetchOpt
 	if p.structure != nil {
 		out.WriteBodyStructure(p.structure)
 	}
-	for i, r := range p.sections {
-		literal := out.WriteBodySection(options.BodySection[i], r.Size())
+	for _, item := range options.BodySection {
+		r := section(p.content, p.root, item)
+		literal := out.WriteBodySection(item, r.Size())
 		_, err := io.Copy(literal, r)
 		if err := errors.Join(err, literal.Close()); err != nil {
 			return err
