@@ -1,11 +1,13 @@
 package mail
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -105,6 +107,23 @@ func (f *fixture) read(tb testing.TB, vm gateway.Identity, queueID string) []byt
 	text, err := io.ReadAll(r)
 	gatewaytest.Must(tb, err)
 	return text
+}
+
+// spoil changes a byte of text in a VM's mailbox on disk.
+func (f *fixture) spoil(t *testing.T, vm gateway.Identity, text string) {
+	t.Helper()
+	segments, err := filepath.Glob(filepath.Join(f.dir, vm.ID.String(), "log", "*.seg"))
+	gatewaytest.Must(t, err)
+	if len(segments) != 1 {
+		t.Fatalf("segments: %v", segments)
+	}
+	b, err := os.ReadFile(segments[0])
+	gatewaytest.Must(t, err)
+	at := bytes.Index(b, []byte(text))
+	file, err := os.OpenFile(segments[0], os.O_WRONLY, 0)
+	gatewaytest.Must(t, err)
+	_, err = file.WriteAt([]byte{b[at] ^ 1}, int64(at))
+	gatewaytest.Must(t, errors.Join(err, file.Close()))
 }
 
 // started changes a VM's record as a start of it does.

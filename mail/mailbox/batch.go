@@ -1,34 +1,55 @@
 package mailbox
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"syscall"
+
+	"lodge/gateway/durable"
 )
 
-// reserveBytes is kept free in the index, so that flags, the cursor and expunges can be recorded on
-// a full disk.
-const reserveBytes = 64 << 10
+const (
+	segmentBytes  = 64 << 20 // of a segment before the next one begins
+	maxBatchBytes = 8 << 20  // of a batch, unless one change alone is longer
+	reserveBytes  = 64 << 10 // kept free in the tail, so that flags, cursor and expunges fit on a full disk
+	growBytes     = 1 << 20  // allocated behind the tail at once
+)
 
-// ticket is one caller that waits until its records are synced.
+// ticket is one caller that waits until its frames are synced.
 type ticket struct {
-	recs []record
-	done chan error
+	frames []*frame
+	done   chan error
 }
 
-// do appends recs to the index, all or none, and returns once they are synced. It assigns UIDs to
-// add records.
-func (b *Box) do(recs []record) error {
-	t := &ticket{recs: recs, done: make(chan error, 1)}
+func (t *ticket) adds() bool { return t.frames[0].kind == kindAdd || t.frames[0].kind == kindAddFile }
+
+func (t *ticket) size() (n int64) {
+	for _, f := range t.frames {
+		n += f.length()
+	}
+	return n
+}
+
+// do appends frames to the log, all or none, and returns once they are synced. It assigns UIDs to
+// new messages.
+func (b *Box) do(frames ...*frame) error {
+	t := &ticket{frames: frames, done: make(chan error, 1)}
+	for _, f := range frames {
+		if len(f.meta) > maxMetaBytes {
+			return fmt.Errorf("%d bytes are too many for a record of the log", len(f.meta))
+		}
+	}
 	b.mu.Lock()
 	if b.broken != nil {
 		b.mu.Unlock()
 		return b.broken
 	}
-	for i := range recs {
-		if recs[i].Op == opAdd {
-			recs[i].UID = b.nextUID
+	if t.adds() {
+		for _, f := range frames {
+			f.uid = b.nextUID
 			b.nextUID++
 		}
 	}
@@ -42,131 +63,181 @@ func (b *Box) do(recs []record) error {
 }
 
 // lead is the group commit: it writes and syncs batches until the queue is empty. While one batch
-// syncs, the next one queues. It owns the end of the index file while it runs.
+// syncs, the next one queues.
 func (b *Box) lead() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for len(b.queue) > 0 {
-		batch := b.queue
-		b.queue = nil
-		b.commit(batch)
-		if b.broken == nil && b.lines > 1000+4*len(b.entries) {
-			b.compactOrLog()
+		size, n := b.queue[0].size(), 1
+		for n < len(b.queue) && size+b.queue[n].size() <= maxBatchBytes {
+			size += b.queue[n].size()
+			n++
 		}
+		batch := b.queue[:n:n]
+		b.queue = b.queue[n:]
+		b.mu.Unlock()
+		b.commit(batch, size)
+		b.tidy()
+		b.mu.Lock()
 	}
 	b.leading = false
 	b.idle.Broadcast()
 }
 
-// commit makes one batch durable, then visible. The caller holds b.mu, which is released during
-// disk I/O.
-func (b *Box) commit(batch []*ticket) {
-	buf, places, err := layOut(batch, b.size)
-	if err == nil {
-		err = b.broken
+// commit makes a batch durable, then visible, then answers its callers. If there is no room for its
+// messages, only they fail.
+func (b *Box) commit(batch []*ticket, size int64) {
+	if err := b.makeRoom(size, batch); err != nil {
+		rest := batch[:0:0]
+		for _, t := range batch {
+			if t.adds() || b.tail == nil {
+				t.done <- err
+			} else {
+				rest = append(rest, t)
+			}
+		}
+		batch = rest
 	}
-	if err == nil {
-		index, size := b.index, b.size
-		b.mu.Unlock()
-		err = b.append(index, size, buf, batch)
-		b.mu.Lock()
+	if len(batch) == 0 {
+		return
 	}
-	if err == nil {
-		b.size += int64(len(buf))
-		b.publish(batch, places)
-	}
+	err := b.write(batch)
 	for _, t := range batch {
 		t.done <- err
 	}
 }
 
-// place is the position of a record in the index.
-type place struct {
-	offset int64
-	length int
-}
-
-func layOut(batch []*ticket, offset int64) (buf []byte, places []place, err error) {
+func (b *Box) write(batch []*ticket) error {
+	s := b.last()
+	var buf []byte
+	var places []place
 	for _, t := range batch {
-		for _, r := range t.recs {
-			before := len(buf)
-			if buf, err = r.encode(buf); err != nil {
-				return nil, nil, err
-			}
-			places = append(places, place{offset + int64(before), len(buf) - before})
+		for _, f := range t.frames {
+			places = append(places, placeOf(f, s.number, b.end+int64(len(buf))))
+			buf = f.encode(buf, s.marker)
 		}
 	}
-	return buf, places, nil
+	if err := b.append(buf); err != nil {
+		return err
+	}
+	dead := b.doomed(batch)
+	b.publish(batch, places)
+	b.bury(dead)
+	return nil
 }
 
-// append syncs the bodies' directory, then writes buf at the end of the index and syncs that. After
-// an error the index ends where it did before, or the box accepts no changes until it is opened
-// again.
-func (b *Box) append(index *os.File, size int64, buf []byte, batch []*ticket) error {
-	if hasAdd(batch) {
-		if err := b.bodies.Sync(); err != nil {
-			return fmt.Errorf("sync directory: %w", err)
-		}
-	}
-	_, err := index.WriteAt(buf, size)
+// append writes buf at the end of the tail and syncs it: this sync is what makes messages accepted
+// and changes done. After an error the tail ends where it did before. If even that is not sure, or
+// a sync has failed, which may have dropped pages, the tail is written no more: what is left behind
+// its last frame was acknowledged to nobody.
+func (b *Box) append(buf []byte) error {
+	_, err := b.tail.WriteAt(buf, b.end)
 	if err == nil {
-		err = syscall.Fdatasync(int(index.Fd()))
-	}
-	if err == nil {
-		return nil
-	}
-	if undo := errors.Join(index.Truncate(size), index.Sync()); undo != nil {
-		b.mu.Lock()
-		b.broken = fmt.Errorf("undo index write: %w", undo)
-		b.mu.Unlock()
-		b.logger.Error("mailbox stopped until restart", "err", undo)
-	}
-	return fmt.Errorf("append to index: %w", err)
-}
-
-func hasAdd(batch []*ticket) bool {
-	for _, t := range batch {
-		if t.recs[0].Op == opAdd {
-			return true
+		if err = syscall.Fdatasync(int(b.tail.Fd())); err == nil {
+			b.end += int64(len(buf))
+			b.dirty = true
+			return nil
 		}
+		defer b.seal()
 	}
-	return false
+	b.reserved = 0
+	if undo := b.tail.Truncate(b.end); undo != nil {
+		b.logger.Error("mailbox write not undone", "path", b.tail.Name(), "err", undo)
+		defer b.seal()
+	}
+	return fmt.Errorf("append to log: %w", err)
 }
 
-// publish makes a durable batch visible and unlinks the bodies of expunged messages.
+// publish makes a durable batch visible.
 func (b *Box) publish(batch []*ticket, places []place) {
 	for _, t := range batch {
-		for _, r := range t.recs {
-			var dead []string
-			if r.Op == opExpunge {
-				b.each(r.UIDs, func(e *Entry) { dead = append(dead, e.QueueID) })
+		for _, f := range t.frames {
+			if err := b.state.apply(f, places[0]); err != nil {
+				b.logger.Error("frame not understood", "err", err) // never written so
 			}
-			b.apply(r, places[0].offset, places[0].length)
 			places = places[1:]
-			for _, id := range dead {
-				_ = removeFile(b.body(id)) // an orphan otherwise: removed at the next open
-			}
 		}
 	}
+	b.show()
+}
+
+// show publishes the state.
+func (b *Box) show() {
+	now := b.state.Snapshot
+	b.state.private = false
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.shown.Store(&now)
+	b.nextUID = max(b.nextUID, now.NextUID)
 	close(b.changed)
 	b.changed = make(chan struct{})
 }
 
-// reserve allocates room behind the index, so that small records can be written on a full disk.
-func (b *Box) reserve() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.broken != nil {
-		return b.broken
+// makeRoom sees to a tail that takes size more bytes.
+func (b *Box) makeRoom(size int64, batch []*ticket) error {
+	adds := false
+	for _, t := range batch {
+		adds = adds || t.adds()
 	}
-	if b.size+reserveBytes <= b.reserved {
+	if b.tail != nil && (!adds || b.end < b.segmentBytes) {
+		return b.reserve(size, adds)
+	}
+	if err := b.roll(); err != nil {
+		return err
+	}
+	return b.reserve(size, adds)
+}
+
+// reserve allocates disk behind the tail. Only messages need new room: other changes may use what
+// is reserved.
+func (b *Box) reserve(size int64, adds bool) error {
+	if !adds || b.end+size+reserveBytes <= b.reserved {
 		return nil
 	}
 	const keepSize = 1 // FALLOC_FL_KEEP_SIZE
-	err := syscall.Fallocate(int(b.index.Fd()), keepSize, b.size, 2*reserveBytes)
-	if err != nil && !errors.Is(err, syscall.EOPNOTSUPP) {
-		return fmt.Errorf("reserve index: %w", err)
+	more := size + reserveBytes + growBytes
+	err := syscall.Fallocate(int(b.tail.Fd()), keepSize, b.end, more)
+	if errors.Is(err, syscall.ENOSPC) {
+		more -= growBytes
+		err = syscall.Fallocate(int(b.tail.Fd()), keepSize, b.end, more)
 	}
-	b.reserved = b.size + 2*reserveBytes
+	if err != nil && !errors.Is(err, syscall.EOPNOTSUPP) {
+		return fmt.Errorf("reserve log: %w", err)
+	}
+	b.reserved = b.end + more
 	return nil
 }
+
+// roll begins a segment. Its first frame says what no message does, so that any one segment is
+// enough to go on. The file and its name are synced before a frame in it can be acknowledged; a
+// crash before leaves an empty segment. The index is written then, so that a start reads few frames.
+func (b *Box) roll() error {
+	s := segment{number: 1}
+	if len(b.state.segments) > 0 {
+		s.number = b.last().number + 1
+	}
+	_, _ = rand.Read(s.marker[:]) // never fails
+	f, err := os.OpenFile(b.path(s), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("begin segment: %w", err)
+	}
+	b.mu.Lock()
+	head := &frame{kind: kindHead, value: b.state.Validity, uid: b.nextUID}
+	b.mu.Unlock()
+	buf := (&frame{kind: kindCursor, uid: b.state.cursor}).encode(head.encode(nil, s.marker), s.marker)
+	_, err = f.Write(buf)
+	if err = errors.Join(err, f.Sync(), durable.Sync(filepath.Dir(f.Name()))); err != nil {
+		_ = f.Close()            // it is removed below
+		_ = removeFile(f.Name()) // it holds no message; the next open reads it otherwise
+		return fmt.Errorf("begin segment: %w", err)
+	}
+	b.seal()
+	b.tail, b.end, b.reserved = f, int64(len(buf)), 0
+	b.state.segments = append(b.state.segments, s)
+	if err := b.writeIndex(); err != nil {
+		b.logger.Warn("mailbox index not written", "err", err)
+	}
+	return nil
+}
+
+func (b *Box) last() segment { return b.state.segments[len(b.state.segments)-1] }

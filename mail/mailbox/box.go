@@ -1,92 +1,73 @@
 package mailbox
 
 import (
-	"cmp"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
-	"time"
+	"sync/atomic"
 
 	"lodge/gateway"
 )
 
 // Box is one VM's mailbox. A change returns once it is synced to disk, and becomes visible only
-// then.
+// then. Readers take a Snapshot and wait for no writer.
 type Box struct {
 	dir    string
+	log    string // dir/log; another one in a migration
 	logger *slog.Logger
+	shown  atomic.Pointer[Snapshot]
 
-	mu       sync.Mutex
-	bodies   *os.File // the directory msg, to sync it
-	index    *os.File
-	size     int64   // of the index up to its last good record
-	reserved int64   // the index may grow to here even on a full disk
-	lines    int     // records in the index, for compaction
-	entries  []Entry // by UID
-	byID     map[string]uint32
-	validity uint32
-	nextUID  uint32
-	cursor   uint32
-	mod      uint64        // counts changes
-	changed  chan struct{} // closed at the next change
+	checked sync.Map // queue ids of files in big whose checksum was right
 
-	queue   []*ticket // waiting for the next batch
-	leading bool      // lead is running
+	mu      sync.Mutex
+	nextUID uint32
+	changed chan struct{} // closed at the next change
+	queue   []*ticket     // waiting for the next batch
+	leading bool          // lead is running
 	idle    *sync.Cond
-	broken  error // why changes fail: closed, or the index is in an unknown state
-}
+	broken  error // why changes fail: the mailbox was closed
 
-// Entry is the part of a message that is kept in memory.
-type Entry struct {
-	QueueID  string
-	UID      uint32
-	Flags    Flags
-	Bytes    int64 // of the message, trace headers included
-	Received time.Time
-	Mod      uint64 // Box.Mod after the entry's last change
+	// Of lead alone, which runs once at a time.
+	state    *state
+	tail     *os.File // the last segment; nil: the next write begins a new one
+	end      int64    // of the tail's last frame
+	reserved int64    // the tail may grow to here even on a full disk
+	dirty    bool     // the index is older than the log
+	stuck    bool     // tidy failed: not again before the next open
 
-	offset int64 // of its add record in the index
-	length int
-}
-
-// Snapshot is a mailbox at one moment.
-type Snapshot struct {
-	Entries  []Entry // by UID; a copy
-	Validity uint32  // UIDVALIDITY (RFC 9051 §2.3.1.1), set when the mailbox is created
-	NextUID  uint32
-	Mod      uint64
+	segmentBytes int64 // smaller in tests
 }
 
 // Snapshot returns the current state.
-func (b *Box) Snapshot() Snapshot {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return Snapshot{Entries: slices.Clone(b.entries), Validity: b.validity, NextUID: b.nextUID, Mod: b.mod}
-}
+func (b *Box) Snapshot() Snapshot { return *b.shown.Load() }
 
 // Changed returns the number of changes so far, and a channel that the next change closes.
 func (b *Box) Changed() (uint64, <-chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.mod, b.changed
+	return b.shown.Load().Mod, b.changed
 }
 
 // Pending returns the first message behind the delivery cursor.
 func (b *Box) Pending() (Entry, bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	i := b.search(b.cursor + 1)
-	if i == len(b.entries) {
+	s := b.shown.Load()
+	i := s.search(s.cursor + 1)
+	if i == len(s.Entries) {
 		return Entry{}, false
 	}
-	return b.entries[i], true
+	return s.Entries[i], true
 }
 
-// Delivered moves the cursor: every message up to uid is on the guest's disk.
+// Delivered records that every message up to uid is on the guest's disk, or parked.
 func (b *Box) Delivered(uid uint32) error {
-	return b.do([]record{{Op: opCursor, UID: uid}})
+	return b.do(&frame{kind: kindCursor, uid: uid})
+}
+
+// Park records that delivery goes on behind uid, whose message is not in the guest.
+func (b *Box) Park(uid uint32) error {
+	return b.do(&frame{kind: kindFlags, flags: parked, meta: encodeUIDs([]uint32{uid})}, &frame{kind: kindCursor, uid: uid})
 }
 
 // SetFlags makes the flags of uids (old &^ unset) | set. Unknown UIDs are ignored.
@@ -94,7 +75,7 @@ func (b *Box) SetFlags(uids []uint32, set, unset Flags) error {
 	if len(uids) == 0 {
 		return nil
 	}
-	return b.do([]record{{Op: opFlags, UIDs: uids, Flags: set & AllFlags, Clear: unset & AllFlags}})
+	return b.do(&frame{kind: kindFlags, flags: set & AllFlags, clear: unset & AllFlags, meta: encodeUIDs(uids)})
 }
 
 // Expunge removes messages.
@@ -102,26 +83,26 @@ func (b *Box) Expunge(uids []uint32) error {
 	if len(uids) == 0 {
 		return nil
 	}
-	return b.do([]record{{Op: opExpunge, UIDs: uids}})
+	return b.do(&frame{kind: kindExpunge, meta: encodeUIDs(uids)})
 }
 
-// List returns the newest messages first, at most limit of them (all when limit is 0).
+// List returns the newest messages first, at most limit of them (all when limit is 0). Of one whose
+// envelope cannot be read it shows what is in memory.
 func (b *Box) List(limit int) ([]gateway.Message, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	n := len(b.entries)
+	s := b.Snapshot()
+	n := len(s.Entries)
 	if limit > 0 {
 		n = min(n, limit)
 	}
 	list := make([]gateway.Message, 0, n)
-	for _, e := range slices.Backward(b.entries[len(b.entries)-n:]) {
-		r, err := b.read(e)
-		if err != nil {
-			return nil, err
+	for _, e := range slices.Backward(s.Entries[len(s.Entries)-n:]) {
+		env, err := b.envelope(e.UID)
+		if err != nil && gateway.KindOf(err) != gateway.KindNotFound {
+			b.logger.Error("message damaged", "queue_id", e.QueueID, "err", err)
 		}
 		list = append(list, gateway.Message{
-			QueueID: e.QueueID, UID: e.UID, From: r.From, Rcpt: r.Rcpt, Subject: r.Subject,
-			Bytes: e.Bytes, Received: e.Received, Delivered: e.UID <= b.cursor,
+			QueueID: e.QueueID, UID: e.UID, From: env.from, Rcpt: env.rcpt, Subject: env.subject,
+			Bytes: e.Bytes, Received: e.Received, Delivered: e.UID <= s.cursor && e.Flags&parked == 0,
 		})
 	}
 	return list, nil
@@ -129,16 +110,15 @@ func (b *Box) List(limit int) ([]gateway.Message, error) {
 
 // Find returns the message with a queue id.
 func (b *Box) Find(queueID string) (Entry, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	uid, ok := b.byID[queueID]
-	if !ok {
+	s := b.Snapshot()
+	i := slices.IndexFunc(s.Entries, func(e Entry) bool { return e.QueueID == queueID })
+	if i < 0 {
 		return Entry{}, errNoMessage()
 	}
-	return b.entries[b.search(uid)], nil
+	return s.Entries[i], nil
 }
 
-// close waits for the changes in progress. Later ones fail with reason.
+// close waits for the changes in progress and writes the index. Later changes fail with reason.
 func (b *Box) close(reason error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -148,70 +128,25 @@ func (b *Box) close(reason error) {
 	for b.leading {
 		b.idle.Wait()
 	}
-	b.closeFiles()
+	if b.dirty && gateway.KindOf(reason) != gateway.KindNotFound { // else it is being removed
+		if err := b.writeIndex(); err != nil {
+			b.logger.Warn("mailbox index not written", "err", err)
+		}
+	}
+	b.seal()
 	close(b.changed)
 	b.changed = make(chan struct{})
 }
 
-func (b *Box) closeFiles() {
-	_ = b.bodies.Close() // opened for reading only
-	if b.index != nil {
-		_ = b.index.Close() // every record was synced when it was written
+// seal ends the tail: the next write begins a new segment. It frees what was reserved behind it.
+func (b *Box) seal() {
+	if b.tail != nil {
+		_ = b.tail.Truncate(b.end) // else some room stays reserved
+		_ = b.tail.Close()         // every frame was synced when it was written
+		b.tail, b.reserved = nil, 0
 	}
 }
 
-// search returns the index of the first entry with at least uid. The caller holds b.mu.
-func (b *Box) search(uid uint32) int {
-	i, _ := slices.BinarySearchFunc(b.entries, uid, func(e Entry, uid uint32) int { return cmp.Compare(e.UID, uid) })
-	return i
-}
+func (b *Box) big(queueID string) string { return filepath.Join(b.dir, "big", queueID) }
 
-// apply makes a record's change in memory. The caller holds b.mu or is the only user of b.
-func (b *Box) apply(r record, offset int64, length int) {
-	b.lines++
-	b.mod++
-	switch r.Op {
-	case opHead:
-		b.validity, b.nextUID = r.Validity, max(b.nextUID, r.UID)
-	case opAdd:
-		b.add(r, offset, length)
-	case opFlags:
-		b.each(r.UIDs, func(e *Entry) { e.Flags, e.Mod = e.Flags&^r.Clear|r.Flags, b.mod })
-	case opExpunge:
-		b.expunge(r.UIDs)
-	case opCursor:
-		b.cursor = max(b.cursor, r.UID)
-	}
-}
-
-func (b *Box) add(r record, offset int64, length int) {
-	i := b.search(r.UID)
-	if _, twice := b.byID[r.QueueID]; twice || (i < len(b.entries) && b.entries[i].UID == r.UID) {
-		return // never written; the first one stays
-	}
-	b.entries = slices.Insert(b.entries, i, Entry{
-		QueueID: r.QueueID, UID: r.UID, Flags: r.Flags & AllFlags, Bytes: r.Bytes, Received: r.Received, Mod: b.mod,
-		offset: offset, length: length,
-	})
-	b.byID[r.QueueID] = r.UID
-	b.nextUID = max(b.nextUID, r.UID+1)
-}
-
-func (b *Box) expunge(uids []uint32) {
-	gone := make(map[uint32]struct{}, len(uids))
-	b.each(uids, func(e *Entry) {
-		gone[e.UID] = struct{}{}
-		delete(b.byID, e.QueueID)
-	})
-	b.entries = slices.DeleteFunc(b.entries, func(e Entry) bool { _, is := gone[e.UID]; return is })
-}
-
-func (b *Box) each(uids []uint32, f func(*Entry)) {
-	for _, uid := range uids {
-		if i := b.search(uid); i < len(b.entries) && b.entries[i].UID == uid {
-			f(&b.entries[i])
-		}
-	}
-}
-
-func (b *Box) body(queueID string) string { return filepath.Join(b.dir, "msg", queueID) }
+func (b *Box) path(s segment) string { return filepath.Join(b.log, s.name()) }

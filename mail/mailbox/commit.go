@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"lodge/gateway"
+	"lodge/gateway/durable"
 )
 
 // Letter is one recipient's record of a staged message.
@@ -25,22 +26,27 @@ type Letter struct {
 // disk. A crash while several VMs' records are written may leave some of them; the sender got no
 // reply and sends again. A full disk gives KindNoSpace.
 func (s *Store) Commit(st *Staged, letters []Letter) error {
-	if err := st.f.Sync(); err != nil {
-		return withKind(fmt.Errorf("sync message: %w", err))
+	if st.f == nil && st.bytes*int64(len(letters)) > maxBatchBytes {
+		if err := st.spill(); err != nil {
+			return err
+		}
+	}
+	if st.f != nil {
+		if err := st.f.Sync(); err != nil {
+			return withKind(fmt.Errorf("sync message: %w", err))
+		}
 	}
 	byVM := map[gateway.ID][]Letter{}
 	for _, l := range letters {
 		byVM[l.VM] = append(byVM[l.VM], l)
 	}
 	adds := make([]*addition, 0, len(byVM))
-	left := len(letters)
 	for id, mine := range byVM {
-		left -= len(mine)
 		b, err := s.Box(id)
 		if err == nil {
-			var a *addition
-			a, err = b.prepare(st, mine, left == 0)
+			a := &addition{box: b}
 			adds = append(adds, a)
+			err = a.prepare(st, mine)
 		}
 		if err != nil {
 			rollback(adds)
@@ -60,57 +66,58 @@ func (s *Store) Commit(st *Staged, letters []Letter) error {
 
 // addition is one VM's part in a Commit.
 type addition struct {
-	box  *Box
-	recs []record
-	done bool
+	box    *Box
+	frames []*frame
+	links  []string // in big
+	done   bool
 }
 
-// prepare does everything that can fail on a full disk: it reserves room in the index and links the
-// body. The last letter takes the staged file itself.
-func (b *Box) prepare(st *Staged, letters []Letter, last bool) (*addition, error) {
-	a := &addition{box: b}
-	if err := b.reserve(); err != nil {
-		return a, err
-	}
-	for i, l := range letters {
-		place := os.Link
-		if last && i == len(letters)-1 {
-			place = os.Rename
+// prepare makes the frames. A body that is a file is linked into big, synced, before one of them can
+// be written.
+func (a *addition) prepare(st *Staged, letters []Letter) error {
+	for _, l := range letters {
+		f := &frame{
+			kind: kindAdd, received: l.Received.UTC().Truncate(time.Millisecond),
+			meta:  envelope{l.QueueID, l.From, l.Rcpt, l.Subject, l.Head}.encode(),
+			bytes: st.bytes, sum: st.sum, body: st.buf,
 		}
-		if err := place(st.f.Name(), b.body(l.QueueID)); err != nil {
-			return a, fmt.Errorf("link message: %w", err)
+		if st.f != nil {
+			f.kind = kindAddFile
+			path := a.box.big(l.QueueID)
+			if err := os.Link(st.f.Name(), path); err != nil {
+				return fmt.Errorf("link message: %w", err)
+			}
+			a.links = append(a.links, path)
 		}
-		a.recs = append(a.recs, record{
-			Op: opAdd, QueueID: l.QueueID, From: l.From, Rcpt: l.Rcpt, Subject: l.Subject, Head: l.Head,
-			Bytes: int64(len(l.Head)) + st.bytes, Received: l.Received.UTC().Truncate(time.Millisecond),
-		})
+		a.frames = append(a.frames, f)
 	}
-	return a, nil
+	if len(a.links) > 0 {
+		return durable.Sync(a.box.big(""))
+	}
+	return nil
 }
 
 func (a *addition) commit() error {
-	if err := a.box.do(a.recs); err != nil {
-		return err
-	}
-	a.done = true
-	return nil
+	err := a.box.do(a.frames...)
+	a.done = err == nil
+	return err
 }
 
 // rollback removes the additions of a transaction that failed at another VM.
 func rollback(adds []*addition) {
 	for _, a := range adds {
 		if a.done {
-			uids := make([]uint32, 0, len(a.recs))
-			for _, r := range a.recs {
-				uids = append(uids, r.UID)
+			uids := make([]uint32, 0, len(a.frames))
+			for _, f := range a.frames {
+				uids = append(uids, f.uid)
 			}
 			// If this fails too, the VM gets the message twice after the next attempt of the
 			// sender.
 			_ = a.box.Expunge(uids)
 			continue
 		}
-		for _, r := range a.recs {
-			_ = removeFile(a.box.body(r.QueueID)) // an orphan otherwise: removed at the next open
+		for _, path := range a.links {
+			_ = removeFile(path) // never accepted; the next start moves it to lost otherwise
 		}
 	}
 }

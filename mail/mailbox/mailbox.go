@@ -3,20 +3,19 @@
 //
 // On disk, under the directory given to Open:
 //
-//	stage/<random>        a message that is coming in; emptied at start
-//	<uuid>/msg/<queue id> the body of one message, byte for byte as it came over SMTP
-//	<uuid>/index          an append-only log of small records, see record
+//	stage/<random>         a message that is coming in and is not in memory; emptied at start
+//	<uuid>/log/<n>-<x>.seg segments of a log of frames, see frame
+//	<uuid>/log/index       what the log leads to; a cache
+//	<uuid>/big/<queue id>  a body that is no part of its frame, byte for byte as it came over SMTP
+//	<uuid>/lost/           what was found and not understood
 //
-// A message is accepted in this order: the body is written to stage and synced, linked into each
-// recipient's msg, the directory is synced, an "add" record is appended to the index, the index is
-// synced. Only this last sync makes it a message. Concurrent senders share the two later syncs
-// (Box.lead). The trace headers on top of a message are in its index record, so one body serves
-// every recipient of a transaction by hard links.
+// A message is accepted by one write and one fdatasync of the log, which concurrent senders share
+// (Box.lead). A body above 1 MiB is synced to stage and linked into big before that. The trace
+// headers on top of a message are in its frame, so one file serves every recipient of a transaction.
 //
-// A crash can leave a torn record at the end of an index, whose length or checksum is wrong, and
-// bodies without a record. The next open removes both. A record whose checksum holds is always
-// kept, even behind damage. This package never parses mail, never speaks a protocol, and keeps no
-// body in memory.
+// A frame that is torn or damaged costs only what it held: a copy of it goes to lost with an ERROR,
+// reading goes on at the next frame, and a new segment begins. Nothing is unlinked or overwritten
+// that is not recorded as expunged. This package never parses mail, and never speaks a protocol.
 package mailbox
 
 import (
@@ -27,6 +26,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"lodge/gateway"
 	"lodge/gateway/durable"
@@ -39,9 +39,26 @@ type Store struct {
 	logger *slog.Logger
 
 	mu      sync.Mutex
-	boxes   map[gateway.ID]*Box
+	boxes   map[gateway.ID]*opening
 	removed map[gateway.ID]struct{} // never opened again: UUIDs are never used twice
 	closed  bool
+
+	staged atomic.Int64 // bytes of messages in memory
+}
+
+// opening is a mailbox that is opened once. Others do not wait for it.
+type opening struct {
+	once sync.Once
+	box  *Box
+	err  error
+}
+
+// end closes the mailbox, once it is open, or keeps it from being opened.
+func (o *opening) end(reason error) {
+	o.once.Do(func() { o.err = reason })
+	if o.box != nil {
+		o.box.close(reason)
+	}
 }
 
 // Open opens the store in dir, which it creates if missing, and removes messages that were
@@ -59,7 +76,7 @@ func Open(dir string, logger *slog.Logger) (*Store, error) {
 	}
 	return &Store{
 		dir: dir, logger: logger,
-		boxes:   map[gateway.ID]*Box{},
+		boxes:   map[gateway.ID]*opening{},
 		removed: map[gateway.ID]struct{}{},
 	}, nil
 }
@@ -67,6 +84,25 @@ func Open(dir string, logger *slog.Logger) (*Store, error) {
 // Box opens the mailbox of a VM, and creates it if missing. It fails with KindNotFound after
 // Remove.
 func (s *Store) Box(id gateway.ID) (*Box, error) {
+	o, err := s.opening(id)
+	if err != nil {
+		return nil, err
+	}
+	o.once.Do(func() {
+		o.box, o.err = openBox(filepath.Join(s.dir, id.String()), s.logger.With("vm_id", id.String()))
+	})
+	if o.err == nil {
+		return o.box, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.boxes[id] == o {
+		delete(s.boxes, id) // the next call tries again
+	}
+	return nil, withKind(fmt.Errorf("open mailbox: %w", o.err))
+}
+
+func (s *Store) opening(id gateway.ID) (*opening, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -75,26 +111,23 @@ func (s *Store) Box(id gateway.ID) (*Box, error) {
 	if _, gone := s.removed[id]; gone || id == (gateway.ID{}) {
 		return nil, errRemoved()
 	}
-	if b, ok := s.boxes[id]; ok {
-		return b, nil
+	o, ok := s.boxes[id]
+	if !ok {
+		o = &opening{}
+		s.boxes[id] = o
 	}
-	b, err := openBox(filepath.Join(s.dir, id.String()), s.logger.With("vm_id", id.String()))
-	if err != nil {
-		return nil, fmt.Errorf("open mailbox: %w", err)
-	}
-	s.boxes[id] = b
-	return b, nil
+	return o, nil
 }
 
 // Remove deletes a VM's mailbox. A missing mailbox is no error.
 func (s *Store) Remove(id gateway.ID) error {
 	s.mu.Lock()
-	b := s.boxes[id]
+	o := s.boxes[id]
 	delete(s.boxes, id)
 	s.removed[id] = struct{}{}
 	s.mu.Unlock()
-	if b != nil {
-		b.close(errRemoved())
+	if o != nil {
+		o.end(errRemoved())
 	}
 	if err := os.RemoveAll(filepath.Join(s.dir, id.String())); err != nil {
 		return fmt.Errorf("remove mailbox: %w", err)
@@ -109,8 +142,8 @@ func (s *Store) Close() {
 	boxes := s.boxes
 	s.boxes = nil
 	s.mu.Unlock()
-	for _, b := range boxes {
-		b.close(errClosed())
+	for _, o := range boxes {
+		o.end(errClosed())
 	}
 }
 

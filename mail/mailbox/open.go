@@ -1,144 +1,269 @@
 package mailbox
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
+	"time"
+
+	"lodge/gateway/durable"
 )
 
-// openBox reads a mailbox's index, repairs what a crash has left, and creates a missing mailbox.
+// openBox reads a mailbox, and creates a missing one. It deletes nothing that it does not know to be
+// recorded as expunged.
 func openBox(dir string, logger *slog.Logger) (*Box, error) {
-	b := &Box{dir: dir, logger: logger, byID: map[string]uint32{}, nextUID: 1, changed: make(chan struct{})}
-	b.idle = sync.NewCond(&b.mu)
-	if err := os.MkdirAll(filepath.Join(dir, "msg"), 0o700); err != nil {
-		return nil, fmt.Errorf("make mailbox: %w", err)
-	}
-	var err error
-	if b.bodies, err = os.Open(filepath.Join(dir, "msg")); err != nil {
-		return nil, fmt.Errorf("open mailbox: %w", err)
-	}
+	b := newBox(dir, filepath.Join(dir, "log"), logger)
 	if err := b.restore(); err != nil {
-		b.closeFiles()
+		b.seal()
 		return nil, err
 	}
 	return b, nil
 }
 
-// restore loads the index. It rewrites an index that is missing, damaged or mostly stale.
+func newBox(dir, log string, logger *slog.Logger) *Box {
+	b := &Box{dir: dir, log: log, logger: logger, state: newState(), changed: make(chan struct{}), segmentBytes: segmentBytes}
+	b.idle = sync.NewCond(&b.mu)
+	return b
+}
+
+func (b *Box) makeDirs() error {
+	for _, dir := range []string{b.log, b.big(""), b.lost("")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("make mailbox: %w", err)
+		}
+	}
+	return errors.Join(durable.Sync(b.dir), durable.Sync(filepath.Dir(b.dir)))
+}
+
 func (b *Box) restore() error {
-	damage, err := b.load()
+	if err := b.migrate(); err != nil {
+		return err
+	}
+	if err := b.makeDirs(); err != nil {
+		return err
+	}
+	damaged, err := b.load()
 	if err != nil {
 		return err
 	}
-	lost, err := b.reconcile(damage.inside)
-	if err != nil {
+	if err := errors.Join(b.settle(), b.checkBig()); err != nil {
 		return err
 	}
-	if b.index == nil || b.validity == 0 || damage.any() || lost || b.lines > 1000+2*len(b.entries) {
-		return b.compact()
+	if b.state.Validity == 0 {
+		b.state.Validity = uint32(time.Now().Unix()) // until 2106; a mailbox is created once, so it never repeats
+	}
+	b.show()
+	if damaged { // what is damaged is not written again
+		if err := b.roll(); err != nil {
+			b.logger.Warn("mailbox segment not begun", "err", err) // the next message tries again
+		}
+		b.show()
 	}
 	return nil
 }
 
-// damage counts the bad lines of an index.
-type damage struct {
-	torn   int // behind the last good record: the effect of a crash
-	inside int // with good records behind them: the effect of a failing disk
-}
-
-func (d damage) any() bool { return d.torn > 0 || d.inside > 0 }
-
-// load reads the index into memory. It keeps every record with a correct checksum.
-func (b *Box) load() (damage, error) {
-	f, err := os.OpenFile(filepath.Join(b.dir, "index"), os.O_RDWR, 0o600)
-	if errors.Is(err, fs.ErrNotExist) {
-		return damage{}, nil
-	}
+// load reads the index, and the log from there. An index that is missing counts as damage.
+func (b *Box) load() (damaged bool, err error) {
+	segments, strange, err := listSegments(b.log)
 	if err != nil {
-		return damage{}, fmt.Errorf("open index: %w", err)
+		return false, err
 	}
-	var d damage
-	bad, offset := 0, int64(0)
-	err = eachLine(f, func(line []byte, complete bool) {
-		r, err := decode(line)
-		if err != nil || !complete {
-			bad++
+	for _, name := range strange {
+		if strings.HasPrefix(name, ".new-") { // of durable.WriteFile: an index that was not complete
+			err = removeFile(filepath.Join(b.log, name))
 		} else {
-			d.inside += bad
-			bad = 0
-			b.apply(r, offset, len(line))
+			err = b.lose(filepath.Join(b.log, name))
 		}
-		offset += int64(len(line))
-	})
-	if err != nil {
-		_ = f.Close() // the read error is the one that matters
-		return damage{}, fmt.Errorf("read index: %w", err)
-	}
-	b.index, b.size, d.torn = f, offset, bad
-	if d.any() {
-		b.logger.Warn("mailbox index repaired", "torn", d.torn, "damaged", d.inside)
-	}
-	return d, nil
-}
-
-// eachLine calls f for each line of r, newline included. complete is false for a last line without
-// a newline, and for the pieces of a line longer than any record.
-func eachLine(r io.Reader, f func(line []byte, complete bool)) error {
-	br := bufio.NewReaderSize(r, 64<<10)
-	var line []byte
-	for {
-		piece, err := br.ReadSlice('\n')
-		line = append(line, piece...)
-		switch {
-		case err == nil:
-			f(line, true)
-		case errors.Is(err, bufio.ErrBufferFull) && len(line) < maxRecordBytes:
-			continue
-		case errors.Is(err, bufio.ErrBufferFull):
-			f(line, false)
-		case errors.Is(err, io.EOF):
-			if len(line) > 0 {
-				f(line, false)
-			}
-			return nil
-		default:
-			return fmt.Errorf("read line: %w", err)
-		}
-		line = line[:0]
-	}
-}
-
-// reconcile compares records and bodies. A body without a record was never accepted: it is removed,
-// unless the index was damaged inside. A record without a body cannot be served: it is removed and
-// logged.
-func (b *Box) reconcile(damaged int) (lost bool, err error) {
-	names, err := os.ReadDir(filepath.Join(b.dir, "msg"))
-	if err != nil {
-		return false, fmt.Errorf("list messages: %w", err)
-	}
-	have := make(map[string]struct{}, len(names))
-	for _, n := range names {
-		have[n.Name()] = struct{}{}
-		if _, known := b.byID[n.Name()]; known || damaged > 0 {
-			continue
-		}
-		if err := removeFile(b.body(n.Name())); err != nil {
+		if err != nil {
 			return false, err
 		}
 	}
-	var gone []uint32
-	for _, e := range b.entries {
-		if _, ok := have[e.QueueID]; !ok {
-			b.logger.Error("message body is missing", "queue_id", e.QueueID)
-			gone = append(gone, e.UID)
+	number, offset, err := b.loadIndex(segments)
+	if err != nil {
+		return false, err
+	}
+	r := &replay{box: b, unsound: map[uint32]place{}, damaged: b.dirty}
+	for i, s := range b.state.segments {
+		if i > 0 && s.number != b.state.segments[i-1].number+1 {
+			b.logger.Error("mailbox segment missing", "path", b.path(s), "err", "it follows one that is gone")
+		}
+		if s.number < number {
+			continue
+		}
+		if s.number > number {
+			offset = 0
+		}
+		if err := r.segment(s, offset); err != nil {
+			return false, err
 		}
 	}
-	b.expunge(gone)
-	return len(gone) > 0, nil
+	r.judge()
+	return r.damaged, nil
+}
+
+// loadIndex takes the state from the index, with the segments there are, and returns the place in
+// the log where it ends. Without an index to be trusted, that is the beginning.
+func (b *Box) loadIndex(have []segment) (number uint32, offset int64, err error) {
+	path := filepath.Join(b.log, indexName)
+	s, offset, err := readIndex(path)
+	if errors.Is(err, errIndex) {
+		b.logger.Error("mailbox index damaged", "path", path)
+		err = os.Rename(path, filepath.Join(b.log, damagedIndex))
+	}
+	switch {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return 0, 0, err
+	case s == nil:
+		if len(have) > 0 {
+			b.logger.Warn("mailbox has no index; reading all of the log", "path", b.log)
+		}
+		b.state.segments, b.dirty = have, true
+		return 0, 0, nil
+	}
+	if err := b.trust(s, offset, have); err != nil {
+		b.logger.Error("mailbox index does not fit the log", "path", b.log, "err", err)
+		b.state.Validity, b.state.NextUID, b.state.cursor = s.Validity, s.NextUID, s.cursor
+		b.state.segments, b.dirty = have, true
+		return 0, 0, nil
+	}
+	for len(s.segments) > 0 && have[0].number < s.segments[0].number {
+		if err := removeFile(b.path(have[0])); err != nil { // the index was written when no message in it lived
+			return 0, 0, err
+		}
+		have = have[1:]
+	}
+	if len(s.segments) > 0 {
+		number = s.segments[len(s.segments)-1].number
+	}
+	s.segments = have
+	b.state = s
+	return number, offset, nil
+}
+
+// trust compares an index, which ends at offset of its last segment, with the segments there are.
+func (b *Box) trust(s *state, offset int64, have []segment) error {
+	for _, g := range s.segments {
+		if !slices.Contains(have, g) {
+			return fmt.Errorf("segment %s is missing", g.name())
+		}
+	}
+	if len(s.segments) == 0 {
+		return nil
+	}
+	info, err := os.Stat(b.path(s.segments[len(s.segments)-1]))
+	if err == nil && info.Size() < offset {
+		err = fmt.Errorf("%s has %d bytes, not %d", info.Name(), info.Size(), offset)
+	}
+	return err
+}
+
+// replay reads the log into a box's state.
+type replay struct {
+	box     *Box
+	now     segment
+	file    *os.File
+	unsound map[uint32]place // messages whose body is damaged, or punched because they are expunged later
+	damaged bool
+}
+
+// segment reads a segment from offset on. The last one becomes the tail, if there was no damage.
+func (r *replay) segment(s segment, offset int64) error {
+	f, err := os.OpenFile(r.box.path(s), os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("open segment: %w", err)
+	}
+	info, err := f.Stat()
+	if err == nil {
+		r.now, r.file, r.box.end = s, f, info.Size()
+		err = walk(f, s.marker, offset, info.Size(), r)
+	}
+	if err == nil && !r.damaged && s == r.box.last() && r.box.end > 0 {
+		r.box.tail = f
+		return nil
+	}
+	_ = f.Close() // only read
+	return err
+}
+
+func (r *replay) frame(at int64, f frame, sound bool) error {
+	p := placeOf(&f, r.now.number, at)
+	if r.box.state.apply(&f, p) != nil {
+		return r.damage(at, at+p.length)
+	}
+	if !sound {
+		r.unsound[f.uid] = p
+	}
+	return nil
+}
+
+// damage keeps a copy of what cannot be read. UIDs that may have been in it are not given again.
+func (r *replay) damage(from, to int64) error {
+	r.damaged = true
+	r.box.state.NextUID += uint32((to-from)/headBytes) + 1 // of 64 MiB or little more
+	path := r.box.lost(fmt.Sprintf("%s@%d", r.now.name(), from))
+	r.box.logger.Error("mailbox damaged", "path", path, "bytes", to-from)
+	if info, err := os.Stat(path); err == nil && info.Size() == to-from {
+		return nil // from an earlier start
+	}
+	buf := make([]byte, to-from)
+	if _, err := r.file.ReadAt(buf, from); err != nil {
+		return fmt.Errorf("read segment: %w", err)
+	}
+	return durable.WriteFile(path, buf, 0o600)
+}
+
+// judge logs the messages that are damaged, now that expunged ones are known.
+func (r *replay) judge() {
+	for uid, p := range r.unsound {
+		if e, ok := r.box.state.find(uid); ok && e.at == p {
+			r.box.logger.Error("message damaged", "queue_id", e.QueueID, "path", r.box.path(r.box.state.segment(p.segment)))
+		}
+	}
+}
+
+// checkBig compares the files in big with the messages.
+func (b *Box) checkBig() error {
+	names, err := os.ReadDir(b.big(""))
+	if err != nil {
+		return fmt.Errorf("list messages: %w", err)
+	}
+	have := map[string]bool{}
+	for _, n := range names {
+		have[n.Name()] = true
+	}
+	for _, e := range b.state.Entries {
+		if e.at.file && !have[e.QueueID] {
+			b.logger.Error("message body missing", "queue_id", e.QueueID)
+		}
+		if e.at.file {
+			delete(have, e.QueueID)
+		}
+	}
+	for name := range have {
+		if err := b.lose(b.big(name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *Box) lost(name string) string { return filepath.Join(b.dir, "lost", name) }
+
+// lose moves a file that no record explains to lost.
+func (b *Box) lose(path string) error {
+	to := b.lost(filepath.Base(path))
+	if _, err := os.Lstat(to); err == nil {
+		to += "." + NewQueueID(time.Now())
+	}
+	b.logger.Error("unknown file in a mailbox moved", "path", to)
+	if err := durable.Rename(path, to); err != nil {
+		return fmt.Errorf("move to lost: %w", err)
+	}
+	return durable.Sync(filepath.Dir(path))
 }

@@ -4,7 +4,13 @@ import (
 	"crypto/rand"
 	"encoding/base32"
 	"encoding/binary"
+	"strings"
 	"time"
+)
+
+const (
+	queueIDBytes    = 26
+	queueIDAlphabet = "0123456789abcdefghijklmnopqrstuv"
 )
 
 // NewQueueID returns a unique name that sorts by time: 48 bits of milliseconds and 80 random bits,
@@ -15,5 +21,9 @@ func NewQueueID(now time.Time) string {
 	var ms [8]byte
 	binary.BigEndian.PutUint64(ms[:], uint64(now.UnixMilli())) // after 1970
 	copy(b[:6], ms[2:])
-	return base32.NewEncoding("0123456789abcdefghijklmnopqrstuv").WithPadding(base32.NoPadding).EncodeToString(b[:])
+	return base32.NewEncoding(queueIDAlphabet).WithPadding(base32.NoPadding).EncodeToString(b[:])
+}
+
+func isQueueID(s string) bool {
+	return len(s) == queueIDBytes && strings.Trim(s, queueIDAlphabet) == ""
 }

@@ -1,0 +1,128 @@
+package mailbox
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
+)
+
+// writeOld writes a mailbox as it was before the log, with three messages, the second expunged, the
+// third longer than 1 MiB, and a body that no record names. It returns the queue ids.
+func writeOld(t *testing.T, dir string) (ids []string) {
+	t.Helper()
+	gatewaytest.Must(t, os.MkdirAll(filepath.Join(dir, "msg"), 0o700))
+	var index []byte
+	put := func(r oldRecord) {
+		payload, err := json.Marshal(r)
+		gatewaytest.Must(t, err)
+		index = fmt.Appendf(index, "%08x %08x %s\n", checksum(payload), len(payload), payload)
+	}
+	put(oldRecord{Op: "head", Validity: 77, UID: 10})
+	for i, body := range []string{"first", "expunged", strings.Repeat("3", maxInlineBytes+1), "orphan"} {
+		id := NewQueueID(time.Now())
+		ids = append(ids, id)
+		gatewaytest.Must(t, os.WriteFile(filepath.Join(dir, "msg", id), []byte(body), 0o600))
+		if i < 3 {
+			put(oldRecord{
+				Op: "add", UID: uint32(i) + 4, QueueID: id, From: "a@b", Rcpt: "c@d", Subject: "hi", Head: "Head: x\r\n",
+				Bytes: int64(len(body)) + 9, Received: time.Now(),
+			})
+		}
+	}
+	put(oldRecord{Op: "flags", UIDs: []uint32{6}, Flags: Seen})
+	put(oldRecord{Op: "expunge", UIDs: []uint32{5}})
+	put(oldRecord{Op: "cursor", UID: 4})
+	gatewaytest.Must(t, os.Remove(filepath.Join(dir, "msg", ids[1])))
+	gatewaytest.Must(t, os.WriteFile(filepath.Join(dir, "index"), index, 0o600))
+	return ids
+}
+
+// A mailbox of the old form is read as it was, also after crashes in the migration; what its index
+// does not name is kept in lost.
+func TestMigrate(t *testing.T) {
+	crash := map[string]func(*Box) error{
+		"none": func(*Box) error { return nil },
+		"while copying": func(b *Box) error {
+			return errors.Join(os.MkdirAll(b.log+".new", 0o700), os.WriteFile(filepath.Join(b.log+".new", "rubbish"), nil, 0o600))
+		},
+		"after the rename": (*Box).migrate,
+	}
+	for name, crash := range crash {
+		t.Run(name, func(t *testing.T) {
+			root, vm := t.TempDir(), gateway.NewID()
+			dir := filepath.Join(root, vm.String())
+			ids := writeOld(t, dir)
+			gatewaytest.Must(t, crash(newBox(dir, filepath.Join(dir, "log"), slog.New(slog.DiscardHandler))))
+			for range 2 {
+				s := open(t, root)
+				b := box(t, s, vm)
+				now := b.Snapshot()
+				if len(now.Entries) != 2 || now.Validity != 77 || now.NextUID != 10 || now.cursor != 4 || now.Entries[1].Flags != Seen {
+					t.Fatalf("snapshot: %+v", now)
+				}
+				if got := read(t, b, ids[0]); got != "Head: x\r\nfirst" {
+					t.Errorf("got %q", got)
+				}
+				if got := read(t, b, ids[2]); len(got) != maxInlineBytes+10 || !strings.HasSuffix(got, "\n"+strings.Repeat("3", 100)) && !strings.HasSuffix(got, "333") {
+					t.Errorf("got %d bytes", len(got))
+				}
+				s.Close()
+			}
+			for _, left := range []string{"msg", "index", "log.new"} {
+				if _, err := os.Stat(filepath.Join(dir, left)); !errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("%s is still there: %v", left, err)
+				}
+			}
+			if b, err := os.ReadFile(filepath.Join(dir, "lost", ids[3])); err != nil || string(b) != "orphan" {
+				t.Errorf("orphan: %q, %v", b, err)
+			}
+		})
+	}
+}
+
+// Damage to the old files costs only what it hit, and keeps what is left of it.
+func TestMigrateDamaged(t *testing.T) {
+	rows := map[string]struct {
+		damage func(dir string, ids []string) error
+		want   int // messages
+		lost   int // index of the id whose body is in lost
+	}{
+		"index missing": {func(dir string, _ []string) error { return os.Remove(filepath.Join(dir, "index")) }, 0, 0},
+		"index cut":     {func(dir string, _ []string) error { return os.Truncate(filepath.Join(dir, "index"), 200) }, 0, 2},
+		"body cut":      {func(dir string, ids []string) error { return os.Truncate(filepath.Join(dir, "msg", ids[0]), 2) }, 1, 0},
+		"body gone":     {func(dir string, ids []string) error { return os.Remove(filepath.Join(dir, "msg", ids[2])) }, 1, 3},
+	}
+	for name, r := range rows {
+		t.Run(name, func(t *testing.T) {
+			root, vm := t.TempDir(), gateway.NewID()
+			dir := filepath.Join(root, vm.String())
+			ids := writeOld(t, dir)
+			gatewaytest.Must(t, r.damage(dir, ids))
+			report := &gatewaytest.Log{}
+			s, err := Open(root, report.Logger())
+			gatewaytest.Must(t, err)
+			defer s.Close()
+			b := box(t, s, vm)
+			if n := len(b.Snapshot().Entries); n != r.want {
+				t.Errorf("%d messages, want %d\n%s", n, r.want, report)
+			}
+			if _, err := os.Stat(b.lost(ids[r.lost])); err != nil {
+				t.Error(err)
+			}
+			if report.Count("level=ERROR") == 0 {
+				t.Error("not reported")
+			}
+			mustPut(t, s, "new", vm)
+		})
+	}
+}

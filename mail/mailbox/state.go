@@ -1,0 +1,164 @@
+package mailbox
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// Entry is the part of a message that is kept in memory.
+type Entry struct {
+	QueueID  string
+	UID      uint32
+	Flags    Flags
+	Bytes    int64 // of the message, trace headers included
+	Received time.Time
+	Mod      uint64 // Snapshot.Mod after the entry's last change
+
+	at place
+}
+
+// place is where a message's frame is.
+type place struct {
+	segment uint32 // its number
+	head    uint32 // bytes up to the body
+	offset  int64
+	length  int64 // head, and an inline body
+	file    bool  // the body is in big
+}
+
+// Snapshot is a mailbox at one moment. It costs nothing to take: all share it.
+type Snapshot struct {
+	Entries  []Entry // by UID; read only
+	Validity uint32  // UIDVALIDITY (RFC 9051 §2.3.1.1), set when the mailbox is created
+	NextUID  uint32
+	Mod      uint64
+
+	cursor   uint32    // every message up to it is in the guest, or parked
+	segments []segment // of the log, by number
+}
+
+// search returns the index of the first entry with at least uid.
+func (s *Snapshot) search(uid uint32) int {
+	i, _ := slices.BinarySearchFunc(s.Entries, uid, func(e Entry, uid uint32) int { return cmp.Compare(e.UID, uid) })
+	return i
+}
+
+func (s *Snapshot) find(uid uint32) (Entry, bool) {
+	i := s.search(uid)
+	if i == len(s.Entries) || s.Entries[i].UID != uid {
+		return Entry{}, false
+	}
+	return s.Entries[i], true
+}
+
+// segment returns the segment with a number, which there must be.
+func (s *Snapshot) segment(number uint32) segment {
+	i := slices.IndexFunc(s.segments, func(g segment) bool { return g.number == number })
+	return s.segments[i]
+}
+
+// state is the Snapshot that frames lead to. New entries go behind those that snapshots share; any
+// other change is made in a copy of the list.
+type state struct {
+	Snapshot
+	private bool           // the list is in no Snapshot handed out
+	used    map[uint32]int // messages by segment
+	live    int64          // bytes of their frames
+}
+
+func newState() *state { return &state{Snapshot: Snapshot{NextUID: 1}, used: map[uint32]int{}} }
+
+// apply makes a frame's change. A frame of a message that is there already moves it.
+func (s *state) apply(f *frame, at place) error {
+	s.Mod++
+	switch f.kind {
+	case kindHead:
+		s.Validity, s.NextUID = f.value, max(s.NextUID, f.uid)
+	case kindCursor:
+		s.cursor = max(s.cursor, f.uid)
+	case kindAdd, kindAddFile:
+		return s.add(f, at)
+	case kindFlags:
+		s.own()
+		s.each(decodeUIDs(f.meta), func(e *Entry) { e.Flags, e.Mod = e.Flags&^f.clear|f.flags, s.Mod })
+	case kindExpunge:
+		s.expunge(decodeUIDs(f.meta))
+	default:
+		return errFrame
+	}
+	return nil
+}
+
+func (s *state) add(f *frame, at place) error {
+	env, err := decodeEnvelope(f.meta)
+	if err != nil || f.uid == 0 {
+		return errFrame
+	}
+	e := Entry{
+		QueueID: env.id, UID: f.uid, Flags: f.flags & (AllFlags | parked), Bytes: int64(len(env.head)) + f.bytes,
+		Received: f.received, Mod: s.Mod, at: at,
+	}
+	i := s.search(f.uid)
+	switch {
+	case i == len(s.Entries):
+		s.Entries = append(s.Entries, e)
+	case s.Entries[i].UID == f.uid:
+		s.own()
+		s.count(s.Entries[i], -1)
+		e.Mod = s.Entries[i].Mod // a client sees no change
+		s.Entries[i] = e
+	default:
+		s.own()
+		s.Entries = slices.Insert(s.Entries, i, e)
+	}
+	s.count(e, 1)
+	s.NextUID = max(s.NextUID, f.uid+1)
+	return nil
+}
+
+func (s *state) count(e Entry, n int) {
+	s.used[e.at.segment] += n
+	s.live += int64(n) * e.at.length
+	if s.used[e.at.segment] == 0 {
+		delete(s.used, e.at.segment)
+	}
+}
+
+func (s *state) own() {
+	if !s.private {
+		s.Entries = slices.Clone(s.Entries)
+		s.private = true
+	}
+}
+
+func (s *state) expunge(uids []uint32) {
+	gone := make(map[uint32]struct{}, len(uids))
+	for _, uid := range uids {
+		if e, ok := s.find(uid); ok {
+			if _, twice := gone[uid]; !twice {
+				s.count(e, -1)
+			}
+			gone[uid] = struct{}{}
+		}
+	}
+	if len(gone) == 0 {
+		return
+	}
+	s.own()
+	s.Entries = slices.DeleteFunc(s.Entries, func(e Entry) bool { _, is := gone[e.UID]; return is })
+}
+
+func (s *state) each(uids []uint32, f func(*Entry)) {
+	for _, uid := range uids {
+		if i := s.search(uid); i < len(s.Entries) && s.Entries[i].UID == uid {
+			f(&s.Entries[i])
+		}
+	}
+}
+
+// placeOf returns the place of a frame at off of a segment.
+func placeOf(f *frame, segment uint32, off int64) place {
+	head := uint32(headBytes + len(f.meta)) // meta is of maxMetaBytes at most
+	return place{segment: segment, offset: off, head: head, length: f.length(), file: f.kind == kindAddFile}
+}
