@@ -97,6 +97,10 @@ func (w *worker) attempt(ctx context.Context, box *mailbox.Box, e mailbox.Entry)
 	if gateway.KindOf(err) == gateway.KindNotFound {
 		return nil // expunged meanwhile; the next one is pending now
 	}
+	if mailbox.Damaged(err) {
+		w.logger.Error("message not delivered", "queue_id", e.QueueID, "err", err)
+		return at(stageStore, box.Park(e.UID))
+	}
 	if err != nil {
 		return at(stageStore, err)
 	}
