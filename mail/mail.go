@@ -6,10 +6,11 @@
 // record into the VM: a replica in the guest's ~/Maildir over SFTP (deliver), and IMAP, where the tap is
 // the login (imapd). Connections of strangers pass a guard first (guard).
 //
-// A message is the same everywhere, byte for byte: Return-Path, Delivered-To and Received on top,
-// then what came over SMTP, lines ending in CRLF. After 250 nothing is bounced: mail for a VM that
-// is off or broken waits, without delaying that of others. This package never relays, never parses
-// mail to decide where it goes, and never sends any.
+// A message is the same everywhere, byte for byte: Return-Path, Delivered-To, Authentication-Results
+// (package verdict) and Received on top, then what came over SMTP without forged ones of these, lines
+// ending in CRLF. After 250 nothing is bounced: mail for a VM that is off or broken waits, without
+// delaying that of others. This package never relays, never parses mail to decide where it goes, and
+// never sends any.
 package mail
 
 import (
@@ -27,6 +28,7 @@ import (
 	"lodge/mail/inbound"
 	"lodge/mail/mailbox"
 	"lodge/mail/smtpd"
+	"lodge/mail/verdict"
 )
 
 // DefaultMaxMessageBytes is 50 MiB.
@@ -40,9 +42,11 @@ type Config struct {
 	Dir             string // created if missing; one process at a time
 	Domain          string // VMs get mail at anything@<vm>.<Domain>
 	Directory       *gateway.Directory
-	SSHKeyFile      string      // the host's private key, for the login user of every guest
-	MaxMessageBytes int64       // of the largest message; 0 means DefaultMaxMessageBytes
-	TLS             *tls.Config // for STARTTLS on port 25; nil: it is not offered
+	SSHKeyFile      string                   // the host's private key, for the login user of every guest
+	MaxMessageBytes int64                    // of the largest message; 0 means DefaultMaxMessageBytes
+	TLS             *tls.Config              // for STARTTLS on port 25; nil: it is not offered
+	Verdicts        *verdict.Checker         // checks who sent a message; nil: nobody does
+	RefuseRejected  func(vm gateway.ID) bool // as in inbound.Config; nil: nobody wants that
 	// Dial connects to a guest's sshd; nil means port 22 at the VM's address.
 	Dial   func(ctx context.Context, m gateway.VM) (net.Conn, error)
 	Logger *slog.Logger
@@ -82,7 +86,10 @@ func New(config Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	policy := inbound.New(inbound.Config{Domain: config.Domain, Directory: config.Directory, Store: store, Logger: config.Logger})
+	policy := inbound.New(inbound.Config{
+		Domain: config.Domain, Directory: config.Directory, Store: store,
+		Verdicts: config.Verdicts, RefuseRejected: config.RefuseRejected, Logger: config.Logger,
+	})
 	return &Server{
 		config: config, store: store, inbound: policy,
 		smtp: smtpd.New(smtpd.Config{

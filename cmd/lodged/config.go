@@ -27,6 +27,7 @@ type Config struct {
 	HTTPPort       int            `toml:"http_port" help:"port that redirects to HTTPS"`
 	HTTP3          bool           `toml:"http3" help:"serve HTTP/3 too, at the UDP port of https_port"`
 	SMTPPort       int            `toml:"smtp_port" help:"port for inbound mail"`
+	MailVerdicts   bool           `toml:"mail_verdicts" help:"check the senders of inbound mail: SPF, DKIM and DMARC"`
 	GuestNet       netip.Prefix   `toml:"guest_net" help:"IPv4 net of guest addresses"`
 	StateDir       string         `toml:"state_dir" help:"directory of all that is kept"`
 	RunDir         string         `toml:"run_dir" help:"directory of sockets, emptied by a reboot"`
@@ -51,6 +52,7 @@ func defaultConfig() Config {
 		HTTPSPort:     443,
 		HTTPPort:      80,
 		SMTPPort:      25,
+		MailVerdicts:  true,
 		GuestNet:      netip.MustParsePrefix("10.213.0.0/16"),
 		StateDir:      gateway.DefaultStateDir,
 		RunDir:        gateway.DefaultRunDir,

@@ -24,6 +24,7 @@ import (
 	"lodge/https"
 	"lodge/https/acme"
 	"lodge/mail"
+	"lodge/mail/verdict"
 	"lodge/storage"
 	"lodge/vmhost"
 	"lodge/vmhost/accel"
@@ -142,7 +143,7 @@ func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
 	}
 	if p.mail, err = mail.New(mail.Config{
 		Dir: cfg.path("mail"), Domain: cfg.Domain, Directory: s.directory, SSHKeyFile: hostConfig.LoginKeyFile(),
-		TLS: p.web.MailTLS(), Logger: log,
+		TLS: p.web.MailTLS(), Verdicts: verdicts(cfg), Logger: log,
 	}); err != nil {
 		return fmt.Errorf("mail: %w", err)
 	}
@@ -153,6 +154,14 @@ func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
 		return fmt.Errorf("virtual machines: %w", err)
 	}
 	return nil
+}
+
+// verdicts returns what checks the senders of mail; nil if nothing does.
+func verdicts(cfg Config) *verdict.Checker {
+	if !cfg.MailVerdicts {
+		return nil
+	}
+	return verdict.New(verdict.NewResolver("/etc/resolv.conf"))
 }
 
 func (p *parts) doctor(cfg Config) *doctor {

@@ -2,7 +2,8 @@
 //
 // Anyone may write to anything@<vm>.<domain>, and to postmaster@ and abuse@ of the domain, whose mail
 // is the operator's. All others are refused at RCPT, so no bounce is ever made. A message streams to
-// disk; one Commit records it for all recipients, each with trace headers of its own on top.
+// disk, without the headers that only this host may write; one Commit records it for all recipients,
+// each with trace headers of its own on top, and the verdict on the sender.
 //
 // It never authenticates and never relays.
 package inbound
@@ -20,14 +21,19 @@ import (
 	"lodge/gateway"
 	"lodge/mail/mailbox"
 	"lodge/mail/smtpd"
+	"lodge/mail/verdict"
 )
 
-// Config is what a Policy needs. All fields must be set.
+// Config is what a Policy needs. All fields but Verdicts and RefuseRejected must be set.
 type Config struct {
 	Domain    string
 	Directory *gateway.Directory
 	Store     *mailbox.Store
-	Logger    *slog.Logger
+	Verdicts  *verdict.Checker // nil: senders are not checked
+	// RefuseRejected reports whether a VM's owner wants mail refused that fails DMARC, if the domain in
+	// From asks for that (p=reject). nil: nobody does.
+	RefuseRejected func(vm gateway.ID) bool
+	Logger         *slog.Logger
 }
 
 // Policy is an smtpd.Policy. Make it with New.
@@ -118,6 +124,6 @@ func (p *Policy) Begin(_ context.Context, c smtpd.Client, e smtpd.Envelope) (smt
 		m.log().Warn("message not accepted", "status", smtpd.ReplyTo(err).Code, "err", err)
 		return nil, err
 	}
-	m.staged = staged
+	m.staged, m.filter = staged, verdict.NewFilter(staged, p.config.Domain)
 	return m, nil
 }

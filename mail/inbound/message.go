@@ -7,6 +7,7 @@ import (
 	"lodge/gateway"
 	"lodge/mail/mailbox"
 	"lodge/mail/smtpd"
+	"lodge/mail/verdict"
 )
 
 // maxFirstBytes of a message are kept in memory to find its subject.
@@ -18,6 +19,7 @@ type message struct {
 	client   smtpd.Client
 	envelope smtpd.Envelope
 	staged   *mailbox.Staged
+	filter   *verdict.Filter
 	begun    time.Time
 	bytes    int64
 	first    []byte // of maxFirstBytes at most
@@ -25,17 +27,21 @@ type message struct {
 
 // Write implements smtpd.Message.
 func (m *message) Write(p []byte) (int, error) {
-	n, err := m.staged.Write(p)
+	n, err := m.filter.Write(p)
 	m.bytes += int64(n)
 	if room := maxFirstBytes - len(m.first); room > 0 {
 		m.first = append(m.first, p[:min(n, room)]...)
 	}
-	return n, err // it is replied to by its kind
+	return n, refusal(err)
 }
 
 // Commit implements smtpd.Message. It returns once the message is synced to disk.
 func (m *message) Commit() (string, error) {
-	letters := m.letters(time.Now())
+	results, err := m.judge()
+	if err != nil {
+		return "", err
+	}
+	letters := m.letters(time.Now(), results)
 	if err := m.policy.stillExist(m.envelope.To); err != nil {
 		return "", err
 	}
@@ -47,17 +53,17 @@ func (m *message) Commit() (string, error) {
 	log := m.log()
 	for i, l := range letters { // one for each recipient
 		log.Info("message accepted", "rcpt", l.Rcpt, gateway.LogVM(m.envelope.To[i].VM), "queue_id", l.QueueID,
-			"bytes", m.bytes+int64(len(l.Head)))
+			"bytes", m.filter.Size()+int64(len(l.Head)))
 	}
 	return letters[0].QueueID, nil
 }
 
-func (m *message) letters(now time.Time) []mailbox.Letter {
+func (m *message) letters(now time.Time, results string) []mailbox.Letter {
 	subject := subject(m.first)
 	letters := make([]mailbox.Letter, 0, len(m.envelope.To))
 	t := trace{
 		helo: m.client.Helo, remote: m.client.Remote, by: m.policy.config.Domain,
-		with: m.client.Protocol(m.envelope.UTF8), now: now,
+		with: m.client.Protocol(m.envelope.UTF8), now: now, results: results,
 	}
 	from := m.envelope.From.String()
 	for _, to := range m.envelope.To {

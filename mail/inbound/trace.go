@@ -20,13 +20,15 @@ type trace struct {
 	by     string
 	with   string // protocol
 	now    time.Time
+	// results is the Authentication-Results header with its CRLF, or empty.
+	results string
 }
 
 // head makes the trace headers of one recipient's copy (RFC 5321 §4.4). The addresses are as in
 // headers: smtpd.Path.String.
 func (t trace) head(queueID, from, rcpt string) string {
-	return fmt.Sprintf("Return-Path: <%s>\r\nDelivered-To: %s\r\nReceived: from %s (%s)\r\n\tby %s with %s id %s\r\n\tfor <%s>; %s\r\n",
-		from, rcpt, printable(t.helo), literal(t.remote), t.by, t.with, queueID, rcpt, t.now.Format("Mon, 2 Jan 2006 15:04:05 -0700"))
+	return fmt.Sprintf("Return-Path: <%s>\r\nDelivered-To: %s\r\n%sReceived: from %s (%s)\r\n\tby %s with %s id %s\r\n\tfor <%s>; %s\r\n",
+		from, rcpt, t.results, printable(t.helo), literal(t.remote), t.by, t.with, queueID, rcpt, t.now.Format("Mon, 2 Jan 2006 15:04:05 -0700"))
 }
 
 // literal writes an IP address as an address literal (RFC 5321 §4.1.3).

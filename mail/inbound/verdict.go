@@ -1,0 +1,56 @@
+package inbound
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+
+	"lodge/gateway"
+	"lodge/mail/smtpd"
+	"lodge/mail/verdict"
+)
+
+// judge ends the message's header and checks where the message comes from, once for all recipients. It
+// returns the header that has the verdict, or a Reply for what is refused.
+//
+// One reply ends a message for all its recipients. So what DMARC rejects is refused only if the owners of
+// all of them want that; otherwise all get it, marked.
+func (m *message) judge() (results string, err error) {
+	header, err := m.filter.End()
+	checker := m.policy.config.Verdicts
+	if err != nil || checker == nil {
+		return "", refusal(err)
+	}
+	remote, _ := netip.ParseAddr(m.client.Remote) // the zero Addr has no SPF
+	local := m.client.VM.Known() || remote.IsLoopback()
+	if header.From == "" && !local { // programs of the host leave it out, or have "From: root"
+		return "", smtpd.Reply{Code: 554, Status: "5.6.0", Text: "The From header must have an address, of one domain: From: Name <user@domain> (RFC 5322 section 3.6.2)"}
+	}
+	v := checker.Check(context.Background(), verdict.Message{
+		Local: local, Remote: remote, Helo: m.client.Helo,
+		From: m.envelope.From.Local, Domain: m.envelope.From.Domain,
+		Header: header, Content: m.filter.Original(m.staged),
+	})
+	if v.Rejected() && m.refuseRejected() {
+		return "", smtpd.Reply{Code: 550, Status: "5.7.1", Text: "Refused by the DMARC policy of " + v.From + ": neither SPF nor DKIM passed for it"}
+	}
+	return v.Field(m.policy.config.Domain), nil
+}
+
+func (m *message) refuseRejected() bool {
+	refuses := m.policy.config.RefuseRejected
+	for _, to := range m.envelope.To {
+		if refuses == nil || to.VM == gateway.Postmaster() || !refuses(to.VM.ID) {
+			return false
+		}
+	}
+	return true
+}
+
+// refusal turns what is wrong with a header into a Reply.
+func refusal(err error) error {
+	if bad, ok := errors.AsType[verdict.Refused](err); ok {
+		return smtpd.Reply{Code: 554, Status: "5.6.0", Text: bad.Error()}
+	}
+	return err // it is replied to by its kind
+}
