@@ -18,10 +18,10 @@ type Records interface {
 	// VMs returns every VM, including those whose removal is not complete.
 	VMs(ctx context.Context) ([]VM, error)
 	// Create stores m with a Number and an Addr of its choice. A number is never used again, an
-	// address not for 15 minutes after its VM is removed. A name or a domain that is in use is
-	// KindTaken.
+	// address not for 15 minutes after its VM is removed. A name, a domain or a mail
+	// alias that is in use is KindTaken.
 	Create(ctx context.Context, m VM) (VM, error)
-	// Save replaces what is stored under m.ID. A new name or domain that is in use is KindTaken.
+	// Save replaces what is stored under m.ID. A new name, domain or alias that is in use is KindTaken.
 	Save(ctx context.Context, m VM) error
 	// Delete removes the VM. Its address rests.
 	Delete(ctx context.Context, id ID) error
@@ -41,6 +41,7 @@ type snapshot struct {
 	byName   map[string]VM
 	byID     map[ID]VM
 	byDomain map[string]VM
+	byAlias  map[string]VM
 }
 
 // OpenDirectory reads all VMs from records.
@@ -59,7 +60,7 @@ func OpenDirectory(ctx context.Context, records Records) (*Directory, error) {
 }
 
 func newSnapshot(byID map[ID]VM) *snapshot {
-	s := &snapshot{byName: make(map[string]VM, len(byID)), byID: byID, byDomain: map[string]VM{}}
+	s := &snapshot{byName: make(map[string]VM, len(byID)), byID: byID, byDomain: map[string]VM{}, byAlias: map[string]VM{}}
 	for _, m := range byID {
 		if m.Desired == Removed {
 			continue
@@ -67,6 +68,9 @@ func newSnapshot(byID map[ID]VM) *snapshot {
 		s.byName[m.Name] = m
 		for _, domain := range m.Domains {
 			s.byDomain[domain.Name] = m
+		}
+		for _, alias := range m.Mail.Aliases {
+			s.byAlias[alias] = m
 		}
 	}
 	return s
@@ -105,7 +109,7 @@ func (d *Directory) Create(ctx context.Context, m VM) (VM, error) {
 	}
 	d.write.Lock()
 	defer d.write.Unlock()
-	if err := errors.Join(d.CheckFree(m.Name), d.checkDomains(m)); err != nil {
+	if err := errors.Join(d.CheckFree(m.Name), d.checkDomains(m), d.checkAliases(m)); err != nil {
 		return VM{}, err
 	}
 	m.Created = time.Now().UTC().Truncate(time.Second)
@@ -117,7 +121,8 @@ func (d *Directory) Create(ctx context.Context, m VM) (VM, error) {
 	return m, nil
 }
 
-// CheckFree checks that a name is well formed (else KindInvalid) and not in use now (else KindTaken).
+// CheckFree checks that a name is well formed (else KindInvalid) and not in use now (else KindTaken),
+// as a name or as a mail alias.
 func (d *Directory) CheckFree(name string) error {
 	if err := CheckName(name); err != nil {
 		return err
@@ -126,11 +131,14 @@ func (d *Directory) CheckFree(name string) error {
 		return Errorf(KindTaken, "there is a VM named %q already", name).
 			WithHint("Choose another name, or remove that one: lodge rm %s", name)
 	}
+	if holder, taken := d.ByAlias(name); taken {
+		return errAliasTaken(name, holder)
+	}
 	return nil
 }
 
 // Update changes one VM: change gets a copy, and its error ends the Update. ID, Number and Addr
-// cannot change, and a new name or domain must be free. Removed is final: another desired state is
+// cannot change, and a new name, domain or mail alias must be free. Removed is final: another desired state is
 // KindNotFound.
 func (d *Directory) Update(ctx context.Context, id ID, change func(*VM) error) (VM, error) {
 	d.write.Lock()
@@ -152,7 +160,7 @@ func (d *Directory) Update(ctx context.Context, id ID, change func(*VM) error) (
 			return VM{}, err
 		}
 	}
-	if err := d.checkDomains(m); err != nil {
+	if err := errors.Join(d.checkDomains(m), d.checkAliases(m)); err != nil {
 		return VM{}, err
 	}
 	if err := d.records.Save(context.WithoutCancel(ctx), m); err != nil {

@@ -24,8 +24,8 @@ type Size struct {
 	DirectBoot bool   `json:"direct_boot,omitempty"` // start the image's kernel directly instead of through its boot loader
 }
 
-// VM is the record of a VM: its identity and its definition. Values are copies; Shares, Grants and
-// Domains are never changed in place.
+// VM is the record of a VM: its identity and its definition. Values are copies; Shares, Grants,
+// Domains and the lists in Mail are never changed in place.
 type VM struct {
 	Identity
 	Size
@@ -43,6 +43,8 @@ type VM struct {
 	Grants        []Grant   `json:"grants,omitempty"`    // ordered by principal, at most MaxGrants
 	ShareRev      uint64    `json:"share_rev,omitempty"` // counts the changes of Shares and Grants
 	Domains       []Domain  `json:"domains,omitempty"`   // at most MaxDomains, no name twice
+
+	Mail MailSettings `json:"mail,omitzero"`
 }
 
 // Spec is the request for a new VM. The zero values in Size mean the daemon's defaults.

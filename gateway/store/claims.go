@@ -15,6 +15,7 @@ import (
 const (
 	namePrefix   = "name/"   // name/<name>: the UUID of the VM that has it
 	domainPrefix = "domain/" // domain/<custom domain>: the UUID of the VM that has it
+	localPrefix  = "local/"  // local/<local part>: the UUID of the VM that has it as a mail alias at the domain
 	addrPrefix   = "addr/"   // addr/<address>: the UUID of the VM that has it; empty while it rests
 	numberKey    = "number"  // the last number that a VM got, in decimal
 )
@@ -72,7 +73,8 @@ func (s *Store) claimKeys(ctx context.Context, id gateway.ID, keys []string) err
 	return err // it was released meanwhile
 }
 
-// keysOf returns the keys of a VM's name and domains. One that is being removed has none.
+// keysOf returns the keys of a VM's name, domains and mail aliases. An alias that is a name has the key of a
+// VM's name, so that no VM gets it. One that is being removed has none.
 func keysOf(m gateway.VM) (keys []string) {
 	if m.Desired == gateway.Removed {
 		return nil
@@ -81,6 +83,13 @@ func keysOf(m gateway.VM) (keys []string) {
 	for _, domain := range m.Domains {
 		keys = append(keys, domainPrefix+domain.Name)
 	}
+	for _, alias := range m.Mail.Aliases {
+		if local, ok := strings.CutSuffix(alias, "@"); ok {
+			keys = append(keys, localPrefix+local)
+		} else {
+			keys = append(keys, namePrefix+alias)
+		}
+	}
 	return keys
 }
 
@@ -88,11 +97,14 @@ func errTakenKey(key string) error {
 	if domain, ok := strings.CutPrefix(key, domainPrefix); ok {
 		return gateway.Errorf(gateway.KindTaken, "%s is a domain of another VM already", domain)
 	}
+	if local, ok := strings.CutPrefix(key, localPrefix); ok {
+		return gateway.Errorf(gateway.KindTaken, "\"%s@\" is a mail alias of another VM already", local)
+	}
 	return errTaken(strings.TrimPrefix(key, namePrefix))
 }
 
 func errTaken(name string) error {
-	return gateway.Errorf(gateway.KindTaken, "there is a VM named %q already", name)
+	return gateway.Errorf(gateway.KindTaken, "there is a VM named %q already, or it is a mail alias of one", name)
 }
 
 // nextNumber returns the next number, and the condition that it still is.
@@ -137,7 +149,7 @@ func (s *Store) freeAddr(ctx context.Context) (netip.Addr, error) {
 }
 
 // releaseStrays releases the claims that no row holds: a crash or a full disk can leave some, and
-// each row that is removed leaves its own. Names and domains are free at once, addresses after
+// each row that is removed leaves its own. Names, domains and local parts are free at once, addresses after
 // AddressRest. The caller holds s.mu.
 func (s *Store) releaseStrays(ctx context.Context) error {
 	s.strays = true // until the end
@@ -145,7 +157,7 @@ func (s *Store) releaseStrays(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, prefix := range []string{namePrefix, domainPrefix, addrPrefix} {
+	for _, prefix := range []string{namePrefix, domainPrefix, localPrefix, addrPrefix} {
 		claims, _, err := s.shared.List(ctx, prefix)
 		if err != nil {
 			return err

@@ -35,7 +35,7 @@ func named(name string) gateway.VM {
 func claimed(t *testing.T, s *Store, want ...string) {
 	t.Helper()
 	var got []string
-	for _, prefix := range []string{namePrefix, domainPrefix, addrPrefix} {
+	for _, prefix := range []string{namePrefix, domainPrefix, localPrefix, addrPrefix} {
 		entries, _, err := s.shared.List(t.Context(), prefix)
 		gatewaytest.Must(t, err)
 		for _, e := range entries {

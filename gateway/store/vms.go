@@ -36,8 +36,8 @@ func (s *Store) Create(ctx context.Context, m gateway.VM) (gateway.VM, error) {
 	if m.Identity, err = s.claim(ctx, m.ID, m.Name); err != nil {
 		return m, err
 	}
-	if domains := newKeys(gateway.VM{Identity: m.Identity}, m); len(domains) > 0 {
-		if err := s.claimKeys(ctx, m.ID, domains); err != nil {
+	if further := newKeys(gateway.VM{Identity: m.Identity}, m); len(further) > 0 {
+		if err := s.claimKeys(ctx, m.ID, further); err != nil {
 			return m, err
 		}
 	}

@@ -1,9 +1,16 @@
 // Package inbound decides who gets mail on this host, and keeps it: it is the smtpd.Policy of port 25.
 //
-// Anyone may write to anything@<vm>.<domain>, and to postmaster@ and abuse@ of the domain, whose mail
-// is the operator's. All others are refused at RCPT, so no bounce is ever made. A message streams to
-// disk, without the headers that only this host may write; one Commit records it for all recipients,
-// each with trace headers of its own on top, and the verdict on the sender.
+// Mail for anything@<vm>.<domain> and for a VM's aliases is the VM's, if its settings accept the sender;
+// that for postmaster@ and abuse@ of the domain is the operator's. All other is refused at RCPT, so no
+// bounce is ever made. RCPT reads the Directory's snapshot alone.
+//
+// A VM that does not exist, one that does not receive, and one that does not accept the sender get the
+// same reply: it shows strangers no more than that their mail is refused. (Aliases at the domain itself
+// are no secret: what is none gets the 5.7.1 of relaying.) The reply is 5.1.1, by which senders learn to
+// send no more; a 5.7.1 for some would show which VMs there are.
+//
+// A message streams to disk, without the headers that only this host may write; one Commit records it
+// for all recipients, each with trace headers of its own on top, and the verdict on the sender.
 //
 // It never authenticates and never relays.
 package inbound
@@ -55,30 +62,58 @@ func (p *Policy) Accepted() uint64 { return p.accepted.Load() }
 func (p *Policy) Sender(context.Context, smtpd.Client, smtpd.Envelope) error { return nil }
 
 // Recipient implements smtpd.Policy.
-func (p *Policy) Recipient(_ context.Context, c smtpd.Client, _ smtpd.Envelope, to smtpd.Recipient) (gateway.Identity, error) {
-	vm, err := p.mailboxOf(to.Path)
+func (p *Policy) Recipient(_ context.Context, c smtpd.Client, e smtpd.Envelope, to smtpd.Recipient) (gateway.Identity, error) {
+	vm, err := p.mailboxOf(to.Path, e.From, time.Now())
 	if err != nil {
 		p.config.Logger.Debug("recipient refused", "rcpt", to.Path.String(), "remote", c.Remote, "err", err)
 	}
 	return vm, err
 }
 
-// mailboxOf returns the VM that an address belongs to, whatever its local part; the operator for those
-// of the domain itself that RFC 2142 names.
-func (p *Policy) mailboxOf(to smtpd.Path) (gateway.Identity, error) {
+// mailboxOf returns the VM that an address belongs to, if it accepts mail of the sender; the operator for
+// those of the domain itself that RFC 2142 names.
+func (p *Policy) mailboxOf(to, from smtpd.Path, now time.Time) (gateway.Identity, error) {
 	host := domainOf(to)
 	if to.Domain == "" || host == p.config.Domain && isOperator(to.Local) {
 		return gateway.Postmaster(), nil
 	}
-	name, ok := strings.CutSuffix(host, "."+p.config.Domain)
-	if !ok || name == "" {
-		return gateway.Identity{}, replyRelay()
+	m, err := p.holderOf(host, to.Local)
+	if err != nil {
+		return gateway.Identity{}, err
 	}
-	m, ok := p.config.Directory.ByName(name)
-	if !ok || m.Desired == gateway.Removed {
+	if !m.Known() || m.Desired == gateway.Removed || !m.Mail.Accepts(to.Local, senderOf(from), now) {
 		return gateway.Identity{}, replyUnknown()
 	}
 	return m.Identity, nil
+}
+
+// holderOf returns the VM that a host name below the domain, or an address at the domain, belongs to; the
+// zero VM if there is none.
+func (p *Policy) holderOf(host, local string) (gateway.VM, error) {
+	if host == p.config.Domain {
+		m, ok := p.config.Directory.ByAlias(gateway.PlainLocal(local) + "@")
+		if !ok {
+			return gateway.VM{}, replyRelay()
+		}
+		return m, nil
+	}
+	name, ok := strings.CutSuffix(host, "."+p.config.Domain)
+	if !ok || name == "" {
+		return gateway.VM{}, replyRelay()
+	}
+	m, ok := p.config.Directory.ByName(name)
+	if !ok {
+		m, _ = p.config.Directory.ByAlias(name)
+	}
+	return m, nil
+}
+
+// senderOf returns an address as gateway.MailSettings has senders.
+func senderOf(from smtpd.Path) string {
+	if from.Domain == "" {
+		return ""
+	}
+	return strings.ToLower(from.Local) + "@" + domainOf(from)
 }
 
 func isOperator(local string) bool {
@@ -108,7 +143,7 @@ func (p *Policy) stillExist(to []smtpd.Recipient) error {
 }
 
 func replyUnknown() error {
-	return smtpd.Reply{Code: 550, Status: "5.1.1", Text: "User unknown: no such VM"}
+	return smtpd.Reply{Code: 550, Status: "5.1.1", Text: "User unknown, or it does not accept mail from you"}
 }
 
 func replyRelay() error {

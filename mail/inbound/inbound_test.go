@@ -3,6 +3,7 @@ package inbound
 import (
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"lodge/gateway"
@@ -30,7 +31,7 @@ func TestMailboxOf(t *testing.T) {
 		"<abuse@other.lodge.localhost>": "5.1.1", "<x@blo\u0067\u0301.lodge.localhost>": "5.1.1", "<x@\uff42log.lodge.localhost>": "blog",
 	} {
 		to, ok := smtpd.ParsePath(path)
-		vm, err := p.mailboxOf(to)
+		vm, err := p.mailboxOf(to, smtpd.Path{Local: "a", Domain: "example.com"}, time.Now())
 		got := vm.Name
 		if err != nil {
 			got = smtpd.ReplyTo(err).Status
@@ -53,7 +54,7 @@ func FuzzAddress(f *testing.F) {
 		if !ok {
 			return
 		}
-		vm, err := p.mailboxOf(to)
+		vm, err := p.mailboxOf(to, smtpd.Path{Local: "a", Domain: "example.com"}, time.Now())
 		host := domainOf(to)
 		if err == nil && vm.Name != strings.TrimSuffix(host, ".lodge.localhost") && (vm != gateway.Postmaster() || host != "" && host != "lodge.localhost") {
 			t.Errorf("%q belongs to %q", text, vm.Name)
