@@ -12,7 +12,13 @@ const (
 	MaxMailAllowed   = 256 // entries of AllowFrom, and of the From of one MailAddress
 	MaxMailAliases   = 32
 	MaxMailAddresses = 100
+	MaxMailSenders   = 1024                 // entries of AllowFrom and of all addresses together
 	MaxMailLife      = 366 * 24 * time.Hour // of a MailAddress
+	MinMailLife      = time.Minute
+	MinMailQuota     = 1 << 20               // bytes
+	MaxMailQuota     = 1 << 50               // bytes
+	MinMailKeep      = time.Hour             // less would be mail that nobody has read
+	MaxMailKeep      = 3650 * 24 * time.Hour // ten years
 
 	maxAliasBytes = 64 // of a local part (RFC 5321 §4.5.3.1.1)
 )

@@ -50,6 +50,11 @@ const (
 	verbCredentials    verb = "credentials"
 	verbMail           verb = "mail"
 	verbMessage        verb = "message"
+	verbMailSettings   verb = "mailsettings"
+	verbSetMail        verb = "setmail"
+	verbNewAddress     verb = "newmailaddress"
+	verbAddresses      verb = "mailaddresses"
+	verbRemoveAddress  verb = "removemailaddress"
 	verbImages         verb = "images"
 	verbBuildImage     verb = "buildimage"
 	verbRemoveTemplate verb = "removetemplate"
@@ -82,7 +87,8 @@ func (v verb) least() (gateway.Level, bool) {
 	case verbShow, verbWait, verbConsole, verbLog, verbSSH, verbCredentials, verbMail, verbMessage:
 		return gateway.Use, true
 	case verbStart, verbStop, verbRestart, verbRemove, verbSet, verbShare, verbGrant, verbAccess, verbNewPass, verbListPasses,
-		verbRemovePass, verbLogin, verbAddDomain, verbRemoveDomain, verbDomains, verbApprove, verbDeny:
+		verbRemovePass, verbLogin, verbAddDomain, verbRemoveDomain, verbDomains, verbApprove, verbDeny,
+		verbMailSettings, verbSetMail, verbNewAddress, verbAddresses, verbRemoveAddress:
 		return gateway.Manage, true
 	}
 	return gateway.NoLevel, false

@@ -76,6 +76,14 @@ func (s Session) NewPass(ctx context.Context, name string, kind gateway.PassKind
 	return shown, nil
 }
 
+// checkLabel checks what a person notes about a link, a token or an address.
+func checkLabel(label string) error {
+	if len(label) > gateway.MaxLabelBytes || strings.ContainsFunc(label, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\uFFFD' }) {
+		return gateway.Invalid("not a label: %.100q", label).WithHint("A label has at most %d bytes, on one line.", gateway.MaxLabelBytes)
+	}
+	return nil
+}
+
 func passEvent(kind gateway.PassKind, ofLink, ofToken gateway.AuditEvent) gateway.AuditEvent {
 	if kind == gateway.LinkPass {
 		return ofLink
@@ -96,8 +104,8 @@ func (spec *PassSpec) check(m gateway.VM, kind gateway.PassKind) error {
 	case spec.Life < time.Minute || spec.Life > gateway.MaxPassLife:
 		return gateway.Invalid("a life of %s", spec.Life).WithHint("It is valid for a minute to 366 days, such as 30d.")
 	}
-	if len(spec.Label) > gateway.MaxLabelBytes || strings.ContainsFunc(spec.Label, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\uFFFD' }) {
-		return gateway.Invalid("not a label: %.100q", spec.Label).WithHint("A label has at most %d bytes, on one line.", gateway.MaxLabelBytes)
+	if err := checkLabel(spec.Label); err != nil {
+		return err
 	}
 	if kind == gateway.TokenPass {
 		spec.MaxUses = 0

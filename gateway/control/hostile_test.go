@@ -56,6 +56,13 @@ func TestInvalidRequests(t *testing.T) {
 		{"no name", "POST", "/v1/vms", ``, 400, gateway.KindInvalid},
 		{"taken", "POST", "/v1/vms", `{"name":"hello"}`, 409, gateway.KindTaken},
 		{"console without an upgrade", "GET", "/v1/vms/hello/console", "", 400, gateway.KindInvalid},
+		{"mail: no change", "PATCH", "/v1/vms/hello/mail-settings", `{}`, 400, gateway.KindInvalid},
+		{"mail: wrong type", "PATCH", "/v1/vms/hello/mail-settings", `{"receive":"on"}`, 400, gateway.KindInvalid},
+		{"mail: of the operator", "PATCH", "/v1/vms/postmaster/mail-settings", `{"receive":false}`, 404, gateway.KindNotFound},
+		{"mail: a reserved address", "PATCH", "/v1/vms/hello/mail-settings", `{"add_aliases":["abuse@"]}`, 400, gateway.KindInvalid},
+		{"mail: no senders", "POST", "/v1/vms/hello/mail-addresses", `{"from":[]}`, 400, gateway.KindInvalid},
+		{"mail: endless life", "POST", "/v1/vms/hello/mail-addresses", `{"from":["@shop.example"],"life_seconds":9223372036854775807}`, 400, gateway.KindInvalid},
+		{"mail: no address", "DELETE", "/v1/vms/hello/mail-addresses/only-x%40y", "", 404, gateway.KindNotFound},
 		{"unknown VM", "POST", "/v1/vms/nobody/start", "", 404, gateway.KindNotFound},
 	}
 	for _, test := range tests {

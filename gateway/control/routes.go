@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,7 +33,7 @@ type (
 // routes is the API, one route per verb. docs/api.md is made from it.
 func (s *Server) routes() []route {
 	const vm = "/v1/vms/{name}"
-	return append(s.peopleRoutes(), []route{
+	return slices.Concat(s.peopleRoutes(), s.mailRoutes(), []route{
 		{"GET", "/v1/health", query(s, api.Session.Health), nil, api.Health{}, "Returns the state of the daemon."},
 		{"GET", "/metrics", s.metrics, nil, media("text/plain"), "Returns the metrics of the daemon, in Prometheus's text format."},
 		{"GET", "/v1/ca.pem", s.rootPEM, nil, media("application/x-pem-file"), "Returns the certificate of the host's own CA."},
@@ -64,7 +65,7 @@ func (s *Server) routes() []route {
 		{"GET", vm + "/mail", s.mail, nil, []gateway.Message{}, "Lists the VM's messages, the newest first; at most `limit`, 1 to 10000, 100 by default."},
 		{"GET", vm + "/mail/{queue_id}", s.message, nil, media("message/rfc822"), "Returns one message as it is stored."},
 		{"POST", vm + "/credentials", named(s, api.Session.Credentials), nil, api.Credentials{}, "Issues S3 credentials for the VM."},
-	}...)
+	})
 }
 
 // Handler answers every verb, for the caller that the request's context carries (WithCaller).

@@ -1,0 +1,91 @@
+package control
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"lodge/gateway/api"
+)
+
+// MailAddressRequest is the body that makes an address of a VM for some senders.
+type MailAddressRequest struct {
+	From        []string `json:"from"` // who may write to it: 1 to 256 mail addresses and @domains
+	Label       string   `json:"label,omitempty"`
+	LifeSeconds int64    `json:"life_seconds,omitempty"` // 30 days by default, at most 366
+}
+
+func (s *Server) mailRoutes() []route {
+	const vm = "/v1/vms/{name}"
+	return []route{
+		{"GET", vm + "/mail-settings", named(s, api.Session.MailSettings), nil, api.MailSettings{}, "Returns the settings of the VM's mail."},
+		{"PATCH", vm + "/mail-settings", s.setMail, api.MailChange{}, api.MailSettings{}, "Changes settings of the VM's mail, all or none."},
+		{"POST", vm + "/mail-addresses", s.newMailAddress, MailAddressRequest{}, api.MailAddress{}, "Makes an address of the VM that only some may write to, for a time."},
+		{"GET", vm + "/mail-addresses", named(s, api.Session.MailAddresses), nil, []api.MailAddress{}, "Lists these addresses; the first to expire is the first."},
+		{"DELETE", vm + "/mail-addresses/{address}", s.removeMailAddress, nil, nil, "Removes such an address, which may be given without its domain. Its mail is refused from then on."},
+	}
+}
+
+func (s *Server) setMail(w http.ResponseWriter, r *http.Request) error {
+	var change api.MailChange
+	if err := decode(w, r, maxSpecBytes, &change); err != nil {
+		return err
+	}
+	set, err := s.as(r).SetMail(r.Context(), r.PathValue("name"), change)
+	return answerOr(w, set, err)
+}
+
+func (s *Server) newMailAddress(w http.ResponseWriter, r *http.Request) error {
+	var in MailAddressRequest
+	if err := decode(w, r, maxSpecBytes, &in); err != nil {
+		return err
+	}
+	life, err := lifeOf(in.LifeSeconds)
+	if err != nil {
+		return err
+	}
+	made, err := s.as(r).NewMailAddress(r.Context(), r.PathValue("name"), api.MailAddressSpec{From: in.From, Label: in.Label, Life: life})
+	return answerOr(w, made, err)
+}
+
+func (s *Server) removeMailAddress(w http.ResponseWriter, r *http.Request) error {
+	return noContentOr(w, s.as(r).RemoveMailAddress(r.Context(), r.PathValue("name"), r.PathValue("address")))
+}
+
+// MailSettings returns the settings of a VM's mail.
+func (c *Client) MailSettings(ctx context.Context, name string) (api.MailSettings, error) {
+	var set api.MailSettings
+	err := c.onVM(ctx, http.MethodGet, name, "/mail-settings", nil, &set)
+	return set, err
+}
+
+// SetMail changes settings of a VM's mail.
+func (c *Client) SetMail(ctx context.Context, name string, change api.MailChange) (api.MailSettings, error) {
+	var set api.MailSettings
+	err := c.onVM(ctx, http.MethodPatch, name, "/mail-settings", change, &set)
+	return set, err
+}
+
+// NewMailAddress makes an address that only some may write to.
+func (c *Client) NewMailAddress(ctx context.Context, name string, spec api.MailAddressSpec) (api.MailAddress, error) {
+	in := MailAddressRequest{From: spec.From, Label: spec.Label, LifeSeconds: int64(spec.Life / time.Second)}
+	var made api.MailAddress
+	err := c.onVM(ctx, http.MethodPost, name, "/mail-addresses", in, &made)
+	return made, err
+}
+
+// MailAddresses lists these addresses.
+func (c *Client) MailAddresses(ctx context.Context, name string) ([]api.MailAddress, error) {
+	var all []api.MailAddress
+	err := c.onVM(ctx, http.MethodGet, name, "/mail-addresses", nil, &all)
+	return all, err
+}
+
+// RemoveMailAddress removes one.
+func (c *Client) RemoveMailAddress(ctx context.Context, name, address string) error {
+	path, err := vmPath(name, "/mail-addresses/")
+	if err != nil {
+		return err
+	}
+	return c.onPath(ctx, http.MethodDelete, path, address, "", nil, nil)
+}
