@@ -48,8 +48,11 @@ type Config struct {
 	Verdicts        *verdict.Checker         // checks who sent a message; nil: nobody does
 	RefuseRejected  func(vm gateway.ID) bool // as in inbound.Config; nil: nobody wants that
 	// Dial connects to a guest's sshd; nil means port 22 at the VM's address.
-	Dial   func(ctx context.Context, m gateway.VM) (net.Conn, error)
-	Logger *slog.Logger
+	Dial func(ctx context.Context, m gateway.VM) (net.Conn, error)
+	// Arrived is called for each VM that gets a message, after it is synced to disk, and never for mail
+	// that waits already. It must return at once; nil: nothing is done.
+	Arrived func(gateway.ID)
+	Logger  *slog.Logger
 
 	smtpLimits *smtpd.Limits // nil: the defaults; for tests
 }
@@ -87,8 +90,8 @@ func New(config Config) (*Server, error) {
 		return nil, err
 	}
 	policy := inbound.New(inbound.Config{
-		Domain: config.Domain, Directory: config.Directory, Store: store,
-		Verdicts: config.Verdicts, RefuseRejected: config.RefuseRejected, Logger: config.Logger,
+		Domain: config.Domain, Directory: config.Directory, Store: store, Verdicts: config.Verdicts,
+		RefuseRejected: config.RefuseRejected, Arrived: config.Arrived, Logger: config.Logger,
 	})
 	return &Server{
 		config: config, store: store, inbound: policy,

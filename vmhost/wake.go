@@ -6,10 +6,11 @@ import (
 	"lodge/gateway"
 )
 
-// Wake starts a VM for a request: one that is to be stopped, whose domain has ended, with no Stop
-// under way, and whose record has WakeOnRequest. It does nothing for a VM that should run. All others
-// fail, with KindConflict or KindNotFound: a request that arrives during a stop does not undo it.
-func (h *Host) Wake(ctx context.Context, id gateway.ID) error {
+// Wake starts a VM for a request or a mail: one that is to be stopped, whose domain has ended, with no
+// Stop under way, and whose record may allows, which is asked again when the start is recorded. It does
+// nothing for a VM that should run. All others fail, with KindConflict or KindNotFound: what arrives
+// during a stop does not undo it.
+func (h *Host) Wake(ctx context.Context, id gateway.ID, may func(gateway.VM) bool) error {
 	w, err := h.begin(ctx, id)
 	if err != nil {
 		return err
@@ -17,16 +18,16 @@ func (h *Host) Wake(ctx context.Context, id gateway.ID) error {
 	if m, ok := h.dir.ByID(id); ok && m.Desired == gateway.Stopped && w.isStopping() {
 		return errStopping(m.Name) // without the turn, for which Stop may wait
 	}
-	return w.exclusively(ctx, func() error { return h.wakeNow(ctx, w) })
+	return w.exclusively(ctx, func() error { return h.wakeNow(ctx, w, may) })
 }
 
 // wakeNow is Wake. The caller holds the worker's turn.
-func (h *Host) wakeNow(ctx context.Context, w *worker) error {
+func (h *Host) wakeNow(ctx context.Context, w *worker, may func(gateway.VM) bool) error {
 	m, ok := h.dir.ByID(w.id)
 	if ok && m.Desired == gateway.Running {
 		return nil
 	}
-	if err := w.mayWake(m); err != nil {
+	if err := w.mayWake(m, may); err != nil {
 		return err
 	}
 	state, err := h.virt.State(ctx, w.id)
@@ -36,14 +37,14 @@ func (h *Host) wakeNow(ctx context.Context, w *worker) error {
 	if !hasEnded(state) {
 		return errStopping(m.Name)
 	}
-	return h.startNow(ctx, w, state, func() (gateway.VM, error) { return h.desireAwake(ctx, w) })
+	return h.startNow(ctx, w, state, func() (gateway.VM, error) { return h.desireAwake(ctx, w, may) })
 }
 
 // desireAwake makes Running the desired state of a VM that may be woken. A Stop that has begun by
 // then, or begins later, wins.
-func (h *Host) desireAwake(ctx context.Context, w *worker) (gateway.VM, error) {
+func (h *Host) desireAwake(ctx context.Context, w *worker, may func(gateway.VM) bool) (gateway.VM, error) {
 	return h.dir.Update(ctx, w.id, func(m *gateway.VM) error {
-		if err := w.mayWake(*m); err != nil {
+		if err := w.mayWake(*m, may); err != nil {
 			return err
 		}
 		desire(m, gateway.Running)
@@ -51,15 +52,15 @@ func (h *Host) desireAwake(ctx context.Context, w *worker) (gateway.VM, error) {
 	})
 }
 
-// mayWake returns why a request may not start the VM. m is its record.
-func (w *worker) mayWake(m gateway.VM) error {
+// mayWake returns why the VM is not woken. m is its record.
+func (w *worker) mayWake(m gateway.VM, may func(gateway.VM) bool) error {
 	switch {
 	case m.ID != w.id || m.Desired == gateway.Removed:
 		return errGone()
 	case m.Desired != gateway.Stopped:
 		return errChanged()
-	case !m.WakeOnRequest:
-		return gateway.Errorf(gateway.KindConflict, "%s is stopped, and requests do not wake it", m.Name)
+	case !may(m):
+		return gateway.Errorf(gateway.KindConflict, "%s is stopped, and its settings do not allow to wake it", m.Name)
 	case w.isStopping():
 		return errStopping(m.Name)
 	}

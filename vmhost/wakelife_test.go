@@ -20,14 +20,14 @@ func TestWake(t *testing.T) {
 	stopping := make(chan error, 1)
 	go func() { stopping <- r.host.Stop(t.Context(), m.ID, false) }()
 	gatewaytest.WaitFor(t, "the stop is recorded", func() bool { return r.machine(t, m.ID).Desired == gateway.Stopped })
-	if err := r.host.Wake(t.Context(), m.ID); gateway.KindOf(err) != gateway.KindConflict {
+	if err := r.host.Wake(t.Context(), m.ID, func(m gateway.VM) bool { return m.WakeOnRequest }); gateway.KindOf(err) != gateway.KindConflict {
 		t.Errorf("during the stop: %v", err)
 	}
 	gatewaytest.Must(t, <-stopping)
 	r.wantState(t, m.ID, "stopped")
 	waking := make(chan error, 3)
 	for range cap(waking) {
-		go func() { waking <- r.host.Wake(t.Context(), m.ID) }()
+		go func() { waking <- r.host.Wake(t.Context(), m.ID, func(m gateway.VM) bool { return m.WakeOnRequest }) }()
 	}
 	for range cap(waking) {
 		gatewaytest.Must(t, <-waking)

@@ -54,6 +54,7 @@ type parts struct {
 	hostS3    *gateway.DrainedServer // S3 for the host itself, on a unix socket
 	images    images
 	forwards  *forward.Server
+	mailWaker *mailWaker
 	verbs     *api.API
 	control   *control.Server
 }
@@ -141,9 +142,10 @@ func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
 		Directory: s.directory, Net: guests, TapListeners: p.taps, Accel: mode, LibvirtSocket: cfg.LibvirtSocket,
 		Defaults: gateway.Size{Image: cfg.Image}, Logger: log,
 	}
+	p.mailWaker = newMailWaker(s.directory, p.wakeIf, log)
 	if p.mail, err = mail.New(mail.Config{
 		Dir: cfg.path("mail"), Domain: cfg.Domain, Directory: s.directory, SSHKeyFile: hostConfig.LoginKeyFile(),
-		TLS: p.web.MailTLS(), Verdicts: verdicts(cfg), Logger: log,
+		TLS: p.web.MailTLS(), Verdicts: verdicts(cfg), Arrived: p.mailWaker.arrived, Logger: log,
 	}); err != nil {
 		return fmt.Errorf("mail: %w", err)
 	}
@@ -176,7 +178,13 @@ func (p *parts) doctor(cfg Config) *doctor {
 func (p *parts) url(vm gateway.VM, port uint16) string { return p.web.URL(vm, port) }
 
 // wake starts a stopped VM for a web request. It works once all parts are assembled.
-func (p *parts) wake(ctx context.Context, id gateway.ID) error { return p.host.Wake(ctx, id) }
+func (p *parts) wake(ctx context.Context, id gateway.ID) error {
+	return p.wakeIf(ctx, id, func(m gateway.VM) bool { return m.WakeOnRequest })
+}
+
+func (p *parts) wakeIf(ctx context.Context, id gateway.ID, may func(gateway.VM) bool) error {
+	return p.host.Wake(ctx, id, may)
+}
 
 func webConfig(cfg Config, s *state, guests http.Handler, wake func(context.Context, gateway.ID) error, log *slog.Logger) https.Config {
 	return https.Config{
@@ -199,7 +207,7 @@ func httpServer(h http.Handler, connContext func(context.Context, net.Conn) cont
 func (p *parts) shutdown(log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownLimit)
 	defer cancel()
-	err := shutAll(ctx, log, p.control.Shutdown, p.web.Shutdown, p.mail.Shutdown, p.guestHTTP.Shutdown, p.hostS3.Shutdown,
+	err := shutAll(ctx, log, p.control.Shutdown, p.web.Shutdown, p.mail.Shutdown, p.mailWaker.shutdown, p.guestHTTP.Shutdown, p.hostS3.Shutdown,
 		p.host.Agent().Shutdown)
 	err = errors.Join(err, shutAll(ctx, log, p.forwards.Shutdown)) // last: nothing holds its ports from here on
 	p.taps.Shutdown()

@@ -31,7 +31,7 @@ import (
 	"lodge/mail/verdict"
 )
 
-// Config is what a Policy needs. All fields but Verdicts and RefuseRejected must be set.
+// Config is what a Policy needs. All fields but Verdicts, RefuseRejected and Arrived must be set.
 type Config struct {
 	Domain    string
 	Directory *gateway.Directory
@@ -40,7 +40,10 @@ type Config struct {
 	// RefuseRejected reports whether a VM's owner wants mail refused that fails DMARC, if the domain in
 	// From asks for that (p=reject). nil: nobody does.
 	RefuseRejected func(vm gateway.ID) bool
-	Logger         *slog.Logger
+	// Arrived is called once for each VM that gets a message, after it is synced to disk. It must return
+	// at once: 250 waits for it.
+	Arrived func(gateway.ID)
+	Logger  *slog.Logger
 }
 
 // Policy is an smtpd.Policy. Make it with New.

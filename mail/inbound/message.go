@@ -55,7 +55,22 @@ func (m *message) Commit() (string, error) {
 		log.Info("message accepted", "rcpt", l.Rcpt, gateway.LogVM(m.envelope.To[i].VM), "queue_id", l.QueueID,
 			"bytes", m.filter.Size()+int64(len(l.Head)))
 	}
+	m.arrived()
 	return letters[0].QueueID, nil
+}
+
+// arrived tells of the message, once for each VM.
+func (m *message) arrived() {
+	if m.policy.config.Arrived == nil {
+		return
+	}
+	told := map[gateway.ID]bool{}
+	for _, to := range m.envelope.To {
+		if !told[to.VM.ID] && to.VM != gateway.Postmaster() {
+			told[to.VM.ID] = true
+			m.policy.config.Arrived(to.VM.ID)
+		}
+	}
 }
 
 func (m *message) letters(now time.Time, results string) []mailbox.Letter {
