@@ -47,6 +47,25 @@ END
 	s.h.Lodge(t, "set", vm.Name, "--no-wake-on-request")
 	vm.Stop(t)
 	s.asleep(t, vm, page, http.StatusServiceUnavailable)
+	s.wokenByMail(t, vm)
+}
+
+// wokenByMail: mail that waits does not start a stopped VM, new mail does, and all of it is delivered.
+func (s *suite) wokenByMail(t *testing.T, vm *harness.VM) {
+	t.Helper()
+	to := "x@" + vm.Name + "." + s.h.Domain
+	s.send(t, "a@example.org", to, "waits")
+	s.h.Lodge(t, "mail", "set", vm.Name, "--wake", "on", "--allow", "@example.org")
+	if r := s.trySend(t, "eve@evil.example", to); r.Code == 0 {
+		t.Errorf("a sender who is not allowed: %s", r.Text())
+	}
+	if state := vm.Info(t).State; state != "stopped" {
+		t.Errorf("the VM is %s before there is new mail", state)
+	}
+	s.send(t, "a@example.org", to, "wakes")
+	s.delivered(t, vm, "wakes", 4*time.Minute)
+	s.delivered(t, vm, "waits", time.Minute)
+	s.h.Lodge(t, "mail", "set", vm.Name, "--wake", "off", "--allow", "anyone")
 }
 
 // asleep requests a page that does not wake its VM.

@@ -97,6 +97,11 @@ func commands(t *testing.T, h *controltest.Host) map[string]command {
 				Subject: "tab\there \x1b[31mred", Bytes: int64(len(raw)), Received: time.Unix(1e9, 0),
 			}})
 		},
+		// address FILE sets $ADDRESS to the field of that name of a JSON object.
+		"address": func(ts *testscript.TestScript, _ bool, args []string) {
+			address, _ := objects(ts, strings.TrimSpace(ts.ReadFile(args[0])))[0]["address"].(string)
+			ts.Setenv("ADDRESS", address)
+		},
 		// shape FILE KEY...: each line of the file (stdout, stderr) is a JSON object, or an array
 		// of them, with exactly these keys.
 		"shape": func(ts *testscript.TestScript, _ bool, args []string) {

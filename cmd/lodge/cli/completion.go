@@ -62,6 +62,7 @@ func (a *app) complete(ctx context.Context, parser *kong.Kong) (done bool, err e
 	if err != nil {
 		return false, err
 	}
+	withDefaults(parser.Model.Node, &command)
 	for _, verb := range parser.Model.Children {
 		if last := len(verb.Positional) - 1; last >= 0 && verb.Positional[last].IsCumulative() && verb.Positional[last].Tag.Get("predictor") == "vm" {
 			sub := command.Sub[verb.Name]
@@ -72,6 +73,19 @@ func (a *app) complete(ctx context.Context, parser *kong.Kong) (done bool, err e
 	completer := complete.New(parser.Model.Name, command)
 	completer.Out = a.out
 	return completer.Complete(), nil
+}
+
+// withDefaults lets a group of verbs take the arguments and flags of its default verb, as kong does.
+func withDefaults(node *kong.Node, command *complete.Command) {
+	for _, child := range node.Children {
+		if sub, ok := command.Sub[child.Name]; ok {
+			withDefaults(child, &sub)
+			command.Sub[child.Name] = sub
+		}
+	}
+	if verb := node.DefaultCmd; verb != nil {
+		command.Args, command.Flags = command.Sub[verb.Name].Args, command.Sub[verb.Name].GlobalFlags
+	}
 }
 
 // predictor completes with those of list that are not among words yet. Without lodged there are

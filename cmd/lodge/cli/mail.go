@@ -8,6 +8,17 @@ import (
 )
 
 type mailCmd struct {
+	Show    mailShowCmd    `cmd:"" default:"withargs" help:"List the mail of a VM, or of postmaster, or show one message."`
+	Set     mailSetCmd     `cmd:"" help:"Change settings of a VM's mail, or show them."`
+	Address mailAddressCmd `cmd:"" help:"Make, list and remove addresses of a VM that only some may write to, for a time."`
+}
+
+// Help is the text below the usage.
+func (*mailCmd) Help() string {
+	return "lodge mail VM is short for lodge mail show VM, which also reads the mail of a VM that is named like one of the commands."
+}
+
+type mailShowCmd struct {
 	named
 
 	QueueID string `arg:"" help:"The message to show, as it is stored." optional:""`
@@ -17,7 +28,7 @@ type mailCmd struct {
 
 // Run lists mail or shows one message; with --json a message is {"queue_id","message"}, the latter
 // in base64.
-func (c *mailCmd) Run(ctx context.Context, a *app) error {
+func (c *mailShowCmd) Run(ctx context.Context, a *app) error {
 	if c.QueueID != "" {
 		return c.show(ctx, a)
 	}
@@ -46,7 +57,7 @@ func list(w io.Writer, name string, messages []gateway.Message) {
 	}
 }
 
-func (c *mailCmd) show(ctx context.Context, a *app) error {
+func (c *mailShowCmd) show(ctx context.Context, a *app) error {
 	message, err := a.client.Message(ctx, c.Name, c.QueueID)
 	if err != nil {
 		return err

@@ -116,11 +116,7 @@ func parseShare(port uint16, words []string) (share api.Share, err error) {
 		return api.Share{}, gateway.Invalid("not a visibility: %.100q", words[0]).WithHint("%s", hint)
 	}
 	for _, word := range words[1:] {
-		for who := range strings.SplitSeq(word, ",") {
-			if who = strings.TrimSpace(who); who != "" {
-				share.With = append(share.With, who)
-			}
-		}
+		share.With = append(share.With, splitList(word)...)
 	}
 	named := share.Visibility == gateway.People || share.Visibility == gateway.Team
 	switch {
@@ -130,6 +126,16 @@ func parseShare(port uint16, words []string) (share api.Share, err error) {
 		return api.Share{}, gateway.Invalid("expected nothing after %q", share.Visibility).WithHint("%s", hint)
 	}
 	return share, nil
+}
+
+// splitList splits at commas; empty parts are left out.
+func splitList(text string) (all []string) {
+	for part := range strings.SplitSeq(text, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			all = append(all, part)
+		}
+	}
+	return all
 }
 
 func isVisibility(word string) bool {

@@ -133,14 +133,18 @@ func (c *linkRmCmd) Run(ctx context.Context, a *app) error {
 	return a.removed(c.ID, a.client.RemoveLink(ctx, c.Name, c.ID))
 }
 
-// parseLife reads a time such as 90m, 12h or 30d.
-func parseLife(text string) (time.Duration, error) {
-	life, err := time.ParseDuration(text)
+// parseTime reads a time such as 90m, 12h or 30d.
+func parseTime(text string) (time.Duration, error) {
 	if days, ok := strings.CutSuffix(text, "d"); ok {
-		var n uint64
-		n, err = strconv.ParseUint(days, 10, 16) // fits a Duration
-		life = time.Duration(n) * 24 * time.Hour //nolint:gosec // 16 bits
+		n, err := strconv.ParseUint(days, 10, 16)     // fits a Duration
+		return time.Duration(n) * 24 * time.Hour, err //nolint:gosec // 16 bits
 	}
+	return time.ParseDuration(text)
+}
+
+// parseLife reads how long a link, a token or an address is valid.
+func parseLife(text string) (time.Duration, error) {
+	life, err := parseTime(text)
 	if err != nil || life < time.Minute || life > gateway.MaxPassLife {
 		return 0, gateway.Invalid("not a time: %.100q", text).WithHint("It is at least 1m and at most 366d: 90m, 12h and 30d are times.")
 	}
