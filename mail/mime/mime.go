@@ -14,6 +14,7 @@ const (
 	maxHeadBytes  = 1 << 20  // of the Content- fields of all parts
 	maxParams     = 100      // of one field
 	lineBytes     = 64 << 10 // a longer line is no delimiter
+	headerPiece   = 4 << 10  // read at once where only the header is of interest
 )
 
 // Span is a range of bytes in the message.

@@ -12,7 +12,7 @@ import (
 // HeaderLen returns the length of a message's header with the empty line behind it. It reads no
 // further than that, and fails only if r does.
 func HeaderLen(r io.ReaderAt, size int64) (int64, error) {
-	w := walker{r: bufio.NewReaderSize(io.NewSectionReader(r, 0, size), lineBytes)}
+	w := walker{r: bufio.NewReaderSize(io.NewSectionReader(r, 0, size), headerPiece)}
 	for {
 		switch err := w.next(); {
 		case errors.Is(err, io.EOF):
@@ -27,7 +27,8 @@ func HeaderLen(r io.ReaderAt, size int64) (int64, error) {
 
 // Walk returns the message in the first size bytes of r with all its parts. It fails only if r does.
 func Walk(r io.ReaderAt, size int64) (*Part, error) {
-	w := walker{r: bufio.NewReaderSize(io.NewSectionReader(r, 0, size), lineBytes)}
+	buffer := int(min(size+1, lineBytes)) // a small message fits, and its last line is seen to end
+	w := walker{r: bufio.NewReaderSize(io.NewSectionReader(r, 0, size), buffer)}
 	root := w.push(0, nil)
 	for {
 		err := w.next()
