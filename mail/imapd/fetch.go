@@ -97,6 +97,11 @@ func (s *session) content(m selected, options *imap.FetchOptions) (*mailbox.Cont
 	if !options.Envelope && options.BodyStructure == nil && len(options.BodySection) == 0 {
 		return nil, nil // no item needs it
 	}
+	return s.open(m)
+}
+
+// open opens a message. It fails with errDamaged if its last byte is not on disk.
+func (s *session) open(m selected) (*mailbox.Content, error) {
 	c, err := s.box.Open(m.UID)
 	switch {
 	case gateway.KindOf(err) == gateway.KindNotFound:

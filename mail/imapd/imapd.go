@@ -7,9 +7,9 @@
 //
 // The view of a session is a list of UIDs; message sequence numbers are positions in it, and Poll
 // and Idle update it. Bodies are read from disk as they are sent; package mime finds their parts, in
-// bounds, for few messages at a time. A message that was expunged meanwhile is left out of a
-// response, and so is one that cannot be read, which also makes the command fail. This package
-// never writes a message.
+// bounds, for few messages at a time, and SEARCH decodes them in pieces. A message that was expunged
+// meanwhile is left out of a response, and so is one that cannot be read, which also makes the
+// command fail. This package never writes a message.
 package imapd
 
 import (

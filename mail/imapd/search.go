@@ -1,241 +1,142 @@
 package imapd
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
-	"io"
-	"slices"
 	"strings"
-	"time"
 
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapserver"
-	"github.com/emersion/go-message/mail"
-	"github.com/emersion/go-message/textproto"
 
 	"lodge/gateway"
 	"lodge/mail/mailbox"
-	"lodge/mail/mime"
 )
 
-// Search finds messages. TEXT and BODY compare the raw bytes of the message, without case and
-// without decoding.
+const (
+	maxKeys     = 100     // of one SEARCH, those in NOT and OR included
+	maxSearched = 1 << 30 // bytes of messages that one SEARCH reads and decodes
+)
+
+// Search finds messages. The strings of a criterion are compared with decoded text, see finder.
+//
+// A message that was expunged meanwhile is left out. One that cannot be read makes the command fail
+// with its UID, once all others were tested. A search with more keys than maxKeys, or one that reads
+// more than maxSearched, fails with LIMIT (RFC 5530 §3).
 func (s *session) Search(kind imapserver.NumKind, criteria *imap.SearchCriteria, _ *imap.SearchOptions) (*imap.SearchData, error) {
 	s.turn.Lock()
 	defer s.turn.Unlock()
-	var data imap.SearchData
-	var seqs imap.SeqSet
-	var uids imap.UIDSet
+	return s.search(kind, criteria, maxSearched)
+}
+
+// search reads at most limit bytes. The caller holds s.turn.
+func (s *session) search(kind imapserver.NumKind, criteria *imap.SearchCriteria, limit int64) (*imap.SearchData, error) {
+	if keys(criteria) > maxKeys {
+		return nil, no(imap.ResponseCodeLimit, "More than 100 search keys: divide the search")
+	}
+	found := result{kind: kind}
+	left := &budget{limit}
+	look := newFinder(left)
+	var unreadable imap.UIDSet
+	var cause error
 	for _, m := range s.view.pick(imap.UIDSet{{Start: 1, Stop: 0}}, s.box.Snapshot()) {
-		c := candidate{selected: m, view: s.view, box: s.box}
+		c := candidate{selected: m, session: s, finder: look}
 		fits, err := c.fits(criteria)
 		c.close()
-		if gateway.KindOf(err) == gateway.KindNotFound { // expunged meanwhile
-			continue
+		switch {
+		case left.spent():
+			return nil, no(imap.ResponseCodeLimit, "The search reads more than 1 GiB of messages: search fewer, by UID or SINCE")
+		case gateway.KindOf(err) == gateway.KindNotFound: // expunged meanwhile
+		case err != nil:
+			unreadable.AddNum(imap.UID(m.UID))
+			cause = err
+		case fits:
+			found.add(m)
 		}
-		if err != nil {
-			return nil, s.answer(err)
-		}
-		if !fits {
-			continue
-		}
-		num := m.seq
-		if kind == imapserver.NumKindUID {
-			num = m.UID
-		}
-		seqs.AddNum(m.seq)
-		uids.AddNum(imap.UID(m.UID))
-		if data.Min == 0 {
-			data.Min = num
-		}
-		data.Max = num
-		data.Count++
 	}
-	data.All = seqs
-	if kind == imapserver.NumKindUID {
-		data.All = uids
+	if cause != nil {
+		return nil, s.unreadable(unreadable, cause)
 	}
-	return &data, nil
+	return found.data(), nil
 }
 
-// candidate is a message being tested; it is opened only if a criterion needs its content.
-type candidate struct {
-	selected
-	view    *view
-	box     *mailbox.Box
-	content *mailbox.Content
-	head    *mail.Header
+// keys counts the criteria that cost something for each message.
+func keys(c *imap.SearchCriteria) int {
+	n := len(c.SeqNum) + len(c.UID) + len(c.Flag) + len(c.NotFlag) + len(c.Header) + len(c.Body) + len(c.Text)
+	for i := range c.Not {
+		n += 1 + keys(&c.Not[i])
+	}
+	for i := range c.Or {
+		n += 1 + keys(&c.Or[i][0]) + keys(&c.Or[i][1])
+	}
+	return n
 }
 
-func (c *candidate) close() {
-	if c.content != nil {
-		_ = c.content.Close() // only read
+// unreadable is the answer to a search that could not read some messages.
+func (s *session) unreadable(uids imap.UIDSet, cause error) error {
+	s.server.config.Logger.Error("imap command failed", gateway.LogVM(s.vm), "err", cause)
+	const most = 200
+	list := uids.String()
+	if len(list) > most {
+		list = list[:strings.LastIndexByte(list[:most], ',')] + " and others"
 	}
+	return no(imap.ResponseCodeServerBug, "Cannot read UID "+list+", see lodged's log; a search of other UIDs works")
 }
 
-// fits reports whether all criteria hold, the cheap ones first.
-func (c *candidate) fits(want *imap.SearchCriteria) (bool, error) {
-	if !c.fitsEntry(want) {
-		return false, nil
-	}
-	for _, test := range []func(*imap.SearchCriteria) (bool, error){c.fitsHeader, c.fitsText, c.fitsNot, c.fitsOr} {
-		if ok, err := test(want); !ok || err != nil {
-			return false, err
-		}
-	}
-	return true, nil
+// result collects the messages that fit.
+type result struct {
+	kind imapserver.NumKind
+	seqs imap.SeqSet
+	uids imap.UIDSet
+	imap.SearchData
 }
 
-func (c *candidate) fitsEntry(want *imap.SearchCriteria) bool {
-	for _, set := range want.SeqNum {
-		if !c.view.matcher(set)(c.seq, c.UID) {
-			return false
-		}
+func (r *result) add(m selected) {
+	num := m.seq
+	if r.kind == imapserver.NumKindUID {
+		num = m.UID
 	}
-	for _, set := range want.UID {
-		if !c.view.matcher(set)(c.seq, c.UID) {
-			return false
-		}
+	r.seqs.AddNum(m.seq)
+	r.uids.AddNum(imap.UID(m.UID))
+	if r.Min == 0 {
+		r.Min = num
 	}
-	has := func(flag imap.Flag) bool {
-		f := fromIMAP([]imap.Flag{flag})
-		return f != 0 && c.Flags&f != 0
-	}
-	return !slices.ContainsFunc(want.NotFlag, has) &&
-		!slices.ContainsFunc(want.Flag, func(f imap.Flag) bool { return !has(f) }) &&
-		between(c.Received, want.Since, want.Before) &&
-		(want.Larger == 0 || c.Bytes > want.Larger) &&
-		(want.Smaller == 0 || c.Bytes < want.Smaller)
+	r.Max = num
+	r.Count++
 }
 
-func (c *candidate) fitsHeader(want *imap.SearchCriteria) (bool, error) {
-	if len(want.Header) == 0 && want.SentSince.IsZero() && want.SentBefore.IsZero() {
-		return true, nil
+func (r *result) data() *imap.SearchData {
+	r.All = r.seqs
+	if r.kind == imapserver.NumKindUID {
+		r.All = r.uids
 	}
-	if err := c.readHeader(); err != nil {
-		return false, err
-	}
-	if !want.SentSince.IsZero() || !want.SentBefore.IsZero() {
-		sent, err := c.head.Date()
-		if err != nil || !between(sent, want.SentSince, want.SentBefore) {
-			return false, nil // an unreadable Date matches no date
-		}
-	}
-	for _, field := range want.Header {
-		if !hasField(c.head, field) {
-			return false, nil
-		}
-	}
-	return true, nil
+	return &r.SearchData
 }
 
-func hasField(head *mail.Header, want imap.SearchCriteriaHeaderField) bool {
-	fields := head.FieldsByKey(want.Key)
-	for fields.Next() {
-		text, err := fields.Text()
-		if err != nil {
-			text = fields.Value() // unknown encoding: raw
-		}
-		if strings.Contains(strings.ToLower(text), strings.ToLower(want.Value)) {
-			return true
-		}
-	}
-	return false
-}
+// budget is what a search may still read.
+type budget struct{ left int64 }
 
-func (c *candidate) fitsText(want *imap.SearchCriteria) (bool, error) {
-	if len(want.Text)+len(want.Body) == 0 {
-		return true, nil
-	}
-	if err := c.open(); err != nil {
-		return false, err
-	}
-	header, err := mime.HeaderLen(c.content, c.Bytes)
-	if err != nil {
-		return false, err
-	}
-	for _, text := range want.Text {
-		if ok, err := contains(io.NewSectionReader(c.content, 0, c.Bytes), text); !ok || err != nil {
-			return false, err
-		}
-	}
-	for _, text := range want.Body {
-		if ok, err := contains(io.NewSectionReader(c.content, header, c.Bytes-header), text); !ok || err != nil {
-			return false, err
-		}
-	}
-	return true, nil
-}
+var errLimit = errors.New("search limit reached")
 
-func (c *candidate) fitsNot(want *imap.SearchCriteria) (bool, error) {
-	for i := range want.Not {
-		if ok, err := c.fits(&want.Not[i]); ok || err != nil {
-			return false, err
-		}
+func (b *budget) spend(n int64) error {
+	b.left -= n
+	if b.spent() {
+		return errLimit
 	}
-	return true, nil
-}
-
-func (c *candidate) fitsOr(want *imap.SearchCriteria) (bool, error) {
-	for i := range want.Or {
-		one, err := c.fits(&want.Or[i][0])
-		if err == nil && !one {
-			one, err = c.fits(&want.Or[i][1])
-		}
-		if !one || err != nil {
-			return false, err
-		}
-	}
-	return true, nil
-}
-
-func (c *candidate) open() (err error) {
-	if c.content == nil {
-		c.content, err = c.box.Open(c.UID)
-	}
-	return err
-}
-
-func (c *candidate) readHeader() error {
-	if c.head != nil {
-		return nil
-	}
-	if err := c.open(); err != nil {
-		return err
-	}
-	header, err := textproto.ReadHeader(bufio.NewReader(io.NewSectionReader(c.content, 0, min(c.Bytes, maxHeaderBytes))))
-	if err != nil && header.Len() == 0 {
-		header = textproto.Header{} // an unreadable header matches nothing
-	}
-	c.head = &mail.Header{}
-	c.head.Header.Header = header
 	return nil
 }
 
-// between compares days, whatever the time zone (RFC 9051 §6.4.4); zero bounds are open.
-func between(t, since, before time.Time) bool {
-	day := time.Date(t.Year(), t.Month(), t.Day(), 0, 0, 0, 0, time.UTC)
-	return (since.IsZero() || !day.Before(since)) && (before.IsZero() || day.Before(before))
+func (b *budget) spent() bool { return b.left < 0 }
+
+// metered is a message that is read at the cost of a budget.
+type metered struct {
+	*mailbox.Content
+	budget *budget
 }
 
-// contains searches for text without case, in pieces that overlap by the text's length.
-func contains(r io.Reader, text string) (bool, error) {
-	want := bytes.ToLower([]byte(text))
-	buf := make([]byte, 0, 64<<10+len(want))
-	for {
-		n, err := io.ReadFull(r, buf[len(buf):cap(buf)])
-		buf = buf[:len(buf)+n]
-		if bytes.Contains(bytes.ToLower(buf), want) {
-			return true, nil
-		}
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return false, nil
-		}
-		if err != nil {
-			return false, err
-		}
-		keep := min(len(buf), max(len(want)-1, 0))
-		buf = append(buf[:0], buf[len(buf)-keep:]...)
+// ReadAt implements io.ReaderAt.
+func (m metered) ReadAt(p []byte, off int64) (int, error) {
+	n, err := m.Content.ReadAt(p, off)
+	if short := m.budget.spend(int64(n)); short != nil {
+		return 0, short
 	}
+	return n, err // readers compare io.EOF
 }

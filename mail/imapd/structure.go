@@ -3,6 +3,7 @@ package imapd
 import (
 	"bufio"
 	"bytes"
+	"fmt"
 	"io"
 	"strings"
 
@@ -71,11 +72,20 @@ func language(p *mime.Part) []string {
 
 // head reads a header, at most limit bytes of it.
 func head(r io.ReaderAt, span mime.Span, limit int64) []byte {
-	header, err := io.ReadAll(io.NewSectionReader(r, span.From, min(span.Len(), limit)))
+	header, err := readHeader(r, span, limit)
 	if err != nil {
-		return nil // a message that cannot be read was refused before: readable
+		return nil // session.open has refused a message that cannot be read
 	}
 	return header
+}
+
+// readHeader returns at most limit bytes of a header, never nil without an error.
+func readHeader(r io.ReaderAt, span mime.Span, limit int64) ([]byte, error) {
+	header, err := io.ReadAll(io.NewSectionReader(r, span.From, min(span.Len(), limit)))
+	if err != nil {
+		return nil, fmt.Errorf("read header: %w", err)
+	}
+	return header, nil
 }
 
 // envelope reads the fields of an ENVELOPE. A line that is no field costs only itself.
