@@ -46,7 +46,6 @@ type Config struct {
 	MaxMessageBytes int64                    // of the largest message; 0 means DefaultMaxMessageBytes
 	TLS             *tls.Config              // for STARTTLS on port 25; nil: it is not offered
 	Verdicts        *verdict.Checker         // checks who sent a message; nil: nobody does
-	RefuseRejected  func(vm gateway.ID) bool // as in inbound.Config; nil: nobody wants that
 	// Dial connects to a guest's sshd; nil means port 22 at the VM's address.
 	Dial func(ctx context.Context, m gateway.VM) (net.Conn, error)
 	// Arrived is called for each VM that gets a message, after it is synced to disk, and never for mail
@@ -91,7 +90,7 @@ func New(config Config) (*Server, error) {
 	}
 	policy := inbound.New(inbound.Config{
 		Domain: config.Domain, Directory: config.Directory, Store: store, Verdicts: config.Verdicts,
-		RefuseRejected: config.RefuseRejected, Arrived: config.Arrived, Logger: config.Logger,
+		Arrived: config.Arrived, Logger: config.Logger,
 	})
 	return &Server{
 		config: config, store: store, inbound: policy,

@@ -137,16 +137,24 @@ func TestVerdicts(t *testing.T) {
 	leftNothing(t, filepath.Join(f.dir, "stage"))
 }
 
+// strict adds a VM that wants refused what DMARC rejects.
+func (f *fixture) strict(t *testing.T, name string) gateway.Identity {
+	t.Helper()
+	vm := f.add(t, name)
+	_, err := f.directory.Update(t.Context(), vm.ID, func(m *gateway.VM) error {
+		m.Mail.RefuseRejected = true
+		return nil
+	})
+	gatewaytest.Must(t, err)
+	return vm
+}
+
 // What a domain wants rejected is refused if all who would get it want that; never after a temporary error.
 func TestRefuseRejected(t *testing.T) {
 	t.Parallel()
 	zone, _ := sender(t)
-	strict := gateway.NewID()
-	f := start(t, t.TempDir(), func(c *Config) {
-		checking(zone)(c)
-		c.RefuseRejected = func(vm gateway.ID) bool { return vm == strict }
-	})
-	bank, blog := f.addAs(t, "bank", strict, ""), f.add(t, "blog")
+	f := start(t, t.TempDir(), checking(zone))
+	bank, blog := f.strict(t, "bank"), f.add(t, "blog")
 	const text = "From: a@example.com\r\n\r\nx\r\n"
 	c := helloFrom(t, forger, f.addr)
 	c.mail("b@example.com", text, "550 5.7.1 Refused by the DMARC policy of example.com", bank)
@@ -168,11 +176,8 @@ func TestRefuseRejected(t *testing.T) {
 	}
 	broken, _ := sender(t)
 	broken.Fail(dns.RcodeServerFailure)
-	g := start(t, t.TempDir(), func(c *Config) {
-		checking(broken)(c)
-		c.RefuseRejected = func(gateway.ID) bool { return true }
-	})
-	vm := g.add(t, "blog")
+	g := start(t, t.TempDir(), checking(broken))
+	vm := g.strict(t, "blog")
 	helloFrom(t, forger, g.addr).mail("b@example.com", text, "250", vm)
 	if results, _ := g.results(t, vm); results != "spf=temperror smtp.mailfrom=example.com; dkim=none; dmarc=temperror header.from=example.com" {
 		t.Error(results)

@@ -31,15 +31,12 @@ import (
 	"lodge/mail/verdict"
 )
 
-// Config is what a Policy needs. All fields but Verdicts, RefuseRejected and Arrived must be set.
+// Config is what a Policy needs. All fields but Verdicts and Arrived must be set.
 type Config struct {
 	Domain    string
 	Directory *gateway.Directory
 	Store     *mailbox.Store
 	Verdicts  *verdict.Checker // nil: senders are not checked
-	// RefuseRejected reports whether a VM's owner wants mail refused that fails DMARC, if the domain in
-	// From asks for that (p=reject). nil: nobody does.
-	RefuseRejected func(vm gateway.ID) bool
 	// Arrived is called once for each VM that gets a message, after it is synced to disk. It must return
 	// at once: 250 waits for it.
 	Arrived func(gateway.ID)

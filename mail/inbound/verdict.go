@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/netip"
 
-	"lodge/gateway"
 	"lodge/mail/smtpd"
 	"lodge/mail/verdict"
 )
@@ -37,10 +36,10 @@ func (m *message) judge() (results string, err error) {
 	return v.Field(m.policy.config.Domain), nil
 }
 
+// refuseRejected is false if the operator is among the recipients: its mail has no settings.
 func (m *message) refuseRejected() bool {
-	refuses := m.policy.config.RefuseRejected
 	for _, to := range m.envelope.To {
-		if refuses == nil || to.VM == gateway.Postmaster() || !refuses(to.VM.ID) {
+		if vm, ok := m.policy.config.Directory.ByID(to.VM.ID); !ok || !vm.Mail.RefuseRejected {
 			return false
 		}
 	}

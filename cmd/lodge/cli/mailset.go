@@ -37,7 +37,7 @@ func (*mailSetCmd) Help() string {
 		"With the alias shop, mail to anything@shop.DOMAIN is the VM's, with sales@ that to sales@DOMAIN. An alias is one VM's, and no other VM can have its name.\n\n" +
 		"With --wake on, a message that is accepted while the VM is stopped starts it; one that waited already, or that comes during the stop, does not. " +
 		"Starts by mail are 10 s apart at least.\n\n" +
-		"--quota, --keep and --refuse-rejected are recorded, and not applied yet."
+		"A message to several VMs is refused by --refuse-rejected only if all of them want that. --quota and --keep are recorded, and not applied yet."
 }
 
 // Run changes settings of a VM's mail, or shows them.
