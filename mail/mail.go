@@ -42,10 +42,10 @@ type Config struct {
 	Dir             string // created if missing; one process at a time
 	Domain          string // VMs get mail at anything@<vm>.<Domain>
 	Directory       *gateway.Directory
-	SSHKeyFile      string                   // the host's private key, for the login user of every guest
-	MaxMessageBytes int64                    // of the largest message; 0 means DefaultMaxMessageBytes
-	TLS             *tls.Config              // for STARTTLS on port 25; nil: it is not offered
-	Verdicts        *verdict.Checker         // checks who sent a message; nil: nobody does
+	SSHKeyFile      string           // the host's private key, for the login user of every guest
+	MaxMessageBytes int64            // of the largest message; 0 means DefaultMaxMessageBytes
+	TLS             *tls.Config      // for STARTTLS on port 25; nil: it is not offered
+	Verdicts        *verdict.Checker // checks who sent a message; nil: nobody does
 	// Dial connects to a guest's sshd; nil means port 22 at the VM's address.
 	Dial func(ctx context.Context, m gateway.VM) (net.Conn, error)
 	// Arrived is called for each VM that gets a message, after it is synced to disk, and never for mail
