@@ -54,12 +54,12 @@ func (f *fixture) put(t *testing.T, text string) {
 	gatewaytest.Must(t, f.config.Store.Commit(staged, []mailbox.Letter{{VM: f.vm.ID, QueueID: mailbox.NewQueueID(time.Now()), Received: received}}))
 }
 
-// file is the path of a message's body.
+// file is the path of a message's body, which has one of its own above 1 MiB.
 func (f *fixture) file(t *testing.T, uid uint32) string {
 	t.Helper()
 	for _, e := range f.box.Snapshot().Entries {
 		if e.UID == uid {
-			return filepath.Join(f.dir, f.vm.ID.String(), "msg", e.QueueID)
+			return filepath.Join(f.dir, f.vm.ID.String(), "big", e.QueueID)
 		}
 	}
 	t.Fatalf("no message with UID %d", uid)

@@ -145,7 +145,7 @@ func TestSearchLimits(t *testing.T) {
 
 // Damaged messages make a search of their text fail, which names them all. Others work as before.
 func TestSearchDamaged(t *testing.T) {
-	f := newFixture(t, "Subject: one\r\n\r\nx\r\n", "Subject: two\r\n\r\nx\r\n", "Subject: three\r\n\r\nneedle\r\n", "Subject: four\r\n\r\nx\r\n")
+	f := newFixture(t, "Subject: one\r\n\r\nx\r\n", long, "Subject: three\r\n\r\nneedle\r\n", long)
 	gatewaytest.Must(t, os.Truncate(f.file(t, 2), 3))
 	gatewaytest.Must(t, os.Remove(f.file(t, 4)))
 	s := f.open(t)

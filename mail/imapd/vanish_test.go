@@ -133,8 +133,8 @@ func (c *client) expect(command, want string) {
 	}
 }
 
-// long is more than a session writes at once.
-var long = "Subject: long\r\n\r\n" + strings.Repeat("0123456789abcd\r\n", 16<<10)
+// long is more than a session writes at once, and has a file of its own.
+var long = "Subject: long\r\n\r\n" + strings.Repeat("0123456789abcd\r\n", 80<<10)
 
 // A message that another session expunges while a response is sent is left out of it.
 func TestVanishedDuringFetch(t *testing.T) {
