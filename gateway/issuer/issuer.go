@@ -23,6 +23,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"lodge/gateway"
+	"lodge/gateway/limit"
 )
 
 // Limits on what a VM can ask for.
@@ -51,7 +52,7 @@ type Issuer struct {
 	Config
 	now       func() time.Time
 	discovery []byte // the document of OpenID Connect Discovery
-	rates     rates
+	rates     *limit.Rates[gateway.ID]
 	tokens    *prometheus.CounterVec // by result
 
 	current atomic.Pointer[published] // nil before the first use
@@ -85,9 +86,10 @@ func New(config Config) (*Issuer, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &Issuer{Config: config, now: time.Now, discovery: discovery(config.URL), keys: keys, tokens: newCounter()}
-	i.rates.by = map[gateway.ID]*bucket{}
-	return i, nil
+	return &Issuer{
+		Config: config, now: time.Now, discovery: discovery(config.URL), keys: keys, tokens: newCounter(),
+		rates: limit.NewRates[gateway.ID](perSecond, burst),
+	}, nil
 }
 
 // Token is a signed JSON Web Token.
@@ -106,7 +108,7 @@ func (i *Issuer) Issue(ctx context.Context, vm gateway.VM, audience string, life
 	if err := errors.Join(checkAudience(audience), checkLifetime(lifetime)); err != nil {
 		return Token{}, err
 	}
-	if !i.rates.take(vm.ID, i.now()) {
+	if !i.rates.Take(vm.ID, i.now()) {
 		i.tokens.WithLabelValues(resultRefused).Inc()
 		return Token{}, ErrTooMany
 	}
@@ -149,7 +151,7 @@ func checkLifetime(lifetime time.Duration) error {
 
 // Remove removes what is kept for a VM.
 func (i *Issuer) Remove(_ context.Context, id gateway.ID) error {
-	i.rates.remove(id)
+	i.rates.Remove(id)
 	return nil
 }
 

@@ -255,8 +255,8 @@ func TestCrowdAtTheFirstUse(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	gatewaytest.Must(t, s.Remove(t.Context(), s.a.ID))
-	if len(s.rates.by) != 1 {
-		t.Errorf("%d buckets stay", len(s.rates.by))
+	if n := s.rates.Kept(); n != 1 {
+		t.Errorf("%d buckets stay", n)
 	}
 }
 
@@ -319,7 +319,7 @@ func BenchmarkIssue(b *testing.B) {
 	_, err := s.publish()
 	gatewaytest.Must(b, err)
 	for b.Loop() {
-		s.rates.remove(s.a.ID)
+		s.rates.Remove(s.a.ID)
 		s.issue(b, s.a)
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "tokens/s")

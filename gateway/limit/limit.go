@@ -1,4 +1,5 @@
 // Package limit counts what is held at once: connections, requests, transfers; per key and in all.
+// Rates limits how often something happens.
 //
 // A limit in all is shared by the dynamic threshold of Choudhury and Hahne ("Dynamic Queue Length
 // Thresholds for Shared-Memory Packet Switches", IEEE/ACM Transactions on Networking 6(2), 1998,

@@ -11,13 +11,13 @@
 package quota
 
 import (
+	"math"
 	"runtime"
 	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"lodge/gateway"
+	"lodge/gateway/limit"
 )
 
 const (
@@ -27,9 +27,8 @@ const (
 	// A core passes on some 10,000 small requests per second.
 	rateOfCore, burstSeconds = 2000, 2
 
-	maxBuckets    = 1 << 16 // of visitors, some 150 bytes each
-	visitorsShare = 16      // one visitor has at most this part of the requests under way
-	visitorsPart  = 8       // and at most this part of what is free for the VM
+	visitorsShare = 16 // one visitor has at most this part of the requests under way
+	visitorsPart  = 8  // and at most this part of what is free for the VM
 )
 
 // Visitor is the unit by which a VM's requests are counted.
@@ -56,8 +55,8 @@ const (
 // Quota admits requests. It is safe for concurrent use; make one with New.
 type Quota struct {
 	all     int
-	vmRates *buckets[gateway.ID]
-	rates   *buckets[visit]
+	vmRates *limit.Rates[gateway.ID]
+	rates   *limit.Rates[visit]
 
 	mu     sync.Mutex
 	sum    int
@@ -73,7 +72,7 @@ type visit struct {
 
 // WithoutRates returns q with no rates, for measurements. Call it before q is used.
 func (q *Quota) WithoutRates() *Quota {
-	q.vmRates.rate, q.rates.rate = rate.Inf, rate.Inf
+	q.vmRates, q.rates = limit.NewRates[gateway.ID](math.Inf(1), 0), limit.NewRates[visit](math.Inf(1), 0)
 	return q
 }
 
@@ -82,8 +81,8 @@ func New(all int) *Quota {
 	ofVM := rateOfCore * runtime.GOMAXPROCS(0)
 	return &Quota{
 		all:     all,
-		vmRates: newBuckets[gateway.ID](float64(ofVM), ofVM*burstSeconds),
-		rates:   newBuckets[visit](visitorRate, visitorBurst),
+		vmRates: limit.NewRates[gateway.ID](float64(ofVM), ofVM*burstSeconds),
+		rates:   limit.NewRates[visit](visitorRate, visitorBurst),
 		vms:     map[gateway.ID]int{}, visits: map[visit]int{},
 	}
 }
@@ -130,9 +129,9 @@ func (q *Quota) spend(one visit) Over {
 	switch {
 	case one.visitor.tunnel():
 		return None
-	case !q.rates.take(one, now):
+	case !q.rates.Take(one, now):
 		return OfVisitor
-	case !q.vmRates.take(one.vm, now):
+	case !q.vmRates.Take(one.vm, now):
 		return OfVM
 	}
 	return None

@@ -152,20 +152,3 @@ func TestRates(t *testing.T) {
 		}
 	})
 }
-
-// Strangers choose addresses: there are never more buckets than the limit, and full ones go.
-func TestBucketsHaveALimit(t *testing.T) {
-	b, now := newBuckets[int](1, 2), time.Now()
-	for k := range 2 * maxBuckets {
-		b.take(k, now)
-	}
-	if len(b.by) != maxBuckets {
-		t.Errorf("%d buckets", len(b.by))
-	}
-	if b.take(0, now); b.take(0, now) {
-		t.Error("a key over its rate was forgotten")
-	}
-	if !b.take(-1, now.Add(time.Minute)) || len(b.by) != 1 {
-		t.Errorf("%d buckets after a minute", len(b.by))
-	}
-}

@@ -191,25 +191,23 @@ func TestManyRecipients(t *testing.T) {
 	}
 }
 
-// The buckets that are kept for strangers are limited in number, and those in use stay.
-func TestBucketsAreLimited(t *testing.T) {
-	b := newBuckets(Rate{1e-9, 1})
+// A VM has tokens of its own and no net around it; addresses share those of their net.
+func TestRatesOfNets(t *testing.T) {
 	now := time.Now()
-	for i := range maxBuckets {
-		ip := net.IPv4(byte(i>>16), byte(i>>8), byte(i), 1)
-		addr := &net.TCPAddr{IP: ip, Port: 1}
-		b.take(gateway.PeerOf(elsewhereConn{from: addr}), now)
+	r := newPeerRates(Rate{1e-9, 1})
+	at := func(last byte) gateway.Peer {
+		return gateway.PeerOf(elsewhereConn{from: &net.TCPAddr{IP: net.IPv4(203, 0, 113, last), Port: 1}})
 	}
-	if len(b.by) > maxBuckets {
-		t.Errorf("%d buckets", len(b.by))
+	for last := range byte(netFactor) {
+		if !r.take(at(last), now) || r.take(at(last), now) {
+			t.Errorf("address %d has not one token", last)
+		}
 	}
-	first := gateway.PeerOf(elsewhereConn{from: &net.TCPAddr{IP: net.IPv4(0, 0, 0, 1), Port: 1}})
-	if b.take(first, now) {
-		t.Error("a used bucket is full again")
+	if r.take(at(9), now) {
+		t.Error("the net has more tokens than four addresses")
 	}
 	vm := gateway.Peer{VM: gateway.ID{7}}
-	quick := newBuckets(Rate{1e-9, 1})
-	if !quick.take(vm, now) || quick.take(vm, now) {
+	if !r.take(vm, now) || r.take(vm, now) {
 		t.Error("a VM has not one token")
 	}
 }
