@@ -104,7 +104,7 @@ func TestStartTLSInjection(t *testing.T) {
 // A handshake that fails, or is none, ends the session.
 func TestStartTLSFails(t *testing.T) {
 	h, _ := serveTLS(t)
-	old := &tls.Config{MaxVersion: tls.VersionTLS11, InsecureSkipVerify: true} //nolint:gosec // that is the test
+	old := &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11, InsecureSkipVerify: true} //nolint:gosec // that is the test
 	for name, shake := range map[string]func(c net.Conn){
 		"plain text":  func(c net.Conn) { _, _ = io.WriteString(c, forged) },
 		"old version": func(c net.Conn) { _ = tls.Client(c, old).HandshakeContext(t.Context()) },
