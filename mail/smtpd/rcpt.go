@@ -16,7 +16,7 @@ const (
 // another transaction (RFC 5321 §4.5.3.1.10).
 const statusTooManyRecipients = "4.5.3"
 
-// rcptTo runs RCPT. Refusals of recipients wait for their turn: who asks for many wants to know which
+// rcptTo runs RCPT. Refusals of unknown recipients wait for their turn: who asks for many wants to know which
 // addresses there are.
 func (s *session) rcptTo(ctx context.Context, args string) Reply {
 	switch {
@@ -33,7 +33,11 @@ func (s *session) rcptTo(ctx context.Context, args string) Reply {
 	}
 	vm, err := s.server.config.Policy.Recipient(ctx, s.client, *s.mail, to)
 	if err != nil {
-		return s.tarpit(ctx, ReplyTo(err))
+		refusal := ReplyTo(err)
+		if refusal.Code < 500 { // the address is right
+			return refusal
+		}
+		return s.tarpit(ctx, refusal)
 	}
 	to.VM = vm
 	if !slices.ContainsFunc(s.mail.To, func(r Recipient) bool { return r.Path == to.Path }) {
