@@ -88,6 +88,10 @@ func New(config Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	store.Obey(func(id gateway.ID) gateway.MailSettings {
+		m, _ := config.Directory.ByID(id)
+		return m.Mail
+	})
 	policy := inbound.New(inbound.Config{
 		Domain: config.Domain, Directory: config.Directory, Store: store, Verdicts: config.Verdicts,
 		Arrived: config.Arrived, Logger: config.Logger,
@@ -119,7 +123,8 @@ func (s *Server) ServeSMTP(l net.Listener) error { return s.smtp.Serve(l) }
 // (gateway.TapListeners).
 func (s *Server) ServeIMAP(l net.Listener) error { return s.imap.Serve(l) }
 
-// Run delivers mail into the guests until ctx ends or Shutdown. Call it once.
+// Run delivers mail into the guests, and removes what is kept no longer, until ctx ends or Shutdown.
+// Call it once.
 func (s *Server) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -132,7 +137,12 @@ func (s *Server) Run(ctx context.Context) error {
 	s.run.Add(1)
 	s.mu.Unlock()
 	defer s.run.Done()
-	return s.replica.Run(ctx)
+	var keeping sync.WaitGroup
+	keeping.Go(func() { s.store.Run(ctx) })
+	err := s.replica.Run(ctx)
+	cancel()
+	keeping.Wait()
+	return err
 }
 
 // Shutdown lets messages that are coming in finish, ends everything else, and closes the store.

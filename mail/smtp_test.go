@@ -321,11 +321,11 @@ func TestTooManyErrors(t *testing.T) {
 	c.closed()
 }
 
-// When the disk is full mail is put off, nothing stays behind, and mail comes in again once there
-// is room.
+// When the disk has only its reserve left, mail is put off before it is sent, nothing stays behind, and
+// mail comes in again once there is room.
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
-	dir := sandboxtest.SmallDisk(t, 4<<20)
+	dir := sandboxtest.SmallDisk(t, 4<<20) // the reserve is 5 %
 	f := start(t, dir, nil)
 	vm := f.add(t, "blog")
 	send := func(size int, want string) {
@@ -340,10 +340,17 @@ func TestDiskFull(t *testing.T) {
 	send(1<<20, "250")
 	send(8<<20, "452 4.3.1 Insufficient system storage")
 	leftNothing(t, filepath.Join(dir, "stage"))
+	send(1<<20, "250")
+	c, _ := hello(t, f.addr)
+	c.ask("MAIL FROM:<a@b.c> SIZE=2000000", "452 4.3.1")
+	c.ask("MAIL FROM:<a@b.c>", "250") // it may be a small one
+	c.ask("RCPT TO:<x@blog."+domain+">", "250")
 	filler := filepath.Join(dir, "filler")
 	fill(t, filler)
-	send(1000<<10, "250") // of the room that is reserved
-	send(1000<<10, "452 4.3.1 Insufficient system storage")
+	c.ask("DATA", "354")
+	c.send("Subject: x\r\n\r\nx\r\n")
+	c.ask(".", "452 4.3.1 Insufficient system storage")
+	c.ask("MAIL FROM:<a@b.c>", "452 4.3.1 Insufficient system storage")
 	box, err := f.store.Box(vm.ID)
 	gatewaytest.Must(t, err)
 	gatewaytest.Must(t, box.SetFlags([]uint32{1}, 1, 0)) // small records have room kept

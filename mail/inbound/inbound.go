@@ -2,7 +2,7 @@
 //
 // Mail for anything@<vm>.<domain> and for a VM's aliases is the VM's, if its settings accept the sender;
 // that for postmaster@ and abuse@ of the domain is the operator's. All other is refused at RCPT, so no
-// bounce is ever made. RCPT reads the Directory's snapshot alone.
+// bounce is ever made. RCPT reads the Directory's snapshot alone, and the size of a mailbox with a quota.
 //
 // A VM that does not exist, one that does not receive, and one that does not accept the sender get the
 // same reply: it shows strangers no more than that their mail is refused. (Aliases at the domain itself
@@ -58,12 +58,18 @@ func New(config Config) *Policy {
 // Accepted is the number of messages accepted since the start, one per recipient.
 func (p *Policy) Accepted() uint64 { return p.accepted.Load() }
 
-// Sender implements smtpd.Policy: anyone may send.
-func (p *Policy) Sender(context.Context, smtpd.Client, smtpd.Envelope) error { return nil }
+// Sender implements smtpd.Policy: anyone may send, while the host's disk has room.
+func (p *Policy) Sender(_ context.Context, _ smtpd.Client, e smtpd.Envelope) error {
+	return p.config.Store.Room(e.Size)
+}
 
-// Recipient implements smtpd.Policy.
+// Recipient implements smtpd.Policy. A VM whose mailbox is full, or would be by the announced size, is
+// refused here, so that other recipients get the message.
 func (p *Policy) Recipient(_ context.Context, c smtpd.Client, e smtpd.Envelope, to smtpd.Recipient) (gateway.Identity, error) {
 	vm, err := p.mailboxOf(to.Path, e.From, time.Now())
+	if err == nil {
+		err = fullReply(p.config.Store.Fits(vm.ID, e.Size))
+	}
 	if err != nil {
 		p.config.Logger.Debug("recipient refused", "rcpt", to.Path.String(), "remote", c.Remote, "err", err)
 	}
@@ -148,6 +154,14 @@ func replyUnknown() error {
 
 func replyRelay() error {
 	return smtpd.Reply{Code: 550, Status: "5.7.1", Text: "Relay access denied"}
+}
+
+// fullReply turns the error of a mailbox above its quota into a Reply (RFC 3463: X.2.2). Others stay.
+func fullReply(err error) error {
+	if mailbox.OverQuota(err) {
+		return smtpd.Reply{Code: 452, Status: "4.2.2", Text: "Mailbox full"}
+	}
+	return err
 }
 
 // Begin implements smtpd.Policy.

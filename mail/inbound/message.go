@@ -46,7 +46,7 @@ func (m *message) Commit() (string, error) {
 		return "", err
 	}
 	if err := m.policy.config.Store.Commit(m.staged, letters); err != nil {
-		return "", err
+		return "", fullReply(err)
 	}
 	m.staged.Remove()
 	m.policy.accepted.Add(uint64(len(letters)))

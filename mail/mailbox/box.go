@@ -24,6 +24,7 @@ type Box struct {
 	mu      sync.Mutex
 	nextUID uint32
 	changed chan struct{} // closed at the next change
+	claimed int64         // bytes of messages on their way, see claim
 	queue   []*ticket     // waiting for the next batch
 	leading bool          // lead is running
 	idle    *sync.Cond
@@ -102,7 +103,7 @@ func (b *Box) List(limit int) ([]gateway.Message, error) {
 		}
 		list = append(list, gateway.Message{
 			QueueID: e.QueueID, UID: e.UID, From: env.from, Rcpt: env.rcpt, Subject: env.subject,
-			Bytes: e.Bytes, Received: e.Received, Delivered: e.UID <= s.cursor && e.Flags&parked == 0,
+			Bytes: e.Bytes, Received: e.Received, Delivered: s.delivered(e),
 		})
 	}
 	return list, nil

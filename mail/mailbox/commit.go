@@ -24,7 +24,9 @@ type Letter struct {
 
 // Commit records the message for every letter, all or none, and returns once that is synced to
 // disk. A crash while several VMs' records are written may leave some of them; the sender got no
-// reply and sends again. A full disk gives KindNoSpace.
+// reply and sends again. A full disk gives KindNoSpace, see Room, and so does a full mailbox, see
+// OverQuota: a message for several VMs is then refused for all of them, as SMTP has one reply for it.
+// Whoever asked Fits for each recipient sees that only when they fill up in between.
 func (s *Store) Commit(st *Staged, letters []Letter) error {
 	if st.f == nil && st.bytes*int64(len(letters)) > maxBatchBytes {
 		if err := st.spill(); err != nil {
@@ -36,17 +38,25 @@ func (s *Store) Commit(st *Staged, letters []Letter) error {
 			return withKind(fmt.Errorf("sync message: %w", err))
 		}
 	}
+	if err := s.Room(int64(len(st.buf) * len(letters))); err != nil {
+		return err
+	}
 	byVM := map[gateway.ID][]Letter{}
 	for _, l := range letters {
 		byVM[l.VM] = append(byVM[l.VM], l)
 	}
 	adds := make([]*addition, 0, len(byVM))
+	defer func() {
+		for _, a := range adds {
+			a.box.release(a.claimed)
+		}
+	}()
 	for id, mine := range byVM {
 		b, err := s.Box(id)
 		if err == nil {
 			a := &addition{box: b}
 			adds = append(adds, a)
-			err = a.prepare(st, mine)
+			err = a.prepare(st, mine, s.settings(id).QuotaBytes)
 		}
 		if err != nil {
 			rollback(adds)
@@ -66,15 +76,24 @@ func (s *Store) Commit(st *Staged, letters []Letter) error {
 
 // addition is one VM's part in a Commit.
 type addition struct {
-	box    *Box
-	frames []*frame
-	links  []string // in big
-	done   bool
+	box     *Box
+	frames  []*frame
+	links   []string // in big
+	claimed int64    // of the quota
+	done    bool
 }
 
-// prepare makes the frames. A body that is a file is linked into big, synced, before one of them can
+// prepare claims the quota and makes the frames. A body that is a file is linked into big, synced, before one of them can
 // be written.
-func (a *addition) prepare(st *Staged, letters []Letter) error {
+func (a *addition) prepare(st *Staged, letters []Letter, quota int64) error {
+	size := st.bytes * int64(len(letters))
+	for _, l := range letters {
+		size += int64(len(l.Head))
+	}
+	if err := a.box.claim(size, quota); err != nil {
+		return err
+	}
+	a.claimed = size
 	for _, l := range letters {
 		f := &frame{
 			kind: kindAdd, received: l.Received.UTC().Truncate(time.Millisecond),

@@ -35,8 +35,9 @@ import (
 // Store holds the mailboxes of this host. It is safe for concurrent use. Only one process at a time
 // may open it.
 type Store struct {
-	dir    string
-	logger *slog.Logger
+	dir      string
+	logger   *slog.Logger
+	settings func(gateway.ID) gateway.MailSettings // see Obey
 
 	mu      sync.Mutex
 	boxes   map[gateway.ID]*opening
@@ -76,8 +77,9 @@ func Open(dir string, logger *slog.Logger) (*Store, error) {
 	}
 	return &Store{
 		dir: dir, logger: logger,
-		boxes:   map[gateway.ID]*opening{},
-		removed: map[gateway.ID]struct{}{},
+		settings: func(gateway.ID) gateway.MailSettings { return gateway.MailSettings{} },
+		boxes:    map[gateway.ID]*opening{},
+		removed:  map[gateway.ID]struct{}{},
 	}, nil
 }
 

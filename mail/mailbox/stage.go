@@ -37,6 +37,11 @@ func (st *Staged) Write(p []byte) (int, error) {
 		}
 	}
 	n, err := len(p), error(nil)
+	if st.f != nil && st.bytes>>20 != (st.bytes+int64(n))>>20 { // each MiB
+		if err := st.store.Room(0); err != nil {
+			return 0, err
+		}
+	}
 	if st.f == nil {
 		st.buf = append(st.buf, p...)
 	} else {
@@ -80,6 +85,9 @@ func (st *Staged) fits(n int) bool {
 
 // spill moves the message to a file.
 func (st *Staged) spill() error {
+	if err := st.store.Room(st.bytes); err != nil {
+		return err
+	}
 	f, err := os.OpenFile(filepath.Join(st.store.dir, "stage", NewQueueID(time.Now())), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
 		return withKind(fmt.Errorf("stage message: %w", err))

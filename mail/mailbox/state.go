@@ -34,6 +34,7 @@ type Snapshot struct {
 	NextUID  uint32
 	Mod      uint64
 
+	bytes    int64     // of all messages, see MailSettings.QuotaBytes
 	cursor   uint32    // every message up to it is in the guest, or parked
 	segments []segment // of the log, by number
 }
@@ -51,6 +52,9 @@ func (s *Snapshot) find(uid uint32) (Entry, bool) {
 	}
 	return s.Entries[i], true
 }
+
+// delivered reports whether a message is in the guest.
+func (s *Snapshot) delivered(e Entry) bool { return e.UID <= s.cursor && e.Flags&parked == 0 }
 
 // segment returns the segment with a number, which there must be.
 func (s *Snapshot) segment(number uint32) segment {
@@ -120,6 +124,7 @@ func (s *state) add(f *frame, at place) error {
 func (s *state) count(e Entry, n int) {
 	s.used[e.at.segment] += n
 	s.live += int64(n) * e.at.length
+	s.bytes += int64(n) * e.Bytes
 	if s.used[e.at.segment] == 0 {
 		delete(s.used, e.at.segment)
 	}

@@ -23,7 +23,7 @@ type mailSetCmd struct {
 	Alias          []string `help:"Add a name, such as shop, whose mail is the VM's too. Of an owner of the host also an address at the domain, such as sales@." placeholder:"NAME"`
 	RemoveAlias    []string `help:"Remove an alias." placeholder:"NAME"`
 	Quota          string   `help:"The most that the VM's mail may take on the host, such as 2GiB; or none." placeholder:"SIZE"`
-	Keep           string   `help:"How long mail is kept on the host, such as 90d; or forever." placeholder:"TIME"`
+	Keep           string   `help:"How long mail is kept on the host once it is in the VM, such as 90d; or forever." placeholder:"TIME"`
 	Wake           string   `help:"Whether a new message starts the stopped VM." placeholder:"on|off"`
 	RefuseRejected string   `help:"Whether mail is refused that the DMARC policy of its sender rejects." placeholder:"on|off"`
 }
@@ -37,7 +37,9 @@ func (*mailSetCmd) Help() string {
 		"With the alias shop, mail to anything@shop.DOMAIN is the VM's, with sales@ that to sales@DOMAIN. An alias is one VM's, and no other VM can have its name.\n\n" +
 		"With --wake on, a message that is accepted while the VM is stopped starts it; one that waited already, or that comes during the stop, does not. " +
 		"Starts by mail are 10 s apart at least.\n\n" +
-		"A message to several VMs is refused by --refuse-rejected only if all of them want that. --quota and --keep are recorded, and not applied yet."
+		"A message that would go above --quota is refused for the time being (452): its sender tries again for some days. " +
+		"After the time of --keep, mail is removed from the host once it is in the VM; what is in the VM stays there.\n\n" +
+		"A message to several VMs is refused by --refuse-rejected only if all of them want that."
 }
 
 // Run changes settings of a VM's mail, or shows them.

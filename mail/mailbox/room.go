@@ -1,0 +1,80 @@
+package mailbox
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"lodge/gateway"
+)
+
+const (
+	reservePercent  = 5       // of the host's disk stay free
+	maxReserveBytes = 1 << 30 // and no more than that
+)
+
+var errOverQuota = errors.New("quota exceeded")
+
+// OverQuota reports whether an error says that a VM's mailbox is full; the host's disk is not.
+func OverQuota(err error) bool { return errors.Is(err, errOverQuota) }
+
+// Obey sets where the settings of a VM's mail come from: Fits and Commit obey QuotaBytes, Run Keep. It
+// is called before the store is used. A store that it was not called for has no limits.
+func (s *Store) Obey(settings func(gateway.ID) gateway.MailSettings) { s.settings = settings }
+
+// Room fails with KindNoSpace if a message of that many bytes would take from the reserve of the host's
+// disk: 5 % of the file system, at most 1 GiB. Mail is refused before the disk is full, so that
+// flags, expunges and indexes can still be written, as can the host's other records.
+func (s *Store) Room(bytes int64) error {
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(s.dir, &fs); err != nil {
+		return fmt.Errorf("read free space: %w", err)
+	}
+	free, all := int64(fs.Bavail)*fs.Frsize, int64(fs.Blocks)*fs.Frsize //nolint:gosec // no file system is that large
+	if free-bytes < min(all/100*reservePercent, maxReserveBytes) {
+		return withKind(fmt.Errorf("reserve of the disk: %w", syscall.ENOSPC))
+	}
+	return nil
+}
+
+// Fits fails if a message of that many bytes would go above the VM's quota now, or if the mailbox is
+// full; see OverQuota. Without a quota it reads nothing. Only Commit decides.
+func (s *Store) Fits(id gateway.ID, bytes int64) error {
+	quota := s.settings(id).QuotaBytes
+	if quota == 0 {
+		return nil
+	}
+	b, err := s.Box(id)
+	if err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.fits(max(bytes, 1), quota)
+}
+
+// claim takes bytes of the quota for messages that are not visible yet, until release. Commit claims for
+// all VMs before it writes to one, so that a quota never leaves a message with some of them.
+func (b *Box) claim(bytes, quota int64) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.fits(bytes, quota); err != nil {
+		return err
+	}
+	b.claimed += bytes
+	return nil
+}
+
+func (b *Box) release(bytes int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.claimed -= bytes
+}
+
+func (b *Box) fits(bytes, quota int64) error {
+	if quota > 0 && b.shown.Load().bytes+b.claimed+bytes > quota {
+		return gateway.Errorf(gateway.KindNoSpace, "the mailbox is full").
+			WithHint("Remove mail (lodge mail rm), or raise the quota (lodge mail set --quota).").Because(errOverQuota)
+	}
+	return nil
+}
