@@ -32,7 +32,8 @@ const (
 	EventLoginMade      AuditEvent = "login.made"     // a one-time link
 	EventLogin          AuditEvent = "login.used"     // at one name of a VM
 	EventLogout         AuditEvent = "login.ended"
-	EventMailSet        AuditEvent = "mail.set"          // who may write to a VM, or what is done with it
+	EventMailSet        AuditEvent = "mail.set" // who may write to a VM, or what is done with it
+	EventMailRemoved    AuditEvent = "mail.removed"
 	EventAddressMade    AuditEvent = "mail.address.made" // for some senders, for a time
 	EventAddressRemoved AuditEvent = "mail.address.removed"
 	EventAccessAsked    AuditEvent = "access.asked"

@@ -14,6 +14,21 @@ type Message struct {
 	Delivered bool      `json:"delivered"` // the copy in the guest is on the guest's disk
 }
 
+// MailRemoval names messages of a mailbox to remove, by one of queue_ids, all and before.
+type MailRemoval struct {
+	QueueIDs []string  `json:"queue_ids,omitempty"` // 1 to 10000, which must all exist
+	All      bool      `json:"all,omitempty"`
+	Before   time.Time `json:"before,omitzero"`   // those received before it
+	Waiting  bool      `json:"waiting,omitempty"` // also those that are not in the VM yet, and then never will be; else one of them is a conflict
+}
+
+// MailRemoved is what was removed, on disk.
+type MailRemoved struct {
+	Messages int   `json:"messages"`
+	Waiting  int   `json:"waiting"` // messages that were not in the VM
+	Bytes    int64 `json:"bytes"`   // of all messages together
+}
+
 // Postmaster stands for this host's operator: mail for the domain itself is in the mailbox of this ID,
 // which no VM has (NewID makes version 4). Its name is reserved.
 func Postmaster() Identity { return Identity{ID: ID{15: 1}, Name: "postmaster"} }

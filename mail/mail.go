@@ -191,6 +191,21 @@ func (s *Server) Open(_ context.Context, id gateway.ID, queueID string) (io.Read
 	return content, nil
 }
 
+// RemoveMessages implements api.Mailbox. The operator's mail goes nowhere else, so none of it waits.
+func (s *Server) RemoveMessages(ctx context.Context, id gateway.ID, r gateway.MailRemoval) (gateway.MailRemoved, error) {
+	box, err := s.box(id)
+	if err != nil {
+		return gateway.MailRemoved{}, err
+	}
+	operator := id == gateway.Postmaster().ID
+	r.Waiting = r.Waiting || operator
+	removed, err := box.Remove(ctx, r)
+	if operator {
+		removed.Waiting = 0
+	}
+	return removed, err
+}
+
 // Remove deletes the VM's mailbox. The VM must be Removed in the Directory already.
 func (s *Server) Remove(_ context.Context, id gateway.ID) error {
 	if m, ok := s.config.Directory.ByID(id); ok && m.Desired != gateway.Removed {

@@ -27,6 +27,13 @@ func TestPostmaster(t *testing.T) {
 	if !strings.Contains(got, "\tfor <postmaster>; ") || operator[2].Rcpt != "postmaster" {
 		t.Errorf("got %q", got)
 	}
+	removed, err := f.RemoveMessages(t.Context(), gateway.Postmaster().ID, gateway.MailRemoval{QueueIDs: []string{operator[2].QueueID}})
+	if err != nil || removed.Messages != 1 || removed.Waiting != 0 || len(f.list(t, gateway.Postmaster())) != 2 {
+		t.Errorf("removed %+v, %v", removed, err)
+	}
+	if _, err := f.RemoveMessages(t.Context(), vm.ID, gateway.MailRemoval{All: true}); gateway.KindOf(err) != gateway.KindConflict {
+		t.Errorf("mail that waits: %v", err)
+	}
 	if err := f.Remove(t.Context(), vm.ID); err == nil {
 		t.Error("the mailbox of a running VM was removed")
 	}

@@ -27,7 +27,7 @@ var (
 	allowedMembers  = with(allowedAnyone, "New")
 	allowedUsers    = with(allowedAnyone, "Show", "Wait", "Console", "Log", "SSH", "Credentials", "Mail", "Message")
 	allowedManagers = with(allowedUsers, "Start", "Stop", "Restart", "Remove", "Set", "Share", "Grant", "Access", "NewPass", "ListPasses", "RemovePass", "Login", "AddDomain", "Domains", "RemoveDomain", "Approve", "Deny",
-		"MailSettings", "SetMail", "NewMailAddress", "MailAddresses", "RemoveMailAddress")
+		"RemoveMail", "MailSettings", "SetMail", "NewMailAddress", "MailAddresses", "RemoveMailAddress")
 )
 
 func with(verbs map[string]bool, more ...string) map[string]bool {

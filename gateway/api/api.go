@@ -51,12 +51,15 @@ type Terminals interface {
 	SSH(id gateway.ID) (gateway.SSHAccess, error)
 }
 
-// Mailbox reads VMs' mail; mail.Server is one.
+// Mailbox reads and removes VMs' mail; mail.Server is one.
 type Mailbox interface {
 	// List returns the newest messages, at most limit, newest first.
 	List(ctx context.Context, id gateway.ID, limit int) ([]gateway.Message, error)
 	// Open reads one message as it is stored (RFC 5322). The caller closes it.
 	Open(ctx context.Context, id gateway.ID, queueID string) (io.ReadCloser, error)
+	// RemoveMessages removes messages, durably. If one does not exist (KindNotFound) or waits (KindConflict), none is
+	// removed.
+	RemoveMessages(ctx context.Context, id gateway.ID, r gateway.MailRemoval) (gateway.MailRemoved, error)
 }
 
 // Web has VMs' pages; https.Server is one.

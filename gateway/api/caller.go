@@ -50,6 +50,7 @@ const (
 	verbCredentials    verb = "credentials"
 	verbMail           verb = "mail"
 	verbMessage        verb = "message"
+	verbRemoveMail     verb = "removemail"
 	verbMailSettings   verb = "mailsettings"
 	verbSetMail        verb = "setmail"
 	verbNewAddress     verb = "newmailaddress"
@@ -88,7 +89,7 @@ func (v verb) least() (gateway.Level, bool) {
 		return gateway.Use, true
 	case verbStart, verbStop, verbRestart, verbRemove, verbSet, verbShare, verbGrant, verbAccess, verbNewPass, verbListPasses,
 		verbRemovePass, verbLogin, verbAddDomain, verbRemoveDomain, verbDomains, verbApprove, verbDeny,
-		verbMailSettings, verbSetMail, verbNewAddress, verbAddresses, verbRemoveAddress:
+		verbRemoveMail, verbMailSettings, verbSetMail, verbNewAddress, verbAddresses, verbRemoveAddress:
 		return gateway.Manage, true
 	}
 	return gateway.NoLevel, false

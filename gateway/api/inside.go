@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"io"
+	"log/slog"
 	"sync"
 
 	"lodge/gateway"
@@ -107,7 +108,31 @@ func (s Session) Message(ctx context.Context, name, queueID string) (io.ReadClos
 	return s.api.Mailbox.Open(ctx, id, queueID)
 }
 
-// mailbox returns the mailbox of a VM, or the operator's, which owners alone may read.
+// RemoveMail removes messages from the host; copies in the VM stay. KindNotFound: one of the queue ids does not exist;
+// KindConflict: one of the messages is not in the VM yet, and r does not have Waiting. Nothing is removed then.
+func (s Session) RemoveMail(ctx context.Context, name string, r gateway.MailRemoval) (gateway.MailRemoved, error) {
+	id, err := s.mailbox(verbRemoveMail, name)
+	if err != nil {
+		return gateway.MailRemoved{}, err
+	}
+	ways := 0
+	for _, set := range []bool{len(r.QueueIDs) > 0, r.All, !r.Before.IsZero()} {
+		if set {
+			ways++
+		}
+	}
+	if ways != 1 || len(r.QueueIDs) > MaxMessages {
+		return gateway.MailRemoved{}, gateway.Invalid("not a choice of messages to remove").
+			WithHint("Name at most %d queue ids, or all, or those before a time: lodge mail rm --help", MaxMessages)
+	}
+	removed, err := s.api.Mailbox.RemoveMessages(ctx, id, r)
+	if removed.Messages > 0 { // also by a removal that failed half-way
+		s.audit(ctx, gateway.EventMailRemoved, slog.String("vm", name), slog.String("vm_id", id.String()), slog.Int64("bytes", removed.Bytes))
+	}
+	return removed, err
+}
+
+// mailbox returns the mailbox of a VM, or the operator's, which is for owners alone.
 func (s Session) mailbox(v verb, name string) (gateway.ID, error) {
 	if postmaster := gateway.Postmaster(); name == postmaster.Name {
 		if !s.may(v, gateway.VM{}) {

@@ -180,6 +180,15 @@ func TestMail(t *testing.T) {
 	if all := must(c.Mail(t.Context(), "postmaster", 10))(t); len(all) != 1 || all[0].Subject != "abuse" {
 		t.Errorf("the operator has %v", all)
 	}
+	if _, err := c.RemoveMail(t.Context(), "hello", gateway.MailRemoval{All: true}); gateway.KindOf(err) != gateway.KindConflict {
+		t.Errorf("mail that waits: %v", err)
+	}
+	if removed := must(c.RemoveMail(t.Context(), "hello", gateway.MailRemoval{All: true, Waiting: true}))(t); removed.Messages != 1 || removed.Waiting != 1 {
+		t.Errorf("removed %+v", removed)
+	}
+	if removed := must(c.RemoveMail(t.Context(), "postmaster", gateway.MailRemoval{QueueIDs: []string{"2"}}))(t); removed.Messages != 1 || removed.Waiting != 0 {
+		t.Errorf("removed %+v of the operator", removed)
+	}
 }
 
 func TestCredentialsAreTheVMs(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"lodge/gateway"
 	"lodge/gateway/api"
 )
 
@@ -18,6 +19,7 @@ type MailAddressRequest struct {
 func (s *Server) mailRoutes() []route {
 	const vm = "/v1/vms/{name}"
 	return []route{
+		{"POST", vm + "/mail-removals", asked(s, api.Session.RemoveMail), gateway.MailRemoval{}, gateway.MailRemoved{}, "Removes messages from the host; copies in the VM stay. If one does not exist, or is not in the VM and `waiting` is not set, none is removed."},
 		{"GET", vm + "/mail-settings", named(s, api.Session.MailSettings), nil, api.MailSettings{}, "Returns the settings of the VM's mail."},
 		{"PATCH", vm + "/mail-settings", s.setMail, api.MailChange{}, api.MailSettings{}, "Changes settings of the VM's mail, all or none."},
 		{"POST", vm + "/mail-addresses", s.newMailAddress, MailAddressRequest{}, api.MailAddress{}, "Makes an address of the VM that only some may write to, for a time."},
@@ -50,6 +52,13 @@ func (s *Server) newMailAddress(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) removeMailAddress(w http.ResponseWriter, r *http.Request) error {
 	return noContentOr(w, s.as(r).RemoveMailAddress(r.Context(), r.PathValue("name"), r.PathValue("address")))
+}
+
+// RemoveMail removes messages from the host.
+func (c *Client) RemoveMail(ctx context.Context, name string, r gateway.MailRemoval) (gateway.MailRemoved, error) {
+	var removed gateway.MailRemoved
+	err := c.onVM(ctx, http.MethodPost, name, "/mail-removals", r, &removed)
+	return removed, err
 }
 
 // MailSettings returns the settings of a VM's mail.

@@ -3,6 +3,7 @@ package mailbox
 import (
 	"context"
 	"os"
+	"slices"
 	"time"
 
 	"lodge/gateway"
@@ -11,7 +12,8 @@ import (
 const (
 	keepFirst = time.Minute // after the start, when much else is to be done
 	keepEvery = time.Hour
-	keepBatch = 1000 // messages removed by one change
+
+	removeBatch = 1000 // messages of one change
 )
 
 // Run removes mail that is older than its VM's settings keep it, until ctx ends: first a minute after the
@@ -59,24 +61,70 @@ func (s *Store) expire(ctx context.Context, now time.Time) {
 // expire removes what was received before a moment and is in the guest. What is parked is not.
 func (b *Box) expire(ctx context.Context, before time.Time) error {
 	s := b.Snapshot()
-	var old []uint32
-	var bytes int64
+	var old []Entry
 	for _, e := range s.Entries {
 		if s.delivered(e) && e.Received.Before(before) {
-			old = append(old, e.UID)
-			bytes += e.Bytes
+			old = append(old, e)
 		}
 	}
-	if len(old) == 0 {
-		return nil
+	removed, err := b.remove(ctx, &s, old)
+	if removed.Messages > 0 {
+		b.logger.Info("old mail removed", "bytes", removed.Bytes)
 	}
-	for rest := old; len(rest) > 0 && ctx.Err() == nil; { // others' changes come in between
-		n := min(len(rest), keepBatch)
-		if err := b.Expunge(rest[:n]); err != nil {
-			return err
+	return err
+}
+
+// Remove removes messages, on disk when it returns. If one of the queue ids does not exist (KindNotFound),
+// or a message is not in the guest and r does not have Waiting (KindConflict), none is removed.
+func (b *Box) Remove(ctx context.Context, r gateway.MailRemoval) (gateway.MailRemoved, error) {
+	named := make(map[string]bool, len(r.QueueIDs))
+	for _, id := range r.QueueIDs {
+		named[id] = true
+	}
+	s := b.Snapshot()
+	var chosen []Entry
+	waiting := 0
+	for _, e := range s.Entries {
+		if !r.All && !e.Received.Before(r.Before) && !named[e.QueueID] {
+			continue
 		}
-		rest = rest[n:]
+		delete(named, e.QueueID)
+		chosen = append(chosen, e)
+		if !s.delivered(e) {
+			waiting++
+		}
 	}
-	b.logger.Info("old mail removed", "bytes", bytes)
-	return nil
+	for id := range named {
+		return gateway.MailRemoved{}, gateway.Errorf(gateway.KindNotFound, "no message %.100q", id).WithHint("lodge mail <vm> lists the messages.")
+	}
+	if waiting > 0 && !r.Waiting {
+		return gateway.MailRemoved{}, gateway.Errorf(gateway.KindConflict, "%d of the %d messages are not in the VM yet", waiting, len(chosen)).
+			WithHint("Nothing was removed. Remove them all the same: --yes")
+	}
+	return b.remove(ctx, &s, chosen)
+}
+
+// remove expunges messages of a snapshot, a batch at a time: changes of others come in between. It
+// returns what was removed before ctx ended or an error.
+func (b *Box) remove(ctx context.Context, s *Snapshot, chosen []Entry) (removed gateway.MailRemoved, err error) {
+	for batch := range slices.Chunk(chosen, removeBatch) {
+		if err := ctx.Err(); err != nil {
+			return removed, err
+		}
+		uids := make([]uint32, 0, len(batch))
+		for _, e := range batch {
+			uids = append(uids, e.UID)
+		}
+		if err := b.Expunge(uids); err != nil {
+			return removed, err
+		}
+		for _, e := range batch {
+			removed.Messages++
+			removed.Bytes += e.Bytes
+			if !s.delivered(e) {
+				removed.Waiting++
+			}
+		}
+	}
+	return removed, nil
 }

@@ -73,7 +73,7 @@ func TestKeepOfManyIsDurable(t *testing.T) {
 	s := open(t, dir)
 	s.Obey(func(gateway.ID) gateway.MailSettings { return gateway.MailSettings{Keep: time.Hour} })
 	b := box(t, s, vm)
-	const many = 2*keepBatch + 1
+	const many = 2*removeBatch + 1
 	ids := make([]gateway.ID, many)
 	for i := range ids {
 		ids[i] = vm
@@ -95,4 +95,48 @@ func TestKeepOfManyIsDurable(t *testing.T) {
 func removeIndex(t *testing.T, dir string, vm gateway.ID) {
 	t.Helper()
 	gatewaytest.Must(t, os.Remove(filepath.Join(dir, vm.String(), "log", indexName)))
+}
+
+// Remove removes what is named, all or none, from the log too; mail that waits only if that is said.
+func TestRemove(t *testing.T) {
+	dir, vm := t.TempDir(), gateway.NewID()
+	s := open(t, dir)
+	b := box(t, s, vm)
+	var ids []string
+	for range 6 {
+		ids = append(ids, mustPut(t, s, "x", vm)...)
+	}
+	gatewaytest.Must(t, b.Delivered(4))
+	size := b.Snapshot().Entries[0].Bytes
+	for _, row := range []struct {
+		name string
+		what gateway.MailRemoval
+		want gateway.MailRemoved
+		kind gateway.Kind // of the error
+		left int
+	}{
+		{"nothing", gateway.MailRemoval{}, gateway.MailRemoved{}, "", 6},
+		{"unknown", gateway.MailRemoval{QueueIDs: []string{ids[0], "none"}, Waiting: true}, gateway.MailRemoved{}, gateway.KindNotFound, 6},
+		{"waiting", gateway.MailRemoval{QueueIDs: []string{ids[0], ids[5]}}, gateway.MailRemoved{}, gateway.KindConflict, 6},
+		{"all, some waiting", gateway.MailRemoval{All: true}, gateway.MailRemoved{}, gateway.KindConflict, 6},
+		{"before all", gateway.MailRemoval{Before: time.Now().Add(-time.Hour)}, gateway.MailRemoved{}, "", 6},
+		{"one", gateway.MailRemoval{QueueIDs: []string{ids[0], ids[0]}}, gateway.MailRemoved{Messages: 1, Bytes: size}, "", 5},
+		{"again", gateway.MailRemoval{QueueIDs: []string{ids[0]}}, gateway.MailRemoved{}, gateway.KindNotFound, 5},
+		{"one that waits", gateway.MailRemoval{QueueIDs: []string{ids[1], ids[5]}, Waiting: true}, gateway.MailRemoved{Messages: 2, Waiting: 1, Bytes: 2 * size}, "", 3},
+		{"before now", gateway.MailRemoval{Before: time.Now().Add(time.Hour), Waiting: true}, gateway.MailRemoved{Messages: 3, Waiting: 1, Bytes: 3 * size}, "", 0},
+	} {
+		got, err := b.Remove(t.Context(), row.what)
+		kind := gateway.KindOf(err)
+		if err == nil {
+			kind = ""
+		}
+		if got != row.want || kind != row.kind || len(b.Snapshot().Entries) != row.left {
+			t.Errorf("%s: %+v, %v; %d left, want %d", row.name, got, err, len(b.Snapshot().Entries), row.left)
+		}
+	}
+	s.Close()
+	removeIndex(t, dir, vm)
+	if n := len(box(t, open(t, dir), vm).Snapshot().Entries); n != 0 {
+		t.Errorf("%d messages are back", n)
+	}
 }

@@ -53,7 +53,7 @@ type verbs struct {
 	Token     tokenCmd     `cmd:"" group:"access" help:"Make, list and remove tokens, by which scripts open pages."`
 	Forward   forwardCmd   `cmd:"" group:"access" help:"Lead ports of the host to VMs, for what is not HTTP."`
 	Domain    domainCmd    `cmd:"" group:"access" help:"Add, remove and list the custom domains of VMs."`
-	Mail      mailCmd      `cmd:"" group:"data"   help:"Read the mail of a VM, or of postmaster, and set who may write to a VM."`
+	Mail      mailCmd      `cmd:"" group:"data"   help:"Read and remove the mail of a VM, or of postmaster, and set who may write to a VM."`
 	S3        s3Cmd        `cmd:"" group:"data"   help:"List and copy a VM's objects." name:"s3"`
 	Trust     trustCmd     `cmd:"" group:"host"   help:"Add Lodge's root certificate to this machine's browsers and tools."`
 	Image     imageCmd     `cmd:"" group:"host"   help:"Build and list base images; list and remove templates."`

@@ -9,6 +9,7 @@ import (
 
 type mailCmd struct {
 	Show    mailShowCmd    `cmd:"" default:"withargs" help:"List the mail of a VM, or of postmaster, or show one message."`
+	Rm      mailRmCmd      `cmd:"" help:"Remove mail of a VM, or of postmaster, from the host."`
 	Set     mailSetCmd     `cmd:"" help:"Change settings of a VM's mail, or show them."`
 	Address mailAddressCmd `cmd:"" help:"Make, list and remove addresses of a VM that only some may write to, for a time."`
 }

@@ -312,6 +312,32 @@ func (h *Host) Open(_ context.Context, id gateway.ID, queueID string) (io.ReadCl
 	return nil, gateway.Errorf(gateway.KindNotFound, "no message %q", queueID)
 }
 
+// RemoveMessages implements api.Mailbox.
+func (h *Host) RemoveMessages(_ context.Context, id gateway.ID, r gateway.MailRemoval) (removed gateway.MailRemoved, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var left []Mail
+	for _, m := range h.messages[id] {
+		if !r.All && !m.Received.Before(r.Before) && !slices.Contains(r.QueueIDs, m.QueueID) {
+			left = append(left, m)
+			continue
+		}
+		removed.Messages++
+		removed.Bytes += m.Bytes
+		if !m.Delivered && id != gateway.Postmaster().ID {
+			removed.Waiting++
+		}
+	}
+	switch {
+	case removed.Messages < len(r.QueueIDs):
+		return gateway.MailRemoved{}, gateway.Errorf(gateway.KindNotFound, "no message %q", r.QueueIDs[0])
+	case removed.Waiting > 0 && !r.Waiting:
+		return gateway.MailRemoved{}, gateway.Errorf(gateway.KindConflict, "%d of the messages are not in the VM yet", removed.Waiting).WithHint("Remove them all the same: --yes")
+	}
+	h.messages[id] = left
+	return removed, nil
+}
+
 // fakeImages are one image that is there, and one that is damaged when the disk is full. There are a template of the first,
 // and one whose image is absent.
 type fakeImages struct{ h *Host }
