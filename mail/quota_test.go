@@ -8,7 +8,7 @@ import (
 	"lodge/gateway/gatewaytest"
 )
 
-// A VM's quota is told at RCPT where it is known, and at the end of the message else; nothing is stored in part.
+// A VM's quota ends a message at RCPT if the size was announced, else at its end; nothing is stored in part.
 func TestQuota(t *testing.T) {
 	t.Parallel()
 	f := start(t, t.TempDir(), nil)

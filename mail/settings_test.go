@@ -12,7 +12,7 @@ import (
 	"lodge/gateway/gatewaytest"
 )
 
-// swaks sends a mail and returns what was said.
+// swaks sends a mail and returns the dialogue.
 func (f *fixture) swaks(t *testing.T, from, to string) (said string, accepted bool) {
 	t.Helper()
 	host, port, _ := net.SplitHostPort(f.addr)
@@ -73,7 +73,7 @@ type arrivals struct {
 	vm  map[gateway.ID]int
 }
 
-// A message is told of once for each VM, when it is in the mailbox; a refused one is not.
+// A message is reported once for each VM, when it is in the mailbox; a refused one is not.
 func TestArrived(t *testing.T) {
 	t.Parallel()
 	told := arrivals{vm: map[gateway.ID]int{}}
@@ -109,11 +109,11 @@ func TestArrived(t *testing.T) {
 	told.mu.Lock()
 	defer told.mu.Unlock()
 	if told.vm[blog.ID] != 2 || told.vm[web.ID] != 2 || len(told.all) != 4 {
-		t.Errorf("told of %v", told.vm)
+		t.Errorf("reported to %v", told.vm)
 	}
 	for _, n := range told.all {
 		if n == 0 {
-			t.Errorf("told before the message was in the mailbox: %v", told.all)
+			t.Errorf("reported before the message was in the mailbox: %v", told.all)
 		}
 	}
 }

@@ -19,7 +19,7 @@ const (
 // wakeFunc is vmhost.Host.Wake.
 type wakeFunc func(ctx context.Context, id gateway.ID, may func(gateway.VM) bool) error
 
-// mailWaker starts stopped VMs when they get mail, if their settings say so. A message that arrives
+// mailWaker starts stopped VMs when they get mail, if their settings have that. A message that arrives
 // during the pause after a start is not lost: the next start waits. Mail that waited already starts
 // nothing: a VM that was started and stopped since a message came stays stopped, as does one after a
 // restart of the daemon.

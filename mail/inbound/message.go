@@ -59,15 +59,15 @@ func (m *message) Commit() (string, error) {
 	return letters[0].QueueID, nil
 }
 
-// arrived tells of the message, once for each VM.
+// arrived reports the message, once for each VM.
 func (m *message) arrived() {
 	if m.policy.config.Arrived == nil {
 		return
 	}
-	told := map[gateway.ID]bool{}
+	reported := map[gateway.ID]bool{}
 	for _, to := range m.envelope.To {
-		if !told[to.VM.ID] && to.VM != gateway.Postmaster() {
-			told[to.VM.ID] = true
+		if !reported[to.VM.ID] && to.VM != gateway.Postmaster() {
+			reported[to.VM.ID] = true
 			m.policy.config.Arrived(to.VM.ID)
 		}
 	}

@@ -83,8 +83,8 @@ type addition struct {
 	done    bool
 }
 
-// prepare claims the quota and makes the frames. A body that is a file is linked into big, synced, before one of them can
-// be written.
+// prepare claims the quota and makes the frames. A body that is a file is linked into big, synced,
+// before one of them can be written.
 func (a *addition) prepare(st *Staged, letters []Letter, quota int64) error {
 	size := st.bytes * int64(len(letters))
 	for _, l := range letters {

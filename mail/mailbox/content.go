@@ -24,7 +24,7 @@ func (c *Content) Close() error {
 	return c.body.Close()
 }
 
-// Damaged reports whether an error of Open says that the message itself is missing or damaged on
+// Damaged reports whether an error of Open means that the message itself is missing or damaged on
 // disk, so that no later attempt succeeds.
 func Damaged(err error) bool { return errors.Is(err, errDamaged) }
 

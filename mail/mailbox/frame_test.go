@@ -66,7 +66,7 @@ func (v *tiles) damage(from, to int64) error {
 	return nil
 }
 
-// Any bytes as a segment are read to their end, by one who even knows the marker, and what is kept
+// Any bytes as a segment are read to their end, by one who even has the marker, and what is kept
 // of them is in order.
 func FuzzSegment(f *testing.F) {
 	add := &frame{

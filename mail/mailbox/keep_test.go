@@ -97,7 +97,7 @@ func removeIndex(t *testing.T, dir string, vm gateway.ID) {
 	gatewaytest.Must(t, os.Remove(filepath.Join(dir, vm.String(), "log", indexName)))
 }
 
-// Remove removes what is named, all or none, from the log too; mail that waits only if that is said.
+// Remove removes what is named, all or none, from the log too; mail that waits only on request.
 func TestRemove(t *testing.T) {
 	dir, vm := t.TempDir(), gateway.NewID()
 	s := open(t, dir)

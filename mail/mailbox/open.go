@@ -15,8 +15,8 @@ import (
 	"lodge/gateway/durable"
 )
 
-// openBox reads a mailbox, and creates a missing one. It deletes nothing that it does not know to be
-// recorded as expunged.
+// openBox reads a mailbox, and creates a missing one. It deletes nothing but what is recorded as
+// expunged.
 func openBox(dir string, logger *slog.Logger) (*Box, error) {
 	b := newBox(dir, filepath.Join(dir, "log"), logger)
 	if err := b.restore(); err != nil {

@@ -15,7 +15,7 @@ const (
 
 var errOverQuota = errors.New("quota exceeded")
 
-// OverQuota reports whether an error says that a VM's mailbox is full; the host's disk is not.
+// OverQuota reports whether an error means that a VM's mailbox is full; the host's disk is not.
 func OverQuota(err error) bool { return errors.Is(err, errOverQuota) }
 
 // Obey sets where the settings of a VM's mail come from: Fits and Commit obey QuotaBytes, Run Keep. It

@@ -16,8 +16,8 @@ const (
 // another transaction (RFC 5321 §4.5.3.1.10).
 const statusTooManyRecipients = "4.5.3"
 
-// rcptTo runs RCPT. Refusals of unknown recipients wait for their turn: who asks for many wants to know which
-// addresses there are.
+// rcptTo runs RCPT. Refusals of unknown recipients wait for their turn: whoever tries many is
+// looking for those that exist.
 func (s *session) rcptTo(ctx context.Context, args string) Reply {
 	switch {
 	case s.mail == nil:

@@ -28,7 +28,7 @@ const (
 	attempt     = 1500 * time.Millisecond
 )
 
-// Resolver asks the host's resolvers, the same question once at a time, and remembers their answers. It
+// Resolver asks the host's resolvers, the same question once at a time, and keeps their answers. It
 // is safe for concurrent use; make it with NewResolver.
 type Resolver struct {
 	conf   string               // resolv.conf(5)

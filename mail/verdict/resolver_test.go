@@ -105,7 +105,7 @@ func TestBadServers(t *testing.T) {
 	}
 }
 
-// A server that says nothing costs a message seconds, and no verdict.
+// A silent server costs a message seconds, and no verdict.
 func TestSilentDNS(t *testing.T) {
 	t.Parallel()
 	c := New(NewResolver("", packets(t, func(*dns.Msg) []byte { return nil })))

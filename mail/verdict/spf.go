@@ -24,7 +24,7 @@ func (r *lookup) spf(m Message, domain string) Result {
 	if isAtom(m.From) {
 		local = m.From // the library splits at the first @, so no quoted one
 	}
-	// The error says why, also of a pass.
+	// The error is the reason, also of a pass.
 	result, _ := spf.CheckHostWithSender(m.Remote.Unmap().AsSlice(), m.Helo, local+"@"+domain, spf.WithContext(r.ctx), spf.WithResolver(r))
 	return Result(result) // the library has the words of RFC 8601
 }

@@ -17,7 +17,7 @@
 //     not answer, answers with junk or too slowly: temperror.
 //
 // A message that comes in on loopback was passed on by a tunnel, a proxy or a program of the host, and
-// one of a VM's tap is no stranger's. Their address says nothing about a domain, so SPF is left out,
+// one of a VM's tap is no stranger's. Their address is evidence for no domain, so SPF is left out,
 // and DMARC can pass by a signature, but not fail.
 //
 // It never refuses a message, and never changes a body.
