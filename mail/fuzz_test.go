@@ -85,7 +85,7 @@ func FuzzSMTPSession(f *testing.F) {
 		}
 		box, err := server.store.Box(vm.ID)
 		gatewaytest.Must(t, err)
-		for _, e := range box.Snapshot().Entries {
+		for _, e := range box.Snapshot().Entries.All() {
 			gatewaytest.Must(t, box.Expunge([]uint32{e.UID}))
 		}
 	})

@@ -161,7 +161,7 @@ func bodies(t *testing.T, store *mailbox.Store, vm gateway.ID) map[string]int {
 	box, err := store.Box(vm)
 	gatewaytest.Must(t, err)
 	found := map[string]int{}
-	for _, e := range box.Snapshot().Entries {
+	for _, e := range box.Snapshot().Entries.All() {
 		c, err := box.Open(e.UID)
 		gatewaytest.Must(t, err)
 		text := make([]byte, e.Bytes)

@@ -48,8 +48,8 @@ func (s *session) setFlags(before mailbox.Snapshot, uids []uint32, set, unset ma
 	if err := s.box.SetFlags(uids, set, unset); err != nil {
 		return err
 	}
-	if mod, _ := s.box.Changed(); s.view.mod == before.Mod && mod == before.Mod+1 {
-		s.view.mod = mod
+	if now := s.box.Snapshot(); s.view.mod == before.Mod && now.Mod == before.Mod+1 {
+		s.view.sent(now)
 	}
 	return nil
 }

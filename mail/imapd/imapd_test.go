@@ -57,7 +57,7 @@ func (f *fixture) put(t *testing.T, text string) {
 // file is the path of a message's body, which has one of its own above 1 MiB.
 func (f *fixture) file(t *testing.T, uid uint32) string {
 	t.Helper()
-	for _, e := range f.box.Snapshot().Entries {
+	for _, e := range f.box.Snapshot().Entries.All() {
 		if e.UID == uid {
 			return filepath.Join(f.dir, f.vm.ID.String(), "big", e.QueueID)
 		}

@@ -47,13 +47,13 @@ func (s *session) Select(name string, options *imap.SelectOptions) (*imap.Select
 	now := s.box.Snapshot()
 	s.view = newView(now, options != nil && options.ReadOnly)
 	data := &imap.SelectData{
-		Flags: toIMAP(mailbox.AllFlags), NumMessages: count(now.Entries),
+		Flags: toIMAP(mailbox.AllFlags), NumMessages: uint32(now.Entries.Len()), // as count
 		UIDNext: imap.UID(now.NextUID), UIDValidity: now.Validity,
 	}
 	if !s.view.readOnly {
 		data.PermanentFlags = data.Flags
 	}
-	for i, e := range now.Entries {
+	for i, e := range now.Entries.All() {
 		if e.Flags&mailbox.Seen == 0 {
 			data.FirstUnseenSeqNum = uint32(i) + 1 // UIDs are 32 bits, so is their number
 			break
@@ -81,7 +81,7 @@ func (s *session) Status(name string, options *imap.StatusOptions) (*imap.Status
 func status(now mailbox.Snapshot, options *imap.StatusOptions) *imap.StatusData {
 	var unseen, deleted uint32
 	var size, deletedSize int64
-	for _, e := range now.Entries {
+	for _, e := range now.Entries.All() {
 		size += e.Bytes
 		if e.Flags&mailbox.Seen == 0 {
 			unseen++
@@ -91,7 +91,7 @@ func status(now mailbox.Snapshot, options *imap.StatusOptions) *imap.StatusData 
 			deletedSize += e.Bytes
 		}
 	}
-	messages, recent := count(now.Entries), uint32(0)
+	messages, recent := uint32(now.Entries.Len()), uint32(0) // as count
 	data := &imap.StatusData{Mailbox: inbox, UIDNext: imap.UID(now.NextUID), UIDValidity: now.Validity}
 	data.NumMessages, data.NumUnseen, data.NumDeleted = &messages, &unseen, &deleted
 	data.Size, data.DeletedStorage, data.NumRecent = &size, &deletedSize, &recent

@@ -1,7 +1,6 @@
 package imapd
 
 import (
-	"cmp"
 	"slices"
 	"strings"
 
@@ -15,16 +14,35 @@ import (
 // uids[n-1].
 type view struct {
 	uids     []uint32
+	pages    []sentPage
 	mod      uint64 // number of changes that the client was sent
 	readOnly bool   // EXAMINE
 }
 
+// sentPage is a page of the list that was sent. It does not hold the page itself, so that clients that
+// do not ask for changes keep no old lists in memory.
+type sentPage struct {
+	id         uint64
+	start, end int // of its messages in uids
+}
+
 func newView(now mailbox.Snapshot, readOnly bool) *view {
-	v := &view{mod: now.Mod, readOnly: readOnly, uids: make([]uint32, 0, len(now.Entries))}
-	for _, e := range now.Entries {
+	v := &view{readOnly: readOnly, uids: make([]uint32, 0, now.Entries.Len())}
+	for _, e := range now.Entries.All() {
 		v.uids = append(v.uids, e.UID)
 	}
+	v.sent(now)
 	return v
+}
+
+// sent records that uids are those of now.
+func (v *view) sent(now mailbox.Snapshot) {
+	v.mod, v.pages = now.Mod, v.pages[:0]
+	n := 0
+	for _, p := range now.Entries.Pages() {
+		v.pages = append(v.pages, sentPage{p.ID, n, n + len(p.Entries)})
+		n += len(p.Entries)
+	}
 }
 
 // updates sends changes to a client; *imapserver.UpdateWriter implements it.
@@ -40,50 +58,62 @@ func (v *view) update(w updates, now mailbox.Snapshot, expunges bool) error {
 	if now.Mod == v.mod {
 		return nil
 	}
-	gone := v.gone(now.Entries)
+	gone, added, changed := v.compare(now.Entries)
 	if len(gone) > 0 && !expunges {
 		return nil
 	}
-	for _, seq := range gone { // from the end, so that the numbers before stay as they are
+	for _, seq := range slices.Backward(gone) { // so that the numbers before stay as they are
 		if err := w.WriteExpunge(seq); err != nil {
 			return err
 		}
 		v.uids = slices.Delete(v.uids, int(seq)-1, int(seq))
 	}
-	known := len(v.uids)
-	for _, e := range now.Entries[known:] {
-		v.uids = append(v.uids, e.UID)
-	}
-	if len(v.uids) > known {
+	v.uids = append(v.uids, added...)
+	if len(added) > 0 {
 		if err := w.WriteNumMessages(count(v.uids)); err != nil {
 			return err
 		}
 	}
-	for i, e := range now.Entries[:known] {
-		if e.Mod > v.mod {
-			if err := w.WriteMessageFlags(uint32(i)+1, imap.UID(e.UID), toIMAP(e.Flags)); err != nil { // as count
-				return err
-			}
+	for _, m := range changed {
+		if err := w.WriteMessageFlags(m.seq, imap.UID(m.UID), toIMAP(m.Flags)); err != nil {
+			return err
 		}
 	}
-	v.mod = now.Mod
+	v.sent(now)
 	return nil
 }
 
-// gone returns the sequence numbers of messages that are in the view but no longer in the mailbox,
-// in descending order. New messages have higher UIDs than all in the view.
-func (v *view) gone(entries []mailbox.Entry) []uint32 {
-	var gone []uint32
-	i := 0
-	for n, uid := range v.uids {
-		if i < len(entries) && entries[i].UID == uid {
-			i++
+// compare returns the sequence numbers of messages that are in the view but no longer in the mailbox, the
+// UIDs of new ones, and the messages whose flags have changed, with their numbers in the mailbox. It passes
+// over the pages that are as they were sent. New messages have higher UIDs than all in the view.
+func (v *view) compare(list mailbox.List) (gone, added []uint32, changed []selected) {
+	n, known := 0, v.pages // known are the pages from n on
+	for _, p := range list.Pages() {
+		for len(known) > 0 && known[0].start < n {
+			known = known[1:]
+		}
+		if len(known) > 0 && p.ID != 0 && known[0] == (sentPage{p.ID, n, n + len(p.Entries)}) {
+			n = known[0].end
 			continue
 		}
+		for _, e := range p.Entries {
+			for ; n < len(v.uids) && v.uids[n] < e.UID; n++ {
+				gone = append(gone, uint32(n)+1) // as count
+			}
+			if n == len(v.uids) {
+				added = append(added, e.UID)
+				continue
+			}
+			n++
+			if e.Mod > v.mod {
+				changed = append(changed, selected{e, uint32(n - len(gone))}) // as count
+			}
+		}
+	}
+	for ; n < len(v.uids); n++ {
 		gone = append(gone, uint32(n)+1) // as count
 	}
-	slices.Reverse(gone)
-	return gone
+	return gone, added, changed
 }
 
 // selected is a message of a command's set.
@@ -101,9 +131,8 @@ func (v *view) pick(set imap.NumSet, now mailbox.Snapshot) []selected {
 		if !has(seq, uid) {
 			continue
 		}
-		i, ok := slices.BinarySearchFunc(now.Entries, uid, func(e mailbox.Entry, uid uint32) int { return cmp.Compare(e.UID, uid) })
-		if ok {
-			picked = append(picked, selected{now.Entries[i], seq})
+		if e, ok := now.Entries.Find(uid); ok {
+			picked = append(picked, selected{e, seq})
 		}
 	}
 	return picked

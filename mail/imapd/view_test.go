@@ -31,7 +31,7 @@ func (s *sent) WriteMessageFlags(seq uint32, uid imap.UID, flags []imap.Flag) er
 }
 
 func snapshot(mod uint64, entries ...mailbox.Entry) mailbox.Snapshot {
-	return mailbox.Snapshot{Mod: mod, Entries: entries}
+	return mailbox.Snapshot{Mod: mod, Entries: mailbox.NewList(entries...)}
 }
 
 func TestViewUpdate(t *testing.T) {

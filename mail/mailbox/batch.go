@@ -164,7 +164,7 @@ func (b *Box) publish(batch []*ticket, places []place) {
 // show publishes the state.
 func (b *Box) show() {
 	now := b.state.Snapshot
-	b.state.private = false
+	now.Entries = b.state.list.shared()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.shown.Store(&now)

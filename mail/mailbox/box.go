@@ -4,7 +4,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -54,11 +53,7 @@ func (b *Box) Changed() (uint64, <-chan struct{}) {
 // Pending returns the first message behind the delivery cursor.
 func (b *Box) Pending() (Entry, bool) {
 	s := b.shown.Load()
-	i := s.search(s.cursor + 1)
-	if i == len(s.Entries) {
-		return Entry{}, false
-	}
-	return s.Entries[i], true
+	return s.Entries.next(s.cursor + 1)
 }
 
 // Delivered records that every message up to uid is on the guest's disk, or parked.
@@ -91,12 +86,15 @@ func (b *Box) Expunge(uids []uint32) error {
 // envelope cannot be read it shows what is in memory.
 func (b *Box) List(limit int) ([]gateway.Message, error) {
 	s := b.Snapshot()
-	n := len(s.Entries)
+	n := s.Entries.Len()
 	if limit > 0 {
 		n = min(n, limit)
 	}
 	list := make([]gateway.Message, 0, n)
-	for _, e := range slices.Backward(s.Entries[len(s.Entries)-n:]) {
+	for e := range s.Entries.Backward() {
+		if len(list) == n {
+			break
+		}
 		env, err := b.envelope(e.UID)
 		if err != nil && gateway.KindOf(err) != gateway.KindNotFound {
 			b.logger.Error("message damaged", "queue_id", e.QueueID, "err", err)
@@ -111,12 +109,12 @@ func (b *Box) List(limit int) ([]gateway.Message, error) {
 
 // Find returns the message with a queue id.
 func (b *Box) Find(queueID string) (Entry, error) {
-	s := b.Snapshot()
-	i := slices.IndexFunc(s.Entries, func(e Entry) bool { return e.QueueID == queueID })
-	if i < 0 {
-		return Entry{}, errNoMessage()
+	for _, e := range b.Snapshot().Entries.All() {
+		if e.QueueID == queueID {
+			return e, nil
+		}
 	}
-	return s.Entries[i], nil
+	return Entry{}, errNoMessage()
 }
 
 // close waits for the changes in progress and writes the index. Later changes fail with reason.

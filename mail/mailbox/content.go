@@ -49,7 +49,7 @@ func (b *Box) Open(uid uint32) (*Content, error) {
 func (b *Box) read(uid uint32, f func(*Snapshot, Entry) error) error {
 	for {
 		s := b.shown.Load()
-		e, ok := s.find(uid)
+		e, ok := s.Entries.Find(uid)
 		if !ok {
 			return errNoMessage()
 		}
@@ -57,7 +57,7 @@ func (b *Box) read(uid uint32, f func(*Snapshot, Entry) error) error {
 		if err == nil {
 			return nil
 		}
-		if now, ok := b.shown.Load().find(uid); ok && now.at == e.at {
+		if now, ok := b.shown.Load().Entries.Find(uid); ok && now.at == e.at {
 			return err
 		}
 	}

@@ -177,7 +177,7 @@ func (l *log) check(t *testing.T, want []int, reported bool) {
 		if diff := cmp.Diff(want, lost); diff != "" {
 			t.Errorf("round %d, lost: %s\n%s", round, diff, report)
 		}
-		if now := b.Snapshot(); !slices.Contains(want, 1) && now.Entries[now.search(2)].Flags != Seen {
+		if second, _ := b.Snapshot().Entries.Find(2); !slices.Contains(want, 1) && second.Flags != Seen {
 			t.Errorf("round %d: flags are gone", round)
 		}
 		for i, id := range added {

@@ -87,7 +87,7 @@ func FuzzSegment(f *testing.F) {
 		if v.at != int64(len(segment)) {
 			t.Fatalf("%d of %d bytes seen", v.at, len(segment))
 		}
-		entries := v.state.Entries
+		entries := entries(v.state.list.List)
 		for i := range entries {
 			if i > 0 && entries[i-1].UID >= entries[i].UID || entries[i].UID >= v.state.NextUID {
 				t.Fatalf("UIDs out of order: %+v", entries)
@@ -109,7 +109,7 @@ func TestBodyLikeFrames(t *testing.T) {
 	if err := walk(bytes.NewReader(buf), real, 0, int64(len(buf)), v); err != nil {
 		t.Fatal(err)
 	}
-	if len(v.state.Entries) != 1 || v.state.Entries[0].UID != 1 {
-		t.Errorf("messages: %+v", v.state.Entries)
+	if v.state.list.Len() != 1 || entries(v.state.list.List)[0].UID != 1 {
+		t.Errorf("messages: %+v", v.state.list)
 	}
 }

@@ -51,8 +51,8 @@ func (b *Box) writeIndex() error {
 		segments = append(segments, indexSegment{g.number, g.marker})
 		head.Segment = g.number
 	}
-	entries := make([]indexEntry, 0, len(s.Entries))
-	for _, e := range s.Entries {
+	entries := make([]indexEntry, 0, s.list.Len())
+	for _, e := range s.list.All() {
 		entries = append(entries, indexEntry{
 			UID: e.UID, Flags: e.Flags, File: e.at.file, QueueID: [queueIDBytes]byte([]byte(e.QueueID)),
 			Bytes: e.Bytes, Received: e.Received.UnixMilli(),
@@ -111,13 +111,13 @@ func (h indexHead) state(segments []indexSegment, entries []indexEntry) *state {
 	for _, g := range segments {
 		s.segments = append(s.segments, segment{g.Number, g.Marker})
 	}
-	s.Entries = make([]Entry, 0, len(entries))
 	for _, e := range entries {
-		s.Entries = append(s.Entries, Entry{
+		entry := Entry{
 			QueueID: string(e.QueueID[:]), UID: e.UID, Flags: e.Flags, Bytes: e.Bytes, Received: time.UnixMilli(e.Received).UTC(),
 			at: place{segment: e.Segment, head: e.Head, offset: e.Offset, length: e.Length, file: e.File},
-		})
-		s.count(s.Entries[len(s.Entries)-1], 1)
+		}
+		s.list.add(entry)
+		s.count(entry, 1)
 	}
 	return s
 }

@@ -62,7 +62,7 @@ func (s *Store) expire(ctx context.Context, now time.Time) {
 func (b *Box) expire(ctx context.Context, before time.Time) error {
 	s := b.Snapshot()
 	var old []Entry
-	for _, e := range s.Entries {
+	for _, e := range s.Entries.All() {
 		if s.delivered(e) && e.Received.Before(before) {
 			old = append(old, e)
 		}
@@ -84,7 +84,7 @@ func (b *Box) Remove(ctx context.Context, r gateway.MailRemoval) (gateway.MailRe
 	s := b.Snapshot()
 	var chosen []Entry
 	waiting := 0
-	for _, e := range s.Entries {
+	for _, e := range s.Entries.All() {
 		if !r.All && !e.Received.Before(r.Before) && !named[e.QueueID] {
 			continue
 		}

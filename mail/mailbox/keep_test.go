@@ -34,7 +34,7 @@ func TestKeep(t *testing.T) {
 		gatewaytest.Must(t, b.Delivered(3))
 		gatewaytest.Must(t, box(t, s, forever).Delivered(5))
 		left := func() (uids []uint32) {
-			for _, e := range b.Snapshot().Entries {
+			for _, e := range b.Snapshot().Entries.All() {
 				uids = append(uids, e.UID)
 			}
 			return uids
@@ -59,7 +59,7 @@ func TestKeep(t *testing.T) {
 				t.Errorf("after %s: %s", step.after, diff)
 			}
 		}
-		if n := len(box(t, s, forever).Snapshot().Entries); n != 5 {
+		if n := box(t, s, forever).Snapshot().Entries.Len(); n != 5 {
 			t.Errorf("%d messages of the VM that keeps all", n)
 		}
 		cancel()
@@ -87,7 +87,7 @@ func TestKeepOfManyIsDurable(t *testing.T) {
 	}
 	s.Close()
 	removeIndex(t, dir, vm)
-	if n := len(box(t, open(t, dir), vm).Snapshot().Entries); n != 0 {
+	if n := box(t, open(t, dir), vm).Snapshot().Entries.Len(); n != 0 {
 		t.Errorf("%d messages are back", n)
 	}
 }
@@ -107,7 +107,7 @@ func TestRemove(t *testing.T) {
 		ids = append(ids, mustPut(t, s, "x", vm)...)
 	}
 	gatewaytest.Must(t, b.Delivered(4))
-	size := b.Snapshot().Entries[0].Bytes
+	size := entries(b.Snapshot().Entries)[0].Bytes
 	for _, row := range []struct {
 		name string
 		what gateway.MailRemoval
@@ -130,13 +130,13 @@ func TestRemove(t *testing.T) {
 		if err == nil {
 			kind = ""
 		}
-		if got != row.want || kind != row.kind || len(b.Snapshot().Entries) != row.left {
-			t.Errorf("%s: %+v, %v; %d left, want %d", row.name, got, err, len(b.Snapshot().Entries), row.left)
+		if got != row.want || kind != row.kind || b.Snapshot().Entries.Len() != row.left {
+			t.Errorf("%s: %+v, %v; %d left, want %d", row.name, got, err, b.Snapshot().Entries.Len(), row.left)
 		}
 	}
 	s.Close()
 	removeIndex(t, dir, vm)
-	if n := len(box(t, open(t, dir), vm).Snapshot().Entries); n != 0 {
+	if n := box(t, open(t, dir), vm).Snapshot().Entries.Len(); n != 0 {
 		t.Errorf("%d messages are back", n)
 	}
 }

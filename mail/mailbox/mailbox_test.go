@@ -108,7 +108,7 @@ func TestMailboxSurvivesReopen(t *testing.T) {
 		t.Errorf("validity %d, was %d; next UID %d, want 4", after.Validity, before.Validity, after.NextUID)
 	}
 	var flags []Flags
-	for _, e := range after.Entries {
+	for _, e := range after.Entries.All() {
 		flags = append(flags, e.Flags)
 	}
 	if diff := cmp.Diff([]Flags{Seen | Flagged, Seen}, flags); diff != "" {
@@ -193,7 +193,7 @@ func TestAllOrNone(t *testing.T) {
 		}
 	}
 	b := box(t, s, good)
-	if n := len(b.Snapshot().Entries); n != 0 {
+	if n := b.Snapshot().Entries.Len(); n != 0 {
 		t.Errorf("%d messages", n)
 	}
 	leftNothing(t, b.big(""))
@@ -231,12 +231,12 @@ func TestManySendersAtOnce(t *testing.T) {
 	s.Close()
 	s = open(t, dir)
 	for _, vm := range vms {
-		for i, e := range box(t, s, vm).Snapshot().Entries {
+		for i, e := range box(t, s, vm).Snapshot().Entries.All() {
 			if e.UID != uint32(i)+1 {
 				t.Fatalf("entry %d has UID %d", i, e.UID)
 			}
 		}
-		if n := len(box(t, s, vm).Snapshot().Entries); n != 100 {
+		if n := box(t, s, vm).Snapshot().Entries.Len(); n != 100 {
 			t.Errorf("%d messages, want 100", n)
 		}
 	}
@@ -256,6 +256,13 @@ func TestQueueIDs(t *testing.T) {
 	if later := NewQueueID(at.Add(time.Second)); later <= last {
 		t.Errorf("%s is not behind %s", later, last)
 	}
+}
+
+func entries(l List) (all []Entry) {
+	for _, e := range l.All() {
+		all = append(all, e)
+	}
+	return all
 }
 
 func leftNothing(t *testing.T, dir string) {

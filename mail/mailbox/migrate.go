@@ -112,7 +112,7 @@ func (b *Box) copyOld() error {
 	if err := b.roll(); err != nil {
 		return err
 	}
-	for _, e := range old.Entries {
+	for _, e := range old.list.All() {
 		f := messages[e.UID]
 		f.flags = e.Flags
 		if err := b.copyBody(f, e.QueueID); errors.Is(err, errFrame) || errors.Is(err, fs.ErrNotExist) {
@@ -211,8 +211,8 @@ func (b *Box) settle() error {
 	if err != nil {
 		return fmt.Errorf("list messages: %w", err)
 	}
-	held := make(map[string]bool, len(b.state.Entries))
-	for _, e := range b.state.Entries {
+	held := make(map[string]bool, b.state.list.Len())
+	for _, e := range b.state.list.All() {
 		held[e.QueueID] = true
 	}
 	for _, n := range names {

@@ -67,7 +67,7 @@ func TestMigrate(t *testing.T) {
 				s := open(t, root)
 				b := box(t, s, vm)
 				now := b.Snapshot()
-				if len(now.Entries) != 2 || now.Validity != 77 || now.NextUID != 10 || now.cursor != 4 || now.Entries[1].Flags != Seen {
+				if now.Entries.Len() != 2 || now.Validity != 77 || now.NextUID != 10 || now.cursor != 4 || entries(now.Entries)[1].Flags != Seen {
 					t.Fatalf("snapshot: %+v", now)
 				}
 				if got := read(t, b, ids[0]); got != "Head: x\r\nfirst" {
@@ -113,7 +113,7 @@ func TestMigrateDamaged(t *testing.T) {
 			gatewaytest.Must(t, err)
 			defer s.Close()
 			b := box(t, s, vm)
-			if n := len(b.Snapshot().Entries); n != r.want {
+			if n := b.Snapshot().Entries.Len(); n != r.want {
 				t.Errorf("%d messages, want %d\n%s", n, r.want, report)
 			}
 			if _, err := os.Stat(b.lost(ids[r.lost])); err != nil {

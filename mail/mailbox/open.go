@@ -221,7 +221,7 @@ func (r *replay) damage(from, to int64) error {
 // judge logs the messages that are damaged, now that expunged ones are known.
 func (r *replay) judge() {
 	for uid, p := range r.unsound {
-		if e, ok := r.box.state.find(uid); ok && e.at == p {
+		if e, ok := r.box.state.list.Find(uid); ok && e.at == p {
 			r.box.logger.Error("message damaged", "queue_id", e.QueueID, "path", r.box.path(r.box.state.segment(p.segment)))
 		}
 	}
@@ -237,7 +237,7 @@ func (b *Box) checkBig() error {
 	for _, n := range names {
 		have[n.Name()] = true
 	}
-	for _, e := range b.state.Entries {
+	for _, e := range b.state.list.All() {
 		if e.at.file && !have[e.QueueID] {
 			b.logger.Error("message body missing", "queue_id", e.QueueID)
 		}

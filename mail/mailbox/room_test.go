@@ -40,7 +40,7 @@ func TestQuota(t *testing.T) {
 	gatewaytest.Must(t, group.Wait())
 	b := box(t, s, vm)
 	now := b.Snapshot()
-	if n := len(now.Entries); n == 0 || int64(n) != accepted.Load() || now.bytes > quota || b.claimed != 0 {
+	if n := now.Entries.Len(); n == 0 || int64(n) != accepted.Load() || now.bytes > quota || b.claimed != 0 {
 		t.Fatalf("%d messages of %d accepted, %d bytes, %d claimed", n, accepted.Load(), now.bytes, b.claimed)
 	}
 	for { // claims of those at once may have kept some room free
@@ -55,9 +55,9 @@ func TestQuota(t *testing.T) {
 	if err := s.Fits(vm, room+1); !OverQuota(err) {
 		t.Errorf("%d bytes are left, one more: %v", room, err)
 	}
-	gatewaytest.Must(t, b.Expunge([]uint32{now.Entries[0].UID}))
+	gatewaytest.Must(t, b.Expunge([]uint32{entries(now.Entries)[0].UID}))
 	mustPut(t, s, strings.Repeat("x", 900), vm)
-	if n := int64(len(b.Snapshot().Entries)); b.Snapshot().bytes > quota || n < accepted.Load() {
+	if n := int64(b.Snapshot().Entries.Len()); b.Snapshot().bytes > quota || n < accepted.Load() {
 		t.Errorf("%d messages, %d bytes", n, b.Snapshot().bytes)
 	}
 }
@@ -73,8 +73,8 @@ func TestQuotaIsForAllOrNone(t *testing.T) {
 	}
 	for _, id := range []gateway.ID{roomy, full} {
 		b := box(t, s, id)
-		if now := b.Snapshot(); len(now.Entries) != 0 || now.NextUID != 1 || b.claimed != 0 {
-			t.Errorf("%d messages, next UID %d, %d claimed", len(now.Entries), now.NextUID, b.claimed)
+		if now := b.Snapshot(); now.Entries.Len() != 0 || now.NextUID != 1 || b.claimed != 0 {
+			t.Errorf("%d messages, next UID %d, %d claimed", now.Entries.Len(), now.NextUID, b.claimed)
 		}
 		leftNothing(t, b.big(""))
 	}
@@ -93,7 +93,7 @@ func TestQuotaAfterStart(t *testing.T) {
 	gatewaytest.Must(t, box(t, s, vm).Expunge([]uint32{2}))
 	want := box(t, s, vm).Snapshot().bytes
 	var sum int64
-	for _, e := range box(t, s, vm).Snapshot().Entries {
+	for _, e := range box(t, s, vm).Snapshot().Entries.All() {
 		sum += e.Bytes
 	}
 	if want != sum || want < 2<<20 {

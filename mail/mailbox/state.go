@@ -1,7 +1,6 @@
 package mailbox
 
 import (
-	"cmp"
 	"slices"
 	"time"
 )
@@ -29,28 +28,14 @@ type place struct {
 
 // Snapshot is a mailbox at one moment. It costs nothing to take: all share it.
 type Snapshot struct {
-	Entries  []Entry // by UID; read only
-	Validity uint32  // UIDVALIDITY (RFC 9051 §2.3.1.1), set when the mailbox is created
+	Entries  List
+	Validity uint32 // UIDVALIDITY (RFC 9051 §2.3.1.1), set when the mailbox is created
 	NextUID  uint32
 	Mod      uint64
 
 	bytes    int64     // of all messages, see MailSettings.QuotaBytes
 	cursor   uint32    // every message up to it is in the guest, or parked
 	segments []segment // of the log, by number
-}
-
-// search returns the index of the first entry with at least uid.
-func (s *Snapshot) search(uid uint32) int {
-	i, _ := slices.BinarySearchFunc(s.Entries, uid, func(e Entry, uid uint32) int { return cmp.Compare(e.UID, uid) })
-	return i
-}
-
-func (s *Snapshot) find(uid uint32) (Entry, bool) {
-	i := s.search(uid)
-	if i == len(s.Entries) || s.Entries[i].UID != uid {
-		return Entry{}, false
-	}
-	return s.Entries[i], true
 }
 
 // delivered reports whether a message is in the guest.
@@ -62,13 +47,12 @@ func (s *Snapshot) segment(number uint32) segment {
 	return s.segments[i]
 }
 
-// state is the Snapshot that frames lead to. New entries go behind those that snapshots share; any
-// other change is made in a copy of the list.
+// state is what frames lead to.
 type state struct {
-	Snapshot
-	private bool           // the list is in no Snapshot handed out
-	used    map[uint32]int // messages by segment
-	live    int64          // bytes of their frames
+	Snapshot                // its Entries are those of list when it is shown
+	list     editor         // of the messages
+	used     map[uint32]int // messages by segment
+	live     int64          // bytes of their frames
 }
 
 func newState() *state { return &state{Snapshot: Snapshot{NextUID: 1}, used: map[uint32]int{}} }
@@ -84,10 +68,11 @@ func (s *state) apply(f *frame, at place) error {
 	case kindAdd, kindAddFile:
 		return s.add(f, at)
 	case kindFlags:
-		s.own()
-		s.each(decodeUIDs(f.meta), func(e *Entry) { e.Flags, e.Mod = e.Flags&^f.clear|f.flags, s.Mod })
+		for _, uid := range decodeUIDs(f.meta) {
+			s.list.edit(uid, func(e *Entry) { e.Flags, e.Mod = e.Flags&^f.clear|f.flags, s.Mod })
+		}
 	case kindExpunge:
-		s.expunge(decodeUIDs(f.meta))
+		s.list.remove(decodeUIDs(f.meta), func(e Entry) { s.count(e, -1) })
 	default:
 		return errFrame
 	}
@@ -103,18 +88,12 @@ func (s *state) add(f *frame, at place) error {
 		QueueID: env.id, UID: f.uid, Flags: f.flags & (AllFlags | parked), Bytes: int64(len(env.head)) + f.bytes,
 		Received: f.received, Mod: s.Mod, at: at,
 	}
-	i := s.search(f.uid)
-	switch {
-	case i == len(s.Entries):
-		s.Entries = append(s.Entries, e)
-	case s.Entries[i].UID == f.uid:
-		s.own()
-		s.count(s.Entries[i], -1)
-		e.Mod = s.Entries[i].Mod // a client sees no change
-		s.Entries[i] = e
-	default:
-		s.own()
-		s.Entries = slices.Insert(s.Entries, i, e)
+	if old, there := s.list.Find(f.uid); there {
+		s.count(old, -1)
+		e.Mod = old.Mod // a client sees no change
+		s.list.edit(f.uid, func(there *Entry) { *there = e })
+	} else {
+		s.list.add(e)
 	}
 	s.count(e, 1)
 	s.NextUID = max(s.NextUID, f.uid+1)
@@ -127,38 +106,6 @@ func (s *state) count(e Entry, n int) {
 	s.bytes += int64(n) * e.Bytes
 	if s.used[e.at.segment] == 0 {
 		delete(s.used, e.at.segment)
-	}
-}
-
-func (s *state) own() {
-	if !s.private {
-		s.Entries = slices.Clone(s.Entries)
-		s.private = true
-	}
-}
-
-func (s *state) expunge(uids []uint32) {
-	gone := make(map[uint32]struct{}, len(uids))
-	for _, uid := range uids {
-		if e, ok := s.find(uid); ok {
-			if _, twice := gone[uid]; !twice {
-				s.count(e, -1)
-			}
-			gone[uid] = struct{}{}
-		}
-	}
-	if len(gone) == 0 {
-		return
-	}
-	s.own()
-	s.Entries = slices.DeleteFunc(s.Entries, func(e Entry) bool { _, is := gone[e.UID]; return is })
-}
-
-func (s *state) each(uids []uint32, f func(*Entry)) {
-	for _, uid := range uids {
-		if i := s.search(uid); i < len(s.Entries) && s.Entries[i].UID == uid {
-			f(&s.Entries[i])
-		}
 	}
 }
 

@@ -15,7 +15,7 @@ func (b *Box) doomed(batch []*ticket) (dead []Entry) {
 				continue
 			}
 			for _, uid := range decodeUIDs(f.meta) {
-				if e, ok := b.state.find(uid); ok {
+				if e, ok := b.state.list.Find(uid); ok {
 					dead = append(dead, e)
 				}
 			}
@@ -101,7 +101,7 @@ func (b *Box) try(what string, err error) {
 func (b *Box) move(number uint32) error {
 	t := &ticket{done: make(chan error, 1)}
 	size := int64(0)
-	for _, e := range b.state.Entries {
+	for _, e := range b.state.list.All() {
 		if e.at.segment != number {
 			continue
 		}

@@ -52,12 +52,12 @@ func TestTidy(t *testing.T) {
 			}
 		}
 		after := b.Snapshot()
-		if len(after.Entries) != len(kept) || after.NextUID != before.NextUID || after.Validity != before.Validity || after.cursor != 600 {
-			t.Errorf("%d messages, next UID %d, cursor %d", len(after.Entries), after.NextUID, after.cursor)
+		if after.Entries.Len() != len(kept) || after.NextUID != before.NextUID || after.Validity != before.Validity || after.cursor != 600 {
+			t.Errorf("%d messages, next UID %d, cursor %d", after.Entries.Len(), after.NextUID, after.cursor)
 		}
-		for i, e := range after.Entries {
-			if e.UID != before.Entries[i].UID || e.Flags != Flagged {
-				t.Errorf("entry %d: %+v, was %+v", i, e, before.Entries[i])
+		for i, e := range after.Entries.All() {
+			if e.UID != entries(before.Entries)[i].UID || e.Flags != Flagged {
+				t.Errorf("entry %d: %+v, was %+v", i, e, entries(before.Entries)[i])
 			}
 		}
 		s.Close()
@@ -96,8 +96,8 @@ func TestExpungeFreesDisk(t *testing.T) {
 	gatewaytest.Must(t, err)
 	defer s.Close()
 	b = box(t, s, vm)
-	if !strings.HasSuffix(read(t, b, keep), "keep") || !strings.HasSuffix(read(t, b, last), "last") || len(b.Snapshot().Entries) != 2 {
-		t.Errorf("messages: %+v", b.Snapshot().Entries)
+	if !strings.HasSuffix(read(t, b, keep), "keep") || !strings.HasSuffix(read(t, b, last), "last") || b.Snapshot().Entries.Len() != 2 {
+		t.Errorf("messages: %+v", entries(b.Snapshot().Entries))
 	}
 	if report.Count("level=ERROR") > 0 {
 		t.Errorf("holes were taken for damage:\n%s", report)
