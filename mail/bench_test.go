@@ -2,7 +2,10 @@ package mail
 
 import (
 	"fmt"
+	"log/slog"
 	"net/smtp"
+	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -11,7 +14,9 @@ import (
 
 	"github.com/emersion/go-msgauth/dkim"
 
+	"lodge/gateway"
 	"lodge/gateway/gatewaytest"
+	"lodge/mail/mailbox"
 	"lodge/mail/smtpd"
 )
 
@@ -58,6 +63,63 @@ func sendOne(c *smtp.Client, to string, body []byte) error {
 		return err
 	}
 	return w.Close()
+}
+
+// BenchmarkStart starts a server of 50 VMs with 10,000 messages each, all in the guests or all waiting: the
+// time until it runs, until the first 250 of a message, and the memory that it has then.
+func BenchmarkStart(b *testing.B) {
+	for _, delivered := range []bool{true, false} {
+		b.Run(fmt.Sprintf("delivered=%v", delivered), func(b *testing.B) {
+			dir := b.TempDir()
+			vms := fifty(b, dir, delivered)
+			for b.Loop() {
+				begin := time.Now()
+				addr, cmd, kill := child(b, dir, vms)
+				b.ReportMetric(float64(time.Since(begin).Milliseconds()), "ms-to-port")
+				c, err := smtp.Dial(addr)
+				gatewaytest.Must(b, err)
+				gatewaytest.Must(b, sendOne(c, "x@vm7."+domain, []byte("Subject: x\r\n\r\nx\r\n")))
+				b.ReportMetric(float64(time.Since(begin).Milliseconds()), "ms-to-250")
+				status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
+				gatewaytest.Must(b, err)
+				for line := range strings.Lines(string(status)) {
+					if f := strings.Fields(line); f[0] == "VmRSS:" {
+						kib, _ := strconv.Atoi(f[1])
+						b.ReportMetric(float64(kib)/1024, "MiB-rss")
+					}
+				}
+				kill()
+			}
+		})
+	}
+}
+
+// fifty fills the mailboxes of 50 VMs.
+func fifty(b *testing.B, dir string, delivered bool) (vms []gateway.ID) {
+	b.Helper()
+	store, err := mailbox.Open(dir, slog.New(slog.DiscardHandler))
+	gatewaytest.Must(b, err)
+	defer store.Close()
+	for range 50 {
+		vm := gateway.NewID()
+		vms = append(vms, vm)
+		for range 2 {
+			staged, err := store.Stage()
+			gatewaytest.Must(b, err)
+			var letters []mailbox.Letter
+			for range 5000 {
+				letters = append(letters, mailbox.Letter{VM: vm, QueueID: mailbox.NewQueueID(time.Now()), From: "a@b.c", Head: strings.Repeat("x", 500)})
+			}
+			gatewaytest.Must(b, store.Commit(staged, letters))
+			staged.Remove()
+		}
+		if box, err := store.Box(vm); err != nil {
+			b.Fatal(err)
+		} else if delivered {
+			gatewaytest.Must(b, box.Delivered(10_000))
+		}
+	}
+	return vms
 }
 
 // BenchmarkVerdicts is the CPU time of a signed message of 4 KiB from one stranger, its client's included,

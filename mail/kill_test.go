@@ -51,7 +51,7 @@ func TestKill(t *testing.T) {
 	vms := []gateway.ID{gateway.NewID(), gateway.NewID()}
 	accepted := &tokens{}
 	for round := range 12 {
-		addr, kill := child(t, dir, vms)
+		addr, _, kill := child(t, dir, vms)
 		ctx, cancel := context.WithCancel(t.Context())
 		var senders sync.WaitGroup
 		for i := range 8 {
@@ -86,24 +86,28 @@ func TestKill(t *testing.T) {
 }
 
 // child starts a server process and returns its address and what kills it.
-func child(t *testing.T, dir string, vms []gateway.ID) (string, func()) {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestChild$", "-test.v")
-	cmd.Env = append(os.Environ(), childDir+"="+dir, fmt.Sprintf("%s=%s,%s", childVMs, vms[0], vms[1]))
+func child(tb testing.TB, dir string, vms []gateway.ID) (addr string, p *exec.Cmd, kill func()) {
+	tb.Helper()
+	cmd := exec.CommandContext(tb.Context(), "/proc/self/exe", "-test.run=^TestChild$", "-test.v")
+	var ids []string
+	for _, id := range vms {
+		ids = append(ids, id.String())
+	}
+	cmd.Env = append(os.Environ(), childDir+"="+dir, childVMs+"="+strings.Join(ids, ","))
 	out, err := cmd.StdoutPipe()
-	gatewaytest.Must(t, err)
-	gatewaytest.Must(t, cmd.Start())
+	gatewaytest.Must(tb, err)
+	gatewaytest.Must(tb, cmd.Start())
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		if addr, ok := strings.CutPrefix(lines.Text(), "address "); ok {
-			return addr, func() {
-				gatewaytest.Must(t, cmd.Process.Kill())
+			return addr, cmd, func() {
+				gatewaytest.Must(tb, cmd.Process.Kill())
 				_ = cmd.Wait()
 			}
 		}
 	}
-	t.Fatal("the child did not start")
-	return "", nil
+	tb.Fatal("the child did not start")
+	return "", nil, nil
 }
 
 // tokens are messages that got 250, by VM.

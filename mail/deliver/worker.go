@@ -68,10 +68,12 @@ func (w *worker) wakeUp() {
 func (w *worker) run(ctx context.Context) {
 	defer w.disconnect()
 	for ctx.Err() == nil {
-		box, err := w.config.Store.Box(w.id)
-		if err != nil {
+		box, err := w.config.Store.Await(ctx, w.id)
+		if err != nil && ctx.Err() == nil {
 			w.failure(at(stageStore, err))
 			w.rest(ctx, nil)
+		}
+		if err != nil {
 			continue
 		}
 		_, changed := box.Changed()

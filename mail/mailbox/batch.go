@@ -78,6 +78,7 @@ func (b *Box) lead() {
 		b.mu.Unlock()
 		b.commit(batch, size)
 		b.tidy()
+		b.index()
 		b.mu.Lock()
 	}
 	b.leading = false
@@ -135,6 +136,7 @@ func (b *Box) append(buf []byte) error {
 	if err == nil {
 		if err = syscall.Fdatasync(int(b.tail.Fd())); err == nil {
 			b.end += int64(len(buf))
+			b.grown += int64(len(buf))
 			b.dirty = true
 			return nil
 		}

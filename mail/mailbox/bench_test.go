@@ -1,6 +1,8 @@
 package mailbox
 
 import (
+	"log/slog"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -33,4 +35,22 @@ func BenchmarkFlags(b *testing.B) {
 			m.show()
 		}
 	})
+}
+
+// BenchmarkOpen opens a mailbox of a million messages whose index is whole.
+func BenchmarkOpen(b *testing.B) {
+	dir, vm := b.TempDir(), gateway.NewID()
+	s := open(b, dir)
+	large(b, s, vm, 1_000_000)
+	s.Close()
+	logger := slog.New(slog.DiscardHandler)
+	b.ReportAllocs()
+	for b.Loop() {
+		m, err := openBox(filepath.Join(dir, vm.String()), logger)
+		gatewaytest.Must(b, err)
+		if n := m.Snapshot().Entries.Len(); n != 1_000_000 {
+			b.Fatalf("%d messages", n)
+		}
+		m.close(errClosed())
+	}
 }

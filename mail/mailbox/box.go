@@ -35,6 +35,7 @@ type Box struct {
 	end      int64    // of the tail's last frame
 	reserved int64    // the tail may grow to here even on a full disk
 	dirty    bool     // the index is older than the log
+	grown    int64    // bytes of the log since the index was written
 	stuck    bool     // tidy failed: not again before the next open
 
 	segmentBytes int64 // smaller in tests

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"lodge/gateway/durable"
@@ -15,6 +16,8 @@ const (
 	indexName    = "index"
 	damagedIndex = "index.damaged"
 	indexMagic   = "lodge mail index 1\n" // then a CRC-32C of the rest
+
+	indexEvery = 16 << 20 // bytes that the log grows by before the index is written again; or its own length
 )
 
 var errIndex = errors.New("damaged index")
@@ -31,16 +34,53 @@ type (
 		Number uint32
 		Marker marker
 	}
-	indexEntry struct {
-		UID             uint32
-		Flags           Flags
-		File            bool
-		QueueID         [queueIDBytes]byte
-		Bytes, Received int64 // ms of Unix
-		Segment, Head   uint32
-		Offset, Length  int64
-	}
 )
+
+// An entry of an index, which may have a million:
+//
+//	0  4 UID      5  1 whether it is a file   32  8 bytes            48  4 segment   56  8 offset
+//	4  1 flags    6 26 queue id               40  8 received, in ms  52  4 head      64  8 length
+const indexEntryBytes = 72
+
+func appendEntry(buf []byte, e Entry) []byte {
+	le := binary.LittleEndian
+	file := byte(0)
+	if e.at.file {
+		file = 1
+	}
+	buf = append(le.AppendUint32(buf, e.UID), byte(e.Flags), file)
+	buf = append(buf, e.QueueID...)
+	buf = le.AppendUint64(buf, uint64(e.Bytes))                // never negative
+	buf = le.AppendUint64(buf, uint64(e.Received.UnixMilli())) // two's complement
+	buf = le.AppendUint32(buf, e.at.segment)
+	buf = le.AppendUint32(buf, e.at.head)
+	buf = le.AppendUint64(buf, uint64(e.at.offset)) // nor are these
+	return le.AppendUint64(buf, uint64(e.at.length))
+}
+
+// decodePage reads up to pageEntries entries. Their queue ids share one string.
+func decodePage(buf []byte) []Entry {
+	le := binary.LittleEndian
+	var ids strings.Builder
+	ids.Grow(len(buf) / indexEntryBytes * queueIDBytes)
+	for b := buf; len(b) > 0; b = b[indexEntryBytes:] {
+		ids.Write(b[6:][:queueIDBytes])
+	}
+	names := ids.String()
+	entries := make([]Entry, 0, len(buf)/indexEntryBytes)
+	for b := buf; len(b) > 0; b = b[indexEntryBytes:] {
+		entries = append(entries, Entry{
+			QueueID: names[:queueIDBytes], UID: le.Uint32(b), Flags: Flags(b[4]), Bytes: int64(le.Uint64(b[32:])), //nolint:gosec // as appendEntry
+			Received: time.UnixMilli(int64(le.Uint64(b[40:]))).UTC(), //nolint:gosec // as appendEntry
+			at: place{
+				segment: le.Uint32(b[48:]), head: le.Uint32(b[52:]), file: b[5] != 0,
+				offset: int64(le.Uint64(b[56:])), length: int64(le.Uint64(b[64:])), //nolint:gosec // as appendEntry
+			},
+		})
+		names = names[queueIDBytes:]
+	}
+	return entries
+}
 
 // writeIndex replaces the index, synced.
 func (b *Box) writeIndex() error {
@@ -51,29 +91,57 @@ func (b *Box) writeIndex() error {
 		segments = append(segments, indexSegment{g.number, g.marker})
 		head.Segment = g.number
 	}
-	entries := make([]indexEntry, 0, s.list.Len())
-	for _, e := range s.list.All() {
-		entries = append(entries, indexEntry{
-			UID: e.UID, Flags: e.Flags, File: e.at.file, QueueID: [queueIDBytes]byte([]byte(e.QueueID)),
-			Bytes: e.Bytes, Received: e.Received.UnixMilli(),
-			Segment: e.at.segment, Head: e.at.head, Offset: e.at.offset, Length: e.at.length,
-		})
-	}
-	head.Segments, head.Entries = uint32(len(segments)), uint32(len(entries)) // numbers of both have 32 bits
-	buf := append([]byte(indexMagic), 0, 0, 0, 0)
-	for _, part := range []any{head, segments, entries} {
+	head.Segments, head.Entries = uint32(len(segments)), uint32(s.list.Len()) // numbers of both have 32 bits
+	buf := make([]byte, 0, len(indexMagic)+64+len(segments)*12+s.list.Len()*indexEntryBytes)
+	buf = append(append(buf, indexMagic...), 0, 0, 0, 0)
+	for _, part := range []any{head, segments} {
 		var err error
 		if buf, err = binary.Append(buf, binary.LittleEndian, part); err != nil {
 			return fmt.Errorf("encode index: %w", err)
 		}
 	}
+	for _, e := range s.list.All() {
+		buf = appendEntry(buf, e)
+	}
 	sum := checksum(buf[len(indexMagic)+4:])
 	binary.LittleEndian.PutUint32(buf[len(indexMagic):], sum)
+	b.grown = 0 // also after an error, which would only repeat
 	if err := durable.WriteFile(filepath.Join(b.log, indexName), buf, 0o600); err != nil {
 		return fmt.Errorf("write index: %w", err)
 	}
 	b.dirty = false
 	return nil
+}
+
+// index writes the index when the log has grown much, so that a start after a crash reads little of it.
+func (b *Box) index() {
+	if b.grown < max(indexEvery, int64(b.state.list.Len())*indexEntryBytes) {
+		return
+	}
+	if err := b.writeIndex(); err != nil {
+		b.logger.Warn("mailbox index not written", "err", err)
+	}
+}
+
+// decodeIndex returns the parts of an index; its entries are whole, and as many as the head says.
+func decodeIndex(buf []byte) (head indexHead, segments []indexSegment, entries []byte, err error) {
+	if len(buf) < len(indexMagic)+4 || string(buf[:len(indexMagic)]) != indexMagic {
+		return head, nil, nil, errIndex
+	}
+	buf = buf[len(indexMagic):]
+	if checksum(buf[4:]) != binary.LittleEndian.Uint32(buf) {
+		return head, nil, nil, errIndex
+	}
+	n, err := binary.Decode(buf[4:], binary.LittleEndian, &head)
+	buf = buf[4+n:]
+	if err != nil || int64(len(buf)) != int64(head.Segments)*int64(binary.Size(indexSegment{}))+int64(head.Entries)*indexEntryBytes {
+		return head, nil, nil, errIndex
+	}
+	segments = make([]indexSegment, head.Segments)
+	if n, err = binary.Decode(buf, binary.LittleEndian, segments); err != nil {
+		return head, nil, nil, errIndex
+	}
+	return head, segments, buf[n:], nil
 }
 
 // readIndex returns the state that an index holds, and the offset in its last segment up to which it
@@ -83,41 +151,23 @@ func readIndex(path string) (*state, int64, error) {
 	if err != nil {
 		return nil, 0, fmt.Errorf("read index: %w", err)
 	}
-	if len(buf) < len(indexMagic)+4 || string(buf[:len(indexMagic)]) != indexMagic {
-		return nil, 0, errIndex
+	head, segments, entries, err := decodeIndex(buf)
+	if err != nil {
+		return nil, 0, err
 	}
-	buf = buf[len(indexMagic):]
-	if checksum(buf[4:]) != binary.LittleEndian.Uint32(buf) {
-		return nil, 0, errIndex
-	}
-	var head indexHead
-	n, err := binary.Decode(buf[4:], binary.LittleEndian, &head)
-	buf = buf[4+n:]
-	if err != nil || len(buf) != int(head.Segments)*binary.Size(indexSegment{})+int(head.Entries)*binary.Size(indexEntry{}) {
-		return nil, 0, errIndex
-	}
-	segments, entries := make([]indexSegment, head.Segments), make([]indexEntry, head.Entries)
-	n, err = binary.Decode(buf, binary.LittleEndian, segments)
-	_, err2 := binary.Decode(buf[n:], binary.LittleEndian, entries)
-	if err != nil || err2 != nil {
-		return nil, 0, errIndex
-	}
-	return head.state(segments, entries), head.Offset, nil
-}
-
-func (h indexHead) state(segments []indexSegment, entries []indexEntry) *state {
 	s := newState()
-	s.Validity, s.NextUID, s.cursor = h.Validity, h.NextUID, h.Cursor
+	s.Validity, s.NextUID, s.cursor = head.Validity, head.NextUID, head.Cursor
 	for _, g := range segments {
 		s.segments = append(s.segments, segment{g.Number, g.Marker})
 	}
-	for _, e := range entries {
-		entry := Entry{
-			QueueID: string(e.QueueID[:]), UID: e.UID, Flags: e.Flags, Bytes: e.Bytes, Received: time.UnixMilli(e.Received).UTC(),
-			at: place{segment: e.Segment, head: e.Head, offset: e.Offset, length: e.Length, file: e.File},
+	for len(entries) > 0 {
+		n := min(len(entries), pageEntries*indexEntryBytes)
+		page := decodePage(entries[:n])
+		s.list.addPage(page)
+		for _, e := range page {
+			s.count(e, 1)
 		}
-		s.list.add(entry)
-		s.count(entry, 1)
+		entries = entries[n:]
 	}
-	return s
+	return s, head.Offset, nil
 }

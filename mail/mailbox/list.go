@@ -159,6 +159,13 @@ func (l *editor) add(e Entry) {
 	}
 }
 
+// addPage puts a page behind all others.
+func (l *editor) addPage(entries []Entry) {
+	l.own()
+	l.pages = append(l.pages, l.newPage(entries))
+	l.n += len(entries)
+}
+
 // edit calls f with the message that has a UID, if there is one.
 func (l *editor) edit(uid uint32, f func(*Entry)) {
 	if at, i := l.search(uid); at < len(l.pages) && l.pages[at].Entries[i].UID == uid {

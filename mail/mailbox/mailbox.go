@@ -43,7 +43,9 @@ type Store struct {
 	boxes   map[gateway.ID]*opening
 	removed map[gateway.ID]struct{} // never opened again: UUIDs are never used twice
 	closed  bool
+	awaited map[gateway.ID]chan struct{} // by Await, until the mailbox is opened
 
+	turn   sync.Mutex   // of who opens a mailbox that nobody waits for
 	staged atomic.Int64 // bytes of messages in memory
 }
 
@@ -80,6 +82,7 @@ func Open(dir string, logger *slog.Logger) (*Store, error) {
 		settings: func(gateway.ID) gateway.MailSettings { return gateway.MailSettings{} },
 		boxes:    map[gateway.ID]*opening{},
 		removed:  map[gateway.ID]struct{}{},
+		awaited:  map[gateway.ID]chan struct{}{},
 	}, nil
 }
 
@@ -117,6 +120,10 @@ func (s *Store) opening(id gateway.ID) (*opening, error) {
 	if !ok {
 		o = &opening{}
 		s.boxes[id] = o
+		if opened, is := s.awaited[id]; is {
+			close(opened)
+			delete(s.awaited, id)
+		}
 	}
 	return o, nil
 }
@@ -127,6 +134,7 @@ func (s *Store) Remove(id gateway.ID) error {
 	o := s.boxes[id]
 	delete(s.boxes, id)
 	s.removed[id] = struct{}{}
+	delete(s.awaited, id) // who awaits it ends with its context
 	s.mu.Unlock()
 	if o != nil {
 		o.end(errRemoved())

@@ -101,10 +101,9 @@ func (s *state) add(f *frame, at place) error {
 }
 
 func (s *state) count(e Entry, n int) {
-	s.used[e.at.segment] += n
 	s.live += int64(n) * e.at.length
 	s.bytes += int64(n) * e.Bytes
-	if s.used[e.at.segment] == 0 {
+	if s.used[e.at.segment] += n; s.used[e.at.segment] == 0 {
 		delete(s.used, e.at.segment)
 	}
 }

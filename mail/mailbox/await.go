@@ -1,0 +1,80 @@
+package mailbox
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"lodge/gateway"
+)
+
+// Await opens the mailbox of a VM when there is something to do in it: at once if a message may wait
+// behind the delivery cursor, else when anything else opens it. So a start does not read all mail there
+// is. It opens one mailbox at a time, and leaves the processors to who needs one now.
+func (s *Store) Await(ctx context.Context, id gateway.ID) (*Box, error) {
+	opened := s.opened(id)
+	if opened != nil && s.quiet(id) {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-opened:
+		}
+	}
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	return s.Box(id)
+}
+
+// opened returns a channel that is closed when the mailbox is opened, or nil if it is.
+func (s *Store) opened(id gateway.ID) <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, removed := s.removed[id]
+	if _, open := s.boxes[id]; open || removed || s.closed {
+		return nil
+	}
+	if s.awaited[id] == nil {
+		s.awaited[id] = make(chan struct{})
+	}
+	return s.awaited[id]
+}
+
+// quiet reports whether the index of a mailbox that is not open proves that no message waits: it is
+// sound, the log ends where it does, and the cursor is at its last message.
+func (s *Store) quiet(id gateway.ID) bool {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	dir := filepath.Join(s.dir, id.String())
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return true // no mail has come yet
+	}
+	log := filepath.Join(dir, "log")
+	buf, err := os.ReadFile(filepath.Join(log, indexName))
+	if err != nil {
+		return false
+	}
+	head, indexed, entries, err := decodeIndex(buf)
+	if err != nil {
+		return false
+	}
+	if n := len(entries); n > 0 && binary.LittleEndian.Uint32(entries[n-indexEntryBytes:]) > head.Cursor {
+		return false
+	}
+	have, strange, err := listSegments(log)
+	if err != nil || len(strange) > 0 || len(have) != len(indexed) {
+		return false
+	}
+	for i, g := range have {
+		if g != (segment{indexed[i].Number, indexed[i].Marker}) {
+			return false
+		}
+	}
+	if len(have) == 0 {
+		return true
+	}
+	info, err := os.Stat(filepath.Join(log, have[len(have)-1].name()))
+	return err == nil && info.Size() == head.Offset
+}
