@@ -12,7 +12,7 @@ export PATH := $(PATH):/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
 export GOFLAGS := $(GOFLAGS) $(shell git rev-parse --git-dir >/dev/null 2>&1 || echo -buildvcs=false)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down purge build man image test check unit e2e soak upgrades lint fuzz bench bench-https conformance fmt deps go
+.PHONY: help up down purge build man image test check unit e2e soak upgrades kills lint fuzz bench bench-https conformance fmt deps go
 
 help: ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -61,6 +61,9 @@ soak: image ## run the long versions of tests: 20 VMs of one template, an upload
 
 upgrades: deps go ## run the long version of a test: 200,000 requests over 5 upgrades, none is lost
 	$(GO) test -count=1 -timeout 30m -v -run 'RefusesNothing$$' ./e2e -args -upgrades 5 -requests 200000
+
+kills: go ## run the long version of a test: the mail server is killed 1,000 times, and no accepted mail is lost or there twice
+	$(GO) test -count=1 -timeout 60m -v -run '^TestKill$$' ./mail -args -kills 1000
 
 lint: go ## run the linters
 	@GOLANGCI_LINT_CACHE=$(CURDIR)/build/lint $(LINT) run ./...

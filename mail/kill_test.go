@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -19,6 +20,8 @@ import (
 	"lodge/gateway/gatewaytest"
 	"lodge/mail/mailbox"
 )
+
+var kills = flag.Int("kills", 12, "how often TestKill kills the server")
 
 // childDir is the environment variable that makes TestChild a mail server for TestKill. The VMs are
 // in childVMs.
@@ -50,7 +53,7 @@ func TestKill(t *testing.T) {
 	dir := t.TempDir()
 	vms := []gateway.ID{gateway.NewID(), gateway.NewID()}
 	accepted := &tokens{}
-	for round := range 12 {
+	for round := range *kills {
 		addr, _, kill := child(t, dir, vms)
 		ctx, cancel := context.WithCancel(t.Context())
 		var senders sync.WaitGroup
