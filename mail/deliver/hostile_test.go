@@ -68,10 +68,10 @@ func TestHostileGuests(t *testing.T) {
 func attemptOnce(ctx context.Context, w *worker, m gateway.VM) (err error) {
 	defer w.disconnect()
 	return w.guarded(func() (err error) {
-		if w.guest, err = connect(ctx, w.config, m); err != nil {
+		if w.route, err = openRoute(ctx, w.config, m); err != nil {
 			return err
 		}
-		return w.guest.deliver(ctx, "queueid", strings.NewReader("hello"), 5)
+		return w.route.Deliver(ctx, "queueid", strings.NewReader("hello"), 5)
 	})
 }
 

@@ -24,8 +24,8 @@ type worker struct {
 
 	delivered *atomic.Uint64 // the Replica's
 
-	guest  *guest // nil when not connected
-	failed stage  // the stage that was logged as failing; "" after a success
+	route  Route // nil when not connected
+	failed stage // the stage that was logged as failing; "" after a success
 	pause  time.Duration
 }
 
@@ -109,12 +109,12 @@ func (w *worker) attempt(ctx context.Context, box *mailbox.Box, e mailbox.Entry)
 	defer func() { _ = content.Close() }() // only read
 	start := time.Now()
 	err = w.guarded(func() (err error) {
-		if w.guest == nil {
-			if w.guest, err = connect(ctx, w.config, m); err != nil {
+		if w.route == nil {
+			if w.route, err = openRoute(ctx, w.config, m); err != nil {
 				return err
 			}
 		}
-		return w.guest.deliver(ctx, e.QueueID, content, e.Bytes)
+		return w.route.Deliver(ctx, e.QueueID, content, e.Bytes)
 	})
 	if err != nil {
 		return err
@@ -184,9 +184,9 @@ func (w *worker) rest(ctx context.Context, changed <-chan struct{}) {
 }
 
 func (w *worker) disconnect() {
-	if w.guest != nil {
-		w.guest.close()
-		w.guest = nil
+	if w.route != nil {
+		w.route.Close()
+		w.route = nil
 	}
 }
 

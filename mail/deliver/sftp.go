@@ -31,9 +31,9 @@ const (
 // cur fits.
 const maxAnswerBytes = 128 << 20
 
-// guest is an SFTP connection into a VM. The guest is not trusted: every step has a timeout that
+// sftpRoute is a Route into a VM's Maildir. The guest is not trusted: every step has a timeout that
 // closes the connection, and its answers have a size limit.
-type guest struct {
+type sftpRoute struct {
 	raw    net.Conn
 	ssh    *ssh.Client
 	sftp   *sftp.Client
@@ -42,8 +42,8 @@ type guest struct {
 	tried  bool // a message was delivered on this connection; later ones cannot exist in the guest yet
 }
 
-// connect logs in and creates a missing Maildir.
-func connect(ctx context.Context, config Config, m gateway.VM) (*guest, error) {
+// openSFTP logs in and creates a missing Maildir.
+func openSFTP(ctx context.Context, config Config, m gateway.VM) (*sftpRoute, error) {
 	ctx, cancel := context.WithTimeout(ctx, config.Times.Connect)
 	defer cancel()
 	auth, err := config.clientConfig(m)
@@ -54,21 +54,21 @@ func connect(ctx context.Context, config Config, m gateway.VM) (*guest, error) {
 	if err != nil {
 		return nil, at(stageConnect, fmt.Errorf("dial: %w", err))
 	}
-	g := &guest{raw: raw, step: config.Times.Step}
+	g := &sftpRoute{raw: raw, step: config.Times.Step}
 	stop := context.AfterFunc(ctx, g.cut)
 	defer stop()
 	if err := g.login(m.Addr.String(), auth); err != nil {
-		g.close()
+		g.Close()
 		return nil, at(stageConnect, err)
 	}
 	if err := g.within(ctx, g.makeMaildir); err != nil {
-		g.close()
+		g.Close()
 		return nil, at(stageMaildir, err)
 	}
 	return g, nil
 }
 
-func (g *guest) login(addr string, auth *ssh.ClientConfig) error {
+func (g *sftpRoute) login(addr string, auth *ssh.ClientConfig) error {
 	conn, channels, requests, err := ssh.NewClientConn(g.raw, addr, auth)
 	if err != nil {
 		return fmt.Errorf("log in: %w", err)
@@ -98,7 +98,7 @@ func (g *guest) login(addr string, auth *ssh.ClientConfig) error {
 }
 
 // makeMaildir creates missing directories, with mode 0700.
-func (g *guest) makeMaildir() error {
+func (g *sftpRoute) makeMaildir() error {
 	for _, dir := range []string{maildir, tmpDir, newDir, curDir} {
 		info, err := g.sftp.Stat(dir)
 		switch {
@@ -119,9 +119,9 @@ func (g *guest) makeMaildir() error {
 	return nil
 }
 
-// deliver writes one message into new, unless it is in new or cur already. It returns once the copy
+// Deliver writes one message into new, unless it is in new or cur already. It returns once the copy
 // is synced.
-func (g *guest) deliver(ctx context.Context, name string, content io.Reader, size int64) error {
+func (g *sftpRoute) Deliver(ctx context.Context, name string, content io.Reader, size int64) error {
 	g.answer.left.Store(maxAnswerBytes)
 	if !g.tried {
 		there, err := g.there(ctx, name)
@@ -147,7 +147,7 @@ func (g *guest) deliver(ctx context.Context, name string, content io.Reader, siz
 
 // there reports whether an earlier attempt has linked the message. If so, it completes that
 // attempt: it removes the name in tmp and syncs new.
-func (g *guest) there(ctx context.Context, name string) (there bool, err error) {
+func (g *sftpRoute) there(ctx context.Context, name string) (there bool, err error) {
 	err = g.within(ctx, func() error {
 		if there, err = g.find(name); !there || err != nil {
 			return err
@@ -161,7 +161,7 @@ func (g *guest) there(ctx context.Context, name string) (there bool, err error) 
 }
 
 // find looks for a message in new, and in cur, where a mail reader moves it.
-func (g *guest) find(name string) (bool, error) {
+func (g *sftpRoute) find(name string) (bool, error) {
 	_, err := g.sftp.Lstat(newDir + "/" + name)
 	if err == nil {
 		return true, nil
@@ -180,7 +180,7 @@ func (g *guest) find(name string) (bool, error) {
 }
 
 // write creates the file in tmp, replacing that of an earlier attempt, and syncs it.
-func (g *guest) write(ctx context.Context, path string, content io.Reader, size int64) error {
+func (g *sftpRoute) write(ctx context.Context, path string, content io.Reader, size int64) error {
 	var f *sftp.File
 	err := g.within(ctx, func() (err error) {
 		if f, err = g.sftp.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC); err != nil {
@@ -212,7 +212,7 @@ func (g *guest) write(ctx context.Context, path string, content io.Reader, size 
 
 // link links the message into new. OpenSSH does not report EEXIST, so after a failure link checks
 // for the name.
-func (g *guest) link(name string) error {
+func (g *sftpRoute) link(name string) error {
 	err := g.sftp.Link(tmpDir+"/"+name, newDir+"/"+name)
 	if err == nil {
 		return nil
@@ -224,7 +224,7 @@ func (g *guest) link(name string) error {
 }
 
 // syncDir syncs a directory: OpenSSH opens one for reading like a file, and then syncs it.
-func (g *guest) syncDir(dir string) error {
+func (g *sftpRoute) syncDir(dir string) error {
 	d, err := g.sftp.Open(dir)
 	if err != nil {
 		return fmt.Errorf("open ~/%s: %w", dir, err)
@@ -236,7 +236,7 @@ func (g *guest) syncDir(dir string) error {
 }
 
 // within runs f. It closes the connection when f takes longer than a step, or when ctx ends.
-func (g *guest) within(ctx context.Context, f func() error) error {
+func (g *sftpRoute) within(ctx context.Context, f func() error) error {
 	timer := time.AfterFunc(g.step, g.cut)
 	defer timer.Stop()
 	stop := context.AfterFunc(ctx, g.cut)
@@ -244,10 +244,10 @@ func (g *guest) within(ctx context.Context, f func() error) error {
 	return f()
 }
 
-func (g *guest) cut() { _ = g.raw.Close() } // requests in progress fail
+func (g *sftpRoute) cut() { _ = g.raw.Close() } // requests in progress fail
 
-// close closes the connection without waiting for answers.
-func (g *guest) close() {
+// Close closes the connection without waiting for answers.
+func (g *sftpRoute) Close() {
 	g.cut()
 	if g.sftp != nil {
 		_ = g.sftp.Close() // after cut it only ends goroutines
