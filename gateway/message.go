@@ -4,14 +4,15 @@ import "time"
 
 // Message is one mail in a VM's mailbox on the host, as lists show it.
 type Message struct {
-	QueueID   string    `json:"queue_id"`  // never used again on this host; also the file name in the guest's Maildir
-	UID       uint32    `json:"uid"`       // IMAP UID (RFC 9051 §2.3.1.1)
-	From      string    `json:"from"`      // envelope sender; empty for a bounce
-	Rcpt      string    `json:"rcpt"`      // envelope recipient
-	Subject   string    `json:"subject"`   // decoded, one line, at most 200 bytes
-	Bytes     int64     `json:"bytes"`     // size of the message with its trace headers
-	Received  time.Time `json:"received"`  // when it was accepted
-	Delivered bool      `json:"delivered"` // the copy in the guest is on the guest's disk
+	QueueID   string    `json:"queue_id"`        // never used again on this host; also the file name in the guest's Maildir
+	UID       uint32    `json:"uid"`             // IMAP UID (RFC 9051 §2.3.1.1)
+	From      string    `json:"from"`            // envelope sender; empty for a bounce
+	Rcpt      string    `json:"rcpt"`            // envelope recipient
+	Subject   string    `json:"subject"`         // decoded, one line, at most 200 bytes
+	Bytes     int64     `json:"bytes"`           // size of the message with its trace headers
+	Received  time.Time `json:"received"`        // when it was accepted
+	Delivered bool      `json:"delivered"`       // the copy in the guest is on the guest's disk
+	Error     string    `json:"error,omitempty"` // why it is not delivered yet, by the last attempt; at most 303 bytes, with text of the guest
 }
 
 // MailRemoval names messages of a mailbox to remove, by one of queue_ids, all and before.

@@ -46,6 +46,13 @@ func (g *guest) dial(ctx context.Context) (net.Conn, error) {
 	return c, err
 }
 
+func (g *guest) dialVM(ctx context.Context, m gateway.VM) (net.Conn, error) {
+	if m.Name != "hello" {
+		return nil, fmt.Errorf("%s is off", m.Name)
+	}
+	return g.dial(ctx)
+}
+
 // cut ends every connection to the guest.
 func (g *guest) cut() {
 	g.mu.Lock()
@@ -145,13 +152,7 @@ func keyPair(t *testing.T, path string) string {
 func withGuest(t *testing.T, dir string, g *guest) (*fixture, gateway.Identity) {
 	t.Helper()
 	f := start(t, dir, func(c *Config) {
-		c.SSHKeyFile = g.keyFile
-		c.Dial = func(ctx context.Context, m gateway.VM) (net.Conn, error) {
-			if m.Name != "hello" {
-				return nil, fmt.Errorf("%s is off", m.Name)
-			}
-			return g.dial(ctx)
-		}
+		c.SSHKeyFile, c.Dial = g.keyFile, g.dialVM
 	})
 	return f, f.addAs(t, "hello", gateway.NewID(), g.hostKey)
 }
@@ -283,35 +284,64 @@ func TestBrokenMaildir(t *testing.T) {
 	}
 }
 
-// What was delivered already, before a crash kept the cursor from moving, is not delivered again:
-// neither when it is still in new, nor when the user's mail reader has moved it to cur.
+// What was delivered already, before a crash kept the cursor from moving, is not delivered again, even
+// if the user's mail reader has moved or removed it meanwhile.
 func TestNoSecondCopy(t *testing.T) {
-	for _, place := range []string{"new", "cur"} {
-		t.Run(place, func(t *testing.T) {
+	for name, row := range map[string]struct{ left, place, suffix string }{
+		"crash after link":                 {"tmp/ID", "new", ""},
+		"crash after link, moved":          {"tmp/ID", "cur", ":2,"},
+		"crash after link, moved and read": {"tmp/ID", "cur", ":2,FS"},
+		"crash after mark":                 {"tmp/ID.done", "new", ""},
+		"crash after mark, moved":          {"tmp/ID.done", "cur", ":2,a-flag-of-a-reader"},
+		"crash after mark, removed":        {"tmp/ID.done", "", ""},
+		"crash in the rename":              {"tmp/ID tmp/ID.done", "new", ""},
+		"crash of an older daemon":         {"", "new", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
 			g := newGuest(t)
 			f, vm := withGuest(t, t.TempDir(), g)
 			id := f.deliverTo(t, vm, "once")
-			name := id
-			if place == "cur" {
-				name += ":2,FS"
-			}
-			for _, dir := range []string{"", "tmp", "new", "cur"} {
-				path := filepath.Join(g.home, "Maildir", dir)
-				gatewaytest.Must(t, os.Mkdir(path, 0o700))
+			g.makeMaildir(t)
+			put := func(name string) {
+				path := filepath.Join(g.home, "Maildir", name)
+				write(t, path, []byte("there already"))
 				gatewaytest.Must(t, os.Chown(path, guestUID, guestUID))
 			}
-			write(t, filepath.Join(g.home, "Maildir/tmp", id), []byte("not yet unlinked"))
-			write(t, filepath.Join(g.home, "Maildir", place, name), []byte("there already"))
-			gatewaytest.Must(t, os.Chown(filepath.Join(g.home, "Maildir", place, name), guestUID, guestUID))
+			for name := range strings.FieldsSeq(row.left) {
+				put(strings.ReplaceAll(name, "ID", id))
+			}
+			want := 0
+			if row.place != "" {
+				put(row.place + "/" + id + row.suffix)
+				want = 1
+			}
 			g.up(t)
 			f.started(t, vm)
 			f.awaitDelivery(t, vm, id)
-			if all := append(files(t, g.home+"/Maildir/new"), files(t, g.home+"/Maildir/cur")...); len(all) != 1 || all[0] != name {
+			if all := append(files(t, g.home+"/Maildir/new"), files(t, g.home+"/Maildir/cur")...); len(all) != want {
 				t.Errorf("in the Maildir: %v", all)
 			}
 			leftNothing(t, g.home+"/Maildir/tmp")
 		})
 	}
+}
+
+// What an attempt has begun and not linked is delivered.
+func TestBegunIsDelivered(t *testing.T) {
+	g := newGuest(t)
+	f, vm := withGuest(t, t.TempDir(), g)
+	id := f.deliverTo(t, vm, "once")
+	g.makeMaildir(t)
+	path := filepath.Join(g.home, "Maildir/tmp", id)
+	write(t, path, []byte("half of"))
+	gatewaytest.Must(t, os.Chown(path, guestUID, guestUID))
+	g.up(t)
+	f.started(t, vm)
+	f.awaitDelivery(t, vm, id)
+	if got, err := os.ReadFile(filepath.Join(g.home, "Maildir/new", id)); err != nil || string(got) != string(f.read(t, vm, id)) {
+		t.Errorf("the copy: %q, %v", got, err)
+	}
+	leftNothing(t, g.home+"/Maildir/tmp")
 }
 
 // A guest with another host key gets nothing.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/smtp"
 	"os"
 	"os/exec"
@@ -36,11 +37,18 @@ func TestChild(t *testing.T) {
 	if dir == "" {
 		t.Skip("runs only as a child of TestKill")
 	}
-	f := start(t, dir, nil)
+	g := &guest{}
+	f := start(t, dir, func(c *Config) {
+		if addr, keys, ok := strings.Cut(os.Getenv(childGuest), "\n"); ok {
+			g.addr = addr
+			g.keyFile, g.hostKey, _ = strings.Cut(keys, "\n")
+			c.SSHKeyFile, c.Dial = g.keyFile, func(ctx context.Context, _ gateway.VM) (net.Conn, error) { return g.dial(ctx) }
+		}
+	})
 	for i, text := range strings.Split(os.Getenv(childVMs), ",") {
 		id, err := gateway.ParseID(text)
 		gatewaytest.Must(t, err)
-		f.addAs(t, fmt.Sprint("vm", i), id, "")
+		f.addAs(t, fmt.Sprint("vm", i), id, g.hostKey)
 	}
 	fmt.Println("address", f.addr)
 	<-t.Context().Done()

@@ -170,7 +170,9 @@ func (s *Server) List(_ context.Context, id gateway.ID, limit int) ([]gateway.Me
 	if err != nil {
 		return nil, err
 	}
-	return box.List(limit)
+	list, err := box.List(limit)
+	s.replica.Explain(id, list)
+	return list, err
 }
 
 // Open reads one message: trace headers, then what came over SMTP. It fails with KindNotFound when

@@ -376,9 +376,5 @@ func fill(t *testing.T, path string) {
 
 func leftNothing(t *testing.T, dir string) {
 	t.Helper()
-	left, err := os.ReadDir(dir)
-	gatewaytest.Must(t, err)
-	if len(left) != 0 {
-		t.Errorf("left behind in %s: %v", dir, left)
-	}
+	gatewaytest.WaitFor(t, "nothing is left in "+dir, func() bool { return len(files(t, dir)) == 0 })
 }

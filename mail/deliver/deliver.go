@@ -1,16 +1,23 @@
 // Package deliver keeps a copy of each VM's mail in the VM: ~/Maildir of its login user.
 //
 // The mailbox on the host is the record; the copy is a replica with a cursor. One worker per VM
-// writes the first message behind the cursor into the guest, over one persistent SFTP connection
-// with a pinned host key, and moves the cursor, both synced. A failure delays that VM's mail only:
-// the worker retries after a growing pause, when the VM's record changes (as it does at each
-// start), and when new mail comes. Nothing is ever bounced.
+// gives the messages behind the cursor to a Route, in rounds of four, and moves the cursor over those
+// that the guest has. A failure delays that VM's mail only: the worker retries after a growing pause,
+// when the VM's record changes (as it does at each start), and when new mail comes. Nothing is ever
+// bounced.
 //
-// A message is written as Maildir/tmp/<queue id>, synced, linked to Maildir/new/<queue id>, and
-// unlinked from tmp; then the directory is synced. The file is the message byte for byte as IMAP
-// and the host show it: trace headers on top, lines ending in CRLF as they came. A crash between
-// link and cursor gives no second copy, because the name is found in new or cur, unless the user
-// has deleted the file in between.
+// A message is parked if the guest refuses it for good, if it is damaged, or if it fails while a later
+// one is delivered: the cursor goes over it, and it is retried on a clock of its own, whose pauses grow
+// to an hour. Mail behind it keeps its order. A round that fails as a whole parks nothing; the next one
+// tries other messages behind the first.
+//
+// In the Maildir a message is written as tmp/<queue id>, synced, linked to new/<queue id>, and renamed
+// to tmp/<queue id>.done, which is unlinked once the cursor is synced on the host; the directory new is
+// synced before. The file is the message byte for byte as IMAP and the host show it: trace headers on
+// top, lines ending in CRLF as they came. A crash at any time gives no second copy, except between link
+// and rename, and only if a mail reader has moved the file to cur before the next attempt, under a name
+// with more than the flags of the Maildir's own rules. A crash of the daemon may leave a .done of a
+// message that was parked.
 package deliver
 
 import (
@@ -45,13 +52,15 @@ type Times struct {
 	Step     time.Duration // for one SFTP request, or 32 KiB of a message
 	RetryMin time.Duration // the first pause after a failure; it doubles
 	RetryMax time.Duration
-	Idle     time.Duration // an unused connection is closed after this
+	// ParkedMax is the longest pause of a message that is parked; the first is RetryMin.
+	ParkedMax time.Duration
+	Idle      time.Duration // an unused connection is closed after this
 }
 
 // DefaultTimes suit guests on this host.
 func DefaultTimes() Times {
 	return Times{
-		Connect: 20 * time.Second, Step: time.Minute, RetryMin: time.Second, RetryMax: time.Minute,
+		Connect: 20 * time.Second, Step: time.Minute, RetryMin: time.Second, RetryMax: time.Minute, ParkedMax: time.Hour,
 		Idle: 10 * time.Minute,
 	}
 }
@@ -73,6 +82,21 @@ func New(config Config) *Replica {
 
 // Delivered is the number of messages copied into guests since the start.
 func (r *Replica) Delivered() uint64 { return r.delivered.Load() }
+
+// Explain sets the Error of the messages of a VM's list that wait after a failed attempt.
+func (r *Replica) Explain(id gateway.ID, list []gateway.Message) {
+	r.mu.Lock()
+	w := r.workers[id]
+	r.mu.Unlock()
+	for i := range list {
+		if w == nil || list[i].Delivered {
+			continue
+		}
+		if err := w.why(list[i].UID); err != nil {
+			list[i].Error = shorten(err.Error())
+		}
+	}
+}
 
 // Run delivers until ctx ends, then waits for its workers.
 func (r *Replica) Run(ctx context.Context) error {
@@ -108,7 +132,7 @@ func (r *Replica) follow(ctx context.Context, id gateway.ID, m gateway.VM) {
 		ctx, cancel := context.WithCancel(ctx)
 		w := &worker{
 			delivered: &r.delivered,
-			config:    r.config, id: id, cancel: cancel, wake: make(chan struct{}, 1),
+			config:    r.config, id: id, cancel: cancel, wake: make(chan struct{}, 1), errors: map[uint32]error{},
 			logger: r.config.Logger.With(gateway.LogVM(m.Identity)),
 		}
 		r.workers[id] = w

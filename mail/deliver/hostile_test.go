@@ -41,7 +41,7 @@ func TestHostileGuests(t *testing.T) {
 		"short answers":       sftpServer(answer(func(id uint32) []byte { return packet(101, id, nil) })),
 		"other type":          sftpServer(answer(func(id uint32) []byte { return packet(200, id, []byte("zzzz")) })),
 		"half an attribute":   sftpServer(answer(func(id uint32) []byte { return packet(105, id, []byte{0, 0, 0, 15}) })),
-		"endless directory":   sftpServer(endlessDirectory()),
+		"endless directory":   sftpServer(endlessDirectory(t)),
 		"answers to no one":   sftpServer(answer(func(uint32) []byte { return packet(101, 4_000_000, nil) })),
 		"closes at once":      func(c net.Conn, _ *ssh.ServerConfig) { c.Close() },
 		"never ending handle": sftpServer(answer(func(id uint32) []byte { return packet(102, id, append([]byte{0, 3, 0, 0}, make([]byte, 3<<16)...)) })),
@@ -51,7 +51,7 @@ func TestHostileGuests(t *testing.T) {
 			w := hostileWorker(t, behave)
 			m, _ := w.config.Directory.ByID(w.id)
 			done := make(chan error, 1)
-			go func() { done <- attemptOnce(t.Context(), w, m) }()
+			go func() { done <- attemptOnce(t.Context(), w, m, true) }()
 			select {
 			case err := <-done:
 				if err == nil {
@@ -65,13 +65,14 @@ func TestHostileGuests(t *testing.T) {
 }
 
 // attemptOnce is one delivery with the recovery of worker.attempt around it.
-func attemptOnce(ctx context.Context, w *worker, m gateway.VM) (err error) {
+func attemptOnce(ctx context.Context, w *worker, m gateway.VM, again bool) (err error) {
 	defer w.disconnect()
 	return w.guarded(func() (err error) {
-		if w.route, err = openRoute(ctx, w.config, m); err != nil {
+		if w.route, err = openSFTP(ctx, w.config, m); err != nil {
+			w.route = nil
 			return err
 		}
-		return w.route.Deliver(ctx, "queueid", strings.NewReader("hello"), 5)
+		return w.route.Deliver(ctx, Message{QueueID: "queueid", Bytes: 5, Again: again, Content: strings.NewReader("hello")})
 	})
 }
 
@@ -188,8 +189,9 @@ func requests(with func(kind byte, id uint32) []byte) func(ssh.Channel) {
 	}
 }
 
-// endlessDirectory has a good Maildir whose cur never ends.
-func endlessDirectory() func(ssh.Channel) {
+// endlessDirectory has a good Maildir whose directories never end; none is ever listed.
+func endlessDirectory(t *testing.T) func(ssh.Channel) {
+	t.Helper()
 	directory := []byte{0, 0, 0, 4, 0, 0, 0x41, 0xc0} // permissions: a directory
 	names := binary.BigEndian.AppendUint32(nil, 100)  // of 2,000 bytes each
 	for range 100 {
@@ -206,6 +208,7 @@ func endlessDirectory() func(ssh.Channel) {
 		case 7: // lstat: no such file
 			return packet(101, id, []byte{0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0})
 		case 11: // opendir
+			t.Error("a directory is listed")
 			return packet(102, id, []byte{0, 0, 0, 1, 'h'})
 		default:
 			return packet(104, id, names)

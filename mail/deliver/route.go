@@ -7,21 +7,42 @@ import (
 	"lodge/gateway"
 )
 
-// Route is a way into one VM, which is not trusted: its answers have limits and timeouts. After an
-// error it is closed, and a new one is opened for the next attempt.
+// Route is a way into one VM, which is not trusted: its answers have limits and timeouts.
 type Route interface {
-	// Deliver returns once the guest has the message, and answers for it. The name is the queue id;
-	// a second delivery under it makes no second copy, where the way into the guest allows that.
-	Deliver(ctx context.Context, name string, content io.Reader, size int64) error
+	// Deliver returns once the guest has the message on its disk, or has taken the duty for it. After
+	// an error that is no Refusal the route is closed, and opened again for the next attempt.
+	Deliver(ctx context.Context, m Message) error
 	// Close ends it without waiting for the guest.
 	Close()
 }
 
-// openRoute connects to the guest.
-func openRoute(ctx context.Context, config Config, m gateway.VM) (Route, error) {
-	g, err := openSFTP(ctx, config, m)
-	if err != nil {
-		return nil, err // not a nil *sftpRoute in a Route
-	}
-	return g, nil
+// recorder is a Route that keeps a mark of a message in the guest until the host has recorded that it
+// was delivered.
+type recorder interface {
+	// Recorded removes the marks of messages that are recorded. After an error they are removed later:
+	// a mark that stays does no harm.
+	Recorded(ctx context.Context, queueIDs []string) error
 }
+
+// Message is one message to deliver.
+type Message struct {
+	QueueID string // the same at each attempt, and of no other message
+	Bytes   int64
+	Again   bool // an earlier attempt may have reached the guest
+	Content io.Reader
+}
+
+// Refusal is an error over one message that the guest refuses for good, while others may pass.
+type Refusal struct{ Err error }
+
+func (r *Refusal) Error() string { return r.Err.Error() }
+func (r *Refusal) Unwrap() error { return r.Err }
+
+// way is how a worker uses a kind of Route.
+type way struct {
+	open  func(context.Context, Config, gateway.VM) (Route, error)
+	width int // messages in flight
+}
+
+// wayInto returns the way into a VM.
+func wayInto(gateway.VM) way { return way{openSFTP, window} }

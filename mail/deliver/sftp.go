@@ -8,8 +8,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -27,9 +25,8 @@ const (
 	curDir  = maildir + "/cur"
 )
 
-// maxAnswerBytes is how much a guest may send for one message: a listing of some 500,000 files in
-// cur fits.
-const maxAnswerBytes = 128 << 20
+// maxAnswerBytes is how much a guest may send for a message. The answers to one of 1 GiB fit.
+const maxAnswerBytes = 8 << 20
 
 // sftpRoute is a Route into a VM's Maildir. The guest is not trusted: every step has a timeout that
 // closes the connection, and its answers have a size limit.
@@ -39,11 +36,10 @@ type sftpRoute struct {
 	sftp   *sftp.Client
 	answer *meter
 	step   time.Duration
-	tried  bool // a message was delivered on this connection; later ones cannot exist in the guest yet
 }
 
 // openSFTP logs in and creates a missing Maildir.
-func openSFTP(ctx context.Context, config Config, m gateway.VM) (*sftpRoute, error) {
+func openSFTP(ctx context.Context, config Config, m gateway.VM) (Route, error) {
 	ctx, cancel := context.WithTimeout(ctx, config.Times.Connect)
 	defer cancel()
 	auth, err := config.clientConfig(m)
@@ -119,64 +115,114 @@ func (g *sftpRoute) makeMaildir() error {
 	return nil
 }
 
-// Deliver writes one message into new, unless it is in new or cur already. It returns once the copy
-// is synced.
-func (g *sftpRoute) Deliver(ctx context.Context, name string, content io.Reader, size int64) error {
+// Deliver writes one message into new, unless an earlier attempt did. It returns once the copy is
+// synced. The file in tmp stays as a mark, until the host's record says that the message is there: a
+// mail reader may move the one in new to cur, or remove it, before a crash makes Deliver come again.
+func (g *sftpRoute) Deliver(ctx context.Context, m Message) error {
 	g.answer.left.Store(maxAnswerBytes)
-	if !g.tried {
-		there, err := g.there(ctx, name)
-		if there || err != nil {
+	there := false
+	if m.Again {
+		err := g.within(ctx, func() (err error) {
+			there, err = g.find(m.QueueID)
+			return err
+		})
+		if err != nil {
 			return at(stageMaildir, err)
 		}
-		g.tried = true
 	}
-	if err := g.write(ctx, tmpDir+"/"+name, content, size); err != nil {
-		return at(stageWrite, err)
+	if !there {
+		if err := g.write(ctx, tmpDir+"/"+m.QueueID, m.Content, m.Bytes); err != nil {
+			return at(stageWrite, err)
+		}
 	}
-	err := g.within(ctx, func() error {
-		if err := g.link(name); err != nil {
+	return at(stageMaildir, g.within(ctx, func() error {
+		if !there {
+			if err := g.link(m.QueueID); err != nil {
+				return err
+			}
+		}
+		if err := g.mark(m.QueueID); err != nil {
 			return err
 		}
-		if err := g.sftp.Remove(tmpDir + "/" + name); err != nil {
-			return fmt.Errorf("unlink from tmp: %w", err)
-		}
 		return g.syncDir(newDir)
-	})
-	return at(stageMaildir, err)
+	}))
 }
 
-// there reports whether an earlier attempt has linked the message. If so, it completes that
-// attempt: it removes the name in tmp and syncs new.
-func (g *sftpRoute) there(ctx context.Context, name string) (there bool, err error) {
-	err = g.within(ctx, func() error {
-		if there, err = g.find(name); !there || err != nil {
-			return err
-		}
-		if err := g.sftp.Remove(tmpDir + "/" + name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("unlink from tmp: %w", err)
-		}
-		return g.syncDir(newDir)
-	})
-	return there, err
-}
+// done is the name in tmp of a message that was linked into new.
+func done(name string) string { return tmpDir + "/" + name + ".done" }
 
-// find looks for a message in new, and in cur, where a mail reader moves it.
-func (g *sftpRoute) find(name string) (bool, error) {
-	_, err := g.sftp.Lstat(newDir + "/" + name)
-	if err == nil {
-		return true, nil
+// mark renames a message's file in tmp, which find takes as proof that it was linked. Where a crash
+// left both names, or a file of new alone, nothing is to be renamed.
+func (g *sftpRoute) mark(name string) error {
+	file := tmpDir + "/" + name
+	err := g.sftp.Rename(file, done(name))
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return false, fmt.Errorf("look into ~/%s: %w", newDir, err)
+	if both, _ := g.exists(done(name)); both {
+		err = g.sftp.Remove(file)
 	}
-	seen, err := g.sftp.ReadDir(curDir)
 	if err != nil {
-		return false, fmt.Errorf("look into ~/%s: %w", curDir, err)
+		return fmt.Errorf("rename ~/%s: %w", file, err)
 	}
-	return slices.ContainsFunc(seen, func(f fs.FileInfo) bool {
-		base, _, _ := strings.Cut(f.Name(), ":")
-		return base == name
-	}), nil
+	return nil
+}
+
+// Recorded removes marks.
+func (g *sftpRoute) Recorded(ctx context.Context, names []string) error {
+	return g.within(ctx, func() error {
+		for _, name := range names {
+			if err := g.sftp.Remove(done(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("unlink ~/%s: %w", done(name), err)
+			}
+		}
+		return nil
+	})
+}
+
+// find reports whether an earlier attempt has linked the message into new. Only a crash between link
+// and mark leaves that open, if a mail reader has moved the file to cur meanwhile: find looks there
+// for all names by the Maildir's rules, without a listing, which has no bound. A second copy is made
+// if the reader also gave the file a name of its own.
+func (g *sftpRoute) find(name string) (bool, error) {
+	for _, path := range []string{done(name), newDir + "/" + name} {
+		if there, err := g.exists(path); there || err != nil {
+			return there, err
+		}
+	}
+	if begun, err := g.exists(tmpDir + "/" + name); !begun || err != nil {
+		return false, err
+	}
+	for _, suffix := range curSuffixes() {
+		if there, err := g.exists(curDir + "/" + name + suffix); there || err != nil {
+			return there, err
+		}
+	}
+	return false, nil
+}
+
+func (g *sftpRoute) exists(path string) (bool, error) {
+	_, err := g.sftp.Lstat(path)
+	switch {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	default:
+		return false, fmt.Errorf("look for ~/%s: %w", path, err)
+	}
+}
+
+// curSuffixes are what a mail reader may add to a name in cur: no, or any, of the six flags, in the
+// order of ASCII (https://cr.yp.to/proto/maildir.html).
+func curSuffixes() []string {
+	all := []string{":2,"}
+	for _, flag := range "DFPRST" {
+		for _, s := range all {
+			all = append(all, s+string(flag))
+		}
+	}
+	return append(all, "")
 }
 
 // write creates the file in tmp, replacing that of an earlier attempt, and syncs it.

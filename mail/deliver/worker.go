@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 	"lodge/mail/mailbox"
 )
 
-// worker delivers one VM's mail, one message at a time.
+// worker delivers one VM's mail, in rounds of a few messages.
 type worker struct {
 	config Config
 	id     gateway.ID
@@ -24,9 +25,16 @@ type worker struct {
 
 	delivered *atomic.Uint64 // the Replica's
 
-	route  Route // nil when not connected
-	failed stage // the stage that was logged as failing; "" after a success
-	pause  time.Duration
+	route   Route    // nil when not connected
+	after   uint32   // the last message of a round that failed as a whole; 0 after any other
+	reached uint32   // an earlier attempt may have been made of messages up to this
+	marked  []string // messages whose marks are to be removed; see recorder
+	parked  parked
+	pause   time.Duration
+
+	mu     sync.Mutex
+	failed error            // the last failure; nil after a success
+	errors map[uint32]error // of pending messages, by UID, since the last round that did not fail
 }
 
 // stage is a part of a delivery. A failure is logged when the failing stage changes, not when it
@@ -49,6 +57,19 @@ type stageError struct {
 
 func (e *stageError) Error() string { return string(e.stage) + ": " + e.err.Error() }
 func (e *stageError) Unwrap() error { return e.err }
+
+// stageOf returns the stage of an error.
+func stageOf(err error) stage {
+	if e, ok := errors.AsType[*stageError](err); ok {
+		return e.stage
+	}
+	return stageStore
+}
+
+// isConnect reports whether the guest was not reached, so that no other message has a chance now.
+func isConnect(err error) bool {
+	return err != nil && (stageOf(err) == stageConnect || stageOf(err) == stageVM)
+}
 
 func at(s stage, err error) error {
 	if err == nil {
@@ -77,54 +98,40 @@ func (w *worker) run(ctx context.Context) {
 			continue
 		}
 		_, changed := box.Changed()
-		if e, waiting := box.Pending(); !waiting {
+		w.parked.load(box)
+		if w.reached == 0 {
+			w.reached = box.Snapshot().NextUID - 1
+		}
+		next := w.next(box)
+		late, isLate := w.parked.due(time.Now())
+		if len(next) == 0 && !isLate {
 			w.idle(ctx, changed)
-		} else if err := w.attempt(ctx, box, e); err == nil {
+			continue
+		}
+		if err := w.work(ctx, box, next, late); err == nil {
 			w.success()
 		} else if ctx.Err() == nil {
-			w.disconnect()
 			w.failure(err)
 			w.rest(ctx, changed)
 		}
 	}
 }
 
-// attempt delivers one message and moves the cursor.
-func (w *worker) attempt(ctx context.Context, box *mailbox.Box, e mailbox.Entry) error {
+// work makes a round, and an attempt of a parked message if one is due. It fails if neither brings any
+// message further.
+func (w *worker) work(ctx context.Context, box *mailbox.Box, next []mailbox.Entry, late uint32) error {
 	m, ok := w.config.Directory.ByID(w.id)
 	if !ok || m.Desired != gateway.Running {
 		return at(stageVM, errors.New("the VM is not running"))
 	}
-	content, err := box.Open(e.UID)
-	if gateway.KindOf(err) == gateway.KindNotFound {
-		return nil // expunged meanwhile; the next one is pending now
-	}
-	if mailbox.Damaged(err) {
-		w.logger.Error("message not delivered", "queue_id", e.QueueID, "err", err)
-		return at(stageStore, box.Park(e.UID))
-	}
-	if err != nil {
-		return at(stageStore, err)
-	}
-	defer func() { _ = content.Close() }() // only read
-	start := time.Now()
-	err = w.guarded(func() (err error) {
-		if w.route == nil {
-			if w.route, err = openRoute(ctx, w.config, m); err != nil {
-				return err
-			}
-		}
-		return w.route.Deliver(ctx, e.QueueID, content, e.Bytes)
-	})
-	if err != nil {
+	err := w.round(ctx, box, m, next)
+	if late == 0 || isConnect(err) {
 		return err
 	}
-	if err := box.Delivered(e.UID); err != nil {
-		return at(stageStore, err)
+	if retried := w.retry(ctx, box, m, late); isConnect(retried) {
+		return retried
 	}
-	w.delivered.Add(1)
-	w.logger.Info("message delivered", "queue_id", e.QueueID, "bytes", e.Bytes, "duration", time.Since(start))
-	return nil
+	return err
 }
 
 // guarded calls talk, which uses a guest, and turns a panic over its answers into an error.
@@ -140,19 +147,21 @@ func (w *worker) guarded(talk func() error) (err error) {
 
 // idle waits for mail, and closes an unused connection after Times.Idle.
 func (w *worker) idle(ctx context.Context, changed <-chan struct{}) {
-	timer := time.NewTimer(w.config.Times.Idle)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-changed:
-	case <-w.wake:
-	case <-timer.C:
-		w.disconnect()
+	unused, late := time.NewTimer(w.config.Times.Idle), time.NewTimer(w.parked.wait(time.Now()))
+	defer unused.Stop()
+	defer late.Stop()
+	for {
 		select {
 		case <-ctx.Done():
 		case <-changed:
+		case <-late.C:
 		case <-w.wake:
+			w.parked.hurry()
+		case <-unused.C:
+			w.disconnect()
+			continue
 		}
+		return
 	}
 }
 
@@ -170,17 +179,23 @@ func (w *worker) rest(ctx context.Context, changed <-chan struct{}) {
 	case <-ctx.Done():
 		return
 	case <-w.wake:
-		w.pause = 0
+		w.hurry()
 		return
 	case <-soon.C:
 	}
 	select {
 	case <-ctx.Done():
 	case <-w.wake:
-		w.pause = 0
+		w.hurry()
 	case <-changed:
 	case <-late.C:
 	}
+}
+
+// hurry makes everything due: the VM's record has changed, as it does at each start.
+func (w *worker) hurry() {
+	w.pause = 0
+	w.parked.hurry()
 }
 
 func (w *worker) disconnect() {
@@ -192,19 +207,51 @@ func (w *worker) disconnect() {
 
 func (w *worker) success() {
 	w.pause = 0
-	if w.failed != "" {
-		w.failed = ""
+	if w.setFailed(nil) != nil {
 		w.logger.Info("mail delivery resumed")
 	}
 }
 
+// failure logs an error, unless the last one was of the same stage.
 func (w *worker) failure(err error) {
-	s := stageStore
-	if e, ok := errors.AsType[*stageError](err); ok {
-		s = e.stage
-	}
-	if s != w.failed {
-		w.failed = s
+	if last := w.setFailed(err); last == nil || stageOf(last) != stageOf(err) {
 		w.logger.Warn("mail delivery failed", "err", err)
 	}
+}
+
+func (w *worker) setFailed(err error) (last error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	last, w.failed = w.failed, err
+	return last
+}
+
+// remember keeps the errors of a group of messages. Others keep w.failed.
+func (w *worker) remember(group []mailbox.Entry, results []error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, e := range group {
+		if results[i] != nil && len(w.errors) < maxErrors {
+			w.errors[e.UID] = results[i]
+		}
+	}
+}
+
+func (w *worker) forget() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	clear(w.errors)
+}
+
+// why returns why a message waits; nil if no attempt has failed.
+func (w *worker) why(uid uint32) error {
+	if err := w.parked.err(uid); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.errors[uid]; err != nil {
+		return err
+	}
+	return w.failed
 }

@@ -56,6 +56,11 @@ func list(w io.Writer, name string, messages []gateway.Message) {
 		}
 		row(w, m.QueueID, m.Received.Local().Format("01-02 15:04:05"), "<"+m.From+">", m.Rcpt, size(m.Bytes), delivered, m.Subject)
 	}
+	for _, m := range messages {
+		if m.Error != "" {
+			row(w, m.QueueID, "waits: "+m.Error)
+		}
+	}
 }
 
 func (c *mailShowCmd) show(ctx context.Context, a *app) error {

@@ -1,0 +1,184 @@
+package deliver
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"lodge/gateway"
+	"lodge/mail/mailbox"
+)
+
+const (
+	window    = 4    // messages of a round
+	maxMarked = 100  // marks that are to be removed and were not
+	maxErrors = 1000 // of pending messages that are remembered
+)
+
+// next returns the messages of the next round: the first that is pending, so that all go in order once
+// the guest takes them, and those behind it. While rounds fail as a whole, each has others behind the
+// first, so that no number of messages that cannot be delivered stops the rest.
+func (w *worker) next(box *mailbox.Box) []mailbox.Entry {
+	first, ok := box.Pending()
+	if !ok {
+		return nil
+	}
+	next := []mailbox.Entry{first}
+	for after := max(w.after, first.UID); len(next) < window; after = next[len(next)-1].UID {
+		e, ok := box.PendingAfter(after)
+		if !ok {
+			break
+		}
+		next = append(next, e)
+	}
+	return next
+}
+
+// round delivers messages, as many at once as the route takes. It fails if the guest is not reached, or
+// if all of them fail. What succeeded is recorded in any case.
+func (w *worker) round(ctx context.Context, box *mailbox.Box, m gateway.VM, next []mailbox.Entry) error {
+	moved := len(next) == 0
+	var failed error
+	for group := range slices.Chunk(next, wayInto(m).width) {
+		results := w.deliver(ctx, box, m, group)
+		w.remember(group, results)
+		more, err := w.record(ctx, box, group, results)
+		if err != nil {
+			return at(stageStore, err)
+		}
+		moved = moved || more
+		for _, err := range results {
+			if isConnect(err) || ctx.Err() != nil {
+				return err
+			}
+			if err != nil {
+				failed = err
+			}
+		}
+	}
+	w.after = 0
+	if moved {
+		w.forget()
+		return nil
+	}
+	if len(next) == window {
+		w.after = next[window-1].UID
+	}
+	return failed
+}
+
+// deliver makes one attempt of each message, at once, over one route.
+func (w *worker) deliver(ctx context.Context, box *mailbox.Box, m gateway.VM, group []mailbox.Entry) []error {
+	results := make([]error, len(group))
+	if err := w.connect(ctx, box, m); err != nil {
+		for i := range results {
+			results[i] = err
+		}
+		return results
+	}
+	var all sync.WaitGroup
+	for i, e := range group {
+		again := e.UID <= w.reached
+		w.reached = max(w.reached, e.UID)
+		all.Go(func() { results[i] = w.attempt(ctx, box, e, again) })
+	}
+	all.Wait()
+	for _, err := range results {
+		if err != nil && !isRefusal(err) {
+			w.disconnect()
+		}
+	}
+	return results
+}
+
+// connect opens the route, unless it is open. Marks that a crash left in the guest are removed.
+func (w *worker) connect(ctx context.Context, box *mailbox.Box, m gateway.VM) error {
+	if w.route != nil {
+		return nil
+	}
+	return w.guarded(func() (err error) {
+		if w.route, err = wayInto(m).open(ctx, w.config, m); err != nil {
+			w.route = nil
+			return err
+		}
+		w.unmark(ctx, box.Passed(window))
+		return nil
+	})
+}
+
+// attempt delivers one message. A message that was expunged meanwhile counts as delivered.
+func (w *worker) attempt(ctx context.Context, box *mailbox.Box, e mailbox.Entry, again bool) error {
+	content, err := box.Open(e.UID)
+	switch {
+	case gateway.KindOf(err) == gateway.KindNotFound:
+		return nil
+	case mailbox.Damaged(err):
+		return &Refusal{at(stageStore, err)}
+	case err != nil:
+		return at(stageStore, err)
+	}
+	defer func() { _ = content.Close() }() // only read
+	start := time.Now()
+	err = w.guarded(func() error {
+		return w.route.Deliver(ctx, Message{QueueID: e.QueueID, Bytes: e.Bytes, Again: again, Content: content})
+	})
+	if err == nil {
+		w.delivered.Add(1)
+		w.logger.Info("message delivered", "queue_id", e.QueueID, "bytes", e.Bytes, "duration", time.Since(start))
+	}
+	return err
+}
+
+// record moves the cursor over the messages that were delivered. What lies between them and was not is
+// parked: it was refused, or it failed while a later one was delivered. It reports whether the cursor has
+// moved.
+func (w *worker) record(ctx context.Context, box *mailbox.Box, group []mailbox.Entry, results []error) (moved bool, err error) {
+	byUID := map[uint32]error{}
+	var last, done uint32 // the last to go over, the last delivered
+	for i, e := range group {
+		byUID[e.UID] = results[i]
+		if results[i] == nil || isRefusal(results[i]) {
+			last = e.UID
+		}
+	}
+	for e, ok := box.Pending(); ok && e.UID <= last; e, ok = box.PendingAfter(e.UID) {
+		err, tried := byUID[e.UID]
+		if tried && err == nil {
+			done = e.UID
+			continue
+		}
+		if ctx.Err() != nil { // it was cut off
+			break
+		}
+		if !tried {
+			err = w.why(e.UID) // in an earlier round
+		}
+		if err := box.Park(e.UID); err != nil {
+			return moved, err
+		}
+		w.parked.add(e, err, w.config.Times)
+		w.logger.Warn("message parked", "queue_id", e.QueueID, "err", err)
+		moved = true
+	}
+	if done == 0 {
+		return moved, nil
+	}
+	if err := box.Delivered(done); err != nil {
+		return moved, err
+	}
+	w.unmark(ctx, slices.DeleteFunc(group, func(e mailbox.Entry) bool { return e.UID > done || byUID[e.UID] != nil }))
+	return true, nil
+}
+
+// unmark removes a route's marks of messages that are recorded.
+func (w *worker) unmark(ctx context.Context, recorded []mailbox.Entry) {
+	marks, ok := w.route.(recorder)
+	for _, e := range recorded {
+		w.marked = append(w.marked, e.QueueID)
+	}
+	if ok && w.guarded(func() error { return marks.Recorded(ctx, w.marked) }) != nil && len(w.marked) <= maxMarked {
+		return // the next attempt is made with the next message, or the next connection
+	}
+	w.marked = nil
+}

@@ -1,0 +1,86 @@
+package mail
+
+import (
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
+	"lodge/mail/mailbox"
+)
+
+// childGuest is the environment variable with the address, the key file and the host key of the guest
+// that is childVMs' first one.
+const childGuest = "LODGE_MAIL_TEST_GUEST"
+
+// A daemon that is killed again and again while it delivers, with a mail reader that moves new mail to
+// cur at once, brings every message once.
+func TestKillWhileDelivering(t *testing.T) {
+	g := newGuest(t)
+	g.makeMaildir(t)
+	g.up(t)
+	t.Setenv(childGuest, g.addr+"\n"+g.keyFile+"\n"+g.hostKey)
+	dir, vms := t.TempDir(), []gateway.ID{gateway.NewID(), gateway.NewID()}
+	store, err := mailbox.Open(dir, slog.New(slog.DiscardHandler))
+	gatewaytest.Must(t, err)
+	const messages = 300
+	for i := range messages {
+		put(t, store, vms[0], fmt.Sprint("message ", i))
+	}
+	store.Close()
+	var reading sync.WaitGroup
+	stop := make(chan struct{})
+	reading.Go(func() { readMail(t, g, stop) })
+	cur := func() int { return len(files(t, filepath.Join(g.home, "Maildir/cur"))) }
+	for before := 0; before < messages; before = cur() {
+		_, _, kill := child(t, dir, vms)
+		want := min(before+5+rand.IntN(30), messages)
+		gatewaytest.WaitFor(t, "progress", func() bool { return cur() >= want })
+		kill()
+	}
+	f := start(t, dir, func(c *Config) { c.SSHKeyFile, c.Dial = g.keyFile, g.dialVM })
+	vm := f.addAs(t, "hello", vms[0], g.hostKey)
+	gatewaytest.WaitFor(t, "all are delivered", func() bool { return len(pending(t, f, vm)) == 0 })
+	close(stop)
+	reading.Wait()
+	if n, left := cur(), files(t, filepath.Join(g.home, "Maildir/new")); n != messages || len(left) > 0 {
+		t.Errorf("%d files in cur, want %d; in new %v", n, messages, left)
+	}
+	leftNothing(t, filepath.Join(g.home, "Maildir/tmp"))
+}
+
+// readMail moves new mail to cur, as mail readers do.
+func readMail(t *testing.T, g *guest, stop chan struct{}) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		for _, name := range files(t, filepath.Join(g.home, "Maildir/new")) {
+			if err := os.Rename(filepath.Join(g.home, "Maildir/new", name), filepath.Join(g.home, "Maildir/cur", name+":2,S")); err != nil {
+				t.Error(err)
+			}
+		}
+		select {
+		case <-stop:
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// put records a message for a VM.
+func put(tb testing.TB, store *mailbox.Store, vm gateway.ID, body string) {
+	tb.Helper()
+	st, err := store.Stage()
+	gatewaytest.Must(tb, err)
+	defer st.Remove()
+	_, err = fmt.Fprintf(st, "Subject: x\r\n\r\n%s\r\n", body)
+	gatewaytest.Must(tb, err)
+	now := time.Now()
+	gatewaytest.Must(tb, store.Commit(st, []mailbox.Letter{{VM: vm, QueueID: mailbox.NewQueueID(now), From: "a@b.c", Rcpt: "x@y.z", Received: now}}))
+}

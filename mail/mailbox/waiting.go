@@ -1,0 +1,48 @@
+package mailbox
+
+import "slices"
+
+// What the delivery into the VM asks of a mailbox, beside Pending, Delivered and Park.
+
+// PendingAfter returns the first message behind both the delivery cursor and uid.
+func (b *Box) PendingAfter(uid uint32) (Entry, bool) {
+	s := b.shown.Load()
+	return s.Entries.next(max(s.cursor, uid) + 1)
+}
+
+// Passed returns the last n messages up to the delivery cursor, the oldest first.
+func (b *Box) Passed(n int) []Entry {
+	s := b.shown.Load()
+	pages := s.Entries.Pages()
+	page, i := s.Entries.search(s.cursor + 1)
+	var passed []Entry
+	for ; page >= 0 && len(passed) < n; page-- {
+		if page < len(pages) {
+			before := pages[page].Entries[:i]
+			passed = append(slices.Clone(before[max(0, len(before)-n+len(passed)):]), passed...)
+		}
+		if page > 0 {
+			i = len(pages[page-1].Entries)
+		}
+	}
+	return passed
+}
+
+// Parked returns the first n messages that are parked.
+func (b *Box) Parked(n int) []Entry {
+	var parkedOnes []Entry
+	for _, e := range b.shown.Load().Entries.All() {
+		if len(parkedOnes) == n {
+			break
+		}
+		if e.Flags&parked != 0 {
+			parkedOnes = append(parkedOnes, e)
+		}
+	}
+	return parkedOnes
+}
+
+// Unpark records that a parked message is on the guest's disk.
+func (b *Box) Unpark(uid uint32) error {
+	return b.do(&frame{kind: kindFlags, clear: parked, meta: encodeUIDs([]uint32{uid})})
+}
