@@ -1,0 +1,17 @@
+// Package relay sends mail from this host to other mail servers.
+package relay
+
+import (
+	"io"
+
+	"lodge/gateway"
+)
+
+// Message is one that leaves the host.
+type Message struct {
+	VM   gateway.Identity // who sends it; gateway.Postmaster() for the host itself
+	From string           // of the envelope, without <>; empty for a report (RFC 5321 §4.5.5)
+	To   []string         // of the envelope, each without <>; all are on other hosts
+	UTF8 bool             // it needs SMTPUTF8 (RFC 6531)
+	Body io.Reader        // headers included, with CRLF line ends
+}
