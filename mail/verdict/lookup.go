@@ -24,7 +24,7 @@ func (r *lookup) ask(name string, kind uint16) ([]dns.RR, error) {
 	if r.asked.Add(1) > maxQuestions {
 		return nil, temporary(name, "too many questions for one message")
 	}
-	return r.resolver.ask(r.ctx, name, kind)
+	return r.resolver.Ask(r.ctx, name, kind)
 }
 
 // LookupTXT implements spf.DNSResolver.

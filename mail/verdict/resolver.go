@@ -53,9 +53,9 @@ type question struct {
 	kind uint16
 }
 
-// ask returns the records of a kind at a name, aliases followed. All errors are *net.DNSError, as the
+// Ask returns the records of a kind at a name, aliases followed. All errors are *net.DNSError, as the
 // libraries want it: not found, or temporary.
-func (r *Resolver) ask(ctx context.Context, name string, kind uint16) ([]dns.RR, error) {
+func (r *Resolver) Ask(ctx context.Context, name string, kind uint16) ([]dns.RR, error) {
 	if _, ok := dns.IsDomainName(name); !ok || !printable(name) {
 		return nil, notFound(name)
 	}

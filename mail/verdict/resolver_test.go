@@ -121,7 +121,7 @@ func TestCallerLeaves(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	r := NewResolver("", packets(t, func(*dns.Msg) []byte { cancel(); return nil }))
-	if _, err := r.ask(ctx, "example.com", dns.TypeTXT); !strings.Contains(fmt.Sprint(err), context.Canceled.Error()) {
+	if _, err := r.Ask(ctx, "example.com", dns.TypeTXT); !strings.Contains(fmt.Sprint(err), context.Canceled.Error()) {
 		t.Error(err)
 	}
 }
@@ -157,7 +157,7 @@ func TestSlowDomain(t *testing.T) {
 	var refused atomic.Int32
 	for i := range 4 * maxAtOnce {
 		waiting.Go(func() {
-			_, err := c.resolver.ask(ctx, fmt.Sprintf("x%d.slow.example", i), dns.TypeTXT)
+			_, err := c.resolver.Ask(ctx, fmt.Sprintf("x%d.slow.example", i), dns.TypeTXT)
 			if strings.Contains(fmt.Sprint(err), "too many questions about the domain") {
 				refused.Add(1)
 			}
