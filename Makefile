@@ -85,6 +85,7 @@ conformance: go ## check the web side with h2spec, testssl.sh, slowhttptest and 
 	@$(GO) test -count=1 -run '^TestWebSocket' ./https
 	@packaging/deps conformance
 	@$(GO) test -count=1 -v -run '^TestTranscripts' ./mail/smtpd -args -transcripts 2000 -postfix | grep -vE '^ *(===|---)'
+	@$(GO) test -count=1 -run '^TestPostfix' ./mail/relay -args -postfix
 	@$(GO) test -count=1 -v -run 'OddRequests' ./https -args -odd 2000 | grep -vE '^ *(===|---)'
 	@test -x build/h2spec || GOBIN=$(CURDIR)/build $(GO) install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible
 	@$(GO) build -o build/bench-https ./e2e/bench/web && packaging/conformance
