@@ -9,8 +9,8 @@
 // A message is the same everywhere, byte for byte: Return-Path, Delivered-To, Authentication-Results
 // (package verdict) and Received on top, then what came over SMTP without forged ones of these, lines
 // ending in CRLF. After 250 nothing is bounced: mail for a VM that is off or broken waits, without
-// delaying that of others. This package never relays, never parses mail to decide where it goes, and
-// never sends any.
+// delaying that of others. Mail of VMs to others leaves by a queue (relay). This package never passes on
+// mail from outside, and never parses mail to decide where it goes.
 package mail
 
 import (
@@ -27,6 +27,7 @@ import (
 	"lodge/mail/imapd"
 	"lodge/mail/inbound"
 	"lodge/mail/mailbox"
+	"lodge/mail/relay"
 	"lodge/mail/smtpd"
 	"lodge/mail/verdict"
 )
@@ -46,6 +47,7 @@ type Config struct {
 	MaxMessageBytes int64            // of the largest message; 0 means DefaultMaxMessageBytes
 	TLS             *tls.Config      // for STARTTLS on port 25; nil: it is not offered
 	Verdicts        *verdict.Checker // checks who sent a message; nil: nobody does
+	Out             *Out             // for sending mail; nil: none is sent
 	// Dial connects to a guest's sshd; nil means port 22 at the VM's address.
 	Dial func(ctx context.Context, m gateway.VM) (net.Conn, error)
 	// Arrived is called for each VM that gets a message, after it is synced to disk, and never for mail
@@ -65,6 +67,7 @@ type Server struct {
 	smtp    *smtpd.Server
 	imap    *imapd.Server
 	replica *deliver.Replica
+	queue   *relay.Queue // nil: no mail is sent
 
 	mu   sync.Mutex
 	stop context.CancelFunc // ends Run
@@ -92,12 +95,17 @@ func New(config Config) (*Server, error) {
 		m, _ := config.Directory.ByID(id)
 		return m.Mail
 	})
+	queue, err := newQueue(config, store)
+	if err != nil {
+		store.Close()
+		return nil, err
+	}
 	policy := inbound.New(inbound.Config{
 		Domain: config.Domain, Directory: config.Directory, Store: store, Verdicts: config.Verdicts,
 		Arrived: config.Arrived, Logger: config.Logger,
 	})
 	return &Server{
-		config: config, store: store, inbound: policy,
+		config: config, store: store, inbound: policy, queue: queue,
 		smtp: smtpd.New(smtpd.Config{
 			Domain: config.Domain, Policy: policy, MaxMessageBytes: config.MaxMessageBytes, TLS: config.TLS,
 			Limits: *config.smtpLimits, Logger: config.Logger,
@@ -123,8 +131,8 @@ func (s *Server) ServeSMTP(l net.Listener) error { return s.smtp.Serve(l) }
 // (gateway.TapListeners).
 func (s *Server) ServeIMAP(l net.Listener) error { return s.imap.Serve(l) }
 
-// Run delivers mail into the guests, and removes what is kept no longer, until ctx ends or Shutdown.
-// Call it once.
+// Run delivers mail into the guests and to other hosts, and removes what is kept no longer, until ctx ends
+// or Shutdown. Call it once.
 func (s *Server) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -137,11 +145,14 @@ func (s *Server) Run(ctx context.Context) error {
 	s.run.Add(1)
 	s.mu.Unlock()
 	defer s.run.Done()
-	var keeping sync.WaitGroup
-	keeping.Go(func() { s.store.Run(ctx) })
+	var others sync.WaitGroup
+	others.Go(func() { s.store.Run(ctx) })
+	if s.queue != nil {
+		others.Go(func() { _ = s.queue.Run(ctx) }) // it ends with ctx
+	}
 	err := s.replica.Run(ctx)
 	cancel()
-	keeping.Wait()
+	others.Wait()
 	return err
 }
 
@@ -160,6 +171,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	both.Go(func() { _ = s.imap.Shutdown(ctx) }) // a cut IMAP session loses nothing
 	both.Wait()
 	s.run.Wait()
+	if s.queue != nil {
+		s.queue.Close()
+	}
 	s.store.Close()
 	return err
 }
@@ -208,10 +222,16 @@ func (s *Server) RemoveMessages(ctx context.Context, id gateway.ID, r gateway.Ma
 	return removed, err
 }
 
-// Remove deletes the VM's mailbox. The VM must be Removed in the Directory already.
+// Remove deletes the VM's mailbox, and what it has in the queue. The VM must be Removed in the Directory
+// already.
 func (s *Server) Remove(_ context.Context, id gateway.ID) error {
 	if m, ok := s.config.Directory.ByID(id); ok && m.Desired != gateway.Removed {
 		return errors.New("remove mailbox: the VM is not being removed")
+	}
+	if s.queue != nil {
+		if err := s.queue.Remove(id); err != nil {
+			return err
+		}
 	}
 	return s.store.Remove(id)
 }

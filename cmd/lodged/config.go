@@ -40,6 +40,11 @@ type Config struct {
 	AccessLog      bool           `toml:"access_log" help:"log every web and S3 request"`
 	ACME           *acmeConfig    `toml:"acme"`           // a table, in the file alone; nil without one
 	LoginProviders loginProviders `toml:"login_provider"` // tables, as above
+
+	MailOut                   bool   `toml:"mail_out" help:"send mail of VMs to other hosts"`
+	MailSmarthost             string `toml:"mail_smarthost" help:"server that takes all mail to other hosts, host:port; without it, mail goes to its recipients' servers"`
+	MailSmarthostUser         string `toml:"mail_smarthost_user" help:"user at that server"`
+	MailSmarthostPasswordFile string `toml:"mail_smarthost_password_file" help:"file with the password of that user"`
 }
 
 const defaultConfigFile = "/etc/lodge/lodge.toml"
@@ -53,6 +58,7 @@ func defaultConfig() Config {
 		HTTPPort:      80,
 		SMTPPort:      25,
 		MailVerdicts:  true,
+		MailOut:       true,
 		GuestNet:      netip.MustParsePrefix("10.213.0.0/16"),
 		StateDir:      gateway.DefaultStateDir,
 		RunDir:        gateway.DefaultRunDir,
@@ -114,6 +120,9 @@ func (c Config) check() error {
 	}
 	if _, err := people.ParseAddress(c.Owner); err != nil {
 		return gateway.Invalid("owner: %v", err).WithHint("Give a mail address such as owner@example.com.")
+	}
+	if _, err := c.smarthost(); err != nil { // its file too
+		return err
 	}
 	if _, err := c.LoginProviders.read(); err != nil { // the files too: a missing secret fails at the start
 		return err

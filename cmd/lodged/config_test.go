@@ -13,6 +13,7 @@ import (
 
 	"lodge/gateway"
 	"lodge/https/login/oidc"
+	"lodge/mail/relay"
 )
 
 func TestFlagsBeatTheFileAndTheFileBeatsTheDefaults(t *testing.T) {
@@ -56,6 +57,26 @@ func TestLoginProviders(t *testing.T) {
 	}
 }
 
+func TestSmarthost(t *testing.T) {
+	password := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(password, []byte("hidden\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"-config", os.DevNull, "-mail-smarthost", "smtp.example:587", "-mail-smarthost-user", "me", "-mail-smarthost-password-file", password}
+	cfg, _, err := readConfig(args, &bytes.Buffer{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := mailOut(cfg)
+	if err != nil || out.Smarthost == nil || *out.Smarthost != (relay.Smarthost{Addr: "smtp.example:587", User: "me", Password: "hidden"}) {
+		t.Errorf("%+v, %v", out, err)
+	}
+	cfg.MailOut = false
+	if out, err := mailOut(cfg); out != nil || err != nil {
+		t.Errorf("off: %+v, %v", out, err)
+	}
+}
+
 func TestBadConfigIsRefused(t *testing.T) {
 	for name, content := range map[string]string{
 		"unknown key":       "domian = \"x.example\"",
@@ -76,6 +97,11 @@ func TestBadConfigIsRefused(t *testing.T) {
 		"below internal":    "domain = \"host.lodge.internal\"",
 		"proxy no net":      "trusted_proxies = [\"127.0.0.1\"]",
 		"all are proxies":   "trusted_proxies = [\"0.0.0.0/0\"]",
+		"smarthost, name":   "mail_smarthost = \"smtp.example\"",
+		"smarthost, TLS":    "mail_smarthost = \"smtp.example:465\"",
+		"smarthost, user":   "mail_smarthost = \"smtp.example:587\"\nmail_smarthost_user = \"x\"",
+		"smarthost, file":   "mail_smarthost = \"smtp.example:587\"\nmail_smarthost_user = \"x\"\nmail_smarthost_password_file = \"/none\"",
+		"smarthost, none":   "mail_smarthost_user = \"x\"\nmail_smarthost_password_file = \"/none\"",
 		"log format":        "log_format = \"xml\"",
 		"provider, no id":   "[[login_provider]]\nname = \"x\"\nissuer = \"https://x.example\"",
 		"provider, plain":   "[[login_provider]]\nname = \"x\"\nissuer = \"http://x.example\"\nclient_id = \"lodge\"",

@@ -143,9 +143,13 @@ func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
 		Defaults: gateway.Size{Image: cfg.Image}, Logger: log,
 	}
 	p.mailWaker = newMailWaker(s.directory, p.wakeIf, log)
+	out, err := mailOut(cfg)
+	if err != nil {
+		return err
+	}
 	if p.mail, err = mail.New(mail.Config{
 		Dir: cfg.path("mail"), Domain: cfg.Domain, Directory: s.directory, SSHKeyFile: hostConfig.LoginKeyFile(),
-		TLS: p.web.MailTLS(), Verdicts: verdicts(cfg), Arrived: p.mailWaker.arrived, Logger: log,
+		TLS: p.web.MailTLS(), Verdicts: verdicts(cfg), Arrived: p.mailWaker.arrived, Out: out, Logger: log,
 	}); err != nil {
 		return fmt.Errorf("mail: %w", err)
 	}

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+
+	"lodge/gateway"
+	"lodge/mail"
+	"lodge/mail/relay"
+	"lodge/mail/verdict"
+)
+
+// mailOut returns what sending mail needs; nil if none is sent.
+func mailOut(cfg Config) (*mail.Out, error) {
+	if !cfg.MailOut {
+		return nil, nil
+	}
+	smarthost, err := cfg.smarthost()
+	if err != nil {
+		return nil, err
+	}
+	return &mail.Out{
+		Dir: cfg.path("mail-out"), Resolver: verdict.NewResolver("/etc/resolv.conf"), Smarthost: smarthost, Refuse: []netip.Prefix{cfg.GuestNet},
+	}, nil
+}
+
+// smarthost reads the settings of the smarthost, its password too, so that a missing file fails at the
+// start; nil without one.
+func (c Config) smarthost() (*relay.Smarthost, error) {
+	if c.MailSmarthost == "" {
+		if c.MailSmarthostUser != "" || c.MailSmarthostPasswordFile != "" {
+			return nil, gateway.Invalid("mail_smarthost_user and mail_smarthost_password_file need mail_smarthost").
+				WithHint("Name the server too, such as smtp.example.com:587.")
+		}
+		return nil, nil
+	}
+	host, port, err := net.SplitHostPort(c.MailSmarthost)
+	if err != nil || host == "" || port == "" || port == "465" {
+		return nil, gateway.Invalid("mail_smarthost is %q", c.MailSmarthost).
+			WithHint("Give a name and a port where the server offers STARTTLS, such as smtp.example.com:587.")
+	}
+	s := &relay.Smarthost{Addr: c.MailSmarthost, User: c.MailSmarthostUser}
+	if (c.MailSmarthostUser == "") != (c.MailSmarthostPasswordFile == "") {
+		return nil, gateway.Invalid("only one of mail_smarthost_user and mail_smarthost_password_file is set").WithHint("Set both, or none.")
+	}
+	if c.MailSmarthostPasswordFile == "" {
+		return s, nil
+	}
+	password, err := os.ReadFile(c.MailSmarthostPasswordFile)
+	if err != nil {
+		return nil, gateway.Invalid("mail_smarthost_password_file: %v", err).WithHint("Name a file that lodged can read.")
+	}
+	if s.Password = strings.TrimRight(string(password), "\r\n"); s.Password == "" {
+		return nil, gateway.Invalid("%s is empty", c.MailSmarthostPasswordFile).WithHint("Write the password into it.")
+	}
+	return s, nil
+}

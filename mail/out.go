@@ -1,0 +1,44 @@
+package mail
+
+import (
+	"fmt"
+	"net/netip"
+
+	"lodge/gateway"
+	"lodge/mail/mailbox"
+	"lodge/mail/relay"
+)
+
+// Out is what sending mail needs. Dir and Resolver must be set.
+type Out struct {
+	Dir       string // of the queue and the keys; created if missing
+	Resolver  relay.Resolver
+	Smarthost *relay.Smarthost // nil: mail goes to the servers of its recipients' domains
+	Refuse    []netip.Prefix   // no mail goes there, whatever DNS has: the guests' net
+}
+
+// newQueue opens the queue; nil if nothing is sent.
+func newQueue(config Config, mailboxes *mailbox.Store) (*relay.Queue, error) {
+	if config.Out == nil {
+		return nil, nil
+	}
+	queue, err := relay.New(relay.Config{
+		Dir: config.Out.Dir, Domain: config.Domain, Mailboxes: mailboxes, Resolver: config.Out.Resolver, Smarthost: config.Out.Smarthost,
+		Refuse: config.Out.Refuse, Arrived: config.Arrived, Limits: relay.DefaultLimits(), Times: relay.DefaultTimes(), Logger: config.Logger,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("outgoing mail: %w", err)
+	}
+	return queue, nil
+}
+
+// Queue is where mail that leaves the host is handed over; nil if none is sent.
+func (s *Server) Queue() *relay.Queue { return s.queue }
+
+// DNSRecords are those that the mail of this host needs. It fails with KindConflict if no mail is sent.
+func (s *Server) DNSRecords() ([]gateway.DNSRecord, error) {
+	if s.queue == nil {
+		return nil, gateway.Errorf(gateway.KindConflict, "this host sends no mail").WithHint("Remove mail_out = false from lodge.toml, then restart lodged.")
+	}
+	return s.queue.Records(), nil
+}
