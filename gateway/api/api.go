@@ -53,6 +53,8 @@ type Terminals interface {
 
 // Mailbox reads and removes VMs' mail; mail.Server is one.
 type Mailbox interface {
+	// DNSRecords are those that the mail of this host needs. KindConflict: it sends none.
+	DNSRecords() ([]gateway.DNSRecord, error)
 	// List returns the newest messages, at most limit, newest first.
 	List(ctx context.Context, id gateway.ID, limit int) ([]gateway.Message, error)
 	// Open reads one message as it is stored (RFC 5322). The caller closes it.

@@ -51,6 +51,7 @@ const (
 	verbMail           verb = "mail"
 	verbMessage        verb = "message"
 	verbRemoveMail     verb = "removemail"
+	verbMailDNS        verb = "maildns"
 	verbMailSettings   verb = "mailsettings"
 	verbSetMail        verb = "setmail"
 	verbNewAddress     verb = "newmailaddress"

@@ -1,6 +1,10 @@
 package api
 
-import "context"
+import (
+	"context"
+
+	"lodge/gateway"
+)
 
 // Grade is how a check ended.
 type Grade string
@@ -32,4 +36,12 @@ func (s Session) Doctor(ctx context.Context) ([]Finding, error) {
 		return nil, err
 	}
 	return s.api.Doctor.Examine(ctx), nil
+}
+
+// MailDNS returns the DNS records that mail of this host needs.
+func (s Session) MailDNS(context.Context) ([]gateway.DNSRecord, error) {
+	if err := s.allowed(verbMailDNS); err != nil {
+		return nil, err
+	}
+	return s.api.Mailbox.DNSRecords()
 }

@@ -20,6 +20,7 @@ func (s *Server) mailRoutes() []route {
 	const vm = "/v1/vms/{name}"
 	return []route{
 		{"POST", vm + "/mail-removals", asked(s, api.Session.RemoveMail), gateway.MailRemoval{}, gateway.MailRemoved{}, "Removes messages from the host; copies in the VM stay. If one does not exist, or is not in the VM and `waiting` is not set, none is removed."},
+		{"GET", "/v1/mail-dns", query(s, api.Session.MailDNS), nil, []gateway.DNSRecord{}, "Returns the DNS records that mail of this host needs."},
 		{"GET", vm + "/mail-settings", named(s, api.Session.MailSettings), nil, api.MailSettings{}, "Returns the settings of the VM's mail."},
 		{"PATCH", vm + "/mail-settings", s.setMail, api.MailChange{}, api.MailSettings{}, "Changes settings of the VM's mail, all or none."},
 		{"POST", vm + "/mail-addresses", s.newMailAddress, MailAddressRequest{}, api.MailAddress{}, "Makes an address of the VM that only some may write to, for a time."},
@@ -59,6 +60,13 @@ func (c *Client) RemoveMail(ctx context.Context, name string, r gateway.MailRemo
 	var removed gateway.MailRemoved
 	err := c.onVM(ctx, http.MethodPost, name, "/mail-removals", r, &removed)
 	return removed, err
+}
+
+// MailDNS returns the DNS records that mail of the host needs.
+func (c *Client) MailDNS(ctx context.Context) ([]gateway.DNSRecord, error) {
+	var records []gateway.DNSRecord
+	err := c.call(ctx, http.MethodGet, "/v1/mail-dns", nil, &records)
+	return records, err
 }
 
 // MailSettings returns the settings of a VM's mail.

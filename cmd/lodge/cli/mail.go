@@ -11,6 +11,7 @@ type mailCmd struct {
 	Show    mailShowCmd    `cmd:"" default:"withargs" help:"List the mail of a VM, or of postmaster, or show one message."`
 	Rm      mailRmCmd      `cmd:"" help:"Remove mail of a VM, or of postmaster, from the host."`
 	Set     mailSetCmd     `cmd:"" help:"Change settings of a VM's mail, or show them."`
+	DNS     mailDNSCmd     `cmd:"" help:"Print the DNS records that mail of this host needs." name:"dns"`
 	Address mailAddressCmd `cmd:"" help:"Make, list and remove addresses of a VM that only some may write to, for a time."`
 }
 
