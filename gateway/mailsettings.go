@@ -30,6 +30,7 @@ type MailSettings struct {
 	QuotaBytes     int64         `json:"quota_bytes,omitempty"`     // of the mailbox on the host; 0: only the host's own limits
 	Keep           time.Duration `json:"keep,omitempty"`            // mail is removed after it; 0: never
 	Wake           bool          `json:"wake,omitempty"`            // a new message starts the stopped VM
+	Route          string        `json:"route,omitempty"`           // into the VM, as ParseMailRoute reads it; empty: MailRouteAuto
 	RefuseRejected bool          `json:"refuse_rejected,omitempty"` // refuse what the DMARC policy of its From rejects (RFC 7489 §6.3)
 	AllowFrom      []string      `json:"allow_from,omitempty"`      // senders, each an address or an @domain, in lower case and A-labels; empty: anyone
 	Aliases        []string      `json:"aliases,omitempty"`         // "sales": anything@sales.<domain>; "sales@": sales@<domain>. See CheckAlias

@@ -57,6 +57,7 @@ func TestKillWhileDelivering(t *testing.T) {
 
 // readMail moves new mail to cur, as mail readers do.
 func readMail(t *testing.T, g *guest, stop chan struct{}) {
+	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for {

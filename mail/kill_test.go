@@ -42,7 +42,7 @@ func TestChild(t *testing.T) {
 		if addr, keys, ok := strings.Cut(os.Getenv(childGuest), "\n"); ok {
 			g.addr = addr
 			g.keyFile, g.hostKey, _ = strings.Cut(keys, "\n")
-			c.SSHKeyFile, c.Dial = g.keyFile, func(ctx context.Context, _ gateway.VM) (net.Conn, error) { return g.dial(ctx) }
+			c.SSHKeyFile, c.Dial = g.keyFile, func(ctx context.Context, _ gateway.VM, _ uint16) (net.Conn, error) { return g.dial(ctx) }
 		}
 	})
 	for i, text := range strings.Split(os.Getenv(childVMs), ",") {

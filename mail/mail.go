@@ -3,8 +3,8 @@
 //
 // SMTP is spoken by smtpd; inbound decides who gets which mail. The mailbox on the host is the record
 // (package mailbox): 250 is sent only once a message is synced to disk there. Two ways lead from the
-// record into the VM: a replica in the guest's ~/Maildir over SFTP (deliver), and IMAP, where the tap is
-// the login (imapd). Connections of strangers pass a guard first (guard).
+// record into the VM: a copy in the guest's ~/Maildir, or in what else its owner has set (deliver), and
+// IMAP, where the tap is the login (imapd). Connections of strangers pass a guard first (guard).
 //
 // A message is the same everywhere, byte for byte: Return-Path, Delivered-To, Authentication-Results
 // (package verdict) and Received on top, then what came over SMTP without forged ones of these, lines
@@ -35,9 +35,6 @@ import (
 // DefaultMaxMessageBytes is 50 MiB.
 const DefaultMaxMessageBytes = 50 << 20
 
-// sshPort is where every guest's sshd listens.
-const sshPort = "22"
-
 // Config is what a Server needs. Dir, Domain, Directory, SSHKeyFile and Logger must be set.
 type Config struct {
 	Dir             string // created if missing; one process at a time
@@ -48,8 +45,8 @@ type Config struct {
 	TLS             *tls.Config      // for STARTTLS on port 25; nil: it is not offered
 	Verdicts        *verdict.Checker // checks who sent a message; nil: nobody does
 	Out             *Out             // for sending mail; nil: none is sent
-	// Dial connects to a guest's sshd; nil means port 22 at the VM's address.
-	Dial func(ctx context.Context, m gateway.VM) (net.Conn, error)
+	// Dial connects to a port of a guest; nil means over its tap.
+	Dial func(ctx context.Context, m gateway.VM, port uint16) (net.Conn, error)
 	// Arrived is called for each VM that gets a message, after it is synced to disk, and never for mail
 	// that waits already. It must return at once; nil: nothing is done.
 	Arrived func(gateway.ID)
@@ -114,14 +111,10 @@ func New(config Config) (*Server, error) {
 			Directory: config.Directory, Store: store, Limits: imapd.DefaultLimits(), Logger: config.Logger,
 		}),
 		replica: deliver.New(deliver.Config{
-			Store: store, Directory: config.Directory, KeyFile: config.SSHKeyFile, Dial: config.Dial,
+			Domain: config.Domain, Store: store, Directory: config.Directory, KeyFile: config.SSHKeyFile, Dial: config.Dial,
 			Times: deliver.DefaultTimes(), Logger: config.Logger,
 		}),
 	}, nil
-}
-
-func dialGuest(ctx context.Context, m gateway.VM) (net.Conn, error) {
-	return new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(m.Addr.String(), sshPort))
 }
 
 // ServeSMTP receives mail from anyone on l until Shutdown.

@@ -39,7 +39,7 @@ func start(tb testing.TB, dir string, change func(*Config)) *fixture {
 	config := Config{
 		Dir: dir, Domain: domain, Directory: directory, SSHKeyFile: "/nonexistent",
 		Logger: f.log.Logger(),
-		Dial:   func(context.Context, gateway.VM) (net.Conn, error) { return nil, errors.New("no guest") },
+		Dial:   func(context.Context, gateway.VM, uint16) (net.Conn, error) { return nil, errors.New("no guest") },
 	}
 	if change != nil {
 		change(&config)

@@ -20,6 +20,7 @@ type MailSettings struct {
 	QuotaBytes     int64         `json:"quota_bytes"`     // of the mailbox on the host; 0: only the host's own limits
 	KeepSeconds    int64         `json:"keep_seconds"`    // mail is removed after it; 0: never
 	Wake           bool          `json:"wake"`            // a new message starts the stopped VM
+	Route          string        `json:"route"`           // the way into the VM: auto, maildir, smtp, lmtp or http://PORT/PATH
 	RefuseRejected bool          `json:"refuse_rejected"` // refuse what the DMARC policy of its From rejects
 	AllowFrom      []string      `json:"allow_from"`      // senders: mail addresses and @domains; empty: anyone
 	Aliases        []string      `json:"aliases"`         // further names, "shop", whose mail is the VM's, and addresses at the host's domain, "sales@"
@@ -32,6 +33,7 @@ type MailChange struct {
 	QuotaBytes     *int64    `json:"quota_bytes,omitempty"`     // of the mailbox on the host, 1 MiB to 1 PiB; 0: only the host's own limits
 	KeepSeconds    *int64    `json:"keep_seconds,omitempty"`    // after which mail is removed, an hour to 3650 days; 0: never
 	Wake           *bool     `json:"wake,omitempty"`            // whether a new message starts the stopped VM
+	Route          *string   `json:"route,omitempty"`           // auto, maildir, smtp (port 25 of the VM), lmtp (port 24) or http://PORT/PATH (a POST)
 	RefuseRejected *bool     `json:"refuse_rejected,omitempty"` // whether to refuse what the DMARC policy of its From rejects
 	AllowFrom      *[]string `json:"allow_from,omitempty"`      // senders in place of those before: at most 256 mail addresses and @domains; the empty list: anyone
 	AddAliases     []string  `json:"add_aliases,omitempty"`     // names as VMs have, such as "shop"; of owners also addresses at the host's domain, such as "sales@"
@@ -48,8 +50,12 @@ func (s Session) MailSettings(_ context.Context, name string) (MailSettings, err
 }
 
 func (s Session) showMail(m gateway.VM) MailSettings {
+	route := m.Mail.Route
+	if route == "" {
+		route = gateway.MailRouteAuto
+	}
 	return MailSettings{
-		VM: m.Name, Domain: m.Name + "." + s.api.Domain, Receive: !m.Mail.Off, QuotaBytes: m.Mail.QuotaBytes,
+		Route: route, VM: m.Name, Domain: m.Name + "." + s.api.Domain, Receive: !m.Mail.Off, QuotaBytes: m.Mail.QuotaBytes,
 		KeepSeconds: int64(m.Mail.Keep / time.Second), Wake: m.Mail.Wake, RefuseRejected: m.Mail.RefuseRejected,
 		AllowFrom: append([]string{}, m.Mail.AllowFrom...), Aliases: append([]string{}, m.Mail.Aliases...), // an empty list is [] in JSON
 		Addresses: s.addresses(m, time.Now()),
@@ -87,10 +93,15 @@ func (s Session) SetMail(ctx context.Context, name string, change MailChange) (M
 	return s.showMail(m), nil
 }
 
-// check checks the numbers.
+// check checks the numbers and the route.
 func (c MailChange) check() error {
 	if c.QuotaBytes != nil && *c.QuotaBytes != 0 && (*c.QuotaBytes < gateway.MinMailQuota || *c.QuotaBytes > gateway.MaxMailQuota) {
 		return gateway.Invalid("a quota of %d bytes", *c.QuotaBytes).WithHint("A quota is 1MiB to 1PiB, such as 2GiB, or none.")
+	}
+	if c.Route != nil {
+		if _, err := gateway.ParseMailRoute(*c.Route); err != nil {
+			return err
+		}
 	}
 	const least, most = int64(gateway.MinMailKeep / time.Second), int64(gateway.MaxMailKeep / time.Second)
 	if c.KeepSeconds != nil && *c.KeepSeconds != 0 && (*c.KeepSeconds < least || *c.KeepSeconds > most) {
@@ -120,6 +131,9 @@ func (s Session) changeMail(m *gateway.VM, c MailChange) error {
 	if c.RefuseRejected != nil {
 		to.RefuseRejected = *c.RefuseRejected
 	}
+	if c.Route != nil {
+		to.Route = plainRoute(*c.Route)
+	}
 	if c.AllowFrom != nil {
 		to.AllowFrom = *c.AllowFrom
 	}
@@ -128,6 +142,15 @@ func (s Session) changeMail(m *gateway.VM, c MailChange) error {
 		return err
 	}
 	return checkSenders(*m)
+}
+
+// plainRoute returns a route that was checked as records have it.
+func plainRoute(text string) string {
+	r, err := gateway.ParseMailRoute(text)
+	if err != nil || text == gateway.MailRouteAuto {
+		return ""
+	}
+	return r.String()
 }
 
 // changeAliases returns the aliases of a VM after a change. One that is to be removed must be there: else
@@ -219,6 +242,9 @@ func (s Session) auditMail(ctx context.Context, m gateway.VM, c MailChange) {
 	attrs := []slog.Attr{gateway.LogVM(m.Identity)}
 	if c.AllowFrom != nil {
 		attrs = append(attrs, slog.String("with", strings.Join(*c.AllowFrom, ",")))
+	}
+	if c.Route != nil {
+		attrs = append(attrs, slog.String("to", *c.Route))
 	}
 	if len(c.AddAliases)+len(c.RemoveAliases) > 0 {
 		attrs = append(attrs, slog.String("added", strings.Join(c.AddAliases, ",")), slog.String("removed", strings.Join(c.RemoveAliases, ",")))

@@ -32,12 +32,12 @@ func TestSetMail(t *testing.T) {
 	s := a.As(api.Owner())
 	quota, keep := int64(2<<30), int64(90*24*60*60)
 	set, err := s.SetMail(t.Context(), "blog", api.MailChange{
-		Receive: new(false), QuotaBytes: &quota, KeepSeconds: &keep, Wake: new(true), RefuseRejected: new(true),
+		Receive: new(false), QuotaBytes: &quota, KeepSeconds: &keep, Wake: new(true), RefuseRejected: new(true), Route: new("http://08080/mail"),
 		AllowFrom: &[]string{"@Bücher.example", "Ada@Example.COM", "ada@example.com"}, AddAliases: []string{"shop", "sales@", "info@lodge.localhost"},
 	})
 	gatewaytest.Must(t, err)
 	want := api.MailSettings{
-		VM: "blog", Domain: "blog.lodge.localhost", QuotaBytes: quota, KeepSeconds: keep, Wake: true, RefuseRejected: true,
+		VM: "blog", Domain: "blog.lodge.localhost", QuotaBytes: quota, KeepSeconds: keep, Wake: true, RefuseRejected: true, Route: "http://8080/mail",
 		AllowFrom: []string{"@xn--bcher-kva.example", "ada@example.com"}, Aliases: []string{"info@", "sales@", "shop"}, Addresses: []api.MailAddress{},
 	}
 	if diff := cmp.Diff(want, set); diff != "" {
@@ -45,7 +45,7 @@ func TestSetMail(t *testing.T) {
 	}
 	m, _ := a.Directory.ByName("blog")
 	record := gateway.MailSettings{
-		Off: true, QuotaBytes: quota, Keep: 90 * 24 * time.Hour, Wake: true, RefuseRejected: true, AllowFrom: want.AllowFrom, Aliases: want.Aliases,
+		Off: true, QuotaBytes: quota, Keep: 90 * 24 * time.Hour, Wake: true, RefuseRejected: true, Route: want.Route, AllowFrom: want.AllowFrom, Aliases: want.Aliases,
 	}
 	if diff := cmp.Diff(record, m.Mail); diff != "" {
 		t.Errorf("record (-want +have)\n%s", diff)
@@ -53,9 +53,9 @@ func TestSetMail(t *testing.T) {
 	if log.Count("event=mail.set") != 1 || log.Count("added=shop,sales@,info@") != 1 || log.Count("with=@xn--bcher-kva.example,ada@example.com") != 1 {
 		t.Errorf("log: %s", log)
 	}
-	set, err = s.SetMail(t.Context(), "blog", api.MailChange{AllowFrom: &[]string{}, RemoveAliases: []string{"sales@lodge.localhost", "shop"}, AddAliases: []string{"info@"}})
+	set, err = s.SetMail(t.Context(), "blog", api.MailChange{Route: new("auto"), AllowFrom: &[]string{}, RemoveAliases: []string{"sales@lodge.localhost", "shop"}, AddAliases: []string{"info@"}})
 	gatewaytest.Must(t, err)
-	want.AllowFrom, want.Aliases = []string{}, []string{"info@"}
+	want.AllowFrom, want.Aliases, want.Route = []string{}, []string{"info@"}, "auto"
 	if diff := cmp.Diff(want, set); diff != "" {
 		t.Errorf("(-want +set again)\n%s", diff)
 	}
@@ -82,6 +82,7 @@ func TestSetMailRefuses(t *testing.T) {
 		want   gateway.Kind
 	}{
 		"nothing":                    {owner, api.MailChange{}, gateway.KindInvalid},
+		"a route":                    {owner, api.MailChange{Route: new("pop3")}, gateway.KindInvalid},
 		"quota too small":            {owner, api.MailChange{QuotaBytes: new(int64(gateway.MinMailQuota - 1))}, gateway.KindInvalid},
 		"negative quota":             {owner, api.MailChange{QuotaBytes: new(int64(-1))}, gateway.KindInvalid},
 		"quota too large":            {owner, api.MailChange{QuotaBytes: new(int64(gateway.MaxMailQuota + 1))}, gateway.KindInvalid},

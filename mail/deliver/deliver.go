@@ -1,6 +1,7 @@
-// Package deliver keeps a copy of each VM's mail in the VM: ~/Maildir of its login user.
+// Package deliver brings each VM's mail into the VM: into ~/Maildir of its login user, or by another Route
+// of its settings.
 //
-// The mailbox on the host is the record; the copy is a replica with a cursor. One worker per VM
+// The mailbox on the host is the record; what is in the VM is a replica with a cursor. One worker per VM
 // gives the messages behind the cursor to a Route, in rounds of four, and moves the cursor over those
 // that the guest has. A failure delays that VM's mail only: the worker retries after a growing pause,
 // when the VM's record changes (as it does at each start), and when new mail comes. Nothing is ever
@@ -38,10 +39,11 @@ import (
 
 // Config is what a Replica needs. All fields must be set.
 type Config struct {
+	Domain    string // VMs have mail at <vm>.<Domain>; the host's name in SMTP
 	Store     *mailbox.Store
 	Directory *gateway.Directory
-	KeyFile   string // the host's private SSH key; read at every connect
-	Dial      func(ctx context.Context, m gateway.VM) (net.Conn, error)
+	KeyFile   string                                                                 // the host's private SSH key; read at every connect
+	Dial      func(ctx context.Context, m gateway.VM, port uint16) (net.Conn, error) // to the VM alone
 	Times     Times
 	Logger    *slog.Logger
 }
@@ -49,7 +51,8 @@ type Config struct {
 // Times are the timeouts of the workers.
 type Times struct {
 	Connect  time.Duration // for TCP, SSH and SFTP together
-	Step     time.Duration // for one SFTP request, or 32 KiB of a message
+	Step     time.Duration // for one request of SFTP, SMTP or HTTP, or 32 KiB of a message
+	Verdict  time.Duration // until an SMTP server answers for a message (RFC 5321 §4.5.3.2.6)
 	RetryMin time.Duration // the first pause after a failure; it doubles
 	RetryMax time.Duration
 	// ParkedMax is the longest pause of a message that is parked; the first is RetryMin.
@@ -60,7 +63,7 @@ type Times struct {
 // DefaultTimes suit guests on this host.
 func DefaultTimes() Times {
 	return Times{
-		Connect: 20 * time.Second, Step: time.Minute, RetryMin: time.Second, RetryMax: time.Minute, ParkedMax: time.Hour,
+		Connect: 20 * time.Second, Step: time.Minute, Verdict: 10 * time.Minute, RetryMin: time.Second, RetryMax: time.Minute, ParkedMax: time.Hour,
 		Idle: 10 * time.Minute,
 	}
 }

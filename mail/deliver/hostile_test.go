@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/pem"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -90,9 +91,9 @@ func hostileWorker(t *testing.T, behave func(net.Conn, *ssh.ServerConfig)) *work
 	var all sync.WaitGroup
 	t.Cleanup(all.Wait)
 	return &worker{id: m.ID, delivered: new(atomic.Uint64), logger: slog.New(slog.DiscardHandler), config: Config{
-		Directory: directory, KeyFile: hostKeyFile(t), Logger: slog.New(slog.DiscardHandler),
-		Times: Times{Connect: 2 * time.Second, Step: 2 * time.Second},
-		Dial: func(ctx context.Context, _ gateway.VM) (net.Conn, error) {
+		Domain: "lodge.test", Directory: directory, KeyFile: hostKeyFile(t), Logger: slog.New(slog.DiscardHandler),
+		Times: Times{Connect: 2 * time.Second, Step: 2 * time.Second, Verdict: 2 * time.Second},
+		Dial: func(ctx context.Context, _ gateway.VM, _ uint16) (net.Conn, error) {
 			l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 			if err != nil {
 				return nil, err
@@ -106,6 +107,7 @@ func hostileWorker(t *testing.T, behave func(net.Conn, *ssh.ServerConfig)) *work
 			if err != nil {
 				return nil, err
 			}
+			gatewaytest.Must(t, errors.Join(client.(*net.TCPConn).SetWriteBuffer(4096), far.(*net.TCPConn).SetReadBuffer(4096)))
 			all.Go(func() { behave(far, server) })
 			context.AfterFunc(t.Context(), func() { far.Close() })
 			return client, nil

@@ -85,20 +85,25 @@ func (w *worker) deliver(ctx context.Context, box *mailbox.Box, m gateway.VM, gr
 	}
 	all.Wait()
 	for _, err := range results {
-		if err != nil && !isRefusal(err) {
+		if err != nil {
 			w.disconnect()
 		}
 	}
 	return results
 }
 
-// connect opens the route, unless it is open. Marks that a crash left in the guest are removed.
+// connect opens the route of the VM's settings, unless it is open. Marks that a crash left in the guest
+// are removed.
 func (w *worker) connect(ctx context.Context, box *mailbox.Box, m gateway.VM) error {
+	if w.way.setting != m.Mail.Route {
+		w.disconnect()
+	}
 	if w.route != nil {
 		return nil
 	}
+	w.way = wayInto(m)
 	return w.guarded(func() (err error) {
-		if w.route, err = wayInto(m).open(ctx, w.config, m); err != nil {
+		if w.route, err = w.way.open(ctx, w.config, m); err != nil {
 			w.route = nil
 			return err
 		}
@@ -109,7 +114,11 @@ func (w *worker) connect(ctx context.Context, box *mailbox.Box, m gateway.VM) er
 
 // attempt delivers one message. A message that was expunged meanwhile counts as delivered.
 func (w *worker) attempt(ctx context.Context, box *mailbox.Box, e mailbox.Entry, again bool) error {
-	content, err := box.Open(e.UID)
+	from, rcpt, err := box.Envelope(e.UID)
+	var content *mailbox.Content
+	if err == nil {
+		content, err = box.Open(e.UID)
+	}
 	switch {
 	case gateway.KindOf(err) == gateway.KindNotFound:
 		return nil
@@ -121,7 +130,7 @@ func (w *worker) attempt(ctx context.Context, box *mailbox.Box, e mailbox.Entry,
 	defer func() { _ = content.Close() }() // only read
 	start := time.Now()
 	err = w.guarded(func() error {
-		return w.route.Deliver(ctx, Message{QueueID: e.QueueID, Bytes: e.Bytes, Again: again, Content: content})
+		return w.route.Deliver(ctx, Message{QueueID: e.QueueID, From: from, Rcpt: rcpt, Bytes: e.Bytes, Again: again, Content: content})
 	})
 	if err == nil {
 		w.delivered.Add(1)
@@ -167,7 +176,13 @@ func (w *worker) record(ctx context.Context, box *mailbox.Box, group []mailbox.E
 	if err := box.Delivered(done); err != nil {
 		return moved, err
 	}
-	w.unmark(ctx, slices.DeleteFunc(group, func(e mailbox.Entry) bool { return e.UID > done || byUID[e.UID] != nil }))
+	var recorded []mailbox.Entry
+	for _, e := range group {
+		if e.UID <= done && byUID[e.UID] == nil {
+			recorded = append(recorded, e)
+		}
+	}
+	w.unmark(ctx, recorded)
 	return true, nil
 }
 
@@ -176,6 +191,9 @@ func (w *worker) unmark(ctx context.Context, recorded []mailbox.Entry) {
 	marks, ok := w.route.(recorder)
 	for _, e := range recorded {
 		w.marked = append(w.marked, e.QueueID)
+	}
+	if len(w.marked) == 0 {
+		return
 	}
 	if ok && w.guarded(func() error { return marks.Recorded(ctx, w.marked) }) != nil && len(w.marked) <= maxMarked {
 		return // the next attempt is made with the next message, or the next connection

@@ -10,7 +10,7 @@ import (
 // Route is a way into one VM, which is not trusted: its answers have limits and timeouts.
 type Route interface {
 	// Deliver returns once the guest has the message on its disk, or has taken the duty for it. After
-	// an error that is no Refusal the route is closed, and opened again for the next attempt.
+	// any error the route is closed, and opened again for the next attempt.
 	Deliver(ctx context.Context, m Message) error
 	// Close ends it without waiting for the guest.
 	Close()
@@ -26,10 +26,11 @@ type recorder interface {
 
 // Message is one message to deliver.
 type Message struct {
-	QueueID string // the same at each attempt, and of no other message
-	Bytes   int64
-	Again   bool // an earlier attempt may have reached the guest
-	Content io.Reader
+	QueueID    string // the same at each attempt, and of no other message
+	From, Rcpt string // the envelope as SMTP had it, without brackets; From is empty for a bounce
+	Bytes      int64
+	Again      bool // an earlier attempt may have reached the guest
+	Content    io.Reader
 }
 
 // Refusal is an error over one message that the guest refuses for good, while others may pass.
@@ -40,9 +41,29 @@ func (r *Refusal) Unwrap() error { return r.Err }
 
 // way is how a worker uses a kind of Route.
 type way struct {
-	open  func(context.Context, Config, gateway.VM) (Route, error)
-	width int // messages in flight
+	setting string // of the VM
+	open    func(context.Context, Config, gateway.VM) (Route, error)
+	width   int  // messages in flight
+	keep    bool // the connection is kept while there is no mail
 }
 
 // wayInto returns the way into a VM.
-func wayInto(gateway.VM) way { return way{openSFTP, window} }
+func wayInto(m gateway.VM) way {
+	route, err := gateway.ParseMailRoute(m.Mail.Route)
+	w := way{setting: m.Mail.Route, width: 1}
+	switch {
+	case err != nil: // of a newer version
+		w.open = func(context.Context, Config, gateway.VM) (Route, error) { return nil, at(stageConnect, err) }
+	case route.Scheme == "http":
+		w.open = func(_ context.Context, config Config, m gateway.VM) (Route, error) {
+			return openHTTP(config, m, route), nil
+		}
+	case route.Scheme == "maildir":
+		w.open, w.width, w.keep = openSFTP, window, true
+	default:
+		w.open = func(ctx context.Context, config Config, m gateway.VM) (Route, error) {
+			return openSMTP(ctx, config, m, route)
+		}
+	}
+	return w
+}

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"sync/atomic"
 	"time"
 
 	"github.com/pkg/sftp"
@@ -24,6 +23,8 @@ const (
 	newDir  = maildir + "/new"
 	curDir  = maildir + "/cur"
 )
+
+const sshPort = 22
 
 // maxAnswerBytes is how much a guest may send for a message. The answers to one of 1 GiB fit.
 const maxAnswerBytes = 8 << 20
@@ -46,7 +47,7 @@ func openSFTP(ctx context.Context, config Config, m gateway.VM) (Route, error) {
 	if err != nil {
 		return nil, at(stageConnect, err)
 	}
-	raw, err := config.Dial(ctx, m)
+	raw, err := config.Dial(ctx, m, sshPort)
 	if err != nil {
 		return nil, at(stageConnect, fmt.Errorf("dial: %w", err))
 	}
@@ -241,7 +242,7 @@ func (g *sftpRoute) write(ctx context.Context, path string, content io.Reader, s
 	defer timer.Stop()
 	stop := context.AfterFunc(ctx, g.cut)
 	defer stop()
-	n, err := io.Copy(onlyWriter{f}, &ticking{content, timer, g.step})
+	n, err := io.Copy(onlyWriter{f}, &ticking{Reader: content, timer: timer, step: g.step})
 	if err == nil && n != size {
 		err = io.ErrUnexpectedEOF
 	}
@@ -306,31 +307,3 @@ func (g *sftpRoute) Close() {
 // onlyWriter hides ReadFrom, which writes from goroutines of pkg/sftp. A malformed answer of a
 // guest would panic there, where nothing recovers, and end the daemon. Here it panics in attempt.
 type onlyWriter struct{ io.Writer }
-
-// ticking resets a timer at every read.
-type ticking struct {
-	io.Reader
-	timer *time.Timer
-	step  time.Duration
-}
-
-func (t *ticking) Read(p []byte) (int, error) {
-	t.timer.Reset(t.step)
-	return t.Reader.Read(p) // io.Copy compares io.EOF
-}
-
-var errTalkative = errors.New("the guest sent too many bytes")
-
-// meter fails once more was read than is left.
-type meter struct {
-	r    io.Reader
-	left atomic.Int64
-}
-
-func (m *meter) Read(p []byte) (int, error) {
-	n, err := m.r.Read(p)
-	if m.left.Add(-int64(n)) < 0 {
-		return n, errTalkative
-	}
-	return n, err // readers compare io.EOF
-}

@@ -26,6 +26,7 @@ type worker struct {
 	delivered *atomic.Uint64 // the Replica's
 
 	route   Route    // nil when not connected
+	way     way      // of the route, or of the last one
 	after   uint32   // the last message of a round that failed as a whole; 0 after any other
 	reached uint32   // an earlier attempt may have been made of messages up to this
 	marked  []string // messages whose marks are to be removed; see recorder
@@ -145,8 +146,11 @@ func (w *worker) guarded(talk func() error) (err error) {
 	return talk()
 }
 
-// idle waits for mail, and closes an unused connection after Times.Idle.
+// idle waits for mail, and closes an unused connection, at once or after Times.Idle.
 func (w *worker) idle(ctx context.Context, changed <-chan struct{}) {
+	if !w.way.keep {
+		w.disconnect()
+	}
 	unused, late := time.NewTimer(w.config.Times.Idle), time.NewTimer(w.parked.wait(time.Now()))
 	defer unused.Stop()
 	defer late.Stop()

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"io/fs"
 	"os"
 )
 
@@ -38,10 +37,7 @@ func (b *Box) Open(uid uint32) (*Content, error) {
 		c, err = b.open(s, e)
 		return err
 	})
-	if errors.Is(err, errFrame) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, io.EOF) {
-		err = fmt.Errorf("%w: %w", errDamaged, err)
-	}
-	return c, err
+	return c, damage(err)
 }
 
 // read calls f with a message of the current Snapshot, again if it was moved meanwhile. An error

@@ -1,6 +1,12 @@
 package mailbox
 
-import "slices"
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+)
 
 // What the delivery into the VM asks of a mailbox, beside Pending, Delivered and Park.
 
@@ -45,4 +51,19 @@ func (b *Box) Parked(n int) []Entry {
 // Unpark records that a parked message is on the guest's disk.
 func (b *Box) Unpark(uid uint32) error {
 	return b.do(&frame{kind: kindFlags, clear: parked, meta: encodeUIDs([]uint32{uid})})
+}
+
+// Envelope returns the addresses of a message as SMTP had them; from is empty for a bounce. It fails as
+// Open does.
+func (b *Box) Envelope(uid uint32) (from, rcpt string, err error) {
+	env, err := b.envelope(uid)
+	return env.from, env.rcpt, damage(err)
+}
+
+// damage makes an error over a message that is missing or damaged one for Damaged.
+func damage(err error) error {
+	if errors.Is(err, errFrame) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, io.EOF) {
+		return fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	return err
 }

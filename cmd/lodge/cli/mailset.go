@@ -25,6 +25,7 @@ type mailSetCmd struct {
 	Quota          string   `help:"The most that the VM's mail may take on the host, such as 2GiB; or none." placeholder:"SIZE"`
 	Keep           string   `help:"How long mail is kept on the host once it is in the VM, such as 90d; or forever." placeholder:"TIME"`
 	Wake           string   `help:"Whether a new message starts the stopped VM." placeholder:"on|off"`
+	Route          string   `help:"The way of the mail into the VM: auto, maildir, smtp, lmtp or http://PORT/PATH." placeholder:"ROUTE"`
 	RefuseRejected string   `help:"Whether mail is refused that the DMARC policy of its sender rejects." placeholder:"on|off"`
 }
 
@@ -37,6 +38,8 @@ func (*mailSetCmd) Help() string {
 		"With the alias shop, mail to anything@shop.DOMAIN is the VM's, with sales@ that to sales@DOMAIN. An alias is one VM's, and no other VM can have its name.\n\n" +
 		"With --wake on, a message that is accepted while the VM is stopped starts it; one that waited already, or that comes during the stop, does not. " +
 		"Starts by mail are 10 s apart at least.\n\n" +
+		"The route maildir is ~/Maildir of the user lodge, over SSH; auto is the same. smtp and lmtp are the VM's own server on port 25 or 24 of its address, and " +
+		"http://8080/mail is a POST to port 8080. Mail waits until the VM takes it.\n\n" +
 		"A message that would go above --quota is refused for the time being (452): its sender tries again for some days. " +
 		"After the time of --keep, mail is removed from the host once it is in the VM; what is in the VM stays there.\n\n" +
 		"A message to several VMs is refused by --refuse-rejected only if all of them want that."
@@ -76,6 +79,9 @@ func (c *mailSetCmd) change() (change api.MailChange, err error) {
 	}
 	if change.KeepSeconds, err = parseKeep(c.Keep); err != nil {
 		return change, err
+	}
+	if c.Route != "" {
+		change.Route = &c.Route
 	}
 	change.AllowFrom, err = parseAllow(c.Allow)
 	return change, err
@@ -166,6 +172,7 @@ func describeMail(w io.Writer, s api.MailSettings) {
 	row(w, "quota", quota)
 	row(w, "keep", keep)
 	row(w, "wake", onOff[s.Wake])
+	row(w, "route", s.Route)
 	row(w, "refuse-rejected", onOff[s.RefuseRejected])
 	if n := len(s.Addresses); n > 0 {
 		row(w, "addresses", fmt.Sprintf("%d, see: lodge mail address ls %s", n, s.VM))
