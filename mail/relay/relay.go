@@ -10,11 +10,13 @@
 // (RFC 3464). It is sent a second time only if the answer was lost, or this host before it was recorded.
 //
 // Mail goes to the smarthost, in verified TLS, or to the servers that DNS has (RFC 5321 §5.1), in TLS if
-// they have it, verified or not (RFC 7435). It never goes to this host, its guests or its private networks.
+// they have it, verified or not (RFC 7435), and verified if the domain wants that (MTA-STS, RFC 8461). It
+// never goes to this host, its guests or its private networks.
 package relay
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -55,8 +57,10 @@ type Config struct {
 	Times   Times
 	Logger  *slog.Logger
 
-	port   string // of other servers; "": 25
-	inside bool   // servers may be on this host: for tests
+	port   string         // of other servers; "": 25
+	inside bool           // servers may be on this host: for tests
+	roots  *x509.CertPool // of policies, and of servers that they name; nil: those of the system
+	dial   dialer         // to the servers of policies; nil: by DNS
 }
 
 // Limits bound what is held and what is sent.
@@ -107,9 +111,10 @@ func DefaultTimes() Times {
 // Queue has the mail that leaves the host. Make it with New, run Run, and end it with Close. It is safe
 // for concurrent use.
 type Queue struct {
-	config Config
-	store  *mailbox.Store
-	keys   keys
+	config   Config
+	store    *mailbox.Store
+	keys     keys
+	policies *policies
 
 	mu          sync.Mutex
 	lanes       map[gateway.ID]*lane
@@ -150,6 +155,11 @@ func New(config Config) (*Queue, error) {
 		lanes: map[gateway.ID]*lane{}, dests: map[string]*rate.Limiter{}, all: rate.NewLimiter(l.Rate, l.Burst),
 		connections: limit.New[gateway.ID](l.ConnectionsOfVM, l.Connections), perDest: limit.New[string](l.ConnectionsOfDest, 0),
 	}
+	dial := config.dial
+	if dial == nil {
+		dial = q.dialWeb
+	}
+	q.policies = newPolicies(config.Resolver, dial, config.roots)
 	if err := q.load(dir); err != nil {
 		store.Close()
 		return nil, fmt.Errorf("open queue: %w", err)

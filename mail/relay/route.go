@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -22,8 +23,9 @@ const (
 
 // server is one address of a mail server.
 type server struct {
-	host string // its name
-	addr netip.Addr
+	host   string // its name
+	addr   netip.Addr
+	strict bool // it needs TLS, with a certificate for its name
 }
 
 // route returns the servers of a domain in the order of RFC 5321 §5.1.
@@ -36,6 +38,13 @@ func (q *Queue) route(ctx context.Context, domain string) ([]server, *failure) {
 	if failed != nil {
 		return nil, failed
 	}
+	policy := q.policies.of(ctx, name)
+	if policy.enforce {
+		hosts = slices.DeleteFunc(hosts, func(host string) bool { return !policy.matches(host) })
+		if len(hosts) == 0 {
+			return nil, temporary("4.7.0", "the policy of %s (MTA-STS) names none of its mail servers", name)
+		}
+	}
 	var servers []server
 	var later, refused *failure
 	for _, host := range hosts {
@@ -47,7 +56,7 @@ func (q *Queue) route(ctx context.Context, domain string) ([]server, *failure) {
 			if why := q.forbidden(a); why != "" {
 				refused = permanent("5.4.4", "%s has the address %s, which is %s", host, a, why)
 			} else if len(servers) < maxAddrs {
-				servers = append(servers, server{host, a})
+				servers = append(servers, server{host, a, policy.enforce})
 			}
 		}
 	}
@@ -127,6 +136,30 @@ func (q *Queue) addresses(ctx context.Context, host string) (all []netip.Addr, e
 func notFound(err error) bool {
 	e, ok := errors.AsType[*net.DNSError](err)
 	return ok && e.IsNotFound
+}
+
+// dialWeb connects to a host that a stranger's DNS names.
+func (q *Queue) dialWeb(ctx context.Context, network, addr string) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	addrs, err := q.addresses(ctx, host)
+	for _, a := range addrs[:min(len(addrs), 4)] {
+		if why := q.forbidden(a); why != "" {
+			err = errors.New(a.String() + " is " + why)
+			continue
+		}
+		var c net.Conn
+		dialer := net.Dialer{Timeout: policyPatience / 3}
+		if c, err = dialer.DialContext(ctx, network, net.JoinHostPort(a.String(), port)); err == nil {
+			return c, nil
+		}
+	}
+	if err == nil {
+		err = errors.New("it has no address")
+	}
+	return nil, fmt.Errorf("connect to %s: %w", host, err)
 }
 
 // special are nets of RFC 6890 that are no one's on the internet, or that lead to IPv4 addresses, which

@@ -29,12 +29,12 @@ type session struct {
 const minRate = 10 << 10
 
 // open connects to one server and greets it: with TLS if the server has it, verified or not (RFC 7435),
-// and without if that fails.
+// and without if that fails; for one that is strict, with verified TLS only.
 func (q *Queue) open(ctx context.Context, s server) (*session, *failure) {
 	addr := net.JoinHostPort(s.addr.String(), q.config.port)
-	config := &tls.Config{ServerName: s.host, InsecureSkipVerify: true} //nolint:gosec // opportunistic: better than none
-	opened, err := q.dial(ctx, s.host, addr, config, false)
-	if errors.Is(err, errTLS) {
+	config := &tls.Config{ServerName: s.host, InsecureSkipVerify: !s.strict, RootCAs: q.config.roots} //nolint:gosec // opportunistic: better than none
+	opened, err := q.dial(ctx, s.host, addr, config, s.strict)
+	if errors.Is(err, errTLS) && !s.strict {
 		opened, err = q.dial(ctx, s.host, addr, nil, false)
 	}
 	if err != nil {
