@@ -16,15 +16,33 @@ import (
 // is. It opens one mailbox at a time, and leaves the processors to who needs one now.
 func (s *Store) Await(ctx context.Context, id gateway.ID) (*Box, error) {
 	opened := s.opened(id)
-	if opened != nil && s.quiet(id) {
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-opened:
-		}
+	if opened == nil {
+		return s.Box(id)
 	}
-	s.turn.Lock()
-	defer s.turn.Unlock()
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-opened: // its mail does not wait for others' turns
+		return s.Box(id)
+	case s.turn <- struct{}{}:
+	}
+	b, err := s.openUnlessQuiet(id)
+	<-s.turn
+	if b != nil || err != nil {
+		return b, err
+	}
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-opened:
+		return s.Box(id)
+	}
+}
+
+func (s *Store) openUnlessQuiet(id gateway.ID) (*Box, error) {
+	if s.quiet(id) {
+		return nil, nil
+	}
 	return s.Box(id)
 }
 
@@ -45,8 +63,6 @@ func (s *Store) opened(id gateway.ID) <-chan struct{} {
 // quiet reports whether the index of a mailbox that is not open proves that no message waits: it is
 // sound, the log ends where it does, and the cursor is at its last message.
 func (s *Store) quiet(id gateway.ID) bool {
-	s.turn.Lock()
-	defer s.turn.Unlock()
 	dir := filepath.Join(s.dir, id.String())
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return true // no mail has come yet

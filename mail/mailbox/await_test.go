@@ -15,41 +15,45 @@ import (
 
 // Await opens a mailbox at once if a message may wait in it, and else when another opens it.
 func TestAwait(t *testing.T) {
+	all := func(b *Box) error { return b.Delivered(3) }
 	for name, row := range map[string]struct {
-		change func(t *testing.T, s *Store, b *Box) // before the store is closed
-		after  func(t *testing.T, dir string)       // and behind that
+		change func(b *Box) error     // before the store is closed
+		after  func(log string) error // and behind that
 		waits  bool
 	}{
-		"all delivered": {func(t *testing.T, _ *Store, b *Box) { gatewaytest.Must(t, b.Delivered(3)) }, nil, true},
-		"all removed":   {func(t *testing.T, _ *Store, b *Box) { gatewaytest.Must(t, b.Expunge([]uint32{1, 2, 3})) }, nil, true},
-		"one waits":     {func(t *testing.T, _ *Store, b *Box) { gatewaytest.Must(t, b.Delivered(2)) }, nil, false},
-		"no index": {func(t *testing.T, _ *Store, b *Box) { gatewaytest.Must(t, b.Delivered(3)) },
-			func(t *testing.T, dir string) { gatewaytest.Must(t, os.Remove(filepath.Join(dir, indexName))) }, false},
-		"index damaged": {func(t *testing.T, _ *Store, b *Box) { gatewaytest.Must(t, b.Delivered(3)) }, func(t *testing.T, dir string) {
-			path := filepath.Join(dir, indexName)
+		"all delivered": {all, nil, true},
+		"all removed":   {func(b *Box) error { return b.Expunge([]uint32{1, 2, 3}) }, nil, true},
+		"one waits":     {func(b *Box) error { return b.Delivered(2) }, nil, false},
+		"no index":      {all, func(log string) error { return os.Remove(filepath.Join(log, indexName)) }, false},
+		"index damaged": {all, func(log string) error {
+			path := filepath.Join(log, indexName)
 			buf, err := os.ReadFile(path)
-			gatewaytest.Must(t, err)
+			if err != nil {
+				return err
+			}
 			buf[len(buf)-1] ^= 1
-			gatewaytest.Must(t, os.WriteFile(path, buf, 0o600))
+			return os.WriteFile(path, buf, 0o600)
 		}, false},
-		"log goes on": {func(t *testing.T, _ *Store, b *Box) { gatewaytest.Must(t, b.Delivered(3)) }, func(t *testing.T, dir string) {
-			f, err := os.OpenFile(glob(filepath.Join(dir, "*.seg"))[0], os.O_APPEND|os.O_WRONLY, 0)
-			gatewaytest.Must(t, err)
-			_, err = f.Write([]byte("x"))
-			gatewaytest.Must(t, errors.Join(err, f.Close()))
+		"log goes on": {all, func(log string) error {
+			f, err := os.OpenFile(glob(filepath.Join(log, "*.seg"))[0], os.O_APPEND|os.O_WRONLY, 0)
+			if err != nil {
+				return err
+			}
+			_, err = f.WriteString("x")
+			return errors.Join(err, f.Close())
 		}, false},
-		"another segment": {func(t *testing.T, _ *Store, b *Box) { gatewaytest.Must(t, b.Delivered(3)) }, func(t *testing.T, dir string) {
-			gatewaytest.Must(t, os.WriteFile(filepath.Join(dir, segment{number: 2}.name()), nil, 0o600))
+		"another segment": {all, func(log string) error {
+			return os.WriteFile(filepath.Join(log, segment{number: 2}.name()), nil, 0o600)
 		}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir, vm := t.TempDir(), gateway.NewID()
 			s := open(t, dir)
 			mustPut(t, s, "x", vm, vm, vm)
-			row.change(t, s, box(t, s, vm))
+			gatewaytest.Must(t, row.change(box(t, s, vm)))
 			s.Close()
 			if row.after != nil {
-				row.after(t, filepath.Join(dir, vm.String(), "log"))
+				gatewaytest.Must(t, row.after(filepath.Join(dir, vm.String(), "log")))
 			}
 			synctest.Test(t, func(t *testing.T) {
 				s := open(t, dir)

@@ -46,30 +46,35 @@ func (s *Store) Commit(st *Staged, letters []Letter) error {
 		byVM[l.VM] = append(byVM[l.VM], l)
 	}
 	adds := make([]*addition, 0, len(byVM))
-	defer func() {
+	err := s.prepare(&adds, st, byVM)
+	if err == nil {
+		var group errgroup.Group
 		for _, a := range adds {
-			a.box.release(a.claimed)
+			group.Go(a.commit)
 		}
-	}()
+		err = group.Wait()
+	}
+	if err != nil {
+		rollback(adds)
+	}
+	for _, a := range adds {
+		a.box.release(a.claimed)
+	}
+	return withKind(err)
+}
+
+// prepare prepares the additions of all VMs, until one fails.
+func (s *Store) prepare(adds *[]*addition, st *Staged, byVM map[gateway.ID][]Letter) error {
 	for id, mine := range byVM {
 		b, err := s.Box(id)
-		if err == nil {
-			a := &addition{box: b}
-			adds = append(adds, a)
-			err = a.prepare(st, mine, s.settings(id).QuotaBytes)
-		}
 		if err != nil {
-			rollback(adds)
-			return withKind(err)
+			return err
 		}
-	}
-	var group errgroup.Group
-	for _, a := range adds {
-		group.Go(a.commit)
-	}
-	if err := group.Wait(); err != nil {
-		rollback(adds)
-		return withKind(err)
+		a := &addition{box: b}
+		*adds = append(*adds, a)
+		if err := a.prepare(st, mine, s.settings(id).QuotaBytes); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -83,8 +88,8 @@ type addition struct {
 	done    bool
 }
 
-// prepare claims the quota and makes the frames. A body that is a file is linked into big, synced,
-// before one of them can be written.
+// prepare claims the quota and makes the frames. A body that is a file is linked into big, synced, before
+// one of them can be written.
 func (a *addition) prepare(st *Staged, letters []Letter, quota int64) error {
 	size := st.bytes * int64(len(letters))
 	for _, l := range letters {

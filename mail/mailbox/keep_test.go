@@ -28,7 +28,7 @@ func TestKeep(t *testing.T) {
 		for range 4 {
 			mustPut(t, s, "x", vm, forever)
 		}
-		time.Sleep(20 * time.Hour)
+		time.Sleep(20 * time.Hour) //nolint:forbidigo // of the bubble's clock
 		mustPut(t, s, "x", vm, forever)
 		gatewaytest.Must(t, b.Park(2))
 		gatewaytest.Must(t, b.Delivered(3))
@@ -53,7 +53,7 @@ func TestKeep(t *testing.T) {
 			{time.Hour, 5, []uint32{2}},
 		} {
 			gatewaytest.Must(t, b.Delivered(step.delivered))
-			time.Sleep(step.after)
+			time.Sleep(step.after) //nolint:forbidigo // of the bubble's clock
 			synctest.Wait()
 			if diff := cmp.Diff(step.want, left()); diff != "" {
 				t.Errorf("after %s: %s", step.after, diff)

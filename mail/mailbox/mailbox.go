@@ -45,8 +45,8 @@ type Store struct {
 	closed  bool
 	awaited map[gateway.ID]chan struct{} // by Await, until the mailbox is opened
 
-	turn   sync.Mutex   // of who opens a mailbox that nobody waits for
-	staged atomic.Int64 // bytes of messages in memory
+	turn   chan struct{} // holds one: of who opens a mailbox that nobody waits for, see Await
+	staged atomic.Int64  // bytes of messages in memory
 }
 
 // opening is a mailbox that is opened once. Others do not wait for it.
@@ -83,6 +83,7 @@ func Open(dir string, logger *slog.Logger) (*Store, error) {
 		boxes:    map[gateway.ID]*opening{},
 		removed:  map[gateway.ID]struct{}{},
 		awaited:  map[gateway.ID]chan struct{}{},
+		turn:     make(chan struct{}, 1),
 	}, nil
 }
 
