@@ -315,6 +315,7 @@ func TestGuestDiesAgainAndAgain(t *testing.T) {
 	g.up(t)
 	f.started(t, vm)
 	f.awaitDelivery(t, vm, last)
+	gatewaytest.WaitFor(t, "those that were cut off", func() bool { return len(pending(t, f, vm)) == 0 })
 	if n := len(files(t, g.home+"/Maildir/new")); n != 60 {
 		t.Errorf("%d files, want 60", n)
 	}
