@@ -26,17 +26,19 @@ import (
 	"golang.org/x/net/idna"
 
 	"lodge/gateway"
+	"lodge/mail/contacts"
 	"lodge/mail/mailbox"
 	"lodge/mail/smtpd"
 	"lodge/mail/verdict"
 )
 
-// Config is what a Policy needs. All fields but Verdicts and Arrived must be set.
+// Config is what a Policy needs. Verdicts, Contacts and Arrived may be nil.
 type Config struct {
 	Domain    string
 	Directory *gateway.Directory
 	Store     *mailbox.Store
 	Verdicts  *verdict.Checker // nil: senders are not checked
+	Contacts  *contacts.Book   // gets the senders that are proven; nil: they are not recorded
 	// Arrived is called once for each VM that gets a message, after it is synced to disk. It must return
 	// at once: 250 waits for it.
 	Arrived func(gateway.ID)
@@ -76,6 +78,26 @@ func (p *Policy) Recipient(_ context.Context, c smtpd.Client, e smtpd.Envelope, 
 	return vm, err
 }
 
+// Mailbox decides on a recipient as Recipient does, for a message that comes in another way.
+func (p *Policy) Mailbox(to, from smtpd.Path) (gateway.Identity, error) {
+	return p.mailboxOf(to, from, time.Now())
+}
+
+// Holder returns the VM that an address belongs to, whatever its settings; the zero VM if it is no VM's.
+func (p *Policy) Holder(address smtpd.Path) gateway.VM {
+	m, err := p.holderOf(domainOf(address), address.Local)
+	if err != nil {
+		return gateway.VM{}
+	}
+	return m
+}
+
+// IsLocal reports whether an address is at this host's domain or below it.
+func (p *Policy) IsLocal(address smtpd.Path) bool {
+	host := domainOf(address)
+	return host == "" || host == p.config.Domain || strings.HasSuffix(host, "."+p.config.Domain)
+}
+
 // mailboxOf returns the VM that an address belongs to, if it accepts mail of the sender; the operator for
 // those of the domain itself that RFC 2142 names.
 func (p *Policy) mailboxOf(to, from smtpd.Path, now time.Time) (gateway.Identity, error) {
@@ -113,6 +135,9 @@ func (p *Policy) holderOf(host, local string) (gateway.VM, error) {
 	}
 	return m, nil
 }
+
+// Address returns an address as settings have them: in lower case and A-labels.
+func Address(path smtpd.Path) string { return senderOf(path) }
 
 // senderOf returns an address as gateway.MailSettings has senders.
 func senderOf(from smtpd.Path) string {

@@ -85,7 +85,7 @@ func FuzzSubject(f *testing.F) {
 	f.Add([]byte("From: x\r\nSubject: =?utf-8?q?h=C3=A9?=\r\n =?utf-8?b?4piD?=\r\n\r\nbody"))
 	f.Add([]byte("Subject: =?utf-8?q?=0D=0Ax?="))
 	f.Fuzz(func(t *testing.T, first []byte) {
-		s := subject(first)
+		s := Subject(first)
 		if len(s) > maxSubjectBytes || !utf8.ValidString(s) || strings.ContainsAny(s, "\r\n\x00\x1b") {
 			t.Errorf("%q", s)
 		}

@@ -23,6 +23,7 @@ type message struct {
 	begun    time.Time
 	bytes    int64
 	first    []byte // of maxFirstBytes at most
+	author   string // its address in From, if that is proven
 }
 
 // Write implements smtpd.Message.
@@ -45,6 +46,7 @@ func (m *message) Commit() (string, error) {
 	if err := m.policy.stillExist(m.envelope.To); err != nil {
 		return "", err
 	}
+	m.remember()
 	if err := m.policy.config.Store.Commit(m.staged, letters); err != nil {
 		return "", fullReply(err)
 	}
@@ -61,20 +63,38 @@ func (m *message) Commit() (string, error) {
 
 // arrived reports the message, once for each VM.
 func (m *message) arrived() {
-	if m.policy.config.Arrived == nil {
+	if m.policy.config.Arrived != nil {
+		m.eachVM(func(vm gateway.Identity) { m.policy.config.Arrived(vm.ID) })
+	}
+}
+
+// remember records a sender that is proven, so that the VMs may answer. Reports have a sender that is not
+// to be answered (RFC 5321 §4.5.5). It is done before the 250; a message is worth more than its contact, so
+// it is accepted if that fails.
+func (m *message) remember() {
+	if m.policy.config.Contacts == nil || m.author == "" || m.envelope.From == (smtpd.Path{}) {
 		return
 	}
-	reported := map[gateway.ID]bool{}
+	m.eachVM(func(vm gateway.Identity) {
+		if err := m.policy.config.Contacts.Wrote(vm.ID, m.author, time.Now()); err != nil {
+			m.log().Warn("sender not recorded", gateway.LogVM(vm), "err", err)
+		}
+	})
+}
+
+// eachVM calls f once for each VM that gets the message.
+func (m *message) eachVM(f func(gateway.Identity)) {
+	called := map[gateway.ID]bool{}
 	for _, to := range m.envelope.To {
-		if !reported[to.VM.ID] && to.VM != gateway.Postmaster() {
-			reported[to.VM.ID] = true
-			m.policy.config.Arrived(to.VM.ID)
+		if !called[to.VM.ID] && to.VM != gateway.Postmaster() {
+			called[to.VM.ID] = true
+			f(to.VM)
 		}
 	}
 }
 
 func (m *message) letters(now time.Time, results string) []mailbox.Letter {
-	subject := subject(m.first)
+	subject := Subject(m.first)
 	letters := make([]mailbox.Letter, 0, len(m.envelope.To))
 	t := trace{
 		helo: m.client.Helo, remote: m.client.Remote, by: m.policy.config.Domain,

@@ -28,7 +28,7 @@ type trace struct {
 // headers: smtpd.Path.String.
 func (t trace) head(queueID, from, rcpt string) string {
 	return fmt.Sprintf("Return-Path: <%s>\r\nDelivered-To: %s\r\n%sReceived: from %s (%s)\r\n\tby %s with %s id %s\r\n\tfor <%s>; %s\r\n",
-		from, rcpt, t.results, printable(t.helo), literal(t.remote), t.by, t.with, queueID, rcpt, t.now.Format("Mon, 2 Jan 2006 15:04:05 -0700"))
+		from, rcpt, t.results, Printable(t.helo), literal(t.remote), t.by, t.with, queueID, rcpt, t.now.Format("Mon, 2 Jan 2006 15:04:05 -0700"))
 }
 
 // literal writes an IP address as an address literal (RFC 5321 §4.1.3).
@@ -39,8 +39,8 @@ func literal(remote string) string {
 	return "[" + remote + "]"
 }
 
-// printable makes a client's HELO name fit for a header, where it must not add lines or comments.
-func printable(helo string) string {
+// Printable makes a client's HELO name fit for a header, where it must not add lines or comments.
+func Printable(helo string) string {
 	clean := strings.Map(func(r rune) rune {
 		if r <= ' ' || r > '~' || strings.ContainsRune(`()<>;,"\`, r) {
 			return '?'
@@ -53,9 +53,9 @@ func printable(helo string) string {
 // maxSubjectBytes of a subject are kept for lists.
 const maxSubjectBytes = 200
 
-// subject finds the Subject in a message's first bytes: decoded (RFC 2047), one line, without
+// Subject finds the Subject in a message's first bytes: decoded (RFC 2047), one line, without
 // control characters.
-func subject(first []byte) string {
+func Subject(first []byte) string {
 	first = append(bytes.Clone(first), "\r\n\r\n"...)
 	header, err := textproto.NewReader(bufio.NewReader(bytes.NewReader(first))).ReadMIMEHeader()
 	if err != nil && len(header) == 0 {

@@ -33,6 +33,9 @@ func (m *message) judge() (results string, err error) {
 	if v.Rejected() && m.refuseRejected() {
 		return "", smtpd.Reply{Code: 550, Status: "5.7.1", Text: "Refused by the DMARC policy of " + v.From + ": neither SPF nor DKIM passed for it"}
 	}
+	if v.Proven {
+		m.author = header.Author
+	}
 	return v.Field(m.policy.config.Domain), nil
 }
 

@@ -3,6 +3,7 @@ package verdict
 import (
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"strings"
 
 	"github.com/emersion/go-msgauth/dmarc"
@@ -72,11 +73,12 @@ func organisation(domain string) string {
 func (v *Verdict) decide(found policy, dice func() int) {
 	if found.record == nil {
 		v.DMARC = found.Result
+		v.Proven = found.Result == None && v.aligns()
 		return
 	}
 	v.Policy = found.asked(dice)
 	aligned := func(domain string, mode dmarc.AlignmentMode) bool {
-		return domain != "" && (domain == v.From || mode != dmarc.AlignmentStrict && organisation(domain) == organisation(v.From))
+		return v.aligned(domain) && (domain == v.From || mode != dmarc.AlignmentStrict)
 	}
 	v.DMARC = Fail
 	if v.local {
@@ -86,7 +88,7 @@ func (v *Verdict) decide(found policy, dice func() int) {
 		switch {
 		case v.DMARC == Pass || !aligned(domain, mode):
 		case result == Pass:
-			v.DMARC, v.Aligned = Pass, domain
+			v.DMARC, v.Aligned, v.Proven = Pass, domain, true
 		case result == TempError:
 			v.DMARC = TempError // it might have passed
 		}
@@ -98,6 +100,17 @@ func (v *Verdict) decide(found policy, dice func() int) {
 		}
 		count(s.Domain, s.Result, found.record.DKIMAlignment)
 	}
+}
+
+// aligned reports whether a domain is From's in DMARC's relaxed mode (RFC 7489 §3.1).
+func (v *Verdict) aligned(domain string) bool {
+	return domain != "" && v.From != "" && organisation(domain) == organisation(v.From)
+}
+
+// aligns reports whether SPF or a signature passed for an aligned domain.
+func (v *Verdict) aligns() bool {
+	return v.SPF == Pass && v.aligned(v.SPFDomain) ||
+		slices.ContainsFunc(v.DKIM, func(s Signature) bool { return s.Result == Pass && v.aligned(s.Domain) })
 }
 
 // asked returns the policy for one message: that for subdomains if it has been found above, and the next

@@ -84,22 +84,24 @@ func skipComments(s string) (rest string, ok bool) {
 var angle = regexp.MustCompile(`^[^<>]*<[^<>@]+@([^<>@]+)>$`)
 
 // author returns the domain of the addresses in a From header, as hostName does; empty if there is none,
-// or more than one.
-func author(value []byte) string {
+// or more than one. The address is that at this domain, if there is one alone.
+func author(value []byte) (domain, address string) {
 	text := strings.TrimSpace(strings.NewReplacer("\r", "", "\n", "").Replace(string(value))) // unfolded
 	// The charset of a name does not matter.
 	words := &mime.WordDecoder{CharsetReader: func(_ string, r io.Reader) (io.Reader, error) { return r, nil }}
 	list, err := (&mail.AddressParser{WordDecoder: words}).ParseList(text)
 	if match := angle.FindStringSubmatch(text); err != nil && match != nil {
-		return hostName(match[1])
+		return hostName(match[1]), ""
 	}
-	domain := ""
 	for _, a := range list {
 		name := hostName(a.Address[strings.LastIndexByte(a.Address, '@')+1:])
 		if name == "" || domain != "" && name != domain {
-			return ""
+			return "", ""
 		}
 		domain = name
 	}
-	return domain
+	if len(list) == 1 {
+		address = list[0].Address
+	}
+	return domain, address
 }

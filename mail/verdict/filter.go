@@ -24,9 +24,10 @@ type Header struct {
 	// From is the domain of the From header, as in a Verdict. It is empty if there is no such header, if
 	// it has addresses of several domains, or none that can be read.
 	From       string
-	signatures int // DKIM-Signature headers
-	signed     int // bytes of the first maxSignatures of them
-	fields     int // longer ones counted once per KiB
+	Author     string // the address in the From header, if it is the only one and could be read
+	signatures int    // DKIM-Signature headers
+	signed     int    // bytes of the first maxSignatures of them
+	fields     int    // longer ones counted once per KiB
 	bytes      int
 	folded     int // what it takes to append each line of a field to those before it, in bytes
 }
@@ -211,7 +212,7 @@ func (f *Filter) End() (Header, error) {
 	if f.froms > 1 {
 		return f.header, Refused("The message has more than one From header (RFC 5322 section 3.6)")
 	}
-	f.header.From = author(f.from)
+	f.header.From, f.header.Author = author(f.from)
 	return f.header, nil
 }
 

@@ -153,8 +153,9 @@ func FuzzFields(f *testing.F) {
 	f.Add([]byte("(a(b)c) \"mx\\.test\" 1; x"))
 	f.Add([]byte("g: a@b.c, <d@e.f>; (x"))
 	f.Fuzz(func(t *testing.T, value []byte) {
-		if domain := author(value); domain != "" && hostName(domain) != domain {
-			t.Errorf("%q: %q", value, domain)
+		domain, address := author(value)
+		if domain != "" && hostName(domain) != domain || address != "" && hostName(address[strings.LastIndexByte(address, '@')+1:]) != domain {
+			t.Errorf("%q: %q, %q", value, domain, address)
 		}
 		if id, ok := authservID(string(value)); ok && strings.ContainsAny(id, "\r\n") {
 			t.Errorf("%q: %q", value, id)

@@ -69,7 +69,10 @@ type Verdict struct {
 	From      string // domain of the From header
 	Policy    Policy // what that asks for this message, if DMARC fails: sp and pct are applied
 	Aligned   string // domain by which DMARC passed
-	local     bool
+	// Proven: SPF or a signature passed for From's domain, in the sense of DMARC; in its relaxed mode if
+	// that domain has no record.
+	Proven bool
+	local  bool
 }
 
 // Signature is the verdict on one DKIM-Signature, in the order of the header.

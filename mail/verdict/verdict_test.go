@@ -228,6 +228,8 @@ func TestDMARC(t *testing.T) {
 		"a share above all":          {"p=reject; pct=101", org, "", "", Verdict{DMARC: PermError}},
 		"an alignment of no kind":    {"p=reject; aspf=x", org, "", "", Verdict{DMARC: PermError}},
 		"a domain without a record":  {"p=reject", other, other, "", Verdict{DMARC: None}},
+		"no record, another passes":  {"p=reject", other, org, org, Verdict{DMARC: None}},
+		"no record, nothing passes":  {"p=reject", other, "", "", Verdict{DMARC: None}},
 		"a suffix without a record":  {"p=reject", "co.uk", "", "", Verdict{DMARC: None}},
 		"spaces around the version":  {" p = reject ", org, "", "", Verdict{DMARC: Fail, Policy: PolicyReject}},
 		"tags that nobody knows":     {"p=reject; np=none; x=y;", org, "", "", Verdict{DMARC: Fail, Policy: PolicyReject}},
@@ -253,11 +255,14 @@ func TestDMARC(t *testing.T) {
 				s.from = "b@" + tt.spf
 			}
 			got := judge(t, c, s)
-			if diff := cmp.Diff(tt.want, got, cmpopts.IgnoreUnexported(Verdict{}), cmpopts.IgnoreFields(Verdict{}, "SPF", "SPFDomain", "ByHelo", "DKIM", "From")); diff != "" {
+			if diff := cmp.Diff(tt.want, got, cmpopts.IgnoreUnexported(Verdict{}), cmpopts.IgnoreFields(Verdict{}, "SPF", "SPFDomain", "ByHelo", "DKIM", "From", "Proven")); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 			if want := tt.want.DMARC == Fail && tt.want.Policy == PolicyReject; got.Rejected() != want {
 				t.Errorf("Rejected is %v", got.Rejected())
+			}
+			if want := tt.want.DMARC == Pass || name == "a domain without a record"; got.Proven != want {
+				t.Errorf("Proven is %v", got.Proven)
 			}
 			wellFormed(t, got.Field(us))
 		})
