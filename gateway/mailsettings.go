@@ -23,6 +23,35 @@ const (
 	maxAliasBytes = 64 // of a local part (RFC 5321 §4.5.3.1.1)
 )
 
+// SendTo is to whom a VM may send mail outside of its host; one of a later Lodge is nobody.
+type SendTo string
+
+// To whom a VM may send.
+const (
+	SendToKnown  SendTo = ""       // people who may use it or open its pages, and who wrote to it
+	SendToAnyone SendTo = "anyone" // the setting of an owner of the host
+	SendToNobody SendTo = "nobody" // not on its host either, but to itself
+)
+
+// ParseSendTo reads the word that people use.
+func ParseSendTo(text string) (SendTo, error) {
+	switch to := SendTo(text); to {
+	case "known":
+		return SendToKnown, nil
+	case SendToAnyone, SendToNobody:
+		return to, nil
+	}
+	return "", Invalid("mail cannot be sent to %.100q", text).WithHint("Choose known, anyone or nobody.")
+}
+
+// String returns the word that people use.
+func (to SendTo) String() string {
+	if to == SendToKnown {
+		return "known"
+	}
+	return string(to)
+}
+
 // MailSettings are what was set of a VM's mail. The zero value receives all mail from anyone. Values are
 // copies; the lists are never changed in place.
 type MailSettings struct {
@@ -32,6 +61,7 @@ type MailSettings struct {
 	Wake           bool          `json:"wake,omitempty"`            // a new message starts the stopped VM
 	Route          string        `json:"route,omitempty"`           // into the VM, as ParseMailRoute reads it; empty: MailRouteAuto
 	RefuseRejected bool          `json:"refuse_rejected,omitempty"` // refuse what the DMARC policy of its From rejects (RFC 7489 §6.3)
+	SendTo         SendTo        `json:"send_to,omitempty"`         // to whom it may send mail
 	AllowFrom      []string      `json:"allow_from,omitempty"`      // senders, each an address or an @domain, in lower case and A-labels; empty: anyone
 	Aliases        []string      `json:"aliases,omitempty"`         // "sales": anything@sales.<domain>; "sales@": sales@<domain>. See CheckAlias
 	Addresses      []MailAddress `json:"addresses,omitempty"`

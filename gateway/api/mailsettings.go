@@ -22,6 +22,7 @@ type MailSettings struct {
 	Wake           bool          `json:"wake"`            // a new message starts the stopped VM
 	Route          string        `json:"route"`           // the way into the VM: auto, maildir, smtp, lmtp or http://PORT/PATH
 	RefuseRejected bool          `json:"refuse_rejected"` // refuse what the DMARC policy of its From rejects
+	SendTo         string        `json:"send_to"`         // to whom the VM may send: known (its people, and who wrote to it), anyone or nobody
 	AllowFrom      []string      `json:"allow_from"`      // senders: mail addresses and @domains; empty: anyone
 	Aliases        []string      `json:"aliases"`         // further names, "shop", whose mail is the VM's, and addresses at the host's domain, "sales@"
 	Addresses      []MailAddress `json:"addresses"`       // that only some may write to, for a time
@@ -35,6 +36,7 @@ type MailChange struct {
 	Wake           *bool     `json:"wake,omitempty"`            // whether a new message starts the stopped VM
 	Route          *string   `json:"route,omitempty"`           // auto, maildir, smtp (port 25 of the VM), lmtp (port 24) or http://PORT/PATH (a POST)
 	RefuseRejected *bool     `json:"refuse_rejected,omitempty"` // whether to refuse what the DMARC policy of its From rejects
+	SendTo         *string   `json:"send_to,omitempty"`         // to whom the VM may send: known, anyone or nobody; an owner's alone
 	AllowFrom      *[]string `json:"allow_from,omitempty"`      // senders in place of those before: at most 256 mail addresses and @domains; the empty list: anyone
 	AddAliases     []string  `json:"add_aliases,omitempty"`     // names as VMs have, such as "shop"; of owners also addresses at the host's domain, such as "sales@"
 	RemoveAliases  []string  `json:"remove_aliases,omitempty"`
@@ -57,6 +59,7 @@ func (s Session) showMail(m gateway.VM) MailSettings {
 	return MailSettings{
 		Route: route, VM: m.Name, Domain: m.Name + "." + s.api.Domain, Receive: !m.Mail.Off, QuotaBytes: m.Mail.QuotaBytes,
 		KeepSeconds: int64(m.Mail.Keep / time.Second), Wake: m.Mail.Wake, RefuseRejected: m.Mail.RefuseRejected,
+		SendTo:    m.Mail.SendTo.String(),
 		AllowFrom: append([]string{}, m.Mail.AllowFrom...), Aliases: append([]string{}, m.Mail.Aliases...), // an empty list is [] in JSON
 		Addresses: s.addresses(m, time.Now()),
 	}
@@ -74,6 +77,10 @@ func (s Session) SetMail(ctx context.Context, name string, change MailChange) (M
 	}
 	if err := change.check(); err != nil {
 		return MailSettings{}, err
+	}
+	if change.SendTo != nil && !s.owns() {
+		return MailSettings{}, gateway.Errorf(gateway.KindDenied, "only an owner of this host may set to whom %s sends mail", m.Name).
+			WithHint("Mail that annoys strangers falls back on the whole host.")
 	}
 	if change.AddAliases, err = s.aliases(change.AddAliases); err != nil {
 		return MailSettings{}, err
@@ -93,8 +100,13 @@ func (s Session) SetMail(ctx context.Context, name string, change MailChange) (M
 	return s.showMail(m), nil
 }
 
-// check checks the numbers and the route.
+// check checks the numbers and words.
 func (c MailChange) check() error {
+	if c.SendTo != nil {
+		if _, err := gateway.ParseSendTo(*c.SendTo); err != nil {
+			return err
+		}
+	}
 	if c.QuotaBytes != nil && *c.QuotaBytes != 0 && (*c.QuotaBytes < gateway.MinMailQuota || *c.QuotaBytes > gateway.MaxMailQuota) {
 		return gateway.Invalid("a quota of %d bytes", *c.QuotaBytes).WithHint("A quota is 1MiB to 1PiB, such as 2GiB, or none.")
 	}
@@ -136,6 +148,9 @@ func (s Session) changeMail(m *gateway.VM, c MailChange) error {
 	}
 	if c.AllowFrom != nil {
 		to.AllowFrom = *c.AllowFrom
+	}
+	if c.SendTo != nil {
+		to.SendTo, _ = gateway.ParseSendTo(*c.SendTo) // check has checked it
 	}
 	var err error
 	if to.Aliases, err = s.changeAliases(*m, c); err != nil {
@@ -245,6 +260,9 @@ func (s Session) auditMail(ctx context.Context, m gateway.VM, c MailChange) {
 	}
 	if c.Route != nil {
 		attrs = append(attrs, slog.String("to", *c.Route))
+	}
+	if c.SendTo != nil {
+		attrs = append(attrs, slog.String("to", *c.SendTo))
 	}
 	if len(c.AddAliases)+len(c.RemoveAliases) > 0 {
 		attrs = append(attrs, slog.String("added", strings.Join(c.AddAliases, ",")), slog.String("removed", strings.Join(c.RemoveAliases, ",")))

@@ -32,12 +32,12 @@ func TestSetMail(t *testing.T) {
 	s := a.As(api.Owner())
 	quota, keep := int64(2<<30), int64(90*24*60*60)
 	set, err := s.SetMail(t.Context(), "blog", api.MailChange{
-		Receive: new(false), QuotaBytes: &quota, KeepSeconds: &keep, Wake: new(true), RefuseRejected: new(true), Route: new("http://08080/mail"),
+		Receive: new(false), QuotaBytes: &quota, KeepSeconds: &keep, Wake: new(true), RefuseRejected: new(true), Route: new("http://08080/mail"), SendTo: new("anyone"),
 		AllowFrom: &[]string{"@Bücher.example", "Ada@Example.COM", "ada@example.com"}, AddAliases: []string{"shop", "sales@", "info@lodge.localhost"},
 	})
 	gatewaytest.Must(t, err)
 	want := api.MailSettings{
-		VM: "blog", Domain: "blog.lodge.localhost", QuotaBytes: quota, KeepSeconds: keep, Wake: true, RefuseRejected: true, Route: "http://8080/mail",
+		VM: "blog", Domain: "blog.lodge.localhost", QuotaBytes: quota, KeepSeconds: keep, Wake: true, RefuseRejected: true, Route: "http://8080/mail", SendTo: "anyone",
 		AllowFrom: []string{"@xn--bcher-kva.example", "ada@example.com"}, Aliases: []string{"info@", "sales@", "shop"}, Addresses: []api.MailAddress{},
 	}
 	if diff := cmp.Diff(want, set); diff != "" {
@@ -45,7 +45,7 @@ func TestSetMail(t *testing.T) {
 	}
 	m, _ := a.Directory.ByName("blog")
 	record := gateway.MailSettings{
-		Off: true, QuotaBytes: quota, Keep: 90 * 24 * time.Hour, Wake: true, RefuseRejected: true, Route: want.Route, AllowFrom: want.AllowFrom, Aliases: want.Aliases,
+		Off: true, QuotaBytes: quota, Keep: 90 * 24 * time.Hour, Wake: true, RefuseRejected: true, Route: want.Route, SendTo: gateway.SendToAnyone, AllowFrom: want.AllowFrom, Aliases: want.Aliases,
 	}
 	if diff := cmp.Diff(record, m.Mail); diff != "" {
 		t.Errorf("record (-want +have)\n%s", diff)
@@ -92,6 +92,9 @@ func TestSetMailRefuses(t *testing.T) {
 		"no domain":                  {owner, api.MailChange{AllowFrom: &[]string{"@"}}, gateway.KindInvalid},
 		"a line end":                 {owner, api.MailChange{AllowFrom: &[]string{"a@b.example\r\n"}}, gateway.KindInvalid},
 		"too many senders":           {owner, api.MailChange{AllowFrom: &many}, gateway.KindInvalid},
+		"to nobody we know":          {owner, api.MailChange{SendTo: new("friends")}, gateway.KindInvalid},
+		"to anyone by a manager":     {ada, api.MailChange{Wake: new(true), SendTo: new("anyone")}, gateway.KindDenied},
+		"to known by a manager":      {ada, api.MailChange{SendTo: new("known")}, gateway.KindDenied},
 		"no alias":                   {owner, api.MailChange{AddAliases: []string{"a b"}}, gateway.KindInvalid},
 		"a reserved address":         {owner, api.MailChange{AddAliases: []string{"postmaster@lodge.localhost"}}, gateway.KindInvalid},
 		"another domain":             {owner, api.MailChange{AddAliases: []string{"sales@example.com"}}, gateway.KindInvalid},

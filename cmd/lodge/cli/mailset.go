@@ -26,6 +26,7 @@ type mailSetCmd struct {
 	Keep           string   `help:"How long mail is kept on the host once it is in the VM, such as 90d; or forever." placeholder:"TIME"`
 	Wake           string   `help:"Whether a new message starts the stopped VM." placeholder:"on|off"`
 	Route          string   `help:"The way of the mail into the VM: auto, maildir, smtp, lmtp or http://PORT/PATH." placeholder:"ROUTE"`
+	SendTo         string   `help:"To whom the VM may send mail outside of its host: its people and who wrote to it (known), anyone, or nobody. An owner of the host sets it." placeholder:"known|anyone|nobody"`
 	RefuseRejected string   `help:"Whether mail is refused that the DMARC policy of its sender rejects." placeholder:"on|off"`
 }
 
@@ -73,6 +74,9 @@ func (c *mailSetCmd) change() (change api.MailChange, err error) {
 		if *flag.to, err = parseSwitch(flag.name, flag.text); err != nil {
 			return change, err
 		}
+	}
+	if c.SendTo != "" {
+		change.SendTo = &c.SendTo
 	}
 	if change.QuotaBytes, err = parseQuota(c.Quota); err != nil {
 		return change, err
@@ -173,6 +177,7 @@ func describeMail(w io.Writer, s api.MailSettings) {
 	row(w, "keep", keep)
 	row(w, "wake", onOff[s.Wake])
 	row(w, "route", s.Route)
+	row(w, "send-to", s.SendTo)
 	row(w, "refuse-rejected", onOff[s.RefuseRejected])
 	if n := len(s.Addresses); n > 0 {
 		row(w, "addresses", fmt.Sprintf("%d, see: lodge mail address ls %s", n, s.VM))
