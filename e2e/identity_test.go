@@ -106,8 +106,8 @@ func (s *suite) impostors(t *testing.T) {
 			contains(t, "an honest question "+when, me.Run(t, selfScript), fmt.Sprintf("%q", me.Name))
 		}
 		honest("before")
-		vars := fmt.Sprintf("mine=%s theirs=%s mymac=%s theirmac=%s hostport=%s\n",
-			mine.Addr, theirs.Addr, mine.MAC(), theirs.MAC(), closed)
+		vars := fmt.Sprintf("mine=%s theirs=%s mymac=%s theirmac=%s hostport=%s theirname=%s domain=%s\n",
+			mine.Addr, theirs.Addr, mine.MAC(), theirs.MAC(), closed, other.Name, s.h.Domain)
 		t.Run("try", func(t *testing.T) { // returns once its parallel tests have ended
 			for _, try := range impostures() {
 				t.Run(try.name, func(t *testing.T) {
@@ -192,7 +192,7 @@ print(s.recv(512))' $theirs)
 			sudo ip route del 127.9.9.9/32
 			verdict "$got"`},
 		{"a service of the host's", false, `verdict "$(try curl -s -m 3 http://$hostport/)"`},
-		{"mail to the gateway", false, `verdict "$(try bash -c 'head -c 3 </dev/tcp/169.254.169.254/25')"`},
+		{"mail of the other's", false, `verdict "$(echo x | try curl -s -m 3 -T - --mail-from x@$theirname.$domain --mail-rcpt x@$theirname.$domain smtp://169.254.169.254 -w '%{size_upload}' | grep -v '^0$')"`},
 		{"IPv6", false, `verdict "$(try ping -6 -c 1 -W 3 ff02::2%eth0 | grep 'bytes from')"`},
 	}
 }

@@ -67,7 +67,7 @@ func TestLodge(t *testing.T) {
 	var chains sync.WaitGroup // side by side: while one computes, another waits for answers and minutes
 	chains.Go(func() {
 		run(step{"questions", s.questions}, step{"web", s.web}, step{"ports", s.ports}, step{"streams", s.streams},
-			step{"browser", s.browser}, step{"mail", s.mail}, step{"imap", s.imap}, step{"storage", s.storage},
+			step{"browser", s.browser}, step{"mail", s.mail}, step{"imap", s.imap}, step{"sending", s.sending}, step{"storage", s.storage},
 			step{"neighbours-mail-and-files", s.neighboursThings}, step{"pages-inside", s.pagesInside},
 			step{"people", s.people})
 	})

@@ -1,5 +1,5 @@
 // Package mail receives mail for VMs and delivers it to them: anything@<vm>.<domain> goes to the
-// VM.
+// VM. It takes in what VMs send, each on its own tap (submit).
 //
 // SMTP is spoken by smtpd; inbound decides who gets which mail. The mailbox on the host is the record
 // (package mailbox): 250 is sent only once a message is synced to disk there. Two ways lead from the
@@ -9,8 +9,8 @@
 // A message is the same everywhere, byte for byte: Return-Path, Delivered-To, Authentication-Results
 // (package verdict) and Received on top, then what came over SMTP without forged ones of these, lines
 // ending in CRLF. After 250 nothing is bounced: mail for a VM that is off or broken waits, without
-// delaying that of others. Mail of VMs to others leaves by a queue (relay). This package never passes on
-// mail from outside, and never parses mail to decide where it goes.
+// delaying that of others. Mail of VMs to others leaves by a queue (relay); what came from outside never
+// leaves the host again. This package never parses mail to decide where it goes.
 package mail
 
 import (
@@ -20,15 +20,20 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
+	"path/filepath"
 	"sync"
 
 	"lodge/gateway"
+	"lodge/gateway/people"
+	"lodge/mail/contacts"
 	"lodge/mail/deliver"
 	"lodge/mail/imapd"
 	"lodge/mail/inbound"
 	"lodge/mail/mailbox"
 	"lodge/mail/relay"
 	"lodge/mail/smtpd"
+	"lodge/mail/submit"
 	"lodge/mail/verdict"
 )
 
@@ -45,6 +50,7 @@ type Config struct {
 	TLS             *tls.Config      // for STARTTLS on port 25; nil: it is not offered
 	Verdicts        *verdict.Checker // checks who sent a message; nil: nobody does
 	Out             *Out             // for sending mail; nil: none is sent
+	People          *people.Book     // to whom VMs may write; nil: nobody
 	// Dial connects to a port of a guest; nil means over its tap.
 	Dial func(ctx context.Context, m gateway.VM, port uint16) (net.Conn, error)
 	// Arrived is called for each VM that gets a message, after it is synced to disk, and never for mail
@@ -53,18 +59,23 @@ type Config struct {
 	Logger  *slog.Logger
 
 	smtpLimits *smtpd.Limits // nil: the defaults; for tests
+	sendRates  *submit.Rates // as above
+	relay      submit.Relay  // nil: the queue; for tests
 }
 
 // Server is the host's mail service. Make it with New, run ServeSMTP, ServeIMAP and Run
 // concurrently, and end them with Shutdown.
 type Server struct {
-	config  Config
-	store   *mailbox.Store
-	inbound *inbound.Policy
-	smtp    *smtpd.Server
-	imap    *imapd.Server
-	replica *deliver.Replica
-	queue   *relay.Queue // nil: no mail is sent
+	config     Config
+	store      *mailbox.Store
+	inbound    *inbound.Policy
+	smtp       *smtpd.Server
+	contacts   *contacts.Book
+	outbound   *submit.Policy
+	submission *smtpd.Server
+	imap       *imapd.Server
+	replica    *deliver.Replica
+	queue      *relay.Queue // nil: no mail leaves the host
 
 	mu   sync.Mutex
 	stop context.CancelFunc // ends Run
@@ -84,6 +95,10 @@ func New(config Config) (*Server, error) {
 		limits := smtpd.DefaultLimits()
 		config.smtpLimits = &limits
 	}
+	if config.sendRates == nil {
+		rates := submit.DefaultRates()
+		config.sendRates = &rates
+	}
 	store, err := mailbox.Open(config.Dir, config.Logger)
 	if err != nil {
 		return nil, err
@@ -92,17 +107,29 @@ func New(config Config) (*Server, error) {
 		m, _ := config.Directory.ByID(id)
 		return m.Mail
 	})
-	queue, err := newQueue(config, store)
+	book, err := contacts.Open(filepath.Join(config.Dir, "contacts"))
+	var queue *relay.Queue
+	if err == nil {
+		queue, err = newQueue(config, store)
+	}
 	if err != nil {
 		store.Close()
 		return nil, err
 	}
 	policy := inbound.New(inbound.Config{
-		Domain: config.Domain, Directory: config.Directory, Store: store, Verdicts: config.Verdicts,
+		Domain: config.Domain, Directory: config.Directory, Store: store, Verdicts: config.Verdicts, Contacts: book,
 		Arrived: config.Arrived, Logger: config.Logger,
 	})
+	outbound := submit.New(submit.Config{
+		Domain: config.Domain, Directory: config.Directory, Inbound: policy, Store: store, Contacts: book, People: config.People,
+		Relay: wayOut(config, queue), MaxMessageBytes: config.MaxMessageBytes, Rates: *config.sendRates, Arrived: config.Arrived, Logger: config.Logger,
+	})
 	return &Server{
-		config: config, store: store, inbound: policy, queue: queue,
+		config: config, store: store, inbound: policy, contacts: book, outbound: outbound, queue: queue,
+		submission: smtpd.New(smtpd.Config{
+			Domain: config.Domain, Policy: outbound, MaxMessageBytes: config.MaxMessageBytes,
+			Limits: submit.DefaultLimits(), Logger: config.Logger,
+		}),
 		smtp: smtpd.New(smtpd.Config{
 			Domain: config.Domain, Policy: policy, MaxMessageBytes: config.MaxMessageBytes, TLS: config.TLS,
 			Limits: *config.smtpLimits, Logger: config.Logger,
@@ -119,6 +146,12 @@ func New(config Config) (*Server, error) {
 
 // ServeSMTP receives mail from anyone on l until Shutdown.
 func (s *Server) ServeSMTP(l net.Listener) error { return s.smtp.Serve(l) }
+
+// ServeSubmission takes in mail of VMs on l until Shutdown. The connections must carry an Identity.
+func (s *Server) ServeSubmission(l net.Listener) error { return s.submission.Serve(l) }
+
+// Submission answers POST /lodge/v1/mail; see submit.Policy.ServeHTTP.
+func (s *Server) Submission() http.Handler { return s.outbound }
 
 // ServeIMAP serves VMs on l until Shutdown. The connections must carry an Identity
 // (gateway.TapListeners).
@@ -158,17 +191,18 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.stop()
 	}
 	s.mu.Unlock()
-	var err error
-	var both sync.WaitGroup
-	both.Go(func() { err = s.smtp.Shutdown(ctx) })
-	both.Go(func() { _ = s.imap.Shutdown(ctx) }) // a cut IMAP session loses nothing
-	both.Wait()
+	var in, out error
+	var all sync.WaitGroup
+	all.Go(func() { in = s.smtp.Shutdown(ctx) })
+	all.Go(func() { out = s.submission.Shutdown(ctx) })
+	all.Go(func() { _ = s.imap.Shutdown(ctx) }) // a cut IMAP session loses nothing
+	all.Wait()
 	s.run.Wait()
 	if s.queue != nil {
 		s.queue.Close()
 	}
 	s.store.Close()
-	return err
+	return errors.Join(in, out)
 }
 
 // List returns the VM's mail, the newest first, at most limit messages (all when 0).
@@ -221,12 +255,13 @@ func (s *Server) Remove(_ context.Context, id gateway.ID) error {
 	if m, ok := s.config.Directory.ByID(id); ok && m.Desired != gateway.Removed {
 		return errors.New("remove mailbox: the VM is not being removed")
 	}
+	s.outbound.Remove(id)
 	if s.queue != nil {
 		if err := s.queue.Remove(id); err != nil {
 			return err
 		}
 	}
-	return s.store.Remove(id)
+	return errors.Join(s.store.Remove(id), s.contacts.Remove(id))
 }
 
 // box opens the mailbox of a VM that exists, or of the operator.

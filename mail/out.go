@@ -7,6 +7,7 @@ import (
 	"lodge/gateway"
 	"lodge/mail/mailbox"
 	"lodge/mail/relay"
+	"lodge/mail/submit"
 )
 
 // Out is what sending mail needs. Dir and Resolver must be set.
@@ -30,6 +31,18 @@ func newQueue(config Config, mailboxes *mailbox.Store) (*relay.Queue, error) {
 		return nil, fmt.Errorf("outgoing mail: %w", err)
 	}
 	return queue, nil
+}
+
+// wayOut is where VMs' mail to others goes; nil if none is sent.
+func wayOut(config Config, queue *relay.Queue) submit.Relay {
+	switch {
+	case config.relay != nil:
+		return config.relay
+	case queue != nil:
+		return queue
+	default:
+		return nil
+	}
 }
 
 // Queue is where mail that leaves the host is handed over; nil if none is sent.

@@ -34,10 +34,12 @@ import (
 // The TCP ports of gateway.LinkLocal that guests reach. The host has no other service for them but
 // NTP.
 const (
-	portDNS   = 53
-	portHTTP  = 80
-	portIMAP  = 143
-	portHTTPS = 443
+	portSMTP       = 25
+	portDNS        = 53
+	portHTTP       = 80
+	portIMAP       = 143
+	portHTTPS      = 443
+	portSubmission = 587
 )
 
 // parts are the daemon's services.
@@ -62,7 +64,7 @@ type parts struct {
 // tapListeners are the listeners on the taps.
 type tapListeners struct {
 	*gateway.TapListeners
-	http, https, imap, dns net.Listener
+	http, https, imap, dns, smtp, submission net.Listener
 }
 
 func openListeners(names *dns.Server, clock *ntp.Server, kept *sockets.Set) tapListeners {
@@ -73,6 +75,7 @@ func openListeners(names *dns.Server, clock *ntp.Server, kept *sockets.Set) tapL
 	return tapListeners{
 		TapListeners: d,
 		http:         d.Listener(portHTTP), https: d.Listener(portHTTPS), imap: d.Listener(portIMAP), dns: d.Listener(portDNS),
+		smtp: d.Listener(portSMTP), submission: d.Listener(portSubmission),
 	}
 }
 
@@ -88,7 +91,8 @@ func assemble(cfg Config, s *state, kept *sockets.Set, log *slog.Logger) (p *par
 		return nil, fmt.Errorf("identity tokens: %w", err)
 	}
 	self := metadata.New(metadata.Config{
-		Directory: s.directory, Keyring: s.keyring, Issuer: p.issuer, Domain: cfg.Domain, URL: p.url, Logger: log,
+		Directory: s.directory, Keyring: s.keyring, Issuer: p.issuer, Domain: cfg.Domain, URL: p.url,
+		Mail: http.HandlerFunc(p.postMail), Logger: log,
 	})
 	guests := gateway.GuestMux(p.objects.Handler(), self.Handler())
 	web := webConfig(cfg, s, guests, p.wake, log)
@@ -135,7 +139,7 @@ func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
 		return err
 	}
 	guests := netid.New(netid.Config{
-		Net: cfg.GuestNet, TCP: []uint16{portDNS, portHTTP, portIMAP, portHTTPS}, UDP: []uint16{portDNS, ntp.Port}, Logger: log,
+		Net: cfg.GuestNet, TCP: []uint16{portSMTP, portDNS, portHTTP, portIMAP, portHTTPS, portSubmission}, UDP: []uint16{portDNS, ntp.Port}, Logger: log,
 	})
 	hostConfig := vmhost.Config{
 		StateDir: cfg.StateDir, RunDir: cfg.RunDir, Domain: cfg.Domain, RootPEM: p.web.RootPEM(),
@@ -149,7 +153,7 @@ func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
 	}
 	if p.mail, err = mail.New(mail.Config{
 		Dir: cfg.path("mail"), Domain: cfg.Domain, Directory: s.directory, SSHKeyFile: hostConfig.LoginKeyFile(),
-		TLS: p.web.MailTLS(), Verdicts: verdicts(cfg), Arrived: p.mailWaker.arrived, Out: out, Logger: log,
+		TLS: p.web.MailTLS(), Verdicts: verdicts(cfg), Arrived: p.mailWaker.arrived, People: s.people, Out: out, Logger: log,
 	}); err != nil {
 		return fmt.Errorf("mail: %w", err)
 	}
@@ -180,6 +184,9 @@ func (p *parts) doctor(cfg Config) *doctor {
 
 // url returns the address of a VM's page. It works once all parts are assembled.
 func (p *parts) url(vm gateway.VM, port uint16) string { return p.web.URL(vm, port) }
+
+// postMail takes in a VM's mail. It works once all parts are assembled.
+func (p *parts) postMail(w http.ResponseWriter, r *http.Request) { p.mail.Submission().ServeHTTP(w, r) }
 
 // wake starts a stopped VM for a web request. It works once all parts are assembled.
 func (p *parts) wake(ctx context.Context, id gateway.ID) error {

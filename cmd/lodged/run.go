@@ -123,10 +123,7 @@ func serve(ctx context.Context, p *parts, outside *hostListeners, log *slog.Logg
 	for _, l := range outside.smtp {
 		start("smtp", func() error { return p.mail.ServeSMTP(gateway.Lasting(l)) })
 	}
-	start("guests' http", func() error { return p.guestHTTP.Serve(p.taps.http) })
-	start("guests' https", func() error { return p.web.Serve(p.taps.https) })
-	start("guests' imap", func() error { return p.mail.ServeIMAP(p.taps.imap) })
-	start("guests' dns", func() error { return p.dns.ServeTCP(p.taps.dns) })
+	p.serveGuests(start)
 	start("host's s3", func() error { return p.hostS3.Serve(gateway.Lasting(outside.s3)) })
 	start("host's ssh agent", func() error { return p.host.Agent().Serve(outside.ssh) })
 	start("control", func() error { return p.control.Serve(gateway.Lasting(outside.control)) })
@@ -138,6 +135,16 @@ func serve(ctx context.Context, p *parts, outside *hostListeners, log *slog.Logg
 	log.Info("daemon ready", "addr", outside.String())
 	notify(daemon.SdNotifyReady)
 	return group.Wait()
+}
+
+// serveGuests starts the services on taps.
+func (p *parts) serveGuests(start func(name string, run func() error)) {
+	start("guests' http", func() error { return p.guestHTTP.Serve(p.taps.http) })
+	start("guests' https", func() error { return p.web.Serve(p.taps.https) })
+	start("guests' imap", func() error { return p.mail.ServeIMAP(p.taps.imap) })
+	start("guests' smtp", func() error { return p.mail.ServeSubmission(p.taps.smtp) })
+	start("guests' submission", func() error { return p.mail.ServeSubmission(p.taps.submission) })
+	start("guests' dns", func() error { return p.dns.ServeTCP(p.taps.dns) })
 }
 
 // version returns the version that the build recorded.

@@ -1,12 +1,13 @@
 // Package metadata answers guests at http://169.254.169.254. It serves EC2's instance metadata in
 // its second version (IMDSv2), where AWS SDKs look for credentials by default; /lodge/v1/self, the
-// VM's record in JSON; and /lodge/v1/token, a signed token by which the VM proves itself elsewhere.
+// VM's record in JSON; /lodge/v1/token, a signed token by which the VM proves itself elsewhere; and
+// /lodge/v1/mail, where it sends mail (package mail/submit).
 //
 // A request passes three checks: it came in on a tap (gateway.VMFrom), has no header of a proxy,
 // and names this service as Host. Then it needs what a program that was tricked into fetching a URL
 // cannot send: a token from a PUT (EC2's paths), or the header Lodge-Request (below /lodge/v1).
 //
-// It never changes anything, never shows one VM to another, and never answers a caller that did not
+// It changes nothing itself, never shows one VM to another, and never answers a caller that did not
 // come in on a tap.
 package metadata
 
@@ -24,15 +25,19 @@ import (
 	"lodge/gateway/issuer"
 )
 
-// Config is what a Server needs. Every field is required.
+// Config is what a Server needs. Every field but Mail is required.
 type Config struct {
 	Directory *gateway.Directory
 	Keyring   *gateway.Keyring
 	Issuer    *issuer.Issuer
 	Domain    string                                 // below which VMs have their names
 	URL       func(m gateway.VM, port uint16) string // a VM's page, from outside
+	Mail      http.Handler                           // of mailPath, after all checks; nil: there is none
 	Logger    *slog.Logger
 }
+
+// mailPath is where a VM posts the mail that it sends.
+const mailPath = "/lodge/v1/mail"
 
 // Server serves metadata. It stores nothing: tokens are invalid after a restart, and SDKs fetch new
 // ones.
@@ -60,7 +65,7 @@ func refuse(status int, format string, args ...any) *refusal {
 }
 
 // Handler answers requests whose context carries their VM (gateway.ConnContext). The http.Server
-// around it limits headers; bodies are never read.
+// around it limits headers; bodies are never read, but by Config.Mail.
 func (s *Server) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
@@ -90,6 +95,12 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, vm gateway.Identi
 		return s.giveToken(w, r, m)
 	case path == identityPath:
 		return s.identity(w, r, m)
+	case path == mailPath && s.Mail != nil:
+		if refused := checkHeader(r); refused != nil {
+			return refused
+		}
+		s.Mail.ServeHTTP(w, r)
+		return nil
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		w.Header().Set("Allow", "GET, HEAD")
 		return refuse(http.StatusMethodNotAllowed, "Only GET and HEAD are allowed, and PUT of %s and %s.", tokenPath, identityPath)
@@ -165,7 +176,9 @@ S3:   http://%[7]s and https://%[7]s
 DNS:  %[2]s port 53
 NTP:  %[2]s port 123
 IMAP: %[2]s port 143, without login
-`, m.Name, gateway.LinkLocal, selfPath, ttlHeader, tokenPath, tokenHeader, gateway.S3Host, identityPath))
+SMTP: %[2]s ports 25 and 587, without login; or by HTTP:
+  curl -H 'Lodge-Request: 1' --json '{"to": "ada@example.com", "subject": "Hello", "text": "Hello!"}' http://%[2]s%[9]s
+`, m.Name, gateway.LinkLocal, selfPath, ttlHeader, tokenPath, tokenHeader, gateway.S3Host, identityPath, mailPath))
 	return nil
 }
 

@@ -52,7 +52,10 @@ func newHost(tb testing.TB) *host {
 	h.Server = New(Config{
 		Issuer:    tokens,
 		Directory: directory, Keyring: gateway.NewKeyring([32]byte{1}, directory), Domain: "lodge.localhost",
-		URL:    func(m gateway.VM, port uint16) string { return fmt.Sprintf("https://%d-%s", port, m.Name) },
+		URL: func(m gateway.VM, port uint16) string { return fmt.Sprintf("https://%d-%s", port, m.Name) },
+		Mail: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintf(w, "%s by %s\n", r.Method, gateway.VMFrom(r.Context()).Name)
+		}),
 		Logger: slog.New(slog.NewTextHandler(&h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	h.a, h.b = h.add(tb, "alpha"), h.add(tb, "beta")
@@ -300,7 +303,7 @@ func TestCurl(t *testing.T) {
 		}
 	}
 	out, err := exec.CommandContext(t.Context(), "sh", "-ec", strings.Join(script, "\n")).CombinedOutput()
-	if err != nil || !strings.Contains(string(out), `"name":"alpha"`) || !strings.Contains(string(out), "instance-id\n") {
+	if err != nil || !strings.Contains(string(out), `"name":"alpha"`) || !strings.Contains(string(out), "POST by alpha\n") || !strings.Contains(string(out), "instance-id\n") {
 		t.Errorf("%v: %s\n%s", err, strings.Join(script, "\n"), out)
 	}
 }
