@@ -125,16 +125,18 @@ func (s *suite) refusedMail(t *testing.T, dir string) {
 func (s *suite) sending(t *testing.T) {
 	t.Helper()
 	to := "x@beta." + s.h.Domain
-	s.alpha.Run(t, `python3 - <<'END'
+	s.alpha.Run(t, `printf 'Subject: by sendmail\n\nx\n' | sendmail root "`+to+`"
+		python3 - <<'END'
 import smtplib
 with smtplib.SMTP("169.254.169.254", 587) as s:
     s.sendmail("root@localhost", ["`+to+`", "root@localhost"], "Subject: by smtplib\r\n\r\nx")
 END
 		curl -sS --fail -H 'Lodge-Request: 1' --json '{"to": "`+to+`", "subject": "by HTTP", "text": "x"}' http://169.254.169.254/lodge/v1/mail`)
-	for _, subject := range []string{"by smtplib", "by HTTP"} {
+	for _, subject := range []string{"by sendmail", "by smtplib", "by HTTP"} {
 		m := s.find(t, s.beta, subject)
 		contains(t, subject, s.h.Lodge(t, "mail", "beta", m.QueueID), "\nX-Lodge-Vm: alpha\r")
 	}
+	s.find(t, s.alpha, "by sendmail")
 	s.find(t, s.alpha, "by smtplib")
 	r := s.alpha.Try(t, `curl -s -H 'Lodge-Request: 1' --json '{"to": "eve@example.org", "subject": "x", "text": "x"}' http://169.254.169.254/lodge/v1/mail`)
 	contains(t, "mail to a stranger", r.Text(), "alpha may write to its people")

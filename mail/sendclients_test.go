@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -102,5 +104,64 @@ with smtplib.SMTP(sys.argv[1], int(sys.argv[2])) as s:
 	}
 	if n := len(f.list(t, blog)); n != 2 {
 		t.Errorf("%d messages in the VM's own mailbox", n)
+	}
+}
+
+// lastText is the message that was relayed last, if any.
+func (o *outbox) lastText() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.sent) == 0 {
+		return ""
+	}
+	return o.sent[len(o.sent)-1].text
+}
+
+// The VM's msmtp, with the configuration that the seed brings, is sendmail(8) for programs that know nothing:
+// cron, for one.
+func TestSendmail(t *testing.T) {
+	t.Parallel()
+	f, _, out := sending(t, nil)
+	blog := f.add(t, "blog")
+	host, port, err := net.SplitHostPort(f.tap(t, blog))
+	gatewaytest.Must(t, err)
+	dir := t.TempDir()
+	fill := strings.NewReplacer("@HOST@", "blog."+domain, "169.254.169.254", host, "port 25", "port "+port, "/etc/lodge/aliases", filepath.Join(dir, "aliases"))
+	for _, name := range []string{"msmtprc", "aliases"} {
+		text, err := os.ReadFile(filepath.Join("..", "vmhost", "seed", "files", name))
+		gatewaytest.Must(t, err)
+		write(t, filepath.Join(dir, name), []byte(fill.Replace(string(text))))
+	}
+	for name, row := range map[string]struct {
+		args  []string
+		text  string
+		local int // messages more in the VM's own mailbox
+		want  string
+	}{
+		"cron":    {[]string{"-i", "-FCronDaemon", "-B8BITMIME", "-oem", "root"}, "From: root (Cron Daemon)\nTo: root\nSubject: Cron <root@blog> true\n\nx\n", 1, "From: \"Cron Daemon\" <root@blog.lodge.localhost>\r\n"},
+		"text":    {[]string{"root"}, "only text\n", 1, "\r\n\r\nonly text\r\n"},
+		"-t":      {[]string{"-t"}, "To: ann@example.org\nBcc: root@localhost\nSubject: t\n\n.\nx\n", 1, "\r\n\r\n.\r\nx\r\n"},
+		"-f":      {[]string{"-f", "www@blog", "ann@example.org"}, "Subject: f\n\nx\n", 0, ""},
+		"another": {[]string{"-f", "a@blog", owner, "x@blog.lodge.localhost"}, "From: Web <www@localhost>\n\nx\n", 1, "From: \"Web\" <www@blog.lodge.localhost>\r\n"},
+	} {
+		before := len(f.list(t, blog))
+		cmd := exec.CommandContext(t.Context(), "msmtp", append([]string{"-C", filepath.Join(dir, "msmtprc")}, row.args...)...) //nolint:gosec // of the table
+		cmd.Stdin = strings.NewReader(row.text)
+		if text, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", name, err, text)
+			continue
+		}
+		list := f.list(t, blog)
+		if len(list) != before+row.local {
+			t.Errorf("%s: %d messages, were %d", name, len(list), before)
+			continue
+		}
+		text := out.lastText()
+		if row.local > 0 {
+			text = string(f.read(t, blog, list[0].QueueID))
+		}
+		if !strings.Contains(text, row.want) || strings.Contains(text, "Bcc") {
+			t.Errorf("%s: %q", name, text)
+		}
 	}
 }

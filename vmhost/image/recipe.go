@@ -43,6 +43,8 @@ func packages() string {
 		"openssh-server", "sudo", "less", "vim-tiny", "cron", "iproute2", "iputils-ping", "netbase", "ca-certificates", "bash-completion",
 		// for programs
 		"python3", "sqlite3", "curl",
+		// sendmail(8), configured by the seed; any mail server replaces it
+		"msmtp-mta",
 		// S3 clients, configured by the seed
 		"awscli", "python3-boto3", "s3cmd", "rclone",
 	}, ",")

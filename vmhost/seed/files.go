@@ -58,6 +58,8 @@ func (g Guest) entries() ([]entry, error) {
 		{"etc/lodge/authorized_keys", g.AuthorizedKey + "\n", 0o644, root},
 		{"etc/lodge/environment", text("files/environment"), 0o644, root},
 		{"etc/lodge/README", g.fill("files/README"), 0o644, root},
+		{"etc/msmtprc", g.fill("files/msmtprc"), 0o644, root},
+		{"etc/lodge/aliases", g.fill("files/aliases"), 0o644, root},
 	}
 	if len(g.RootPEM) > 0 {
 		link, err := caLink(g.RootPEM)

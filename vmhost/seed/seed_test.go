@@ -205,6 +205,9 @@ func TestFilesInGuest(t *testing.T) {
 	if readme := have["etc/lodge/README"].text; !strings.Contains(readme, "https://hello.lodge.localhost\n") || !strings.Contains(readme, "https://hello.lodge.internal ") {
 		t.Errorf("README:\n%s", have["etc/lodge/README"].text)
 	}
+	if conf, aliases := have["etc/msmtprc"].text, have["etc/lodge/aliases"].text; !strings.Contains(conf, "\nfrom %U@hello.lodge.localhost\n") || !strings.Contains(aliases, "\ndefault: lodge@hello.lodge.localhost\n") {
+		t.Errorf("msmtp:\n%s%s", conf, aliases)
+	}
 	if conf := have["etc/systemd/system.conf.d/10-lodge.conf"].text; !strings.Contains(conf, "\nDefaultEnvironment=AWS_ENDPOINT_URL_S3=http://s3.lodge.internal ") {
 		t.Errorf("system.conf.d:\n%s", conf)
 	}
