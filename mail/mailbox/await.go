@@ -12,7 +12,7 @@ import (
 )
 
 // Await opens the mailbox of a VM when there is something to do in it: at once if a message may wait
-// behind the delivery cursor, else when anything else opens it. So a start does not read all mail there
+// behind the delivery cursor or be parked, else when anything else opens it. So a start does not read all mail there
 // is. It opens one mailbox at a time, and leaves the processors to who needs one now.
 func (s *Store) Await(ctx context.Context, id gateway.ID) (*Box, error) {
 	opened := s.opened(id)
@@ -61,7 +61,7 @@ func (s *Store) opened(id gateway.ID) <-chan struct{} {
 }
 
 // quiet reports whether the index of a mailbox that is not open proves that no message waits: it is
-// sound, the log ends where it does, and the cursor is at its last message.
+// sound, the log ends where it does, the cursor is at its last message, and none is parked.
 func (s *Store) quiet(id gateway.ID) bool {
 	dir := filepath.Join(s.dir, id.String())
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
@@ -76,8 +76,10 @@ func (s *Store) quiet(id gateway.ID) bool {
 	if err != nil {
 		return false
 	}
-	if n := len(entries); n > 0 && binary.LittleEndian.Uint32(entries[n-indexEntryBytes:]) > head.Cursor {
-		return false
+	for e := entries; len(e) > 0; e = e[indexEntryBytes:] {
+		if binary.LittleEndian.Uint32(e) > head.Cursor || Flags(e[4])&parked != 0 {
+			return false
+		}
 	}
 	have, strange, err := listSegments(log)
 	if err != nil || len(strange) > 0 || len(have) != len(indexed) {

@@ -24,6 +24,7 @@ func TestAwait(t *testing.T) {
 		"all delivered": {all, nil, true},
 		"all removed":   {func(b *Box) error { return b.Expunge([]uint32{1, 2, 3}) }, nil, true},
 		"one waits":     {func(b *Box) error { return b.Delivered(2) }, nil, false},
+		"one is parked": {func(b *Box) error { return errors.Join(b.Park(1), b.Delivered(3)) }, nil, false},
 		"no index":      {all, func(log string) error { return os.Remove(filepath.Join(log, indexName)) }, false},
 		"index damaged": {all, func(log string) error {
 			path := filepath.Join(log, indexName)
