@@ -20,6 +20,7 @@ import (
 	"log/slog"
 	"net/http"
 	"path/filepath"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -92,5 +93,17 @@ func (s *Server) Remove(ctx context.Context, id gateway.ID) error {
 // Handler serves S3. Connections from taps carry their VM in the request's context
 // (gateway.ConnContext).
 func (s *Server) Handler() http.Handler {
-	return promhttp.InstrumentHandlerCounter(s.requests, http.HandlerFunc(s.serve))
+	return continueEmpty(promhttp.InstrumentHandlerCounter(s.requests, http.HandlerFunc(s.serve)))
+}
+
+// continueEmpty answers 100 to a client that expects it before an empty body. net/http does so only
+// once a body is read. botocore expects it for empty ones too, and without it takes the answer to the
+// connection's next request for this one's.
+func continueEmpty(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength == 0 && strings.EqualFold(r.Header.Get("Expect"), "100-continue") {
+			w.WriteHeader(http.StatusContinue)
+		}
+		next.ServeHTTP(w, r)
+	})
 }
