@@ -154,6 +154,7 @@ func (r *Reader) end() error {
 			return err
 		}
 	}
+	gap := false // before the signature of the trailer: AWS has none, minio-go an empty line
 	for budget := maxTrailerBytes; ; {
 		line, err := r.line(budget)
 		if errors.Is(err, io.ErrUnexpectedEOF) {
@@ -162,6 +163,9 @@ func (r *Reader) end() error {
 		switch {
 		case err != nil:
 			return err
+		case line == "" && r.unproven && !gap:
+			gap = true
+			continue
 		case line == "" && r.unproven:
 			return fmt.Errorf("%w: of the trailer, which has none", ErrMismatch)
 		case line == "":
