@@ -42,7 +42,8 @@ type Trailer struct{ Name, Value string }
 
 // Reader decodes an aws-chunked body. It fails with ErrChunked, or with ErrMismatch if it has a
 // chain and a signature is wrong. io.EOF comes only after exactly the announced number of bytes and
-// a well-formed end.
+// a well-formed end. So does the last of these bytes: whoever counts them must not take a body for
+// complete that is not proven.
 type Reader struct {
 	src      *bufio.Reader
 	chain    *Chain // nil: the key is a dummy, without a secret to verify signatures by
@@ -97,6 +98,12 @@ func (r *Reader) read(p []byte) (int, error) {
 	}
 	if err == nil && r.left == 0 {
 		err = r.endChunk()
+	}
+	if err == nil && r.size == 0 {
+		err = r.nextChunk() // the last one
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		return 0, err
 	}
 	return n, err
 }
