@@ -64,16 +64,14 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, in *body, who c
 	if err != nil {
 		return err
 	}
-	makes := t.makesObject(r, r.URL.Query())
-	if makes {
-		if err := s.objects.MakeBucket(who.vm, t.bucket); err != nil {
+	end := func() {}
+	if t.makesObject(r, r.URL.Query()) {
+		if end, err = s.objects.BeginWrite(who.vm, t.bucket); err != nil {
 			return err
 		}
 	}
 	res, err := s.objects.Do(out.WithContext(r.Context()), who.vm)
-	if makes && (err != nil || res.StatusCode >= http.StatusBadRequest) {
-		s.objects.DropBucket(who.vm, t.bucket)
-	}
+	end()
 	if failed := in.failure(); failed != nil {
 		if err == nil {
 			_ = res.Body.Close() // the engine's answer to an incomplete body

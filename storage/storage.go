@@ -53,10 +53,9 @@ type objects interface {
 	// Do carries out a request whose path is /bucket/key, in the VM's own namespace. When it returns,
 	// no work on the request is in progress.
 	Do(r *http.Request, vm gateway.Identity) (*http.Response, error)
-	// MakeBucket makes a bucket for the write that follows, unless it exists.
-	MakeBucket(vm gateway.Identity, bucket string) error
-	// DropBucket removes the bucket of MakeBucket if no write followed.
-	DropBucket(vm gateway.Identity, bucket string)
+	// BeginWrite prepares the write that follows, to a bucket which may not exist: it begins to exist
+	// when the write succeeds. Call end after the write.
+	BeginWrite(vm gateway.Identity, bucket string) (end func(), err error)
 	// Remove deletes the namespace of a VM that has no request in progress.
 	Remove(id gateway.ID) error
 	// Run serves until ctx is done.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"path/filepath"
-	"sync"
 
 	"github.com/versity/versitygw/auth"
 	vgw "github.com/versity/versitygw/backend"
@@ -26,10 +25,10 @@ type backend struct {
 	posix   *posix.Posix
 	dir     string // absolute
 	log     *slog.Logger
-	fresh   sync.Map // paths of buckets that were made for a write in progress
-	buckets stripes  // read-locked while an object becomes visible, locked while a bucket is removed
-	keys    stripes  // locked while an object becomes visible or is removed, read-locked while one is opened
-	uploads stripes  // locked while a multipart upload is completed or aborted
+	staging staging
+	buckets stripes // read-locked while an object becomes visible, locked while a bucket is removed
+	keys    stripes // locked while an object becomes visible or is removed, read-locked while one is opened
+	uploads stripes // locked while a multipart upload is completed or aborted
 }
 
 var _ vgw.Backend = (*backend)(nil)

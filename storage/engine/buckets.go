@@ -21,46 +21,6 @@ import (
 	"lodge/gateway/durable"
 )
 
-// makeBucket makes a bucket, synced, and reports whether it did: false if it exists. A fresh one
-// stays only if something is written to it.
-func (b *backend) makeBucket(id gateway.ID, bucket string, fresh bool) (bool, error) {
-	path := b.bucketPath(id, bucket)
-	err := os.Mkdir(path, 0o700)
-	switch {
-	case errors.Is(err, fs.ErrExist):
-		return false, nil
-	case errors.Is(err, fs.ErrNotExist): // the VM's first bucket
-		err = os.MkdirAll(path, 0o700)
-	}
-	if fresh && err == nil {
-		b.fresh.Store(path, struct{}{})
-	}
-	if err == nil {
-		err = b.sync(path)
-	}
-	return err == nil, b.fail("make bucket", place{id: id, bucket: bucket}, err)
-}
-
-// wrote ends a write to a bucket. A fresh bucket whose write failed is removed if it is empty.
-func (b *backend) wrote(path string, ok bool) {
-	if ok {
-		b.fresh.Delete(path)
-		return
-	}
-	if _, fresh := b.fresh.Load(path); !fresh {
-		return
-	}
-	lock := b.buckets.of(path)
-	lock.Lock()
-	defer lock.Unlock()
-	// Neither removes a directory that is not empty: then another write is in progress, and tries
-	// again at its end.
-	_ = os.Remove(filepath.Join(path, posix.MetaTmpDir))
-	if os.Remove(path) == nil {
-		b.fresh.Delete(path)
-	}
-}
-
 // CreateBucket implements backend.Backend.
 func (b *backend) CreateBucket(ctx context.Context, in *s3.CreateBucketInput, _ []byte) error {
 	p, err := b.inBucket(ctx, *in.Bucket)
@@ -70,27 +30,28 @@ func (b *backend) CreateBucket(ctx context.Context, in *s3.CreateBucketInput, _ 
 	if in.ObjectLockEnabledForBucket != nil && *in.ObjectLockEnabledForBucket {
 		return notImplemented("Object locks are not implemented.")
 	}
-	made, err := b.makeBucket(p.id, p.bucket, false)
+	made, err := b.makeBucket(p)
 	if err == nil && !made {
 		return s3err.GetBucketErr(s3err.ErrBucketAlreadyOwnedByYou, p.bucket)
 	}
-	return err
+	return b.fail("make bucket", p, err)
 }
 
 // DeleteBucket implements backend.Backend. The bucket is renamed aside first, so that a crash
 // leaves it complete or removed.
 func (b *backend) DeleteBucket(ctx context.Context, bucket string) error {
-	p, err := b.inBucket(ctx, bucket)
+	id, err := b.vm(ctx)
 	if err != nil {
 		return err
 	}
-	lock := b.buckets.of(p.path)
+	lock := b.buckets.of(b.bucketPath(id, bucket))
 	lock.Lock()
 	defer lock.Unlock()
-	entries, err := os.ReadDir(p.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return s3err.GetBucketErr(s3err.ErrNoSuchBucket, bucket)
+	p, err := b.existing(ctx, bucket)
+	if err != nil {
+		return err
 	}
+	entries, err := os.ReadDir(p.path)
 	if err != nil {
 		return b.fail("delete bucket", p, err)
 	}
@@ -115,7 +76,7 @@ func (b *backend) ListBuckets(ctx context.Context, in s3response.ListBucketsInpu
 	res := s3response.ListAllMyBucketsResult{Owner: s3response.CanonicalUser{ID: id.String()}, Prefix: in.Prefix}
 	for _, e := range entries {
 		info, err := e.Info()
-		if err != nil || !strings.HasPrefix(e.Name(), in.Prefix) || e.Name() <= in.ContinuationToken {
+		if err != nil || isStaged(info) || !strings.HasPrefix(e.Name(), in.Prefix) || e.Name() <= in.ContinuationToken {
 			continue // an error: it was deleted just now
 		}
 		if len(res.Buckets.Bucket) == int(in.MaxBuckets) {
@@ -135,10 +96,14 @@ func (b *backend) HeadBucket(ctx context.Context, in *s3.HeadBucketInput) (*s3.H
 	return &s3.HeadBucketOutput{}, nil
 }
 
-// GetBucketAcl implements backend.Backend: a bucket has one owner, its VM.
+// GetBucketAcl implements backend.Backend: a bucket has one owner, its VM. versitygw asks for it
+// before each request about a bucket, so a staged one has it, too.
 func (b *backend) GetBucketAcl(ctx context.Context, in *s3.GetBucketAclInput) ([]byte, error) {
-	p, err := b.existing(ctx, *in.Bucket)
+	p, err := b.inBucket(ctx, *in.Bucket)
 	if err != nil {
+		return nil, err
+	}
+	if _, err := b.lstat(p); err != nil {
 		return nil, err
 	}
 	return json.Marshal(auth.ACL{Owner: p.id.String(), Grantees: []auth.Grantee{
@@ -169,7 +134,7 @@ func (b *backend) GetBucketVersioning(ctx context.Context, bucket string) (s3res
 
 // GetBucketTagging implements backend.Backend.
 func (b *backend) GetBucketTagging(ctx context.Context, bucket string) (map[string]string, error) {
-	p, err := b.inBucket(ctx, bucket)
+	p, err := b.existing(ctx, bucket)
 	if err != nil {
 		return nil, err
 	}
@@ -179,7 +144,7 @@ func (b *backend) GetBucketTagging(ctx context.Context, bucket string) (map[stri
 
 // PutBucketTagging implements backend.Backend.
 func (b *backend) PutBucketTagging(ctx context.Context, bucket string, tags map[string]string) error {
-	p, err := b.inBucket(ctx, bucket)
+	p, err := b.existing(ctx, bucket)
 	if err != nil {
 		return err
 	}
@@ -194,19 +159,26 @@ func (b *backend) DeleteBucketTagging(ctx context.Context, bucket string) error 
 	return b.PutBucketTagging(ctx, bucket, nil)
 }
 
-// existing is inBucket for a bucket that must be there.
+// existing is inBucket for a bucket that must exist.
 func (b *backend) existing(ctx context.Context, bucket string) (place, error) {
 	p, err := b.inBucket(ctx, bucket)
 	if err != nil {
 		return place{}, err
 	}
-	if _, err = os.Stat(p.path); err == nil {
-		return p, nil
+	info, err := b.lstat(p)
+	if err == nil && isStaged(info) {
+		err = s3err.GetBucketErr(s3err.ErrNoSuchBucket, bucket)
 	}
+	return p, err
+}
+
+// lstat examines the directory of a bucket, which may be staged.
+func (b *backend) lstat(p place) (fs.FileInfo, error) {
+	info, err := os.Lstat(p.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return place{}, s3err.GetBucketErr(s3err.ErrNoSuchBucket, bucket)
+		return nil, s3err.GetBucketErr(s3err.ErrNoSuchBucket, p.bucket)
 	}
-	return place{}, b.fail("find bucket", p, err)
+	return info, b.fail("find bucket", p, err)
 }
 
 // discard removes a directory of a VM: it is renamed aside, synced, then deleted.

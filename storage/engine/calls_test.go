@@ -29,6 +29,15 @@ func serve(t *testing.T) *Engine {
 	return e
 }
 
+func makeBucket(t *testing.T, e *Engine, vm gateway.Identity) {
+	t.Helper()
+	status, err := do(t.Context(), e, vm, http.MethodPut, "/box")
+	gatewaytest.Must(t, err)
+	if status != http.StatusOK {
+		t.Fatalf("make the bucket: %d", status)
+	}
+}
+
 func do(ctx context.Context, e *Engine, vm gateway.Identity, method, path string) (int, error) {
 	r := (&http.Request{Method: method, URL: &url.URL{Path: path}, Header: http.Header{}, Body: http.NoBody}).WithContext(ctx)
 	r.Header.Set("X-Amz-Content-Sha256", sigv4.Unsigned)
@@ -43,7 +52,7 @@ func do(ctx context.Context, e *Engine, vm gateway.Identity, method, path string
 // the VM's files are not removed beneath it.
 func TestDoOutlastsItsClient(t *testing.T) {
 	e, vm := serve(t), gateway.Identity{ID: gateway.NewID()}
-	gatewaytest.Must(t, e.MakeBucket(vm, "box"))
+	makeBucket(t, e, vm)
 	object := e.backend.bucketPath(vm.ID, "box") + "/k"
 	lock := e.backend.keys.of(object)
 	lock.Lock() // the engine's work waits for it
@@ -86,7 +95,7 @@ func TestDoOutlastsItsClient(t *testing.T) {
 // A request that Do has given up, or has not sent, is not carried out.
 func TestOnlyCallsOfDoAreServed(t *testing.T) {
 	e, vm := serve(t), gateway.Identity{ID: gateway.NewID()}
-	gatewaytest.Must(t, e.MakeBucket(vm, "box"))
+	makeBucket(t, e, vm)
 	number, end := e.calls.add()
 	end()
 	if _, ok := e.calls.handle(number); ok {

@@ -136,7 +136,7 @@ func newBackend(dir string, log *slog.Logger) (*backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open object store: %w", err)
 	}
-	return &backend{posix: p, dir: dir, log: log}, nil
+	return &backend{posix: p, dir: dir, log: log, staging: staging{writes: map[string]int{}}}, nil
 }
 
 func (e *Engine) newServer() error {
@@ -247,16 +247,12 @@ func (e *Engine) Do(r *http.Request, vm gateway.Identity) (*http.Response, error
 	return e.transport.RoundTrip(r)
 }
 
-// MakeBucket makes a bucket for the write that follows, unless it exists. It is removed if that
-// fails.
-func (e *Engine) MakeBucket(vm gateway.Identity, bucket string) error {
-	_, err := e.backend.makeBucket(vm.ID, bucket, true)
-	return err
-}
-
-// DropBucket removes the bucket of MakeBucket if no write followed.
-func (e *Engine) DropBucket(vm gateway.Identity, bucket string) {
-	e.backend.wrote(e.backend.bucketPath(vm.ID, bucket), false)
+// BeginWrite prepares a write by Do to a bucket that may not exist. The bucket begins to exist with
+// the first object or upload in it. Call end after Do.
+func (e *Engine) BeginWrite(vm gateway.Identity, bucket string) (end func(), err error) {
+	p := place{id: vm.ID, bucket: bucket, path: e.backend.bucketPath(vm.ID, bucket)}
+	end, err = e.backend.beginWrite(p)
+	return end, e.backend.fail("stage bucket", p, err)
 }
 
 // Remove removes all that a VM has stored. The caller admits no request of the VM any more, and has

@@ -10,7 +10,7 @@ import (
 
 // ListObjects implements backend.Backend.
 func (b *backend) ListObjects(ctx context.Context, in *s3.ListObjectsInput) (s3response.ListObjectsResult, error) {
-	p, err := b.inBucket(ctx, *in.Bucket)
+	p, err := b.existing(ctx, *in.Bucket)
 	if err != nil {
 		return s3response.ListObjectsResult{}, err
 	}
@@ -24,7 +24,7 @@ func (b *backend) ListObjects(ctx context.Context, in *s3.ListObjectsInput) (s3r
 
 // ListObjectsV2 implements backend.Backend.
 func (b *backend) ListObjectsV2(ctx context.Context, in *s3.ListObjectsV2Input) (s3response.ListObjectsV2Result, error) {
-	p, err := b.inBucket(ctx, *in.Bucket)
+	p, err := b.existing(ctx, *in.Bucket)
 	if err != nil {
 		return s3response.ListObjectsV2Result{}, err
 	}
@@ -38,7 +38,7 @@ func (b *backend) ListObjectsV2(ctx context.Context, in *s3.ListObjectsV2Input) 
 
 // ListObjectVersions implements backend.Backend.
 func (b *backend) ListObjectVersions(ctx context.Context, in *s3.ListObjectVersionsInput) (s3response.ListVersionsResult, error) {
-	p, err := b.inBucket(ctx, *in.Bucket)
+	p, err := b.existing(ctx, *in.Bucket)
 	if err != nil {
 		return s3response.ListVersionsResult{}, err
 	}

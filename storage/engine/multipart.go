@@ -47,9 +47,11 @@ func (b *backend) CreateMultipartUpload(ctx context.Context, in s3response.Creat
 	in.Bucket = &p.path
 	res, err := b.posix.CreateMultipartUpload(ctx, in)
 	if err == nil {
+		_, err = b.commit(p)
+	}
+	if err == nil {
 		err = b.sync(filepath.Join(p.uploadsPath(), res.UploadId))
 	}
-	b.wrote(p.path, err == nil)
 	res.Bucket = p.bucket
 	return res, b.fail("start upload", p, err)
 }
@@ -183,7 +185,7 @@ func (b *backend) ListParts(ctx context.Context, in *s3.ListPartsInput) (s3respo
 
 // ListMultipartUploads implements backend.Backend.
 func (b *backend) ListMultipartUploads(ctx context.Context, in *s3.ListMultipartUploadsInput) (s3response.ListMultipartUploadsResult, error) {
-	p, err := b.inBucket(ctx, *in.Bucket)
+	p, err := b.existing(ctx, *in.Bucket)
 	if err != nil {
 		return s3response.ListMultipartUploadsResult{}, err
 	}

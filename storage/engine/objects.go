@@ -44,11 +44,13 @@ func (b *backend) PutObject(ctx context.Context, in s3response.PutObjectInput) (
 		}
 		return pub.begin(f)
 	})
+	if err == nil {
+		_, err = b.commit(p)
+	}
 	pub.end()
 	if err == nil {
 		err = b.sync(p.object())
 	}
-	b.wrote(p.path, err == nil)
 	return out, b.fail("put object", p, err)
 }
 

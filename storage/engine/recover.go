@@ -52,9 +52,13 @@ func emptyDir(dir string) error {
 	return nil
 }
 
-// recoverBucket removes temporary files, and gives uploads that were being completed their name
-// back, so that a client can complete them again: versitygw would answer 200 without an object.
+// recoverBucket removes a staged bucket: no write to it was acknowledged. In others it removes
+// temporary files, and gives uploads that were being completed their name back, so that a client can
+// complete them again: versitygw would answer 200 without an object.
 func recoverBucket(bucket string) error {
+	if info, err := os.Lstat(bucket); err != nil || isStaged(info) {
+		return errors.Join(err, os.RemoveAll(bucket))
+	}
 	if err := removeFiles(filepath.Join(bucket, posix.MetaTmpDir)); err != nil {
 		return err
 	}
