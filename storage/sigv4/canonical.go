@@ -2,6 +2,7 @@ package sigv4
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -50,16 +51,21 @@ func canonicalQuery(raw string, presigned bool) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%w: the query cannot be decoded", ErrMalformed)
 	}
-	var pairs []string
+	if presigned {
+		values.Del("X-Amz-Signature")
+	}
+	escaped := map[string][]string{}
 	for name, all := range values {
-		if presigned && name == "X-Amz-Signature" {
-			continue
-		}
 		for _, v := range all {
-			pairs = append(pairs, Escape(name, false)+"="+Escape(v, false))
+			escaped[Escape(name, false)] = append(escaped[Escape(name, false)], Escape(v, false))
 		}
 	}
-	slices.Sort(pairs)
+	var pairs []string
+	for _, name := range slices.Sorted(maps.Keys(escaped)) { // not the pairs: "-" is before "="
+		for _, v := range slices.Sorted(slices.Values(escaped[name])) {
+			pairs = append(pairs, name+"="+v)
+		}
+	}
 	return strings.Join(pairs, "&"), nil
 }
 

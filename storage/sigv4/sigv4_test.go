@@ -72,7 +72,8 @@ func TestExamples(t *testing.T) {
 // TestPeer verifies what another implementation signs.
 func TestPeer(t *testing.T) {
 	for _, path := range []string{"/b/k", "/b/a b+c%d/é", "/b/a;b=c&d?e#f", "/b/~!$'()*,:@"} {
-		u := url.URL{Scheme: "http", Host: "s3.lodge.internal:80", Path: path, RawPath: Escape(path, true), RawQuery: "list-type=2&prefix=a%2Fb%20c&x="}
+		// "ab" is before "ab-c" as a name, "ab=1" behind "ab-c=2" as a text.
+		u := url.URL{Scheme: "http", Host: "s3.lodge.internal:80", Path: path, RawPath: Escape(path, true), RawQuery: "list-type=2&prefix=a%2Fb%20c&x=&ab=1&ab-c=2"}
 		r := &http.Request{Method: "GET", URL: &u, Host: u.Host, Header: http.Header{"X-Amz-Content-Sha256": {Unsigned}, "X-Amz-Meta-A": {"  b   c "}}}
 		r = signer.SignV4(*r, "key", "secret", "", "eu-north-1")
 		a, err := Parse(r)
