@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"bytes"
 	"encoding/xml"
 	"io"
 	"net/http"
@@ -91,7 +92,7 @@ func rewrite(r *http.Request, b *body, t target, who caller) (*http.Request, err
 	case t.storesBody(r, query):
 		err = storedBody(out, b, r, who.chain)
 	default:
-		err = smallBody(out, b, r)
+		err = smallBody(out, b, r, query)
 	}
 	return out, err
 }
@@ -144,13 +145,16 @@ func createBucketBody(out *http.Request, b *body) error {
 	return nil
 }
 
-func smallBody(out *http.Request, b *body, r *http.Request) error {
+func smallBody(out *http.Request, b *body, r *http.Request, query url.Values) error {
 	if r.ContentLength < 0 {
 		return errNoLength("Content-Length")
 	}
-	most := int64(longList)
+	most, items := int64(longList), maxKeys
 	if r.Method == http.MethodPost {
 		most = maxSmallBody
+	}
+	if query.Has("uploadId") {
+		items = maxParts
 	}
 	if r.ContentLength > most {
 		return errorf(http.StatusBadRequest, "MaxMessageLengthExceeded", "The body has %d bytes; at most %d are possible here.", r.ContentLength, most)
@@ -166,6 +170,10 @@ func smallBody(out *http.Request, b *body, r *http.Request) error {
 		out.Body = http.NoBody
 		return nil
 	}
-	out.Body = b
-	return nil
+	list, err := readXML(b, items)
+	if failed := b.failure(); failed != nil {
+		return failed
+	}
+	out.Body = io.NopCloser(bytes.NewReader(list))
+	return err
 }
