@@ -12,8 +12,6 @@ import (
 	"lodge/gateway/gatewaytest"
 )
 
-func removeOptions() minio.RemoveObjectOptions { return minio.RemoveObjectOptions{} }
-
 // A bucket does not exist while the first write to it is in progress, and the end of a failed one
 // takes nothing from another.
 func TestFirstWriteInProgress(t *testing.T) {

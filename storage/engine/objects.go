@@ -5,13 +5,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"path"
 	"path/filepath"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	vgw "github.com/versity/versitygw/backend"
 	"github.com/versity/versitygw/backend/meta"
+	"github.com/versity/versitygw/s3api/utils"
 	"github.com/versity/versitygw/s3err"
 	"github.com/versity/versitygw/s3response"
 )
@@ -30,8 +34,13 @@ func (b *backend) PutObject(ctx context.Context, in s3response.PutObjectInput) (
 	if err != nil {
 		return s3response.PutObjectOutput{}, err
 	}
-	if deref(in.Key)[len(*in.Key)-1] != '/' {
+	if strings.HasSuffix(p.key, "/") {
+		err = proveEmpty(in)
+	} else {
 		in.Tagging = nil // set on the file before it gets its name; versitygw would do it after
+	}
+	if err != nil {
+		return s3response.PutObjectOutput{}, b.fail("put object", p, err)
 	}
 	pub := publication{backend: b, place: p, tags: tags}
 	defer pub.end()
@@ -48,10 +57,58 @@ func (b *backend) PutObject(ctx context.Context, in s3response.PutObjectInput) (
 		_, err = b.commit(p)
 	}
 	pub.end()
-	if err == nil {
+	if err != nil {
+		p.removeParents()
+	} else {
 		err = b.sync(p.object())
 	}
 	return out, b.fail("put object", p, err)
+}
+
+// proveEmpty checks the body of a key with a final slash, which is a directory: versitygw does not
+// read the body, and compares its checksum when the directory has been changed.
+func proveEmpty(in s3response.PutObjectInput) error {
+	if deref(in.ContentLength) > 0 {
+		return s3err.GetAPIError(s3err.ErrDirectoryObjectContainsData)
+	}
+	var body io.Reader = strings.NewReader("")
+	if in.Body != nil {
+		body = in.Body
+	}
+	for kind, sum := range map[utils.HashType]*string{
+		utils.HashTypeCRC32: in.ChecksumCRC32, utils.HashTypeCRC32C: in.ChecksumCRC32C, utils.HashTypeCRC64NVME: in.ChecksumCRC64NVME,
+		utils.HashTypeSha1: in.ChecksumSHA1, utils.HashTypeSha256: in.ChecksumSHA256, utils.HashTypeSha512: in.ChecksumSHA512,
+		utils.HashTypeMd5: in.ChecksumMD5, utils.HashTypeXXHASH64: in.ChecksumXXHASH64, utils.HashTypeXXHASH3: in.ChecksumXXHASH3,
+		utils.HashTypeXXHASH128: in.ChecksumXXHASH128,
+	} {
+		if sum == nil {
+			continue
+		}
+		var err error
+		if body, err = utils.NewHashReader(body, *sum, kind); err != nil {
+			return err
+		}
+	}
+	_, err := io.Copy(io.Discard, body)
+	return err
+}
+
+// removeParents removes the directories that a failed write has made for its key: as a directory, a
+// key cannot be an object. Those that are objects themselves have an ETag, and other writers make
+// theirs once more.
+func (p place) removeParents() {
+	key := p.key
+	if !strings.HasSuffix(key, "/") {
+		key = path.Dir(key)
+	}
+	for key = path.Clean(key); key != "."; key = path.Dir(key) {
+		if _, err := (meta.XattrMeta{}).RetrieveAttribute(nil, p.path, key, "etag"); err == nil {
+			return
+		}
+		if os.Remove(filepath.Join(p.path, key)) != nil {
+			return // it has other objects
+		}
+	}
 }
 
 // publication holds the locks while a file becomes visible as an object.
