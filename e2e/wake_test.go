@@ -63,7 +63,7 @@ func (s *suite) wokenByMail(t *testing.T, vm *harness.VM) {
 		t.Errorf("the VM is %s before there is new mail", state)
 	}
 	s.send(t, "a@example.org", to, "wakes")
-	s.delivered(t, vm, "wakes", 4*time.Minute)
+	s.delivered(t, vm, "wakes", 8*time.Minute)
 	s.delivered(t, vm, "waits", time.Minute)
 	s.h.Lodge(t, "mail", "set", vm.Name, "--wake", "off", "--allow", "anyone")
 }
@@ -82,7 +82,7 @@ func (s *suite) awaited(t *testing.T, page string) {
 	t.Helper()
 	client := s.client()
 	client.Timeout = 2 * time.Minute
-	harness.Eventually(t, "the VM was woken", 4*time.Minute, func() error {
+	harness.Eventually(t, "the VM was woken", 8*time.Minute, func() error {
 		status, body := get(t, client, page)
 		if status == http.StatusServiceUnavailable {
 			return fmt.Errorf("%d: %s", status, body)

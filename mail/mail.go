@@ -83,8 +83,7 @@ type Server struct {
 	down bool
 }
 
-// New opens the store. It serves and delivers nothing yet.
-func New(config Config) (*Server, error) {
+func (config *Config) setDefaults() {
 	if config.MaxMessageBytes == 0 {
 		config.MaxMessageBytes = DefaultMaxMessageBytes
 	}
@@ -99,6 +98,11 @@ func New(config Config) (*Server, error) {
 		rates := submit.DefaultRates()
 		config.sendRates = &rates
 	}
+}
+
+// New opens the store. It serves and delivers nothing yet.
+func New(config Config) (*Server, error) {
+	config.setDefaults()
 	store, err := mailbox.Open(config.Dir, config.Logger)
 	if err != nil {
 		return nil, err
