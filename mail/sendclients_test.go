@@ -70,7 +70,7 @@ func TestVMWithManyRecipients(t *testing.T) {
 	}
 }
 
-// What programs send that were told nothing but where: swaks, and Python's smtplib.
+// What programs send that have only the address: swaks, and Python's smtplib.
 func TestRealClientsSend(t *testing.T) {
 	t.Parallel()
 	f, _, out := sending(t, nil)
@@ -117,7 +117,7 @@ func (o *outbox) lastText() string {
 	return o.sent[len(o.sent)-1].text
 }
 
-// The VM's msmtp, with the configuration that the seed brings, is sendmail(8) for programs that know nothing:
+// The VM's msmtp, with the configuration that the seed brings, is sendmail(8) for programs without settings:
 // cron, for one.
 func TestSendmail(t *testing.T) {
 	t.Parallel()

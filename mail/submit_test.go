@@ -135,7 +135,7 @@ $`)
 	}
 }
 
-// Envelope and authors must be the VM's own, by any of its names; programs that do not know these are
+// Envelope and authors must be the VM's own, by any of its names; programs without these names are
 // helped. Each row is an envelope's sender, a header, and the reply.
 func TestWhoSends(t *testing.T) {
 	t.Parallel()
@@ -304,7 +304,7 @@ func TestToWhom(t *testing.T) {
 	c.ask("RCPT TO:<b@example.com>", "550 5.5.3")
 }
 
-// Without a relay the reply says so.
+// Without a relay the reply has the reason.
 func TestOutsideIsNotSetUp(t *testing.T) {
 	t.Parallel()
 	f, _, _ := sending(t, func(c *Config) { c.relay = nil })

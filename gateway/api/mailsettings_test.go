@@ -92,7 +92,7 @@ func TestSetMailRefuses(t *testing.T) {
 		"no domain":                  {owner, api.MailChange{AllowFrom: &[]string{"@"}}, gateway.KindInvalid},
 		"a line end":                 {owner, api.MailChange{AllowFrom: &[]string{"a@b.example\r\n"}}, gateway.KindInvalid},
 		"too many senders":           {owner, api.MailChange{AllowFrom: &many}, gateway.KindInvalid},
-		"to nobody we know":          {owner, api.MailChange{SendTo: new("friends")}, gateway.KindInvalid},
+		"to nobody there is":         {owner, api.MailChange{SendTo: new("friends")}, gateway.KindInvalid},
 		"to anyone by a manager":     {ada, api.MailChange{Wake: new(true), SendTo: new("anyone")}, gateway.KindDenied},
 		"to known by a manager":      {ada, api.MailChange{SendTo: new("known")}, gateway.KindDenied},
 		"no alias":                   {owner, api.MailChange{AddAliases: []string{"a b"}}, gateway.KindInvalid},

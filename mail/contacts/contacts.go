@@ -84,9 +84,9 @@ func (b *Book) Wrote(id gateway.ID, address string, now time.Time) error {
 	return nil
 }
 
-// Knows reports whether an address wrote to a VM within Life; the day on which it wrote is counted to its
+// HasWritten reports whether an address wrote to a VM within Life; the day on which it wrote is counted to its
 // end.
-func (b *Book) Knows(id gateway.ID, address string, now time.Time) (bool, error) {
+func (b *Book) HasWritten(id gateway.ID, address string, now time.Time) (bool, error) {
 	address, err := people.ParseAddress(address)
 	if err != nil {
 		return false, nil //nolint:nilerr // it is not recorded
@@ -95,7 +95,7 @@ func (b *Book) Knows(id gateway.ID, address string, now time.Time) (bool, error)
 	if err != nil {
 		return false, err
 	}
-	return r.knows(address, number(now))
+	return r.has(address, number(now))
 }
 
 // Remove deletes a VM's record. A missing one is no error.

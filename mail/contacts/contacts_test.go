@@ -21,9 +21,9 @@ func open(tb testing.TB, dir string) *Book {
 	return b
 }
 
-func knows(tb testing.TB, b *Book, id gateway.ID, address string, now time.Time) bool {
+func hasWritten(tb testing.TB, b *Book, id gateway.ID, address string, now time.Time) bool {
 	tb.Helper()
-	ok, err := b.Knows(id, address, now)
+	ok, err := b.HasWritten(id, address, now)
 	gatewaytest.Must(tb, err)
 	return ok
 }
@@ -49,7 +49,7 @@ func TestContactsAreKept(t *testing.T) {
 			{blog, "eve", noon, false},
 			{shop, "ada@xn--bcher-kva.example", noon, false},
 		} {
-			if got := knows(t, b, row.id, row.address, row.now); got != row.want {
+			if got := hasWritten(t, b, row.id, row.address, row.now); got != row.want {
 				t.Errorf("%s at %v: %v, want %v", row.address, row.now, got, row.want)
 			}
 		}
@@ -69,7 +69,7 @@ func TestSpoiledFile(t *testing.T) {
 		for address, want := range map[string]bool{
 			"ada@example.com": true, "bob@example.com": true, "new@example.com": true, "x@y.z": false, "eve@exa": false,
 		} {
-			if got := knows(t, b, id, address, noon); got != want {
+			if got := hasWritten(t, b, id, address, noon); got != want {
 				t.Errorf("%s: %v, want %v", address, got, want)
 			}
 		}
@@ -98,7 +98,7 @@ func TestStrangerDisplacesHisOwn(t *testing.T) {
 		t.Errorf("the file has %d lines", n)
 	}
 	b = open(t, dir)
-	if !knows(t, b, id, "ada@example.com", noon.Add(day)) {
+	if !hasWritten(t, b, id, "ada@example.com", noon.Add(day)) {
 		t.Error("ada is no longer known")
 	}
 	r, err := b.record(id)

@@ -47,8 +47,8 @@ func (r *record) add(address string, today int64) error {
 	return nil
 }
 
-// knows reports whether an address wrote in the last days.
-func (r *record) knows(address string, today int64) (bool, error) {
+// has reports whether an address wrote in the last days.
+func (r *record) has(address string, today int64) (bool, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.load(); err != nil {

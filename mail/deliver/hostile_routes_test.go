@@ -117,7 +117,7 @@ var hostileSites = map[string]func(net.Conn){
 }
 
 // A server in a guest that is made to hurt costs one failed attempt in bounded time and memory. What it
-// says is never taken for a delivery, nor for a refusal of the message.
+// sends is never taken for a delivery, nor for a refusal of the message.
 func TestHostileRoutes(t *testing.T) {
 	for setting, servers := range map[string]map[string]func(net.Conn){
 		"smtp": hostileServers, "lmtp": hostileServers, "http://80/mail": hostileSites,
@@ -217,7 +217,7 @@ func TestReplies(t *testing.T) {
 	}
 }
 
-// A route that this version does not know is no route: mail waits.
+// A route of a later version is no route: mail waits.
 func TestUnknownRoute(t *testing.T) {
 	w := hostileWorker(t, func(net.Conn, *ssh.ServerConfig) {})
 	m, _ := w.config.Directory.ByID(w.id)

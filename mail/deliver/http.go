@@ -20,7 +20,7 @@ const (
 )
 
 // httpRoute is a Route into a web server of the VM: each message is one POST on a connection of its own,
-// of message/rfc822, byte for byte as the host has it. These headers say the rest:
+// of message/rfc822, byte for byte as the host has it. These headers have the rest:
 //
 //	X-Lodge-Queue-Id    the message's name, the same at each attempt
 //	X-Lodge-Mail-From   the envelope's sender, empty for a bounce
@@ -124,7 +124,7 @@ type sentBody struct {
 	closed chan struct{}
 }
 
-// Close says that nothing is read any more.
+// Close ends the reading.
 func (b *sentBody) Close() error {
 	b.once.Do(func() { close(b.closed) })
 	return nil

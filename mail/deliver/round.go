@@ -13,7 +13,7 @@ import (
 const (
 	window    = 4    // messages of a round
 	maxMarked = 100  // marks that are to be removed and were not
-	maxErrors = 1000 // of pending messages that are remembered
+	maxErrors = 1000 // of pending messages that are kept
 )
 
 // next returns the messages of the next round: the first that is pending, so that all go in order once
@@ -42,7 +42,7 @@ func (w *worker) round(ctx context.Context, box *mailbox.Box, m gateway.VM, next
 	var failed error
 	for group := range slices.Chunk(next, wayInto(m).width) {
 		results := w.deliver(ctx, box, m, group)
-		w.remember(group, results)
+		w.keepErrors(group, results)
 		more, err := w.record(ctx, box, group, results)
 		if err != nil {
 			return at(stageStore, err)
@@ -59,7 +59,7 @@ func (w *worker) round(ctx context.Context, box *mailbox.Box, m gateway.VM, next
 	}
 	w.after = 0
 	if moved {
-		w.forget()
+		w.clearErrors()
 		return nil
 	}
 	if len(next) == window {

@@ -117,7 +117,7 @@ func (g *sftpRoute) makeMaildir() error {
 }
 
 // Deliver writes one message into new, unless an earlier attempt did. It returns once the copy is
-// synced. The file in tmp stays as a mark, until the host's record says that the message is there: a
+// synced. The file in tmp stays as a mark, until the host's record has the message as delivered: a
 // mail reader may move the one in new to cur, or remove it, before a crash makes Deliver come again.
 func (g *sftpRoute) Deliver(ctx context.Context, m Message) error {
 	g.answer.left.Store(maxAnswerBytes)

@@ -152,7 +152,7 @@ func judge(err error) error {
 
 func (s *smtpRoute) cut() { _ = s.raw.Close() } // what is in progress fails
 
-// Close closes the connection. Between messages it says QUIT, without waiting for the reply.
+// Close closes the connection. Between messages it sends QUIT, without waiting for the reply.
 func (s *smtpRoute) Close() {
 	if s.silent {
 		_ = s.raw.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)) // it is closed anyway

@@ -230,8 +230,8 @@ func (w *worker) setFailed(err error) (last error) {
 	return last
 }
 
-// remember keeps the errors of a group of messages. Others keep w.failed.
-func (w *worker) remember(group []mailbox.Entry, results []error) {
+// keepErrors keeps the errors of a group of messages. Others keep w.failed.
+func (w *worker) keepErrors(group []mailbox.Entry, results []error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for i, e := range group {
@@ -241,7 +241,7 @@ func (w *worker) remember(group []mailbox.Entry, results []error) {
 	}
 }
 
-func (w *worker) forget() {
+func (w *worker) clearErrors() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	clear(w.errors)

@@ -46,7 +46,7 @@ func (m *message) Commit() (string, error) {
 	if err := m.policy.stillExist(m.envelope.To); err != nil {
 		return "", err
 	}
-	m.remember()
+	m.recordSender()
 	if err := m.policy.config.Store.Commit(m.staged, letters); err != nil {
 		return "", fullReply(err)
 	}
@@ -68,10 +68,10 @@ func (m *message) arrived() {
 	}
 }
 
-// remember records a sender that is proven, so that the VMs may answer. Reports have a sender that is not
+// recordSender records a sender that is proven, so that the VMs may answer. Reports have a sender that is not
 // to be answered (RFC 5321 §4.5.5). It is done before the 250; a message is worth more than its contact, so
 // it is accepted if that fails.
-func (m *message) remember() {
+func (m *message) recordSender() {
 	if m.policy.config.Contacts == nil || m.author == "" || m.envelope.From == (smtpd.Path{}) {
 		return
 	}

@@ -123,7 +123,7 @@ func (b *Box) index() {
 	}
 }
 
-// decodeIndex returns the parts of an index; its entries are whole, and as many as the head says.
+// decodeIndex returns the parts of an index; its entries are whole, and as many as the head has.
 func decodeIndex(buf []byte) (head indexHead, segments []indexSegment, entries []byte, err error) {
 	if len(buf) < len(indexMagic)+4 || string(buf[:len(indexMagic)]) != indexMagic {
 		return head, nil, nil, errIndex

@@ -41,7 +41,7 @@ type key struct {
 
 type keys []key
 
-// loadKeys reads the keys in a directory, and makes those that are missing. Not every verifier knows
+// loadKeys reads the keys in a directory, and makes those that are missing. Not every verifier supports
 // Ed25519 (RFC 8463), so there is one of RSA too.
 func loadKeys(dir string) (keys, error) {
 	rsaKey, err := loadKey(filepath.Join(dir, "dkim-rsa.pem"), func() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, rsaBits) })

@@ -12,7 +12,7 @@ import (
 type failure struct {
 	permanent bool   // a later attempt has no chance
 	status    string // RFC 3463
-	host      string // that said so; empty: this one
+	host      string // that replied so; empty: this one
 	text      string // printable ASCII of maxTextBytes at most; of a remote, its reply
 	reply     bool   // text is a reply of SMTP
 	maybe     bool   // the message was sent, and the reply is lost

@@ -53,7 +53,7 @@ func flood(c net.Conn, line string) {
 	}
 }
 
-// Whatever a server does, nothing is lost, nobody is told of a failure, and a server that works gets the
+// Whatever a server does, nothing is lost, nobody gets a report, and a server that works gets the
 // message once.
 func TestBadServers(t *testing.T) {
 	t.Parallel()
@@ -67,7 +67,7 @@ func TestBadServers(t *testing.T) {
 	}
 	closing := func(verb string) func(net.Conn) { return func(c net.Conn) { talk(c, verb) } }
 	for name, f := range map[string]func(net.Conn){
-		"says nothing":         func(c net.Conn) { _, _ = io.Copy(io.Discard, c) },
+		"sends nothing":        func(c net.Conn) { _, _ = io.Copy(io.Discard, c) },
 		"closes":               func(net.Conn) {},
 		"is busy":              func(c net.Conn) { fmt.Fprint(c, "421 4.3.2 busy\r\n") },
 		"refuses all":          func(c net.Conn) { fmt.Fprint(c, "554 5.7.1 go away\r\n") },
@@ -92,7 +92,7 @@ func TestBadServers(t *testing.T) {
 			}
 		},
 		"closes after the message":     closing("."),
-		"says nothing to the message":  at(".", ""),
+		"no reply to the message":      at(".", ""),
 		"replies 354 to the message":   at(".", "354 more\r\n"),
 		"replies junk to the message":  at(".", "2 5 0\r\n"),
 		"replies 25 to the message":    at(".", "25\r\n"),
@@ -163,7 +163,7 @@ func TestPermanentReplies(t *testing.T) {
 	}
 }
 
-// served is a connection on which a server has said everything already.
+// served is a connection on which a server has sent everything already.
 type served struct{ io.Reader }
 
 func (served) Write(p []byte) (int, error)      { return len(p), nil }
@@ -174,7 +174,7 @@ func (served) SetDeadline(time.Time) error      { return nil }
 func (served) SetReadDeadline(time.Time) error  { return nil }
 func (served) SetWriteDeadline(time.Time) error { return nil }
 
-// Whatever a server says, it counts as delivered only if the last reply is a 250, a failure is one line of
+// Whatever a server sends, it counts as delivered only if the last reply is a 250, a failure is one line of
 // printable ASCII, and no more than the limit is read.
 func FuzzReplies(f *testing.F) {
 	for _, seed := range []string{

@@ -17,7 +17,7 @@ import (
 
 var withPostfix = flag.Bool("postfix", false, "send mail to Debian's Postfix too; it must be installed")
 
-// theirs is a configuration that receives mail for far.example into Maildirs, with TLS. It knows one user.
+// theirs is a configuration that receives mail for far.example into Maildirs, with TLS. It has one user.
 const theirs = `compatibility_level = 3.6
 queue_directory = %[1]s/spool
 data_directory = %[1]s/data

@@ -92,7 +92,7 @@ func DefaultLimits() Limits {
 type Times struct {
 	RetryMin time.Duration // the first pause after a failure; it doubles
 	RetryMax time.Duration
-	Delayed  time.Duration // after which the sender is told once
+	Delayed  time.Duration // after which the sender gets a note, once
 	GiveUp   time.Duration
 	Connect  time.Duration // for TCP, one address
 	Command  time.Duration // for one reply
@@ -247,7 +247,7 @@ func (q *Queue) loadBox(id gateway.ID) error {
 	}
 	var all []letter
 	for _, m := range slices.Backward(letters) { // the oldest first
-		all = append(all, letter{uid: m.UID, queueID: m.QueueID, to: m.Rcpt, bytes: m.Bytes, told: flags[m.UID]&toldFlag != 0, born: m.Received})
+		all = append(all, letter{uid: m.UID, queueID: m.QueueID, to: m.Rcpt, bytes: m.Bytes, noted: flags[m.UID]&notedFlag != 0, born: m.Received})
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()

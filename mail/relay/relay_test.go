@@ -111,7 +111,7 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// What is wrong with a message is told to who sends it, and nothing of it is kept.
+// What is wrong with a message is an error for its sender, and nothing of it is kept.
 func TestSendRefuses(t *testing.T) {
 	t.Parallel()
 	r := start(t, "1", func(c *Config) {
@@ -153,7 +153,7 @@ func TestSendRefuses(t *testing.T) {
 	}
 }
 
-// Each recipient gets what its server says: delivered, tried again, or reported, once.
+// Each recipient gets what its server decides: delivered, tried again, or reported, once.
 func TestEachRecipient(t *testing.T) {
 	t.Parallel()
 	var slow atomic.Int32
@@ -187,8 +187,8 @@ func TestEachRecipient(t *testing.T) {
 	}
 }
 
-// After a while the sender is told of a delay, once, and in the end that the mail was given up. Nobody is
-// told of a report.
+// After a while the sender gets a note of a delay, once, and in the end a report that the mail was given up.
+// Nobody gets a report on a report.
 func TestDelayAndGivingUp(t *testing.T) {
 	t.Parallel()
 	var from atomic.Int32
@@ -210,7 +210,7 @@ func TestDelayAndGivingUp(t *testing.T) {
 	}
 }
 
-// A queue that is opened again goes on where it was, and knows who was told of the delay.
+// A queue that is opened again goes on where it was, and sends no second note of a delay.
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	port := portOf(listen(t, "127.0.0.9", "")) // nobody answers there

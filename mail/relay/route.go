@@ -109,7 +109,7 @@ func (q *Queue) exchangers(ctx context.Context, name string) ([]string, *failure
 	return nil, permanent("5.4.6", "the mail server of %s is this host, which does not accept its mail", name)
 }
 
-// addresses returns those of a host. An error says that there may be more.
+// addresses returns those of a host. An error means that there may be more.
 func (q *Queue) addresses(ctx context.Context, host string) (all []netip.Addr, err error) {
 	for _, kind := range []uint16{dns.TypeAAAA, dns.TypeA} {
 		records, failed := q.config.Resolver.Ask(ctx, host, kind)
@@ -175,7 +175,7 @@ func special() []netip.Prefix {
 	return all
 }
 
-// forbidden says why nothing is sent to an address: a stranger's records must not lead into this host,
+// forbidden returns why nothing is sent to an address: a stranger's records must not lead into this host,
 // its VMs or its private networks. It is empty if the address is on the internet.
 func (q *Queue) forbidden(a netip.Addr) string {
 	has := func(p netip.Prefix) bool { return p.Contains(a) }

@@ -13,8 +13,8 @@ import (
 	"lodge/mail/mailbox"
 )
 
-// toldFlag is on letters whose sender was told of the delay.
-const toldFlag = mailbox.Flagged
+// notedFlag is on letters whose sender got the note of a delay.
+const notedFlag = mailbox.Flagged
 
 // letter is the record of one recipient, as memory has it.
 type letter struct {
@@ -22,7 +22,7 @@ type letter struct {
 	queueID string
 	to      string
 	bytes   int64
-	told    bool // its sender, of the delay
+	noted   bool // its sender got the note of a delay
 	born    time.Time
 }
 
@@ -236,7 +236,7 @@ func (q *Queue) overdue(r *road) (all []*item) {
 	return all
 }
 
-// maxDests is how many destinations are remembered, unless more have mail now.
+// maxDests is how many destinations are kept, unless more have mail now.
 const maxDests = 4096
 
 func (q *Queue) destLimiter(dest string) *rate.Limiter {
@@ -255,19 +255,19 @@ func (q *Queue) destLimiter(dest string) *rate.Limiter {
 	return l
 }
 
-// keep puts back the letters of an item that still wait, and forgets the others.
+// keep puts back the letters of an item that still wait, and removes the others.
 func (q *Queue) keep(r *road, it *item, waiting []letter, gone []letter) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	r.lane.forget(gone)
+	r.lane.uncount(gone)
 	if len(waiting) > 0 {
 		it.letters = waiting
 		heap.Push(&r.items, it)
 	}
 }
 
-// forget takes letters from the counts.
-func (l *lane) forget(letters []letter) {
+// uncount takes letters from the counts.
+func (l *lane) uncount(letters []letter) {
 	for _, m := range letters {
 		l.letters--
 		l.bytes -= m.bytes
@@ -283,7 +283,7 @@ func (q *Queue) rest(r *road) {
 	q.dispatch()
 }
 
-// drop forgets a VM. mu must be held.
+// drop removes a VM. mu must be held.
 func (q *Queue) drop(id gateway.ID) {
 	l, ok := q.lanes[id]
 	if !ok {

@@ -65,7 +65,7 @@ func (q *Queue) commit(l *lane, staged *mailbox.Staged, letters []mailbox.Letter
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	l.forget(kept) // add counts them again
+	l.uncount(kept) // add counts them again
 	if err == nil {
 		q.add(l.vm, kept)
 	}

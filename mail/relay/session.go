@@ -174,7 +174,7 @@ func (s *session) send(q *Queue, r record, to []string, message *io.SectionReade
 	return all(f, broken)
 }
 
-// unfit says why a server cannot take a message that it has not seen.
+// unfit returns why a server cannot take a message that it has not seen.
 func (s *session) unfit(r record, size int64) *failure {
 	if utf8, _ := s.client.Extension("SMTPUTF8"); r.UTF8 && !utf8 {
 		f := permanent("5.6.7", "the server does not take addresses in UTF-8")

@@ -22,12 +22,12 @@ import (
 const (
 	maxPolicyBytes = 64 << 10
 	maxPolicyAge   = 31557600 * time.Second
-	maxPolicies    = 4096 // remembered
+	maxPolicies    = 4096 // kept
 	policyPatience = 15 * time.Second
 	policyAgain    = 5 * time.Minute // after a fetch that failed
 )
 
-// policy is what a domain says of its mail servers.
+// policy is what a domain has published about its mail servers.
 type policy struct {
 	id    string   // of its TXT record
 	mx    []string // patterns, if enforce

@@ -217,11 +217,11 @@ func (o *outgoing) unsent(failures []*failure) bool {
 	return true
 }
 
-// late reports whether a failure now is one to tell the sender of.
+// late reports whether a failure now is one that the sender gets a report of.
 func (o *outgoing) late() bool {
 	for _, m := range o.item.letters {
 		age := o.begun.Sub(m.born)
-		if age > o.queue.config.Times.GiveUp || age > o.queue.config.Times.Delayed && !m.told {
+		if age > o.queue.config.Times.GiveUp || age > o.queue.config.Times.Delayed && !m.noted {
 			return true
 		}
 	}
@@ -240,7 +240,7 @@ func (o *outgoing) settle(failures []*failure) {
 			done = append(done, m)
 		case f.permanent || age > o.queue.config.Times.GiveUp:
 			failed, why = append(failed, m), append(why, f)
-		case age > o.queue.config.Times.Delayed && !m.told:
+		case age > o.queue.config.Times.Delayed && !m.noted:
 			slow, slowWhy = append(slow, m), append(slowWhy, f)
 		default:
 			waiting = append(waiting, m)
@@ -256,7 +256,7 @@ func (o *outgoing) settle(failures []*failure) {
 		}
 		gone = append(gone, failed...)
 	}
-	waiting = append(waiting, o.tell(slow, slowWhy)...)
+	waiting = append(waiting, o.note(slow, slowWhy)...)
 	if err := o.box.Expunge(uidsOf(gone)); err != nil {
 		o.problem("sent message not removed", err) // it is sent again after the next start
 	}
@@ -267,12 +267,12 @@ func (o *outgoing) settle(failures []*failure) {
 	o.queue.keep(o.road, o.item, waiting, gone)
 }
 
-// tell tells the sender of a delay, once: that it was told is on disk before.
-func (o *outgoing) tell(slow []letter, why []*failure) []letter {
+// note sends the note of a delay, once: that it was sent is on disk before.
+func (o *outgoing) note(slow []letter, why []*failure) []letter {
 	if len(slow) == 0 {
 		return nil
 	}
-	if err := o.box.SetFlags(uidsOf(slow), toldFlag, 0); err != nil {
+	if err := o.box.SetFlags(uidsOf(slow), notedFlag, 0); err != nil {
 		o.problem("delay not recorded", err)
 		return slow
 	}
@@ -280,7 +280,7 @@ func (o *outgoing) tell(slow []letter, why []*failure) []letter {
 		o.problem("report not stored", err)
 	}
 	for i := range slow {
-		slow[i].told = true
+		slow[i].noted = true
 	}
 	return slow
 }

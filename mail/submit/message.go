@@ -198,15 +198,15 @@ func (m *message) received(more string) string {
 		m.policy.config.Domain, m.protocol, more, m.policy.now().Format(time.RFC1123Z))
 }
 
-// arrived tells of the message, once for each VM.
+// arrived reports the message, once for each VM.
 func (m *message) arrived() {
 	if m.policy.config.Arrived == nil {
 		return
 	}
-	told := map[gateway.ID]bool{}
+	reported := map[gateway.ID]bool{}
 	for _, to := range m.local {
-		if !told[to.VM.ID] && to.VM != gateway.Postmaster() {
-			told[to.VM.ID] = true
+		if !reported[to.VM.ID] && to.VM != gateway.Postmaster() {
+			reported[to.VM.ID] = true
 			m.policy.config.Arrived(to.VM.ID)
 		}
 	}

@@ -36,7 +36,7 @@ const (
 	maxOwnBytes = 350
 )
 
-// replyForged says which addresses are the VM's own.
+// replyForged names the addresses that are the VM's own.
 func (p *Policy) replyForged(m gateway.VM, what string) error {
 	own := "anything@" + p.host(m)
 	for i, alias := range m.Mail.Aliases {

@@ -4,7 +4,7 @@
 // A VM sends from its own addresses alone: anything@<vm>.<domain> and its aliases, in the envelope and in
 // the header. Recipients at this host's names are decided on like mail from outside (package inbound), and
 // get the message straight into their mailbox; it never leaves the host. Others are the Relay's. The VM's
-// settings say to whom it may write outside: see Policy.mayWrite.
+// settings decide to whom it may write outside: see Policy.mayWrite.
 //
 // The life of a message: MAIL, on which the rates decide → RCPT, on which the recipient's settings or
 // mayWrite do → the header is read, checked and completed (header.go) → staged on disk → one Commit for all
@@ -82,7 +82,7 @@ func New(config Config) *Policy {
 	}
 }
 
-// Remove forgets what is kept of a VM in memory.
+// Remove removes what is kept of a VM in memory.
 func (p *Policy) Remove(id gateway.ID) { p.rates.remove(id) }
 
 // vm returns the record of who is at the other end, or a Reply.
@@ -169,7 +169,7 @@ func (p *Policy) mayWrite(m gateway.VM, to smtpd.Path) error {
 	case m.Mail.SendTo != gateway.SendToKnown: // of a later Lodge
 		return replyNobody(m)
 	}
-	known, err := p.config.Contacts.Knows(m.ID, address, p.now())
+	known, err := p.config.Contacts.HasWritten(m.ID, address, p.now())
 	if err != nil {
 		return err
 	}
