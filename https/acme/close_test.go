@@ -80,7 +80,10 @@ func TestCloseWaitsForNoAuthority(t *testing.T) {
 	t.Parallel()
 	f := newFront(t)
 	p := f.pebble(func(c *acmetest.Config) { c.AskAgain = true })
-	s := f.open(p, func(c *Config) { c.CheckEvery = 50 * time.Millisecond })
+	s := f.open(p, func(c *Config) {
+		c.CheckEvery = 50 * time.Millisecond
+		c.Logger = new(gatewaytest.Log).Logger() // what still runs logs after the test
+	})
 	if _, err := f.handshake(p, "any-closing.blog."+domain); err != nil {
 		t.Fatal(err)
 	}
