@@ -56,8 +56,12 @@ func emptyDir(dir string) error {
 // temporary files, and gives uploads that were being completed their name back, so that a client can
 // complete them again: versitygw would answer 200 without an object.
 func recoverBucket(bucket string) error {
-	if info, err := os.Lstat(bucket); err != nil || isStaged(info) {
-		return errors.Join(err, os.RemoveAll(bucket))
+	info, err := os.Lstat(bucket)
+	if err != nil {
+		return fmt.Errorf("look at bucket: %w", err)
+	}
+	if isStaged(info) {
+		return os.RemoveAll(bucket)
 	}
 	if err := removeFiles(filepath.Join(bucket, posix.MetaTmpDir)); err != nil {
 		return err
