@@ -181,13 +181,16 @@ func (b *Box) makeRoom(size int64, batch []*ticket) error {
 	for _, t := range batch {
 		adds = adds || t.adds()
 	}
-	if b.tail != nil && (!adds || b.end < b.segmentBytes) {
+	if b.tail != nil && b.end < b.segmentBytes {
 		return b.reserve(size, adds)
 	}
 	if err := b.roll(); err != nil {
 		return err
 	}
-	return b.reserve(size, adds)
+	if err := b.reserve(size, true); adds { // other changes fit without it
+		return err
+	}
+	return nil
 }
 
 // reserve allocates disk behind the tail. Only messages need new room: other changes may use what
@@ -218,6 +221,9 @@ func (b *Box) roll() error {
 	if len(b.state.segments) > 0 {
 		s.number = b.last().number + 1
 	}
+	if s.number <= b.spoilt {
+		s.number = b.spoilt + 1
+	}
 	_, _ = rand.Read(s.marker[:]) // never fails
 	f, err := os.OpenFile(b.path(s), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
@@ -229,8 +235,10 @@ func (b *Box) roll() error {
 	buf := (&frame{kind: kindCursor, uid: b.state.cursor}).encode(head.encode(nil, s.marker), s.marker)
 	_, err = f.Write(buf)
 	if err = errors.Join(err, f.Sync(), durable.Sync(filepath.Dir(f.Name()))); err != nil {
-		_ = f.Close()            // it is removed below
-		_ = removeFile(f.Name()) // it holds no message; the next open reads it otherwise
+		_ = f.Close()                    // it is removed below
+		if removeFile(f.Name()) != nil { // it holds no message, but its number is taken
+			b.spoilt = s.number
+		}
 		return fmt.Errorf("begin segment: %w", err)
 	}
 	b.seal()
@@ -238,6 +246,8 @@ func (b *Box) roll() error {
 	b.state.segments = append(b.state.segments, s)
 	if err := b.writeIndex(); err != nil {
 		b.logger.Warn("mailbox index not written", "err", err)
+	} else {
+		b.stuck = false // there is room again
 	}
 	return nil
 }

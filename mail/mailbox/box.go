@@ -36,7 +36,9 @@ type Box struct {
 	reserved int64    // the tail may grow to here even on a full disk
 	dirty    bool     // the index is older than the log
 	grown    int64    // bytes of the log since the index was written
-	stuck    bool     // tidy failed: not again before the next open
+	stuck    bool     // tidy failed: not again before the next segment
+	spoilt   uint32   // number of a segment that could neither be begun nor removed
+	indexed  *state   // of an index that does not fit the log; nil after the open
 
 	segmentBytes int64 // smaller in tests
 }

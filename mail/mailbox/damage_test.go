@@ -276,3 +276,32 @@ func TestTornTail(t *testing.T) {
 		check(fmt.Sprint("spoiled at ", at), spoiled)
 	}
 }
+
+// A segment is gone that had an expunge and a park: the index still has both.
+func TestLostSegment(t *testing.T) {
+	dir, vm := t.TempDir(), gateway.NewID()
+	s := open(t, dir)
+	b := box(t, s, vm)
+	b.segmentBytes = 1 << 10
+	for range 3 {
+		mustPut(t, s, strings.Repeat("x", 500), vm)
+	}
+	gatewaytest.Must(t, b.Park(1))
+	gatewaytest.Must(t, b.Expunge([]uint32{2}))
+	s.Close()
+	segments := glob(filepath.Join(b.log, "*.seg"))
+	if len(segments) < 2 {
+		t.Fatalf("%d segments", len(segments))
+	}
+	gatewaytest.Must(t, os.Remove(segments[len(segments)-1]))
+	s = open(t, dir)
+	b = box(t, s, vm)
+	for _, e := range b.Snapshot().Entries.All() {
+		if e.UID == 2 || e.UID == 1 && e.Flags&parked == 0 {
+			t.Errorf("%+v", e)
+		}
+	}
+	if _, ok := b.Snapshot().Entries.Find(1); !ok {
+		t.Error("the first message is gone")
+	}
+}

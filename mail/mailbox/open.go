@@ -88,6 +88,7 @@ func (b *Box) load() (damaged bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	indexEnd := offset
 	r := &replay{box: b, unsound: map[uint32]place{}, damaged: b.dirty}
 	for i, s := range b.state.segments {
 		if i > 0 && s.number != b.state.segments[i-1].number+1 {
@@ -103,8 +104,39 @@ func (b *Box) load() (damaged bool, err error) {
 			return false, err
 		}
 	}
+	if b.tail != nil && (b.last().number != number || b.end != indexEnd) {
+		b.dirty = true // so that the next start need not read this again
+	}
+	if err := b.reconcile(); err != nil {
+		return false, err
+	}
 	r.judge()
 	return r.damaged, nil
+}
+
+// reconcile takes from an index that does not fit the log what a lost part of the log had of messages that
+// are still there: expunged ones stay so, and parked ones are tried again.
+func (b *Box) reconcile() error {
+	old := b.indexed
+	if old == nil {
+		return nil
+	}
+	b.indexed = nil
+	var gone, parkedOnes []uint32
+	for _, e := range b.state.list.All() {
+		was, there := old.list.Find(e.UID)
+		switch {
+		case e.UID >= old.NextUID: // it came later
+		case !there:
+			gone = append(gone, e.UID)
+		case was.Flags&parked != 0:
+			parkedOnes = append(parkedOnes, e.UID)
+		}
+	}
+	return errors.Join(
+		b.state.apply(&frame{kind: kindExpunge, meta: encodeUIDs(gone)}, place{}),
+		b.state.apply(&frame{kind: kindFlags, flags: parked, meta: encodeUIDs(parkedOnes)}, place{}),
+	)
 }
 
 // loadIndex takes the state from the index, with the segments there are, and returns the place in
@@ -129,7 +161,7 @@ func (b *Box) loadIndex(have []segment) (number uint32, offset int64, err error)
 	if err := b.trust(s, offset, have); err != nil {
 		b.logger.Error("mailbox index does not fit the log", "path", b.log, "err", err)
 		b.state.Validity, b.state.NextUID, b.state.cursor = s.Validity, s.NextUID, s.cursor
-		b.state.segments, b.dirty = have, true
+		b.state.segments, b.dirty, b.indexed = have, true, s
 		return 0, 0, nil
 	}
 	for len(s.segments) > 0 && have[0].number < s.segments[0].number {

@@ -92,7 +92,7 @@ func (b *Box) tidy() {
 func (b *Box) try(what string, err error) {
 	if err != nil {
 		b.stuck = true
-		b.logger.Warn("mailbox not tidied until restart", "op", what, "err", err)
+		b.logger.Warn("mailbox not tidied for now", "op", what, "err", err)
 	}
 }
 

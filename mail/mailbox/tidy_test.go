@@ -127,3 +127,36 @@ func TestPark(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// Changes of flags alone do not make the log grow without end.
+func TestFlagsAreTidied(t *testing.T) {
+	vm := gateway.NewID()
+	s := open(t, t.TempDir())
+	b := box(t, s, vm)
+	b.segmentBytes = 64 << 10
+	var uids []uint32
+	for i := range 100 {
+		mustPut(t, s, "x", vm)
+		uids = append(uids, uint32(i)+1)
+	}
+	for i := range 2000 {
+		set, unset := Flagged, Flags(0)
+		if i%2 == 1 {
+			set, unset = unset, set
+		}
+		gatewaytest.Must(t, b.SetFlags(uids, set, unset))
+	}
+	s.Close()
+	var size int64
+	for _, path := range glob(filepath.Join(b.log, "*.seg")) {
+		info, err := os.Stat(path)
+		gatewaytest.Must(t, err)
+		size += info.Size()
+	}
+	if size > 400<<10 { // the changes are 900 KB
+		t.Errorf("the log has %d bytes", size)
+	}
+	if n := b.Snapshot().Entries.Len(); n != 100 {
+		t.Errorf("%d messages", n)
+	}
+}

@@ -58,7 +58,7 @@ func (o *outgoing) report(letters []letter, why []*failure, queueID string) erro
 		return err
 	}
 	letter := mailbox.Letter{
-		VM: o.record.VM.ID, QueueID: queueID, Rcpt: o.record.From, Subject: r.subject(), Received: now,
+		VM: o.record.VM.ID, QueueID: queueID, Rcpt: o.record.From, Subject: r.subject(), Received: now, Report: true,
 		Head: fmt.Sprintf("Return-Path: <>\r\nDelivered-To: %s\r\n", o.record.From),
 	}
 	if err := store.Commit(staged, []mailbox.Letter{letter}); err != nil {
