@@ -23,9 +23,13 @@ func newQueue(config Config, mailboxes *mailbox.Store) (*relay.Queue, error) {
 	if config.Out == nil {
 		return nil, nil
 	}
+	known := func(id gateway.ID) bool {
+		m, ok := config.Directory.ByID(id)
+		return id == gateway.Postmaster().ID || ok && m.Desired != gateway.Removed
+	}
 	queue, err := relay.New(relay.Config{
 		Dir: config.Out.Dir, Domain: config.Domain, Mailboxes: mailboxes, Resolver: config.Out.Resolver, Smarthost: config.Out.Smarthost,
-		Refuse: config.Out.Refuse, Arrived: config.Arrived, Limits: relay.DefaultLimits(), Times: relay.DefaultTimes(), Logger: config.Logger,
+		Refuse: config.Out.Refuse, Known: known, Arrived: config.Arrived, Limits: relay.DefaultLimits(), Times: relay.DefaultTimes(), Logger: config.Logger,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("outgoing mail: %w", err)

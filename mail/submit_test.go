@@ -27,6 +27,7 @@ const owner = "ann@example.org"
 type outbox struct {
 	mu   sync.Mutex
 	err  error // of the next Send
+	late error // of the next Send, once the message is Ready
 	sent []relayed
 }
 
@@ -41,6 +42,12 @@ func (o *outbox) Send(_ context.Context, m relay.Message) (string, error) {
 	text, err := io.ReadAll(m.Body)
 	if err = errors.Join(err, o.err); err != nil {
 		o.err = nil
+		return "", err
+	}
+	if err := m.Ready(); err != nil {
+		return "", err
+	}
+	if err, o.late = o.late, nil; err != nil {
 		return "", err
 	}
 	o.sent = append(o.sent, relayed{m, string(text)})
@@ -354,6 +361,8 @@ func TestMixedRecipients(t *testing.T) {
 	f, _, out := sending(t, nil)
 	blog, shop := f.add(t, "blog"), f.add(t, "shop")
 	addr := f.tap(t, blog)
+	box, err := f.store.Box(shop.ID)
+	gatewaytest.Must(t, err)
 	deliver := func(reply string) {
 		t.Helper()
 		c, _ := hello(t, addr)
@@ -370,13 +379,28 @@ func TestMixedRecipients(t *testing.T) {
 	}{
 		{gateway.Errorf(gateway.KindNoSpace, "full"), "452 4.3.1"},
 		{gateway.Errorf(gateway.KindUnavailable, "down"), "451 4.3.0"},
+		{gateway.Invalid("header too large"), "554 5.6.0"},
 	} {
 		out.err = row.err
+		before, _ := box.Changed()
 		deliver(row.reply)
 		if a, b := f.list(t, blog), f.list(t, shop); len(a)+len(b)+len(out.sent) != 0 {
 			t.Errorf("after %v: %v, %v", row.err, a, b)
 		}
+		if now, _ := box.Changed(); now != before {
+			t.Errorf("%v: the other VM had the message for a moment", row.err)
+		}
 	}
+	out.late = gateway.Errorf(gateway.KindNoSpace, "full")
+	deliver("452 4.3.1")
+	if a, b := f.list(t, blog), f.list(t, shop); len(a)+len(b)+len(out.sent) != 0 {
+		t.Errorf("after the queue's disk was full: %v, %v", a, b)
+	}
+	f.set(t, shop, func(m *gateway.VM) { m.Mail.QuotaBytes = 1 })
+	c, _ := hello(t, addr)
+	c.ask("MAIL FROM:<a@localhost> SIZE=1000", "250")
+	c.ask("RCPT TO:<x@shop.lodge.localhost>", "452 4.2.2 Mailbox full")
+	f.set(t, shop, func(m *gateway.VM) { m.Mail.QuotaBytes = 0 })
 	deliver("250")
 	if a, b := f.list(t, blog), f.list(t, shop); len(a) != 1 || len(b) != 1 {
 		t.Errorf("%v, %v", a, b)

@@ -70,7 +70,7 @@ func (p *Policy) Sender(_ context.Context, _ smtpd.Client, e smtpd.Envelope) err
 func (p *Policy) Recipient(_ context.Context, c smtpd.Client, e smtpd.Envelope, to smtpd.Recipient) (gateway.Identity, error) {
 	vm, err := p.mailboxOf(to.Path, e.From, time.Now())
 	if err == nil {
-		err = fullReply(p.config.Store.Fits(vm.ID, e.Size))
+		err = p.Fits(vm.ID, e.Size)
 	}
 	if err != nil {
 		p.config.Logger.Debug("recipient refused", "rcpt", to.Path.String(), "remote", c.Remote, "err", err)
@@ -181,8 +181,13 @@ func replyRelay() error {
 	return smtpd.Reply{Code: 550, Status: "5.7.1", Text: "Relay access denied"}
 }
 
-// fullReply turns the error of a mailbox above its quota into a Reply (RFC 3463: X.2.2). Others stay.
-func fullReply(err error) error {
+// Fits fails with a Reply if the VM's mailbox is full, or would be by a message of that many bytes.
+func (p *Policy) Fits(vm gateway.ID, bytes int64) error {
+	return FullReply(p.config.Store.Fits(vm, bytes))
+}
+
+// FullReply turns the error of a mailbox above its quota into a Reply (RFC 3463: X.2.2). Others stay.
+func FullReply(err error) error {
 	if mailbox.OverQuota(err) {
 		return smtpd.Reply{Code: 452, Status: "4.2.2", Text: "Mailbox full"}
 	}

@@ -48,7 +48,7 @@ func (m *message) Commit() (string, error) {
 	}
 	m.recordSender()
 	if err := m.policy.config.Store.Commit(m.staged, letters); err != nil {
-		return "", fullReply(err)
+		return "", FullReply(err)
 	}
 	m.staged.Remove()
 	m.policy.accepted.Add(uint64(len(letters)))

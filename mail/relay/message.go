@@ -14,4 +14,8 @@ type Message struct {
 	To   []string         // of the envelope, each without <>; all are on other hosts
 	UTF8 bool             // it needs SMTPUTF8 (RFC 6531)
 	Body io.Reader        // headers included, with CRLF line ends
+
+	// Ready is called once the message is checked, signed and has room, before it is recorded. If it fails,
+	// nothing is sent. nil: nothing is done.
+	Ready func() error
 }

@@ -42,7 +42,7 @@ type Resolver interface {
 	Ask(ctx context.Context, name string, kind uint16) ([]dns.RR, error)
 }
 
-// Config is what a Queue needs. All fields but Smarthost, Refuse and Arrived must be set.
+// Config is what a Queue needs. All fields but Smarthost, Refuse, Known and Arrived must be set.
 type Config struct {
 	Dir       string         // of the queue and the keys; created if missing; one process at a time
 	Domain    string         // the name of this host, and d= of its signatures
@@ -50,6 +50,8 @@ type Config struct {
 	Resolver  Resolver
 	Smarthost *Smarthost     // nil: the servers that DNS has
 	Refuse    []netip.Prefix // nothing is sent there, whatever DNS has: the guests' net
+	// Known reports whether a VM exists; what others have in the queue is removed. nil: all exist.
+	Known func(gateway.ID) bool
 	// Arrived is called for each VM that gets a report, after it is synced to disk. It must return at
 	// once; nil: nothing is done.
 	Arrived func(gateway.ID)
@@ -225,8 +227,13 @@ func (q *Queue) load(dir string) error {
 		if err != nil {
 			continue // the store's own
 		}
-		if err := q.loadBox(id); err != nil {
-			return err
+		if q.config.Known != nil && !q.config.Known(id) { // removed while nothing was sent: an heir of its name has nothing of it
+			err = q.store.Remove(id)
+		} else {
+			err = q.loadBox(id)
+		}
+		if err != nil { // others' mail goes out
+			q.config.Logger.Error("queue of a VM not read", "vm_id", id.String(), "err", err)
 		}
 	}
 	return nil
@@ -247,6 +254,9 @@ func (q *Queue) loadBox(id gateway.ID) error {
 	}
 	var all []letter
 	for _, m := range slices.Backward(letters) { // the oldest first
+		if m.Rcpt == "" {
+			continue // its envelope cannot be read, which List has logged; it stays on disk
+		}
 		all = append(all, letter{uid: m.UID, queueID: m.QueueID, to: m.Rcpt, bytes: m.Bytes, noted: flags[m.UID]&notedFlag != 0, born: m.Received})
 	}
 	q.mu.Lock()

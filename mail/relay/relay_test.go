@@ -193,7 +193,7 @@ func TestDelayAndGivingUp(t *testing.T) {
 	t.Parallel()
 	var from atomic.Int32
 	far := (&sink{data: func(string) error { from.Add(1); return reply(452, 4, 3, 1, "no room") }}).serve(t, "127.0.0.1", "", nil)
-	r := start(t, far.port, func(c *Config) { c.Times.Delayed, c.Times.GiveUp = 100*time.Millisecond, 2*time.Second }, "far.example. A 127.0.0.1")
+	r := start(t, far.port, func(c *Config) { c.Times.Delayed, c.Times.GiveUp = 100*time.Millisecond, 10*time.Second }, "far.example. A 127.0.0.1")
 	r.send(t, "one", "x@far.example")
 	_, err := r.Send(t.Context(), Message{VM: r.blog, To: []string{"y@far.example"}, Body: strings.NewReader(fmt.Sprintf(text, "two"))})
 	gatewaytest.Must(t, err)

@@ -50,18 +50,24 @@ func (q *Queue) Send(ctx context.Context, m Message) (queueID string, err error)
 	if err != nil {
 		return "", err
 	}
-	if err := q.commit(admitted, staged, letters, kept); err != nil {
+	if err := q.commit(admitted, staged, letters, kept, m.Ready); err != nil {
 		return "", err
 	}
 	q.config.Logger.Info("message queued", gateway.LogVM(m.VM), "queue_id", letters[0].QueueID, "from", m.From, "bytes", bytes)
 	return letters[0].QueueID, nil
 }
 
-// commit records letters and schedules them.
-func (q *Queue) commit(l *lane, staged *mailbox.Staged, letters []mailbox.Letter, kept []letter) error {
-	err := q.store.Commit(staged, letters)
+// commit records letters and schedules them. Nothing fails that comes after the record.
+func (q *Queue) commit(l *lane, staged *mailbox.Staged, letters []mailbox.Letter, kept []letter, ready func() error) error {
+	box, err := q.store.Box(l.vm)
+	if err == nil && ready != nil {
+		err = ready()
+	}
 	if err == nil {
-		err = q.findUIDs(l.vm, kept)
+		err = q.store.Commit(staged, letters)
+	}
+	if err == nil {
+		err = findUIDs(box, kept)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -73,11 +79,7 @@ func (q *Queue) commit(l *lane, staged *mailbox.Staged, letters []mailbox.Letter
 }
 
 // findUIDs sets the UIDs of letters that were just committed: they are near the end.
-func (q *Queue) findUIDs(vm gateway.ID, kept []letter) error {
-	box, err := q.store.Box(vm)
-	if err != nil {
-		return err
-	}
+func findUIDs(box *mailbox.Box, kept []letter) error {
 	missing := make(map[string]*letter, len(kept))
 	for i := range kept {
 		missing[kept[i].queueID] = &kept[i]
@@ -105,6 +107,10 @@ func (q *Queue) admit(vm gateway.ID, letters []letter) (*lane, error) {
 	var bytes int64
 	for _, m := range letters {
 		bytes += m.bytes
+	}
+	if bytes > q.config.Limits.WaitingBytes {
+		return nil, gateway.Invalid("%d bytes for %d recipients are more than the queue of a VM has room for", bytes, len(letters)).
+			WithHint("Send it to fewer recipients at once.")
 	}
 	if l.letters+len(letters) > q.config.Limits.Waiting || l.bytes+bytes > q.config.Limits.WaitingBytes {
 		return nil, gateway.Errorf(gateway.KindNoSpace, "too much mail of the VM waits to be sent").WithHint("Try again when some of it is sent.")

@@ -166,7 +166,7 @@ func (s *session) send(q *Queue, r record, to []string, message *io.SectionReade
 	} else {
 		err = fmt.Errorf("send message: %w", err) // and nothing ends the message
 	}
-	if err == nil {
+	if reply, ok := errors.AsType[*smtp.SMTPError](err); err == nil || ok && reply.Code/100 == 2 { // also not 250: RFC 5321 §4.2.1
 		return failures, false
 	}
 	f, broken := failureOf(s.host, err)

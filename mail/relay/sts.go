@@ -23,6 +23,7 @@ const (
 	maxPolicyBytes = 64 << 10
 	maxPolicyAge   = 31557600 * time.Second
 	maxPolicies    = 4096 // kept
+	maxPolicyMX    = 64   // patterns of one
 	policyPatience = 15 * time.Second
 	policyAgain    = 5 * time.Minute // after a fetch that failed
 )
@@ -172,7 +173,7 @@ func parsePolicy(text string, now time.Time) (p policy, err error) {
 			fields[name] = value
 		}
 		if name == "mx" {
-			mx = append(mx, strings.ToLower(strings.TrimSuffix(value, ".")))
+			mx = append(mx, strings.Clone(strings.ToLower(strings.TrimSuffix(value, ".")))) // not all of text
 		}
 	}
 	age, err := strconv.ParseUint(fields["max_age"], 10, 32)
@@ -184,8 +185,8 @@ func parsePolicy(text string, now time.Time) (p policy, err error) {
 	case "testing", "none":
 		return p, nil
 	case "enforce":
-		if len(mx) == 0 {
-			return policy{}, errors.New("the policy names no servers")
+		if len(mx) == 0 || len(mx) > maxPolicyMX {
+			return policy{}, fmt.Errorf("the policy names %d servers", len(mx))
 		}
 		p.enforce, p.mx = true, mx
 		return p, nil

@@ -15,6 +15,9 @@ import (
 // maxConnecting is how long the addresses of a destination are tried, one after the other.
 const maxConnecting = 4 * time.Minute
 
+// maxTurn is how long a road keeps a connection, beside the limit of messages, while others wait for theirs.
+const maxTurn = 30 * time.Second
+
 // work sends what is due on a road, over one connection, until nothing is or others have their turn. No
 // message begins after soft has ended; hard ends the connection.
 func (q *Queue) work(soft, hard context.Context, r *road) {
@@ -25,19 +28,20 @@ func (q *Queue) work(soft, hard context.Context, r *road) {
 			s.quit()
 		}
 	}()
-	for n := 0; n < q.config.Limits.PerConnection && soft.Err() == nil; n++ {
+	begun := time.Now()
+	for n := 0; n < q.config.Limits.PerConnection && time.Since(begun) < maxTurn && soft.Err() == nil; n++ {
 		it := q.take(r)
 		if it == nil {
 			return
 		}
-		if s = q.attempt(hard, r, it, s); s == nil && r.fails > 0 {
+		if s = q.attempt(soft, hard, r, it, s); s == nil && r.fails > 0 {
 			return
 		}
 	}
 }
 
 // attempt sends one item, by a session if there is one, and returns the session for the next.
-func (q *Queue) attempt(ctx context.Context, r *road, it *item, s *session) *session {
+func (q *Queue) attempt(soft, hard context.Context, r *road, it *item, s *session) *session {
 	box, err := q.store.Box(r.lane.vm)
 	if err != nil {
 		q.unreadable(r, it, err)
@@ -55,11 +59,15 @@ func (q *Queue) attempt(ctx context.Context, r *road, it *item, s *session) *ses
 		return s
 	}
 	out := &outgoing{queue: q, box: box, road: r, item: it, record: rec, message: message, begun: time.Now()}
-	s, failures, reached := q.guarded(ctx, out, s)
+	s, failures, reached := q.guarded(hard, out, s)
+	out.cut = !reached && hard.Err() != nil
 	out.settle(failures)
 	if reached {
 		r.fails = 0
 		return s
+	}
+	if out.cut {
+		return nil
 	}
 	q.postpone(r)
 	why := temporary("4.4.2", "the server ended the connection")
@@ -67,6 +75,10 @@ func (q *Queue) attempt(ctx context.Context, r *road, it *item, s *session) *ses
 		why = failures[i]
 	}
 	for _, other := range q.overdue(r) { // they would fail as this one has
+		if soft.Err() != nil {
+			q.keep(r, other, other.letters, nil)
+			continue
+		}
 		q.giveUp(r, other, why)
 	}
 	return nil
@@ -196,6 +208,7 @@ type outgoing struct {
 	record  record
 	message *io.SectionReader
 	begun   time.Time
+	cut     bool // by the end of Run, which is no failure of the destination
 }
 
 func (o *outgoing) to() []string {
@@ -238,6 +251,9 @@ func (o *outgoing) settle(failures []*failure) {
 		switch age := o.begun.Sub(m.born); {
 		case f == nil:
 			done = append(done, m)
+		case o.cut:
+			waiting = append(waiting, m)
+			continue
 		case f.permanent || age > o.queue.config.Times.GiveUp:
 			failed, why = append(failed, m), append(why, f)
 		case age > o.queue.config.Times.Delayed && !m.noted:

@@ -91,19 +91,19 @@ func (f field) value() string {
 	return string(value)
 }
 
-// fields takes a header apart, each line of which splitter.belongs to it.
+// fields takes a header apart, each line of which splitter.belongs to it. Fields share its bytes.
 func fields(header []byte) (all []field) {
-	for line := range bytes.SplitAfterSeq(header, []byte("\n")) {
-		if len(line) == 0 {
-			continue
+	begin := 0 // of the last field
+	for at := 0; at < len(header); {
+		end := len(header)
+		if i := bytes.IndexByte(header[at:], '\n'); i >= 0 {
+			end = at + i + 1
 		}
-		if (line[0] == ' ' || line[0] == '\t') && len(all) > 0 {
-			last := &all[len(all)-1]
-			last.text = append(last.text[:len(last.text):len(last.text)], line...)
-			continue
+		if folded := header[at] == ' ' || header[at] == '\t'; !folded || len(all) == 0 {
+			name, _, _ := bytes.Cut(header[at:end], []byte(":"))
+			begin, all = at, append(all, field{name: strings.ToLower(string(bytes.TrimRight(name, " \t")))})
 		}
-		name, _, _ := bytes.Cut(line, []byte(":"))
-		all = append(all, field{strings.ToLower(string(bytes.TrimRight(name, " \t"))), line})
+		all[len(all)-1].text, at = header[begin:end:end], end
 	}
 	return all
 }

@@ -116,29 +116,40 @@ func (m *message) Commit() (string, error) {
 	return id, nil
 }
 
-// deliver commits the message to the mailboxes, then gives it to the Relay. If that fails, the mailboxes
-// lose it again. After a crash in between, or if that fails too, some have it; the VM, which got no reply,
-// sends it again, and they have it twice. In the other order that would be people on the internet.
+// deliver commits the message to the mailboxes, once the Relay has found nothing wrong with it, then to the
+// Relay's queue. If the disk fails in between, the mailboxes lose it again. After a crash in between, or if
+// that fails too, some have it; the VM, which got no reply, sends it again, and they have it twice. In the
+// other order that would be people on the internet.
 func (m *message) deliver(letters []mailbox.Letter) (queueID string, err error) {
-	if len(letters) > 0 {
-		if err := m.policy.config.Store.Commit(m.staged, letters); err != nil {
-			return "", err
+	committed := false
+	commit := func() error {
+		if len(letters) == 0 {
+			return nil
 		}
+		err := m.policy.config.Store.Commit(m.staged, letters)
+		committed = err == nil
+		return inbound.FullReply(err)
 	}
 	if len(m.outside) == 0 {
-		return "", nil
+		return "", commit()
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), relayTime)
 	defer cancel()
 	head := m.received("") + "\r\n"
 	queueID, err = m.policy.config.Relay.Send(ctx, relay.Message{
-		VM: m.vm.Identity, From: m.from.String(), To: m.outside, UTF8: m.needsUTF8(),
+		VM: m.vm.Identity, From: m.from.String(), To: m.outside, UTF8: m.needsUTF8(), Ready: commit,
 		Body: io.MultiReader(strings.NewReader(head), io.NewSectionReader(m.staged, 0, m.filter.Size())),
 	})
-	if err != nil {
+	switch {
+	case err == nil:
+		return queueID, nil
+	case committed:
 		return "", errors.Join(err, m.takeBack(letters))
+	case gateway.KindOf(err) == gateway.KindInvalid: // it stays so
+		return "", smtpd.Reply{Code: 554, Status: "5.6.0", Text: err.Error()}
+	default:
+		return "", err
 	}
-	return queueID, nil
 }
 
 // needsUTF8 reports whether the header or an address has UTF-8 (RFC 6531).

@@ -199,7 +199,7 @@ func (p *Policy) send(m gateway.VM, from smtpd.Path, to []*mail.Address, text io
 		if !ok {
 			return "", invalid("not a mail address: %.200q", one.Address)
 		}
-		vm, err := p.recipient(m, from, p.complete(m, path), len(e.To))
+		vm, err := p.recipient(m, from, p.complete(m, path), e)
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", path, err)
 		}

@@ -112,22 +112,24 @@ func (p *Policy) Recipient(_ context.Context, c smtpd.Client, e smtpd.Envelope, 
 	if err != nil {
 		return gateway.Identity{}, err
 	}
-	vm, err := p.recipient(m, p.complete(m, e.From), p.complete(m, to.Path), len(e.To))
+	vm, err := p.recipient(m, p.complete(m, e.From), p.complete(m, to.Path), e)
 	if err != nil {
 		p.config.Logger.Debug("recipient of a VM refused", gateway.LogVM(m.Identity), "rcpt", to.Path.String(), "err", err)
 	}
 	return vm, err
 }
 
-// recipient decides on the address to, for a message that has others recipients already.
-func (p *Policy) recipient(m gateway.VM, from, to smtpd.Path, others int) (gateway.Identity, error) {
-	if from == (smtpd.Path{}) && others > 0 {
+// recipient decides on the address to, for a message that has an envelope already.
+func (p *Policy) recipient(m gateway.VM, from, to smtpd.Path, e smtpd.Envelope) (gateway.Identity, error) {
+	if from == (smtpd.Path{}) && len(e.To) > 0 {
 		return gateway.Identity{}, smtpd.Reply{Code: 550, Status: "5.5.3", Text: "A message with the null sender has one recipient alone"}
 	}
 	var vm gateway.Identity
 	var err error
 	if p.config.Inbound.IsLocal(to) {
-		vm, err = p.local(m, from, to)
+		if vm, err = p.local(m, from, to); err == nil {
+			err = p.config.Inbound.Fits(vm.ID, e.Size)
+		}
 	} else {
 		err = p.mayWrite(m, to)
 	}
