@@ -64,7 +64,7 @@ func (h *httpRoute) Deliver(ctx context.Context, m Message) error {
 	stop := context.AfterFunc(ctx, h.Close) // the client itself ignores ctx after 101 (Switching Protocols)
 	timer := time.AfterFunc(h.step, func() { cancel(errSlow) })
 	defer timer.Stop()
-	body := &sentBody{Reader: &ticking{Reader: m.Content, timer: timer, step: h.step}, closed: make(chan struct{})}
+	body := &sentBody{Reader: &ticking{Reader: m.Content, timer: timer, step: h.step}}
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, h.url, body)
 	if err != nil {
 		return at(stageWrite, err) // a route that was checked makes none
@@ -84,7 +84,7 @@ func (h *httpRoute) Deliver(ctx context.Context, m Message) error {
 	stop()
 	h.Close()
 	cancel(nil)
-	<-body.closed // until then the client reads the message
+	_ = body.Close() // the client may go on to read the message, or never begin to
 	if isConnect(err) || isRefusal(err) {
 		return err
 	}
@@ -117,15 +117,27 @@ func judgeAnswer(answer *http.Response) error {
 	return err
 }
 
-// sentBody is a body whose reader has ended once closed is closed.
+// sentBody is a body that nobody reads any more once Close has returned.
 type sentBody struct {
+	mu sync.Mutex
 	io.Reader
-	once   sync.Once
-	closed chan struct{}
+	ended bool
 }
 
-// Close ends the reading.
+// Read implements io.Reader.
+func (b *sentBody) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ended {
+		return 0, errors.New("the request is over")
+	}
+	return b.Reader.Read(p)
+}
+
+// Close waits for a Read in progress, and ends the reading.
 func (b *sentBody) Close() error {
-	b.once.Do(func() { close(b.closed) })
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ended = true
 	return nil
 }
