@@ -22,20 +22,22 @@ const (
 	maxUDP    = 1232 // no fragments on any path (DNS flag day 2020)
 )
 
-// Time limits of a question: all of it, and one resolver.
-const (
-	dnsPatience = 4 * time.Second
-	attempt     = 1500 * time.Millisecond
-)
+// patience is how long a Check takes at most, an answer for it, and one attempt to get that.
+type patience struct{ check, answer, attempt time.Duration }
+
+func defaultPatience() patience {
+	return patience{5 * time.Second, 4 * time.Second, 1500 * time.Millisecond}
+}
 
 // Resolver asks the host's resolvers, the same question once at a time, and keeps their answers. It
 // is safe for concurrent use; make it with NewResolver.
 type Resolver struct {
-	conf   string               // resolv.conf(5)
-	given  []string             // host:port; nil: those of conf
-	asking *limit.Limit[string] // organisational domains
-	asked  singleflight.Group
-	memory memory
+	conf     string               // resolv.conf(5)
+	given    []string             // host:port; nil: those of conf
+	asking   *limit.Limit[string] // organisational domains
+	asked    singleflight.Group
+	memory   memory
+	patience patience
 
 	mu      sync.Mutex
 	servers []string // of conf
@@ -45,7 +47,10 @@ type Resolver struct {
 // NewResolver returns a Resolver of the servers that a file in the format of resolv.conf(5) has, or of
 // those that are named, host:port.
 func NewResolver(conf string, servers ...string) *Resolver {
-	return &Resolver{conf: conf, given: servers, asking: limit.New[string](maxAtOnce, maxInAll), memory: memory{known: map[question]answer{}}}
+	return &Resolver{
+		conf: conf, given: servers, asking: limit.New[string](maxAtOnce, maxInAll), memory: memory{known: map[question]answer{}},
+		patience: defaultPatience(),
+	}
 }
 
 type question struct {
@@ -86,7 +91,7 @@ func (r *Resolver) once(ctx context.Context, q question) ([]dns.RR, error) {
 			return nil, errors.New("too many questions about the domain under way")
 		}
 		defer leave()
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dnsPatience)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.patience.answer)
 		defer cancel()
 		return r.query(ctx, q)
 	})
@@ -108,7 +113,7 @@ func (r *Resolver) query(ctx context.Context, q question) (records []dns.RR, err
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("ask resolver: %w", ctx.Err())
 		}
-		if reply, err = exchange(ctx, server, q); err != nil {
+		if reply, err = r.exchange(ctx, server, q); err != nil {
 			continue
 		}
 		if reply.Rcode != dns.RcodeSuccess && reply.Rcode != dns.RcodeNameError {
@@ -127,11 +132,11 @@ func (r *Resolver) query(ctx context.Context, q question) (records []dns.RR, err
 }
 
 // exchange asks one server, by TCP if the answer does not fit into a datagram.
-func exchange(ctx context.Context, server string, q question) (*dns.Msg, error) {
+func (r *Resolver) exchange(ctx context.Context, server string, q question) (*dns.Msg, error) {
 	query := new(dns.Msg).SetQuestion(q.name, q.kind)
 	query.SetEdns0(maxUDP, false)
 	for _, network := range []string{"udp", "tcp"} {
-		client := &dns.Client{Net: network, Timeout: attempt, UDPSize: maxUDP}
+		client := &dns.Client{Net: network, Timeout: r.patience.attempt, UDPSize: maxUDP}
 		reply, _, err := client.ExchangeContext(ctx, query, server)
 		if err != nil {
 			return nil, fmt.Errorf("ask resolver: %w", err)

@@ -28,11 +28,7 @@ import (
 	"io"
 	"net/netip"
 	"sync"
-	"time"
 )
-
-// patience is the time limit of a Check, of which DNS has dnsPatience.
-const patience = 5 * time.Second
 
 // Result is one of RFC 8601 §2.7.
 type Result string
@@ -108,9 +104,9 @@ func New(r *Resolver) *Checker { return &Checker{resolver: r, dice: dice} }
 
 // Check returns within 5 s. What fails is an error in the Verdict. It may stop reading Content early.
 func (c *Checker) Check(ctx context.Context, m Message) Verdict {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, c.resolver.patience.check)
 	defer cancel()
-	lookups, stop := context.WithTimeout(ctx, dnsPatience)
+	lookups, stop := context.WithTimeout(ctx, c.resolver.patience.answer)
 	defer stop()
 	r := &lookup{resolver: c.resolver, ctx: lookups}
 	senders := &lookup{resolver: c.resolver, ctx: lookups} // counts apart: SPF asks what the sender likes
