@@ -52,6 +52,7 @@ func runDaemon(ctx context.Context, args []string, stdout, stderr io.Writer) err
 			WithHint("Run it with sudo, or as a systemd unit: systemctl start lodged")
 	}
 	log := newLogger(cfg, stderr)
+	catchLibraries(log)
 	state, err := openState(ctx, cfg)
 	if err != nil {
 		return err
