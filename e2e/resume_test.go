@@ -90,7 +90,7 @@ func (s *suite) twins(t *testing.T) {
 var resumedOnly = regexp.MustCompile(`(?m)^(unit lodge-identity\.service|unit systemd-machine-id-commit\.service|mount /proc/sys/kernel/random/boot_id) .*\n`)
 
 // ownContent has the files that are different in every VM.
-var ownContent = regexp.MustCompile(`(?m)^content (/etc/(hostname|hosts|machine-id|lodge/(README|instance|ssh_host_ed25519_key(\.pub)?)|systemd/network/10-lodge\.network)|/var/lib/systemd/random-seed) .*$`)
+var ownContent = regexp.MustCompile(`(?m)^content (/etc/(hostname|hosts|machine-id|msmtprc|lodge/(README|aliases|instance|ssh_host_ed25519_key(\.pub)?)|systemd/network/10-lodge\.network)|/var/lib/systemd/random-seed) .*$`)
 
 // neutral replaces what is the VM's own in its state.
 func neutral(vm api.VM, state string) string {
