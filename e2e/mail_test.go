@@ -125,7 +125,7 @@ func (s *suite) refusedMail(t *testing.T, dir string) {
 func (s *suite) sending(t *testing.T) {
 	t.Helper()
 	to := "x@beta." + s.h.Domain
-	s.alpha.Run(t, `printf 'Subject: by sendmail\n\nx\n' | sendmail root "`+to+`"
+	s.alpha.Run(t, `printf 'Subject: by sendmail\n\nx\n' | /usr/sbin/sendmail root "`+to+`"
 		python3 - <<'END'
 import smtplib
 with smtplib.SMTP("169.254.169.254", 587) as s:
