@@ -115,9 +115,12 @@ func (c *Conn) idler(d *Conn) bool {
 
 // stalled returns why the connection must be cut at now, or "".
 func (c *Conn) stalled(now int64) Reason {
-	shaking := c.shaking.Load()
+	wait := handshakeWait
+	if c.peer.VM != (gateway.ID{}) {
+		wait = vmWait
+	}
 	switch {
-	case shaking && (c.in.stalled(now, handshakeWait) || c.out.stalled(now, handshakeWait)):
+	case c.shaking.Load() && (c.in.stalled(now, wait) || c.out.stalled(now, wait)):
 		return Handshake
 	case c.owesBody.Load() && c.in.stalled(now, progressWait):
 		return Body

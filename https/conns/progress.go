@@ -10,6 +10,7 @@ const (
 	progressBytes = 64 << 10         // this much must move
 	progressWait  = 30 * time.Second // in this time of waiting for the client
 	handshakeWait = 3 * time.Second  // of waiting for the client, without the host's own work
+	vmWait        = 30 * time.Second // the same for a VM, which may be slow when many are busy
 	watchEvery    = 500 * time.Millisecond
 )
 

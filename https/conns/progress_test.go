@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"lodge/gateway"
 	"lodge/gateway/gatewaytest"
 )
 
@@ -23,6 +24,21 @@ func TestSilentHandshakeIsCut(t *testing.T) {
 		s.sweepUntil(handshakeWait+time.Second, Handshake)
 		if _, err := c.Read(make([]byte, 1)); err == nil {
 			t.Error("the connection is still open")
+		}
+	}
+}
+
+// A VM computes its part of a handshake slowly when the host is busy; it has places of its own.
+func TestSlowHandshakeOfAVM(t *testing.T) {
+	for _, row := range []struct {
+		peer gateway.Peer
+		wait time.Duration
+	}{{gateway.Peer{}, handshakeWait}, {gateway.Peer{VM: gateway.ID{1}}, vmWait}} {
+		c := &Conn{peer: row.peer}
+		c.shaking.Store(true)
+		c.in.since.Store(1)
+		if early, late := c.stalled(int64(row.wait-time.Second)), c.stalled(int64(row.wait+time.Second)); early != "" || late != Handshake {
+			t.Errorf("%v: %q, then %q", row.peer, early, late)
 		}
 	}
 }
