@@ -90,7 +90,7 @@ func isMailLocal(local string) bool {
 
 // Accepts decides on mail for a local part of the VM. From is the envelope's sender, in lower case and
 // A-labels; it is empty for the null sender, which no list allows. An envelope proves nothing: whoever
-// knows an allowed address can put it there.
+// has an allowed address can put it there.
 func (s MailSettings) Accepts(local, from string, now time.Time) bool {
 	if s.Off {
 		return false

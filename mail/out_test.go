@@ -12,7 +12,7 @@ import (
 )
 
 // A server that sends mail reports to the VM's mailbox what has no way out, and wakes it. A removed VM has
-// nothing in the queue, and a server that sends nothing says so.
+// nothing in the queue, and a server that sends nothing shows that.
 func TestOut(t *testing.T) {
 	t.Parallel()
 	zone := domainstest.Start(t, "null.example. MX 0 .")

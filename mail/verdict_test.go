@@ -137,7 +137,7 @@ func TestVerdicts(t *testing.T) {
 	leftNothing(t, filepath.Join(f.dir, "stage"))
 }
 
-// strict adds a VM that wants refused what DMARC rejects.
+// strict adds a VM that refuses what DMARC rejects.
 func (f *fixture) strict(t *testing.T, name string) gateway.Identity {
 	t.Helper()
 	vm := f.add(t, name)
@@ -149,7 +149,7 @@ func (f *fixture) strict(t *testing.T, name string) gateway.Identity {
 	return vm
 }
 
-// What a domain wants rejected is refused if all who would get it want that; never after a temporary error.
+// What a domain's policy rejects is refused if all recipients are set so; never after a temporary error.
 func TestRefuseRejected(t *testing.T) {
 	t.Parallel()
 	zone, _ := sender(t)

@@ -78,7 +78,7 @@ func sleeper(name string, wake bool) gateway.VM {
 	return gateway.VM{Identity: gateway.Identity{ID: gateway.NewID(), Name: name}, Desired: gateway.Stopped, Mail: gateway.MailSettings{Wake: wake}}
 }
 
-// Mail starts a stopped VM whose owner wants that, once, and no other VM.
+// Mail starts a stopped VM that is set so, once, and no other VM.
 func TestMailWakes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		blog, quiet, running := sleeper("blog", true), sleeper("quiet", false), sleeper("running", true)

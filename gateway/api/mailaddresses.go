@@ -10,7 +10,7 @@ import (
 	"lodge/gateway"
 )
 
-// DefaultMailLife is how long an address is valid unless its request says otherwise.
+// DefaultMailLife is how long an address is valid unless its request has another time.
 const DefaultMailLife = 30 * 24 * time.Hour
 
 // MailAddress is an address of a VM that only some may write to, for a time.

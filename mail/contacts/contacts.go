@@ -25,7 +25,7 @@ import (
 	"lodge/gateway/people"
 )
 
-// Life is how long an address is known after the last day on which it wrote.
+// Life is how long an address is kept after the last day on which it wrote.
 const Life = 30 * 24 * time.Hour
 
 const (

@@ -28,7 +28,7 @@ func hasWritten(tb testing.TB, b *Book, id gateway.ID, address string, now time.
 	return ok
 }
 
-// What was recorded is known in any spelling, to the VM alone, after a restart too, and for Life.
+// What was recorded is found in any spelling, to the VM alone, after a restart too, and for Life.
 func TestContactsAreKept(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "contacts")
 	blog, shop := gateway.NewID(), gateway.NewID()

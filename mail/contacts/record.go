@@ -77,7 +77,7 @@ func (r *record) load() error {
 	}
 	text, err := os.ReadFile(r.file)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err //nolint:wrapcheck // the callers say what it was for
+		return err //nolint:wrapcheck // the callers add what it was for
 	}
 	r.last, r.lines, r.broken = parse(text)
 	r.broken = r.broken || err != nil // there is no file to append to
@@ -119,7 +119,7 @@ func (r *record) write(next map[string]int64, added string) error {
 	}
 	f, err := os.OpenFile(r.file, os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
-		return err //nolint:wrapcheck // Wrote says what it was for
+		return err //nolint:wrapcheck // Wrote adds what it was for
 	}
 	_, err = f.WriteString(added)
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {

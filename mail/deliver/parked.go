@@ -115,7 +115,7 @@ func (p *parked) hurry() {
 	}
 }
 
-// err returns why a message is parked; nil if that is not known.
+// err returns why a message is parked; nil if there was no attempt yet.
 func (p *parked) err(uid uint32) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

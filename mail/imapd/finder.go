@@ -23,7 +23,7 @@ const (
 )
 
 // finder looks for strings in messages as RFC 3501 §6.4.4 requires: transfer encodings, charsets and
-// encoded words are decoded, and case is folded as Unicode says. The strings that it is given are
+// encoded words are decoded, and case is folded by Unicode's rules. The strings that it is given are
 // folded.
 //
 // What is in an unknown charset or transfer encoding, and what does not decode, is compared as it

@@ -213,7 +213,7 @@ func (b *Box) reserve(size int64, adds bool) error {
 	return nil
 }
 
-// roll begins a segment. Its first frame says what no message does, so that any one segment is
+// roll begins a segment. Its first frame has what no message has, so that any one segment is
 // enough to go on. The file and its name are synced before a frame in it can be acknowledged; a
 // crash before leaves an empty segment. The index is written then, so that a start reads few frames.
 func (b *Box) roll() error {

@@ -10,7 +10,7 @@
 // (RFC 3464). It is sent a second time only if the answer was lost, or this host before it was recorded.
 //
 // Mail goes to the smarthost, in verified TLS, or to the servers that DNS has (RFC 5321 §5.1), in TLS if
-// they have it, verified or not (RFC 7435), and verified if the domain wants that (MTA-STS, RFC 8461). It
+// they have it, verified or not (RFC 7435), and verified if the domain has a policy (MTA-STS, RFC 8461). It
 // never goes to this host, its guests or its private networks.
 package relay
 

@@ -146,7 +146,7 @@ func (q *Queue) check(m Message) error {
 	return nil
 }
 
-// checkAddress checks that an address is one on the wire and in a report, whatever a remote thinks of it.
+// checkAddress checks that an address is one on the wire and in a report, whatever a remote makes of it.
 func checkAddress(address string, utf8 bool) error {
 	at := strings.LastIndexByte(address, '@')
 	bad := strings.ContainsFunc(address, func(c rune) bool {

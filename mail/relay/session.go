@@ -122,7 +122,7 @@ func (g *greeted) Read(p []byte) (n int, err error) {
 	return g.Conn.Read(p)
 }
 
-// send sends one message. The failures are by recipient, nil for those who have it. broken says that the
+// send sends one message. The failures are by recipient, nil for those who have it. broken means that the
 // connection is of no use any more.
 func (s *session) send(q *Queue, r record, to []string, message *io.SectionReader) (failures []*failure, broken bool) {
 	s.conn.begin(q.config.Times.Final + time.Duration(len(to)+10)*q.config.Times.Command + time.Duration(message.Size()/minRate)*time.Second)

@@ -41,7 +41,7 @@ type policy struct {
 
 type dialer = func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// policies fetches policies and remembers them until they expire, or this process ends. Without any, nil,
+// policies fetches policies and keeps them until they expire, or this process ends. Without any, nil,
 // no domain has one.
 type policies struct {
 	resolver Resolver

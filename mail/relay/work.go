@@ -220,7 +220,7 @@ func (o *outgoing) to() []string {
 }
 
 // unsent reports whether no server can have the message. An older connection that ends before the message
-// has begun says nothing about it.
+// has begun is no failure of it.
 func (o *outgoing) unsent(failures []*failure) bool {
 	for _, f := range failures {
 		if f == nil || f.maybe {

@@ -206,7 +206,7 @@ func replyHeader(what string) error {
 	return smtpd.Reply{Code: 554, Status: "5.6.0", Text: "The message's header cannot be sent: " + what + " (RFC 5322 section 2.2)"}
 }
 
-// anyCharset leaves a text in a charset that Go does not know as it is.
+// anyCharset leaves a text in a charset that Go does not have as it is.
 func anyCharset() *mime.WordDecoder {
 	return &mime.WordDecoder{CharsetReader: func(_ string, r io.Reader) (io.Reader, error) { return r, nil }}
 }

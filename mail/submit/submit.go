@@ -58,7 +58,7 @@ type Config struct {
 	Inbound         *inbound.Policy // decides on recipients of this host
 	Store           *mailbox.Store
 	Contacts        *contacts.Book
-	People          *people.Book // nil: nobody is known
+	People          *people.Book // nil: nobody is in it
 	Relay           Relay        // nil: nothing leaves the host
 	MaxMessageBytes int64        // of a message that is posted; smtpd has its own
 	Rates           Rates

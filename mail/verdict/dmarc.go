@@ -10,7 +10,7 @@ import (
 	"golang.org/x/net/publicsuffix"
 )
 
-func dice() int { return rand.IntN(100) } //nolint:gosec // a sample, as RFC 7489 §6.6.4 wants it
+func dice() int { return rand.IntN(100) } //nolint:gosec // a sample, as RFC 7489 §6.6.4 has it
 
 // policy is what was found at _dmarc: a record, or a Result other than Pass.
 type policy struct {

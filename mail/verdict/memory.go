@@ -33,7 +33,7 @@ func (m *memory) get(q question) ([]dns.RR, bool) {
 	return a.records, ok && time.Now().Before(a.until)
 }
 
-// put remembers an answer of so many bytes. When there is no room, all are dropped.
+// put keeps an answer of so many bytes. When there is no room, all are dropped.
 func (m *memory) put(q question, records []dns.RR, bytes int) {
 	if bytes > maxKnownBytes {
 		return

@@ -109,7 +109,7 @@ func (c *Checker) Check(ctx context.Context, m Message) Verdict {
 	lookups, stop := context.WithTimeout(ctx, c.resolver.patience.answer)
 	defer stop()
 	r := &lookup{resolver: c.resolver, ctx: lookups}
-	senders := &lookup{resolver: c.resolver, ctx: lookups} // counts apart: SPF asks what the sender likes
+	senders := &lookup{resolver: c.resolver, ctx: lookups} // counts apart: the sender chooses SPF's questions
 	v := Verdict{SPF: None, DMARC: None, From: m.Header.From, local: m.Local}
 	found := policy{Result: TempError} // unless it is found
 	var group sync.WaitGroup

@@ -98,7 +98,7 @@ func keyRecord(key crypto.PublicKey) string {
 	return "v=DKIM1; k=rsa; p=" + base64.StdEncoding.EncodeToString(der)
 }
 
-// sign signs a message as a domain, with selector s and the Ed25519 key unless change says otherwise.
+// sign signs a message as a domain, with selector s and the Ed25519 key unless change sets others.
 func sign(tb testing.TB, domain, text string, change func(*dkim.SignOptions)) string {
 	tb.Helper()
 	options := &dkim.SignOptions{
