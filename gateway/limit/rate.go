@@ -38,7 +38,7 @@ func (r *Rates[K]) Take(k K, now time.Time) bool {
 }
 
 // Reserve takes the next token of k, and returns how long it has to be waited for; undo gives it back.
-// It is false, takes nothing and returns no undo when that is longer than longest.
+// When that is longer than longest it is false, takes nothing and returns no undo.
 func (r *Rates[K]) Reserve(k K, now time.Time, longest time.Duration) (wait time.Duration, undo func(), ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -49,7 +49,7 @@ func (r *Rates[K]) Reserve(k K, now time.Time, longest time.Duration) (wait time
 	taken := one.ReserveN(now, 1)
 	if wait = taken.DelayFrom(now); wait > longest {
 		taken.CancelAt(now)
-		return 0, nil, false
+		return wait, nil, false
 	}
 	return wait, func() { taken.CancelAt(now) }, true
 }

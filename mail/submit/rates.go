@@ -3,12 +3,10 @@ package submit
 import (
 	"fmt"
 	"math"
-	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"lodge/gateway"
+	"lodge/gateway/limit"
 	"lodge/mail/smtpd"
 )
 
@@ -37,69 +35,51 @@ func DefaultLimits() smtpd.Limits {
 }
 
 // rates has the token buckets of each VM, and those of all.
-type rates struct {
-	each Rates
-	all  pair
+type rates struct{ messages, recipients buckets }
 
-	mu sync.Mutex
-	by map[gateway.ID]pair
+type buckets struct {
+	own *limit.Rates[gateway.ID]
+	all *limit.Rates[struct{}]
 }
-
-type pair struct{ messages, recipients *rate.Limiter }
 
 func newRates(r Rates) *rates {
-	return &rates{each: r, all: newPair(r.AllMessages, r.AllRecipients), by: map[gateway.ID]pair{}}
+	return &rates{newBuckets(r.Messages, r.AllMessages), newBuckets(r.Recipients, r.AllRecipients)}
 }
 
-func newPair(messages, recipients smtpd.Rate) pair {
-	bucket := func(r smtpd.Rate) *rate.Limiter { return rate.NewLimiter(rate.Limit(r.PerSecond), r.Burst) }
-	return pair{bucket(messages), bucket(recipients)}
+func newBuckets(own, all smtpd.Rate) buckets {
+	return buckets{limit.NewRates[gateway.ID](own.PerSecond, own.Burst), limit.NewRates[struct{}](all.PerSecond, all.Burst)}
 }
 
 // message takes a message of a VM, or returns errTooMany.
 func (r *rates) message(id gateway.ID, now time.Time) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return take("messages", now, r.of(id).messages, r.all.messages)
+	return r.messages.take("messages", id, now)
 }
 
 // recipient takes a recipient of a VM, or returns errTooMany.
 func (r *rates) recipient(id gateway.ID, now time.Time) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return take("recipients", now, r.of(id).recipients, r.all.recipients)
-}
-
-// of returns the buckets of a VM. The caller holds r.mu.
-func (r *rates) of(id gateway.ID) pair {
-	p, ok := r.by[id]
-	if !ok {
-		p = newPair(r.each.Messages, r.each.Recipients)
-		r.by[id] = p
-	}
-	return p
+	return r.recipients.take("recipients", id, now)
 }
 
 func (r *rates) remove(id gateway.ID) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.by, id)
+	r.messages.own.Remove(id)
+	r.recipients.own.Remove(id)
 }
 
 // take takes one token of the VM and one of all, or none.
-func take(what string, now time.Time, own, all *rate.Limiter) error {
-	for _, bucket := range []struct {
-		*rate.Limiter
-		whose string
-	}{{own, "this VM"}, {all, "all VMs of the host"}} {
-		if bucket.TokensAt(now) < 1 {
-			missing := 1 - bucket.TokensAt(now)
-			return errTooMany{what + " from " + bucket.whose, time.Duration(math.Ceil(missing/float64(bucket.Limit()))) * time.Second}
-		}
+func (b buckets) take(what string, id gateway.ID, now time.Time) error {
+	wait, undo, ok := b.own.Reserve(id, now, 0)
+	if !ok {
+		return tooMany(what+" from this VM", wait)
 	}
-	own.AllowN(now, 1)
-	all.AllowN(now, 1)
+	if wait, _, ok := b.all.Reserve(struct{}{}, now, 0); !ok {
+		undo()
+		return tooMany(what+" from all VMs of the host", wait)
+	}
 	return nil
+}
+
+func tooMany(what string, wait time.Duration) error {
+	return errTooMany{what, time.Duration(math.Ceil(wait.Seconds())) * time.Second}
 }
 
 // errTooMany is a refusal that ends by itself.
