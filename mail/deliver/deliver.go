@@ -23,15 +23,11 @@ package deliver
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/crypto/ssh"
 
 	"lodge/gateway"
 	"lodge/mail/mailbox"
@@ -141,28 +137,4 @@ func (r *Replica) follow(ctx context.Context, id gateway.ID, m gateway.VM) {
 		r.workers[id] = w
 		r.wait.Go(func() { w.run(ctx) })
 	}
-}
-
-// clientConfig accepts no host key but the guest's.
-func (c Config) clientConfig(m gateway.VM) (*ssh.ClientConfig, error) {
-	pem, err := os.ReadFile(c.KeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("read SSH key: %w", err)
-	}
-	signer, err := ssh.ParsePrivateKey(pem)
-	if err != nil {
-		return nil, fmt.Errorf("parse SSH key: %w", err)
-	}
-	pinned, _, _, _, err := ssh.ParseAuthorizedKey([]byte(m.HostKey))
-	if err != nil {
-		return nil, fmt.Errorf("parse the VM's host key: %w", err)
-	}
-	algorithms := []string{pinned.Type()}
-	if pinned.Type() == ssh.KeyAlgoRSA {
-		algorithms = []string{ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256}
-	}
-	return &ssh.ClientConfig{
-		User: gateway.GuestUser, Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)},
-		HostKeyCallback: ssh.FixedHostKey(pinned), HostKeyAlgorithms: algorithms,
-	}, nil
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"lodge/gateway"
+	"lodge/gateway/relay"
 )
 
 // The parts of a Maildir, relative to the login user's home, where SFTP starts.
@@ -43,7 +44,7 @@ type sftpRoute struct {
 func openSFTP(ctx context.Context, config Config, m gateway.VM) (Route, error) {
 	ctx, cancel := context.WithTimeout(ctx, config.Times.Connect)
 	defer cancel()
-	auth, err := config.clientConfig(m)
+	auth, err := relay.SSHConfig(gateway.GuestUser, config.KeyFile, m.HostKey)
 	if err != nil {
 		return nil, at(stageConnect, err)
 	}
