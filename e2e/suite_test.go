@@ -73,7 +73,7 @@ func TestLodge(t *testing.T) {
 	})
 	chains.Go(func() {
 		run(step{"twins", s.twins}, step{"broken-guest", s.brokenGuest}, step{"siblings", s.siblings},
-			step{"template-has-no-secrets", s.templateHasNoSecrets}, step{"removed", s.removed})
+			step{"template-has-no-secrets", s.templateHasNoSecrets}, step{"removed", s.removed}, step{"changes", s.changes})
 	})
 	chains.Go(func() {
 		run(step{"reboot", s.reboot}, step{"impostors", s.impostors}, step{"stop-and-start", s.stopAndStart},

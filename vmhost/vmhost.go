@@ -90,6 +90,7 @@ type Host struct {
 	ready     chan struct{} // closed once Run has the identity of all VMs in place
 	woken     chan struct{} // holds a token while Run has to wake the workers
 	starts    chan struct{} // holds one token per start under way
+	examining chan struct{} // holds one token per guest that is examined
 
 	mu      sync.Mutex
 	vms     map[gateway.ID]*worker
@@ -135,6 +136,7 @@ func New(c Config) (*Host, error) {
 		ready:     make(chan struct{}),
 		woken:     make(chan struct{}, 1),
 		starts:    make(chan struct{}, c.StartsAtOnce),
+		examining: make(chan struct{}, inventoriesAtOnce),
 		vms:       map[gateway.ID]*worker{},
 	}, nil
 }

@@ -118,7 +118,7 @@ func assemble(cfg Config, s *state, kept *sockets.Set, log *slog.Logger) (p *par
 		return nil, err
 	}
 	verbs := api.New(api.Config{
-		Directory: s.directory, People: s.people, Requests: s.requests, Keyring: s.keyring, Machines: p.host, Observer: p.host, Terminals: p.host, Mailbox: p.mail, Web: p.web, Passes: p.web, Ports: p.web,
+		Directory: s.directory, People: s.people, Requests: s.requests, Keyring: s.keyring, Machines: p.host, Observer: p.host, Terminals: p.host, Examiner: p.host, Mailbox: p.mail, Web: p.web, Passes: p.web, Ports: p.web,
 		Images: p.images, Forwarder: p.forwards, Domains: domains.New(domains.Config{Domain: cfg.Domain, ResolvConf: "/etc/resolv.conf"}),
 		Doctor: p.doctor(cfg), Domain: cfg.Domain, Version: version(), Logger: log, Ready: p.host.Ready,
 	})

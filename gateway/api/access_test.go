@@ -25,7 +25,7 @@ var allowedVMs = map[string]bool{"Show": true}
 var (
 	allowedAnyone   = map[string]bool{"List": true, "Requests": true}
 	allowedMembers  = with(allowedAnyone, "New")
-	allowedUsers    = with(allowedAnyone, "Show", "Wait", "Console", "Log", "SSH", "Credentials", "Mail", "Message")
+	allowedUsers    = with(allowedAnyone, "Show", "Wait", "Console", "Log", "SSH", "Changes", "Recipe", "Credentials", "Mail", "Message")
 	allowedManagers = with(allowedUsers, "Start", "Stop", "Restart", "Remove", "Set", "Share", "Grant", "Access", "NewPass", "ListPasses", "RemovePass", "Login", "AddDomain", "Domains", "RemoveDomain", "Approve", "Deny",
 		"RemoveMail", "MailSettings", "SetMail", "NewMailAddress", "MailAddresses", "RemoveMailAddress")
 )

@@ -51,6 +51,15 @@ type Terminals interface {
 	SSH(id gateway.ID) (gateway.SSHAccess, error)
 }
 
+// Examiner looks for what was changed in VMs; vmhost.Host is one. KindConflict: the VM is off, or its image
+// is of an earlier version of Lodge.
+type Examiner interface {
+	// Changes returns what was changed since the image; with text also what was changed in text files.
+	Changes(ctx context.Context, id gateway.ID, text bool) (gateway.Changes, error)
+	// Recipe returns cloud-init user data that makes the same changes to a new VM.
+	Recipe(ctx context.Context, id gateway.ID) (gateway.Recipe, error)
+}
+
 // Mailbox reads and removes VMs' mail; mail.Server is one.
 type Mailbox interface {
 	// DNSRecords are those that the mail of this host needs. KindConflict: it sends none.
@@ -104,6 +113,7 @@ type Config struct {
 	Machines  Machines
 	Observer  Observer
 	Terminals Terminals
+	Examiner  Examiner
 	Mailbox   Mailbox
 	Web       Web
 	Passes    Passes

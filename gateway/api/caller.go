@@ -43,6 +43,8 @@ const (
 	verbConsole        verb = "console"
 	verbLog            verb = "log"
 	verbSSH            verb = "ssh"
+	verbDiff           verb = "diff"
+	verbRecipe         verb = "recipe"
 	verbShare          verb = "share"
 	verbSet            verb = "set"
 	verbLogin          verb = "login"
@@ -86,7 +88,7 @@ const (
 // least is the level on a VM that a person needs for a verb. A verb that is not here is for owners.
 func (v verb) least() (gateway.Level, bool) {
 	switch v {
-	case verbShow, verbWait, verbConsole, verbLog, verbSSH, verbCredentials, verbMail, verbMessage:
+	case verbShow, verbWait, verbConsole, verbLog, verbSSH, verbDiff, verbRecipe, verbCredentials, verbMail, verbMessage:
 		return gateway.Use, true
 	case verbStart, verbStop, verbRestart, verbRemove, verbSet, verbShare, verbGrant, verbAccess, verbNewPass, verbListPasses,
 		verbRemovePass, verbLogin, verbAddDomain, verbRemoveDomain, verbDomains, verbApprove, verbDeny,

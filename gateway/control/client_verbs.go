@@ -78,6 +78,20 @@ func (c *Client) SSH(ctx context.Context, name string) (gateway.SSHAccess, error
 	return access, err
 }
 
+// Changes returns what was changed in a VM since its image; with text also a unified diff of text files.
+func (c *Client) Changes(ctx context.Context, name string, text bool) (gateway.Changes, error) {
+	var changes gateway.Changes
+	err := c.onVM(ctx, http.MethodGet, name, "/changes?text="+strconv.FormatBool(text), nil, &changes)
+	return changes, err
+}
+
+// Recipe returns cloud-init user data that makes the changes of a VM to a new one.
+func (c *Client) Recipe(ctx context.Context, name string) (gateway.Recipe, error) {
+	var recipe gateway.Recipe
+	err := c.onVM(ctx, http.MethodGet, name, "/recipe", nil, &recipe)
+	return recipe, err
+}
+
 // Login returns a link that logs person in to the VM's pages, once. The empty person is the owner.
 func (c *Client) Login(ctx context.Context, name, person string) (string, error) {
 	var login LoginAnswer

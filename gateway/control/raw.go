@@ -71,6 +71,16 @@ func (s *Server) log(w http.ResponseWriter, r *http.Request) error {
 	return err
 }
 
+// changes answers with what was changed in a VM.
+func (s *Server) changes(w http.ResponseWriter, r *http.Request) error {
+	changes, err := s.as(r).Changes(r.Context(), r.PathValue("name"), r.URL.Query().Get("text") == "true")
+	if err != nil {
+		return err
+	}
+	answer(w, http.StatusOK, changes)
+	return nil
+}
+
 // flusher sends every piece on at once.
 type flusher struct{ http.ResponseWriter }
 

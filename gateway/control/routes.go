@@ -55,6 +55,8 @@ func (s *Server) routes() []route {
 		{"GET", vm + "/console", s.console, nil, media(consoleProtocol), "Upgrades the connection (`Connection: Upgrade`, `Upgrade: " + consoleProtocol + "`) to the serial console: raw bytes both ways."},
 		{"GET", vm + "/log", s.log, nil, media("text/plain"), "Returns the output of the serial console; with `follow=true` it continues."},
 		{"GET", vm + "/ssh", named(s, api.Session.SSH), nil, gateway.SSHAccess{}, "Returns what a log-in to the VM needs."},
+		{"GET", vm + "/changes", s.changes, nil, gateway.Changes{}, "Returns what was changed in the running VM since its image; with `text=true` also a unified diff of text files."},
+		{"GET", vm + "/recipe", named(s, api.Session.Recipe), nil, gateway.Recipe{}, "Returns cloud-init user data that makes the same changes to a new VM. Files that may hold secrets, and large ones, are left out and listed."},
 		{"PUT", vm + "/ports/{port}", s.share, PortRequest{}, api.VM{}, "Sets who may open a port. Port 0 is the one that the VM's own name leads to. The answer has the URL of the port."},
 		{"POST", vm + "/forwards", asked(s, forward), ForwardRequest{}, api.Forward{}, "Opens a port of the host that leads to a port of the VM. It is kept over restarts, and removed with the VM."},
 		{"PUT", vm + "/domains/{domain}", s.addDomain, DomainRequest{}, api.Domain{}, "Makes a custom domain lead to a port of the VM, once DNS proves that it belongs to the VM. Without a proof the error is of kind conflict, and its hint has the records to set."},

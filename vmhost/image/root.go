@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"lodge/vmhost/inventory"
 )
 
 // tree has the files that every image gets beside its packages (root), those of one image (a
@@ -67,6 +69,7 @@ func (b *build) writeOverlay(dir string) error {
 	err := errors.Join(
 		writeTree("root", root),
 		writeTree("customize.sh", filepath.Join(dir, "customize.sh")),
+		writeFile(filepath.Join(dir, "inventory.sh"), inventory.Script),
 		writeFile(filepath.Join(root, "boot/grub/grub.cfg"), []byte(grubConfig)),
 		writeFile(filepath.Join(root, "etc/fstab"), []byte(rootDevice+" / ext4 errors=remount-ro,x-systemd.growfs 0 1\n")),
 	)

@@ -66,8 +66,8 @@ func (g Guest) entries() ([]entry, error) {
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, entry{"usr/local/share/ca-certificates/lodge.crt", string(g.RootPEM), 0o644, root},
-			entry{"etc/ssl/certs/lodge.pem", "/usr/local/share/ca-certificates/lodge.crt", 0, root},
+		all = append(all, entry{caFile[1:], string(g.RootPEM), 0o644, root},
+			entry{"etc/ssl/certs/lodge.pem", caFile, 0, root},
 			entry{"etc/ssl/certs/" + link, "lodge.pem", 0, root})
 	}
 	for _, dir := range []string{"", "tmp/", "new/", "cur/"} {
@@ -77,6 +77,19 @@ func (g Guest) entries() ([]entry, error) {
 	all = append(all, settings("etc/skel/", root)...)
 	return append(all, settings("home/"+gateway.GuestUser+"/", gateway.GuestUser)...), nil
 }
+
+// Paths has the absolute path of each file and directory that Lodge writes into a guest.
+func Paths() map[string]bool {
+	entries, _ := Guest{}.entries() // only a certificate can be wrong
+	paths := map[string]bool{"/etc/lodge": true, "/etc/lodge/instance": true, caFile: true}
+	for _, e := range entries {
+		paths["/"+strings.TrimSuffix(e.path, "/")] = true
+	}
+	return paths
+}
+
+// caFile is the certificate of the host's authority.
+const caFile = "/usr/local/share/ca-certificates/lodge.crt"
 
 // settings configure S3 clients for the host's S3, below a home directory.
 func settings(home, owner string) []entry {

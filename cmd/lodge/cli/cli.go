@@ -38,6 +38,8 @@ type verbs struct {
 	Restart   restartCmd   `cmd:"" group:"vms"    help:"Stop VMs and start them again."`
 	Set       setCmd       `cmd:"" group:"vms"    help:"Change settings of VMs."`
 	Rm        rmCmd        `cmd:"" group:"vms"    help:"Remove VMs with their disks, mail and objects."`
+	Diff      diffCmd      `cmd:"" group:"vms"    help:"Show what was changed in a VM since its image."`
+	Recipe    recipeCmd    `cmd:"" group:"vms"    help:"Print user data that makes the changes of a VM to a new one."`
 	Wait      waitCmd      `cmd:"" group:"vms"    help:"Wait until a VM is up."`
 	SSH       sshCmd       `cmd:"" group:"access" help:"Log in to a VM, or run a command in it." name:"ssh" passthrough:""`
 	SSHConfig sshConfigCmd `cmd:"" group:"access" help:"Print ssh_config(5) blocks for ssh, scp and editors." name:"ssh-config"`

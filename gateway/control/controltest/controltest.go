@@ -89,7 +89,7 @@ func Start(tb testing.TB) *Host {
 	}
 	h.DNS = domainstest.Start(tb)
 	verbs := api.New(api.Config{
-		Directory: directory, People: known, Requests: requests, Keyring: h.Keyring, Machines: h, Observer: h, Terminals: h, Mailbox: h, Web: h, Passes: &fakePasses{}, Ports: h, Images: fakeImages{h}, Forwarder: &fakeForwards{},
+		Directory: directory, People: known, Requests: requests, Keyring: h.Keyring, Machines: h, Observer: h, Terminals: h, Examiner: h, Mailbox: h, Web: h, Passes: &fakePasses{}, Ports: h, Images: fakeImages{h}, Forwarder: &fakeForwards{},
 		Domains: domains.New(domains.Config{Domain: "lodge.localhost", Servers: []string{h.DNS.Addr}}),
 		Doctor:  h, Domain: "lodge.localhost", Version: "v0.0.0-test", Logger: slog.New(slog.NewTextHandler(h.Logs, nil)),
 	})
@@ -287,6 +287,32 @@ func (h *Host) SSH(id gateway.ID) (gateway.SSHAccess, error) {
 		PublicKeyFile: gateway.DefaultRunDir + "/ssh-agent.pub", AgentSocket: gateway.SSHAgentSocket(gateway.DefaultRunDir),
 		KnownHosts: m.Addr.String() + " ssh-ed25519 AAAA",
 	}, nil
+}
+
+// Changes implements api.Examiner: a web server was installed.
+func (h *Host) Changes(_ context.Context, _ gateway.ID, text bool) (gateway.Changes, error) {
+	c := gateway.Changes{
+		Packages: []gateway.PackageChange{
+			{Name: "nginx", Change: gateway.Added, Version: "1.26.3-3", Manual: true}, {Name: "nginx-common", Change: gateway.Added, Version: "1.26.3-3"},
+		},
+		Accounts: []gateway.AccountChange{{Kind: "user", Name: "shop", Change: gateway.Added, ID: 1001}},
+		Units:    []gateway.UnitChange{{Name: "nginx.service", Change: "enabled"}},
+		Files: []gateway.FileChange{
+			{Path: "/etc/nginx/nginx.conf", Change: gateway.Changed, What: []string{"content"}, Type: "file", Bytes: 700, Mode: "0644", Owner: "root", Group: "root"},
+			{Path: "/srv/shop", Change: gateway.Added, Type: "directory", Mode: "0755", Owner: "shop", Group: "shop"},
+			{Path: "/srv/shop/a\x1b[2Jb", Change: gateway.Added, Type: "file", Bytes: 2048, Mode: "0644", Owner: "shop", Group: "shop"},
+		},
+		Ports: []gateway.OpenPort{{Protocol: "tcp", Addr: "0.0.0.0:80", Program: "nginx"}},
+	}
+	if text {
+		c.Text = "--- image/etc/nginx/nginx.conf\n+++ now/etc/nginx/nginx.conf\n"
+	}
+	return c, nil
+}
+
+// Recipe implements api.Examiner.
+func (h *Host) Recipe(context.Context, gateway.ID) (gateway.Recipe, error) {
+	return gateway.Recipe{UserData: "#cloud-config\npackages: [nginx]\n", LeftOut: []gateway.LeftOut{{Path: "/root/.netrc", Why: "its name is that of a secret"}}}, nil
 }
 
 // DNSRecords implements api.Mailbox.

@@ -1,0 +1,140 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/dustin/go-humanize"
+	"github.com/dustin/go-humanize/english"
+
+	"lodge/gateway"
+)
+
+type diffCmd struct {
+	named
+
+	Text bool `help:"Show what was changed in text files too, as a unified diff."`
+	All  bool `help:"List each file below new directories, and each package that came as a dependency."`
+}
+
+// Help is the text below the usage.
+func (*diffCmd) Help() string {
+	return "The VM must run. Files are looked for below /etc, /usr/local, /opt, /srv, /home, /root, /var/www and /var/spool/cron. " +
+		"Left out: files as their package has them, what programs generate, caches, ~/Maildir, and what Lodge itself writes.\n\n" +
+		"--text shows files up to 64 KiB, but none that may hold a secret."
+}
+
+// Run lists what was changed in a VM since its image.
+func (c *diffCmd) Run(ctx context.Context, a *app) error {
+	changes, err := a.client.Changes(ctx, c.Name, c.Text)
+	if err != nil {
+		return err
+	}
+	err = a.print(changes, func(w io.Writer) {
+		c.packages(w, changes.Packages)
+		for _, account := range changes.Accounts {
+			row(w, account.Kind, account.Change, account.Name)
+		}
+		for _, unit := range changes.Units {
+			row(w, "unit", unit.Change, unit.Name)
+		}
+		c.files(w, changes.Files)
+		for _, port := range changes.Ports {
+			row(w, "port", "open", port.Protocol+" "+port.Addr, port.Program)
+		}
+		if changes.Cut {
+			row(w, "There are too many files: the list is incomplete.")
+		}
+	})
+	if err != nil || a.JSON || changes.Text == "" {
+		return err
+	}
+	return a.passed(strings.NewReader("\n"+changes.Text), false)
+}
+
+func (c *diffCmd) packages(w io.Writer, all []gateway.PackageChange) {
+	dependencies := 0
+	for _, p := range all {
+		switch {
+		case p.Change == gateway.Changed:
+			row(w, "package", p.Change, p.Name, p.Was+" → "+p.Version)
+		case p.Manual || c.All:
+			row(w, "package", p.Change, p.Name, cmp.Or(p.Version, p.Was))
+		default:
+			dependencies++
+		}
+	}
+	if dependencies > 0 {
+		row(w, "package", "and", fmt.Sprintf("%d that others need", dependencies))
+	}
+}
+
+// files lists files; a new directory is one line with all that is in it.
+func (c *diffCmd) files(w io.Writer, all []gateway.FileChange) {
+	for i := 0; i < len(all); i++ {
+		f := all[i]
+		below := 0
+		if f.Type == "directory" && f.Change == gateway.Added && !c.All {
+			for i+1+below < len(all) && strings.HasPrefix(all[i+1+below].Path, f.Path+"/") {
+				below++
+			}
+		}
+		if below == 0 {
+			row(w, f.Type, f.Change, f.Path, detail(f))
+			continue
+		}
+		var files int
+		var bytes uint64
+		for _, g := range all[i+1 : i+1+below] {
+			if g.Type == "file" {
+				files++
+				bytes += uint64(max(0, g.Bytes)) //nolint:gosec // it is not negative
+			}
+		}
+		row(w, f.Type, f.Change, f.Path+"/", fmt.Sprintf("%s, %s", english.Plural(files, "file", ""), humanize.IBytes(bytes)))
+		i += below
+	}
+}
+
+// detail is the rest of a file's line.
+func detail(f gateway.FileChange) string {
+	switch {
+	case f.Change == gateway.Gone:
+		return ""
+	case f.Type == "link":
+		return "→ " + f.Link
+	case f.Change == gateway.Changed:
+		return strings.Join(f.What, ", ")
+	}
+	return strings.Join([]string{f.Mode, f.Owner + ":" + f.Group, humanize.IBytes(uint64(max(0, f.Bytes)))}, " ") //nolint:gosec // as above
+}
+
+type recipeCmd struct{ named }
+
+// Help is the text below the usage.
+func (*recipeCmd) Help() string {
+	return "lodge recipe blog >blog.yaml && lodge new twin --user-data blog.yaml\n\n" +
+		"It is what lodge diff shows, as user data of cloud-init: packages by name, accounts without passwords, files up to 64 KiB, owners, links and units. " +
+		"Left out, and listed on standard error and in the file: larger files, and all that may hold a secret (private keys, tokens, passwords). Look through it before you pass it on."
+}
+
+// Run prints a recipe.
+func (c *recipeCmd) Run(ctx context.Context, a *app) error {
+	recipe, err := a.client.Recipe(ctx, c.Name)
+	if err != nil {
+		return err
+	}
+	if a.JSON {
+		return a.printJSON(recipe)
+	}
+	if len(recipe.UserData) > gateway.MaxUserDataBytes {
+		_, _ = fmt.Fprintf(a.err, "lodge: the recipe has %d bytes; lodge new takes %d\n", len(recipe.UserData), gateway.MaxUserDataBytes) // a note
+	}
+	for _, l := range recipe.LeftOut {
+		_, _ = fmt.Fprintf(a.err, "left out: %q: %s\n", l.Path, l.Why) // as above
+	}
+	return a.passed(strings.NewReader(recipe.UserData), false)
+}

@@ -1,0 +1,79 @@
+package gateway
+
+import "time"
+
+// Changes are the differences between a VM and the image that it was made from. Every list is in the
+// order of its names.
+type Changes struct {
+	Packages []PackageChange `json:"packages"`
+	Accounts []AccountChange `json:"accounts"`
+	Units    []UnitChange    `json:"units"`
+	Files    []FileChange    `json:"files"`
+	Ports    []OpenPort      `json:"ports"`          // that programs listen on now
+	Cut      bool            `json:"cut"`            // there were too many files: the list is incomplete
+	Text     string          `json:"text,omitempty"` // what was changed in text files, as a unified diff, if asked for
+}
+
+// How something was changed.
+const (
+	Added   = "added"
+	Changed = "changed"
+	Gone    = "removed"
+)
+
+// PackageChange is a Debian package that was installed, removed or replaced by another version.
+type PackageChange struct {
+	Name    string `json:"name"`
+	Change  string `json:"change"`            // added, changed or removed
+	Version string `json:"version,omitempty"` // now
+	Was     string `json:"was,omitempty"`     // version in the image
+	Manual  bool   `json:"manual"`            // installed by itself, not as a dependency
+}
+
+// AccountChange is a user or a group.
+type AccountChange struct {
+	Kind   string `json:"kind"` // user or group
+	Name   string `json:"name"`
+	Change string `json:"change"` // added, changed or removed
+	ID     int    `json:"id"`
+	Rest   string `json:"rest"` // the other fields of passwd(5), or the members of the group
+}
+
+// UnitChange is a systemd unit that was enabled, disabled, masked or unmasked.
+type UnitChange struct {
+	Name   string `json:"name"`
+	Change string `json:"change"`
+}
+
+// FileChange is a file, directory or symbolic link.
+type FileChange struct {
+	Path     string    `json:"path"`
+	Change   string    `json:"change"`         // added, changed or removed
+	What     []string  `json:"what,omitempty"` // of a changed one: content, mode, owner, type
+	Type     string    `json:"type"`           // file, directory, link or other
+	Bytes    int64     `json:"bytes"`
+	Mode     string    `json:"mode"` // octal, such as 0644
+	Owner    string    `json:"owner"`
+	Group    string    `json:"group"`
+	Link     string    `json:"link,omitempty"` // target of a symbolic link
+	Modified time.Time `json:"modified"`
+}
+
+// OpenPort is a port that a program in the VM listens on.
+type OpenPort struct {
+	Protocol string `json:"protocol"` // tcp or udp
+	Addr     string `json:"addr"`     // such as 0.0.0.0:80 or [::]:80
+	Program  string `json:"program"`  // empty if unknown
+}
+
+// Recipe makes a new VM the same as another.
+type Recipe struct {
+	UserData string    `json:"user_data"` // cloud-init user data
+	LeftOut  []LeftOut `json:"left_out"`  // what it does not have
+}
+
+// LeftOut is something that a recipe does not have.
+type LeftOut struct {
+	Path string `json:"path"`
+	Why  string `json:"why"`
+}
