@@ -39,7 +39,7 @@ grep -q '^server 169\.254\.169\.254 ' "$root/etc/chrony/chrony.conf"
 grep -q '^makestep 1 -1$' "$root/etc/chrony/chrony.conf"
 
 # Only this build leaves out manuals and recommended packages: the guest is an ordinary Debian.
-rm -f "$root"/etc/apt/apt.conf.d/00mmdebstrap "$root"/etc/apt/apt.conf.d/99mmdebstrap "$root"/etc/dpkg/dpkg.cfg.d/99mmdebstrap
+rm -f "$root"/etc/apt/apt.conf.d/99mmdebstrap "$root"/etc/dpkg/dpkg.cfg.d/99mmdebstrap
 
 # The seed brings the names and keys of each VM.
 rm -f "$root"/etc/ssh/ssh_host_* "$root"/var/lib/dbus/machine-id "$root"/etc/resolv.conf "$root"/*.old
@@ -50,10 +50,14 @@ echo 'nameserver 169.254.169.254' >"$root/etc/resolv.conf"
 printf '127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n' >"$root/etc/hosts"
 rm -rf "$root"/var/log/*.log "$root"/var/log/apt "$root"/var/cache/debconf/*-old "$root"/var/lib/dpkg/*-old
 
-# What lodge diff compares a guest with: a list of all, and the content of small files.
+# What lodge diff compares a guest with: a list of all, and the content of small files. mmdebstrap
+# removes its 00mmdebstrap after this.
+own=$root/etc/apt/apt.conf.d/00mmdebstrap
+[ ! -e "$own" ] || mv "$own" "$root/run/"
 chroot "$root" sh -s image <"${0%/*}/inventory.sh" >"$root/usr/lib/lodge/image-inventory"
 tail -c 6 "$root/usr/lib/lodge/image-inventory" | grep -q '# end'
 (cd "$root" && find etc usr/local -xdev -type f -size -129b ! -path 'etc/ssl/certs/*' ! -name '*shadow*' -print0 | LC_ALL=C sort -z | tar -c --null -T -) | gzip -9n >"$root/usr/lib/lodge/image-files.tar.gz"
+[ ! -e "$root/run/00mmdebstrap" ] || mv "$root/run/00mmdebstrap" "$own"
 chmod 0600 "$root/usr/lib/lodge/image-inventory" "$root/usr/lib/lodge/image-files.tar.gz"
 
 # Without these the first boot would rebuild caches that are up to date
