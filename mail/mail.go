@@ -140,6 +140,7 @@ func New(config Config) (*Server, error) {
 		}),
 		imap: imapd.New(imapd.Config{
 			Directory: config.Directory, Store: store, Limits: imapd.DefaultLimits(), Logger: config.Logger,
+			MaxMessageBytes: config.MaxMessageBytes, Subject: inbound.Subject,
 		}),
 		replica: deliver.New(deliver.Config{
 			Domain: config.Domain, Store: store, Directory: config.Directory, KeyFile: config.SSHKeyFile, Dial: config.Dial,

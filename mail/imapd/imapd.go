@@ -1,15 +1,15 @@
 // Package imapd serves a VM its own mailbox: IMAP4rev1 (RFC 3501) by go-imap, inside the VM,
 // without a password.
 //
-// The connection carries the VM (gateway.IdentityOf): the greeting is PREAUTH, and there is one
-// mailbox, INBOX. A connection without a VM is answered with BYE. Clients read, flag and expunge
-// mail; only SMTP adds any.
+// The connection carries the VM (gateway.IdentityOf): the greeting is PREAUTH. A connection without a
+// VM is answered with BYE. INBOX has the mail of the VM. Beside it there are Sent, Drafts, Trash, Archive
+// and Junk, and what folders clients make. What they append, copy or move is synced to disk before OK.
 //
 // The view of a session is a list of UIDs; message sequence numbers are positions in it, and Poll
 // and Idle update it. Bodies are read from disk as they are sent; package mime finds their parts, in
 // bounds, for few messages at a time, and SEARCH decodes them in pieces. A message that was expunged
 // meanwhile is left out of a response, and so is one that cannot be read, which also makes the
-// command fail. This package never writes a message.
+// command fail. This package never changes a message.
 package imapd
 
 import (
@@ -34,6 +34,9 @@ type Config struct {
 	Store     *mailbox.Store
 	Limits    guard.Limits
 	Logger    *slog.Logger
+
+	MaxMessageBytes int64                     // of a message that is appended
+	Subject         func(first []byte) string // of a message that begins so, for lists
 }
 
 // DefaultLimits suit VMs; RFC 9051 §5.4 requires at least 30 minutes before an autologout.
@@ -60,6 +63,7 @@ func New(config Config) *Server {
 		NewSession: s.newSession,
 		Caps: imap.CapSet{
 			imap.CapIMAP4rev1: {}, imap.CapUIDPlus: {}, imap.CapESearch: {}, imap.CapNamespace: {}, imap.CapStatusSize: {},
+			imap.CapListExtended: {}, imap.CapListStatus: {}, imap.CapMove: {}, imap.CapChildren: {}, imap.CapSpecialUse: {},
 		},
 		Logger: errorLog{config.Logger},
 	})
@@ -83,12 +87,12 @@ func (s *Server) newSession(c *imapserver.Conn) (imapserver.Session, *imapserver
 	if !vm.Known() || !ok || m.Desired == gateway.Removed {
 		return nil, nil, bye("This mailbox opens only inside its VM")
 	}
-	box, err := s.config.Store.Box(vm.ID)
+	folders, err := s.config.Store.Folders(vm.ID)
 	if err != nil {
 		s.config.Logger.Error("mailbox not opened", gateway.LogVM(vm), "err", err)
 		return nil, nil, bye("The mailbox cannot be opened, see lodged's log")
 	}
-	return &session{server: s, vm: vm, box: box, conn: c.NetConn()}, &imapserver.GreetingData{PreAuth: true}, nil
+	return &session{server: s, vm: vm, folders: folders, conn: c.NetConn()}, &imapserver.GreetingData{PreAuth: true}, nil
 }
 
 func bye(text string) error { return &imap.Error{Type: imap.StatusResponseTypeBye, Text: text} }

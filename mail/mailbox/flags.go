@@ -38,11 +38,14 @@ func (f Flags) words() uint32 { return uint32(f >> firstKeyword) } //nolint:gose
 
 func wordFlags(words uint32) Flags { return Flags(words) << firstKeyword }
 
+// KeywordAt returns the flag of the keyword that is at i of Snapshot.Keywords.
+func KeywordAt(i int) Flags { return 1 << (firstKeyword + i) }
+
 // Keyword returns the flag of a keyword, in upper or lower case; 0 if no message ever had it.
 func (s Snapshot) Keyword(name string) Flags {
 	for i, known := range s.Keywords {
 		if strings.EqualFold(known, name) {
-			return 1 << (firstKeyword + i)
+			return KeywordAt(i)
 		}
 	}
 	return 0

@@ -186,7 +186,7 @@ func (b *Box) likeKeywords(s *Snapshot, flags Flags) Flags {
 	}
 	var all Flags
 	for i, name := range s.Keywords {
-		if flags&(1<<(firstKeyword+i)) == 0 {
+		if flags&KeywordAt(i) == 0 {
 			continue
 		}
 		if flag, err := b.Keywords([]string{name}); err == nil {
