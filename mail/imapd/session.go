@@ -4,6 +4,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapserver"
@@ -21,6 +22,10 @@ type session struct {
 	folders *mailbox.Folders // nil before a login
 	conn    net.Conn
 
+	late     *time.Timer // cuts a session from outside that does not log in
+	password []byte      // the hash of the one that opened it; nil for a VM
+	leave    func()      // gives back what a login has taken
+
 	turn sync.Mutex   // held while what follows is used, Idle included
 	box  *mailbox.Box // the selected one; nil without
 	view *view        // of it
@@ -30,11 +35,22 @@ type session struct {
 }
 
 // Close ends the session.
-func (s *session) Close() error { return nil }
+func (s *session) Close() error {
+	if s.late != nil {
+		s.late.Stop()
+	}
+	if s.password != nil {
+		s.server.outside.remove(s)
+	}
+	return nil
+}
 
-// Login is for servers without PREAUTH.
-func (s *session) Login(string, string) error {
-	return no("", "Already authenticated: the VM is the login")
+// Login is for people outside.
+func (s *session) Login(user, password string) error {
+	if s.server.outside == nil {
+		return no("", "Already authenticated: the VM is the login")
+	}
+	return s.server.outside.login(s, user, password)
 }
 
 // Select opens a folder.
