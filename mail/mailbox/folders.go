@@ -22,12 +22,14 @@ type Folders struct {
 
 	moving sync.Mutex // one Move at a time, so that no message is moved twice
 
-	mu      sync.Mutex
-	table   *folderTable // nil until it is read; replaced, never changed
-	fresh   bool         // the table is not on disk
-	boxes   map[uint32]*Box
-	closed  error
-	claimed int64 // bytes of messages on their way, see claim
+	mu     sync.Mutex
+	table  *folderTable // nil until it is read; replaced, never changed
+	fresh  bool         // the table is not on disk
+	boxes  map[uint32]*Box
+	closed error
+
+	room    sync.Mutex // taken before mu
+	claimed int64      // bytes of messages on their way, see claim
 }
 
 // Folder is a folder as List has it.

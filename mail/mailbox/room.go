@@ -49,8 +49,8 @@ func (s *Store) Fits(id gateway.ID, bytes int64) error {
 	if err != nil {
 		return err
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.room.Lock()
+	defer f.room.Unlock()
 	return f.fits(max(bytes, 1), quota)
 }
 
@@ -58,8 +58,8 @@ func (s *Store) Fits(id gateway.ID, bytes int64) error {
 // all VMs before it writes to one, so that a quota never leaves a message with some of them.
 func (b *Box) claim(bytes, quota int64) error {
 	f := b.folders
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.room.Lock()
+	defer f.room.Unlock()
 	if err := f.fits(bytes, quota); err != nil {
 		return err
 	}
@@ -68,12 +68,12 @@ func (b *Box) claim(bytes, quota int64) error {
 }
 
 func (b *Box) release(bytes int64) {
-	b.folders.mu.Lock()
-	defer b.folders.mu.Unlock()
+	b.folders.room.Lock()
+	defer b.folders.room.Unlock()
 	b.folders.claimed -= bytes
 }
 
-// fits compares the quota with INBOX and all folders. The caller holds f.mu.
+// fits compares the quota, if there is one, with INBOX and all folders. The caller holds f.room.
 func (f *Folders) fits(bytes, quota int64) error {
 	if quota <= 0 {
 		return nil
@@ -86,8 +86,10 @@ func (f *Folders) fits(bytes, quota int64) error {
 }
 
 // used is the bytes of all messages. It opens folders that have some. Those of one that cannot be read do
-// not count: mail comes in nevertheless. The caller holds f.mu.
+// not count: mail comes in nevertheless.
 func (f *Folders) used() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	bytes := f.inbox.shown.Load().bytes
 	if err := f.load(); err != nil {
 		f.inbox.logger.Error("folders not counted", "err", err)
