@@ -63,7 +63,7 @@ func newOutside(s *Server) *outside {
 
 // greet begins a session, by the handshake.
 func (o *outside) greet(c net.Conn) (*session, error) {
-	s := &session{server: o.server, conn: c}
+	s := &session{server: o.server, conn: c, cut: c.Close}
 	if beneath, ok := c.(interface{ NetConn() net.Conn }); ok {
 		if secure, ok := beneath.NetConn().(*tls.Conn); ok {
 			ctx, cancel := context.WithTimeout(context.Background(), handshakeLimit)
@@ -72,9 +72,10 @@ func (o *outside) greet(c net.Conn) (*session, error) {
 				o.server.config.Logger.Debug("imap handshake failed", "remote", c.RemoteAddr().String(), "err", err)
 				return nil, bye("No handshake")
 			}
+			s.cut = secure.NetConn().Close // Close of TLS may wait for the client, to send a goodbye
 		}
 	}
-	s.late = time.AfterFunc(loginLimit, func() { _ = c.Close() }) // the client gets nothing more
+	s.late = time.AfterFunc(loginLimit, func() { _ = s.cut() }) // go-imap then closes the rest
 	return s, nil
 }
 
@@ -187,7 +188,7 @@ func (o *outside) changed(old, m gateway.VM) {
 	defer o.mu.Unlock()
 	for s := range o.open[old.ID] {
 		if !opens(m, s) {
-			go func() { _ = s.conn.Close() }() // it may wait for the client, to send TLS's goodbye
+			_ = s.cut() // go-imap then closes the rest
 		}
 	}
 }

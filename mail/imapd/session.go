@@ -22,9 +22,10 @@ type session struct {
 	folders *mailbox.Folders // nil before a login
 	conn    net.Conn
 
-	late     *time.Timer // cuts a session from outside that does not log in
-	password []byte      // the hash of the one that opened it; nil for a VM
-	leave    func()      // gives back what a login has taken
+	cut      func() error // closes the connection of a session from outside at once
+	late     *time.Timer  // cuts a session from outside that does not log in
+	password []byte       // the hash of the one that opened it; nil for a VM
+	leave    func()       // gives back what a login has taken
 
 	turn sync.Mutex   // held while what follows is used, Idle included
 	box  *mailbox.Box // the selected one; nil without
