@@ -42,7 +42,7 @@ func (c *talk) ends() {
 
 func startOutside(t *testing.T) *outside {
 	t.Helper()
-	config, root := certificate(t, "blog."+domain)
+	config, root := certificate(t, "blog."+domain, "localhost")
 	o := &outside{root: root, fixture: start(t, t.TempDir(), func(c *Config) { c.TLS = config })}
 	l := listen(t)
 	o.addr = l.Addr().String()
