@@ -89,7 +89,7 @@ func checkName(name string) error {
 		return nil
 	}
 	return gateway.Invalid("systemd passed a socket named %q", name).
-		WithHint("Set FileDescriptorName= of the socket unit to https, http or smtp.")
+		WithHint("Set FileDescriptorName= of the socket unit to https, http, smtp or imaps.")
 }
 
 // systemdStore returns the store of this unit; nil without systemd.
