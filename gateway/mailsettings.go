@@ -65,6 +65,8 @@ type MailSettings struct {
 	AllowFrom      []string      `json:"allow_from,omitempty"`      // senders, each an address or an @domain, in lower case and A-labels; empty: anyone
 	Aliases        []string      `json:"aliases,omitempty"`         // "sales": anything@sales.<domain>; "sales@": sales@<domain>. See CheckAlias
 	Addresses      []MailAddress `json:"addresses,omitempty"`
+
+	Passwords []MailPassword `json:"passwords,omitempty"` // by which IMAP opens the mail from outside; at most MaxMailPasswords
 }
 
 // MailAddress is a local part of a VM that only some may write to, for a time. It goes before AllowFrom.

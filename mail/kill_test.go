@@ -22,13 +22,15 @@ import (
 	"lodge/mail/mailbox"
 )
 
-var kills = flag.Int("kills", 12, "how often TestKill kills the server")
+var kills = flag.Int("kills", 12, "how often TestKill and TestKillIMAP kill the server")
 
 // childDir is the environment variable that makes TestChild a mail server for TestKill. The VMs are
 // in childVMs.
 const (
 	childDir = "LODGE_MAIL_TEST_DIR"
 	childVMs = "LODGE_MAIL_TEST_VMS"
+
+	childIMAP = "LODGE_MAIL_TEST_IMAP" // its address is that of the first VM's IMAP
 )
 
 // TestChild is no test: it serves until it is killed.
@@ -48,7 +50,10 @@ func TestChild(t *testing.T) {
 	for i, text := range strings.Split(os.Getenv(childVMs), ",") {
 		id, err := gateway.ParseID(text)
 		gatewaytest.Must(t, err)
-		f.addAs(t, fmt.Sprint("vm", i), id, g.hostKey)
+		vm := f.addAs(t, fmt.Sprint("vm", i), id, g.hostKey)
+		if os.Getenv(childIMAP) != "" {
+			fmt.Println("address", f.serveIMAP(t, vm))
+		}
 	}
 	fmt.Println("address", f.addr)
 	<-t.Context().Done()
@@ -97,14 +102,14 @@ func TestKill(t *testing.T) {
 }
 
 // child starts a server process and returns its address and what kills it.
-func child(tb testing.TB, dir string, vms []gateway.ID) (addr string, p *exec.Cmd, kill func()) {
+func child(tb testing.TB, dir string, vms []gateway.ID, env ...string) (addr string, p *exec.Cmd, kill func()) {
 	tb.Helper()
 	cmd := exec.CommandContext(tb.Context(), "/proc/self/exe", "-test.run=^TestChild$", "-test.v")
 	var ids []string
 	for _, id := range vms {
 		ids = append(ids, id.String())
 	}
-	cmd.Env = append(os.Environ(), childDir+"="+dir, childVMs+"="+strings.Join(ids, ","))
+	cmd.Env = append(append(os.Environ(), childDir+"="+dir, childVMs+"="+strings.Join(ids, ",")), env...)
 	out, err := cmd.StdoutPipe()
 	gatewaytest.Must(tb, err)
 	gatewaytest.Must(tb, cmd.Start())

@@ -28,6 +28,7 @@ import (
 	"lodge/gateway/people"
 	"lodge/mail/contacts"
 	"lodge/mail/deliver"
+	"lodge/mail/guard"
 	"lodge/mail/imapd"
 	"lodge/mail/inbound"
 	"lodge/mail/mailbox"
@@ -47,7 +48,7 @@ type Config struct {
 	Directory       *gateway.Directory
 	SSHKeyFile      string           // the host's private key, for the login user of every guest
 	MaxMessageBytes int64            // of the largest message; 0 means DefaultMaxMessageBytes
-	TLS             *tls.Config      // for STARTTLS on port 25; nil: it is not offered
+	TLS             *tls.Config      // for STARTTLS on port 25, and ServeIMAPS; nil: these are not offered
 	Verdicts        *verdict.Checker // checks who sent a message; nil: nobody does
 	Out             *Out             // for sending mail; nil: none is sent
 	People          *people.Book     // to whom VMs may write; nil: nobody
@@ -74,6 +75,7 @@ type Server struct {
 	outbound   *submit.Policy
 	submission *smtpd.Server
 	imap       *imapd.Server
+	people     *imapd.Server // nil without TLS
 	replica    *deliver.Replica
 	queue      *relay.Queue // nil: no mail leaves the host
 
@@ -138,14 +140,27 @@ func New(config Config) (*Server, error) {
 			Domain: config.Domain, Policy: policy, MaxMessageBytes: config.MaxMessageBytes, TLS: config.TLS,
 			Limits: *config.smtpLimits, Logger: config.Logger,
 		}),
-		imap: imapd.New(imapd.Config{
-			Directory: config.Directory, Store: store, Limits: imapd.DefaultLimits(), Logger: config.Logger,
-		}),
+		imap:   imapServer(config, store, imapd.DefaultLimits(), nil),
+		people: imapsServer(config, store),
 		replica: deliver.New(deliver.Config{
 			Domain: config.Domain, Store: store, Directory: config.Directory, KeyFile: config.SSHKeyFile, Dial: config.Dial,
 			Times: deliver.DefaultTimes(), Logger: config.Logger,
 		}),
 	}, nil
+}
+
+func imapServer(config Config, store *mailbox.Store, limits guard.Limits, secure *tls.Config) *imapd.Server {
+	return imapd.New(imapd.Config{
+		Directory: config.Directory, Store: store, Limits: limits, Logger: config.Logger, TLS: secure, Domain: config.Domain,
+		MaxMessageBytes: config.MaxMessageBytes, Subject: inbound.Subject,
+	})
+}
+
+func imapsServer(config Config, store *mailbox.Store) *imapd.Server {
+	if config.TLS == nil {
+		return nil
+	}
+	return imapServer(config, store, imapd.OutsideLimits(), config.TLS)
 }
 
 // ServeSMTP receives mail from anyone on l until Shutdown.
@@ -160,6 +175,10 @@ func (s *Server) Submission() http.Handler { return s.outbound }
 // ServeIMAP serves VMs on l until Shutdown. The connections must carry an Identity
 // (gateway.TapListeners).
 func (s *Server) ServeIMAP(l net.Listener) error { return s.imap.Serve(l) }
+
+// ServeIMAPS serves people outside on l until Shutdown, by TLS and with passwords of the VMs. Config.TLS must
+// be set.
+func (s *Server) ServeIMAPS(l net.Listener) error { return s.people.Serve(l) }
 
 // Run delivers mail into the guests and to other hosts, and removes what is kept no longer, until ctx ends
 // or Shutdown. Call it once.
@@ -200,6 +219,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	all.Go(func() { in = s.smtp.Shutdown(ctx) })
 	all.Go(func() { out = s.submission.Shutdown(ctx) })
 	all.Go(func() { _ = s.imap.Shutdown(ctx) }) // a cut IMAP session loses nothing
+	if s.people != nil {
+		all.Go(func() { _ = s.people.Shutdown(ctx) })
+	}
 	all.Wait()
 	s.run.Wait()
 	if s.queue != nil {

@@ -27,6 +27,7 @@ type Config struct {
 	HTTPPort       int            `toml:"http_port" help:"port that redirects to HTTPS"`
 	HTTP3          bool           `toml:"http3" help:"serve HTTP/3 too, at the UDP port of https_port"`
 	SMTPPort       int            `toml:"smtp_port" help:"port for inbound mail"`
+	IMAPPort       int            `toml:"imap_port" help:"port for IMAP with TLS, by which people read the mail of VMs with a password, usually 993; 0 is none"`
 	MailVerdicts   bool           `toml:"mail_verdicts" help:"check the senders of inbound mail: SPF, DKIM and DMARC"`
 	GuestNet       netip.Prefix   `toml:"guest_net" help:"IPv4 net of guest addresses"`
 	StateDir       string         `toml:"state_dir" help:"directory of all that is kept"`
@@ -92,6 +93,9 @@ func (c Config) check() error {
 		if port < 1 || port > 65535 {
 			return gateway.Invalid("%s is %d", name, port).WithHint("A port is a number from 1 to 65535.")
 		}
+	}
+	if c.IMAPPort < 0 || c.IMAPPort > 65535 {
+		return gateway.Invalid("imap_port is %d", c.IMAPPort).WithHint("A port is a number from 1 to 65535; 0 is none.")
 	}
 	for name, dir := range map[string]string{"state_dir": c.StateDir, "run_dir": c.RunDir} {
 		if !filepath.IsAbs(dir) {

@@ -84,6 +84,7 @@ func TestBadConfigIsRefused(t *testing.T) {
 		"port too large":    "https_port = 65536",
 		"port zero":         "https_port = 0",
 		"port below zero":   "smtp_port = -1",
+		"port of IMAP":      "imap_port = 65536",
 		"guest net is IPv6": "guest_net = \"fd00::/64\"",
 		"guest net tiny":    "guest_net = \"10.0.0.0/30\"",
 		"accel":             "accel = \"fast\"",

@@ -28,7 +28,10 @@ type doctor struct {
 // Examine implements api.Doctor.
 func (d *doctor) Examine(ctx context.Context) []api.Finding {
 	names := []string{d.cfg.Domain, "a-vm." + d.cfg.Domain} // the second one by the wildcard record
-	ports := []int{d.cfg.HTTPPort, d.cfg.HTTPSPort, d.cfg.SMTPPort}
+	ports, standard := []int{d.cfg.HTTPPort, d.cfg.HTTPSPort, d.cfg.SMTPPort}, []int{80, 443, 25}
+	if d.cfg.IMAPPort != 0 {
+		ports, standard = append(ports, d.cfg.IMAPPort), append(standard, 993)
+	}
 	findings := make([]api.Finding, len(names)+len(ports))
 	addrs := make([][]netip.Addr, len(names))
 	var looking sync.WaitGroup
@@ -40,8 +43,8 @@ func (d *doctor) Examine(ctx context.Context) []api.Finding {
 	if len(addrs[0]) > 0 && d.public() {
 		at = addrs[0]
 	}
-	for i, standard := range []int{80, 443, 25} {
-		looking.Go(func() { findings[len(names)+i] = d.examinePort(ctx, at, ports[i], standard) })
+	for i, port := range ports {
+		looking.Go(func() { findings[len(names)+i] = d.examinePort(ctx, at, port, standard[i]) })
 	}
 	looking.Wait()
 	return append(findings, d.examineCertificate(time.Now()), d.examineIdentity())

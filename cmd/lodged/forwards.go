@@ -18,6 +18,9 @@ func newForwards(cfg Config, s *state, kept *sockets.Set, log *slog.Logger) *for
 	for what, port := range map[string]int{"https_port": cfg.HTTPSPort, "http_port": cfg.HTTPPort, "smtp_port": cfg.SMTPPort} {
 		own[gateway.HostPort{Protocol: gateway.TCP, Port: uint16(port)}] = what //nolint:gosec // Config.check has checked the range
 	}
+	if cfg.IMAPPort != 0 {
+		own[gateway.HostPort{Protocol: gateway.TCP, Port: uint16(cfg.IMAPPort)}] = "imap_port" //nolint:gosec // as above
+	}
 	return forward.New(forward.Config{
 		Directory: s.directory, Claims: s.store.Forwards(), Addrs: cfg.Listen, Own: own, Explain: explainForward, Sockets: kept, Logger: log,
 	})

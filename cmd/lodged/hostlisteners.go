@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"lodge/gateway"
@@ -16,6 +17,7 @@ import (
 // for root and group lodge.
 type hostListeners struct {
 	https, http, smtp []net.Listener
+	imaps             []net.Listener   // none without the setting
 	http3             []net.PacketConn // none without the setting
 	control, s3, ssh  net.Listener
 	responder         *responderSockets
@@ -50,7 +52,10 @@ func openHostListeners(ctx context.Context, cfg Config, kept *sockets.Set) (_ *h
 		name      string
 		listeners *[]net.Listener
 		port      int
-	}{{"https", &o.https, cfg.HTTPSPort}, {"http", &o.http, cfg.HTTPPort}, {"smtp", &o.smtp, cfg.SMTPPort}} {
+	}{{"https", &o.https, cfg.HTTPSPort}, {"http", &o.http, cfg.HTTPPort}, {"smtp", &o.smtp, cfg.SMTPPort}, {"imaps", &o.imaps, cfg.IMAPPort}} {
+		if service.listeners == &o.imaps && cfg.IMAPPort == 0 {
+			continue // it is off
+		}
 		for _, a := range cfg.Listen {
 			l, err := listenTCP(ctx, kept, service.name, netip.AddrPortFrom(a, uint16(service.port))) //nolint:gosec // Config.check has checked the range
 			if err != nil {
@@ -84,7 +89,7 @@ func openHostListeners(ctx context.Context, cfg Config, kept *sockets.Set) (_ *h
 }
 
 func (o *hostListeners) all() []net.Listener {
-	all := append(append(append([]net.Listener{}, o.https...), o.http...), o.smtp...)
+	all := slices.Concat(o.https, o.http, o.smtp, o.imaps)
 	for _, l := range []net.Listener{o.s3, o.ssh, o.control} {
 		if l != nil {
 			all = append(all, l)

@@ -124,6 +124,9 @@ func serve(ctx context.Context, p *parts, outside *hostListeners, log *slog.Logg
 	for _, l := range outside.smtp {
 		start("smtp", func() error { return p.mail.ServeSMTP(gateway.Lasting(l)) })
 	}
+	for _, l := range outside.imaps {
+		start("imaps", func() error { return p.mail.ServeIMAPS(gateway.Lasting(l)) })
+	}
 	p.serveGuests(start)
 	start("host's s3", func() error { return p.hostS3.Serve(gateway.Lasting(outside.s3)) })
 	start("host's ssh agent", func() error { return p.host.Agent().Serve(outside.ssh) })

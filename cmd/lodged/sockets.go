@@ -31,7 +31,7 @@ import (
 const socketsVar = "LODGED_SOCKETS"
 
 // hostSockets are the names of the sockets that are not on taps, and not of forwarded ports.
-var hostSockets = []string{"https", "http", "smtp", "control", "s3", "ssh", "dns"} //nolint:gochecknoglobals // a constant table
+var hostSockets = []string{"https", "http", "smtp", "imaps", "control", "s3", "ssh", "dns"} //nolint:gochecknoglobals // a constant table
 
 // takePassed returns the sockets that systemd or replace has passed to this process.
 func takePassed(log *slog.Logger) (*sockets.Set, error) {
@@ -89,7 +89,7 @@ func checkName(name string) error {
 		return nil
 	}
 	return gateway.Invalid("systemd passed a socket named %q", name).
-		WithHint("Set FileDescriptorName= of the socket unit to https, http or smtp.")
+		WithHint("Set FileDescriptorName= of the socket unit to https, http, smtp or imaps.")
 }
 
 // systemdStore returns the store of this unit; nil without systemd.

@@ -27,7 +27,8 @@ var (
 	allowedMembers  = with(allowedAnyone, "New")
 	allowedUsers    = with(allowedAnyone, "Show", "Wait", "Console", "Log", "SSH", "Changes", "Recipe", "Credentials", "Mail", "Message")
 	allowedManagers = with(allowedUsers, "Start", "Stop", "Restart", "Remove", "Set", "Share", "Grant", "Access", "NewPass", "ListPasses", "RemovePass", "Login", "AddDomain", "Domains", "RemoveDomain", "Approve", "Deny",
-		"RemoveMail", "MailSettings", "SetMail", "NewMailAddress", "MailAddresses", "RemoveMailAddress")
+		"RemoveMail", "MailSettings", "SetMail", "NewMailAddress", "MailAddresses", "RemoveMailAddress",
+		"NewMailPassword", "MailPasswords", "RemoveMailPassword")
 )
 
 func with(verbs map[string]bool, more ...string) map[string]bool {

@@ -59,6 +59,9 @@ const (
 	verbNewAddress     verb = "newmailaddress"
 	verbAddresses      verb = "mailaddresses"
 	verbRemoveAddress  verb = "removemailaddress"
+	verbNewPassword    verb = "newmailpassword"
+	verbPasswords      verb = "mailpasswords"
+	verbRemovePassword verb = "removemailpassword"
 	verbImages         verb = "images"
 	verbBuildImage     verb = "buildimage"
 	verbRemoveTemplate verb = "removetemplate"
@@ -92,7 +95,8 @@ func (v verb) least() (gateway.Level, bool) {
 		return gateway.Use, true
 	case verbStart, verbStop, verbRestart, verbRemove, verbSet, verbShare, verbGrant, verbAccess, verbNewPass, verbListPasses,
 		verbRemovePass, verbLogin, verbAddDomain, verbRemoveDomain, verbDomains, verbApprove, verbDeny,
-		verbRemoveMail, verbMailSettings, verbSetMail, verbNewAddress, verbAddresses, verbRemoveAddress:
+		verbRemoveMail, verbMailSettings, verbSetMail, verbNewAddress, verbAddresses, verbRemoveAddress,
+		verbNewPassword, verbPasswords, verbRemovePassword:
 		return gateway.Manage, true
 	}
 	return gateway.NoLevel, false

@@ -27,7 +27,7 @@ type Limits struct {
 
 // Replies are what a client is sent before the connection is closed, without the line end.
 type Replies struct {
-	Busy string // over a limit
+	Busy string // over a limit; empty: nothing is sent
 	HTTP string // its first line is an HTTP request
 }
 
@@ -65,8 +65,10 @@ func (l *Listener) Accept() (net.Conn, error) {
 		if g := l.admit(c); g != nil {
 			return g, nil
 		}
-		_ = c.SetWriteDeadline(time.Now().Add(time.Second)) // a new socket has room to send; never wait for it
-		_, _ = c.Write([]byte(l.replies.Busy + "\r\n"))     // a courtesy
+		if l.replies.Busy != "" {
+			_ = c.SetWriteDeadline(time.Now().Add(time.Second)) // a new socket has room to send; never wait for it
+			_, _ = c.Write([]byte(l.replies.Busy + "\r\n"))     // a courtesy
+		}
 		_ = c.Close()
 	}
 }

@@ -12,18 +12,21 @@ func (s *session) Store(w *imapserver.FetchWriter, set imap.NumSet, change *imap
 	s.turn.Lock()
 	defer s.turn.Unlock()
 	if s.view.readOnly {
-		return no("", "INBOX was opened read-only")
+		return errReadOnly()
 	}
-	flags, unset := fromIMAP(change.Flags), mailbox.Flags(0)
+	flags, err := s.toStore(change)
+	if err != nil {
+		return s.answer(err)
+	}
+	unset := mailbox.Flags(0)
 	switch change.Op {
 	case imap.StoreFlagsSet:
-		unset = mailbox.AllFlags
+		unset = mailbox.AllFlags | mailbox.AllKeywords
 	case imap.StoreFlagsDel:
 		flags, unset = 0, flags
 	case imap.StoreFlagsAdd:
 	}
-	now := s.box.Snapshot()
-	picked := s.view.pick(set, now)
+	picked, now := s.pick(set)
 	if err := s.setFlags(now, uidsOf(picked), flags, unset); err != nil {
 		return s.answer(err)
 	}
@@ -34,12 +37,27 @@ func (s *session) Store(w *imapserver.FetchWriter, set imap.NumSet, change *imap
 		}
 		out := w.CreateMessage(m.seq)
 		out.WriteUID(imap.UID(m.UID))
-		out.WriteFlags(toIMAP(m.Flags))
+		out.WriteFlags(s.flagNames(m.Flags))
 		if err := out.Close(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func errReadOnly() error { return no("", "The folder was opened read-only") }
+
+// toStore returns the flags of a STORE. Keywords that are new are made, unless they are to be removed.
+func (s *session) toStore(change *imap.StoreFlags) (mailbox.Flags, error) {
+	flags, keywords := splitFlags(change.Flags)
+	if change.Op == imap.StoreFlagsDel {
+		for _, name := range keywords {
+			flags |= s.box.Snapshot().Keyword(name)
+		}
+		return flags, nil
+	}
+	words, err := s.box.Keywords(keywords)
+	return flags | words, err
 }
 
 // setFlags changes flags that this command sends to its client, so that Poll does not send them
@@ -67,7 +85,8 @@ func (s *session) Expunge(_ *imapserver.ExpungeWriter, uids *imap.UIDSet) error 
 		set = *uids
 	}
 	var doomed []selected
-	for _, m := range s.view.pick(set, s.box.Snapshot()) {
+	picked, _ := s.pick(set)
+	for _, m := range picked {
 		if m.Flags&mailbox.Deleted != 0 {
 			doomed = append(doomed, m)
 		}

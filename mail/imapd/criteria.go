@@ -16,6 +16,7 @@ import (
 type candidate struct {
 	selected
 	session *session
+	now     *mailbox.Snapshot
 	finder  *finder
 	content *mailbox.Content
 	root    *mime.Part
@@ -53,7 +54,7 @@ func (c *candidate) fitsEntry(want *imap.SearchCriteria) bool {
 		}
 	}
 	has := func(flag imap.Flag) bool {
-		f := fromIMAP([]imap.Flag{flag})
+		f := fromIMAP([]imap.Flag{flag}) | c.now.Keyword(string(flag))
 		return f != 0 && c.Flags&f != 0
 	}
 	return !slices.ContainsFunc(want.NotFlag, has) &&

@@ -18,8 +18,7 @@ import (
 func (s *session) Fetch(w *imapserver.FetchWriter, set imap.NumSet, options *imap.FetchOptions) error {
 	s.turn.Lock()
 	defer s.turn.Unlock()
-	now := s.box.Snapshot()
-	picked := s.view.pick(set, now)
+	picked, now := s.pick(set)
 	if err := s.markSeen(now, picked, options); err != nil {
 		return s.answer(err)
 	}
@@ -77,7 +76,7 @@ func (s *session) fetch(w *imapserver.FetchWriter, m selected, options *imap.Fet
 		out.WriteUID(imap.UID(m.UID))
 	}
 	if options.Flags {
-		out.WriteFlags(toIMAP(m.Flags))
+		out.WriteFlags(s.flagNames(m.Flags))
 	}
 	if options.InternalDate {
 		out.WriteInternalDate(m.Received)

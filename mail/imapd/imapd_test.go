@@ -37,7 +37,7 @@ func newFixture(t *testing.T, messages ...string) *fixture {
 	t.Cleanup(store.Close)
 	f.box, err = store.Box(f.vm.ID)
 	gatewaytest.Must(t, err)
-	f.Server = New(Config{Directory: directory, Store: store, Limits: DefaultLimits(), Logger: f.log.Logger()})
+	f.Server = New(Config{Directory: directory, Store: store, Limits: DefaultLimits(), Logger: f.log.Logger(), MaxMessageBytes: 1 << 20, Subject: func([]byte) string { return "" }})
 	for _, text := range messages {
 		f.put(t, text)
 	}
@@ -69,8 +69,10 @@ func (f *fixture) file(t *testing.T, uid uint32) string {
 // open returns a session in which INBOX is selected. It has no connection.
 func (f *fixture) open(t *testing.T) *session {
 	t.Helper()
-	s := &session{server: f.Server, vm: f.vm, box: f.box}
-	_, err := s.Select(inbox, &imap.SelectOptions{})
+	folders, err := f.config.Store.Folders(f.vm.ID)
+	gatewaytest.Must(t, err)
+	s := &session{server: f.Server, vm: f.vm, folders: folders}
+	_, err = s.Select(mailbox.Inbox, &imap.SelectOptions{})
 	gatewaytest.Must(t, err)
 	return s
 }

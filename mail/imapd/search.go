@@ -37,8 +37,9 @@ func (s *session) search(kind imapserver.NumKind, criteria *imap.SearchCriteria,
 	look := newFinder(left)
 	var unreadable imap.UIDSet
 	var cause error
-	for _, m := range s.view.pick(imap.UIDSet{{Start: 1, Stop: 0}}, s.box.Snapshot()) {
-		c := candidate{selected: m, session: s, finder: look}
+	picked, now := s.pick(imap.UIDSet{{Start: 1, Stop: 0}})
+	for _, m := range picked {
+		c := candidate{selected: m, session: s, finder: look, now: &now}
 		fits, err := c.fits(criteria)
 		c.close()
 		switch {

@@ -2,8 +2,9 @@ package imapd
 
 import (
 	"net"
-	"strings"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapserver"
@@ -13,45 +14,62 @@ import (
 	"lodge/mail/mime"
 )
 
-const inbox = "INBOX"
-
 // session is one connection. go-imap calls its methods one at a time, with one exception: when the
 // client disconnects, or sends anything but DONE, go-imap does not wait for Idle. Hence the lock.
 type session struct {
-	server *Server
-	vm     gateway.Identity
-	box    *mailbox.Box
-	turn   sync.Mutex // held while the view is used, Idle included
-	view   *view      // nil until SELECT
-	conn   net.Conn
+	server  *Server
+	vm      gateway.Identity
+	folders *mailbox.Folders // nil before a login
+	conn    net.Conn
+
+	cut      func() error // closes the connection of a session from outside at once
+	late     *time.Timer  // cuts a session from outside that does not log in
+	password []byte       // the hash of the one that opened it; nil for a VM
+	leave    func()       // gives back what a login has taken
+
+	turn sync.Mutex   // held while what follows is used, Idle included
+	box  *mailbox.Box // the selected one; nil without
+	view *view        // of it
 
 	parsed    *mime.Part // the message that parse returned last; messages never change
 	parsedUID uint32
 }
 
 // Close ends the session.
-func (s *session) Close() error { return nil }
-
-// Login is for servers without PREAUTH.
-func (s *session) Login(string, string) error {
-	return no("", "Already authenticated: the VM is the login")
+func (s *session) Close() error {
+	if s.late != nil {
+		s.late.Stop()
+	}
+	if s.password != nil {
+		s.server.outside.remove(s)
+	}
+	return nil
 }
 
-// Select opens INBOX.
+// Login is for people outside.
+func (s *session) Login(user, password string) error {
+	if s.server.outside == nil {
+		return no("", "Already authenticated: the VM is the login")
+	}
+	return s.server.outside.login(s, user, password)
+}
+
+// Select opens a folder.
 func (s *session) Select(name string, options *imap.SelectOptions) (*imap.SelectData, error) {
-	if err := mustBeInbox(name); err != nil {
-		return nil, err
+	box, err := s.folders.Open(name)
+	if err != nil {
+		return nil, s.answer(err)
 	}
 	s.turn.Lock()
 	defer s.turn.Unlock()
-	now := s.box.Snapshot()
-	s.view = newView(now, options != nil && options.ReadOnly)
+	now := box.Snapshot()
+	s.box, s.view, s.parsed = box, newView(now, options != nil && options.ReadOnly), nil
 	data := &imap.SelectData{
-		Flags: toIMAP(mailbox.AllFlags), NumMessages: uint32(now.Entries.Len()), // as count
+		Flags: toIMAP(mailbox.AllFlags|mailbox.AllKeywords, now.Keywords), NumMessages: uint32(now.Entries.Len()), // as count
 		UIDNext: imap.UID(now.NextUID), UIDValidity: now.Validity,
 	}
 	if !s.view.readOnly {
-		data.PermanentFlags = data.Flags
+		data.PermanentFlags = permanent(now)
 	}
 	for i, e := range now.Entries.All() {
 		if e.Flags&mailbox.Seen == 0 {
@@ -62,23 +80,34 @@ func (s *session) Select(name string, options *imap.SelectOptions) (*imap.Select
 	return data, nil
 }
 
-// Unselect closes INBOX.
+// permanent is what clients can set. The wildcard is for new keywords, while there is room (RFC 9051 §7.1).
+func permanent(now mailbox.Snapshot) []imap.Flag {
+	all := toIMAP(mailbox.AllFlags|mailbox.AllKeywords, now.Keywords)
+	if len(now.Keywords) < mailbox.MaxKeywords {
+		all = append(all, imap.FlagWildcard)
+	}
+	return all
+}
+
+// Unselect closes the folder.
 func (s *session) Unselect() error {
 	s.turn.Lock()
 	defer s.turn.Unlock()
-	s.view = nil
+	s.box, s.view = nil, nil
 	return nil
 }
 
-// Status returns the counts of INBOX.
-func (s *session) Status(name string, options *imap.StatusOptions) (*imap.StatusData, error) {
-	if err := mustBeInbox(name); err != nil {
-		return nil, err
+// Status returns the counts of a folder.
+func (s *session) Status(name string, _ *imap.StatusOptions) (*imap.StatusData, error) {
+	box, err := s.folders.Open(name)
+	if err != nil {
+		return nil, s.answer(err)
 	}
-	return status(s.box.Snapshot(), options), nil
+	return s.status(name, box.Snapshot()), nil
 }
 
-func status(now mailbox.Snapshot, options *imap.StatusOptions) *imap.StatusData {
+// status has all items; go-imap writes only the requested ones.
+func (s *session) status(name string, now mailbox.Snapshot) *imap.StatusData {
 	var unseen, deleted uint32
 	var size, deletedSize int64
 	for _, e := range now.Entries.All() {
@@ -91,70 +120,16 @@ func status(now mailbox.Snapshot, options *imap.StatusOptions) *imap.StatusData 
 			deletedSize += e.Bytes
 		}
 	}
-	messages, recent := uint32(now.Entries.Len()), uint32(0) // as count
-	data := &imap.StatusData{Mailbox: inbox, UIDNext: imap.UID(now.NextUID), UIDValidity: now.Validity}
+	messages, recent, limit := uint32(now.Entries.Len()), uint32(0), s.AppendLimit() // as count
+	data := &imap.StatusData{Mailbox: name, UIDNext: imap.UID(now.NextUID), UIDValidity: now.Validity}
 	data.NumMessages, data.NumUnseen, data.NumDeleted = &messages, &unseen, &deleted
-	data.Size, data.DeletedStorage, data.NumRecent = &size, &deletedSize, &recent
-	_ = options // go-imap writes only the requested items
+	data.Size, data.DeletedStorage, data.NumRecent, data.AppendLimit = &size, &deletedSize, &recent, &limit
 	return data
-}
-
-// List lists INBOX if a pattern matches. INBOX is always subscribed.
-func (s *session) List(w *imapserver.ListWriter, ref string, patterns []string, options *imap.ListOptions) error {
-	if len(patterns) == 0 { // asks for the hierarchy delimiter (RFC 9051 §6.3.9)
-		return w.WriteList(&imap.ListData{Attrs: []imap.MailboxAttr{imap.MailboxAttrNoSelect}, Delim: '/'})
-	}
-	if options.SelectSpecialUse {
-		return nil
-	}
-	for _, p := range patterns {
-		if !imapserver.MatchList(inbox, '/', strings.ToUpper(ref), strings.ToUpper(p)) {
-			continue
-		}
-		data := &imap.ListData{Mailbox: inbox, Delim: '/', Attrs: []imap.MailboxAttr{imap.MailboxAttrHasNoChildren}}
-		if options.ReturnStatus != nil {
-			data.Status = status(s.box.Snapshot(), options.ReturnStatus)
-		}
-		return w.WriteList(data)
-	}
-	return nil
 }
 
 // Namespace returns one personal namespace.
 func (s *session) Namespace() (*imap.NamespaceData, error) {
 	return &imap.NamespaceData{Personal: []imap.NamespaceDescriptor{{Delim: '/'}}}, nil
-}
-
-// Subscribe accepts INBOX.
-func (s *session) Subscribe(name string) error { return mustBeInbox(name) }
-
-// Unsubscribe is refused.
-func (s *session) Unsubscribe(string) error { return refused() }
-
-// Create is refused.
-func (s *session) Create(string, *imap.CreateOptions) error { return refused() }
-
-// Delete is refused.
-func (s *session) Delete(string) error { return refused() }
-
-// Rename is refused.
-func (s *session) Rename(string, string, *imap.RenameOptions) error { return refused() }
-
-// Copy is refused: there is no second mailbox.
-func (s *session) Copy(imap.NumSet, string) (*imap.CopyData, error) { return nil, refused() }
-
-// Append is refused. go-imap reads and drops the literal.
-func (s *session) Append(string, imap.LiteralReader, *imap.AppendOptions) (*imap.AppendData, error) {
-	return nil, no(imap.ResponseCodeCannot, "APPEND is not supported: send mail to this VM's address")
-}
-
-func refused() error { return no(imap.ResponseCodeCannot, "Only INBOX exists") }
-
-func mustBeInbox(name string) error {
-	if strings.EqualFold(name, inbox) {
-		return nil
-	}
-	return no(imap.ResponseCodeNonExistent, "There is only INBOX here")
 }
 
 func no(code imap.ResponseCode, text string) error {
@@ -168,9 +143,18 @@ func (s *session) answer(err error) error {
 	}
 	switch gateway.KindOf(err) {
 	case gateway.KindNotFound:
-		return no("", "The message or the mailbox does not exist")
+		return no(imap.ResponseCodeNonExistent, "The message or the folder does not exist")
 	case gateway.KindNoSpace:
+		if mailbox.OverQuota(err) {
+			return no(imap.ResponseCodeOverQuota, "The mailbox is full: remove mail, or raise the quota of the VM")
+		}
 		return no(imap.ResponseCodeOverQuota, "The host's disk is full")
+	case gateway.KindTaken:
+		return no(imap.ResponseCodeAlreadyExists, err.Error())
+	case gateway.KindInvalid, gateway.KindDenied:
+		return no(imap.ResponseCodeCannot, err.Error())
+	case gateway.KindConflict:
+		return no(imap.ResponseCodeLimit, err.Error())
 	default:
 		s.server.config.Logger.Error("imap command failed", gateway.LogVM(s.vm), "err", err)
 		return no(imap.ResponseCodeServerBug, "Internal error, see lodged's log")
@@ -178,3 +162,62 @@ func (s *session) answer(err error) error {
 }
 
 func count[T any](all []T) uint32 { return uint32(len(all)) } // UIDs are 32 bits, so is their number
+
+// Idle sends the client each change as it happens.
+func (s *session) Idle(w *imapserver.UpdateWriter, stop <-chan struct{}) error {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	if s.box == nil {
+		<-stop
+		return nil
+	}
+	for {
+		_, changed := s.box.Changed()
+		if err := s.sendChanges(w, true); err != nil {
+			return err
+		}
+		select {
+		case <-stop:
+			return nil
+		case <-changed:
+		}
+	}
+}
+
+// Poll sends the client what has changed since the last update.
+func (s *session) Poll(w *imapserver.UpdateWriter, allowExpunge bool) error {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	return s.sendChanges(w, allowExpunge)
+}
+
+func (s *session) sendChanges(w *imapserver.UpdateWriter, allowExpunge bool) error {
+	if s.view == nil {
+		return nil
+	}
+	return s.view.update(w, s.box.Snapshot(), allowExpunge)
+}
+
+// picked are the messages of a set, and the mailbox at that moment.
+func (s *session) pick(set imap.NumSet) ([]selected, mailbox.Snapshot) {
+	now := s.box.Snapshot()
+	return s.view.pick(set, now), now
+}
+
+// flagNames returns the names of a message's flags.
+func (s *session) flagNames(flags mailbox.Flags) []imap.Flag {
+	return toIMAP(flags, s.box.Snapshot().Keywords)
+}
+
+// splitFlags divides flags into those of the system and keywords. Other flags with a backslash are not
+// kept, as PERMANENTFLAGS announces.
+func splitFlags(list []imap.Flag) (flags mailbox.Flags, keywords []string) {
+	flags = fromIMAP(list)
+	for _, name := range list {
+		if name != "" && name[0] != '\\' {
+			keywords = append(keywords, string(name))
+		}
+	}
+	slices.Sort(keywords)
+	return flags, slices.Compact(keywords)
+}

@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"github.com/emersion/go-imap/v2"
-	"github.com/emersion/go-imap/v2/imapserver"
 
 	"lodge/mail/mailbox"
 )
@@ -16,6 +15,7 @@ type view struct {
 	uids     []uint32
 	pages    []sentPage
 	mod      uint64 // number of changes that the client was sent
+	keywords int    // that it was sent
 	readOnly bool   // EXAMINE
 }
 
@@ -27,7 +27,7 @@ type sentPage struct {
 }
 
 func newView(now mailbox.Snapshot, readOnly bool) *view {
-	v := &view{readOnly: readOnly, uids: make([]uint32, 0, now.Entries.Len())}
+	v := &view{readOnly: readOnly, keywords: len(now.Keywords), uids: make([]uint32, 0, now.Entries.Len())}
 	for _, e := range now.Entries.All() {
 		v.uids = append(v.uids, e.UID)
 	}
@@ -49,12 +49,19 @@ func (v *view) sent(now mailbox.Snapshot) {
 type updates interface {
 	WriteExpunge(seqNum uint32) error
 	WriteNumMessages(n uint32) error
+	WriteMailboxFlags(flags []imap.Flag) error
 	WriteMessageFlags(seqNum uint32, uid imap.UID, flags []imap.Flag) error
 }
 
 // update sends the client what has changed. If expunges are not allowed (RFC 9051 §7.5.1) and there
 // is one, it sends nothing, so that the sequence numbers stay valid.
 func (v *view) update(w updates, now mailbox.Snapshot, expunges bool) error {
+	if len(now.Keywords) > v.keywords {
+		v.keywords = len(now.Keywords)
+		if err := w.WriteMailboxFlags(toIMAP(mailbox.AllFlags|mailbox.AllKeywords, now.Keywords)); err != nil {
+			return err
+		}
+	}
 	if now.Mod == v.mod {
 		return nil
 	}
@@ -75,7 +82,7 @@ func (v *view) update(w updates, now mailbox.Snapshot, expunges bool) error {
 		}
 	}
 	for _, m := range changed {
-		if err := w.WriteMessageFlags(m.seq, imap.UID(m.UID), toIMAP(m.Flags)); err != nil {
+		if err := w.WriteMessageFlags(m.seq, imap.UID(m.UID), toIMAP(m.Flags, now.Keywords)); err != nil {
 			return err
 		}
 	}
@@ -171,40 +178,6 @@ func within(n, start, stop, last uint32) bool {
 	return min(start, stop) <= n && n <= max(start, stop)
 }
 
-// Poll sends the client what has changed since the last update.
-func (s *session) Poll(w *imapserver.UpdateWriter, allowExpunge bool) error {
-	s.turn.Lock()
-	defer s.turn.Unlock()
-	return s.sendChanges(w, allowExpunge)
-}
-
-func (s *session) sendChanges(w *imapserver.UpdateWriter, allowExpunge bool) error {
-	if s.view == nil {
-		return nil
-	}
-	if mod, _ := s.box.Changed(); mod == s.view.mod {
-		return nil
-	}
-	return s.view.update(w, s.box.Snapshot(), allowExpunge)
-}
-
-// Idle sends the client each change as it happens.
-func (s *session) Idle(w *imapserver.UpdateWriter, stop <-chan struct{}) error {
-	s.turn.Lock()
-	defer s.turn.Unlock()
-	for {
-		_, changed := s.box.Changed()
-		if err := s.sendChanges(w, true); err != nil {
-			return err
-		}
-		select {
-		case <-stop:
-			return nil
-		case <-changed:
-		}
-	}
-}
-
 // system pairs IMAP's flags with the mailbox's, in the order in which they are sent.
 func system() []struct {
 	name imap.Flag
@@ -222,17 +195,23 @@ func system() []struct {
 	}
 }
 
-func toIMAP(flags mailbox.Flags) []imap.Flag {
+// toIMAP names flags; keywords are all those of the mailbox.
+func toIMAP(flags mailbox.Flags, keywords []string) []imap.Flag {
 	var list []imap.Flag
 	for _, s := range system() {
 		if flags&s.flag != 0 {
 			list = append(list, s.name)
 		}
 	}
+	for i, name := range keywords {
+		if flags&mailbox.KeywordAt(i) != 0 {
+			list = append(list, imap.Flag(name))
+		}
+	}
 	return list
 }
 
-// fromIMAP drops flags that are not kept, as PERMANENTFLAGS announces (RFC 9051 §7.1).
+// fromIMAP returns the system flags of a list. Others are keywords, or not kept.
 func fromIMAP(list []imap.Flag) mailbox.Flags {
 	var flags mailbox.Flags
 	for _, name := range list {

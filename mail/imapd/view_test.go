@@ -24,8 +24,9 @@ func (s *sent) write(format string, args ...any) error {
 	return s.err
 }
 
-func (s *sent) WriteExpunge(seq uint32) error   { return s.write("%d EXPUNGE", seq) }
-func (s *sent) WriteNumMessages(n uint32) error { return s.write("%d EXISTS", n) }
+func (s *sent) WriteExpunge(seq uint32) error             { return s.write("%d EXPUNGE", seq) }
+func (s *sent) WriteNumMessages(n uint32) error           { return s.write("%d EXISTS", n) }
+func (s *sent) WriteMailboxFlags(flags []imap.Flag) error { return s.write("FLAGS %v", flags) }
 func (s *sent) WriteMessageFlags(seq uint32, uid imap.UID, flags []imap.Flag) error {
 	return s.write("%d FETCH UID %d %v", seq, uid, flags)
 }
@@ -118,15 +119,15 @@ func TestPick(t *testing.T) {
 }
 
 func TestFlags(t *testing.T) {
-	for _, flag := range toIMAP(mailbox.AllFlags) {
-		if got := toIMAP(fromIMAP([]imap.Flag{flag})); len(got) != 1 || got[0] != flag {
+	for _, flag := range toIMAP(mailbox.AllFlags, nil) {
+		if got := toIMAP(fromIMAP([]imap.Flag{flag}), nil); len(got) != 1 || got[0] != flag {
 			t.Errorf("%s comes back as %v", flag, got)
 		}
 	}
 	if got := fromIMAP([]imap.Flag{`\seen`, "$Junk", `\Recent`, `\SEEN`}); got != mailbox.Seen {
 		t.Errorf("flags %v, want seen alone", got)
 	}
-	if got := toIMAP(0); len(got) != 0 {
+	if got := toIMAP(0, nil); len(got) != 0 {
 		t.Errorf("no flags are %v", got)
 	}
 }

@@ -25,6 +25,8 @@ func (c *mirror) WriteExpunge(seq uint32) error {
 	return nil
 }
 
+func (c *mirror) WriteMailboxFlags([]imap.Flag) error { return nil }
+
 func (c *mirror) WriteNumMessages(n uint32) error { c.exist = int(n); return nil }
 
 func (c *mirror) WriteMessageFlags(seq uint32, uid imap.UID, flags []imap.Flag) error {

@@ -72,21 +72,22 @@ func (s *Store) quiet(id gateway.ID) bool {
 	if err != nil {
 		return false
 	}
-	head, indexed, entries, err := decodeIndex(buf)
+	p, err := decodeIndex(buf)
 	if err != nil {
 		return false
 	}
-	for e := entries; len(e) > 0; e = e[indexEntryBytes:] {
-		if binary.LittleEndian.Uint32(e) > head.Cursor || Flags(e[4])&parked != 0 {
+	for e := p.entries; len(e) > 0; e = e[indexEntryBytes:] {
+		flags := Flags(e[4])
+		if binary.LittleEndian.Uint32(e) > p.Cursor && flags&local == 0 || flags&parked != 0 {
 			return false
 		}
 	}
 	have, strange, err := listSegments(log)
-	if err != nil || len(strange) > 0 || len(have) != len(indexed) {
+	if err != nil || len(strange) > 0 || len(have) != len(p.segments) {
 		return false
 	}
 	for i, g := range have {
-		if g != (segment{indexed[i].Number, indexed[i].Marker}) {
+		if g != (segment{p.segments[i].Number, p.segments[i].Marker}) {
 			return false
 		}
 	}
@@ -94,5 +95,5 @@ func (s *Store) quiet(id gateway.ID) bool {
 		return true
 	}
 	info, err := os.Stat(filepath.Join(log, have[len(have)-1].name()))
-	return err == nil && info.Size() == head.Offset
+	return err == nil && info.Size() == p.Offset
 }

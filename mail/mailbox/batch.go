@@ -233,6 +233,9 @@ func (b *Box) roll() error {
 	head := &frame{kind: kindHead, value: b.state.Validity, uid: b.nextUID}
 	b.mu.Unlock()
 	buf := (&frame{kind: kindCursor, uid: b.state.cursor}).encode(head.encode(nil, s.marker), s.marker)
+	if len(b.state.Keywords) > 0 {
+		buf = keywordFrame(b.state.Keywords).encode(buf, s.marker)
+	}
 	_, err = f.Write(buf)
 	if err = errors.Join(err, f.Sync(), durable.Sync(filepath.Dir(f.Name()))); err != nil {
 		_ = f.Close()                    // it is removed below

@@ -13,17 +13,18 @@ import (
 // Box is one VM's mailbox. A change returns once it is synced to disk, and becomes visible only
 // then. Readers take a Snapshot and wait for no writer.
 type Box struct {
-	dir    string
-	log    string // dir/log; another one in a migration
-	logger *slog.Logger
-	shown  atomic.Pointer[Snapshot]
+	dir     string
+	log     string   // dir/log; another one in a migration
+	folders *Folders // of the VM
+	logger  *slog.Logger
+	shown   atomic.Pointer[Snapshot]
 
-	checked sync.Map // queue ids of files in big whose checksum was right
+	checked sync.Map   // queue ids of files in big whose checksum was right
+	naming  sync.Mutex // held while keywords are made
 
 	mu      sync.Mutex
 	nextUID uint32
 	changed chan struct{} // closed at the next change
-	claimed int64         // bytes of messages on their way, see claim
 	queue   []*ticket     // waiting for the next batch
 	leading bool          // lead is running
 	idle    *sync.Cond
@@ -55,8 +56,7 @@ func (b *Box) Changed() (uint64, <-chan struct{}) {
 
 // Pending returns the first message behind the delivery cursor.
 func (b *Box) Pending() (Entry, bool) {
-	s := b.shown.Load()
-	return s.Entries.next(s.cursor + 1)
+	return b.PendingAfter(0)
 }
 
 // Delivered records that every message up to uid is on the guest's disk, or parked.
@@ -69,12 +69,15 @@ func (b *Box) Park(uid uint32) error {
 	return b.do(&frame{kind: kindFlags, flags: parked, meta: encodeUIDs([]uint32{uid})}, &frame{kind: kindCursor, uid: uid})
 }
 
+// settable are the flags that clients set.
+const settable = AllFlags | AllKeywords
+
 // SetFlags makes the flags of uids (old &^ unset) | set. Unknown UIDs are ignored.
 func (b *Box) SetFlags(uids []uint32, set, unset Flags) error {
 	if len(uids) == 0 {
 		return nil
 	}
-	return b.do(&frame{kind: kindFlags, flags: set & AllFlags, clear: unset & AllFlags, meta: encodeUIDs(uids)})
+	return b.do(&frame{kind: kindFlags, flags: set & settable, clear: unset & settable, meta: encodeUIDs(uids)})
 }
 
 // Expunge removes messages.

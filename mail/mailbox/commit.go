@@ -21,6 +21,8 @@ type Letter struct {
 	Head     string // trace headers on top of the body, with CRLF line ends
 	Received time.Time
 	Report   bool // by this host, on the VM's own mail: its quota does not refuse it
+
+	flags Flags // from the start
 }
 
 // Commit records the message for every letter, all or none, and returns once that is synced to
@@ -105,7 +107,7 @@ func (a *addition) prepare(st *Staged, letters []Letter, quota int64) error {
 	a.claimed = size
 	for _, l := range letters {
 		f := &frame{
-			kind: kindAdd, received: l.Received.UTC().Truncate(time.Millisecond),
+			kind: kindAdd, flags: l.flags, received: l.Received.UTC().Truncate(time.Millisecond),
 			meta:  envelope{l.QueueID, l.From, l.Rcpt, l.Subject, l.Head}.encode(),
 			bytes: st.bytes, sum: st.sum, body: st.buf,
 		}

@@ -11,12 +11,13 @@ import (
 type kind byte
 
 const (
-	kindHead    kind = 1 + iota // the first of a segment: value is UIDVALIDITY, uid the next UID
-	kindCursor                  // every message up to uid is in the guest, or parked
-	kindAdd                     // a message with its body
-	kindAddFile                 // a message whose body is the file big/<queue id>
-	kindFlags                   // the flags of the UIDs in meta are (old &^ clear) | flags
-	kindExpunge                 // the UIDs in meta are removed
+	kindHead     kind = 1 + iota // the first of a segment: value is UIDVALIDITY, uid the next UID
+	kindCursor                   // every message up to uid is in the guest, or parked
+	kindAdd                      // a message with its body
+	kindAddFile                  // a message whose body is the file big/<queue id>
+	kindFlags                    // the flags of the UIDs in meta are (old &^ clear) | flags
+	kindExpunge                  // the UIDs in meta are removed
+	kindKeywords                 // meta is the names of all keywords, see keywordFrame
 )
 
 // frame is one record of a log. On disk, little endian:
@@ -26,7 +27,8 @@ const (
 //	     end of meta              28 4 length of meta       48   meta, then an inline body
 //	12 4 kind, flags, clear, 0    32 4 value
 //
-// The marker is random and only in the name of the segment's file, so that no stranger can write a
+// Keywords are in the value of a message and of a change of flags; those to clear are in the latter's
+// place for a body's checksum. The marker is random and only in the name of the segment's file, so that no stranger can write a
 // message whose bytes pass as frames when damage makes a reader search for the next one.
 type frame struct {
 	kind         kind
@@ -65,14 +67,21 @@ func (f *frame) length() int64 {
 func (f *frame) encode(buf []byte, m marker) []byte {
 	le := binary.LittleEndian
 	start := len(buf)
+	value, sum := f.value, f.sum
+	switch f.kind {
+	case kindAdd, kindAddFile:
+		value = f.flags.words()
+	case kindFlags:
+		value, sum = f.flags.words(), f.clear.words()
+	}
 	buf = append(buf, m[:]...)
-	buf = append(buf, 0, 0, 0, 0, byte(f.kind), byte(f.flags), byte(f.clear), 0)
+	buf = append(buf, 0, 0, 0, 0, byte(f.kind), byte(f.flags), byte(f.clear), 0) //nolint:gosec // keywords follow below
 	buf = le.AppendUint32(buf, f.uid)
 	buf = le.AppendUint64(buf, uint64(f.received.UnixMilli())) // two's complement, back in decode
 	buf = le.AppendUint32(buf, uint32(len(f.meta)))            // of maxMetaBytes at most
-	buf = le.AppendUint32(buf, f.value)
+	buf = le.AppendUint32(buf, value)
 	buf = le.AppendUint64(buf, uint64(f.bytes)) // never negative
-	buf = le.AppendUint32(buf, f.sum)
+	buf = le.AppendUint32(buf, sum)
 	buf = append(buf, f.meta...)
 	le.PutUint32(buf[start+8:], checksum(buf[start+12:]))
 	return append(buf, f.body...)
@@ -103,11 +112,21 @@ func decodeMeta(b []byte) (frame, error) {
 	if checksum(b[12:]) != le.Uint32(b[8:]) {
 		return frame{}, errFrame
 	}
-	return frame{
+	f := frame{
 		kind: kind(b[12]), flags: Flags(b[13]), clear: Flags(b[14]), uid: le.Uint32(b[16:]), value: le.Uint32(b[32:]),
 		received: time.UnixMilli(int64(le.Uint64(b[20:]))).UTC(), bytes: int64(le.Uint64(b[36:])), //nolint:gosec // as encode
 		sum: le.Uint32(b[44:]), meta: b[headBytes:],
-	}, nil
+	}
+	switch f.kind {
+	case kindAdd, kindAddFile:
+		f.flags |= wordFlags(f.value)
+		f.value = 0
+	case kindFlags:
+		f.flags |= wordFlags(f.value)
+		f.clear |= wordFlags(f.sum)
+		f.value, f.sum = 0, 0
+	}
+	return f, nil
 }
 
 // envelope is the meta of a message: four strings, each with its length, then the trace headers. An

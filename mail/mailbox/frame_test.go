@@ -25,8 +25,14 @@ func FuzzFrame(f *testing.F) {
 			kind: kind(k), flags: Flags(flags), uid: uid, value: uid + 1, meta: meta,
 			received: time.UnixMilli(1_700_000_000_123).UTC(), bytes: int64(len(body)), sum: checksum(body),
 		}
-		if want.kind == kindAdd {
+		switch want.kind {
+		case kindAdd:
 			want.body = body
+			fallthrough
+		case kindAddFile:
+			want.flags, want.value = want.flags|wordFlags(uid+1), 0
+		case kindFlags:
+			want.flags, want.clear, want.value, want.sum = want.flags|wordFlags(uid+1), Seen|wordFlags(^uid), 0, 0
 		}
 		buf := want.encode(nil, testMarker)
 		if int64(len(buf)) != want.length() {

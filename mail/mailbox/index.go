@@ -22,7 +22,7 @@ const (
 
 var errIndex = errors.New("damaged index")
 
-// An index is these, little endian: a head, its segments, its entries. It is a cache of what the log
+// An index is these, little endian: a head, its segments, its entries; then the names of keywords. It is a cache of what the log
 // up to Segment and Offset leads to.
 type (
 	indexHead struct {
@@ -38,8 +38,9 @@ type (
 
 // An entry of an index, which may have a million:
 //
-//	0  4 UID      5  1 whether it is a file   32  8 bytes            48  4 segment   56  8 offset
-//	4  1 flags    6 26 queue id               40  8 received, in ms  52  4 head      64  8 length
+//	0  4 UID      5  1 whether it is a file   32  8 bytes            48  4 segment   56  4 offset
+//	4  1 flags    6 26 queue id               40  8 received, in ms  52  4 head      60  4 keywords
+//	                                                                                 64  8 length
 const indexEntryBytes = 72
 
 func appendEntry(buf []byte, e Entry) []byte {
@@ -48,14 +49,15 @@ func appendEntry(buf []byte, e Entry) []byte {
 	if e.at.file {
 		file = 1
 	}
-	buf = append(le.AppendUint32(buf, e.UID), byte(e.Flags), file)
+	buf = append(le.AppendUint32(buf, e.UID), byte(e.Flags), file) //nolint:gosec // keywords follow below
 	buf = append(buf, e.QueueID...)
 	buf = le.AppendUint64(buf, uint64(e.Bytes))                // never negative
 	buf = le.AppendUint64(buf, uint64(e.Received.UnixMilli())) // two's complement
 	buf = le.AppendUint32(buf, e.at.segment)
 	buf = le.AppendUint32(buf, e.at.head)
-	buf = le.AppendUint64(buf, uint64(e.at.offset)) // nor are these
-	return le.AppendUint64(buf, uint64(e.at.length))
+	buf = le.AppendUint32(buf, uint32(e.at.offset)) //nolint:gosec // of a segment
+	buf = le.AppendUint32(buf, e.Flags.words())
+	return le.AppendUint64(buf, uint64(e.at.length)) // nor is this
 }
 
 // decodePage reads up to pageEntries entries. Their queue ids share one string.
@@ -70,11 +72,11 @@ func decodePage(buf []byte) []Entry {
 	entries := make([]Entry, 0, len(buf)/indexEntryBytes)
 	for b := buf; len(b) > 0; b = b[indexEntryBytes:] {
 		entries = append(entries, Entry{
-			QueueID: names[:queueIDBytes], UID: le.Uint32(b), Flags: Flags(b[4]), Bytes: int64(le.Uint64(b[32:])), //nolint:gosec // as appendEntry
+			QueueID: names[:queueIDBytes], UID: le.Uint32(b), Flags: Flags(b[4]) | wordFlags(le.Uint32(b[60:])), Bytes: int64(le.Uint64(b[32:])), //nolint:gosec // as appendEntry
 			Received: time.UnixMilli(int64(le.Uint64(b[40:]))).UTC(), //nolint:gosec // as appendEntry
 			at: place{
 				segment: le.Uint32(b[48:]), head: le.Uint32(b[52:]), file: b[5] != 0,
-				offset: int64(le.Uint64(b[56:])), length: int64(le.Uint64(b[64:])), //nolint:gosec // as appendEntry
+				offset: int64(le.Uint32(b[56:])), length: int64(le.Uint64(b[64:])), //nolint:gosec // as appendEntry
 			},
 		})
 		names = names[queueIDBytes:]
@@ -103,6 +105,7 @@ func (b *Box) writeIndex() error {
 	for _, e := range s.list.All() {
 		buf = appendEntry(buf, e)
 	}
+	buf = append(buf, strings.Join(s.Keywords, " ")...)
 	sum := checksum(buf[len(indexMagic)+4:])
 	binary.LittleEndian.PutUint32(buf[len(indexMagic):], sum)
 	b.grown = 0 // also after an error, which would only repeat
@@ -123,25 +126,34 @@ func (b *Box) index() {
 	}
 }
 
-// decodeIndex returns the parts of an index; its entries are whole, and as many as the head has.
-func decodeIndex(buf []byte) (head indexHead, segments []indexSegment, entries []byte, err error) {
+// indexParts are the parts of an index. The entries are whole, and as many as the head has.
+type indexParts struct {
+	indexHead
+
+	segments          []indexSegment
+	entries, keywords []byte
+}
+
+func decodeIndex(buf []byte) (p indexParts, err error) {
 	if len(buf) < len(indexMagic)+4 || string(buf[:len(indexMagic)]) != indexMagic {
-		return head, nil, nil, errIndex
+		return p, errIndex
 	}
 	buf = buf[len(indexMagic):]
 	if checksum(buf[4:]) != binary.LittleEndian.Uint32(buf) {
-		return head, nil, nil, errIndex
+		return p, errIndex
 	}
-	n, err := binary.Decode(buf[4:], binary.LittleEndian, &head)
+	n, err := binary.Decode(buf[4:], binary.LittleEndian, &p.indexHead)
 	buf = buf[4+n:]
-	if err != nil || int64(len(buf)) != int64(head.Segments)*int64(binary.Size(indexSegment{}))+int64(head.Entries)*indexEntryBytes {
-		return head, nil, nil, errIndex
+	size := int64(p.Segments)*int64(binary.Size(indexSegment{})) + int64(p.Entries)*indexEntryBytes
+	if err != nil || int64(len(buf)) < size {
+		return p, errIndex
 	}
-	segments = make([]indexSegment, head.Segments)
-	if n, err = binary.Decode(buf, binary.LittleEndian, segments); err != nil {
-		return head, nil, nil, errIndex
+	p.segments = make([]indexSegment, p.Segments)
+	if n, err = binary.Decode(buf, binary.LittleEndian, p.segments); err != nil {
+		return p, errIndex
 	}
-	return head, segments, buf[n:], nil
+	p.entries, p.keywords = buf[n:size], buf[size:]
+	return p, nil
 }
 
 // readIndex returns the state that an index holds, and the offset in its last segment up to which it
@@ -151,16 +163,21 @@ func readIndex(path string) (*state, int64, error) {
 	if err != nil {
 		return nil, 0, fmt.Errorf("read index: %w", err)
 	}
-	head, segments, entries, err := decodeIndex(buf)
+	p, err := decodeIndex(buf)
 	if err != nil {
 		return nil, 0, err
 	}
 	s := newState()
-	s.Validity, s.NextUID, s.cursor = head.Validity, head.NextUID, head.Cursor
-	for _, g := range segments {
+	s.Validity, s.NextUID, s.cursor = p.Validity, p.NextUID, p.Cursor
+	if len(p.keywords) > 0 {
+		if s.Keywords, err = decodeKeywords(p.keywords); err != nil {
+			return nil, 0, errIndex
+		}
+	}
+	for _, g := range p.segments {
 		s.segments = append(s.segments, segment{g.Number, g.Marker})
 	}
-	for len(entries) > 0 {
+	for entries := p.entries; len(entries) > 0; {
 		n := min(len(entries), pageEntries*indexEntryBytes)
 		page := decodePage(entries[:n])
 		s.list.addPage(page)
@@ -169,5 +186,5 @@ func readIndex(path string) (*state, int64, error) {
 		}
 		entries = entries[n:]
 	}
-	return s, head.Offset, nil
+	return s, p.Offset, nil
 }

@@ -58,12 +58,13 @@ func (s *Store) expire(ctx context.Context, now time.Time) {
 	}
 }
 
-// expire removes what was received before a moment and is in the guest. What is parked is not.
+// expire removes what was received before a moment and is in the guest. What is parked is not, and what came
+// by IMAP never was.
 func (b *Box) expire(ctx context.Context, before time.Time) error {
 	s := b.Snapshot()
 	var old []Entry
 	for _, e := range s.Entries.All() {
-		if s.delivered(e) && e.Received.Before(before) {
+		if s.delivered(e) && e.Flags&local == 0 && e.Received.Before(before) {
 			old = append(old, e)
 		}
 	}

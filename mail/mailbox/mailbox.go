@@ -8,10 +8,17 @@
 //	<uuid>/log/index       what the log leads to; a cache
 //	<uuid>/big/<queue id>  a body that is no part of its frame, byte for byte as it came over SMTP
 //	<uuid>/lost/           what was found and not understood
+//	<uuid>/folders/table   the names of the folders that IMAP shows beside INBOX, see folderTable
+//	<uuid>/folders/<n>/    the mail of one of them: log, big and lost as above
 //
 // A message is accepted by one write and one fdatasync of the log, which concurrent senders share
 // (Box.lead). A body above 1 MiB is synced to stage and linked into big before that. The trace
 // headers on top of a message are in its frame, so one file serves every recipient of a transaction.
+//
+// A folder is a further Box, with a log and a UIDVALIDITY of its own: all that heals INBOX heals it, and
+// the way that mail comes in stays as it is. A move writes to the new log first and expunges then, so that a
+// crash leaves a message in one of both, or in both. The table is replaced as a whole, synced; a rename
+// changes nothing else. A folder is removed from the disk only if the table has recorded that.
 //
 // A frame that is torn or damaged costs only what it held: a copy of it goes to lost with an ERROR,
 // reading goes on at the next frame, and a new segment begins. Nothing is unlinked or overwritten
@@ -60,7 +67,7 @@ type opening struct {
 func (o *opening) end(reason error) {
 	o.once.Do(func() { o.err = reason })
 	if o.box != nil {
-		o.box.close(reason)
+		o.box.folders.close(reason)
 	}
 }
 
@@ -96,6 +103,9 @@ func (s *Store) Box(id gateway.ID) (*Box, error) {
 	}
 	o.once.Do(func() {
 		o.box, o.err = openBox(filepath.Join(s.dir, id.String()), s.logger.With("vm_id", id.String()))
+		if o.err == nil {
+			newFolders(s, id, o.box)
+		}
 	})
 	if o.err == nil {
 		return o.box, nil

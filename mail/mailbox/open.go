@@ -160,7 +160,7 @@ func (b *Box) loadIndex(have []segment) (number uint32, offset int64, err error)
 	}
 	if err := b.trust(s, offset, have); err != nil {
 		b.logger.Error("mailbox index does not fit the log", "path", b.log, "err", err)
-		b.state.Validity, b.state.NextUID, b.state.cursor = s.Validity, s.NextUID, s.cursor
+		b.state.Validity, b.state.NextUID, b.state.cursor, b.state.Keywords = s.Validity, s.NextUID, s.cursor, s.Keywords
 		b.state.segments, b.dirty, b.indexed = have, true, s
 		return 0, 0, nil
 	}

@@ -3,6 +3,7 @@ package mailbox
 import (
 	"errors"
 	"fmt"
+	"os"
 	"syscall"
 
 	"lodge/gateway"
@@ -44,37 +45,68 @@ func (s *Store) Fits(id gateway.ID, bytes int64) error {
 	if quota == 0 {
 		return nil
 	}
-	b, err := s.Box(id)
+	f, err := s.Folders(id)
 	if err != nil {
 		return err
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.fits(max(bytes, 1), quota)
+	f.room.Lock()
+	defer f.room.Unlock()
+	return f.fits(max(bytes, 1), quota)
 }
 
 // claim takes bytes of the quota for messages that are not visible yet, until release. Commit claims for
 // all VMs before it writes to one, so that a quota never leaves a message with some of them.
 func (b *Box) claim(bytes, quota int64) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if err := b.fits(bytes, quota); err != nil {
+	f := b.folders
+	f.room.Lock()
+	defer f.room.Unlock()
+	if err := f.fits(bytes, quota); err != nil {
 		return err
 	}
-	b.claimed += bytes
+	f.claimed += bytes
 	return nil
 }
 
 func (b *Box) release(bytes int64) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.claimed -= bytes
+	b.folders.room.Lock()
+	defer b.folders.room.Unlock()
+	b.folders.claimed -= bytes
 }
 
-func (b *Box) fits(bytes, quota int64) error {
-	if quota > 0 && b.shown.Load().bytes+b.claimed+bytes > quota {
+// fits compares the quota, if there is one, with INBOX and all folders. The caller holds f.room.
+func (f *Folders) fits(bytes, quota int64) error {
+	if quota <= 0 {
+		return nil
+	}
+	if f.used()+f.claimed+bytes > quota {
 		return gateway.Errorf(gateway.KindNoSpace, "the mailbox is full").
 			WithHint("Remove mail (lodge mail rm), or raise the quota (lodge mail set --quota).").Because(errOverQuota)
 	}
 	return nil
+}
+
+// used is the bytes of all messages. It opens folders that have some. Those of one that cannot be read do
+// not count: mail comes in nevertheless.
+func (f *Folders) used() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	bytes := f.inbox.shown.Load().bytes
+	if err := f.load(); err != nil {
+		f.inbox.logger.Error("folders not counted", "err", err)
+		return bytes
+	}
+	for _, r := range f.table.Folders {
+		if f.boxes[r.ID] == nil {
+			if _, err := os.Stat(f.path(r.ID)); err != nil {
+				continue // nobody has opened it yet
+			}
+		}
+		b, err := f.open(r)
+		if err != nil {
+			f.inbox.logger.Error("folder not counted", "err", err)
+			continue
+		}
+		bytes += b.shown.Load().bytes
+	}
+	return bytes
 }

@@ -40,8 +40,8 @@ func TestQuota(t *testing.T) {
 	gatewaytest.Must(t, group.Wait())
 	b := box(t, s, vm)
 	now := b.Snapshot()
-	if n := now.Entries.Len(); n == 0 || int64(n) != accepted.Load() || now.bytes > quota || b.claimed != 0 {
-		t.Fatalf("%d messages of %d accepted, %d bytes, %d claimed", n, accepted.Load(), now.bytes, b.claimed)
+	if n := now.Entries.Len(); n == 0 || int64(n) != accepted.Load() || now.bytes > quota || b.folders.claimed != 0 {
+		t.Fatalf("%d messages of %d accepted, %d bytes, %d claimed", n, accepted.Load(), now.bytes, b.folders.claimed)
 	}
 	for { // claims of those at once may have kept some room free
 		if _, err := put(s, strings.Repeat("x", 900), vm); err != nil {
@@ -73,8 +73,8 @@ func TestQuotaIsForAllOrNone(t *testing.T) {
 	}
 	for _, id := range []gateway.ID{roomy, full} {
 		b := box(t, s, id)
-		if now := b.Snapshot(); now.Entries.Len() != 0 || now.NextUID != 1 || b.claimed != 0 {
-			t.Errorf("%d messages, next UID %d, %d claimed", now.Entries.Len(), now.NextUID, b.claimed)
+		if now := b.Snapshot(); now.Entries.Len() != 0 || now.NextUID != 1 || b.folders.claimed != 0 {
+			t.Errorf("%d messages, next UID %d, %d claimed", now.Entries.Len(), now.NextUID, b.folders.claimed)
 		}
 		leftNothing(t, b.big(""))
 	}

@@ -32,14 +32,17 @@ type Snapshot struct {
 	Validity uint32 // UIDVALIDITY (RFC 9051 §2.3.1.1), set when the mailbox is created
 	NextUID  uint32
 	Mod      uint64
+	Keywords []string // never changed in place; see Flags
 
 	bytes    int64     // of all messages, see MailSettings.QuotaBytes
 	cursor   uint32    // every message up to it is in the guest, or parked
 	segments []segment // of the log, by number
 }
 
-// delivered reports whether a message is in the guest.
-func (s *Snapshot) delivered(e Entry) bool { return e.UID <= s.cursor && e.Flags&parked == 0 }
+// delivered reports whether a message is in the guest, or need not be.
+func (s *Snapshot) delivered(e Entry) bool {
+	return e.Flags&local != 0 || e.UID <= s.cursor && e.Flags&parked == 0
+}
 
 // segment returns the segment with a number, which there must be.
 func (s *Snapshot) segment(number uint32) segment {
@@ -65,6 +68,7 @@ func (s *state) apply(f *frame, at place) error {
 		s.Validity, s.NextUID = f.value, max(s.NextUID, f.uid)
 	case kindCursor:
 		s.cursor = max(s.cursor, f.uid)
+		s.passLocal()
 	case kindAdd, kindAddFile:
 		return s.add(f, at)
 	case kindFlags:
@@ -73,6 +77,14 @@ func (s *state) apply(f *frame, at place) error {
 		}
 	case kindExpunge:
 		s.list.remove(decodeUIDs(f.meta), func(e Entry) { s.count(e, -1) })
+	case kindKeywords:
+		names, err := decodeKeywords(f.meta)
+		if err != nil {
+			return err
+		}
+		if len(names) > len(s.Keywords) { // else it is older, which damage can bring about
+			s.Keywords = names
+		}
 	default:
 		return errFrame
 	}
@@ -85,7 +97,7 @@ func (s *state) add(f *frame, at place) error {
 		return errFrame
 	}
 	e := Entry{
-		QueueID: env.id, UID: f.uid, Flags: f.flags & (AllFlags | parked), Bytes: int64(len(env.head)) + f.bytes,
+		QueueID: env.id, UID: f.uid, Flags: f.flags & (AllFlags | AllKeywords | local | parked), Bytes: int64(len(env.head)) + f.bytes,
 		Received: f.received, Mod: s.Mod, at: at,
 	}
 	if old, there := s.list.Find(f.uid); there {
@@ -97,7 +109,18 @@ func (s *state) add(f *frame, at place) error {
 	}
 	s.count(e, 1)
 	s.NextUID = max(s.NextUID, f.uid+1)
+	if e.Flags&local != 0 {
+		s.passLocal()
+	}
 	return nil
+}
+
+// passLocal moves the cursor over messages that are not for the guest, so that few have to be passed over
+// to find one that is.
+func (s *state) passLocal() {
+	for e, ok := s.list.next(s.cursor + 1); ok && e.Flags&local != 0; e, ok = s.list.next(s.cursor + 1) {
+		s.cursor = e.UID
+	}
 }
 
 func (s *state) count(e Entry, n int) {

@@ -13,7 +13,16 @@ import (
 // PendingAfter returns the first message behind both the delivery cursor and uid.
 func (b *Box) PendingAfter(uid uint32) (Entry, bool) {
 	s := b.shown.Load()
-	return s.Entries.next(max(s.cursor, uid) + 1)
+	pages := s.Entries.Pages()
+	page, i := s.Entries.search(max(s.cursor, uid) + 1)
+	for ; page < len(pages); page, i = page+1, 0 {
+		for _, e := range pages[page].Entries[i:] {
+			if e.Flags&local == 0 {
+				return e, true
+			}
+		}
+	}
+	return Entry{}, false
 }
 
 // Passed returns the last n messages up to the delivery cursor, the oldest first.
@@ -22,15 +31,22 @@ func (b *Box) Passed(n int) []Entry {
 	pages := s.Entries.Pages()
 	page, i := s.Entries.search(s.cursor + 1)
 	var passed []Entry
-	for ; page >= 0 && len(passed) < n; page-- {
+	for ; page >= 0; page-- {
 		if page < len(pages) {
-			before := pages[page].Entries[:i]
-			passed = append(slices.Clone(before[max(0, len(before)-n+len(passed)):]), passed...)
+			for _, e := range slices.Backward(pages[page].Entries[:i]) {
+				if e.Flags&local == 0 && len(passed) < n {
+					passed = append(passed, e)
+				}
+			}
+		}
+		if len(passed) == n {
+			break
 		}
 		if page > 0 {
 			i = len(pages[page-1].Entries)
 		}
 	}
+	slices.Reverse(passed)
 	return passed
 }
 

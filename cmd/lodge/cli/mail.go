@@ -8,11 +8,12 @@ import (
 )
 
 type mailCmd struct {
-	Show    mailShowCmd    `cmd:"" default:"withargs" help:"List the mail of a VM, or of postmaster, or show one message."`
-	Rm      mailRmCmd      `cmd:"" help:"Remove mail of a VM, or of postmaster, from the host."`
-	Set     mailSetCmd     `cmd:"" help:"Change settings of a VM's mail, or show them."`
-	DNS     mailDNSCmd     `cmd:"" help:"Print the DNS records that mail of this host needs." name:"dns"`
-	Address mailAddressCmd `cmd:"" help:"Make, list and remove addresses of a VM that only some may write to, for a time."`
+	Show     mailShowCmd     `cmd:"" default:"withargs" help:"List the mail of a VM, or of postmaster, or show one message."`
+	Rm       mailRmCmd       `cmd:"" help:"Remove mail of a VM, or of postmaster, from the host."`
+	Set      mailSetCmd      `cmd:"" help:"Change settings of a VM's mail, or show them."`
+	DNS      mailDNSCmd      `cmd:"" help:"Print the DNS records that mail of this host needs." name:"dns"`
+	Password mailPasswordCmd `cmd:"" help:"Make, list and revoke passwords for reading a VM's mail by IMAP from outside."`
+	Address  mailAddressCmd  `cmd:"" help:"Make, list and remove addresses of a VM that only some may write to, for a time."`
 }
 
 // Help is the text below the usage.
