@@ -34,6 +34,7 @@ const (
 	EventLogout         AuditEvent = "login.ended"
 	EventMailSet        AuditEvent = "mail.set" // who may write to a VM, or what is done with it
 	EventMailRemoved    AuditEvent = "mail.removed"
+	EventMailUnqueued   AuditEvent = "mail.unqueued"     // mail to others was removed from the queue
 	EventAddressMade    AuditEvent = "mail.address.made" // for some senders, for a time
 	EventAddressRemoved AuditEvent = "mail.address.removed"
 	EventAccessAsked    AuditEvent = "access.asked"

@@ -25,11 +25,13 @@ import (
 	"sync"
 
 	"lodge/gateway"
+	"lodge/gateway/limit"
 	"lodge/gateway/people"
 	"lodge/mail/contacts"
 	"lodge/mail/deliver"
 	"lodge/mail/imapd"
 	"lodge/mail/inbound"
+	"lodge/mail/journal"
 	"lodge/mail/mailbox"
 	"lodge/mail/relay"
 	"lodge/mail/smtpd"
@@ -71,7 +73,11 @@ type Server struct {
 	inbound    *inbound.Policy
 	smtp       *smtpd.Server
 	contacts   *contacts.Book
+	journal    *journal.Journal
+	searches   *limit.Limit[gateway.ID]
+	requests   *limit.Limit[gateway.ID] // of VMs, over their own mail
 	outbound   *submit.Policy
+	inside     http.Handler
 	submission *smtpd.Server
 	imap       *imapd.Server
 	replica    *deliver.Replica
@@ -112,9 +118,10 @@ func New(config Config) (*Server, error) {
 		return m.Mail
 	})
 	book, err := contacts.Open(filepath.Join(config.Dir, "contacts"))
+	log := journal.Open(filepath.Join(config.Dir, "journal"), config.Logger)
 	var queue *relay.Queue
 	if err == nil {
-		queue, err = newQueue(config, store)
+		queue, err = newQueue(config, store, log)
 	}
 	if err != nil {
 		store.Close()
@@ -122,14 +129,16 @@ func New(config Config) (*Server, error) {
 	}
 	policy := inbound.New(inbound.Config{
 		Domain: config.Domain, Directory: config.Directory, Store: store, Verdicts: config.Verdicts, Contacts: book,
-		Arrived: config.Arrived, Logger: config.Logger,
+		Arrived: config.Arrived, Journal: log, Logger: config.Logger,
 	})
 	outbound := submit.New(submit.Config{
 		Domain: config.Domain, Directory: config.Directory, Inbound: policy, Store: store, Contacts: book, People: config.People,
-		Relay: wayOut(config, queue), MaxMessageBytes: config.MaxMessageBytes, Rates: *config.sendRates, Arrived: config.Arrived, Logger: config.Logger,
+		Relay: wayOut(config, queue), MaxMessageBytes: config.MaxMessageBytes, Rates: *config.sendRates, Arrived: config.Arrived, Journal: log, Logger: config.Logger,
 	})
-	return &Server{
-		config: config, store: store, inbound: policy, contacts: book, outbound: outbound, queue: queue,
+	s := &Server{
+		config: config, store: store, inbound: policy, contacts: book, journal: log, searches: limit.New[gateway.ID](searchesPerVM, maxSearches),
+		requests: limit.New[gateway.ID](maxInsidePerVM, maxInside),
+		outbound: outbound, queue: queue,
 		submission: smtpd.New(smtpd.Config{
 			Domain: config.Domain, Policy: outbound, MaxMessageBytes: config.MaxMessageBytes,
 			Limits: submit.DefaultLimits(), Logger: config.Logger,
@@ -143,9 +152,11 @@ func New(config Config) (*Server, error) {
 		}),
 		replica: deliver.New(deliver.Config{
 			Domain: config.Domain, Store: store, Directory: config.Directory, KeyFile: config.SSHKeyFile, Dial: config.Dial,
-			Times: deliver.DefaultTimes(), Logger: config.Logger,
+			Times: deliver.DefaultTimes(), Journal: log, Logger: config.Logger,
 		}),
-	}, nil
+	}
+	s.inside = s.newInside()
+	return s, nil
 }
 
 // ServeSMTP receives mail from anyone on l until Shutdown.
@@ -154,8 +165,9 @@ func (s *Server) ServeSMTP(l net.Listener) error { return s.smtp.Serve(l) }
 // ServeSubmission takes in mail of VMs on l until Shutdown. The connections must carry an Identity.
 func (s *Server) ServeSubmission(l net.Listener) error { return s.submission.Serve(l) }
 
-// Submission answers POST /lodge/v1/mail; see submit.Policy.ServeHTTP.
-func (s *Server) Submission() http.Handler { return s.outbound }
+// Inside answers VMs below /lodge/v1/mail. The context of a request has its VM (gateway.WithVM); whoever calls
+// this has checked that no web page has made the request.
+func (s *Server) Inside() http.Handler { return s.inside }
 
 // ServeIMAP serves VMs on l until Shutdown. The connections must carry an Identity
 // (gateway.TapListeners).
@@ -206,6 +218,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.queue.Close()
 	}
 	s.store.Close()
+	s.journal.Close()
 	return errors.Join(in, out)
 }
 
@@ -265,7 +278,7 @@ func (s *Server) Remove(_ context.Context, id gateway.ID) error {
 			return err
 		}
 	}
-	return errors.Join(s.store.Remove(id), s.contacts.Remove(id))
+	return errors.Join(s.store.Remove(id), s.contacts.Remove(id), s.journal.Remove(id))
 }
 
 // box opens the mailbox of a VM that exists, or of the operator.

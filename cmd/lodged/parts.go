@@ -92,7 +92,7 @@ func assemble(cfg Config, s *state, kept *sockets.Set, log *slog.Logger) (p *par
 	}
 	self := metadata.New(metadata.Config{
 		Directory: s.directory, Keyring: s.keyring, Issuer: p.issuer, Domain: cfg.Domain, URL: p.url,
-		Mail: http.HandlerFunc(p.postMail), Logger: log,
+		Mail: http.HandlerFunc(p.guestMail), Logger: log,
 	})
 	guests := gateway.GuestMux(p.objects.Handler(), self.Handler())
 	web := webConfig(cfg, s, guests, p.wake, log)
@@ -118,7 +118,7 @@ func assemble(cfg Config, s *state, kept *sockets.Set, log *slog.Logger) (p *par
 		return nil, err
 	}
 	verbs := api.New(api.Config{
-		Directory: s.directory, People: s.people, Requests: s.requests, Keyring: s.keyring, Machines: p.host, Observer: p.host, Terminals: p.host, Mailbox: p.mail, Web: p.web, Passes: p.web, Ports: p.web,
+		Directory: s.directory, People: s.people, Requests: s.requests, Keyring: s.keyring, Machines: p.host, Observer: p.host, Terminals: p.host, Mailbox: p.mail, MailDesk: p.mail, Web: p.web, Passes: p.web, Ports: p.web,
 		Images: p.images, Forwarder: p.forwards, Domains: domains.New(domains.Config{Domain: cfg.Domain, ResolvConf: "/etc/resolv.conf"}),
 		Doctor: p.doctor(cfg), Domain: cfg.Domain, Version: version(), Logger: log, Ready: p.host.Ready,
 	})
@@ -185,8 +185,8 @@ func (p *parts) doctor(cfg Config) *doctor {
 // url returns the address of a VM's page. It works once all parts are assembled.
 func (p *parts) url(vm gateway.VM, port uint16) string { return p.web.URL(vm, port) }
 
-// postMail takes in a VM's mail. It works once all parts are assembled.
-func (p *parts) postMail(w http.ResponseWriter, r *http.Request) { p.mail.Submission().ServeHTTP(w, r) }
+// guestMail answers a VM about its mail. It works once all parts are assembled.
+func (p *parts) guestMail(w http.ResponseWriter, r *http.Request) { p.mail.Inside().ServeHTTP(w, r) }
 
 // wake starts a stopped VM for a web request. It works once all parts are assembled.
 func (p *parts) wake(ctx context.Context, id gateway.ID) error {

@@ -62,6 +62,22 @@ type Mailbox interface {
 	// RemoveMessages removes messages, durably. If one does not exist (KindNotFound) or waits (KindConflict), none is
 	// removed.
 	RemoveMessages(ctx context.Context, id gateway.ID, r gateway.MailRemoval) (gateway.MailRemoved, error)
+	// State is how much mail there is; vm may be gateway.Postmaster.
+	State(ctx context.Context, vm gateway.Identity) (gateway.MailboxState, error)
+}
+
+// MailDesk looks for VMs' mail and at what became of it; mail.Server is one. The ID may be that of gateway.Postmaster.
+type MailDesk interface {
+	// Search returns the newest messages that fit all terms, at most limit, the newest first.
+	Search(ctx context.Context, id gateway.ID, terms []string, limit int) ([]gateway.Message, error)
+	// Redeliver delivers messages into their VM again. KindNotFound: one of the queue ids does not exist.
+	Redeliver(ctx context.Context, id gateway.ID, r gateway.MailRedelivery) (gateway.MailRedelivered, error)
+	// MailLog returns what became of the VM's mail, the newest event first, at most limit.
+	MailLog(ctx context.Context, id gateway.ID, limit int) ([]gateway.MailEvent, error)
+	// Outgoing returns the letters that wait to leave the host, of a VM or of all for the zero ID, the oldest first.
+	Outgoing(ctx context.Context, id gateway.ID, limit int) ([]gateway.QueuedMail, error)
+	// ChangeOutgoing retries or removes such letters.
+	ChangeOutgoing(ctx context.Context, id gateway.ID, c gateway.QueueChange) (gateway.QueueChanged, error)
 }
 
 // Web has VMs' pages; https.Server is one.
@@ -105,6 +121,7 @@ type Config struct {
 	Observer  Observer
 	Terminals Terminals
 	Mailbox   Mailbox
+	MailDesk  MailDesk
 	Web       Web
 	Passes    Passes
 	Ports     Ports

@@ -27,12 +27,13 @@ import (
 
 	"lodge/gateway"
 	"lodge/mail/contacts"
+	"lodge/mail/journal"
 	"lodge/mail/mailbox"
 	"lodge/mail/smtpd"
 	"lodge/mail/verdict"
 )
 
-// Config is what a Policy needs. Verdicts, Contacts and Arrived may be nil.
+// Config is what a Policy needs. Verdicts, Contacts, Arrived and Journal may be nil.
 type Config struct {
 	Domain    string
 	Directory *gateway.Directory
@@ -42,6 +43,7 @@ type Config struct {
 	// Arrived is called once for each VM that gets a message, after it is synced to disk. It must return
 	// at once: 250 waits for it.
 	Arrived func(gateway.ID)
+	Journal *journal.Journal // gets what was received and refused; nil: it is not recorded
 	Logger  *slog.Logger
 }
 
@@ -74,6 +76,7 @@ func (p *Policy) Recipient(_ context.Context, c smtpd.Client, e smtpd.Envelope, 
 	}
 	if err != nil {
 		p.config.Logger.Debug("recipient refused", "rcpt", to.Path.String(), "remote", c.Remote, "err", err)
+		p.refused(p.Holder(to.Path).Identity, c, e, to.Path, err)
 	}
 	return vm, err
 }
@@ -201,6 +204,7 @@ func (p *Policy) Begin(_ context.Context, c smtpd.Client, e smtpd.Envelope) (smt
 	staged, err := p.config.Store.Stage()
 	if err != nil {
 		m.log().Warn("message not accepted", "status", smtpd.ReplyTo(err).Code, "err", err)
+		m.refused(err)
 		return nil, err
 	}
 	m.staged, m.filter = staged, verdict.NewFilter(staged, p.config.Domain)

@@ -85,29 +85,38 @@ func (b *Box) Expunge(uids []uint32) error {
 	return b.do(&frame{kind: kindExpunge, meta: encodeUIDs(uids)})
 }
 
-// List returns the newest messages first, at most limit of them (all when limit is 0). Of one whose
-// envelope cannot be read it shows what is in memory.
+// List returns the newest messages first, at most limit of them (all when limit is 0).
 func (b *Box) List(limit int) ([]gateway.Message, error) {
 	s := b.Snapshot()
 	n := s.Entries.Len()
 	if limit > 0 {
 		n = min(n, limit)
 	}
-	list := make([]gateway.Message, 0, n)
+	newest := make([]Entry, 0, n)
 	for e := range s.Entries.Backward() {
-		if len(list) == n {
+		if len(newest) == n {
 			break
 		}
+		newest = append(newest, e)
+	}
+	return b.Describe(newest), nil
+}
+
+// Describe returns messages as lists show them. Of one whose envelope cannot be read it shows what is in memory.
+func (b *Box) Describe(entries []Entry) []gateway.Message {
+	s := b.Snapshot()
+	list := make([]gateway.Message, 0, len(entries))
+	for _, e := range entries {
 		env, err := b.envelope(e.UID)
 		if err != nil && gateway.KindOf(err) != gateway.KindNotFound {
 			b.logger.Error("message damaged", "queue_id", e.QueueID, "err", err)
 		}
 		list = append(list, gateway.Message{
 			QueueID: e.QueueID, UID: e.UID, From: env.from, Rcpt: env.rcpt, Subject: env.subject,
-			Bytes: e.Bytes, Received: e.Received, Delivered: s.delivered(e),
+			Bytes: e.Bytes, Received: e.Received, Delivered: s.Delivered(e),
 		})
 	}
-	return list, nil
+	return list
 }
 
 // Find returns the message with a queue id.

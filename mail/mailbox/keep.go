@@ -63,7 +63,7 @@ func (b *Box) expire(ctx context.Context, before time.Time) error {
 	s := b.Snapshot()
 	var old []Entry
 	for _, e := range s.Entries.All() {
-		if s.delivered(e) && e.Received.Before(before) {
+		if s.Delivered(e) && e.Received.Before(before) {
 			old = append(old, e)
 		}
 	}
@@ -90,7 +90,7 @@ func (b *Box) Remove(ctx context.Context, r gateway.MailRemoval) (gateway.MailRe
 		}
 		delete(named, e.QueueID)
 		chosen = append(chosen, e)
-		if !s.delivered(e) {
+		if !s.Delivered(e) {
 			waiting++
 		}
 	}
@@ -121,7 +121,7 @@ func (b *Box) remove(ctx context.Context, s *Snapshot, chosen []Entry) (removed 
 		for _, e := range batch {
 			removed.Messages++
 			removed.Bytes += e.Bytes
-			if !s.delivered(e) {
+			if !s.Delivered(e) {
 				removed.Waiting++
 			}
 		}

@@ -54,6 +54,7 @@ type opening struct {
 	once sync.Once
 	box  *Box
 	err  error
+	open atomic.Pointer[Box] // box, for who does not wait for it
 }
 
 // end closes the mailbox, once it is open, or keeps it from being opened.
@@ -98,6 +99,7 @@ func (s *Store) Box(id gateway.ID) (*Box, error) {
 		o.box, o.err = openBox(filepath.Join(s.dir, id.String()), s.logger.With("vm_id", id.String()))
 	})
 	if o.err == nil {
+		o.open.Store(o.box)
 		return o.box, nil
 	}
 	s.mu.Lock()
@@ -106,6 +108,16 @@ func (s *Store) Box(id gateway.ID) (*Box, error) {
 		delete(s.boxes, id) // the next call tries again
 	}
 	return nil, withKind(fmt.Errorf("open mailbox: %w", o.err))
+}
+
+// Opened returns the mailbox of a VM if it is open already; nil otherwise.
+func (s *Store) Opened(id gateway.ID) *Box {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if o := s.boxes[id]; o != nil {
+		return o.open.Load()
+	}
+	return nil
 }
 
 func (s *Store) opening(id gateway.ID) (*opening, error) {
