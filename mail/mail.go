@@ -33,6 +33,7 @@ import (
 	"lodge/mail/inbound"
 	"lodge/mail/journal"
 	"lodge/mail/mailbox"
+	"lodge/mail/notice"
 	"lodge/mail/relay"
 	"lodge/mail/smtpd"
 	"lodge/mail/submit"
@@ -82,6 +83,7 @@ type Server struct {
 	imap       *imapd.Server
 	replica    *deliver.Replica
 	queue      *relay.Queue // nil: no mail leaves the host
+	notices    *notice.Sender
 
 	mu   sync.Mutex
 	stop context.CancelFunc // ends Run
@@ -139,6 +141,7 @@ func New(config Config) (*Server, error) {
 		config: config, store: store, inbound: policy, contacts: book, journal: log, searches: limit.New[gateway.ID](searchesPerVM, maxSearches),
 		requests: limit.New[gateway.ID](maxInsidePerVM, maxInside),
 		outbound: outbound, queue: queue,
+		notices: notice.New(config.Domain, wayOut(config, queue), config.Logger),
 		submission: smtpd.New(smtpd.Config{
 			Domain: config.Domain, Policy: outbound, MaxMessageBytes: config.MaxMessageBytes,
 			Limits: submit.DefaultLimits(), Logger: config.Logger,
@@ -221,6 +224,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.journal.Close()
 	return errors.Join(in, out)
 }
+
+// Notify sends mail of the host itself; see notice.Sender.
+func (s *Server) Notify(ctx context.Context, n gateway.Notice) error { return s.notices.Send(ctx, n) }
 
 // List returns the VM's mail, the newest first, at most limit messages (all when 0).
 func (s *Server) List(_ context.Context, id gateway.ID, limit int) ([]gateway.Message, error) {

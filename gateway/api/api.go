@@ -80,6 +80,13 @@ type MailDesk interface {
 	ChangeOutgoing(ctx context.Context, id gateway.ID, c gateway.QueueChange) (gateway.QueueChanged, error)
 }
 
+// Notices sends mail of the host itself; mail.Server does.
+type Notices interface {
+	// Notify returns once the notice is on disk, to be sent. KindConflict: this host sends none, or none to that address;
+	// KindUnavailable: there were too many.
+	Notify(ctx context.Context, n gateway.Notice) error
+}
+
 // Web has VMs' pages; https.Server is one.
 type Web interface {
 	// LoginURL makes a link that logs a person in, once: to a VM's pages or, for the zero ID, to the host's
@@ -122,6 +129,7 @@ type Config struct {
 	Terminals Terminals
 	Mailbox   Mailbox
 	MailDesk  MailDesk
+	Notices   Notices
 	Web       Web
 	Passes    Passes
 	Ports     Ports

@@ -1,7 +1,7 @@
 // Package inbound decides who gets mail on this host, and keeps it: it is the smtpd.Policy of port 25.
 //
 // Mail for anything@<vm>.<domain> and for a VM's aliases is the VM's, if its settings accept the sender;
-// that for postmaster@ and abuse@ of the domain is the operator's. All other is refused at RCPT, so no
+// that for postmaster@, abuse@ and lodge@ of the domain is the operator's. All other is refused at RCPT, so no
 // bounce is ever made. RCPT reads the Directory's snapshot alone, and the size of a mailbox with a quota.
 //
 // A VM that does not exist, one that does not receive, and one that does not accept the sender get the
@@ -29,6 +29,7 @@ import (
 	"lodge/mail/contacts"
 	"lodge/mail/journal"
 	"lodge/mail/mailbox"
+	"lodge/mail/notice"
 	"lodge/mail/smtpd"
 	"lodge/mail/verdict"
 )
@@ -102,7 +103,7 @@ func (p *Policy) IsLocal(address smtpd.Path) bool {
 }
 
 // mailboxOf returns the VM that an address belongs to, if it accepts mail of the sender; the operator for
-// those of the domain itself that RFC 2142 names.
+// those of the domain itself that RFC 2142 names, and for answers to notices.
 func (p *Policy) mailboxOf(to, from smtpd.Path, now time.Time) (gateway.Identity, error) {
 	host := domainOf(to)
 	if to.Domain == "" || host == p.config.Domain && isOperator(to.Local) {
@@ -151,7 +152,7 @@ func senderOf(from smtpd.Path) string {
 }
 
 func isOperator(local string) bool {
-	return slices.ContainsFunc([]string{"postmaster", "abuse"}, func(name string) bool { return strings.EqualFold(local, name) })
+	return slices.ContainsFunc([]string{"postmaster", "abuse", notice.Local}, func(name string) bool { return strings.EqualFold(local, name) })
 }
 
 // domainOf returns the domain in lower case and A-labels (RFC 5891), without a final dot.

@@ -76,3 +76,21 @@ func (h *Host) ChangeOutgoing(_ context.Context, _ gateway.ID, c gateway.QueueCh
 	}
 	return gateway.QueueChanged{Letters: 1}, nil
 }
+
+// Notify implements api.Notices: mail goes to example.com alone.
+func (h *Host) Notify(_ context.Context, n gateway.Notice) error {
+	if !strings.HasSuffix(n.To, "@example.com") {
+		return gateway.Errorf(gateway.KindConflict, "this host sends no mail to %s", n.To)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.notices = append(h.notices, n)
+	return nil
+}
+
+// Notices returns what was sent.
+func (h *Host) Notices() []gateway.Notice {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.notices)
+}
