@@ -63,6 +63,7 @@ type Config struct {
 
 	smtpLimits *smtpd.Limits // nil: the defaults; for tests
 	sendRates  *submit.Rates // as above
+	inBytes    smtpd.Rate    // as above
 	relay      submit.Relay  // nil: the queue; for tests
 }
 
@@ -108,6 +109,17 @@ func (config *Config) setDefaults() {
 	}
 }
 
+// bytes is what one VM can get. A bucket that holds less than the largest message would refuse it for ever.
+func (config *Config) bytes() smtpd.Rate {
+	r := config.inBytes
+	if r == (smtpd.Rate{}) {
+		r = inbound.DefaultBytes()
+	}
+	const heads = 1 << 20 // of trace headers and more
+	r.Burst = max(r.Burst, int(config.MaxMessageBytes)+heads)
+	return r
+}
+
 // New opens the store. It serves and delivers nothing yet.
 func New(config Config) (*Server, error) {
 	config.setDefaults()
@@ -131,7 +143,7 @@ func New(config Config) (*Server, error) {
 	}
 	policy := inbound.New(inbound.Config{
 		Domain: config.Domain, Directory: config.Directory, Store: store, Verdicts: config.Verdicts, Contacts: book,
-		Arrived: config.Arrived, Journal: log, Logger: config.Logger,
+		Arrived: config.Arrived, Journal: log, Bytes: config.bytes(), Logger: config.Logger,
 	})
 	outbound := submit.New(submit.Config{
 		Domain: config.Domain, Directory: config.Directory, Inbound: policy, Store: store, Contacts: book, People: config.People,
@@ -278,6 +290,7 @@ func (s *Server) Remove(_ context.Context, id gateway.ID) error {
 	if m, ok := s.config.Directory.ByID(id); ok && m.Desired != gateway.Removed {
 		return errors.New("remove mailbox: the VM is not being removed")
 	}
+	s.inbound.Remove(id)
 	s.outbound.Remove(id)
 	if s.queue != nil {
 		if err := s.queue.Remove(id); err != nil {

@@ -18,6 +18,7 @@ package inbound
 import (
 	"context"
 	"log/slog"
+	"math"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -26,6 +27,7 @@ import (
 	"golang.org/x/net/idna"
 
 	"lodge/gateway"
+	"lodge/gateway/limit"
 	"lodge/mail/contacts"
 	"lodge/mail/journal"
 	"lodge/mail/mailbox"
@@ -45,20 +47,28 @@ type Config struct {
 	// at once: 250 waits for it.
 	Arrived func(gateway.ID)
 	Journal *journal.Journal // gets what was received and refused; nil: it is not recorded
+	Bytes   smtpd.Rate       // that one VM gets; the zero Rate is no limit
 	Logger  *slog.Logger
 }
 
 // Policy is an smtpd.Policy. Make it with New.
 type Policy struct {
 	config   Config
+	bytes    *limit.Rates[gateway.ID]
 	accepted atomic.Uint64
 }
 
 // New returns a Policy that has accepted nothing yet.
 func New(config Config) *Policy {
 	config.Domain = strings.ToLower(config.Domain)
-	return &Policy{config: config}
+	if config.Bytes == (smtpd.Rate{}) {
+		config.Bytes.PerSecond = math.Inf(1)
+	}
+	return &Policy{config: config, bytes: limit.NewRates[gateway.ID](config.Bytes.PerSecond, config.Bytes.Burst)}
 }
+
+// Remove removes what is kept of a VM in memory.
+func (p *Policy) Remove(id gateway.ID) { p.bytes.Remove(id) }
 
 // Accepted is the number of messages accepted since the start, one per recipient.
 func (p *Policy) Accepted() uint64 { return p.accepted.Load() }
@@ -185,8 +195,12 @@ func replyRelay() error {
 	return smtpd.Reply{Code: 550, Status: "5.7.1", Text: "Relay access denied"}
 }
 
-// Fits fails with a Reply if the VM's mailbox is full, or would be by a message of that many bytes.
+// Fits fails with a Reply if the VM's mailbox is full, or would be by a message of that many bytes, or if the VM cannot
+// get them now.
 func (p *Policy) Fits(vm gateway.ID, bytes int64) error {
+	if err := p.mayGet(vm, bytes); err != nil {
+		return err
+	}
 	return FullReply(p.config.Store.Fits(vm, bytes))
 }
 

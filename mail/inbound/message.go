@@ -46,8 +46,13 @@ func (m *message) Commit() (string, error) {
 	if err := m.policy.stillExist(m.envelope.To); err != nil {
 		return "", err
 	}
+	undo, err := m.policy.TakeBytes(letters, m.filter.Size())
+	if err != nil {
+		return "", err
+	}
 	m.recordSender()
 	if err := m.policy.config.Store.Commit(m.staged, letters); err != nil {
+		undo()
 		return "", FullReply(err)
 	}
 	m.staged.Remove()

@@ -103,6 +103,9 @@ func (m *message) Commit() (string, error) {
 		return "", err
 	}
 	letters := m.letters(m.policy.now())
+	if err := m.policy.rates.bytes(m.vm.ID, m.filter.Size()*int64(len(letters)+len(m.outside)), m.policy.now()); err != nil {
+		return "", err
+	}
 	id, err := m.deliver(letters)
 	if err != nil {
 		return "", err
@@ -126,7 +129,13 @@ func (m *message) deliver(letters []mailbox.Letter) (queueID string, err error) 
 		if len(letters) == 0 {
 			return nil
 		}
-		err := m.policy.config.Store.Commit(m.staged, letters)
+		undo, err := m.policy.config.Inbound.TakeBytes(letters, m.filter.Size())
+		if err != nil {
+			return err
+		}
+		if err = m.policy.config.Store.Commit(m.staged, letters); err != nil {
+			undo()
+		}
 		committed = err == nil
 		return inbound.FullReply(err)
 	}
