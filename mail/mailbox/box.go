@@ -39,6 +39,11 @@ type Box struct {
 	stuck    bool     // tidy failed: not again before the next segment
 	spoilt   uint32   // number of a segment that could neither be begun nor removed
 	indexed  *state   // of an index that does not fit the log; nil after the open
+	unkept   bool     // there is damage without a copy in lost: no segment is removed, no index written
+
+	draft bool // a log in a migration, whose damage is no loss
+
+	stop <-chan struct{} // ends a migration; nil: nothing does
 
 	segmentBytes int64 // smaller in tests
 }
@@ -139,7 +144,7 @@ func (b *Box) close(reason error) {
 	for b.leading {
 		b.idle.Wait()
 	}
-	if b.dirty && gateway.KindOf(reason) != gateway.KindNotFound { // else it is being removed
+	if b.dirty && !b.unkept && gateway.KindOf(reason) != gateway.KindNotFound { // else it is being removed
 		if err := b.writeIndex(); err != nil {
 			b.logger.Warn("mailbox index not written", "err", err)
 		}

@@ -43,6 +43,7 @@ type Store struct {
 	boxes   map[gateway.ID]*opening
 	removed map[gateway.ID]struct{} // never opened again: UUIDs are never used twice
 	closed  bool
+	closing chan struct{}                // closed by Close
 	awaited map[gateway.ID]chan struct{} // by Await, until the mailbox is opened
 
 	turn   chan struct{} // holds one: of who opens a mailbox that nobody waits for, see Await
@@ -85,6 +86,7 @@ func Open(dir string, logger *slog.Logger) (*Store, error) {
 		removed:  map[gateway.ID]struct{}{},
 		awaited:  map[gateway.ID]chan struct{}{},
 		turn:     make(chan struct{}, 1),
+		closing:  make(chan struct{}),
 	}, nil
 }
 
@@ -96,7 +98,7 @@ func (s *Store) Box(id gateway.ID) (*Box, error) {
 		return nil, err
 	}
 	o.once.Do(func() {
-		o.box, o.err = openBox(filepath.Join(s.dir, id.String()), s.logger.With("vm_id", id.String()))
+		o.box, o.err = openBox(filepath.Join(s.dir, id.String()), s.logger.With("vm_id", id.String()), s.closing)
 	})
 	if o.err == nil {
 		o.open.Store(o.box)
@@ -158,9 +160,12 @@ func (s *Store) Remove(id gateway.ID) error {
 	return durable.Sync(s.dir)
 }
 
-// Close waits for commits in progress and closes every mailbox.
+// Close waits for commits in progress and closes every mailbox. Migrations end, and go on at the next start.
 func (s *Store) Close() {
 	s.mu.Lock()
+	if !s.closed {
+		close(s.closing)
+	}
 	s.closed = true
 	boxes := s.boxes
 	s.boxes = nil
