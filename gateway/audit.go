@@ -34,13 +34,14 @@ const (
 	EventLogout          AuditEvent = "login.ended"
 	EventMailSet         AuditEvent = "mail.set" // who may write to a VM, or what is done with it
 	EventMailRemoved     AuditEvent = "mail.removed"
+	EventMailUnqueued    AuditEvent = "mail.unqueued"     // mail to others was removed from the queue
 	EventAddressMade     AuditEvent = "mail.address.made" // for some senders, for a time
 	EventAddressRemoved  AuditEvent = "mail.address.removed"
-	EventPasswordMade    AuditEvent = "mail.password.made" // for IMAP from outside
-	EventPasswordRemoved AuditEvent = "mail.password.removed"
 	EventAccessAsked     AuditEvent = "access.asked"
 	EventAccessApproved  AuditEvent = "access.approved"
 	EventAccessDenied    AuditEvent = "access.denied"
+	EventPasswordMade    AuditEvent = "mail.password.made" // for IMAP from outside
+	EventPasswordRemoved AuditEvent = "mail.password.removed"
 )
 
 // Audit records an event. The attributes have no secrets: person, team, by and the keys of every log.

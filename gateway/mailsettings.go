@@ -118,7 +118,7 @@ func PlainLocal(local string) string {
 
 // reservedLocals at the domain are the operator's: RFC 2142 names some, and to others authorities send what
 // proves a domain (CA/Browser Forum, Baseline Requirements §3.2.2.4.4).
-const reservedLocals = " abuse admin administrator hostmaster mailer-daemon noc postmaster root security ssl-admin webmaster "
+const reservedLocals = " abuse admin administrator hostmaster lodge mailer-daemon noc postmaster root security ssl-admin webmaster "
 
 // CheckAlias checks that a VM can have a mail alias (else KindInvalid): a name as VMs have, or a local part
 // with an "@" behind it, of 1 to 64 of a–z, 0–9 and single ".", "_" or "-" between those.

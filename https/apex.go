@@ -13,7 +13,7 @@ import (
 func (s *Server) newApex() (*apex.Handler, error) {
 	return apex.New(apex.Config{
 		Policy: s.policy, Login: s.login, Sessions: s.Sessions, Passkeys: s.Passkeys, Providers: s.LoginProviders,
-		Admits: s.sharedWithDomain, Requests: s.Requests, Answers: s.Verbs, VMs: s.Directory.All, Pages: s.pages, Logger: s.Logger,
+		Admits: s.sharedWithDomain, Requests: s.Requests, Answers: s.Verbs, Asked: s.Asked, VMs: s.Directory.All, Pages: s.pages, Logger: s.Logger,
 		Ended: func(id login.ID) { s.live.endLogin(gateway.ID{}, id) },
 		EndedAll: func(person gateway.Principal) {
 			s.live.endWhere(gateway.ID{}, func(q *liveRequest) bool { return q.who.Person == person })

@@ -245,6 +245,22 @@ func TestAskingWithATypedAddress(t *testing.T) {
 	}
 }
 
+// A new request for the page of a VM is reported, once; one for a name that no VM has is not.
+func TestAskingIsReported(t *testing.T) {
+	t.Parallel()
+	reported := make(chan gateway.AccessRequest, 10)
+	k, _ := newButtons(t, func(c *https.Config) { c.Asked = func(q gateway.AccessRequest) { reported <- q } })
+	blog := k.vm("blog")
+	for _, host := range []string{"8005-blog", "8005-nope", "8005-blog"} {
+		if a := k.asks(k.client(), host, "new@example.com"); a.StatusCode != http.StatusOK {
+			t.Errorf("%s: %s", host, a.Status)
+		}
+	}
+	if q := <-reported; q.VM != blog.ID || q.ID == "" || q.Address != "new@example.com" || len(reported) != 0 {
+		t.Errorf("%+v, and %d more", q, len(reported))
+	}
+}
+
 // A form elsewhere asks for nothing, and what a link names leads nowhere else.
 func TestAskingForWhatIsElsewhere(t *testing.T) {
 	t.Parallel()

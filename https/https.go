@@ -72,6 +72,9 @@ type Config struct {
 	// Verbs are behind the buttons that start a VM and that answer requests for access. By default pages
 	// have none.
 	Verbs Verbs
+	// Asked is called for each new request for access to a VM, once it is on disk. It must return at once. By default
+	// nothing is done.
+	Asked func(gateway.AccessRequest)
 	// HoldTime is how long a request waits for a VM that was woken; 0 means 50 s.
 	HoldTime time.Duration
 	// TrustedProxies are believed about the address of their client, in X-Forwarded-For. Like loopback,

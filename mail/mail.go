@@ -25,13 +25,16 @@ import (
 	"sync"
 
 	"lodge/gateway"
+	"lodge/gateway/limit"
 	"lodge/gateway/people"
 	"lodge/mail/contacts"
 	"lodge/mail/deliver"
 	"lodge/mail/guard"
 	"lodge/mail/imapd"
 	"lodge/mail/inbound"
+	"lodge/mail/journal"
 	"lodge/mail/mailbox"
+	"lodge/mail/notice"
 	"lodge/mail/relay"
 	"lodge/mail/smtpd"
 	"lodge/mail/submit"
@@ -61,6 +64,7 @@ type Config struct {
 
 	smtpLimits *smtpd.Limits // nil: the defaults; for tests
 	sendRates  *submit.Rates // as above
+	inBytes    smtpd.Rate    // as above
 	relay      submit.Relay  // nil: the queue; for tests
 }
 
@@ -72,12 +76,17 @@ type Server struct {
 	inbound    *inbound.Policy
 	smtp       *smtpd.Server
 	contacts   *contacts.Book
+	journal    *journal.Journal
+	searches   *limit.Limit[gateway.ID]
+	requests   *limit.Limit[gateway.ID] // of VMs, over their own mail
 	outbound   *submit.Policy
+	inside     http.Handler
 	submission *smtpd.Server
 	imap       *imapd.Server
 	people     *imapd.Server // nil without TLS
 	replica    *deliver.Replica
 	queue      *relay.Queue // nil: no mail leaves the host
+	notices    *notice.Sender
 
 	mu   sync.Mutex
 	stop context.CancelFunc // ends Run
@@ -102,6 +111,17 @@ func (config *Config) setDefaults() {
 	}
 }
 
+// bytes is what one VM can get. A bucket that holds less than the largest message would refuse it for ever.
+func (config *Config) bytes() smtpd.Rate {
+	r := config.inBytes
+	if r == (smtpd.Rate{}) {
+		r = inbound.DefaultBytes()
+	}
+	const heads = 1 << 20 // of trace headers and more
+	r.Burst = max(r.Burst, int(config.MaxMessageBytes)+heads)
+	return r
+}
+
 // New opens the store. It serves and delivers nothing yet.
 func New(config Config) (*Server, error) {
 	config.setDefaults()
@@ -114,9 +134,10 @@ func New(config Config) (*Server, error) {
 		return m.Mail
 	})
 	book, err := contacts.Open(filepath.Join(config.Dir, "contacts"))
+	log := journal.Open(filepath.Join(config.Dir, "journal"), config.Logger)
 	var queue *relay.Queue
 	if err == nil {
-		queue, err = newQueue(config, store)
+		queue, err = newQueue(config, store, log)
 	}
 	if err != nil {
 		store.Close()
@@ -124,14 +145,17 @@ func New(config Config) (*Server, error) {
 	}
 	policy := inbound.New(inbound.Config{
 		Domain: config.Domain, Directory: config.Directory, Store: store, Verdicts: config.Verdicts, Contacts: book,
-		Arrived: config.Arrived, Logger: config.Logger,
+		Arrived: config.Arrived, Journal: log, Bytes: config.bytes(), Logger: config.Logger,
 	})
 	outbound := submit.New(submit.Config{
 		Domain: config.Domain, Directory: config.Directory, Inbound: policy, Store: store, Contacts: book, People: config.People,
-		Relay: wayOut(config, queue), MaxMessageBytes: config.MaxMessageBytes, Rates: *config.sendRates, Arrived: config.Arrived, Logger: config.Logger,
+		Relay: wayOut(config, queue), MaxMessageBytes: config.MaxMessageBytes, Rates: *config.sendRates, Arrived: config.Arrived, Journal: log, Logger: config.Logger,
 	})
-	return &Server{
-		config: config, store: store, inbound: policy, contacts: book, outbound: outbound, queue: queue,
+	s := &Server{
+		config: config, store: store, inbound: policy, contacts: book, journal: log, searches: limit.New[gateway.ID](searchesPerVM, maxSearches),
+		requests: limit.New[gateway.ID](maxInsidePerVM, maxInside),
+		outbound: outbound, queue: queue,
+		notices: notice.New(config.Domain, wayOut(config, queue), config.Logger),
 		submission: smtpd.New(smtpd.Config{
 			Domain: config.Domain, Policy: outbound, MaxMessageBytes: config.MaxMessageBytes,
 			Limits: submit.DefaultLimits(), Logger: config.Logger,
@@ -144,9 +168,11 @@ func New(config Config) (*Server, error) {
 		people: imapsServer(config, store),
 		replica: deliver.New(deliver.Config{
 			Domain: config.Domain, Store: store, Directory: config.Directory, KeyFile: config.SSHKeyFile, Dial: config.Dial,
-			Times: deliver.DefaultTimes(), Logger: config.Logger,
+			Times: deliver.DefaultTimes(), Journal: log, Logger: config.Logger,
 		}),
-	}, nil
+	}
+	s.inside = s.newInside()
+	return s, nil
 }
 
 func imapServer(config Config, store *mailbox.Store, limits guard.Limits, secure *tls.Config) *imapd.Server {
@@ -169,8 +195,9 @@ func (s *Server) ServeSMTP(l net.Listener) error { return s.smtp.Serve(l) }
 // ServeSubmission takes in mail of VMs on l until Shutdown. The connections must carry an Identity.
 func (s *Server) ServeSubmission(l net.Listener) error { return s.submission.Serve(l) }
 
-// Submission answers POST /lodge/v1/mail; see submit.Policy.ServeHTTP.
-func (s *Server) Submission() http.Handler { return s.outbound }
+// Inside answers VMs below /lodge/v1/mail. The context of a request has its VM (gateway.WithVM); whoever calls
+// this has checked that no web page has made the request.
+func (s *Server) Inside() http.Handler { return s.inside }
 
 // ServeIMAP serves VMs on l until Shutdown. The connections must carry an Identity
 // (gateway.TapListeners).
@@ -228,8 +255,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.queue.Close()
 	}
 	s.store.Close()
+	s.journal.Close()
 	return errors.Join(in, out)
 }
+
+// Notify sends mail of the host itself; see notice.Sender.
+func (s *Server) Notify(ctx context.Context, n gateway.Notice) error { return s.notices.Send(ctx, n) }
 
 // List returns the VM's mail, the newest first, at most limit messages (all when 0).
 func (s *Server) List(_ context.Context, id gateway.ID, limit int) ([]gateway.Message, error) {
@@ -281,13 +312,14 @@ func (s *Server) Remove(_ context.Context, id gateway.ID) error {
 	if m, ok := s.config.Directory.ByID(id); ok && m.Desired != gateway.Removed {
 		return errors.New("remove mailbox: the VM is not being removed")
 	}
+	s.inbound.Remove(id)
 	s.outbound.Remove(id)
 	if s.queue != nil {
 		if err := s.queue.Remove(id); err != nil {
 			return err
 		}
 	}
-	return errors.Join(s.store.Remove(id), s.contacts.Remove(id))
+	return errors.Join(s.store.Remove(id), s.contacts.Remove(id), s.journal.Remove(id))
 }
 
 // box opens the mailbox of a VM that exists, or of the operator.

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"lodge/gateway"
+	"lodge/mail/journal"
 	"lodge/mail/mailbox"
 	"lodge/mail/relay"
 	"lodge/mail/submit"
@@ -19,7 +20,7 @@ type Out struct {
 }
 
 // newQueue opens the queue; nil if nothing is sent.
-func newQueue(config Config, mailboxes *mailbox.Store) (*relay.Queue, error) {
+func newQueue(config Config, mailboxes *mailbox.Store, log *journal.Journal) (*relay.Queue, error) {
 	if config.Out == nil {
 		return nil, nil
 	}
@@ -29,7 +30,7 @@ func newQueue(config Config, mailboxes *mailbox.Store) (*relay.Queue, error) {
 	}
 	queue, err := relay.New(relay.Config{
 		Dir: config.Out.Dir, Domain: config.Domain, Mailboxes: mailboxes, Resolver: config.Out.Resolver, Smarthost: config.Out.Smarthost,
-		Refuse: config.Out.Refuse, Known: known, Arrived: config.Arrived, Limits: relay.DefaultLimits(), Times: relay.DefaultTimes(), Logger: config.Logger,
+		Refuse: config.Out.Refuse, Known: known, Arrived: config.Arrived, Journal: log, Limits: relay.DefaultLimits(), Times: relay.DefaultTimes(), Logger: config.Logger,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("outgoing mail: %w", err)

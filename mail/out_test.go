@@ -43,11 +43,32 @@ func TestOut(t *testing.T) {
 	if n := f.Queue().Waiting(); n != 0 {
 		t.Errorf("%d wait after the removal", n)
 	}
+	if err := f.Notify(t.Context(), gateway.Notice{Kind: gateway.NoticeLogin, To: "x@null.example"}); gateway.KindOf(err) != gateway.KindConflict {
+		t.Errorf("a notice of %s: %v", domain, err)
+	}
 	records, err := f.DNSRecords()
 	if err != nil || len(records) != 7 {
 		t.Errorf("%d records, %v", len(records), err)
 	}
 	if _, err := start(t, t.TempDir(), nil).DNSRecords(); gateway.KindOf(err) != gateway.KindConflict {
 		t.Errorf("without Out: %v", err)
+	}
+}
+
+// A notice goes through the queue; that it was not delivered is reported to the operator, without its text.
+func TestNotify(t *testing.T) {
+	t.Parallel()
+	zone := domainstest.Start(t, "null.example. MX 0 .")
+	f := start(t, t.TempDir(), func(c *Config) {
+		c.Domain = "lodge.example"
+		c.Out = &Out{Dir: t.TempDir(), Resolver: verdict.NewResolver("", zone.Addr)}
+	})
+	gatewaytest.Must(t, f.Notify(t.Context(), gateway.Notice{Kind: gateway.NoticeLogin, To: "x@null.example", Subject: "Your login", Text: "https://secret\n"}))
+	operator := gateway.Postmaster()
+	gatewaytest.WaitFor(t, "a report", func() bool { return len(f.list(t, operator)) == 1 })
+	report := f.list(t, operator)[0]
+	text := string(f.read(t, operator, report.QueueID))
+	if report.Rcpt != "lodge@lodge.example" || !strings.Contains(text, "Subject: Your login") || !strings.Contains(text, "DKIM-Signature") || strings.Contains(text, "secret") || strings.Contains(f.log.String(), "secret") {
+		t.Errorf("%+v\n%s\n%s", report, text, f.log)
 	}
 }

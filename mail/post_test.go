@@ -21,8 +21,8 @@ import (
 func (f *fixture) posting(tb testing.TB, vm gateway.Identity) (url string) {
 	tb.Helper()
 	l := listen(tb)
-	server := &http.Server{Handler: f.Submission(), ConnContext: gateway.ConnContext} //nolint:gosec // its clients are tests
-	go func() { _ = server.Serve(gatewaytest.Listener(l, vm)) }()                     // ends with Close
+	server := &http.Server{Handler: f.Inside(), ConnContext: gateway.ConnContext} //nolint:gosec // its clients are tests
+	go func() { _ = server.Serve(gatewaytest.Listener(l, vm)) }()                 // ends with Close
 	tb.Cleanup(func() { server.Close() })
 	return "http://" + l.Addr().String() + "/lodge/v1/mail"
 }

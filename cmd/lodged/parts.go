@@ -57,6 +57,7 @@ type parts struct {
 	images    images
 	forwards  *forward.Server
 	mailWaker *mailWaker
+	askNotes  *askNotes
 	verbs     *api.API
 	control   *control.Server
 }
@@ -92,10 +93,12 @@ func assemble(cfg Config, s *state, kept *sockets.Set, log *slog.Logger) (p *par
 	}
 	self := metadata.New(metadata.Config{
 		Directory: s.directory, Keyring: s.keyring, Issuer: p.issuer, Domain: cfg.Domain, URL: p.url,
-		Mail: http.HandlerFunc(p.postMail), Logger: log,
+		Mail: http.HandlerFunc(p.guestMail), Logger: log,
 	})
 	guests := gateway.GuestMux(p.objects.Handler(), self.Handler())
 	web := webConfig(cfg, s, guests, p.wake, log)
+	p.askNotes = newAskNotes(s.directory, s.people, log)
+	web.Asked = p.askNotes.asked
 	web.Root, web.Verbs = p.issuer.Handlers(), buttons{p, s.requests}
 	if web.ACME, p.responder, err = cfg.ACME.source(cfg.Domain, s.store.KV(), log); err != nil {
 		return nil, err
@@ -112,13 +115,15 @@ func assemble(cfg Config, s *state, kept *sockets.Set, log *slog.Logger) (p *par
 	if err := p.assembleHost(cfg, s, log); err != nil {
 		return nil, err
 	}
+	p.askNotes.notify, p.askNotes.url = p.mail.Notify, p.web.RequestURL
+	p.askNotes.start()
 	p.guestHTTP = httpServer(p.web.RedirectPages(guests), gateway.ConnContext, log)
 	p.hostS3 = httpServer(p.objects.Handler(), nil, log)
 	if p.images, err = newImages(cfg, p.host); err != nil {
 		return nil, err
 	}
 	verbs := api.New(api.Config{
-		Directory: s.directory, People: s.people, Requests: s.requests, Keyring: s.keyring, Machines: p.host, Observer: p.host, Terminals: p.host, Examiner: p.host, Mailbox: p.mail, Web: p.web, Passes: p.web, Ports: p.web,
+		Directory: s.directory, People: s.people, Requests: s.requests, Keyring: s.keyring, Machines: p.host, Observer: p.host, Terminals: p.host, Examiner: p.host, Mailbox: p.mail, MailDesk: p.mail, Notices: p.mail, Web: p.web, Passes: p.web, Ports: p.web,
 		Images: p.images, Forwarder: p.forwards, Domains: domains.New(domains.Config{Domain: cfg.Domain, ResolvConf: "/etc/resolv.conf"}),
 		Doctor: p.doctor(cfg), Domain: cfg.Domain, Version: version(), Logger: log, Ready: p.host.Ready,
 	})
@@ -185,8 +190,8 @@ func (p *parts) doctor(cfg Config) *doctor {
 // url returns the address of a VM's page. It works once all parts are assembled.
 func (p *parts) url(vm gateway.VM, port uint16) string { return p.web.URL(vm, port) }
 
-// postMail takes in a VM's mail. It works once all parts are assembled.
-func (p *parts) postMail(w http.ResponseWriter, r *http.Request) { p.mail.Submission().ServeHTTP(w, r) }
+// guestMail answers a VM about its mail. It works once all parts are assembled.
+func (p *parts) guestMail(w http.ResponseWriter, r *http.Request) { p.mail.Inside().ServeHTTP(w, r) }
 
 // wake starts a stopped VM for a web request. It works once all parts are assembled.
 func (p *parts) wake(ctx context.Context, id gateway.ID) error {
@@ -218,7 +223,7 @@ func httpServer(h http.Handler, connContext func(context.Context, net.Conn) cont
 func (p *parts) shutdown(log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownLimit)
 	defer cancel()
-	err := shutAll(ctx, log, p.control.Shutdown, p.web.Shutdown, p.mail.Shutdown, p.mailWaker.shutdown, p.guestHTTP.Shutdown, p.hostS3.Shutdown,
+	err := shutAll(ctx, log, p.control.Shutdown, p.web.Shutdown, p.mail.Shutdown, p.mailWaker.shutdown, p.askNotes.shutdown, p.guestHTTP.Shutdown, p.hostS3.Shutdown,
 		p.host.Agent().Shutdown)
 	err = errors.Join(err, shutAll(ctx, log, p.forwards.Shutdown)) // last: nothing holds its ports from here on
 	p.taps.Shutdown()

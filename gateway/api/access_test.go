@@ -23,11 +23,11 @@ var allowedVMs = map[string]bool{"Show": true}
 
 // The verbs that people may use: on no VM in particular, and on one that was granted to them.
 var (
-	allowedAnyone   = map[string]bool{"List": true, "Requests": true}
+	allowedAnyone   = map[string]bool{"List": true, "Requests": true, "MailStates": true}
 	allowedMembers  = with(allowedAnyone, "New")
-	allowedUsers    = with(allowedAnyone, "Show", "Wait", "Console", "Log", "SSH", "Changes", "Recipe", "Credentials", "Mail", "Message")
+	allowedUsers    = with(allowedAnyone, "Show", "Wait", "Console", "Log", "SSH", "Changes", "Recipe", "Credentials", "Mail", "Message", "SearchMail", "MailLog", "MailQueue")
 	allowedManagers = with(allowedUsers, "Start", "Stop", "Restart", "Remove", "Set", "Share", "Grant", "Access", "NewPass", "ListPasses", "RemovePass", "Login", "AddDomain", "Domains", "RemoveDomain", "Approve", "Deny",
-		"RemoveMail", "MailSettings", "SetMail", "NewMailAddress", "MailAddresses", "RemoveMailAddress",
+		"Redeliver", "ChangeMailQueue", "RemoveMail", "MailSettings", "SetMail", "NewMailAddress", "MailAddresses", "RemoveMailAddress",
 		"NewMailPassword", "MailPasswords", "RemoveMailPassword")
 )
 

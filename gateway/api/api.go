@@ -71,6 +71,29 @@ type Mailbox interface {
 	// RemoveMessages removes messages, durably. If one does not exist (KindNotFound) or waits (KindConflict), none is
 	// removed.
 	RemoveMessages(ctx context.Context, id gateway.ID, r gateway.MailRemoval) (gateway.MailRemoved, error)
+	// State is how much mail there is; vm may be gateway.Postmaster.
+	State(ctx context.Context, vm gateway.Identity) (gateway.MailboxState, error)
+}
+
+// MailDesk looks for VMs' mail and at what became of it; mail.Server is one. The ID may be that of gateway.Postmaster.
+type MailDesk interface {
+	// Search returns the newest messages that fit all terms, at most limit, the newest first.
+	Search(ctx context.Context, id gateway.ID, terms []string, limit int) ([]gateway.Message, error)
+	// Redeliver delivers messages into their VM again. KindNotFound: one of the queue ids does not exist.
+	Redeliver(ctx context.Context, id gateway.ID, r gateway.MailRedelivery) (gateway.MailRedelivered, error)
+	// MailLog returns what became of the VM's mail, the newest event first, at most limit.
+	MailLog(ctx context.Context, id gateway.ID, limit int) ([]gateway.MailEvent, error)
+	// Outgoing returns the letters that wait to leave the host, of a VM or of all for the zero ID, the oldest first.
+	Outgoing(ctx context.Context, id gateway.ID, limit int) ([]gateway.QueuedMail, error)
+	// ChangeOutgoing retries or removes such letters.
+	ChangeOutgoing(ctx context.Context, id gateway.ID, c gateway.QueueChange) (gateway.QueueChanged, error)
+}
+
+// Notices sends mail of the host itself; mail.Server does.
+type Notices interface {
+	// Notify returns once the notice is on disk, to be sent. KindConflict: this host sends none, or none to that address;
+	// KindUnavailable: there were too many.
+	Notify(ctx context.Context, n gateway.Notice) error
 }
 
 // Web has VMs' pages; https.Server is one.
@@ -115,6 +138,8 @@ type Config struct {
 	Terminals Terminals
 	Examiner  Examiner
 	Mailbox   Mailbox
+	MailDesk  MailDesk
+	Notices   Notices
 	Web       Web
 	Passes    Passes
 	Ports     Ports

@@ -54,6 +54,11 @@ const (
 	verbMessage        verb = "message"
 	verbRemoveMail     verb = "removemail"
 	verbMailDNS        verb = "maildns"
+	verbSearchMail     verb = "searchmail"
+	verbMailLog        verb = "maillog"
+	verbRedeliver      verb = "redeliver"
+	verbMailQueue      verb = "mailqueue"
+	verbChangeQueue    verb = "changemailqueue"
 	verbMailSettings   verb = "mailsettings"
 	verbSetMail        verb = "setmail"
 	verbNewAddress     verb = "newmailaddress"
@@ -91,11 +96,12 @@ const (
 // least is the level on a VM that a person needs for a verb. A verb that is not here is for owners.
 func (v verb) least() (gateway.Level, bool) {
 	switch v {
-	case verbShow, verbWait, verbConsole, verbLog, verbSSH, verbDiff, verbRecipe, verbCredentials, verbMail, verbMessage:
+	case verbShow, verbWait, verbConsole, verbLog, verbSSH, verbDiff, verbRecipe, verbCredentials, verbMail, verbMessage,
+		verbSearchMail, verbMailLog, verbMailQueue:
 		return gateway.Use, true
 	case verbStart, verbStop, verbRestart, verbRemove, verbSet, verbShare, verbGrant, verbAccess, verbNewPass, verbListPasses,
 		verbRemovePass, verbLogin, verbAddDomain, verbRemoveDomain, verbDomains, verbApprove, verbDeny,
-		verbRemoveMail, verbMailSettings, verbSetMail, verbNewAddress, verbAddresses, verbRemoveAddress,
+		verbRemoveMail, verbRedeliver, verbChangeQueue, verbMailSettings, verbSetMail, verbNewAddress, verbAddresses, verbRemoveAddress,
 		verbNewPassword, verbPasswords, verbRemovePassword:
 		return gateway.Manage, true
 	}

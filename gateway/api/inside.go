@@ -86,11 +86,11 @@ func (s Session) SSH(_ context.Context, name string) (gateway.SSHAccess, error) 
 // the operator's.
 func (s Session) Mail(ctx context.Context, name string, limit int) ([]gateway.Message, error) {
 	id, err := s.mailbox(verbMail, name)
+	if err == nil {
+		err = checkLimit(limit)
+	}
 	if err != nil {
 		return nil, err
-	}
-	if limit < 1 || limit > MaxMessages {
-		return nil, gateway.Invalid("not a limit: %d", limit).WithHint("A limit is a number from 1 to %d.", MaxMessages)
 	}
 	messages, err := s.api.Mailbox.List(ctx, id, limit)
 	if messages == nil {

@@ -106,33 +106,64 @@ func (s Session) RemovePerson(ctx context.Context, mail string) error {
 	return nil
 }
 
-// PersonLink returns a link that logs somebody in, once: to a VM, or for the empty name to the first one
-// that they may open. Somebody with an address of a domain that the VM is shared with becomes a guest.
-func (s Session) PersonLink(ctx context.Context, mail, name string) (string, error) {
+// PersonLink is a link that logs somebody in, once, or where it was sent.
+type PersonLink struct {
+	URL    string `json:"url,omitempty"`
+	SentTo string `json:"sent_to,omitempty"`
+}
+
+// PersonLink makes a link that logs somebody in, once: to a VM, or for the empty name to the first one that they may
+// open. Somebody with an address of a domain that the VM is shared with becomes a guest. With byMail the link goes to
+// their address, and is not returned, unless this host sends no mail there.
+func (s Session) PersonLink(ctx context.Context, mail, name string, byMail bool) (PersonLink, error) {
 	if err := s.allowed(verbPersonLink); err != nil {
-		return "", err
+		return PersonLink{}, err
 	}
+	m, p, err := s.linkFor(ctx, mail, name)
+	if err != nil {
+		return PersonLink{}, err
+	}
+	url, err := s.loginLink(ctx, m, p)
+	if err != nil || !byMail {
+		return PersonLink{URL: url}, err
+	}
+	err = s.api.Notices.Notify(ctx, gateway.Notice{
+		Kind: gateway.NoticeLogin, VM: m.ID, To: p.Mail, Subject: "Your login at " + s.api.Domain,
+		Text: "This link logs you in to " + m.Name + "." + s.api.Domain + ", once, within 15 minutes:\n\n" + url +
+			"\n\nWhoever has it can use it in your name: do not pass it on. If you do not expect it, do nothing.\n",
+	})
+	switch {
+	case gateway.KindOf(err) == gateway.KindConflict:
+		return PersonLink{URL: url}, nil
+	case err != nil:
+		return PersonLink{}, err
+	}
+	return PersonLink{SentTo: p.Mail}, nil
+}
+
+// linkFor returns the VM that a link of somebody leads to.
+func (s Session) linkFor(ctx context.Context, mail, name string) (gateway.VM, people.Person, error) {
 	vms := s.api.Directory.All()
 	if name != "" {
 		m, ok := s.api.Directory.ByName(name)
 		if !ok {
-			return "", gateway.NotFound(name)
+			return gateway.VM{}, people.Person{}, gateway.NotFound(name)
 		}
 		vms = []gateway.VM{m}
 	}
 	p, err := s.admitted(ctx, mail, vms)
 	if err != nil {
-		return "", err
+		return gateway.VM{}, people.Person{}, err
 	}
 	if name != "" {
-		return s.loginLink(ctx, vms[0], p)
+		return vms[0], p, nil
 	}
 	for _, m := range vms {
 		if _, ok := s.api.People.FirstPort(p.ID, m); ok && m.Desired != gateway.Removed {
-			return s.loginLink(ctx, m, p)
+			return m, p, nil
 		}
 	}
-	return "", gateway.Errorf(gateway.KindConflict, "%s may open no VM yet", p.Mail).
+	return gateway.VM{}, people.Person{}, gateway.Errorf(gateway.KindConflict, "%s may open no VM yet", p.Mail).
 		WithHint("Let them in first: lodge grant VM %s view, or lodge share VM people %s", p.Mail, p.Mail)
 }
 

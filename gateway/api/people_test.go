@@ -187,7 +187,7 @@ func TestALinkAdmitsToItsOwnVMAlone(t *testing.T) {
 	_, err := s.Share(t.Context(), "blog", api.Sharing{Share: api.Share{Visibility: gateway.People, With: []string{"@example.com"}}})
 	gatewaytest.Must(t, err)
 	for _, name := range []string{"web", "absent"} {
-		if _, err := s.PersonLink(t.Context(), "ada@example.com", name); gateway.KindOf(err) != gateway.KindNotFound {
+		if _, err := s.PersonLink(t.Context(), "ada@example.com", name, false); gateway.KindOf(err) != gateway.KindNotFound {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

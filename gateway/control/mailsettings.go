@@ -20,6 +20,12 @@ func (s *Server) mailRoutes() []route {
 	const vm = "/v1/vms/{name}"
 	return []route{
 		{"POST", vm + "/mail-removals", asked(s, api.Session.RemoveMail), gateway.MailRemoval{}, gateway.MailRemoved{}, "Removes messages from the host; copies in the VM stay. If one does not exist, or is not in the VM and `waiting` is not set, none is removed."},
+		{"GET", "/v1/mail", query(s, api.Session.MailStates), nil, []gateway.MailboxState{}, "Shows how much mail there is for each VM that the caller may use, and for postmaster."},
+		{"GET", vm + "/mail-search", s.searchMail, nil, []gateway.Message{}, "Returns the newest messages that fit all terms, each a query parameter `q`: a text, or `field:text` (docs/mail.md); at most `limit`."},
+		{"GET", vm + "/mail-log", s.mailLog, nil, []gateway.MailEvent{}, "Returns what became of the VM's mail, the newest event first; at most `limit`."},
+		{"POST", vm + "/mail-redeliveries", asked(s, api.Session.Redeliver), gateway.MailRedelivery{}, gateway.MailRedelivered{}, "Delivers messages into the VM again. If one does not exist, none is."},
+		{"GET", "/v1/mail-queue", s.mailQueue, nil, []gateway.QueuedMail{}, "Lists the letters that wait to leave the host, the oldest first, at most `limit`; with `vm`, those of one VM."},
+		{"POST", "/v1/mail-queue", s.changeMailQueue, gateway.QueueChange{}, gateway.QueueChanged{}, "Retries such letters now, or removes them without a report to their sender; with `vm`, those of one VM."},
 		{"GET", "/v1/mail-dns", query(s, api.Session.MailDNS), nil, []gateway.DNSRecord{}, "Returns the DNS records that mail of this host needs."},
 		{"GET", vm + "/mail-settings", named(s, api.Session.MailSettings), nil, api.MailSettings{}, "Returns the settings of the VM's mail."},
 		{"PATCH", vm + "/mail-settings", s.setMail, api.MailChange{}, api.MailSettings{}, "Changes settings of the VM's mail, all or none."},

@@ -17,7 +17,8 @@ type PersonRequest struct {
 
 // PersonLoginRequest is the body of a login link for somebody.
 type PersonLoginRequest struct {
-	VM string `json:"vm,omitempty"` // to which it leads; without it, the first one that they may open
+	VM     string `json:"vm,omitempty"`      // to which it leads; without it, the first one that they may open
+	ByMail bool   `json:"by_mail,omitempty"` // send it to their address; a host that sends no mail there returns it
 }
 
 // TeamRequest is the body that changes a team.
@@ -59,7 +60,7 @@ func (s *Server) peopleRoutes() []route {
 		{"GET", "/v1/people", query(s, api.Session.People), nil, []api.Person{}, "Lists everyone whom Lodge knows, ordered by address."},
 		{"PUT", "/v1/people/{mail}", s.addPerson, PersonRequest{}, api.Person{}, "Adds somebody, or sets the role of who is there."},
 		{"DELETE", "/v1/people/{mail}", s.removePerson, nil, nil, "Removes somebody with all rights, sessions and tokens, and ends what they have open. Who is added again is another person."},
-		{"POST", "/v1/people/{mail}/login", s.personLogin, PersonLoginRequest{}, LoginAnswer{}, "Makes a link that logs somebody in, once, within 15 minutes."},
+		{"POST", "/v1/people/{mail}/login", s.personLogin, PersonLoginRequest{}, api.PersonLink{}, "Makes a link that logs somebody in, once, within 15 minutes."},
 		{"GET", "/v1/teams", query(s, api.Session.Teams), nil, []api.Team{}, "Lists the teams, ordered by name."},
 		{"PUT", "/v1/teams/{team}", s.changeTeam, TeamRequest{}, api.Team{}, "Adds people to a team and removes others. It makes a team that does not exist, and guests of those to add who are not known."},
 		{"DELETE", "/v1/teams/{team}", s.removeTeam, nil, nil, "Removes a team. Its members lose what only the team gave them."},
@@ -96,8 +97,8 @@ func (s *Server) personLogin(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(w, r, maxBodyBytes, &in); err != nil {
 		return err
 	}
-	url, err := s.as(r).PersonLink(r.Context(), r.PathValue("mail"), in.VM)
-	return answerOr(w, LoginAnswer{URL: url}, err)
+	link, err := s.as(r).PersonLink(r.Context(), r.PathValue("mail"), in.VM, in.ByMail)
+	return answerOr(w, link, err)
 }
 
 func (s *Server) changeTeam(w http.ResponseWriter, r *http.Request) error {
@@ -182,11 +183,12 @@ func (c *Client) RemovePerson(ctx context.Context, mail string) error {
 	return c.onPath(ctx, http.MethodDelete, "/v1/people/", mail, "", nil, nil)
 }
 
-// PersonLink returns a link that logs somebody in, once; the empty VM is the first one that they may open.
-func (c *Client) PersonLink(ctx context.Context, mail, vm string) (string, error) {
-	var login LoginAnswer
-	err := c.onPath(ctx, http.MethodPost, "/v1/people/", mail, "/login", PersonLoginRequest{VM: vm}, &login)
-	return login.URL, err
+// PersonLink makes a link that logs somebody in, once, and sends it to them if asked; the empty VM is the first one
+// that they may open.
+func (c *Client) PersonLink(ctx context.Context, mail, vm string, byMail bool) (api.PersonLink, error) {
+	var link api.PersonLink
+	err := c.onPath(ctx, http.MethodPost, "/v1/people/", mail, "/login", PersonLoginRequest{VM: vm, ByMail: byMail}, &link)
+	return link, err
 }
 
 // Teams lists the teams, ordered by name.

@@ -106,20 +106,25 @@ func (s *Server) removeTemplate(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) mail(w http.ResponseWriter, r *http.Request) error {
-	limit := api.DefaultMessages
-	if text := r.URL.Query().Get("limit"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil {
-			return gateway.Invalid("not a limit: %q", text).WithHint("A limit is a number from 1 to %d.", api.MaxMessages)
-		}
-		limit = n
-	}
-	messages, err := s.as(r).Mail(r.Context(), r.PathValue("name"), limit)
+	limit, err := limitOf(r)
 	if err != nil {
 		return err
 	}
-	answer(w, http.StatusOK, messages)
-	return nil
+	messages, err := s.as(r).Mail(r.Context(), r.PathValue("name"), limit)
+	return answerOr(w, messages, err)
+}
+
+// limitOf returns how many entries of a list are asked for; the verb checks it.
+func limitOf(r *http.Request) (int, error) {
+	text := r.URL.Query().Get("limit")
+	if text == "" {
+		return api.DefaultMessages, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		return 0, gateway.Invalid("not a limit: %q", text).WithHint("A limit is a number from 1 to %d.", api.MaxMessages)
+	}
+	return n, nil
 }
 
 // metrics is for Prometheus, which has its own format.

@@ -1,6 +1,7 @@
 package limit
 
 import (
+	"math"
 	"sync"
 	"time"
 
@@ -40,18 +41,34 @@ func (r *Rates[K]) Take(k K, now time.Time) bool {
 // Reserve takes the next token of k, and returns how long it has to be waited for; undo gives it back.
 // When that is longer than longest it is false, takes nothing and returns no undo.
 func (r *Rates[K]) Reserve(k K, now time.Time, longest time.Duration) (wait time.Duration, undo func(), ok bool) {
+	return r.ReserveN(k, 1, now, longest)
+}
+
+// ReserveN is Reserve for n tokens, all or none. More than a bucket holds are never to be had.
+func (r *Rates[K]) ReserveN(k K, n int, now time.Time, longest time.Duration) (wait time.Duration, undo func(), ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	one := r.of(k, now)
 	if one == nil {
 		return 0, func() {}, true
 	}
-	taken := one.ReserveN(now, 1)
-	if wait = taken.DelayFrom(now); wait > longest {
-		taken.CancelAt(now)
-		return wait, nil, false
+	if wait = r.delay(one, n, now); wait > longest {
+		return wait, nil, false // a reservation that is cancelled would shorten what others give back
 	}
-	return wait, func() { taken.CancelAt(now) }, true
+	taken := one.ReserveN(now, n)
+	return taken.DelayFrom(now), func() { taken.CancelAt(now) }, true
+}
+
+// delay is how long n tokens have to be waited for.
+func (r *Rates[K]) delay(one *rate.Limiter, n int, now time.Time) time.Duration {
+	missing := float64(n) - one.TokensAt(now)
+	switch {
+	case r.each == rate.Inf || missing <= 0:
+		return 0
+	case n > r.burst || r.each <= 0:
+		return math.MaxInt64
+	}
+	return time.Duration(missing / float64(r.each) * float64(time.Second))
 }
 
 // of returns the bucket of k; nil while there are too many to keep another.

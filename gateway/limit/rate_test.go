@@ -41,6 +41,22 @@ func TestReserve(t *testing.T) {
 	}
 }
 
+// Several tokens are taken together or not at all, and given back together.
+func TestReserveN(t *testing.T) {
+	r, now := limit.NewRates[string](1, 10), time.Now()
+	_, undo, ok := r.ReserveN("a", 8, now, 0)
+	if wait, _, more := r.ReserveN("a", 3, now, 0); !ok || more || wait != time.Second {
+		t.Errorf("8 of 10: %t, then 3: %t, %s", ok, more, wait)
+	}
+	undo()
+	if _, _, ok := r.ReserveN("a", 11, now, time.Hour); ok {
+		t.Error("11 of 10")
+	}
+	if _, _, ok := r.ReserveN("a", 10, now, 0); !ok {
+		t.Error("what was given back is missing")
+	}
+}
+
 // Strangers choose keys: there are never more buckets than the limit, those in use stay, and full ones go.
 func TestRatesAreLimited(t *testing.T) {
 	r, now := limit.NewRates[int](1, 2), time.Now()

@@ -1,7 +1,7 @@
 // Package metadata answers guests at http://169.254.169.254. It serves EC2's instance metadata in
 // its second version (IMDSv2), where AWS SDKs look for credentials by default; /lodge/v1/self, the
 // VM's record in JSON; /lodge/v1/token, a signed token by which the VM proves itself elsewhere; and
-// /lodge/v1/mail, where it sends mail (package mail/submit).
+// /lodge/v1/mail, where it sends mail and reads its own (package mail).
 //
 // A request passes three checks: it came in on a tap (gateway.VMFrom), has no header of a proxy,
 // and names this service as Host. Then it needs what a program that was tricked into fetching a URL
@@ -32,11 +32,11 @@ type Config struct {
 	Issuer    *issuer.Issuer
 	Domain    string                                 // below which VMs have their names
 	URL       func(m gateway.VM, port uint16) string // a VM's page, from outside
-	Mail      http.Handler                           // of mailPath, after all checks; nil: there is none
+	Mail      http.Handler                           // of mailPath and below, after all checks; nil: there is none
 	Logger    *slog.Logger
 }
 
-// mailPath is where a VM posts the mail that it sends.
+// mailPath is where a VM posts the mail that it sends; its own is there and below.
 const mailPath = "/lodge/v1/mail"
 
 // Server serves metadata. It stores nothing: tokens are invalid after a restart, and SDKs fetch new
@@ -95,7 +95,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, vm gateway.Identi
 		return s.giveToken(w, r, m)
 	case path == identityPath:
 		return s.identity(w, r, m)
-	case path == mailPath && s.Mail != nil:
+	case (path == mailPath || strings.HasPrefix(path, mailPath+"/")) && s.Mail != nil:
 		if refused := checkHeader(r); refused != nil {
 			return refused
 		}

@@ -30,10 +30,11 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/mail/journal"
 	"lodge/mail/mailbox"
 )
 
-// Config is what a Replica needs. All fields must be set.
+// Config is what a Replica needs. All fields but Journal must be set.
 type Config struct {
 	Domain    string // VMs have mail at <vm>.<Domain>; the host's name in SMTP
 	Store     *mailbox.Store
@@ -41,6 +42,7 @@ type Config struct {
 	KeyFile   string                                                                 // the host's private SSH key; read at every connect
 	Dial      func(ctx context.Context, m gateway.VM, port uint16) (net.Conn, error) // to the VM alone
 	Times     Times
+	Journal   *journal.Journal // gets what was delivered and parked; nil: it is not recorded
 	Logger    *slog.Logger
 }
 
@@ -94,6 +96,17 @@ func (r *Replica) Explain(id gateway.ID, list []gateway.Message) {
 		if err := w.why(list[i].UID); err != nil {
 			list[i].Error = shorten(err.Error())
 		}
+	}
+}
+
+// Retry makes all that waits of a VM due now, also what mailbox.Box.Redeliver has parked.
+func (r *Replica) Retry(id gateway.ID) {
+	r.mu.Lock()
+	w := r.workers[id]
+	r.mu.Unlock()
+	if w != nil {
+		w.parked.reload()
+		w.wakeUp()
 	}
 }
 

@@ -33,23 +33,30 @@ type late struct {
 // maxParked messages have a clock. The others get theirs when half of these are delivered or removed.
 const maxParked = 1000
 
-// load reads which messages are parked, at the start and when others can have a clock.
+// load reads which messages are parked: at the start, after reload, and when others can have a clock.
 func (p *parked) load(box *mailbox.Box) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.loaded && (!p.more || len(p.all) > maxParked/2) {
 		return
 	}
-	if !p.loaded {
+	if p.all == nil {
 		p.all = map[uint32]*late{}
 	}
 	list := box.Parked(maxParked + 1)
 	p.loaded, p.more = true, len(list) > maxParked
-	for _, e := range list[:min(len(list), maxParked)] {
-		if p.all[e.UID] == nil {
+	for _, e := range list {
+		if p.all[e.UID] == nil && len(p.all) < maxParked {
 			p.all[e.UID] = &late{entry: e}
 		}
 	}
+}
+
+// reload makes the next load read all: others are parked.
+func (p *parked) reload() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.loaded = false
 }
 
 // add takes a message whose attempt has failed.
@@ -142,6 +149,7 @@ func (w *worker) retry(ctx context.Context, box *mailbox.Box, m gateway.VM, uid 
 		return err
 	}
 	w.parked.remove(uid)
+	w.note(gateway.MailDelivered, box, e, nil)
 	w.unmark(ctx, []mailbox.Entry{e})
 	return nil
 }

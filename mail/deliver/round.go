@@ -168,6 +168,7 @@ func (w *worker) record(ctx context.Context, box *mailbox.Box, group []mailbox.E
 		}
 		w.parked.add(e, err, w.config.Times)
 		w.logger.Warn("message parked", "queue_id", e.QueueID, "err", err)
+		w.note(gateway.MailParked, box, e, err)
 		moved = true
 	}
 	if done == 0 {
@@ -180,10 +181,27 @@ func (w *worker) record(ctx context.Context, box *mailbox.Box, group []mailbox.E
 	for _, e := range group {
 		if e.UID <= done && byUID[e.UID] == nil {
 			recorded = append(recorded, e)
+			w.note(gateway.MailDelivered, box, e, nil)
 		}
 	}
 	w.unmark(ctx, recorded)
 	return true, nil
+}
+
+// note records in the VM's log what has become of a message. One that was expunged is left out.
+func (w *worker) note(kind gateway.MailEventKind, box *mailbox.Box, e mailbox.Entry, why error) {
+	if w.config.Journal == nil {
+		return
+	}
+	from, rcpt, err := box.Envelope(e.UID)
+	if gateway.KindOf(err) == gateway.KindNotFound {
+		return
+	}
+	event := gateway.MailEvent{Kind: kind, QueueID: e.QueueID, From: from, To: rcpt, Bytes: e.Bytes}
+	if why != nil {
+		event.Reply = shorten(why.Error())
+	}
+	w.config.Journal.Add(w.id, event)
 }
 
 // unmark removes a route's marks of messages that are recorded.

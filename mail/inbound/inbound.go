@@ -1,7 +1,7 @@
 // Package inbound decides who gets mail on this host, and keeps it: it is the smtpd.Policy of port 25.
 //
 // Mail for anything@<vm>.<domain> and for a VM's aliases is the VM's, if its settings accept the sender;
-// that for postmaster@ and abuse@ of the domain is the operator's. All other is refused at RCPT, so no
+// that for postmaster@, abuse@ and lodge@ of the domain is the operator's. All other is refused at RCPT, so no
 // bounce is ever made. RCPT reads the Directory's snapshot alone, and the size of a mailbox with a quota.
 //
 // A VM that does not exist, one that does not receive, and one that does not accept the sender get the
@@ -18,6 +18,7 @@ package inbound
 import (
 	"context"
 	"log/slog"
+	"math"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -26,13 +27,16 @@ import (
 	"golang.org/x/net/idna"
 
 	"lodge/gateway"
+	"lodge/gateway/limit"
 	"lodge/mail/contacts"
+	"lodge/mail/journal"
 	"lodge/mail/mailbox"
+	"lodge/mail/notice"
 	"lodge/mail/smtpd"
 	"lodge/mail/verdict"
 )
 
-// Config is what a Policy needs. Verdicts, Contacts and Arrived may be nil.
+// Config is what a Policy needs. Verdicts, Contacts, Arrived and Journal may be nil.
 type Config struct {
 	Domain    string
 	Directory *gateway.Directory
@@ -42,20 +46,29 @@ type Config struct {
 	// Arrived is called once for each VM that gets a message, after it is synced to disk. It must return
 	// at once: 250 waits for it.
 	Arrived func(gateway.ID)
+	Journal *journal.Journal // gets what was received and refused; nil: it is not recorded
+	Bytes   smtpd.Rate       // that one VM gets; the zero Rate is no limit
 	Logger  *slog.Logger
 }
 
 // Policy is an smtpd.Policy. Make it with New.
 type Policy struct {
 	config   Config
+	bytes    *limit.Rates[gateway.ID]
 	accepted atomic.Uint64
 }
 
 // New returns a Policy that has accepted nothing yet.
 func New(config Config) *Policy {
 	config.Domain = strings.ToLower(config.Domain)
-	return &Policy{config: config}
+	if config.Bytes == (smtpd.Rate{}) {
+		config.Bytes.PerSecond = math.Inf(1)
+	}
+	return &Policy{config: config, bytes: limit.NewRates[gateway.ID](config.Bytes.PerSecond, config.Bytes.Burst)}
 }
+
+// Remove removes what is kept of a VM in memory.
+func (p *Policy) Remove(id gateway.ID) { p.bytes.Remove(id) }
 
 // Accepted is the number of messages accepted since the start, one per recipient.
 func (p *Policy) Accepted() uint64 { return p.accepted.Load() }
@@ -74,6 +87,7 @@ func (p *Policy) Recipient(_ context.Context, c smtpd.Client, e smtpd.Envelope, 
 	}
 	if err != nil {
 		p.config.Logger.Debug("recipient refused", "rcpt", to.Path.String(), "remote", c.Remote, "err", err)
+		p.refused(p.Holder(to.Path).Identity, c, e, to.Path, err)
 	}
 	return vm, err
 }
@@ -99,7 +113,7 @@ func (p *Policy) IsLocal(address smtpd.Path) bool {
 }
 
 // mailboxOf returns the VM that an address belongs to, if it accepts mail of the sender; the operator for
-// those of the domain itself that RFC 2142 names.
+// those of the domain itself that RFC 2142 names, and for answers to notices.
 func (p *Policy) mailboxOf(to, from smtpd.Path, now time.Time) (gateway.Identity, error) {
 	host := domainOf(to)
 	if to.Domain == "" || host == p.config.Domain && isOperator(to.Local) {
@@ -148,7 +162,7 @@ func senderOf(from smtpd.Path) string {
 }
 
 func isOperator(local string) bool {
-	return slices.ContainsFunc([]string{"postmaster", "abuse"}, func(name string) bool { return strings.EqualFold(local, name) })
+	return slices.ContainsFunc([]string{"postmaster", "abuse", notice.Local}, func(name string) bool { return strings.EqualFold(local, name) })
 }
 
 // domainOf returns the domain in lower case and A-labels (RFC 5891), without a final dot.
@@ -181,8 +195,12 @@ func replyRelay() error {
 	return smtpd.Reply{Code: 550, Status: "5.7.1", Text: "Relay access denied"}
 }
 
-// Fits fails with a Reply if the VM's mailbox is full, or would be by a message of that many bytes.
+// Fits fails with a Reply if the VM's mailbox is full, or would be by a message of that many bytes, or if the VM cannot
+// get them now.
 func (p *Policy) Fits(vm gateway.ID, bytes int64) error {
+	if err := p.mayGet(vm, bytes); err != nil {
+		return err
+	}
 	return FullReply(p.config.Store.Fits(vm, bytes))
 }
 
@@ -201,6 +219,7 @@ func (p *Policy) Begin(_ context.Context, c smtpd.Client, e smtpd.Envelope) (smt
 	staged, err := p.config.Store.Stage()
 	if err != nil {
 		m.log().Warn("message not accepted", "status", smtpd.ReplyTo(err).Code, "err", err)
+		m.refused(err)
 		return nil, err
 	}
 	m.staged, m.filter = staged, verdict.NewFilter(staged, p.config.Domain)

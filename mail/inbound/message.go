@@ -46,16 +46,24 @@ func (m *message) Commit() (string, error) {
 	if err := m.policy.stillExist(m.envelope.To); err != nil {
 		return "", err
 	}
+	undo, err := m.policy.TakeBytes(letters, m.filter.Size())
+	if err != nil {
+		return "", err
+	}
 	m.recordSender()
 	if err := m.policy.config.Store.Commit(m.staged, letters); err != nil {
+		undo()
 		return "", FullReply(err)
 	}
 	m.staged.Remove()
 	m.policy.accepted.Add(uint64(len(letters)))
 	log := m.log()
 	for i, l := range letters { // one for each recipient
-		log.Info("message accepted", "rcpt", l.Rcpt, gateway.LogVM(m.envelope.To[i].VM), "queue_id", l.QueueID,
-			"bytes", m.filter.Size()+int64(len(l.Head)))
+		bytes := m.filter.Size() + int64(len(l.Head))
+		log.Info("message accepted", "rcpt", l.Rcpt, gateway.LogVM(m.envelope.To[i].VM), "queue_id", l.QueueID, "bytes", bytes)
+		m.policy.config.Journal.Add(l.VM, gateway.MailEvent{
+			Kind: gateway.MailReceived, QueueID: l.QueueID, From: l.From, To: l.Rcpt, Remote: m.client.Remote, Bytes: bytes,
+		})
 	}
 	m.arrived()
 	return letters[0].QueueID, nil
@@ -115,6 +123,14 @@ func (m *message) letters(now time.Time, results string) []mailbox.Letter {
 func (m *message) Abort(err error) {
 	m.staged.Remove()
 	m.log().Warn("message not accepted", "bytes", m.bytes, "status", smtpd.ReplyTo(err).Code, "err", err)
+	m.refused(err)
+}
+
+// refused records that no recipient gets the message.
+func (m *message) refused(err error) {
+	for _, to := range m.envelope.To {
+		m.policy.refused(to.VM, m.client, m.envelope, to.Path, err)
+	}
 }
 
 func (m *message) log() *slog.Logger {

@@ -46,7 +46,7 @@ func BenchmarkOpen(b *testing.B) {
 	logger := slog.New(slog.DiscardHandler)
 	b.ReportAllocs()
 	for b.Loop() {
-		m, err := openBox(filepath.Join(dir, vm.String()), logger)
+		m, err := openBox(filepath.Join(dir, vm.String()), logger, nil)
 		gatewaytest.Must(b, err)
 		if n := m.Snapshot().Entries.Len(); n != 1_000_000 {
 			b.Fatalf("%d messages", n)

@@ -40,6 +40,11 @@ type Box struct {
 	stuck    bool     // tidy failed: not again before the next segment
 	spoilt   uint32   // number of a segment that could neither be begun nor removed
 	indexed  *state   // of an index that does not fit the log; nil after the open
+	unkept   bool     // there is damage without a copy in lost: no segment is removed, no index written
+
+	draft bool // a log in a migration, whose damage is no loss
+
+	stop <-chan struct{} // ends a migration; nil: nothing does
 
 	segmentBytes int64 // smaller in tests
 }
@@ -88,29 +93,38 @@ func (b *Box) Expunge(uids []uint32) error {
 	return b.do(&frame{kind: kindExpunge, meta: encodeUIDs(uids)})
 }
 
-// List returns the newest messages first, at most limit of them (all when limit is 0). Of one whose
-// envelope cannot be read it shows what is in memory.
+// List returns the newest messages first, at most limit of them (all when limit is 0).
 func (b *Box) List(limit int) ([]gateway.Message, error) {
 	s := b.Snapshot()
 	n := s.Entries.Len()
 	if limit > 0 {
 		n = min(n, limit)
 	}
-	list := make([]gateway.Message, 0, n)
+	newest := make([]Entry, 0, n)
 	for e := range s.Entries.Backward() {
-		if len(list) == n {
+		if len(newest) == n {
 			break
 		}
+		newest = append(newest, e)
+	}
+	return b.Describe(newest), nil
+}
+
+// Describe returns messages as lists show them. Of one whose envelope cannot be read it shows what is in memory.
+func (b *Box) Describe(entries []Entry) []gateway.Message {
+	s := b.Snapshot()
+	list := make([]gateway.Message, 0, len(entries))
+	for _, e := range entries {
 		env, err := b.envelope(e.UID)
 		if err != nil && gateway.KindOf(err) != gateway.KindNotFound {
 			b.logger.Error("message damaged", "queue_id", e.QueueID, "err", err)
 		}
 		list = append(list, gateway.Message{
 			QueueID: e.QueueID, UID: e.UID, From: env.from, Rcpt: env.rcpt, Subject: env.subject,
-			Bytes: e.Bytes, Received: e.Received, Delivered: s.delivered(e),
+			Bytes: e.Bytes, Received: e.Received, Delivered: s.Delivered(e),
 		})
 	}
-	return list, nil
+	return list
 }
 
 // Find returns the message with a queue id.
@@ -133,7 +147,7 @@ func (b *Box) close(reason error) {
 	for b.leading {
 		b.idle.Wait()
 	}
-	if b.dirty && gateway.KindOf(reason) != gateway.KindNotFound { // else it is being removed
+	if b.dirty && !b.unkept && gateway.KindOf(reason) != gateway.KindNotFound { // else it is being removed
 		if err := b.writeIndex(); err != nil {
 			b.logger.Warn("mailbox index not written", "err", err)
 		}

@@ -3,8 +3,10 @@ package mailbox
 import (
 	"bytes"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -303,5 +305,95 @@ func TestLostSegment(t *testing.T) {
 	}
 	if _, ok := b.Snapshot().Entries.Find(1); !ok {
 		t.Error("the first message is gone")
+	}
+}
+
+// Damage whose copy cannot be kept stays in its segment: the mailbox opens, what is intact is readable, and the next start
+// keeps the copy.
+func TestDamageNotCopied(t *testing.T) {
+	dir, vm := t.TempDir(), gateway.NewID()
+	s := open(t, dir)
+	first := mustPut(t, s, "first", vm)[0]
+	b := box(t, s, vm)
+	keep, path := b.end, b.path(b.last())
+	mustPut(t, s, "second", vm)
+	s.Close()
+	gatewaytest.Must(t, os.Remove(filepath.Join(b.log, indexName)))
+	whole, err := os.ReadFile(path)
+	gatewaytest.Must(t, err)
+	gatewaytest.Must(t, os.WriteFile(path, whole[:len(whole)-3], 0o600))
+	lost := b.lost(fmt.Sprintf("%s@%d", filepath.Base(path), keep))
+	gatewaytest.Must(t, os.MkdirAll(filepath.Join(lost, "in the way"), 0o700))
+	for _, want := range []string{"first", "third"} {
+		report := new(gatewaytest.Log)
+		s, err = Open(dir, report.Logger())
+		gatewaytest.Must(t, err)
+		b = box(t, s, vm)
+		if got := read(t, b, first); !strings.HasSuffix(got, want) {
+			t.Errorf("an older message is %q", got)
+		}
+		third := mustPut(t, s, "third", vm)[0]
+		if got := read(t, b, third); !strings.HasSuffix(got, "third") {
+			t.Errorf("a new message is %q", got)
+		}
+		gatewaytest.Must(t, b.Expunge([]uint32{1})) // no message lives in the segment then
+		b.tidy()
+		if kept, err := os.ReadFile(path); err != nil || !bytes.Equal(kept, whole[:len(whole)-3]) {
+			t.Errorf("the damaged segment has %d bytes, %v", len(kept), err)
+		}
+		if report.Count("damage of a mailbox not copied") != 1 {
+			t.Errorf("not reported: %s", report)
+		}
+		first = third
+		s.Close()
+	}
+	gatewaytest.Must(t, os.RemoveAll(lost))
+	s = open(t, dir)
+	b = box(t, s, vm)
+	if kept, err := os.ReadFile(lost); err != nil || !bytes.Equal(kept, whole[keep:len(whole)-3]) {
+		t.Errorf("the copy has %d bytes, %v", len(kept), err)
+	}
+	s.Close()
+	if _, err := os.Stat(filepath.Join(b.log, indexName)); err != nil {
+		t.Error(err)
+	}
+}
+
+// A message whose frame is damaged does not keep its segment for ever: it moves to lost, the others to the tail.
+func TestTidyDamagedFrame(t *testing.T) {
+	dir, vm := t.TempDir(), gateway.NewID()
+	report := new(gatewaytest.Log)
+	s, err := Open(dir, report.Logger())
+	gatewaytest.Must(t, err)
+	defer s.Close()
+	b := box(t, s, vm)
+	b.segmentBytes = 16 << 10
+	var ids []string
+	for range 3 {
+		ids = append(ids, mustPut(t, s, strings.Repeat("k", 5000), vm)[0])
+	}
+	bad, _ := b.Snapshot().Entries.Find(2)
+	first := b.path(b.state.segment(bad.at.segment))
+	f, err := os.OpenFile(first, os.O_WRONLY, 0)
+	gatewaytest.Must(t, err)
+	_, err = f.WriteAt([]byte("damage"), bad.at.offset)
+	gatewaytest.Must(t, errors.Join(err, f.Close()))
+	for i := range 60 {
+		mustPut(t, s, strings.Repeat("x", 5000), vm)
+		gatewaytest.Must(t, b.Expunge([]uint32{uint32(i) + 4}))
+	}
+	if _, err := os.Stat(first); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the segment is still there: %v", err)
+	}
+	if kept, err := os.ReadFile(b.lost(fmt.Sprintf("%s@%d", filepath.Base(first), bad.at.offset))); err != nil || int64(len(kept)) != bad.at.length || !strings.HasSuffix(string(kept), "kkk") {
+		t.Errorf("%d bytes in lost, %v", len(kept), err)
+	}
+	for _, id := range []string{ids[0], ids[2]} {
+		if got := read(t, b, id); !strings.HasSuffix(got, "kkk") {
+			t.Errorf("message %s is %.40q", id, got)
+		}
+	}
+	if _, err := b.Find(ids[1]); gateway.KindOf(err) != gateway.KindNotFound || report.Count("message damaged; moved to lost") != 1 {
+		t.Errorf("the damaged one: %v, %s", err, report)
 	}
 }

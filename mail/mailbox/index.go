@@ -84,8 +84,11 @@ func decodePage(buf []byte) []Entry {
 	return entries
 }
 
-// writeIndex replaces the index, synced.
+// writeIndex replaces the index, synced; see replay.damage for when it does not.
 func (b *Box) writeIndex() error {
+	if b.unkept {
+		return nil
+	}
 	s := b.state
 	head := indexHead{Validity: s.Validity, NextUID: s.NextUID, Cursor: s.cursor, Offset: b.end}
 	segments := make([]indexSegment, 0, len(s.segments))

@@ -64,7 +64,7 @@ func (b *Box) expire(ctx context.Context, before time.Time) error {
 	s := b.Snapshot()
 	var old []Entry
 	for _, e := range s.Entries.All() {
-		if s.delivered(e) && e.Flags&local == 0 && e.Received.Before(before) {
+		if s.Delivered(e) && e.Flags&local == 0 && e.Received.Before(before) {
 			old = append(old, e)
 		}
 	}
@@ -91,7 +91,7 @@ func (b *Box) Remove(ctx context.Context, r gateway.MailRemoval) (gateway.MailRe
 		}
 		delete(named, e.QueueID)
 		chosen = append(chosen, e)
-		if !s.delivered(e) {
+		if !s.Delivered(e) {
 			waiting++
 		}
 	}
@@ -122,7 +122,7 @@ func (b *Box) remove(ctx context.Context, s *Snapshot, chosen []Entry) (removed 
 		for _, e := range batch {
 			removed.Messages++
 			removed.Bytes += e.Bytes
-			if !s.delivered(e) {
+			if !s.Delivered(e) {
 				removed.Waiting++
 			}
 		}

@@ -50,6 +50,7 @@ type Store struct {
 	boxes   map[gateway.ID]*opening
 	removed map[gateway.ID]struct{} // never opened again: UUIDs are never used twice
 	closed  bool
+	closing chan struct{}                // closed by Close
 	awaited map[gateway.ID]chan struct{} // by Await, until the mailbox is opened
 
 	turn   chan struct{} // holds one: of who opens a mailbox that nobody waits for, see Await
@@ -61,6 +62,7 @@ type opening struct {
 	once sync.Once
 	box  *Box
 	err  error
+	open atomic.Pointer[Box] // box, for who does not wait for it
 }
 
 // end closes the mailbox, once it is open, or keeps it from being opened.
@@ -91,6 +93,7 @@ func Open(dir string, logger *slog.Logger) (*Store, error) {
 		removed:  map[gateway.ID]struct{}{},
 		awaited:  map[gateway.ID]chan struct{}{},
 		turn:     make(chan struct{}, 1),
+		closing:  make(chan struct{}),
 	}, nil
 }
 
@@ -102,12 +105,13 @@ func (s *Store) Box(id gateway.ID) (*Box, error) {
 		return nil, err
 	}
 	o.once.Do(func() {
-		o.box, o.err = openBox(filepath.Join(s.dir, id.String()), s.logger.With("vm_id", id.String()))
+		o.box, o.err = openBox(filepath.Join(s.dir, id.String()), s.logger.With("vm_id", id.String()), s.closing)
 		if o.err == nil {
 			newFolders(s, id, o.box)
 		}
 	})
 	if o.err == nil {
+		o.open.Store(o.box)
 		return o.box, nil
 	}
 	s.mu.Lock()
@@ -116,6 +120,16 @@ func (s *Store) Box(id gateway.ID) (*Box, error) {
 		delete(s.boxes, id) // the next call tries again
 	}
 	return nil, withKind(fmt.Errorf("open mailbox: %w", o.err))
+}
+
+// Opened returns the mailbox of a VM if it is open already; nil otherwise.
+func (s *Store) Opened(id gateway.ID) *Box {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if o := s.boxes[id]; o != nil {
+		return o.open.Load()
+	}
+	return nil
 }
 
 func (s *Store) opening(id gateway.ID) (*opening, error) {
@@ -156,9 +170,12 @@ func (s *Store) Remove(id gateway.ID) error {
 	return durable.Sync(s.dir)
 }
 
-// Close waits for commits in progress and closes every mailbox.
+// Close waits for commits in progress and closes every mailbox. Migrations end, and go on at the next start.
 func (s *Store) Close() {
 	s.mu.Lock()
+	if !s.closed {
+		close(s.closing)
+	}
 	s.closed = true
 	boxes := s.boxes
 	s.boxes = nil

@@ -9,6 +9,7 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -74,8 +75,12 @@ func (r oldRecord) frame() *frame {
 	return f
 }
 
-// migrate builds the log of an old mailbox, and gives it its name when it is complete and synced. If
-// it fails or is cut short, the next start does it again. settle removes the old files.
+// errStopped is why a migration ended early.
+var errStopped = errors.New("the daemon stops; the migration goes on at its next start")
+
+// migrate builds the log of an old mailbox, and gives it its name when it is complete and synced. What a crash or a stop
+// has left of it is gone on with; after any other error, as on a full disk, it is removed, and the next start does it
+// again. settle removes the old files.
 func (b *Box) migrate() error {
 	if _, err := os.Stat(b.log); !errors.Is(err, fs.ErrNotExist) {
 		return err // nil: it has a log
@@ -83,36 +88,68 @@ func (b *Box) migrate() error {
 	if _, err := os.Stat(filepath.Join(b.dir, "msg")); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	m := newBox(b.dir, b.log+".new", b.logger)
-	m.segmentBytes = b.segmentBytes
-	if err := os.RemoveAll(m.log); err != nil { // the copy of an earlier attempt
-		return fmt.Errorf("migrate mailbox: %w", err)
-	}
-	err := m.makeDirs()
-	if err == nil {
-		err = m.copyOld()
-	}
-	m.seal()
+	old, messages, err := b.readOld()
 	if err != nil {
 		return fmt.Errorf("migrate mailbox: %w", err)
+	}
+	m, err := b.resume()
+	if err == nil {
+		err = m.copyOld(old, messages)
+	}
+	m.seal()
+	switch {
+	case errors.Is(err, errStopped):
+		return err
+	case err != nil:
+		return errors.Join(fmt.Errorf("migrate mailbox: %w", err), os.RemoveAll(m.log))
 	}
 	b.logger.Info("mailbox migrated", "path", b.dir)
 	return durable.Rename(m.log, b.log)
 }
 
-func (b *Box) copyOld() error {
-	old, messages, err := b.readOld()
-	if err != nil {
-		return err
+// resume returns the new log, with what an earlier attempt has in it; anew if that is damaged.
+func (b *Box) resume() (m *Box, err error) {
+	begin := func() error {
+		m = newBox(b.dir, b.log+".new", slog.New(slog.DiscardHandler)) // what a crash tore is no loss
+		m.segmentBytes, m.stop, m.draft = b.segmentBytes, b.stop, true
+		return m.makeDirs()
 	}
+	if err := begin(); err != nil {
+		return m, err
+	}
+	_, strange, err := listSegments(m.log)
+	damaged := len(strange) > 0
+	if err == nil && !damaged {
+		damaged, err = m.load()
+		damaged = damaged || err != nil
+	}
+	if damaged {
+		m.seal()
+		if err = os.RemoveAll(m.log); err == nil {
+			err = begin()
+		}
+	}
+	m.logger = b.logger
+	return m, err
+}
+
+// copyOld copies the messages that the log does not have yet, a batch at a time: a write and a sync for all that fit into
+// maxBatchBytes.
+func (b *Box) copyOld(old *state, messages map[uint32]*frame) error {
 	b.state.Validity, b.state.NextUID, b.state.cursor, b.nextUID = old.Validity, old.NextUID, old.cursor, old.NextUID
 	if b.state.Validity == 0 {
 		b.state.Validity = uint32(time.Now().Unix()) // as restore
 	}
-	if err := b.roll(); err != nil {
-		return err
+	if b.tail == nil {
+		if err := b.roll(); err != nil {
+			return err
+		}
 	}
+	batch, size := &ticket{}, int64(0)
 	for _, e := range old.list.All() {
+		if _, there := b.state.list.Find(e.UID); there {
+			continue
+		}
 		f := messages[e.UID]
 		f.flags = e.Flags
 		if err := b.copyBody(f, e.QueueID); errors.Is(err, errFrame) || errors.Is(err, fs.ErrNotExist) {
@@ -121,16 +158,49 @@ func (b *Box) copyOld() error {
 		} else if err != nil {
 			return err
 		}
-		t := []*ticket{{frames: []*frame{f}}}
-		if err := b.makeRoom(f.length(), t); err != nil {
+		batch.frames = append(batch.frames, f)
+		if size += f.length(); size < maxMigrated {
+			continue
+		}
+		if err := b.copyBatch(batch); err != nil {
 			return err
 		}
-		if err := b.write(t); err != nil {
-			return err
-		}
+		size = 0
+	}
+	if err := b.copyBatch(batch); err != nil {
+		return err
+	}
+	return b.writeIndex()
+}
+
+// maxMigrated is less than maxBatchBytes by one more body.
+const maxMigrated = maxBatchBytes - maxInlineBytes
+
+// copyBatch writes what a batch has, after the names of its long bodies, and empties it.
+func (b *Box) copyBatch(batch *ticket) error {
+	select {
+	case <-b.stop:
+		return errStopped
+	default:
+	}
+	if len(batch.frames) == 0 {
+		return nil
+	}
+	if err := durable.Sync(b.big("")); err != nil {
+		return err
+	}
+	t := []*ticket{batch}
+	if err := b.makeRoom(batch.size(), t); err != nil {
+		return err
+	}
+	if err := b.write(t); err != nil {
+		return err
+	}
+	for _, f := range batch.frames {
 		f.body = nil
 	}
-	return errors.Join(durable.Sync(b.big("")), b.writeIndex())
+	batch.frames = nil
+	return nil
 }
 
 // readOld returns the state that an old index leads to, and its messages by UID.

@@ -14,6 +14,7 @@ import (
 
 	"lodge/gateway"
 	"lodge/gateway/gatewaytest"
+	"lodge/gateway/sandboxtest"
 )
 
 // writeOld writes a mailbox as it was before the log, with three messages, the second expunged, the
@@ -124,5 +125,116 @@ func TestMigrateDamaged(t *testing.T) {
 			}
 			mustPut(t, s, "new", vm)
 		})
+	}
+}
+
+// manyOld writes an old mailbox of n messages of size bytes, and returns its directory.
+func manyOld(tb testing.TB, root string, vm gateway.ID, n, size int) (dir string) {
+	tb.Helper()
+	dir = filepath.Join(root, vm.String())
+	gatewaytest.Must(tb, os.MkdirAll(filepath.Join(dir, "msg"), 0o700))
+	body := []byte(strings.Repeat("x", size))
+	var index []byte
+	for i := range n {
+		r := oldRecord{Op: "add", UID: uint32(i) + 1, QueueID: NewQueueID(time.Now()), From: "a@b", Bytes: int64(size), Received: time.Now()}
+		payload, err := json.Marshal(r)
+		gatewaytest.Must(tb, err)
+		index = fmt.Appendf(index, "%08x %08x %s\n", checksum(payload), len(payload), payload)
+		gatewaytest.Must(tb, os.WriteFile(filepath.Join(dir, "msg", r.QueueID), body, 0o600))
+	}
+	gatewaytest.Must(tb, os.WriteFile(filepath.Join(dir, "index"), index, 0o600))
+	return dir
+}
+
+// A migration that is stopped leaves the old mailbox, and the next one goes on where it was, also behind what a crash
+// has torn.
+func TestMigrateStopped(t *testing.T) {
+	const n = 40
+	for name, tear := range map[string]int64{"stopped": 0, "torn": 3} {
+		t.Run(name, func(t *testing.T) {
+			root, vm := t.TempDir(), gateway.NewID()
+			dir := manyOld(t, root, vm, n, maxInlineBytes/2)
+			stop := make(chan struct{})
+			close(stop)
+			logger := slog.New(slog.DiscardHandler)
+			if _, err := openBox(dir, logger, stop); !errors.Is(err, errStopped) {
+				t.Fatalf("stopped: %v", err)
+			}
+			// As far as one batch of ten.
+			half := newBox(dir, filepath.Join(dir, "log"), logger)
+			old, messages, err := half.readOld()
+			gatewaytest.Must(t, err)
+			m, err := half.resume()
+			gatewaytest.Must(t, err)
+			batch := &ticket{}
+			for _, e := range entries(old.list.List)[:10] {
+				gatewaytest.Must(t, m.copyBody(messages[e.UID], e.QueueID))
+				batch.frames = append(batch.frames, messages[e.UID])
+			}
+			gatewaytest.Must(t, m.roll())
+			gatewaytest.Must(t, m.copyBatch(batch))
+			m.seal()
+			if tear > 0 {
+				path := m.path(m.last())
+				info, err := os.Stat(path)
+				gatewaytest.Must(t, err)
+				gatewaytest.Must(t, os.Truncate(path, info.Size()-tear))
+			}
+			again, err := newBox(dir, filepath.Join(dir, "log"), logger).resume()
+			gatewaytest.Must(t, err)
+			if have := again.state.list.Len(); (have == 10) != (tear == 0) {
+				t.Errorf("%d messages are gone on with", have)
+			}
+			again.seal()
+			s := open(t, root)
+			defer s.Close()
+			b := box(t, s, vm)
+			if b.Snapshot().Entries.Len() != n {
+				t.Errorf("%d messages", b.Snapshot().Entries.Len())
+			}
+			for _, e := range b.Snapshot().Entries.All() {
+				if got := read(t, b, e.QueueID); len(got) != maxInlineBytes/2 {
+					t.Errorf("message %d has %d bytes", e.UID, len(got))
+				}
+			}
+			for _, left := range []string{filepath.Join(dir, "log.new"), filepath.Join(dir, "msg")} {
+				if _, err := os.Stat(left); !errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("%s is still there: %v", left, err)
+				}
+			}
+			if lost := glob(filepath.Join(dir, "lost", "*@*")); len(lost) != 0 {
+				t.Errorf("lost: %v", lost)
+			}
+		})
+	}
+}
+
+// A migration that the disk has no room for leaves nothing of the new log, and the old mailbox as it was.
+func TestMigrateFull(t *testing.T) {
+	root, vm := sandboxtest.SmallDisk(t, 10<<20), gateway.NewID()
+	dir := manyOld(t, root, vm, 20, 300<<10)
+	s := open(t, root)
+	if _, err := s.Box(vm); gateway.KindOf(err) != gateway.KindNoSpace {
+		t.Errorf("on a full disk: %v", err)
+	}
+	if left := glob(filepath.Join(dir, "log*")); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+	if n := len(glob(filepath.Join(dir, "msg", "*"))); n != 20 {
+		t.Errorf("%d old bodies", n)
+	}
+	s.Close()
+}
+
+// BenchmarkMigrate is the migration of 10,000 messages of 4 KiB.
+func BenchmarkMigrate(b *testing.B) {
+	for b.Loop() {
+		b.StopTimer()
+		root, vm := b.TempDir(), gateway.NewID()
+		dir := manyOld(b, root, vm, 10_000, 4096)
+		b.StartTimer()
+		m, err := openBox(dir, slog.New(slog.DiscardHandler), nil)
+		gatewaytest.Must(b, err)
+		m.close(errClosed())
 	}
 }

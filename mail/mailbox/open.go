@@ -16,9 +16,10 @@ import (
 )
 
 // openBox reads a mailbox, and creates a missing one. It deletes nothing but what is recorded as
-// expunged.
-func openBox(dir string, logger *slog.Logger) (*Box, error) {
+// expunged. When stop closes, a migration ends with errStopped; the next one goes on from there.
+func openBox(dir string, logger *slog.Logger, stop <-chan struct{}) (*Box, error) {
 	b := newBox(dir, filepath.Join(dir, "log"), logger)
+	b.stop = stop
 	if err := b.restore(); err != nil {
 		b.seal()
 		return nil, err
@@ -235,8 +236,15 @@ func (r *replay) frame(at int64, f frame, sound bool) error {
 }
 
 // damage keeps a copy of what cannot be read. UIDs that may have been in it are not given again.
+//
+// A copy that cannot be made, as on a full disk, fails nothing: mail that is intact must be readable, above all then. What is
+// damaged stays in its segment, which is neither written nor removed while it is unkept; and no index is written, so
+// that the next start reads the damage again, and tries to keep it again.
 func (r *replay) damage(from, to int64) error {
 	r.damaged = true
+	if r.box.draft {
+		return nil
+	}
 	r.box.state.NextUID += uint32((to-from)/headBytes) + 1 // of 64 MiB or little more
 	path := r.box.lost(fmt.Sprintf("%s@%d", r.now.name(), from))
 	r.box.logger.Error("mailbox damaged", "path", path, "bytes", to-from)
@@ -247,7 +255,11 @@ func (r *replay) damage(from, to int64) error {
 	if _, err := r.file.ReadAt(buf, from); err != nil {
 		return fmt.Errorf("read segment: %w", err)
 	}
-	return durable.WriteFile(path, buf, 0o600)
+	if err := durable.WriteFile(path, buf, 0o600); err != nil {
+		r.box.unkept = true
+		r.box.logger.Error("damage of a mailbox not copied; its segments stay", "path", path, "err", err)
+	}
+	return nil
 }
 
 // judge logs the messages that are damaged, now that expunged ones are known.

@@ -35,14 +35,18 @@ type Snapshot struct {
 	Keywords []string // never changed in place; see Flags
 
 	bytes    int64     // of all messages, see MailSettings.QuotaBytes
+	parked   int       // messages with that flag
 	cursor   uint32    // every message up to it is in the guest, or parked
 	segments []segment // of the log, by number
 }
 
-// delivered reports whether a message is in the guest, or need not be.
-func (s *Snapshot) delivered(e Entry) bool {
+// Delivered reports whether a message is in the guest, or need not be.
+func (s *Snapshot) Delivered(e Entry) bool {
 	return e.Flags&local != 0 || e.UID <= s.cursor && e.Flags&parked == 0
 }
+
+// Bytes is the size of all messages.
+func (s *Snapshot) Bytes() int64 { return s.bytes }
 
 // segment returns the segment with a number, which there must be.
 func (s *Snapshot) segment(number uint32) segment {
@@ -73,7 +77,10 @@ func (s *state) apply(f *frame, at place) error {
 		return s.add(f, at)
 	case kindFlags:
 		for _, uid := range decodeUIDs(f.meta) {
-			s.list.edit(uid, func(e *Entry) { e.Flags, e.Mod = e.Flags&^f.clear|f.flags, s.Mod })
+			s.list.edit(uid, func(e *Entry) {
+				s.parked += isParked(e.Flags&^f.clear|f.flags) - isParked(e.Flags)
+				e.Flags, e.Mod = e.Flags&^f.clear|f.flags, s.Mod
+			})
 		}
 	case kindExpunge:
 		s.list.remove(decodeUIDs(f.meta), func(e Entry) { s.count(e, -1) })
@@ -126,9 +133,17 @@ func (s *state) passLocal() {
 func (s *state) count(e Entry, n int) {
 	s.live += int64(n) * e.at.length
 	s.bytes += int64(n) * e.Bytes
+	s.parked += n * isParked(e.Flags)
 	if s.used[e.at.segment] += n; s.used[e.at.segment] == 0 {
 		delete(s.used, e.at.segment)
 	}
+}
+
+func isParked(f Flags) int {
+	if f&parked != 0 {
+		return 1
+	}
+	return 0
 }
 
 // placeOf returns the place of a frame at off of a segment.

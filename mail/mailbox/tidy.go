@@ -1,8 +1,14 @@
 package mailbox
 
 import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"syscall"
+
+	"lodge/gateway/durable"
 )
 
 const smallestHole = 4096 // of a file system's block
@@ -63,7 +69,7 @@ func (b *Box) bury(dead []Entry) {
 // Only the oldest goes, so no change is removed whose message is still there.
 func (b *Box) tidy() {
 	s := b.state
-	if b.stuck || len(s.segments) < 2 {
+	if b.stuck || b.unkept || len(s.segments) < 2 {
 		return
 	}
 	if s.used[s.segments[0].number] > 0 && int64(len(s.segments)-2)*b.segmentBytes > 2*s.live {
@@ -97,10 +103,13 @@ func (b *Box) try(what string, err error) {
 }
 
 // move adds messages of a segment once more at the tail, with the same UIDs. A body that is damaged
-// stays so.
+// stays so. One whose frame cannot be read is set aside; if that fails, it stays, and so does the segment, while the
+// others leave it.
 func (b *Box) move(number uint32) error {
 	t := &ticket{done: make(chan error, 1)}
 	size := int64(0)
+	var lost []uint32
+	var failed error
 	for _, e := range b.state.list.All() {
 		if e.at.segment != number {
 			continue
@@ -109,14 +118,56 @@ func (b *Box) move(number uint32) error {
 			break
 		}
 		buf, f, err := b.readAt(&b.state.Snapshot, e, e.at.length)
+		if Damaged(damage(err)) {
+			if err := b.setAside(e, err); err != nil {
+				failed = err
+			} else {
+				lost = append(lost, e.UID)
+			}
+			continue
+		}
 		if err != nil {
 			return err
 		}
 		f.flags, f.body = e.Flags, buf[e.at.head:]
 		t.frames = append(t.frames, &f)
 	}
+	if len(lost) > 0 {
+		t.frames = append(t.frames, &frame{kind: kindExpunge, meta: encodeUIDs(lost)})
+	}
+	if len(t.frames) == 0 {
+		return failed
+	}
 	if err := b.makeRoom(t.size(), []*ticket{t}); err != nil {
 		return err
 	}
-	return b.write([]*ticket{t})
+	return errors.Join(failed, b.write([]*ticket{t}))
+}
+
+// setAside keeps in lost what there is of a message whose frame cannot be read, before it is expunged. why is the error of
+// reading it.
+func (b *Box) setAside(e Entry, why error) error {
+	g := b.state.segment(e.at.segment)
+	path := b.lost(fmt.Sprintf("%s@%d", g.name(), e.at.offset))
+	b.logger.Error("message damaged; moved to lost", "queue_id", e.QueueID, "path", path, "err", why)
+	f, err := os.Open(b.path(g))
+	if err != nil {
+		return fmt.Errorf("open segment: %w", err)
+	}
+	defer func() { _ = f.Close() }() // only read
+	buf := make([]byte, e.at.length)
+	n, err := f.ReadAt(buf, e.at.offset)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read segment: %w", err)
+	}
+	if err := durable.WriteFile(path, buf[:n], 0o600); err != nil {
+		return err
+	}
+	if !e.at.file {
+		return nil
+	}
+	if err := b.lose(b.big(e.QueueID)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }

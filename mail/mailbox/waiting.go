@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"slices"
+	"time"
 )
 
 // What the delivery into the VM asks of a mailbox, beside Pending, Delivered and Park.
@@ -62,6 +63,39 @@ func (b *Box) Parked(n int) []Entry {
 		}
 	}
 	return parkedOnes
+}
+
+// Redeliver parks those of uids that are in the guest, so that they are delivered again.
+func (b *Box) Redeliver(uids []uint32) error {
+	if len(uids) == 0 {
+		return nil
+	}
+	return b.do(&frame{kind: kindFlags, flags: parked, meta: encodeUIDs(uids)})
+}
+
+// Waiting returns how many messages are not in the guest, and when the oldest of them was received.
+func (b *Box) Waiting() (n int, oldest time.Time) {
+	s := b.shown.Load()
+	older := func(e Entry) {
+		n++
+		if oldest.IsZero() || e.Received.Before(oldest) {
+			oldest = e.Received
+		}
+	}
+	if s.parked > 0 {
+		for _, e := range b.Parked(s.parked) {
+			if e.UID <= s.cursor {
+				older(e)
+			}
+		}
+	}
+	page, i := s.Entries.search(s.cursor + 1)
+	for ; page < len(s.Entries.pages); page, i = page+1, 0 {
+		for _, e := range s.Entries.pages[page].Entries[i:] {
+			older(e)
+		}
+	}
+	return n, oldest
 }
 
 // Unpark records that a parked message is on the guest's disk.

@@ -46,6 +46,9 @@ func TestPlacesOfDelivery(t *testing.T) {
 				t.Errorf("message %d: delivered is %v", m.UID, m.Delivered)
 			}
 		}
+		if n, oldest := b.Waiting(); n != 4 || !oldest.Equal(list[4].Received) {
+			t.Errorf("%d wait, the oldest since %v: %+v", n, oldest, list)
+		}
 		s.Close()
 		s = open(t, dir)
 		b = box(t, s, vm)

@@ -33,6 +33,7 @@ import (
 	"lodge/gateway"
 	"lodge/gateway/durable"
 	"lodge/gateway/limit"
+	"lodge/mail/journal"
 	"lodge/mail/mailbox"
 )
 
@@ -42,7 +43,7 @@ type Resolver interface {
 	Ask(ctx context.Context, name string, kind uint16) ([]dns.RR, error)
 }
 
-// Config is what a Queue needs. All fields but Smarthost, Refuse, Known and Arrived must be set.
+// Config is what a Queue needs. All fields but Smarthost, Refuse, Known, Arrived and Journal must be set.
 type Config struct {
 	Dir       string         // of the queue and the keys; created if missing; one process at a time
 	Domain    string         // the name of this host, and d= of its signatures
@@ -55,6 +56,7 @@ type Config struct {
 	// Arrived is called for each VM that gets a report, after it is synced to disk. It must return at
 	// once; nil: nothing is done.
 	Arrived func(gateway.ID)
+	Journal *journal.Journal // gets what becomes of mail; nil: it is not recorded
 	Limits  Limits
 	Times   Times
 	Logger  *slog.Logger

@@ -24,6 +24,9 @@ type letter struct {
 	bytes   int64
 	noted   bool // its sender got the note of a delay
 	born    time.Time
+
+	attempts int      // since the start
+	last     *failure // of the last attempt; nil if there was none
 }
 
 // item is the letters of one message that go the same way, in one transaction.
@@ -38,6 +41,7 @@ type road struct {
 	lane  *lane
 	dest  string
 	items items
+	out   []*item   // taken by its worker
 	until time.Time // not before, after the destination itself has failed
 	fails int
 	state roadState
@@ -61,6 +65,7 @@ type lane struct {
 	letters int
 	bytes   int64
 	limiter *rate.Limiter
+	removed map[uint32]struct{} // letters that are with a worker and are not to come back
 }
 
 // items is a heap by next.
@@ -85,7 +90,7 @@ func (h *items) Pop() any {
 func (q *Queue) lane(id gateway.ID) *lane {
 	l, ok := q.lanes[id]
 	if !ok {
-		l = &lane{vm: id, roads: map[string]*road{}, limiter: rate.NewLimiter(q.config.Limits.RateOfVM, q.config.Limits.BurstOfVM)}
+		l = &lane{vm: id, roads: map[string]*road{}, removed: map[uint32]struct{}{}, limiter: rate.NewLimiter(q.config.Limits.RateOfVM, q.config.Limits.BurstOfVM)}
 		q.lanes[id] = l
 		q.order = append(q.order, l)
 	}
@@ -223,16 +228,23 @@ func (q *Queue) take(r *road) *item {
 	for _, l := range rates {
 		l.AllowN(now, 1) // mu is held, so there is one
 	}
-	return heap.Pop(&r.items).(*item)
+	it := heap.Pop(&r.items).(*item)
+	r.out = append(r.out, it)
+	return it
 }
 
 // overdue returns the items of a road that are due, when its destination has failed.
-func (q *Queue) overdue(r *road) (all []*item) {
+func (q *Queue) overdue(r *road, why *failure) (all []*item) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for now := time.Now(); len(r.items) > 0 && !r.items[0].next.After(now); {
-		all = append(all, heap.Pop(&r.items).(*item))
+		it := heap.Pop(&r.items).(*item)
+		for i := range it.letters {
+			it.letters[i].last = why
+		}
+		all = append(all, it)
 	}
+	r.out = append(r.out, all...)
 	return all
 }
 
@@ -259,7 +271,19 @@ func (q *Queue) destLimiter(dest string) *rate.Limiter {
 func (q *Queue) keep(r *road, it *item, waiting []letter, gone []letter) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	r.out = slices.DeleteFunc(r.out, func(other *item) bool { return other == it })
 	r.lane.uncount(gone)
+	for _, m := range gone {
+		delete(r.lane.removed, m.uid)
+	}
+	waiting = slices.DeleteFunc(slices.Clone(waiting), func(m letter) bool {
+		_, is := r.lane.removed[m.uid]
+		if is {
+			delete(r.lane.removed, m.uid)
+			r.lane.uncount([]letter{m})
+		}
+		return is
+	})
 	if len(waiting) > 0 {
 		it.letters = waiting
 		heap.Push(&r.items, it)

@@ -54,6 +54,9 @@ func (q *Queue) Send(ctx context.Context, m Message) (queueID string, err error)
 		return "", err
 	}
 	q.config.Logger.Info("message queued", gateway.LogVM(m.VM), "queue_id", letters[0].QueueID, "from", m.From, "bytes", bytes)
+	for _, l := range letters {
+		q.config.Journal.Add(m.VM.ID, gateway.MailEvent{Kind: gateway.MailQueued, QueueID: l.QueueID, From: m.From, To: l.Rcpt, Bytes: bytes})
+	}
 	return letters[0].QueueID, nil
 }
 

@@ -74,7 +74,7 @@ func (q *Queue) attempt(soft, hard context.Context, r *road, it *item, s *sessio
 	if i := slices.IndexFunc(failures, func(f *failure) bool { return f != nil && !f.permanent }); i >= 0 {
 		why = failures[i]
 	}
-	for _, other := range q.overdue(r) { // they would fail as this one has
+	for _, other := range q.overdue(r, why) { // they would fail as this one has
 		if soft.Err() != nil {
 			q.keep(r, other, other.letters, nil)
 			continue
@@ -248,6 +248,7 @@ func (o *outgoing) settle(failures []*failure) {
 	var why, slowWhy []*failure
 	for i, m := range o.item.letters {
 		f := failures[i]
+		m.attempts, m.last = m.attempts+1, f
 		switch age := o.begun.Sub(m.born); {
 		case f == nil:
 			done = append(done, m)
@@ -315,6 +316,14 @@ func (o *outgoing) logger() *slog.Logger {
 
 func (o *outgoing) log(m letter, f *failure) {
 	log := o.logger().With("queue_id", m.queueID, "rcpt", m.to, "bytes", m.bytes)
+	event := gateway.MailEvent{Kind: gateway.MailSent, QueueID: m.queueID, From: o.record.From, To: m.to, Remote: o.road.dest, Bytes: m.bytes}
+	if f != nil {
+		event.Kind, event.Remote, event.Reply = gateway.MailDelayed, f.host, f.text
+		if f.permanent {
+			event.Kind = gateway.MailFailed
+		}
+	}
+	o.queue.config.Journal.Add(o.road.lane.vm, event)
 	switch {
 	case f == nil:
 		log.Info("message sent", "host", o.road.dest)

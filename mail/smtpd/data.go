@@ -98,6 +98,6 @@ func (s *session) broken(err error) Reply {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		r = replyTimeout()
 	}
-	s.reset(fmt.Errorf("read message: %w", err))
+	s.reset(fmt.Errorf("%w: %w", ErrCut, err))
 	return r
 }

@@ -53,7 +53,7 @@ func (s *session) hello(verb, name string) Reply {
 	return Reply{}
 }
 
-var errReset = errors.New("the client gave the message up")
+var errReset = fmt.Errorf("the client gave the message up: %w", ErrCut)
 
 func (s *session) extensions() []string {
 	c := s.server.config

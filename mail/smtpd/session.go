@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"runtime/debug"
@@ -77,7 +78,10 @@ func (s *session) close() {
 	_ = s.conn.Close()   // TLS waits for its last write before it closes this
 }
 
-var errEnded = errors.New("the session ended before the message did")
+// ErrCut is in the error that Message.Abort gets if the client did not end the message.
+var ErrCut = errors.New("the message was not ended")
+
+var errEnded = fmt.Errorf("the session ended: %w", ErrCut)
 
 func (s *session) run(ctx context.Context) {
 	s.reply(s.greet())

@@ -76,7 +76,8 @@ type Message interface {
 	io.Writer
 	// Commit keeps the message, and returns once it is safe. The queue id is for the sender's log.
 	Commit() (queueID string, err error)
-	// Abort removes the message. err is what was wrong with it; a Reply if the client was sent one.
+	// Abort removes the message. err is what was wrong with it, which ReplyTo makes the reply of; none was sent
+	// for ErrCut, or one of the session's.
 	Abort(err error)
 }
 

@@ -103,6 +103,9 @@ func (m *message) Commit() (string, error) {
 		return "", err
 	}
 	letters := m.letters(m.policy.now())
+	if err := m.policy.rates.bytes(m.vm.ID, m.filter.Size()*int64(len(letters)+len(m.outside)), m.policy.now()); err != nil {
+		return "", err
+	}
 	id, err := m.deliver(letters)
 	if err != nil {
 		return "", err
@@ -126,7 +129,13 @@ func (m *message) deliver(letters []mailbox.Letter) (queueID string, err error) 
 		if len(letters) == 0 {
 			return nil
 		}
-		err := m.policy.config.Store.Commit(m.staged, letters)
+		undo, err := m.policy.config.Inbound.TakeBytes(letters, m.filter.Size())
+		if err != nil {
+			return err
+		}
+		if err = m.policy.config.Store.Commit(m.staged, letters); err != nil {
+			undo()
+		}
 		committed = err == nil
 		return inbound.FullReply(err)
 	}
@@ -228,6 +237,12 @@ func (m *message) logSent(letters []mailbox.Letter, relayed string) {
 	log := m.log().With("bytes", m.filter.Size())
 	for _, l := range letters {
 		log.Info("message of a VM accepted", "rcpt", l.Rcpt, "queue_id", l.QueueID)
+		event := gateway.MailEvent{Kind: gateway.MailReceived, QueueID: l.QueueID, From: l.From, To: l.Rcpt, Remote: m.vm.Addr.String(), Bytes: m.filter.Size()}
+		m.policy.config.Journal.Add(l.VM, event)
+		if l.VM != m.vm.ID {
+			event.Kind, event.Remote = gateway.MailSent, ""
+			m.policy.config.Journal.Add(m.vm.ID, event)
+		}
 	}
 	for _, to := range m.outside {
 		log.Info("message of a VM accepted", "rcpt", to, "queue_id", relayed)
@@ -238,6 +253,12 @@ func (m *message) logSent(letters []mailbox.Letter, relayed string) {
 func (m *message) Abort(err error) {
 	m.staged.Remove()
 	m.log().Warn("message of a VM not accepted", "status", smtpd.ReplyTo(err).Code, "err", err)
+	for _, to := range m.local {
+		m.policy.refused(m.vm, m.from, to.Path.String(), err)
+	}
+	for _, to := range m.outside {
+		m.policy.refused(m.vm, m.from, to, err)
+	}
 }
 
 func (m *message) log() *slog.Logger {

@@ -201,6 +201,7 @@ func (p *Policy) send(m gateway.VM, from smtpd.Path, to []*mail.Address, text io
 		}
 		vm, err := p.recipient(m, from, p.complete(m, path), e)
 		if err != nil {
+			p.refused(m, from, path.String(), err)
 			return "", fmt.Errorf("%s: %w", path, err)
 		}
 		e.To = append(e.To, smtpd.Recipient{Path: path, VM: vm})

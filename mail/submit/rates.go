@@ -14,6 +14,7 @@ import (
 type Rates struct {
 	Messages, AllMessages     smtpd.Rate // of a VM, and of all VMs
 	Recipients, AllRecipients smtpd.Rate
+	Bytes                     smtpd.Rate // of a VM, counted once for each recipient
 }
 
 // DefaultRates let a VM send what a busy service does, and a host not be taken for a source of spam.
@@ -21,6 +22,7 @@ func DefaultRates() Rates {
 	return Rates{
 		Messages: smtpd.Rate{PerSecond: 0.5, Burst: 200}, AllMessages: smtpd.Rate{PerSecond: 20, Burst: 4000},
 		Recipients: smtpd.Rate{PerSecond: 1, Burst: 500}, AllRecipients: smtpd.Rate{PerSecond: 40, Burst: 10_000},
+		Bytes: smtpd.Rate{PerSecond: 64 << 10, Burst: 2 << 30},
 	}
 }
 
@@ -35,7 +37,11 @@ func DefaultLimits() smtpd.Limits {
 }
 
 // rates has the token buckets of each VM, and those of all.
-type rates struct{ messages, recipients buckets }
+type rates struct {
+	messages, recipients buckets
+	sent                 *limit.Rates[gateway.ID] // bytes
+	most                 int64                    // that a bucket of these holds: one message is to be had once
+}
 
 type buckets struct {
 	own *limit.Rates[gateway.ID]
@@ -43,7 +49,10 @@ type buckets struct {
 }
 
 func newRates(r Rates) *rates {
-	return &rates{newBuckets(r.Messages, r.AllMessages), newBuckets(r.Recipients, r.AllRecipients)}
+	return &rates{
+		newBuckets(r.Messages, r.AllMessages), newBuckets(r.Recipients, r.AllRecipients),
+		limit.NewRates[gateway.ID](r.Bytes.PerSecond, r.Bytes.Burst), int64(r.Bytes.Burst),
+	}
 }
 
 func newBuckets(own, all smtpd.Rate) buckets {
@@ -60,7 +69,16 @@ func (r *rates) recipient(id gateway.ID, now time.Time) error {
 	return r.recipients.take("recipients", id, now)
 }
 
+// bytes takes bytes of a VM, or returns errTooMany.
+func (r *rates) bytes(id gateway.ID, n int64, now time.Time) error {
+	if wait, _, ok := r.sent.ReserveN(id, int(min(n, r.most)), now, 0); !ok {
+		return tooMany("bytes from this VM", wait)
+	}
+	return nil
+}
+
 func (r *rates) remove(id gateway.ID) {
+	r.sent.Remove(id)
 	r.messages.own.Remove(id)
 	r.recipients.own.Remove(id)
 }

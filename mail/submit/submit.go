@@ -40,6 +40,7 @@ import (
 	"lodge/gateway/people"
 	"lodge/mail/contacts"
 	"lodge/mail/inbound"
+	"lodge/mail/journal"
 	"lodge/mail/mailbox"
 	"lodge/mail/relay"
 	"lodge/mail/smtpd"
@@ -51,7 +52,7 @@ type Relay interface {
 	Send(ctx context.Context, m relay.Message) (queueID string, err error)
 }
 
-// Config is what a Policy needs. All fields but Relay, People and Arrived must be set.
+// Config is what a Policy needs. All fields but Relay, People, Arrived and Journal must be set.
 type Config struct {
 	Domain          string
 	Directory       *gateway.Directory
@@ -63,6 +64,7 @@ type Config struct {
 	MaxMessageBytes int64        // of a message that is posted; smtpd has its own
 	Rates           Rates
 	Arrived         func(gateway.ID) // see inbound.Config
+	Journal         *journal.Journal // gets what was refused, and what other VMs get; nil: it is not recorded
 	Logger          *slog.Logger
 }
 
@@ -101,9 +103,19 @@ func (p *Policy) Sender(_ context.Context, c smtpd.Client, e smtpd.Envelope) err
 		return err
 	}
 	if from := p.complete(m, e.From); from != (smtpd.Path{}) && !p.owns(m, from) {
-		return p.replyForged(m, "Sender address rejected")
+		err = p.replyForged(m, "Sender address rejected")
+	} else {
+		err = p.rates.message(m.ID, p.now())
 	}
-	return p.rates.message(m.ID, p.now())
+	if err != nil {
+		p.refused(m, e.From, "", err)
+	}
+	return err
+}
+
+// refused records in the VM's log that its mail is refused.
+func (p *Policy) refused(m gateway.VM, from smtpd.Path, to string, err error) {
+	p.config.Journal.Add(m.ID, gateway.MailEvent{Kind: gateway.MailRefused, From: from.String(), To: to, Remote: m.Addr.String(), Reply: inbound.Told(err)})
 }
 
 // Recipient implements smtpd.Policy.
@@ -115,6 +127,7 @@ func (p *Policy) Recipient(_ context.Context, c smtpd.Client, e smtpd.Envelope, 
 	vm, err := p.recipient(m, p.complete(m, e.From), p.complete(m, to.Path), e)
 	if err != nil {
 		p.config.Logger.Debug("recipient of a VM refused", gateway.LogVM(m.Identity), "rcpt", to.Path.String(), "err", err)
+		p.refused(m, e.From, to.Path.String(), err)
 	}
 	return vm, err
 }

@@ -8,12 +8,17 @@ import (
 )
 
 type mailCmd struct {
-	Show     mailShowCmd     `cmd:"" default:"withargs" help:"List the mail of a VM, or of postmaster, or show one message."`
-	Rm       mailRmCmd       `cmd:"" help:"Remove mail of a VM, or of postmaster, from the host."`
-	Set      mailSetCmd      `cmd:"" help:"Change settings of a VM's mail, or show them."`
-	DNS      mailDNSCmd      `cmd:"" help:"Print the DNS records that mail of this host needs." name:"dns"`
-	Password mailPasswordCmd `cmd:"" help:"Make, list and revoke passwords for reading a VM's mail by IMAP from outside."`
-	Address  mailAddressCmd  `cmd:"" help:"Make, list and remove addresses of a VM that only some may write to, for a time."`
+	Show      mailShowCmd      `cmd:"" default:"withargs" help:"List the mail of a VM, or of postmaster, or show one message."`
+	Ls        mailLsCmd        `cmd:"" help:"List how much mail there is, and how long it waits."`
+	Search    mailSearchCmd    `cmd:"" help:"Find mail of a VM, or of postmaster."`
+	Log       mailLogCmd       `cmd:"" help:"Show what became of the mail of a VM, refused mail too."`
+	Queue     mailQueueCmd     `cmd:"" help:"List the mail that waits to leave the host, retry or remove it."`
+	Redeliver mailRedeliverCmd `cmd:"" help:"Deliver mail into its VM again."`
+	Rm        mailRmCmd        `cmd:"" help:"Remove mail of a VM, or of postmaster, from the host."`
+	Set       mailSetCmd       `cmd:"" help:"Change settings of a VM's mail, or show them."`
+	DNS       mailDNSCmd       `cmd:"" help:"Print the DNS records that mail of this host needs." name:"dns"`
+	Address   mailAddressCmd   `cmd:"" help:"Make, list and remove addresses of a VM that only some may write to, for a time."`
+	Password  mailPasswordCmd  `cmd:"" help:"Make, list and revoke passwords for reading a VM's mail by IMAP from outside."`
 }
 
 // Help is the text below the usage.

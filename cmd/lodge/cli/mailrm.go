@@ -75,21 +75,7 @@ func (c *mailRmCmd) which(now time.Time) (which gateway.MailRemoval, err error) 
 	}
 	which = gateway.MailRemoval{QueueIDs: c.QueueIDs, All: c.All, Waiting: c.Yes}
 	if c.Before != "" {
-		which.Before, err = parseBefore(c.Before, now)
+		which.Before, err = gateway.ParseMoment(c.Before, now)
 	}
 	return which, err
-}
-
-// parseBefore reads a day, a moment, or how long ago it was.
-func parseBefore(text string, now time.Time) (time.Time, error) {
-	for _, layout := range []string{time.DateOnly, time.DateTime, time.RFC3339} {
-		if at, err := time.ParseInLocation(layout, text, now.Location()); err == nil {
-			return at, nil
-		}
-	}
-	ago, err := parseTime(text)
-	if err != nil || ago <= 0 {
-		return time.Time{}, gateway.Invalid("not a time: %.100q", text).WithHint("2026-01-31 is one, 2026-01-31T12:00:00Z too, and 30d is 30 days ago.")
-	}
-	return now.Add(-ago), nil
 }

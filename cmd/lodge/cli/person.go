@@ -14,7 +14,7 @@ type personCmd struct {
 	Add  personAddCmd  `cmd:"" help:"Add somebody, or set their role."`
 	Rm   personRmCmd   `cmd:"" help:"Remove somebody, with all that they may do and have open."`
 	Ls   personLsCmd   `cmd:"" help:"List everyone."`
-	Link personLinkCmd `cmd:"" help:"Print a link that logs somebody in, once, within 15 minutes."`
+	Link personLinkCmd `cmd:"" help:"Print a link that logs somebody in, once, within 15 minutes, or send it to them."`
 }
 
 // address is the person of a verb.
@@ -83,16 +83,23 @@ func (*personLsCmd) Run(ctx context.Context, a *app) error {
 type personLinkCmd struct {
 	address
 
-	VM string `arg:"" help:"The VM to which it leads; without it, the first one that they may open." name:"vm" optional:"" predictor:"vm"`
+	VM     string `arg:"" help:"The VM to which it leads; without it, the first one that they may open." name:"vm" optional:"" predictor:"vm"`
+	ByMail bool   `help:"Send the link to their address, and do not print it. A host that sends no mail there prints it." name:"mail"`
 }
 
-// Run prints a login link.
+// Run prints or sends a login link.
 func (c *personLinkCmd) Run(ctx context.Context, a *app) error {
-	url, err := a.client.PersonLink(ctx, c.Mail, c.VM)
+	link, err := a.client.PersonLink(ctx, c.Mail, c.VM, c.ByMail)
 	if err != nil {
 		return err
 	}
-	return a.print(map[string]string{"url": url}, func(w io.Writer) { row(w, url) })
+	return a.print(link, func(w io.Writer) {
+		if link.SentTo != "" {
+			row(w, "Sent to "+link.SentTo+".")
+			return
+		}
+		row(w, link.URL)
+	})
 }
 
 type teamCmd struct {

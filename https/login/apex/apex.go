@@ -50,7 +50,7 @@ type Answers interface {
 	Deny(ctx context.Context, by gateway.Principal, id string) error
 }
 
-// Config is what a Handler needs. All fields but Providers, Answers and Now are required.
+// Config is what a Handler needs. All fields but Providers, Answers, Asked and Now are required.
 type Config struct {
 	Policy   access.Policy
 	Login    *login.Handler
@@ -60,9 +60,12 @@ type Config struct {
 	Admits    func(domain string) bool
 	Providers []oidc.Provider
 	Requests  *people.Requests
-	Answers   Answers             // to requests; nil: nobody answers here
-	VMs       func() []gateway.VM // ordered by name
-	Pages     *pages.Renderer
+	Answers   Answers // to requests; nil: nobody answers here
+	// Asked is called for each new request for a page of a VM, once it is on disk. It must return at once, whatever it
+	// does: its time must not show that the VM exists. nil: nothing is done.
+	Asked func(gateway.AccessRequest)
+	VMs   func() []gateway.VM // ordered by name
+	Pages *pages.Renderer
 	// Ended is called when a login has ended, with all that was opened by it.
 	Ended func(login.ID)
 	// EndedAll is called when all logins of a person have ended, those at VMs too.

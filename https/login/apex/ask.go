@@ -91,13 +91,16 @@ func (h *Handler) ask(w http.ResponseWriter, r *http.Request) {
 	h.Pages.Render(w, r, pages.Asked(login.ApexLoginPath+"?"+url.Values{"to": {to}}.Encode(), q.Proven()))
 }
 
-// asked is called for each request that is on disk. Notices of it are to be sent from here.
+// asked is called for each request that is on disk.
 func (h *Handler) asked(r *http.Request, rt names.Route, q gateway.AccessRequest) {
 	attrs := []slog.Attr{slog.String("host", q.Host), slog.String("person", q.Address), slog.String("id", q.ID), slog.String("remote", r.RemoteAddr)}
 	if rt.IsVM() {
 		attrs = append(attrs, gateway.LogVM(rt.VM.Identity))
 	}
 	gateway.Audit(r.Context(), h.Logger, gateway.EventAccessAsked, attrs...)
+	if h.Asked != nil && q.VM != (gateway.ID{}) { // else nobody sees it
+		h.Asked(q)
+	}
 }
 
 // requestsPage shows the requests that who is logged in may answer, or one of them. It changes nothing.
