@@ -90,6 +90,8 @@ type Server struct {
 	stop context.CancelFunc // ends Run
 	run  sync.WaitGroup
 	down bool
+
+	calls sync.WaitGroup // requests of VMs
 }
 
 func (config *Config) setDefaults() {
@@ -227,6 +229,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	all.Go(func() { in = s.smtp.Shutdown(ctx) })
 	all.Go(func() { out = s.submission.Shutdown(ctx) })
 	all.Go(func() { _ = s.imap.Shutdown(ctx) }) // a cut IMAP session loses nothing
+	all.Go(func() { s.awaitCalls(ctx) })
 	all.Wait()
 	s.run.Wait()
 	if s.queue != nil {
