@@ -244,3 +244,34 @@ func TestInside(t *testing.T) {
 		t.Errorf("a stranger: %d %s", status, text)
 	}
 }
+
+// A message that a VM is posting when the server stops is taken in; what comes later is not.
+func TestPostAndShutdown(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	f := start(t, dir, nil)
+	blog := f.add(t, "blog")
+	url := f.posting(t, blog)
+	body, send := io.Pipe()
+	answers := make(chan int, 1)
+	go func() {
+		status, _, _ := post(t, url, asMessage, body)
+		answers <- status
+	}()
+	_, err := io.WriteString(send, "From: a@blog."+domain+"\r\nTo: b@blog."+domain+"\r\n\r\n")
+	gatewaytest.Must(t, err)
+	gatewaytest.WaitFor(t, "the request", func() bool { return f.outbound.Posting() > 0 })
+	stopped := make(chan error, 1)
+	go func() { stopped <- f.Shutdown(t.Context()) }()
+	gatewaytest.WaitFor(t, "the shutdown to begin", func() bool { f.mu.Lock(); defer f.mu.Unlock(); return f.down })
+	if status, _, answer := post(t, url, asJSON, strings.NewReader("{}")); status != http.StatusServiceUnavailable {
+		t.Errorf("a later one: %d %s", status, answer)
+	}
+	_, err = io.WriteString(send, "the end\r\n")
+	gatewaytest.Must(t, err)
+	gatewaytest.Must(t, send.Close())
+	if status := <-answers; status != http.StatusAccepted {
+		t.Errorf("the one under way: %d", status)
+	}
+	gatewaytest.Must(t, <-stopped)
+}

@@ -1,6 +1,7 @@
 package mail
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -41,7 +42,34 @@ func (s *Server) newInside() http.Handler {
 	mux.Handle("GET "+insidePath+"/queue", s.own(s.guestQueue))
 	mux.Handle("GET "+insidePath+"/{queue_id}", s.own(s.guestMessage))
 	mux.Handle("POST "+insidePath+"/redeliver", s.own(s.guestRedeliver))
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		down := s.down
+		if !down {
+			s.calls.Add(1)
+		}
+		s.mu.Unlock()
+		if down {
+			w.Header().Set("Retry-After", "1")
+			writeJSON(w, http.StatusServiceUnavailable, guestError{"lodged is stopping, try again"})
+			return
+		}
+		defer s.calls.Done()
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// awaitCalls waits for the requests that are under way, until ctx ends.
+func (s *Server) awaitCalls(ctx context.Context) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.calls.Wait()
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
 }
 
 // own calls answer for the VM of the request's context, and writes what it returns.

@@ -92,6 +92,8 @@ type Server struct {
 	stop context.CancelFunc // ends Run
 	run  sync.WaitGroup
 	down bool
+
+	calls sync.WaitGroup // requests of VMs
 }
 
 func (config *Config) setDefaults() {
@@ -249,6 +251,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	if s.people != nil {
 		all.Go(func() { _ = s.people.Shutdown(ctx) })
 	}
+	all.Go(func() { s.awaitCalls(ctx) })
 	all.Wait()
 	s.run.Wait()
 	if s.queue != nil {

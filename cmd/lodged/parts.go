@@ -122,18 +122,23 @@ func assemble(cfg Config, s *state, kept *sockets.Set, log *slog.Logger) (p *par
 	if p.images, err = newImages(cfg, p.host); err != nil {
 		return nil, err
 	}
-	verbs := api.New(api.Config{
-		Directory: s.directory, People: s.people, Requests: s.requests, Keyring: s.keyring, Machines: p.host, Observer: p.host, Terminals: p.host, Examiner: p.host, Mailbox: p.mail, MailDesk: p.mail, Notices: p.mail, Web: p.web, Passes: p.web, Ports: p.web,
-		Images: p.images, Forwarder: p.forwards, Domains: domains.New(domains.Config{Domain: cfg.Domain, ResolvConf: "/etc/resolv.conf"}),
-		Doctor: p.doctor(cfg), Domain: cfg.Domain, Version: version(), Logger: log, Ready: p.host.Ready,
-	})
-	p.verbs = verbs
+	p.verbs = p.newVerbs(cfg, s, log)
 	p.control = control.New(control.Config{
-		API: verbs, Logger: log,
+		API: p.verbs, Logger: log,
 		Metrics: metricsHandler(func() map[string]int { return byDesired(s.directory) },
 			p.web.Collectors(), p.mail.Collectors(), p.objects.Collectors(), p.issuer.Collectors()),
 	})
 	return p, nil
+}
+
+// newVerbs returns the API over all parts.
+func (p *parts) newVerbs(cfg Config, s *state, log *slog.Logger) *api.API {
+	return api.New(api.Config{
+		Directory: s.directory, People: s.people, Requests: s.requests, Keyring: s.keyring,
+		Machines: p.host, Observer: p.host, Terminals: p.host, Examiner: p.host, Mailbox: p.mail, MailDesk: p.mail, Notices: p.mail, Web: p.web, Passes: p.web, Ports: p.web,
+		Images: p.images, Forwarder: p.forwards, Domains: domains.New(domains.Config{Domain: cfg.Domain, ResolvConf: "/etc/resolv.conf"}),
+		Doctor: p.doctor(cfg), Domain: cfg.Domain, Version: version(), Logger: log, Ready: p.host.Ready,
+	})
 }
 
 // assembleHost makes the host of the VMs, and mail: mail needs the host's login key, and the host

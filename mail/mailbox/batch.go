@@ -134,7 +134,7 @@ func (b *Box) write(batch []*ticket) error {
 func (b *Box) append(buf []byte) error {
 	_, err := b.tail.WriteAt(buf, b.end)
 	if err == nil {
-		if err = syscall.Fdatasync(int(b.tail.Fd())); err == nil {
+		if err = b.datasync(int(b.tail.Fd())); err == nil {
 			b.end += int64(len(buf))
 			b.grown += int64(len(buf))
 			b.dirty = true

@@ -46,7 +46,8 @@ type Box struct {
 
 	stop <-chan struct{} // ends a migration; nil: nothing does
 
-	segmentBytes int64 // smaller in tests
+	segmentBytes int64              // smaller in tests
+	datasync     func(fd int) error // fdatasync(2); in tests one that fails
 }
 
 // Snapshot returns the current state.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"lodge/gateway/durable"
@@ -28,7 +29,7 @@ func openBox(dir string, logger *slog.Logger, stop <-chan struct{}) (*Box, error
 }
 
 func newBox(dir, log string, logger *slog.Logger) *Box {
-	b := &Box{dir: dir, log: log, logger: logger, state: newState(), changed: make(chan struct{}), segmentBytes: segmentBytes}
+	b := &Box{dir: dir, log: log, logger: logger, state: newState(), changed: make(chan struct{}), segmentBytes: segmentBytes, datasync: syscall.Fdatasync}
 	b.idle = sync.NewCond(&b.mu)
 	return b
 }

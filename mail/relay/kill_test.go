@@ -89,7 +89,7 @@ func TestKill(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { _ = q.Run(ctx) })
-	gatewaytest.WaitFor(t, "an empty queue", func() bool { return q.Waiting() == 0 })
+	gatewaytest.WaitFor(t, "an empty queue", func() bool { return q.allRead() && q.Waiting() == 0 })
 	cancel()
 	running.Wait()
 	q.Close()

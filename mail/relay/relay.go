@@ -22,7 +22,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -128,12 +127,15 @@ type Queue struct {
 	all         *rate.Limiter
 	connections *limit.Limit[gateway.ID]
 	perDest     *limit.Limit[string]
-	begin       func(*road) // starts a worker; nil while Run does not run
+	until       time.Time                   // no worker begins before: the rate of all is used up
+	unread      map[gateway.ID]func() error // what is on disk and not in lanes yet; each is read once
+	begin       func(*road)                 // starts a worker; nil while Run does not run
 
 	sent, failed atomic.Uint64
 }
 
-// New opens the queue with what waits in it, and makes the keys if there are none. Nothing is sent yet.
+// New opens the queue, and makes the keys if there are none. What waits in it is read by Run, so that a long queue
+// delays no start. Nothing is sent yet.
 func New(config Config) (*Queue, error) {
 	if config.port == "" {
 		config.port = "25"
@@ -164,7 +166,7 @@ func New(config Config) (*Queue, error) {
 		dial = q.dialWeb
 	}
 	q.policies = newPolicies(config.Resolver, dial, config.roots)
-	if err := q.load(dir); err != nil {
+	if err := q.find(dir); err != nil {
 		store.Close()
 		return nil, fmt.Errorf("open queue: %w", err)
 	}
@@ -181,6 +183,7 @@ func (q *Queue) Run(ctx context.Context) error {
 	q.begin = func(r *road) { workers.Go(func() { q.work(ctx, hard, r) }) }
 	q.dispatch()
 	q.mu.Unlock()
+	q.readAll(ctx)
 	<-ctx.Done()
 	q.mu.Lock()
 	q.begin = nil
@@ -196,6 +199,7 @@ func (q *Queue) Close() { q.store.Close() }
 // Remove deletes what a VM has in the queue. A message on its way may still arrive.
 func (q *Queue) Remove(id gateway.ID) error {
 	q.mu.Lock()
+	delete(q.unread, id)
 	q.drop(id)
 	q.mu.Unlock()
 	return q.store.Remove(id)
@@ -208,7 +212,7 @@ func (q *Queue) Sent() uint64 { return q.sent.Load() }
 // Failed is described at Sent.
 func (q *Queue) Failed() uint64 { return q.failed.Load() }
 
-// Waiting is the number of recipients whose mail waits.
+// Waiting is the number of recipients whose mail waits, once Run has read the queue.
 func (q *Queue) Waiting() (n int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -216,53 +220,4 @@ func (q *Queue) Waiting() (n int) {
 		n += l.letters
 	}
 	return n
-}
-
-// load schedules what is on disk.
-func (q *Queue) load(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return fmt.Errorf("read queue: %w", err)
-	}
-	for _, e := range entries {
-		id, err := gateway.ParseID(e.Name())
-		if err != nil {
-			continue // the store's own
-		}
-		if q.config.Known != nil && !q.config.Known(id) { // removed while nothing was sent: an heir of its name has nothing of it
-			err = q.store.Remove(id)
-		} else {
-			err = q.loadBox(id)
-		}
-		if err != nil { // others' mail goes out
-			q.config.Logger.Error("queue of a VM not read", "vm_id", id.String(), "err", err)
-		}
-	}
-	return nil
-}
-
-func (q *Queue) loadBox(id gateway.ID) error {
-	box, err := q.store.Box(id)
-	if err != nil {
-		return err
-	}
-	letters, err := box.List(0)
-	if err != nil {
-		return err
-	}
-	flags := map[uint32]mailbox.Flags{}
-	for _, e := range box.Snapshot().Entries.All() {
-		flags[e.UID] = e.Flags
-	}
-	var all []letter
-	for _, m := range slices.Backward(letters) { // the oldest first
-		if m.Rcpt == "" {
-			continue // its envelope cannot be read, which List has logged; it stays on disk
-		}
-		all = append(all, letter{uid: m.UID, queueID: m.QueueID, to: m.Rcpt, bytes: m.Bytes, noted: flags[m.UID]&notedFlag != 0, born: m.Received})
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.add(id, all)
-	return nil
 }

@@ -213,19 +213,17 @@ func TestDelayAndGivingUp(t *testing.T) {
 // A queue that is opened again goes on where it was, and sends no second note of a delay.
 func TestRestart(t *testing.T) {
 	t.Parallel()
-	port := portOf(listen(t, "127.0.0.9", "")) // nobody answers there
+	port := portOf(listen(t, "127.0.0.49", "")) // nobody answers there
 	dir := t.TempDir()
 	slow := func(c *Config) { c.Dir, c.Times.Delayed = dir, 50*time.Millisecond }
-	r := start(t, port, slow, "far.example. A 127.0.0.1", "near.example. A 127.0.0.2")
+	r := start(t, port, slow, "far.example. A 127.0.0.41", "near.example. A 127.0.0.42") // no other test listens there
 	r.send(t, "one", "x@far.example", "y@far.example", "z@near.example")
 	r.reports(t, 2) // one for each destination
 	r.stop()
 	r.run(t, config(r, dir, port, slow))
-	if n := r.Waiting(); n != 3 {
-		t.Errorf("%d wait", n)
-	}
-	far := new(sink).serve(t, "127.0.0.1", port, nil)
-	near := new(sink).serve(t, "127.0.0.2", port, nil)
+	gatewaytest.WaitFor(t, "three that wait", func() bool { return r.Waiting() == 3 })
+	far := new(sink).serve(t, "127.0.0.41", port, nil)
+	near := new(sink).serve(t, "127.0.0.42", port, nil)
 	if got := far.wait(t, 1)[0]; len(got.to) != 2 {
 		t.Errorf("%q", got.to)
 	}
@@ -234,6 +232,7 @@ func TestRestart(t *testing.T) {
 	r.reports(t, 2)
 	r.stop()
 	r.run(t, config(r, dir, port, slow))
+	gatewaytest.WaitFor(t, "the queue to be read", r.allRead)
 	if n := r.Waiting(); n != 0 {
 		t.Errorf("%d wait after all was sent", n)
 	}

@@ -90,6 +90,13 @@ func (r *rig) run(t *testing.T, c Config) {
 	t.Cleanup(r.stop)
 }
 
+// allRead reports whether Run has read what is on disk.
+func (q *Queue) allRead() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.unread) == 0
+}
+
 // send sends a message of the VM blog that has the token in its body.
 func (r *rig) send(t *testing.T, token string, to ...string) string {
 	t.Helper()

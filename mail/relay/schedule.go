@@ -65,6 +65,7 @@ type lane struct {
 	letters int
 	bytes   int64
 	limiter *rate.Limiter
+	until   time.Time           // no worker begins before: the VM's rate is used up
 	removed map[uint32]struct{} // letters that are with a worker and are not to come back
 }
 
@@ -174,7 +175,7 @@ func (q *Queue) plan(r *road) {
 // all its connections is passed over, and so is a destination; of these there are never more than
 // connections. mu must be held.
 func (q *Queue) dispatch() {
-	if q.begin == nil {
+	if q.begin == nil || q.until.After(time.Now()) {
 		return
 	}
 	for passed := 0; passed < len(q.order); passed++ {
@@ -187,7 +188,7 @@ func (q *Queue) dispatch() {
 
 // startOne starts a worker for the VM, if it may have one more.
 func (q *Queue) startOne(l *lane) bool {
-	if len(l.ready) == 0 {
+	if len(l.ready) == 0 || l.until.After(time.Now()) {
 		return false
 	}
 	leave, ok := q.connections.Enter(l.vm)
@@ -210,7 +211,8 @@ func (q *Queue) startOne(l *lane) bool {
 }
 
 // take returns the next item of a road that is due, or nil: after that, or when a rate is used up, others
-// have their turn.
+// have their turn. A rate that several roads share makes them wait together, with one timer: each road would open a
+// connection only to find the rate used up by another.
 func (q *Queue) take(r *road) *item {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -218,12 +220,25 @@ func (q *Queue) take(r *road) *item {
 	if len(r.items) == 0 || r.items[0].next.After(now) {
 		return nil
 	}
-	rates := []*rate.Limiter{r.lane.limiter, q.destLimiter(r.dest), q.all}
+	rates := []struct {
+		*rate.Limiter
+		until *time.Time // of those who share it
+	}{{r.lane.limiter, &r.lane.until}, {q.destLimiter(r.dest), &r.until}, {q.all, &q.until}}
 	for _, l := range rates {
-		if missing := 1 - l.TokensAt(now); missing > 0 {
-			r.until = now.Add(time.Duration(missing / float64(l.Limit()) * float64(time.Second)))
-			return nil
+		missing := 1 - l.TokensAt(now)
+		if missing <= 0 {
+			continue
 		}
+		wait := time.Duration(missing / float64(l.Limit()) * float64(time.Second))
+		if l.until != &r.until && !l.until.After(now) { // plan sees to the road itself
+			time.AfterFunc(wait, func() {
+				q.mu.Lock()
+				defer q.mu.Unlock()
+				q.dispatch()
+			})
+		}
+		*l.until = now.Add(wait)
+		return nil
 	}
 	for _, l := range rates {
 		l.AllowN(now, 1) // mu is held, so there is one

@@ -46,6 +46,9 @@ func (q *Queue) Send(ctx context.Context, m Message) (queueID string, err error)
 		letters = append(letters, l)
 		kept = append(kept, letter{queueID: l.QueueID, to: to, bytes: bytes + int64(len(l.Head)), born: now})
 	}
+	if err := q.read(m.VM.ID); err != nil {
+		return "", err
+	}
 	admitted, err := q.admit(m.VM.ID, kept)
 	if err != nil {
 		return "", err

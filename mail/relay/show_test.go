@@ -1,6 +1,8 @@
 package relay
 
 import (
+	"context"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -89,5 +91,67 @@ func TestRemoveOnTheWay(t *testing.T) {
 	n, err = r.RemoveLetters(gateway.ID{}, nil)
 	if n != 1 || err != nil || r.Waiting() != 0 {
 		t.Errorf("%d removed, %v, %d wait", n, err, r.Waiting())
+	}
+}
+
+// Long queues delay neither the start nor the mail of other VMs, and count before more comes in.
+func TestStart(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	r := start(t, "1", func(c *Config) { c.Dir = dir; c.Times.RetryMin, c.Times.RetryMax = time.Hour, time.Hour }, "far.example. A 127.0.0.3")
+	const n = 40
+	for range n {
+		r.send(t, "one", "x@far.example")
+	}
+	gone := gateway.Identity{ID: gateway.NewID(), Number: 2, Name: "gone"}
+	_, err := r.Send(t.Context(), Message{VM: gone, From: "a@gone." + us, To: []string{"x@far.example"}, Body: strings.NewReader("From: a@gone." + us + "\r\n\r\nx\r\n")})
+	gatewaytest.Must(t, err)
+	r.stop()
+	c := config(r, dir, "1", func(c *Config) {
+		c.Dir, c.Limits.Waiting, c.Known = dir, n+1, func(id gateway.ID) bool { return id == r.blog.ID }
+		c.Times.RetryMin, c.Times.RetryMax = time.Hour, time.Hour
+	})
+	q, err := New(c)
+	gatewaytest.Must(t, err)
+	if q.Waiting() != 0 || len(q.unread) != 2 {
+		t.Errorf("%d letters are read, %d VMs are not", q.Waiting(), len(q.unread))
+	}
+	send := func() error {
+		_, err := q.Send(t.Context(), Message{VM: r.blog, From: "app@blog." + us, To: []string{"x@far.example"}, Body: strings.NewReader("From: a@blog." + us + "\r\n\r\nx\r\n")})
+		return err
+	}
+	gatewaytest.Must(t, send())
+	if err := send(); gateway.KindOf(err) != gateway.KindNoSpace || q.WaitingOf(r.blog.ID) != n+1 {
+		t.Errorf("above the limit: %v, %d wait", err, q.WaitingOf(r.blog.ID))
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- q.Run(ctx) }()
+	gatewaytest.WaitFor(t, "the queue to be read", q.allRead)
+	if q.Waiting() != n+1 || q.WaitingOf(gone.ID) != 0 {
+		t.Errorf("%d wait, %d of a VM that is gone", q.Waiting(), q.WaitingOf(gone.ID))
+	}
+	cancel()
+	gatewaytest.Must(t, <-ended)
+	q.Close()
+}
+
+// When the rate of a VM is used up, all its roads wait together: a connection is made for each message at most.
+func TestRateOfVM(t *testing.T) {
+	t.Parallel()
+	far := new(sink).serve(t, "127.0.0.3", "", nil)
+	var records []string
+	for i := range 10 {
+		records = append(records, fmt.Sprintf("d%d.example. A 127.0.0.3", i))
+	}
+	r := start(t, far.port, func(c *Config) { c.Limits.RateOfVM, c.Limits.BurstOfVM = 20, 2 }, records...)
+	for i := range 10 {
+		r.send(t, "one", fmt.Sprintf("x@d%d.example", i))
+		r.send(t, "two", fmt.Sprintf("x@d%d.example", i))
+	}
+	far.wait(t, 20)
+	r.waitEmpty(t)
+	if far.sessions > 20 {
+		t.Errorf("%d connections for 20 messages", far.sessions)
 	}
 }

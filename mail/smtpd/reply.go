@@ -3,6 +3,7 @@ package smtpd
 import (
 	"errors"
 	"fmt"
+	"syscall"
 
 	"lodge/gateway"
 )
@@ -34,6 +35,9 @@ func (r Reply) refuses() bool { return r.Code >= 400 }
 func ReplyTo(err error) Reply {
 	if known, ok := errors.AsType[Reply](err); ok {
 		return known
+	}
+	if errors.Is(err, syscall.EIO) {
+		return Reply{452, "4.3.0", "The storage of this system fails, try again later"}
 	}
 	switch gateway.KindOf(err) {
 	case gateway.KindNoSpace:

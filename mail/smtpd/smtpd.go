@@ -55,8 +55,8 @@ type Config struct {
 // Policy decides on envelopes, and keeps messages. Its methods are called for many connections at
 // once, for one connection one after the other.
 //
-// An error that is a Reply is sent as it is. Any other is replied to by its gateway.Kind: NoSpace with
-// 452 4.3.1, NotFound with 550 5.1.1, all others with 451 4.3.0; its text is never sent.
+// An error that is a Reply is sent as it is. Any other is replied to by its gateway.Kind: EIO of a disk with
+// 452 4.3.0, NoSpace with 452 4.3.1, NotFound with 550 5.1.1, all others with 451 4.3.0; its text is never sent.
 type Policy interface {
 	// Sender decides on MAIL. The envelope has no recipients yet, and an announced size within the
 	// limit.

@@ -87,6 +87,12 @@ func New(config Config) *Policy {
 // Remove removes what is kept of a VM in memory.
 func (p *Policy) Remove(id gateway.ID) { p.rates.remove(id) }
 
+// Posting is how many requests are under way.
+func (p *Policy) Posting() int {
+	_, all := p.posts.Held(gateway.ID{})
+	return all
+}
+
 // vm returns the record of who is at the other end, or a Reply.
 func (p *Policy) vm(c smtpd.Client) (gateway.VM, error) {
 	m, ok := p.config.Directory.ByID(c.VM.ID)
