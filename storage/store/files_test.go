@@ -1,6 +1,7 @@
 package store
 
 import (
+	"encoding/hex"
 	"io/fs"
 	"path/filepath"
 	"strings"
@@ -27,3 +28,5 @@ func files(t testing.TB, s *Store) (found []string) {
 	}
 	return found
 }
+
+func hexOf(b []byte) string { return hex.EncodeToString(b) }

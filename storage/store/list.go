@@ -56,31 +56,30 @@ func (s *Store) walk(ctx context.Context, b *Bucket, q Query, kind byte) (*walk,
 
 // start goes to the first record that the query selects.
 func (w *walk) start() bool {
-	from := w.q.From
-	if w.q.After != "" && w.q.After >= from {
-		from = w.q.After
-		if w.q.AfterVersion == "" {
-			from += "\x00\xff" // behind all versions of the key: a name goes on with no NUL
-		}
-		if folded, ok := w.fold(w.q.After); ok && folded == w.q.After {
-			return w.skip(folded)
-		}
+	from := w.key(w.q.From)
+	if behind := w.behind(); bytes.Compare(behind, from) > 0 {
+		from = behind
 	}
-	if from == "" {
-		return w.it.First()
-	}
-	return w.seek(from)
+	return w.it.SeekGE(from)
 }
 
-func (w *walk) seek(name string) bool {
-	return w.it.SeekGE(append(bytes.Clone(w.prefix), name...))
+// behind returns the first key behind the query's After.
+func (w *walk) behind() []byte {
+	if w.q.After == "" {
+		return nil
+	}
+	if folded, ok := w.fold(w.q.After); ok && folded == w.q.After {
+		return after(w.key(folded))
+	}
+	return w.key(w.q.After + "\x01") // behind all versions of it, and before longer names: they have no NUL
 }
+
+func (w *walk) key(name string) []byte { return append(bytes.Clone(w.prefix), name...) }
+
+func (w *walk) seek(name string) bool { return w.it.SeekGE(w.key(name)) }
 
 // skip goes behind all names that begin with prefix.
-func (w *walk) skip(prefix string) bool {
-	end := after(append(bytes.Clone(w.prefix), prefix...))
-	return w.it.SeekGE(end)
-}
+func (w *walk) skip(prefix string) bool { return w.it.SeekGE(after(w.key(prefix))) }
 
 // fold returns the common prefix that stands for a name, if the query has a delimiter and the name has it
 // behind the query's prefix.

@@ -60,7 +60,7 @@ func (m *merged) start() error {
 	case !errors.Is(err, ErrNoVersion) && !errors.Is(err, ErrNoKey):
 		return err
 	case !ok: // not a version: behind the key
-		m.others.seek(q.After + "\x00\xff")
+		m.others.seek(q.After + "\x01")
 		return nil
 	}
 	m.others.it.SeekGE(append(versionKey(q.VM, m.b.number, q.After, seq), 0))
@@ -70,26 +70,26 @@ func (m *merged) start() error {
 func (m *merged) valid() bool { return m.latest.it.Valid() || m.others.it.Valid() }
 
 // next returns the name that comes first, and whether it is that of a latest object.
-func (m *merged) next() (name string, latest bool, seq uint64, err error) {
+func (m *merged) next() (name string, latest bool, err error) {
 	var one, two string
 	if m.latest.it.Valid() {
 		one = nameIn(m.latest.it.Key())
 	}
 	if m.others.it.Valid() {
 		var ok bool
-		if two, seq, ok = seqIn(m.others.it.Key()); !ok {
-			return "", false, 0, damaged("the key of a version cannot be read")
+		if two, _, ok = seqIn(m.others.it.Key()); !ok {
+			return "", false, damaged("the key of a version cannot be read")
 		}
 	}
 	if two == "" || one != "" && one <= two {
-		return one, true, 0, nil
+		return one, true, nil
 	}
-	return two, false, ^seq, nil
+	return two, false, nil
 }
 
 // add appends the next version, or the prefix that stands for it, to the page.
 func (m *merged) add(p *Page) error {
-	name, latest, _, err := m.next()
+	name, latest, err := m.next()
 	if err != nil {
 		return err
 	}

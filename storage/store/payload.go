@@ -26,6 +26,8 @@ type payload struct {
 	small []byte
 	file  file
 	room  *reservation
+
+	shared bool // other records have it too: it is not new
 }
 
 const copyBuffer = 128 << 10
@@ -34,15 +36,11 @@ var buffers = sync.Pool{New: func() any { return new([copyBuffer]byte) }} //noli
 
 // receive reads a body into a payload. The caller calls drop after the commit, or instead of it.
 func (s *Store) receive(ctx context.Context, vm gateway.ID, bucket string, w Write) (*payload, error) {
-	t, err := s.tenant(vm)
-	if err != nil {
+	p := &payload{}
+	if err := s.reserve(p, vm, bucket, max(w.Size, 0)); err != nil {
 		return nil, err
 	}
-	p := &payload{room: &reservation{t: t, bucket: bucket, limits: s.cfg.Limits(vm, bucket)}}
-	err = p.room.add(max(w.Size, 0))
-	if err == nil {
-		err = s.hasRoom(max(w.Size, 0))
-	}
+	err := s.hasRoom(max(w.Size, 0))
 	if err == nil {
 		err = s.read(ctx, p, w)
 	}
@@ -56,7 +54,7 @@ func (s *Store) receive(ctx context.Context, vm gateway.ID, bucket string, w Wri
 // drop gives back what a payload holds, and its file unless it was committed.
 func (s *Store) drop(p *payload, committed bool) {
 	p.room.end()
-	if committed || p.kind != kindFile {
+	if committed || p.shared || p.kind != kindFile {
 		return
 	}
 	if err := os.Remove(s.blobs.newPath(p.id)); err != nil {

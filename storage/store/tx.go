@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -27,6 +28,8 @@ type target struct {
 	vm     gateway.ID
 	bucket string
 	names  []string
+	upload string // an upload whose parts may change with it, or one part of it
+	part   int
 	create bool // the bucket, if there is none
 }
 
@@ -48,14 +51,34 @@ func (s *Store) commit(to target, f func(*tx, *Bucket) error) error {
 	if err != nil {
 		return err
 	}
-	slices.Sort(to.names)
-	for _, name := range slices.Compact(to.names) {
-		defer s.locks.lock(lockName(to.vm, to.bucket) + name)()
-	}
+	defer s.lockNames(to)()
 	if err := f(x, b); err != nil {
 		return err
 	}
 	return x.commit()
+}
+
+// lockNames locks what a commit changes in its bucket, always in the same order: an upload, a part, names.
+// Commits of an upload's parts share it.
+func (s *Store) lockNames(to target) (unlock func()) {
+	var held []func()
+	base := lockName(to.vm, to.bucket)
+	switch upload := base + "\x00" + to.upload; {
+	case to.part > 0:
+		held = append(held, s.locks.share(upload), s.locks.lock(fmt.Sprint(upload, "\x00", to.part)))
+	case to.upload != "":
+		held = append(held, s.locks.lock(upload))
+	}
+	names := slices.Clone(to.names)
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		held = append(held, s.locks.lock(base+name))
+	}
+	return func() {
+		for _, unlock := range held {
+			unlock()
+		}
+	}
 }
 
 // lockName names the lock of a bucket, and begins that of an object.
@@ -128,9 +151,10 @@ func (x *tx) release(c content) {
 // own adds a body that was written for this commit.
 func (x *tx) own(p *payload) error {
 	c := p.content
-	switch c.kind {
-	case 0:
+	if c.kind == 0 || p.shared {
 		return nil
+	}
+	switch c.kind {
 	case kindSmall:
 		if err := x.b.Set(numKey(x.t.vm, kindSmall, c.id), p.small, nil); err != nil {
 			return err
