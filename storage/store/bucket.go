@@ -16,6 +16,9 @@ func (s *Store) CreateBucket(vm gateway.ID, name string, lock bool) (Bucket, err
 	if err := checkBucket(name); err != nil {
 		return Bucket{}, err
 	}
+	if err := s.hasRoom(0); err != nil {
+		return Bucket{}, err
+	}
 	var made Bucket
 	err := s.alone(vm, name, func(x *tx) error {
 		b, err := bucketOf(x.b, vm, name)
@@ -107,6 +110,9 @@ func (s *Store) Buckets(vm gateway.ID, prefix, behind string, most int) ([]Bucke
 // ConfigureBucket changes the versioning and the configuration of a bucket; change gets the bucket as it
 // is, and its error is returned. What else change alters is ignored.
 func (s *Store) ConfigureBucket(vm gateway.ID, name string, change func(*Bucket) error) error {
+	if err := s.hasRoom(0); err != nil {
+		return err
+	}
 	return s.alone(vm, name, func(x *tx) error {
 		b, err := bucketOf(x.b, vm, name)
 		if err != nil {

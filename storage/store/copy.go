@@ -64,11 +64,14 @@ func (s *Store) payloadOf(ctx context.Context, source *Body, key Key) (*payload,
 		return s.receive(ctx, key.VM, key.Bucket, w)
 	}
 	p := &payload{content: source.content, size: source.Size, etag: source.ETag, shared: true}
-	return p, s.reserve(p, key.VM, key.Bucket, source.Size)
+	return p, s.reserve(p, key.VM, key.Bucket, 0, source.Size)
 }
 
-// reserve makes room for a payload of size bytes.
-func (s *Store) reserve(p *payload, vm gateway.ID, bucket string, size int64) error {
+// reserve makes room for a payload of size bytes, of which so many are new on the disk.
+func (s *Store) reserve(p *payload, vm gateway.ID, bucket string, written, size int64) error {
+	if err := s.hasRoom(written); err != nil {
+		return err
+	}
 	t, err := s.tenant(vm)
 	if err != nil {
 		return err

@@ -21,6 +21,7 @@ func (s *Store) options() *pebble.Options {
 		CacheSize:          s.cfg.Cache,
 		MemTableSize:       memTable,
 		MaxOpenFiles:       maxFiles,
+		FS:                 s.disk.fs(),
 		Merger:             sums,
 		Logger:             indexLog{s},
 		// Two compactions at most: the host's processors are for its VMs.

@@ -37,14 +37,10 @@ var buffers = sync.Pool{New: func() any { return new([copyBuffer]byte) }} //noli
 // receive reads a body into a payload. The caller calls drop after the commit, or instead of it.
 func (s *Store) receive(ctx context.Context, vm gateway.ID, bucket string, w Write) (*payload, error) {
 	p := &payload{}
-	if err := s.reserve(p, vm, bucket, max(w.Size, 0)); err != nil {
+	if err := s.reserve(p, vm, bucket, max(w.Size, 0), max(w.Size, 0)); err != nil {
 		return nil, err
 	}
-	err := s.hasRoom(max(w.Size, 0))
-	if err == nil {
-		err = s.read(ctx, p, w)
-	}
-	if err != nil {
+	if err := s.read(ctx, p, w); err != nil {
 		s.drop(p, false)
 		return nil, err
 	}
@@ -92,7 +88,7 @@ func (s *Store) readSmall(p *payload, body []byte) (err error) {
 	p.small = bytes.Clone(body)
 	p.content = content{kind: kindSmall, crc: crc64nvme.Checksum(body)}
 	p.id, err = s.ids.take()
-	return errors.Join(err, p.grow(p.size))
+	return errors.Join(err, s.grow(p, p.size))
 }
 
 // readLarge writes a file. Its first n bytes are in buf.
@@ -105,14 +101,14 @@ func (s *Store) readLarge(p *payload, size int64, in io.Reader, buf *[copyBuffer
 	if size > chunkBytes { // the file system can place it in one piece; it may decline
 		_ = unix.Fallocate(int(f.f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size)
 	}
-	err = p.grow(int64(n))
+	err = s.grow(p, int64(n))
 	if err == nil {
 		_, err = f.Write(buf[:n])
 	}
 	for err == nil {
 		n, err = in.Read(buf[:])
 		digest.Write(buf[:n])
-		if grown := p.grow(f.size + int64(n)); grown != nil {
+		if grown := s.grow(p, f.size+int64(n)); grown != nil {
 			err = grown
 		} else if _, wrote := f.Write(buf[:n]); wrote != nil {
 			err = wrote
@@ -129,15 +125,20 @@ func (s *Store) readLarge(p *payload, size int64, in io.Reader, buf *[copyBuffer
 }
 
 // grow reserves room for a body of size bytes.
-func (p *payload) grow(size int64) error {
-	if size <= p.room.bytes {
+func (s *Store) grow(p *payload, size int64) error {
+	more := size - p.room.bytes
+	if more <= 0 {
 		return nil
 	}
-	// A MiB at a time: the limits are asked seldom.
-	if err := p.room.add(max(size-p.room.bytes, chunkBytes)); err == nil {
-		return nil
+	if err := s.hasRoom(more); err != nil {
+		return err
 	}
-	return p.room.add(size - p.room.bytes)
+	if more < chunkBytes && size > maxSmall { // a MiB at a time, if there is so much
+		if err := p.room.add(chunkBytes); err == nil {
+			return nil
+		}
+	}
+	return p.room.add(more)
 }
 
 // verify compares a body that was read with what the write says of it.

@@ -1,15 +1,10 @@
 package store
 
 import (
-	"context"
 	"errors"
 
 	"lodge/gateway"
 )
-
-// Remove removes all that a VM has stored. Calls for it that are in progress fail with ErrRemoved, and so do
-// later ones. If the host crashes, Open completes it. It can be repeated.
-func (s *Store) Remove(vm gateway.ID) error { return errors.ErrUnsupported }
 
 // Snapshot marks this point in time of a VM's objects.
 func (s *Store) Snapshot(vm gateway.ID) (Snapshot, error) { return 0, errors.ErrUnsupported }
@@ -24,7 +19,3 @@ func (s *Store) Fork(vm gateway.ID, at *Snapshot, to gateway.ID) error { return 
 
 // Drop ends a snapshot, and frees what only it held.
 func (s *Store) Drop(vm gateway.ID, at Snapshot) error { return errors.ErrUnsupported }
-
-// Check compares all records and files with each other, and all bodies with their checksums. It tells each
-// damage. Its error says why it could not go on.
-func (s *Store) Check(ctx context.Context, tell func(Damage)) error { return errors.ErrUnsupported }

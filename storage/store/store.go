@@ -5,6 +5,7 @@
 //	blobs/new/<id>          large bodies until their commit
 //	blobs/<vm>/<2 hex>/<id> large bodies after it, never changed
 //	removing/<vm>           blobs of a VM that was removed
+//	ballast                 room for the index on a full disk
 //
 // A write goes: the body into a file in blobs/new, whose directory entry is synced, and fdatasync; then
 // under the key's lock the conditions, and one synced batch with the record, the usage and what became
@@ -19,7 +20,6 @@
 package store
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -35,16 +35,15 @@ import (
 )
 
 const (
-	maxSmall    = 32 << 10 // larger bodies get a file
-	maxParts    = 10_000
-	minPart     = 5 << 20 // of a multipart object's parts, but the last
-	maxPage     = 1000
-	maxMeta     = 64 << 10  // of an object's record
-	maxConfig   = 512 << 10 // of a bucket's record
-	cacheBytes  = 64 << 20
-	memTable    = 16 << 20
-	maxFiles    = 256 // that Pebble keeps open
-	uploadsLast = 7 * 24 * time.Hour
+	maxSmall   = 32 << 10 // larger bodies get a file
+	maxParts   = 10_000
+	minPart    = 5 << 20 // of a multipart object's parts, but the last
+	maxPage    = 1000
+	maxMeta    = 64 << 10  // of an object's record
+	maxConfig  = 512 << 10 // of a bucket's record
+	cacheBytes = 64 << 20
+	memTable   = 16 << 20
+	maxFiles   = 256 // that Pebble keeps open
 )
 
 // Config is what a Store needs. Only Log is required.
@@ -67,6 +66,7 @@ type Store struct {
 	ids     counter
 	locks   *locks
 	blobs   *blobs
+	disk    *disk
 	garbage collector
 
 	mu      sync.Mutex
@@ -97,6 +97,10 @@ func Open(dir string, cfg Config) (*Store, error) {
 			return nil, err
 		}
 	}
+	var err error
+	if s.disk, err = openDisk(dir, cfg.Reserve); err != nil {
+		return nil, err
+	}
 	db, err := pebble.Open(s.path("index"), s.options())
 	if err != nil {
 		return nil, fmt.Errorf("open index of objects: %w", err)
@@ -115,17 +119,6 @@ func (s *Store) start() error {
 	s.blobs = newBlobs(s)
 	s.garbage = newCollector()
 	return s.recover()
-}
-
-// Run collects garbage, ends abandoned uploads and reads all bodies once in a while to find damage,
-// until ctx is done. It returns an error if the index has become unusable: the process should end.
-func (s *Store) Run(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-s.failed:
-		return s.failure
-	}
 }
 
 // Close closes the index. Before it, the caller ends all calls and closes all bodies. It can be called

@@ -78,6 +78,13 @@ func (t *tenant) forget(bucket string) {
 	delete(t.used, bucket)
 }
 
+// clear ends the counts of a VM that was removed.
+func (t *tenant) clear() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.snaps, t.used = nil, map[string]Usage{}
+}
+
 // reservation is room for one write, within the limits. Two writes cannot have the same room.
 type reservation struct {
 	t      *tenant

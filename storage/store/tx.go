@@ -194,6 +194,9 @@ func (x *tx) commit() error {
 			return err
 		}
 	}
+	if err := x.s.disk.last(x.b.Len()); err != nil {
+		return err
+	}
 	if err := x.b.Commit(pebble.Sync); err != nil {
 		return full(err)
 	}

@@ -7,6 +7,9 @@ func (s *Store) Update(key Key, id string, change func(*Meta) error) (Object, er
 	if err := check(key); err != nil {
 		return Object{}, err
 	}
+	if err := s.hasRoom(0); err != nil {
+		return Object{}, err
+	}
 	var o Object
 	err := s.commit(target{vm: key.VM, bucket: key.Bucket, names: []string{key.Name}}, func(x *tx, b *Bucket) error {
 		v, err := lookup(x.b, b, key, id)

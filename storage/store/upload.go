@@ -13,6 +13,9 @@ func (s *Store) NewUpload(key Key, o UploadOptions) (Upload, error) {
 	if err := check(key); err != nil {
 		return Upload{}, err
 	}
+	if err := s.hasRoom(0); err != nil {
+		return Upload{}, err
+	}
 	u := Upload{Key: key, Started: s.cfg.Now().UTC(), UploadOptions: o}
 	err := s.commit(target{vm: key.VM, bucket: key.Bucket, create: true}, func(x *tx, b *Bucket) (err error) {
 		if u.number, err = s.ids.take(); err != nil {
