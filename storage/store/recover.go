@@ -31,6 +31,9 @@ func (s *Store) recover() error {
 		return fmt.Errorf("recover new blobs: %w", err)
 	}
 	for _, vm := range vms {
+		if err := s.resume(vm); err != nil {
+			return fmt.Errorf("finish restore: %w", err)
+		}
 		if err := s.collectAll(vm); err != nil {
 			return fmt.Errorf("remove garbage: %w", err)
 		}
