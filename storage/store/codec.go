@@ -124,7 +124,7 @@ func (d *decoder) raw() []byte {
 }
 
 func (d *decoder) text() string  { return string(d.raw()) }
-func (d *decoder) bytes() []byte { return slices.Clone(d.raw()) }
+func (d *decoder) bytes() []byte { return append([]byte(nil), d.raw()...) } // nil when empty
 
 func (d *decoder) time() time.Time {
 	n := d.int()

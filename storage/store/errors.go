@@ -33,6 +33,7 @@ var (
 	ErrFull           = errors.New("the host has no space left for objects")
 	ErrDamaged        = errors.New("stored data is damaged")
 	ErrRemoved        = errors.New("the VM has been removed")
+	ErrNotEmpty       = errors.New("the VM has objects")
 	ErrNoSnapshot     = errors.New("no such snapshot")
 )
 

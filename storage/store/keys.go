@@ -27,6 +27,8 @@ import (
 //	V <vm> r <id>                         references to f or l beyond the first (merged)
 //	V <vm> g <id> <seq>                   content that lost a reference: it may have been the last
 //	V <vm> q <bucket>                     usage (merged)
+//	V <vm> m <id>                         f without checksums, until they are computed
+//	V <vm> a                              a restore, drop or fork that is in progress
 //	V <vm> s <snapshot>                   snapshot
 //	V <vm> h <snapshot> <key from its kind on>  value before the first change after the snapshot
 const (
@@ -48,6 +50,8 @@ const (
 	kindUsage    = 'q'
 	kindSnapshot = 's'
 	kindHistory  = 'h'
+	kindUnsealed = 'm'
+	kindProgress = 'a'
 )
 
 const (

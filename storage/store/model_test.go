@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"lodge/gateway"
 )
 
 // model is what a bucket must have: of each name its versions, the newest first.
@@ -18,6 +21,15 @@ type model struct {
 	versions map[string][]modelVersion
 	r        *rand.Rand
 	writes   uint64
+	vm       gateway.ID
+	snaps    []modelSnapshot
+}
+
+// modelSnapshot is what a snapshot must bring back.
+type modelSnapshot struct {
+	id       Snapshot
+	state    Versioning
+	versions map[string][]modelVersion
 }
 
 type modelVersion struct {
@@ -36,12 +48,18 @@ func TestAgainstModel(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
 			small := func(c *Config) { c.MinPart = 1 }
-			m := &model{t: t, s: open(t, dir, small), bucket: "box", versions: map[string][]modelVersion{}, r: rand.New(rand.NewPCG(seed, 7))}
+			m := &model{t: t, s: open(t, dir, small), vm: blog, bucket: "box", versions: map[string][]modelVersion{}, r: rand.New(rand.NewPCG(seed, 7))}
 			for _, state := range []Versioning{Unversioned, Enabled, Suspended, Enabled} {
 				m.configure(state)
-				for range 60 {
+				for i := range 60 {
 					m.step()
+					if i%20 == 10 {
+						m.snapshot()
+					}
 				}
+				m.compare()
+				m.fork()
+				m.goBack()
 				m.compare()
 				if err := m.s.Close(); err != nil {
 					t.Fatal(err)
@@ -49,6 +67,10 @@ func TestAgainstModel(t *testing.T) {
 				m.s = open(t, dir, small)
 				m.compare()
 			}
+			for _, at := range m.snaps {
+				must(t, m.s.Drop(blog, at.id))
+			}
+			m.compare()
 			m.empty()
 			wantNothing(t, m.s)
 			if u, err := m.s.Usage(blog); err != nil || u.Bytes != 0 || u.Objects != 0 || u.Pending != 0 {
@@ -69,7 +91,7 @@ func (m *model) configure(state Versioning) {
 	}
 }
 
-func (m *model) key(name string) Key { return Key{blog, m.bucket, name} }
+func (m *model) key(name string) Key { return Key{m.vm, m.bucket, name} }
 
 func (m *model) step() {
 	name := modelNames[m.r.IntN(len(modelNames))]
@@ -218,6 +240,9 @@ func (m *model) update(name string) {
 // compare reads all versions, and lists them in pages.
 func (m *model) compare() {
 	m.t.Helper()
+	for _, d := range checked(m.t, m.s) {
+		m.t.Errorf("damage: %+v", d)
+	}
 	var latest, all []string
 	for _, name := range modelNames {
 		for i, v := range m.versions[name] {
@@ -251,7 +276,7 @@ func (m *model) compare() {
 
 func (m *model) list(versions bool) (all []Object) {
 	m.t.Helper()
-	q := Query{VM: blog, Bucket: m.bucket, Max: 1 + m.r.IntN(3), Versions: versions}
+	q := Query{VM: m.vm, Bucket: m.bucket, Max: 1 + m.r.IntN(3), Versions: versions}
 	for range 10_000 {
 		p, err := m.s.List(m.t.Context(), q)
 		if err != nil {
@@ -265,6 +290,47 @@ func (m *model) list(versions bool) (all []Object) {
 	}
 	m.t.Fatal("the listing has no end")
 	return nil
+}
+
+func (m *model) snapshot() {
+	id, err := m.s.Snapshot(blog)
+	must(m.t, err)
+	m.snaps = append(m.snaps, modelSnapshot{id, m.state, maps.Clone(m.versions)})
+	if i := m.r.IntN(len(m.snaps)); len(m.snaps) > 3 { // in the middle, or at an end
+		must(m.t, m.s.Drop(blog, m.snaps[i].id))
+		m.snaps = slices.Delete(m.snaps, i, i+1)
+	}
+}
+
+// goBack restores a snapshot in steps, of which one is the last before a crash.
+func (m *model) goBack() {
+	i := m.r.IntN(len(m.snaps))
+	at := m.snaps[i]
+	m.s.stepSize = 3
+	must(m.t, m.s.Restore(blog, at.id))
+	m.snaps = m.snaps[:i+1]
+	m.state, m.versions = at.state, maps.Clone(at.versions)
+	if b, err := m.s.Bucket(blog, m.bucket); err != nil || b.Versioning != m.state {
+		m.t.Errorf("bucket %+v, %v; want %s", b, err, m.state)
+	}
+}
+
+// fork compares forks of now and of a snapshot, and that the source is as before when they are removed.
+func (m *model) fork() {
+	at := m.snaps[m.r.IntN(len(m.snaps))]
+	for i, from := range []*Snapshot{nil, &at.id} {
+		f := *m
+		f.vm = gateway.ID{9, byte(i), byte(m.writes), byte(m.writes >> 8)}
+		if from != nil {
+			f.versions = at.versions
+		}
+		must(m.t, m.s.Fork(blog, from, f.vm))
+		wantErr(m.t, m.s.Fork(blog, from, f.vm), ErrNotEmpty)
+		f.compare()
+		put(m.t, m.s, f.key("a"), []byte("of the fork"))
+		must(m.t, m.s.Remove(f.vm))
+	}
+	m.compare()
 }
 
 // empty deletes all versions and the bucket.

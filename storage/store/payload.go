@@ -80,15 +80,22 @@ func (s *Store) read(ctx context.Context, p *payload, w Write) error {
 	return p.verify(w, digest)
 }
 
-func (s *Store) readSmall(p *payload, body []byte) (err error) {
-	p.size = int64(len(body))
+func (s *Store) readSmall(p *payload, body []byte) error {
 	if len(body) == 0 {
 		return nil
 	}
-	p.small = bytes.Clone(body)
+	if err := s.setSmall(p, bytes.Clone(body)); err != nil {
+		return err
+	}
+	return s.grow(p, p.size)
+}
+
+// setSmall makes body, which is not empty, that of p.
+func (s *Store) setSmall(p *payload, body []byte) (err error) {
+	p.size, p.small = int64(len(body)), body
 	p.content = content{kind: kindSmall, crc: crc64nvme.Checksum(body)}
 	p.id, err = s.ids.take()
-	return errors.Join(err, s.grow(p, p.size))
+	return err
 }
 
 // readLarge writes a file. Its first n bytes are in buf.

@@ -243,7 +243,7 @@ func decodeUpload(key Key, number uint64, b []byte) (Upload, error) {
 // file is the record of a large body: what its file must have.
 type file struct {
 	size int64
-	crcs []uint64 // CRC64-NVME of each chunkBytes
+	crcs []uint64 // CRC64-NVME of each chunkBytes; none while they are not computed
 }
 
 func (f *file) encode() []byte {
@@ -263,7 +263,7 @@ func decodeFile(b []byte) (file, error) {
 	for i := range f.crcs {
 		f.crcs[i] = d.fixed()
 	}
-	if chunks := (f.size + chunkBytes - 1) / chunkBytes; f.size < 0 || chunks != int64(len(f.crcs)) {
+	if chunks := (f.size + chunkBytes - 1) / chunkBytes; f.size < 0 || len(f.crcs) > 0 && chunks != int64(len(f.crcs)) {
 		d.fail()
 	}
 	return f, d.end("a file")

@@ -20,6 +20,9 @@ func (s *Store) recover() error {
 	if err := s.finishRemovals(); err != nil {
 		return fmt.Errorf("finish removal: %w", err)
 	}
+	if err := s.migrate(); err != nil {
+		return err
+	}
 	vms, err := s.vms()
 	if err != nil {
 		return fmt.Errorf("find VMs in the index: %w", err)
@@ -28,6 +31,9 @@ func (s *Store) recover() error {
 		return fmt.Errorf("recover new blobs: %w", err)
 	}
 	for _, vm := range vms {
+		if err := s.resume(vm); err != nil {
+			return fmt.Errorf("finish restore: %w", err)
+		}
 		if err := s.collectAll(vm); err != nil {
 			return fmt.Errorf("remove garbage: %w", err)
 		}
@@ -136,6 +142,13 @@ func (s *Store) Remove(vm gateway.ID) error {
 func removalKey(vm gateway.ID) []byte { return append([]byte{ofRemoval}, vm[:]...) }
 
 func (s *Store) finishRemovals() error {
+	old, err := os.ReadDir(s.path("removing"))
+	for _, e := range old {
+		err = errors.Join(err, os.RemoveAll(s.path("removing", e.Name())))
+	}
+	if err != nil {
+		return err
+	}
 	return each(s.index, []byte{ofRemoval}, func(key, _ []byte) error {
 		if len(key) != vmKeyLen {
 			return damaged("the record of a removal cannot be read")

@@ -51,7 +51,7 @@ func (s *Store) repeat(ctx context.Context, every time.Duration, f func(context.
 }
 
 func (s *Store) tidy(ctx context.Context) error {
-	return errors.Join(s.disk.fill(), s.EndUploads(ctx))
+	return errors.Join(s.disk.fill(), s.EndUploads(ctx), s.seal(ctx))
 }
 
 // EndUploads aborts the uploads that began more than 7 days ago. Run calls it every hour.

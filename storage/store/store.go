@@ -35,15 +35,16 @@ import (
 )
 
 const (
-	maxSmall   = 32 << 10 // larger bodies get a file
-	maxParts   = 10_000
-	minPart    = 5 << 20 // of a multipart object's parts, but the last
-	maxPage    = 1000
-	maxMeta    = 64 << 10  // of an object's record
-	maxConfig  = 512 << 10 // of a bucket's record
-	cacheBytes = 64 << 20
-	memTable   = 16 << 20
-	maxFiles   = 256 // that Pebble keeps open
+	maxSmall    = 32 << 10 // larger bodies get a file
+	maxParts    = 10_000
+	minPart     = 5 << 20 // of a multipart object's parts, but the last
+	maxPage     = 1000
+	historyStep = 1000      // values of a history that one batch changes
+	maxMeta     = 64 << 10  // of an object's record
+	maxConfig   = 512 << 10 // of a bucket's record
+	cacheBytes  = 64 << 20
+	memTable    = 16 << 20
+	maxFiles    = 256 // that Pebble keeps open
 )
 
 // Config is what a Store needs. Only Log is required.
@@ -69,6 +70,8 @@ type Store struct {
 	disk    *disk
 	garbage collector
 
+	stepSize int // how many values of a history one batch changes
+
 	mu      sync.Mutex
 	tenants map[gateway.ID]*tenant
 
@@ -85,7 +88,7 @@ type Store struct {
 func Open(dir string, cfg Config) (*Store, error) {
 	s := &Store{
 		cfg: cfg.withDefaults(), dir: dir, log: cfg.Log, locks: newLocks(),
-		tenants: map[gateway.ID]*tenant{}, failed: make(chan struct{}),
+		stepSize: historyStep, tenants: map[gateway.ID]*tenant{}, failed: make(chan struct{}),
 	}
 	for _, d := range []string{dir, s.path("index"), s.path("blobs"), s.path("blobs", "new"), s.path("removing")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {

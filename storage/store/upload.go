@@ -176,19 +176,23 @@ func (s *Store) Abort(key Key, upload string) error {
 		return err
 	}
 	return s.commit(target{vm: key.VM, bucket: key.Bucket, upload: upload}, func(x *tx, b *Bucket) error {
-		u, err := uploadOf(x.b, b, key, upload)
-		if err != nil {
-			return err
-		}
-		parts, err := uploadParts(x.b, u)
-		if err != nil {
-			return err
-		}
-		for _, p := range parts {
-			x.release(p.content)
-		}
-		return x.endUpload(b, u, parts)
+		return x.abort(b, key, upload)
 	})
+}
+
+func (x *tx) abort(b *Bucket, key Key, upload string) error {
+	u, err := uploadOf(x.b, b, key, upload)
+	if err != nil {
+		return err
+	}
+	parts, err := uploadParts(x.b, u)
+	if err != nil {
+		return err
+	}
+	for _, p := range parts {
+		x.release(p.content)
+	}
+	return x.endUpload(b, u, parts)
 }
 
 // endUpload removes the records of an upload, but not what its parts hold.

@@ -3,6 +3,8 @@ package store
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -10,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"lodge/gateway"
 )
 
 // The victim is the process that TestKill kills. Each of its writers has names of its own, and prints a line
@@ -46,8 +50,73 @@ func victim(dir string) int {
 			}
 		})
 	}
+	wg.Go(func() {
+		if err := goBackAndForth(s); err != nil {
+			fmt.Fprintln(os.Stderr, "victim:", err)
+			os.Exit(3)
+		}
+	})
 	wg.Wait()
 	return 0
+}
+
+// goBackAndForth takes, restores, forks and drops snapshots of another VM. A snapshot that a run before has left is
+// of one generation of bodies.
+func goBackAndForth(s *Store) error {
+	left, err := s.Snapshots(shop)
+	if err != nil {
+		return err
+	}
+	for _, at := range left {
+		if err := errors.Join(s.Restore(shop, at), oneGeneration(s, shop), s.Drop(shop, at)); err != nil {
+			return fmt.Errorf("snapshot of the run before: %w", err)
+		}
+	}
+	for generation := uint64(1); ; generation++ {
+		if err := putGeneration(s, generation); err != nil {
+			return err
+		}
+		at, err := s.Snapshot(shop)
+		if err != nil {
+			return err
+		}
+		s.stepSize = 2
+		fork := gateway.NewID()
+		err = errors.Join(putGeneration(s, generation+100), s.Fork(shop, &at, fork), oneGeneration(s, fork), s.Remove(fork),
+			s.Restore(shop, at), oneGeneration(s, shop), s.Drop(shop, at), oneGeneration(s, shop))
+		if err != nil {
+			return fmt.Errorf("snapshots: %w", err)
+		}
+	}
+}
+
+func putGeneration(s *Store, n uint64) error {
+	for i := range 5 {
+		body := binary.BigEndian.AppendUint64(nil, n)
+		body = append(body, random(n, maxSmall-10+i)...)
+		_, err := s.Put(context.Background(), Key{shop, "box", fmt.Sprint(i)}, Write{Body: bytes.NewReader(body), Size: -1})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func oneGeneration(s *Store, vm gateway.ID) error {
+	var first []byte
+	for i := range 5 {
+		got, err := read(s, Key{vm, "box", fmt.Sprint(i)}, "")
+		if err != nil {
+			return err
+		}
+		if i == 0 {
+			first = got
+		}
+		if len(got) != maxSmall-2+i || !bytes.Equal(got[:8], first[:8]) {
+			return fmt.Errorf("object %d is of another generation", i)
+		}
+	}
+	return nil
 }
 
 type victimWriter struct {
