@@ -40,7 +40,7 @@ func createBucket(c *call) error {
 		return err
 	}
 	if ownership != "" {
-		text, err := xml.Marshal(ownershipXML{Rules: []ownershipRule{{ownership}}})
+		text, err := xml.Marshal(ownershipXML{Xmlns: xmlns, Rules: []ownershipRule{{ownership}}})
 		if err != nil {
 			return err
 		}
@@ -60,7 +60,8 @@ func ownerships() []string {
 type ownershipRule struct{ ObjectOwnership string }
 
 type ownershipXML struct {
-	XMLName xml.Name        `xml:"http://s3.amazonaws.com/doc/2006-03-01/ OwnershipControls"`
+	XMLName xml.Name        `xml:"OwnershipControls"`
+	Xmlns   string          `xml:"xmlns,attr"`
 	Rules   []ownershipRule `xml:"Rule"`
 }
 

@@ -125,7 +125,7 @@ func (c *call) rewrite(from source, o store.Object, kind algorithm, w store.Writ
 	}
 	defer func() { _ = body.Close() }() // read only
 	sum := kind.make()
-	w.Body, w.Size = io.TeeReader(body, sum), body.Object.Size
+	w.Body, w.Size = io.TeeReader(body, sum), body.Size
 	w.Checksum = func() store.Checksum { return store.Checksum{Algorithm: kind.name, Value: sum.Sum(nil)} }
 	return c.Store.Put(c.r.Context(), c.storeKey(), w)
 }
@@ -145,7 +145,8 @@ func (c *call) copyMeta(from source, o store.Object) (store.Meta, error) {
 	if err != nil {
 		return meta, err
 	}
-	changes := replace || from.version != "" || class(meta) != class(o.Meta) || meta.Header["x-amz-website-redirect-location"] != ""
+	newClass := c.r.Header.Get("X-Amz-Storage-Class") != "" && class(meta) != class(o.Meta)
+	changes := replace || newClass || from.version != "" || meta.Header["x-amz-website-redirect-location"] != ""
 	if from.key == c.storeKey() && !changes {
 		return meta, invalidRequest("This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, storage class, website redirect location or encryption attributes.")
 	}
@@ -205,7 +206,7 @@ func copyPart(c *call) error {
 		return err
 	}
 	defer func() { _ = body.Close() }() // read only
-	if body.Object.ETag != o.ETag {
+	if body.ETag != o.ETag {
 		return store.ErrPrecondition // it was replaced in between
 	}
 	if _, err := body.Seek(part.offset, io.SeekStart); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/xml"
 	"errors"
+	"slices"
 	"time"
 
 	"lodge/gateway"
@@ -45,12 +46,7 @@ type expirer struct {
 }
 
 func (e expirer) any(is func(lifecycleRule) bool) bool {
-	for _, r := range e.rules {
-		if is(r) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(e.rules, is)
 }
 
 // versions walks over all versions, newest first of each key, and deletes page by page.

@@ -249,7 +249,7 @@ func listVersions(c *call) error {
 	}
 	for _, o := range page.Objects {
 		v := versionXML{
-			XMLName: xml.Name{Local: "DeleteMarker"}, Key: l.text(o.Key.Name), VersionID: o.Version, IsLatest: o.Latest,
+			XMLName: xml.Name{Space: xmlns, Local: "DeleteMarker"}, Key: l.text(o.Key.Name), VersionID: o.Version, IsLatest: o.Latest,
 			LastModified: timestamp(o.Modified), Owner: c.owner(),
 		}
 		if !o.Deleted {

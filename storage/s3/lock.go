@@ -60,7 +60,7 @@ func (c *call) lockOf(m *store.Meta) error {
 	}
 	m.LegalHold = hold == "ON"
 	if mode == "" {
-		m.Retention = defaultRetention(b, time.Now())
+		m.Retention = defaultRetention(b, c.Now())
 		return nil
 	}
 	if checkMode(mode) != nil {
@@ -70,7 +70,7 @@ func (c *call) lockOf(m *store.Meta) error {
 	if err != nil {
 		return invalidArgument("The retain until date must be provided in ISO 8601 format")
 	}
-	if !t.After(time.Now()) {
+	if !t.After(c.Now()) {
 		return invalidArgument("The retain until date must be in the future!")
 	}
 	m.Retention = store.Retention{Mode: mode, Until: t}
@@ -213,7 +213,7 @@ func putRetention(c *call) error {
 		if err != nil {
 			return errXML("RetainUntilDate is no time of ISO 8601.")
 		}
-		if !t.After(time.Now()) {
+		if !t.After(c.Now()) {
 			return invalidArgument("The retain until date must be in the future!")
 		}
 		next = store.Retention{Mode: conf.Mode, Until: t}
@@ -224,7 +224,7 @@ func putRetention(c *call) error {
 	}
 	bypass := c.bypass()
 	_, err = c.Store.Update(c.storeKey(), o.Version, func(m *store.Meta) error {
-		held := m.Retention.Mode != "" && m.Retention.Until.After(time.Now())
+		held := m.Retention.Mode != "" && m.Retention.Until.After(c.Now())
 		weaker := next.Until.Before(m.Retention.Until) || next.Mode != m.Retention.Mode && next.Mode != store.Compliance
 		if held && weaker && (m.Retention.Mode == store.Compliance || !bypass) {
 			return store.ErrLocked

@@ -56,15 +56,21 @@ func (c *call) payload(limit int64, kind algorithm) (*payload, error) {
 	if p.size > limit {
 		return nil, badRequest("EntityTooLarge", "The body has %d bytes; at most %d are possible here.", p.size, limit)
 	}
+	return p, p.announced(c.r.Header, kind)
+}
+
+// announced sets up what the headers announce of the body: its MD5 and its checksum. Its size is set, or
+// -1 where it is not known.
+func (p *payload) announced(h http.Header, kind algorithm) error {
 	p.left = p.size
-	if text := c.r.Header.Get("Content-Md5"); text != "" {
+	if text := h.Get("Content-Md5"); text != "" {
 		raw, err := base64.StdEncoding.DecodeString(text)
 		if err != nil || len(raw) != md5.Size {
-			return nil, badRequest("InvalidDigest", "The Content-MD5 that you specified is not valid.")
+			return badRequest("InvalidDigest", "The Content-MD5 that you specified is not valid.")
 		}
 		p.md5 = raw
 	}
-	return p, p.checksums(c.r.Header, kind)
+	return p.checksums(h, kind)
 }
 
 // chunked sets up the decoding of an aws-chunked body.
@@ -154,7 +160,12 @@ func (p *payload) end(err error) error {
 	switch {
 	case errors.Is(err, sigv4.ErrMismatch), errors.Is(err, sigv4.ErrChunked):
 		return SignatureError(err)
-	case !errors.Is(err, io.EOF) || p.left != 0:
+	case !errors.Is(err, io.EOF):
+		if known, ok := errors.AsType[*Error](err); ok {
+			return known
+		}
+		return badRequest("IncompleteBody", "The body could not be read to its end.")
+	case p.left != 0 && p.size >= 0:
 		return badRequest("IncompleteBody", "The body could not be read to its end.")
 	case p.sha256 != nil && hex.EncodeToString(p.sha256.Sum(nil)) != p.want256:
 		return badRequest("XAmzContentSHA256Mismatch", "The provided 'x-amz-content-sha256' header does not match what was computed.")

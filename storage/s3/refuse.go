@@ -1,10 +1,6 @@
 package s3
 
-import (
-	"mime"
-	"net/http"
-	"strings"
-)
+import "strings"
 
 // maxHeaderBytes limits the headers of a request, as S3 does; user metadata counts.
 const maxHeaderBytes = 8 << 10
@@ -23,9 +19,6 @@ func (c *call) refuse() error {
 	}
 	if size > maxHeaderBytes {
 		return badRequest("RequestHeaderSectionTooLarge", "The headers come to %d bytes; at most %d are possible.", size, maxHeaderBytes)
-	}
-	if media, _, err := mime.ParseMediaType(c.r.Header.Get("Content-Type")); err == nil && c.r.Method == http.MethodPost && media == "multipart/form-data" {
-		return notImplemented("Uploads by an HTML form (POST policies) are not implemented. Use PUT.")
 	}
 	return checkCanned(c.r.Header)
 }

@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"time"
 
 	"lodge/gateway"
 	"lodge/storage/sigv4"
@@ -24,6 +25,7 @@ import (
 type Handler struct {
 	Store  *store.Store
 	Logger *slog.Logger
+	Now    func() time.Time
 }
 
 // Caller is the VM that a request is from, as established before.
