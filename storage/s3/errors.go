@@ -125,16 +125,21 @@ func SignatureError(err error) error {
 	return badRequest("AuthorizationHeaderMalformed", "The request: %v.", err)
 }
 
-// WriteError answers an error.
-func WriteError(w http.ResponseWriter, r *http.Request, err error) {
+// WriteError answers an error of a request about t, as far as that is known.
+func WriteError(w http.ResponseWriter, r *http.Request, t Target, err error) {
 	known, _ := AsError(err)
 	body, err := xml.Marshal(struct {
-		XMLName   xml.Name `xml:"Error"`
-		Code      string
-		Message   string
-		Resource  string
-		RequestID string `xml:"RequestId"`
-	}{Code: known.Code, Message: known.Message, Resource: r.URL.Path, RequestID: gateway.NewID().String()})
+		XMLName    xml.Name `xml:"Error"`
+		Code       string
+		Message    string
+		BucketName string `xml:",omitempty"`
+		Key        string `xml:",omitempty"`
+		Resource   string
+		RequestID  string `xml:"RequestId"`
+	}{
+		Code: known.Code, Message: known.Message, BucketName: t.Bucket, Key: t.Key, Resource: r.URL.Path,
+		RequestID: gateway.NewID().String(),
+	})
 	if err != nil {
 		panic(err) // strings are always XML
 	}

@@ -99,14 +99,14 @@ type listXML struct {
 	CommonPrefixes        []prefixXML
 }
 
-// page lists objects. A bucket that does not exist is empty: the first write makes it, and tools list
-// before they write.
+// page lists objects. Inside the VM, a bucket that does not exist is empty: the first write makes it, and
+// tools list before they write.
 func (c *call) page(q store.Query) (store.Page, error) {
 	if q.Max == 0 {
 		return store.Page{}, nil
 	}
 	page, err := c.Store.List(c.r.Context(), q)
-	if errors.Is(err, store.ErrNoBucket) {
+	if c.Inside && errors.Is(err, store.ErrNoBucket) {
 		err = nil
 	}
 	return page, err

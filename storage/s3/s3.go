@@ -30,8 +30,9 @@ type Handler struct {
 
 // Caller is the VM that a request is from, as established before.
 type Caller struct {
-	VM    gateway.Identity
-	Chain *sigv4.Chain // not nil: the signature is verified, and this verifies the chunks of the body
+	VM     gateway.Identity
+	Inside bool         // the request came from inside the VM, on its tap
+	Chain  *sigv4.Chain // not nil: the signature is verified, and this verifies the chunks of the body
 }
 
 // call is one request on its way through a verb.
