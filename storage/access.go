@@ -1,11 +1,13 @@
 package storage
 
 import (
+	"io"
 	"log/slog"
 	"net/http"
 	"time"
 
 	"lodge/gateway"
+	"lodge/storage/s3"
 )
 
 // access is what the access log has of a request: who it is from and what it is about, as far as
@@ -13,7 +15,7 @@ import (
 type access struct {
 	http.ResponseWriter
 	vm     gateway.Identity
-	target target
+	target s3.Target
 	status int // 0: nothing was written yet
 	bytes  int64
 }
@@ -36,6 +38,16 @@ func (a *access) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// ReadFrom implements io.ReaderFrom, so that files are still sent by sendfile(2).
+func (a *access) ReadFrom(src io.Reader) (int64, error) {
+	if a.status == 0 {
+		a.status = http.StatusOK
+	}
+	n, err := io.Copy(a.ResponseWriter, src)
+	a.bytes += n
+	return n, err
+}
+
 // Unwrap is for http.ResponseController.
 func (a *access) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
@@ -45,6 +57,6 @@ func (a *access) log(log *slog.Logger, r *http.Request, duration time.Duration) 
 		a.status = http.StatusOK // what net/http answers
 	}
 	log.Info("s3 request served", gateway.LogVM(a.vm), slog.String("remote", r.RemoteAddr), slog.String("method", r.Method),
-		slog.String("bucket", a.target.bucket), slog.String("object", a.target.key), slog.Int("status", a.status),
+		slog.String("bucket", a.target.Bucket), slog.String("object", a.target.Key), slog.Int("status", a.status),
 		slog.Int64("bytes", a.bytes), slog.Duration("duration", duration))
 }

@@ -3,13 +3,9 @@ package storage
 import (
 	"bytes"
 	"io"
-	"net/http"
-	"net/url"
 	"testing"
 
 	"github.com/minio/minio-go/v7"
-
-	"lodge/storage/sigv4"
 )
 
 // BenchmarkPut stores objects of 1 KiB, synced, under random names.
@@ -50,23 +46,3 @@ func BenchmarkGet1KiB(b *testing.B)  { benchmarkGet(b, 1<<10) }
 func BenchmarkGet16MiB(b *testing.B) { benchmarkGet(b, 16<<20) }
 
 func randomName() string { return hexSHA256(string(random(8)))[:16] }
-
-// BenchmarkEngineGet1KiB is BenchmarkGet1KiB without the client and without our own handler: what
-// versitygw itself takes.
-func BenchmarkEngineGet1KiB(b *testing.B) {
-	h := newHost(b)
-	g := h.guest("blog")
-	put(b, g.dummy(), "box", "k", random(1<<10))
-	b.RunParallel(func(pb *testing.PB) {
-		for pb.Next() {
-			r := &http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/box/k"}, Header: http.Header{"X-Amz-Content-Sha256": {sigv4.Unsigned}}}
-			res, err := h.objects.Do(r.WithContext(b.Context()), g.Identity)
-			if err != nil {
-				b.Error(err)
-				return
-			}
-			_, _ = io.Copy(io.Discard, res.Body) // a short one would show as an error of the next
-			_ = res.Body.Close()
-		}
-	})
-}

@@ -25,9 +25,9 @@ func TestEmptyBodyThatExpectsA100(t *testing.T) {
 	if res := w.answer(); res.status != 200 {
 		t.Fatalf("full: %d %s", res.status, res.body)
 	}
-	w.head("PUT", "/box/a//b", 0, expect100)
+	w.head("PUT", "/Bad_Box/b", 0, expect100)
 	if res := w.answer(); res.status != 400 {
-		t.Fatalf("bad key: %d %s", res.status, res.body)
+		t.Fatalf("bad bucket: %d %s", res.status, res.body)
 	}
 	if got := get(t, g.dummy(), "box", "full"); string(got) != "hello" {
 		t.Fatalf("got %q", got)

@@ -12,7 +12,7 @@ import (
 
 func removeOptions() minio.RemoveObjectOptions { return minio.RemoveObjectOptions{} }
 
-// longTags are as many tags as S3 allows, as long as it allows: more than ext4 can keep beside a file.
+// longTags are as many tags as S3 allows, as long as it allows.
 func longTags() string {
 	tags := url.Values{}
 	for i := range 10 {
@@ -21,9 +21,8 @@ func longTags() string {
 	return tags.Encode()
 }
 
-// A key with a final slash is a directory in this engine: a rejected write changes neither the
-// directory that is there nor makes one.
-func TestRejectedDirectories(t *testing.T) {
+// A rejected write changes no object, and makes none, also where the key looks like a directory's.
+func TestRejectedWrites(t *testing.T) {
 	g := newHost(t).guest("blog")
 	c := g.dummy()
 	for name, header := range map[string]map[string]string{
@@ -44,36 +43,10 @@ func TestRejectedDirectories(t *testing.T) {
 			if head := g.do(t, "HEAD", "/box/dir/", nil); head.status != 200 || head.header.Get("X-Amz-Meta-A") != "old" {
 				t.Errorf("the old one: %d, %v", head.status, head.header)
 			}
-			put(t, c, "box", "new", []byte("a file")) // it is no directory
+			put(t, c, "box", "new", []byte("a file"))
 			gatewaytest.Must(t, c.RemoveObject(t.Context(), "box", "new", removeOptions()))
 		})
 	}
-}
-
-// A rejected write leaves nothing of the directories for its key: they would be in the way of other
-// keys, and of the removal of the bucket.
-func TestRejectedWriteLeavesNoDirectories(t *testing.T) {
-	g := newHost(t).guest("blog")
-	c := g.dummy()
-	put(t, c, "box", "dir/", nil)
-	put(t, c, "box", "full/k", []byte("x"))
-	for _, key := range []string{"a/b/c", "dir/b/c", "full/b/c"} {
-		res := g.send(t, "PUT", "/box/"+key, "", "x", map[string]string{"X-Amz-Tagging": longTags()})
-		if res.status == 200 {
-			t.Log("the file system has room for the tags") // then there is nothing to reject
-			gatewaytest.Must(t, c.RemoveObject(t.Context(), "box", key, removeOptions()))
-		} else if !strings.Contains(res.body, "MetadataTooLarge") {
-			t.Errorf("%s: %d %s", key, res.status, res.body)
-		}
-	}
-	for _, key := range []string{"a", "dir/b", "full/b"} {
-		put(t, c, "box", key, []byte("x"))
-		gatewaytest.Must(t, c.RemoveObject(t.Context(), "box", key, removeOptions()))
-	}
-	for _, key := range []string{"dir/", "full/k"} {
-		gatewaytest.Must(t, c.RemoveObject(t.Context(), "box", key, removeOptions()))
-	}
-	gatewaytest.Must(t, c.RemoveBucket(t.Context(), "box"))
 }
 
 // A completion that is refused leaves the old object, and the upload for the next try.

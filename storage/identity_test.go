@@ -5,8 +5,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -116,24 +114,22 @@ func TestForgedRequests(t *testing.T) {
 		"encryption":           {"PUT", "/box/e", map[string]string{"X-Amz-Server-Side-Encryption": "AES256"}, "NotImplemented"},
 		"customer's key":       {"PUT", "/box/e", map[string]string{"X-Amz-Server-Side-Encryption-Customer-Algorithm": "AES256"}, "NotImplemented"},
 		"append":               {"PUT", "/box/e", map[string]string{"X-Amz-Write-Offset-Bytes": "3"}, "NotImplemented"},
-		"lock":                 {"PUT", "/box/e", map[string]string{"X-Amz-Object-Lock-Mode": "GOVERNANCE"}, "NotImplemented"},
+		"lock":                 {"PUT", "/box/e", map[string]string{"X-Amz-Object-Lock-Mode": "GOVERNANCE"}, "InvalidRequest"},
 		"public":               {"PUT", "/box/e", map[string]string{"X-Amz-Acl": "public-read"}, "AccessControlListNotSupported"},
 		"grant":                {"PUT", "/box/e", map[string]string{"X-Amz-Grant-Read": "uri=all"}, "AccessControlListNotSupported"},
 		"list of grants":       {"PUT", "/box/k?acl", map[string]string{"X-Amz-Acl": "public-read"}, "AccessControlListNotSupported"},
 		"policy":               {"PUT", "/box?policy", nil, "NotImplemented"},
-		"versioning":           {"PUT", "/box?versioning", nil, "NotImplemented"},
-		"cors":                 {"PUT", "/box?cors", nil, "NotImplemented"},
+		"no versioning":        {"PUT", "/box?versioning", nil, "MalformedXML"},
+		"no cors":              {"PUT", "/box?cors", nil, "MalformedXML"},
 		"someone else's owner": {"GET", "/box/k", map[string]string{"X-Amz-Expected-Bucket-Owner": "123456789012"}, "AccessDenied"},
 		"bucket in upper case": {"PUT", "/Box/k", nil, "InvalidBucketName"},
 		"short bucket":         {"PUT", "/bo/k", nil, "InvalidBucketName"},
 		"address as bucket":    {"PUT", "/10.0.0.1/k", nil, "InvalidBucketName"},
 		"long key":             {"PUT", "/box/" + strings.Repeat("k/", 600), nil, "KeyTooLongError"},
-		"long part of a key":   {"PUT", "/box/" + strings.Repeat("k", 300), nil, "InvalidArgument"},
 		"large header":         {"GET", "/box/k", map[string]string{"X-Amz-Meta-A": strings.Repeat("a", 9000)}, "RequestHeaderSectionTooLarge"},
-		"no bucket":            {"GET", "/none-such", nil, "NoSuchBucket"},
+		"no bucket":            {"GET", "/none-such?versioning", nil, "NoSuchBucket"},
 		"object of no bucket":  {"GET", "/none-such/k", nil, "NoSuchBucket"},
 		"no key":               {"GET", "/box/none", nil, "NoSuchKey"},
-		"below an object":      {"PUT", "/box/k/l", nil, "InvalidArgument"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			res := g.do(t, c.method, c.path, c.header)
@@ -144,10 +140,6 @@ func TestForgedRequests(t *testing.T) {
 				t.Fatalf("a path of the host's: %s", res.body)
 			}
 		})
-	}
-	put(t, g.dummy(), "box", "d/e", nil)
-	if res := g.do(t, "PUT", "/box/d", nil); res.status != 409 || !strings.Contains(res.body, "x and x/y") {
-		t.Fatalf("above an object: %d %s", res.status, res.body)
 	}
 }
 
@@ -202,10 +194,7 @@ func TestGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	gatewaytest.WaitFor(t, "the upload has reached the engine", func() bool {
-		return slices.ContainsFunc(filesBelow(t, h.dir, a.ID.String()), func(path string) bool {
-			fi, err := os.Stat(path)
-			return err == nil && fi.Mode().IsRegular() && strings.Contains(path, ".sgwtmp/")
-		})
+		return len(unfinished(t, h.dir)) > 0
 	})
 	a.markRemoved(t)
 	for range 2 {

@@ -190,21 +190,9 @@ func TestKill(t *testing.T) {
 		workers.Wait()
 		url, kill = child(t, dir)
 		l.check(t, client(t, url, "x", "y"))
-		if left := filesBelow(t, dir, ".sgwtmp/"); temporary(left) {
+		if left := unfinished(t, dir); len(left) > 0 {
 			t.Errorf("left behind: %v", left)
 		}
 		kill()
 	}
-}
-
-// temporary reports whether files are among the paths that a restart ought to have taken away: all
-// but uploads that can go on.
-func temporary(paths []string) bool {
-	for _, p := range paths {
-		_, inside, _ := strings.Cut(p, ".sgwtmp/")
-		if parts := strings.Split(inside, "/"); parts[0] != "multipart" || len(parts) == 3 && len(parts[2]) != 36 {
-			return true
-		}
-	}
-	return false
 }

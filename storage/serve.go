@@ -1,16 +1,12 @@
 package storage
 
 import (
-	"context"
 	"io"
-	"log/slog"
 	"net/http"
-	"strings"
 	"time"
 
-	"github.com/versity/versitygw/s3err"
-
 	"lodge/gateway"
+	"lodge/storage/s3"
 )
 
 // serve handles one request, and logs it if AccessLog is set.
@@ -28,95 +24,63 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 // carryOut identifies the caller and carries out the request. It returns an error only if nothing
 // has been answered yet.
 func (s *Server) carryOut(w *access, r *http.Request) error {
-	who, err := s.identify(r)
+	body := &patientReader{ReadCloser: r.Body}
+	r = r.WithContext(r.Context()) // a copy: net/http must find its own body, to know how much of it is unread
+	r.Body = body
+	form, err := s.readForm(w, r)
 	if err != nil {
 		return err
 	}
-	w.vm = who.vm
-	ctx, leave, err := s.tenants.enter(r.Context(), who.vm.ID, r.Method == http.MethodPost && r.ContentLength > longList)
+	if r.Method == http.MethodOptions && form == nil {
+		return s.preflight(w, r)
+	}
+	who, err := s.identify(r, form)
+	if err != nil {
+		return err
+	}
+	w.vm = who.VM
+	ctx, leave, err := s.tenants.enter(r.Context(), who.VM.ID, r.Method == http.MethodPost && r.ContentLength > longList)
 	if err != nil {
 		return err
 	}
 	defer leave()
 	client, release := newClientConn(ctx, w)
 	defer release()
-	in := &body{src: r.Body, client: client}
 	r = r.WithContext(ctx)
-	r.Body = in
-	if err := refuse(r, who.vm); err != nil {
+	body.client = &client
+	if w.target, err = s3.ParseTarget(r); err != nil {
 		return err
 	}
-	t, err := parseTarget(r)
-	if err != nil {
-		return err
+	defer client.hasWritten()
+	if form != nil {
+		return s.protocol.Post(&patientWriter{w, client}, r, who, w.target, form)
 	}
-	w.target = t
-	if r.Method == http.MethodPut && r.URL.Query().Has("acl") {
-		return setACL(r, who.vm) // an answer without a status is 200
-	}
-	return s.forward(w, r, in, who, t)
+	return s.protocol.Serve(&patientWriter{w, client}, r, who, w.target)
 }
 
-// forward passes a request, whose body is in, to the engine, and its answer back. It returns an
-// error only if nothing has been answered yet.
-func (s *Server) forward(w http.ResponseWriter, r *http.Request, in *body, who caller, t target) error {
-	out, err := rewrite(r, in, t, who)
-	if err != nil {
-		return err
-	}
-	end := func() {}
-	if t.makesObject(r, r.URL.Query()) {
-		if end, err = s.objects.BeginWrite(who.vm, t.bucket); err != nil {
-			return err
-		}
-	}
-	res, err := s.objects.Do(out.WithContext(r.Context()), who.vm)
-	end()
-	if failed := in.failure(); failed != nil {
-		if err == nil {
-			_ = res.Body.Close() // the engine's answer to an incomplete body
-		}
-		return failed
-	}
-	if err != nil {
-		return s.engineError(r.Context(), who, t, err)
-	}
-	defer func() { _ = res.Body.Close() }() // read to its end, or no longer needed
-	s.relay(w, in.client, res)
-	return nil
+// patientReader reads a body while its client sends it.
+type patientReader struct {
+	io.ReadCloser
+	client *clientConn // nil until the request is admitted
 }
 
-// engineError is for an engine that did not answer.
-func (s *Server) engineError(ctx context.Context, who caller, t target, err error) error {
-	if ctx.Err() == nil {
-		s.log.Error("object engine did not answer", gateway.LogVM(who.vm), slog.String("bucket", t.bucket),
-			slog.String("object", t.key), slog.Any("err", err))
+// Read implements io.Reader.
+func (p *patientReader) Read(b []byte) (n int, err error) {
+	if p.client == nil {
+		return p.ReadCloser.Read(b)
 	}
-	return errorf(http.StatusServiceUnavailable, "ServiceUnavailable", "The object store does not answer. Try again.")
-}
-
-// relay sends the engine's answer, for as long as the client accepts it.
-func (s *Server) relay(w http.ResponseWriter, to clientConn, res *http.Response) {
-	for name, values := range res.Header {
-		switch lower := strings.ToLower(name); {
-		case name == "Connection", name == "Keep-Alive", name == "Transfer-Encoding", name == "Server", name == "Date":
-		case strings.HasPrefix(lower, "x-amz-"): // in lower case, as S3 does: boto3 copies the names of metadata
-			w.Header()[lower] = values[:1] // versitygw sends its request ids twice
-		default:
-			w.Header()[name] = values
-		}
+	if err = p.client.reads(); err == nil {
+		n, err = p.ReadCloser.Read(b)
 	}
-	w.WriteHeader(res.StatusCode)
-	_, err := io.Copy(&patientWriter{w, to}, res.Body)
-	to.hasWritten()
 	if err != nil {
-		panic(http.ErrAbortHandler) // an incomplete answer must not look complete
+		p.client.hasRead()
 	}
+	return n, err
 }
 
 // patientWriter writes an answer while its client accepts it.
 type patientWriter struct {
-	io.Writer
+	*access
 	client clientConn
 }
 
@@ -125,10 +89,60 @@ func (p *patientWriter) Write(b []byte) (int, error) {
 	if err := p.client.writes(); err != nil {
 		return 0, err
 	}
-	return p.Writer.Write(b)
+	return p.access.Write(b)
 }
 
-func isS3(err error) bool {
-	_, ok := err.(s3err.S3Error) //nolint:errorlint // S3 errors are never wrapped here
-	return ok
+// maxPiece is how much of a file is sent under one deadline.
+const maxPiece = 128 << 10
+
+// ReadFrom implements io.ReaderFrom: net/http sends a file by sendfile(2), piece by piece, since the
+// client is given time for each.
+func (p *patientWriter) ReadFrom(src io.Reader) (total int64, err error) {
+	rest, limited := src.(*io.LimitedReader)
+	for err == nil {
+		piece := &io.LimitedReader{R: src, N: maxPiece}
+		if limited {
+			piece.R, piece.N = rest.R, min(maxPiece, rest.N) // a limit of a limit would hide the file
+		}
+		if piece.N <= 0 {
+			break
+		}
+		if err = p.client.writes(); err != nil {
+			break
+		}
+		var n int64
+		n, err = p.access.ReadFrom(piece)
+		total += n
+		if limited {
+			rest.N -= n
+		}
+		if n == 0 {
+			break
+		}
+	}
+	return total, err
+}
+
+// formWait is how long the fields of a form may take, before its sender is known.
+const formWait = 60 * time.Second
+
+// readForm reads the fields of a browser's upload, nil for any other request.
+func (s *Server) readForm(w http.ResponseWriter, r *http.Request) (*s3.Form, error) {
+	if !s3.IsForm(r) {
+		return nil, nil
+	}
+	conn := http.NewResponseController(w)
+	_ = conn.SetReadDeadline(time.Now().Add(formWait)) // only tests have connections without deadlines
+	return s3.ReadForm(r)
+}
+
+// preflight answers OPTIONS of a browser. It has no signature: the tap alone says whose bucket is meant.
+func (s *Server) preflight(w *access, r *http.Request) (err error) {
+	if w.vm = gateway.VMFrom(r.Context()); !w.vm.Known() {
+		return errDenied("A preflight request is possible at a VM's own address only.")
+	}
+	if w.target, err = s3.ParseTarget(r); err != nil {
+		return err
+	}
+	return s.protocol.Preflight(w, r, w.vm, w.target)
 }

@@ -2,9 +2,9 @@
 // without a key.
 //
 // A request arrives at Handler. identify determines its VM: that of the tap of the connection, or
-// without a tap that of the issued credentials that signed it. refuse rejects what the engine would
-// ignore. rewrite makes a new request from the checked bucket and key. The first write to a bucket
-// makes it. The engine keeps objects under the VM's UUID, and its answer goes back unchanged.
+// without a tap that of the issued credentials that signed it. tenants limits the VM's requests. Then
+// package s3 carries the request out, in package store, which keeps objects under the VM's UUID. The
+// first write to a bucket makes it.
 //
 // Both styles of address work, http://s3.lodge.internal/bucket/key and
 // http://bucket.s3.lodge.internal/key, on any listener. TLS ends before this package. A signature
@@ -21,17 +21,20 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"lodge/gateway"
-	"lodge/storage/engine"
+	"lodge/storage/s3"
+	"lodge/storage/store"
 )
 
 // Config is what New needs.
 type Config struct {
-	Dir       string // where objects are kept, on a file system with extended attributes
+	Dir       string // where objects are kept
 	Keyring   *gateway.Keyring
 	Directory *gateway.Directory
 	Logger    *slog.Logger
@@ -41,25 +44,13 @@ type Config struct {
 // Server is the S3 service of one host.
 type Server struct {
 	keyring   *gateway.Keyring
+	directory *gateway.Directory
 	log       *slog.Logger
 	accessLog bool
-	objects   objects
+	objects   *store.Store
+	protocol  *s3.Handler
 	tenants   *tenants
 	requests  *prometheus.CounterVec // by method and status
-}
-
-// objects is the engine behind the service: the disk of this host, later a cluster.
-type objects interface {
-	// Do carries out a request whose path is /bucket/key, in the VM's own namespace. When it returns,
-	// no work on the request is in progress.
-	Do(r *http.Request, vm gateway.Identity) (*http.Response, error)
-	// BeginWrite prepares the write that follows, to a bucket which may not exist: it begins to exist
-	// when the write succeeds. Call end after the write.
-	BeginWrite(vm gateway.Identity, bucket string) (end func(), err error)
-	// Remove deletes the namespace of a VM that has no request in progress.
-	Remove(id gateway.ID) error
-	// Run serves until ctx is done.
-	Run(ctx context.Context) error
 }
 
 // New opens the objects in cfg.Dir and finishes what a crash interrupted there.
@@ -67,18 +58,29 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Dir == "" || cfg.Keyring == nil || cfg.Directory == nil || cfg.Logger == nil {
 		return nil, errors.New("open storage: the configuration is incomplete")
 	}
-	store, err := engine.New(filepath.Clean(cfg.Dir), cfg.Logger)
+	objects, err := store.Open(filepath.Clean(cfg.Dir), store.Config{Log: cfg.Logger})
 	if err != nil {
 		return nil, err
 	}
 	return &Server{
-		keyring: cfg.Keyring, log: cfg.Logger, accessLog: cfg.AccessLog,
-		objects: store, tenants: newTenants(cfg.Directory), requests: newRequestCounter(),
+		keyring: cfg.Keyring, directory: cfg.Directory, log: cfg.Logger, accessLog: cfg.AccessLog,
+		objects: objects, protocol: &s3.Handler{Store: objects, Logger: cfg.Logger, Now: time.Now},
+		tenants: newTenants(cfg.Directory), requests: newRequestCounter(),
 	}, nil
 }
 
-// Run runs the engine until ctx is done. Earlier requests wait for it for some seconds.
-func (s *Server) Run(ctx context.Context) error { return s.objects.Run(ctx) }
+// Run does the store's work in the background until ctx is done. Then it ends all requests, and closes
+// the store.
+func (s *Server) Run(ctx context.Context) error {
+	var expiring sync.WaitGroup
+	ctx, cancel := context.WithCancel(ctx)
+	expiring.Go(func() { s.expire(ctx) })
+	err := s.objects.Run(ctx)
+	cancel()
+	s.tenants.close()
+	expiring.Wait()
+	return errors.Join(err, s.objects.Close())
+}
 
 // Remove ends the requests of a VM, whose record is marked as removed, and removes its objects. It
 // can be repeated after a crash.

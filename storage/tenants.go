@@ -25,8 +25,9 @@ type tenants struct {
 	directory       *gateway.Directory
 	requests, lists *limit.Limit[gateway.ID]
 
-	mu  sync.Mutex
-	all map[gateway.ID]tenant // with requests in progress
+	mu     sync.Mutex
+	all    map[gateway.ID]tenant // with requests in progress
+	closed bool
 }
 
 type tenant struct {
@@ -47,6 +48,9 @@ func newTenants(directory *gateway.Directory) *tenants {
 func (t *tenants) enter(ctx context.Context, id gateway.ID, long bool) (_ context.Context, leave func(), err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.closed {
+		return nil, nil, errClosed()
+	}
 	if m, ok := t.directory.ByID(id); !ok || m.Desired == gateway.Removed { // with the lock: see end
 		return nil, nil, errGone()
 	}
@@ -108,5 +112,20 @@ func (t *tenants) end(ctx context.Context, id gateway.ID) error {
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("wait for requests: %w", ctx.Err())
+	}
+}
+
+// close ends all requests, refuses further ones, and waits until those have left.
+func (t *tenants) close() {
+	t.mu.Lock()
+	t.closed = true
+	var left []chan struct{}
+	for _, vm := range t.all {
+		vm.end()
+		left = append(left, vm.left)
+	}
+	t.mu.Unlock()
+	for _, c := range left {
+		<-c
 	}
 }

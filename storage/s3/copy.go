@@ -1,0 +1,234 @@
+package s3
+
+import (
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"lodge/storage/store"
+)
+
+// maxCopyBytes limits the source of one copy.
+const maxCopyBytes = 5 << 30
+
+// source is the source of a copy: an object of the same VM, and which version; "" for the latest.
+type source struct {
+	key     store.Key
+	version string
+}
+
+// parseSource parses an x-amz-copy-source: bucket/key, with or without a slash before, percent-encoded
+// once, and a versionId behind. Its bucket is looked up in the VM's own namespace like any other.
+func (c *call) parseSource(header string) (source, error) {
+	path, version, _ := strings.Cut(header, "?versionId=")
+	plain, err := url.PathUnescape(strings.TrimPrefix(path, "/"))
+	if err != nil {
+		return source{}, invalidArgument("Invalid copy source encoding.")
+	}
+	bucket, key, _ := strings.Cut(strings.TrimPrefix(plain, "/"), "/")
+	if checkBucket(bucket) != nil {
+		return source{}, invalidArgument("Invalid copy source bucket name")
+	}
+	if key == "" {
+		return source{}, invalidArgument("Invalid copy source object key")
+	}
+	return source{store.Key{VM: c.VM.ID, Bucket: bucket, Name: key}, version}, checkKey(key)
+}
+
+// copySource finds the source of the request's copy, and checks its conditions.
+func (c *call) copySource() (source, store.Object, error) {
+	from, err := c.parseSource(c.r.Header.Get("X-Amz-Copy-Source"))
+	if err != nil {
+		return from, store.Object{}, err
+	}
+	o, err := c.Store.Head(from.key, from.version)
+	if errors.Is(err, store.ErrDeleted) && from.version != "" {
+		return from, o, invalidRequest("The source of a copy request may not specifically refer to a delete marker by version id.")
+	}
+	if err != nil {
+		return from, o, err
+	}
+	if readConditions(c.r.Header, "X-Amz-Copy-Source-").check(o) != http.StatusOK {
+		return from, o, store.ErrPrecondition
+	}
+	return from, o, nil
+}
+
+type copyXML struct {
+	XMLName      xml.Name
+	LastModified string
+	ETag         string
+	ChecksumType string `xml:",omitempty"`
+	checksumsXML
+}
+
+// copyObject answers CopyObject.
+func copyObject(c *call) error {
+	from, o, err := c.copySource()
+	if err != nil {
+		return err
+	}
+	if o.Size > maxCopyBytes {
+		return invalidRequest("The specified copy source is larger than the maximum allowable size for a copy source: %d", int64(maxCopyBytes))
+	}
+	condition, err := writeCondition(c.r.Header)
+	if err != nil {
+		return err
+	}
+	meta, err := c.copyMeta(from, o)
+	if err != nil {
+		return err
+	}
+	kind, err := algorithmOf(c.r.Header.Get("X-Amz-Checksum-Algorithm"))
+	if err != nil {
+		return err
+	}
+	var copied store.Object
+	if kind.name == "" || kind.name == o.Checksum.Algorithm && !o.Checksum.Composite {
+		copied, err = c.Store.Copy(c.r.Context(), from.key, o.Version, c.storeKey(), store.CopyOptions{
+			Meta: func(store.Object) (store.Meta, error) { return meta, nil }, IfSource: store.Condition{IfMatch: o.ETag}, If: condition,
+		})
+	} else {
+		copied, err = c.rewrite(from, o, kind, store.Write{Meta: meta, If: condition})
+	}
+	if err != nil {
+		return err
+	}
+	c.setSource(o)
+	c.setVersion(copied)
+	out := copyXML{
+		XMLName: xml.Name{Space: xmlns, Local: "CopyObjectResult"}, LastModified: timestamp(copied.Modified), ETag: quote(copied.ETag),
+		checksumsXML: checksumsOf(copied.Checksum, copied.Parts),
+	}
+	if copied.Checksum.Algorithm != "" {
+		out.ChecksumType = checksumType(copied.Checksum)
+	}
+	return c.reply(out)
+}
+
+func (c *call) setSource(o store.Object) {
+	if o.Version != store.NullVersion {
+		c.set("x-amz-copy-source-version-id", o.Version)
+	}
+}
+
+// rewrite copies by reading and writing: the checksum is new.
+func (c *call) rewrite(from source, o store.Object, kind algorithm, w store.Write) (store.Object, error) {
+	body, err := c.Store.Get(from.key, o.Version)
+	if err != nil {
+		return store.Object{}, err
+	}
+	defer func() { _ = body.Close() }() // read only
+	sum := kind.make()
+	w.Body, w.Size = io.TeeReader(body, sum), body.Size
+	w.Checksum = func() store.Checksum { return store.Checksum{Algorithm: kind.name, Value: sum.Sum(nil)} }
+	return c.Store.Put(c.r.Context(), c.storeKey(), w)
+}
+
+// copyMeta is what the copy has: its directives decide whether headers and tags are the source's or
+// the request's.
+func (c *call) copyMeta(from source, o store.Object) (store.Meta, error) {
+	meta, err := c.meta()
+	if err != nil {
+		return meta, err
+	}
+	replace, err := c.directive("X-Amz-Metadata-Directive")
+	if err != nil {
+		return meta, err
+	}
+	replaceTags, err := c.directive("X-Amz-Tagging-Directive")
+	if err != nil {
+		return meta, err
+	}
+	newClass := c.r.Header.Get("X-Amz-Storage-Class") != "" && class(meta) != class(o.Meta)
+	changes := replace || newClass || from.version != "" || meta.Header["x-amz-website-redirect-location"] != ""
+	if from.key == c.storeKey() && !changes {
+		return meta, invalidRequest("This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, storage class, website redirect location or encryption attributes.")
+	}
+	if !replace {
+		header := maps.Clone(o.Header)
+		if header == nil {
+			header = map[string]string{}
+		}
+		for _, name := range []string{"x-amz-storage-class", "x-amz-website-redirect-location"} {
+			if delete(header, name); meta.Header[name] != "" {
+				header[name] = meta.Header[name]
+			}
+		}
+		meta.Header = header
+	}
+	if !replaceTags {
+		meta.Tags = maps.Clone(o.Tags)
+	}
+	return meta, nil
+}
+
+// directive reports whether a directive of a copy is REPLACE.
+func (c *call) directive(name string) (bool, error) {
+	switch v := c.r.Header.Get(name); v {
+	case "", "COPY":
+		return false, nil
+	case "REPLACE":
+		return true, nil
+	default:
+		return false, invalidArgument("Unknown %s: %.40q. It is COPY or REPLACE.", strings.ToLower(name), v)
+	}
+}
+
+// copyPart answers UploadPartCopy: a part is read and written, since its ETag is its own MD5.
+func copyPart(c *call) error {
+	number, err := c.partNumber()
+	if err != nil {
+		return err
+	}
+	from, o, err := c.copySource()
+	if err != nil {
+		return err
+	}
+	up, err := c.upload()
+	if err != nil {
+		return err
+	}
+	part, err := parseCopyRange(c.r.Header.Get("X-Amz-Copy-Source-Range"), o.Size)
+	if err != nil {
+		return err
+	}
+	if part.length > maxCopyBytes {
+		return invalidRequest("The specified copy source is larger than the maximum allowable size for a copy source: %d", int64(maxCopyBytes))
+	}
+	body, err := c.Store.Get(from.key, o.Version)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = body.Close() }() // read only
+	if body.ETag != o.ETag {
+		return store.ErrPrecondition // it was replaced in between
+	}
+	if _, err := body.Seek(part.offset, io.SeekStart); err != nil {
+		return fmt.Errorf("read source: %w", err)
+	}
+	kind, err := algorithmOf(up.Algorithm)
+	if err != nil {
+		return err
+	}
+	w := store.Write{Body: io.LimitReader(body, part.length), Size: part.length}
+	if kind.name != "" {
+		sum := kind.make()
+		w.Body = io.TeeReader(w.Body, sum)
+		w.Checksum = func() store.Checksum { return store.Checksum{Algorithm: kind.name, Value: sum.Sum(nil)} }
+	}
+	copied, err := c.Store.PutPart(c.r.Context(), c.storeKey(), up.ID, number, w)
+	if err != nil {
+		return err
+	}
+	c.setSource(o)
+	return c.reply(copyXML{
+		XMLName: xml.Name{Space: xmlns, Local: "CopyPartResult"}, LastModified: timestamp(copied.Modified), ETag: quote(copied.ETag),
+		checksumsXML: checksumsOf(copied.Checksum, 0),
+	})
+}

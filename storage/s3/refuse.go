@@ -1,0 +1,42 @@
+package s3
+
+import "strings"
+
+// maxHeaderBytes limits the headers of a request, as S3 does; user metadata counts.
+const maxHeaderBytes = 8 << 10
+
+// refuse rejects features that no verb here has: a client that asks for encryption, a public object
+// or an append must not get a success.
+func (c *call) refuse() error {
+	size := 0
+	for name, values := range c.r.Header {
+		for _, v := range values {
+			size += len(name) + len(v) + len(": \r\n")
+		}
+		if err := c.refuseHeader(name, strings.Join(values, ",")); err != nil {
+			return err
+		}
+	}
+	if size > maxHeaderBytes {
+		return badRequest("RequestHeaderSectionTooLarge", "The headers come to %d bytes; at most %d are possible.", size, maxHeaderBytes)
+	}
+	return checkCanned(c.r.Header)
+}
+
+func (c *call) refuseHeader(name, value string) error {
+	switch {
+	case strings.HasPrefix(name, "X-Amz-Server-Side-Encryption"), strings.HasPrefix(name, "X-Amz-Copy-Source-Server-Side-Encryption"):
+		return notImplemented("Server-side encryption is not implemented (%s). Encrypt the host's disk, or before you upload.", name)
+	case name == "X-Amz-Write-Offset-Bytes":
+		return notImplemented("Appending to an object is not implemented.")
+	case name == "X-Amz-Mfa":
+		return notImplemented("MFA delete is not implemented.")
+	case name == "X-Amz-Rename-Source":
+		return notImplemented("Renaming an object is not implemented. Copy it, and delete the old one.")
+	case strings.HasPrefix(name, "X-Amz-Grant-"):
+		return errNoACL()
+	case strings.HasSuffix(name, "Expected-Bucket-Owner") && value != c.VM.ID.String():
+		return denied("The bucket's owner is this VM (%s), not the one expected.", c.VM.ID)
+	}
+	return nil
+}

@@ -1,0 +1,171 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"maps"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"lodge/gateway"
+)
+
+// CreateBucket makes a bucket. lock enables object lock, and versioning with it. A bucket that exists is
+// ErrBucketExists, and is returned with it.
+func (s *Store) CreateBucket(vm gateway.ID, name string, lock bool) (Bucket, error) {
+	if err := checkBucket(name); err != nil {
+		return Bucket{}, err
+	}
+	if err := s.hasRoom(0); err != nil {
+		return Bucket{}, err
+	}
+	var made Bucket
+	err := s.alone(vm, name, func(x *tx) error {
+		b, err := bucketOf(x.b, vm, name)
+		if err == nil {
+			made = *b
+			return ErrBucketExists
+		}
+		if !errors.Is(err, ErrNoBucket) {
+			return err
+		}
+		b, err = x.makeBucket(name, lock)
+		if err == nil {
+			made = *b
+		}
+		return err
+	})
+	return made, err
+}
+
+// alone is commit with the bucket locked against all others; the bucket may not exist.
+func (s *Store) alone(vm gateway.ID, bucket string, f func(*tx) error) error {
+	t, err := s.tenant(vm)
+	if err != nil {
+		return err
+	}
+	t.commits.RLock()
+	defer t.commits.RUnlock()
+	if t.removed {
+		return ErrRemoved
+	}
+	defer s.locks.lock(lockName(vm, bucket))()
+	x := s.begin(t)
+	defer func() { _ = x.b.Close() }() // it is committed, or nothing of it counts
+	if err := f(x); err != nil {
+		return err
+	}
+	return x.commit()
+}
+
+func (x *tx) makeBucket(name string, lock bool) (*Bucket, error) {
+	number, err := x.s.ids.take()
+	if err != nil {
+		return nil, err
+	}
+	b := &Bucket{VM: x.t.vm, Name: name, Created: x.s.cfg.Now().UTC(), Lock: lock, number: number}
+	if lock {
+		b.Versioning = Enabled
+	}
+	return b, x.set(textKey(x.t.vm, kindBucket, name), nil, b.encode())
+}
+
+// Bucket returns a bucket, or ErrNoBucket.
+func (s *Store) Bucket(vm gateway.ID, name string) (Bucket, error) {
+	b, err := bucketOf(s.index, vm, name)
+	if err != nil {
+		return Bucket{}, err
+	}
+	return *b, nil
+}
+
+// Buckets returns a VM's buckets by name: those that begin with prefix and come behind after, at most
+// most of them, and whether there are more.
+func (s *Store) Buckets(vm gateway.ID, prefix, behind string, most int) ([]Bucket, bool, error) {
+	start := textKey(vm, kindBucket, prefix)
+	end := after(start)
+	if behind != "" {
+		if k := append(textKey(vm, kindBucket, behind), 0); bytes.Compare(k, start) > 0 {
+			start = k
+		}
+	}
+	it, err := s.index.NewIter(&pebble.IterOptions{LowerBound: start, UpperBound: end})
+	if err != nil {
+		return nil, false, err
+	}
+	var found []Bucket
+	for it.First(); it.Valid(); it.Next() {
+		if len(found) >= most {
+			return found, true, it.Close()
+		}
+		b, err := decodeBucket(vm, string(it.Key()[vmKeyLen+1:]), it.Value())
+		if err != nil {
+			return nil, false, errors.Join(err, it.Close())
+		}
+		found = append(found, b)
+	}
+	return found, false, it.Close()
+}
+
+// ConfigureBucket changes the versioning and the configuration of a bucket; change gets the bucket as it
+// is, and its error is returned. What else change alters is ignored.
+func (s *Store) ConfigureBucket(vm gateway.ID, name string, change func(*Bucket) error) error {
+	if err := s.hasRoom(0); err != nil {
+		return err
+	}
+	return s.alone(vm, name, func(x *tx) error {
+		b, err := bucketOf(x.b, vm, name)
+		if err != nil {
+			return err
+		}
+		old, changed := b.encode(), *b
+		if changed.Config = maps.Clone(b.Config); changed.Config == nil {
+			changed.Config = map[string][]byte{}
+		}
+		if err := change(&changed); err != nil {
+			return err
+		}
+		b.Config = changed.Config
+		if changed.Versioning != Unversioned {
+			b.Versioning = changed.Versioning
+		}
+		if b.Lock = b.Lock || changed.Lock; b.Lock {
+			b.Versioning = Enabled
+		}
+		record := b.encode()
+		if len(record) > maxConfig {
+			return ErrTooLarge
+		}
+		return x.set(textKey(vm, kindBucket, name), old, record)
+	})
+}
+
+// DeleteBucket removes a bucket that has no object, version, delete marker or upload: else
+// ErrBucketNotEmpty.
+func (s *Store) DeleteBucket(vm gateway.ID, name string) error {
+	err := s.alone(vm, name, func(x *tx) error {
+		b, err := bucketOf(x.b, vm, name)
+		if err != nil {
+			return err
+		}
+		for _, kind := range []byte{kindObject, kindVersion, kindUpload} {
+			err := each(x.b, nameKey(vm, kind, b.number, ""), func([]byte, []byte) error { return ErrBucketNotEmpty })
+			if err != nil {
+				return err
+			}
+		}
+		key := textKey(vm, kindBucket, name)
+		if _, err := x.keep(key, b.encode()); err != nil {
+			return err
+		}
+		return errors.Join(x.b.Delete(key, nil), x.b.Delete(textKey(vm, kindUsage, name), nil))
+	})
+	if err != nil {
+		return err
+	}
+	t, err := s.tenant(vm)
+	if err == nil {
+		t.forget(name)
+	}
+	return err
+}

@@ -1,0 +1,156 @@
+package store
+
+import (
+	"errors"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"lodge/gateway"
+)
+
+// blobKey names a content in memory.
+type blobKey struct {
+	vm gateway.ID
+	content
+}
+
+// collector keeps files that readers and copies use from being removed.
+type collector struct {
+	// finding is held shared from reading a record until its content is pinned. A content that is looked
+	// at under it alone, after the commit that released it, is pinned or cannot be any more.
+	finding sync.RWMutex
+	mu      sync.Mutex
+	pins    map[blobKey]int
+	dead    map[blobKey]bool // to collect when the last pin goes
+}
+
+func newCollector() collector {
+	return collector{pins: map[blobKey]int{}, dead: map[blobKey]bool{}}
+}
+
+func (g *collector) pin(k blobKey) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.pins[k]++
+}
+
+// unpin reports whether k is to be collected now.
+func (g *collector) unpin(k blobKey) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.pins[k]--; g.pins[k] > 0 {
+		return false
+	}
+	delete(g.pins, k)
+	dead := g.dead[k]
+	delete(g.dead, k)
+	return dead
+}
+
+// used reports whether k is pinned, and remembers it for the last unpin.
+func (g *collector) used(k blobKey) bool {
+	g.finding.Lock()
+	defer g.finding.Unlock()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.pins[k] == 0 {
+		return false
+	}
+	g.dead[k] = true
+	return true
+}
+
+// collect removes c if nothing refers to it. What it cannot do now, Open does.
+func (s *Store) collect(vm gateway.ID, c content) {
+	if s.garbage.used(blobKey{vm, c}) {
+		return
+	}
+	if err := s.tryCollect(vm, c); err != nil {
+		s.log.Warn("garbage not removed", "vm_id", vm.String(), "err", err)
+	}
+}
+
+func (s *Store) tryCollect(vm gateway.ID, c content) error {
+	defer s.locks.lock(string(numKey(vm, kindGarbage, c.id)))()
+	var marks [][]byte // read before the count: a release after that has a mark and a collect of its own
+	err := each(s.index, numKey(vm, kindGarbage, c.id), func(key, _ []byte) error {
+		marks = append(marks, append([]byte(nil), key...))
+		return nil
+	})
+	if err != nil || len(marks) == 0 {
+		return err
+	}
+	refs, err := readSum(s.index, numKey(vm, kindRefs, c.id))
+	if err != nil {
+		return err
+	}
+	b := s.index.NewBatch()
+	defer func() { _ = b.Close() }() // it is committed, or nothing of it counts
+	for _, m := range marks {
+		if err := b.Delete(m, nil); err != nil {
+			return err
+		}
+	}
+	if len(refs) > 0 && refs[0] >= 0 {
+		return b.Commit(pebble.NoSync)
+	}
+	freed, err := s.destroy(b, vm, c)
+	if err != nil {
+		return err
+	}
+	if err := b.Commit(pebble.NoSync); err != nil {
+		return err
+	}
+	for _, f := range freed {
+		s.collect(vm, f)
+	}
+	return nil
+}
+
+// destroy removes a content without references, and returns what it referred to.
+func (s *Store) destroy(b *pebble.Batch, vm gateway.ID, c content) (freed []content, err error) {
+	if c.kind == kindList {
+		if freed, err = s.freeList(b, vm, c); err != nil {
+			return nil, err
+		}
+	}
+	if c.kind == kindFile {
+		if err := s.blobs.remove(vm, c.id); err != nil {
+			return nil, err
+		}
+	}
+	return freed, errors.Join(b.Delete(numKey(vm, c.kind, c.id), nil), b.Delete(numKey(vm, kindRefs, c.id), nil))
+}
+
+// freeList releases the parts of a multipart object.
+func (s *Store) freeList(b *pebble.Batch, vm gateway.ID, c content) ([]content, error) {
+	v, err := value(s.index, numKey(vm, kindList, c.id))
+	if missing(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	parts, err := decodeList(v)
+	if err != nil {
+		return nil, err
+	}
+	var freed []content
+	for _, p := range parts {
+		if p.content.kind == 0 {
+			continue
+		}
+		seq, err := s.ids.take()
+		if err != nil {
+			return nil, err
+		}
+		err = errors.Join(b.Set(garbageKey(vm, p.content.id, seq), []byte{p.content.kind}, nil),
+			b.Merge(numKey(vm, kindRefs, p.content.id), encodeSum(-1), nil))
+		if err != nil {
+			return nil, err
+		}
+		freed = append(freed, p.content)
+	}
+	return freed, nil
+}

@@ -1,0 +1,231 @@
+package store
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"lodge/gateway"
+	"lodge/gateway/durable"
+)
+
+// Fork gives a VM that has nothing stored what another one had at a snapshot, or has now if at is nil. Both share
+// no record; large bodies are hard links. Commits of the source wait meanwhile. Errors: ErrNoSnapshot, ErrNotEmpty.
+func (s *Store) Fork(vm gateway.ID, at *Snapshot, to gateway.ID) error {
+	from, err := s.tenant(vm)
+	if err != nil {
+		return err
+	}
+	target, err := s.tenant(to)
+	if err != nil || vm == to {
+		return errors.Join(err, ErrNotEmpty)
+	}
+	from.commits.Lock()
+	defer from.commits.Unlock()
+	target.commits.Lock()
+	defer target.commits.Unlock()
+	if from.removed || target.removed {
+		return ErrRemoved
+	}
+	if at != nil && !slices.Contains(from.snaps, uint64(*at)) {
+		return ErrNoSnapshot
+	}
+	all := vmKey(to, 0, 0)[:vmKeyLen]
+	if err := each(s.index, all, func([]byte, []byte) error { return ErrNotEmpty }); err != nil {
+		return err
+	}
+	f := &fork{s: s, from: from, to: target, b: s.index.NewIndexedBatch()}
+	defer func() { _ = f.b.Close() }() // what it has is committed step by step
+	if err := f.b.Set(vmKey(to, kindProgress, 0), []byte{forking}, nil); err != nil {
+		return err
+	}
+	if err := f.run(at); err != nil {
+		target.commits.Unlock()
+		err = errors.Join(err, s.Remove(to))
+		target.commits.Lock()
+		target.removed = false // the fork can be made again
+		return err
+	}
+	return s.recount(target)
+}
+
+// fork copies the records of a VM.
+type fork struct {
+	s        *Store
+	from, to *tenant
+	b        *pebble.Batch
+}
+
+func (f *fork) run(at *Snapshot) error {
+	if err := f.step(0); err != nil {
+		return err
+	}
+	for _, kind := range []byte{kindBucket, kindObject, kindVersion, kindNull} {
+		err := each(f.s.index, vmKey(f.from.vm, kind, 0), func(key, v []byte) error {
+			return f.set(key, v)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if at != nil {
+		if err := f.goBack(uint64(*at)); err != nil {
+			return err
+		}
+	}
+	if err := f.step(0); err != nil {
+		return err
+	}
+	if err := f.contents(); err != nil {
+		return err
+	}
+	if err := f.syncDirs(); err != nil {
+		return err
+	}
+	if err := f.b.Delete(vmKey(f.to.vm, kindProgress, 0), nil); err != nil {
+		return err
+	}
+	return f.step(0)
+}
+
+// goBack applies the source's histories to the copies.
+func (f *fork) goBack(at uint64) error {
+	for _, n := range slices.Backward(f.from.snaps) {
+		if n < at {
+			return nil
+		}
+		err := each(f.s.index, numKey(f.from.vm, kindHistory, n), func(h, v []byte) error {
+			key := append(vmKey(f.from.vm, 0, 0)[:vmKeyLen], h[vmKeyLen+1+8:]...)
+			if len(v) == 0 {
+				return damaged("a value of the history cannot be read")
+			}
+			if v[0] == 1 {
+				return f.set(key, v[1:])
+			}
+			return errors.Join(f.b.Delete(f.ours(key), nil), f.step(4<<20))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ours returns the key of the copy of a record.
+func (f *fork) ours(key []byte) []byte {
+	k := bytes.Clone(key)
+	copy(k[1:vmKeyLen], f.to.vm[:])
+	return k
+}
+
+func (f *fork) set(key, v []byte) error {
+	return errors.Join(f.b.Set(f.ours(key), v, nil), f.step(4<<20))
+}
+
+// step commits the batch if it has more than so many bytes.
+func (f *fork) step(most int) error {
+	if f.b.Len() <= most {
+		return nil
+	}
+	if err := f.b.Commit(pebble.Sync); err != nil {
+		return err
+	}
+	err := f.b.Close()
+	f.b = f.s.index.NewIndexedBatch()
+	return err
+}
+
+// contents copies what the copied records hold, counts how often, and what they use.
+func (f *fork) contents() error {
+	names, err := f.s.bucketNames(f.to.vm)
+	if err != nil {
+		return err
+	}
+	for _, kind := range []byte{kindObject, kindVersion} {
+		err := each(f.s.index, vmKey(f.to.vm, kind, 0), func(key, raw []byte) error {
+			v, err := decodeVersion(Key{}, raw)
+			if err != nil {
+				return err
+			}
+			bucket := names[binary.BigEndian.Uint64(key[vmKeyLen+1:])]
+			usage := f.b.Merge(textKey(f.to.vm, kindUsage, bucket), encodeSum(v.Size, 1, 0), nil)
+			return errors.Join(usage, f.content(v.content), f.step(4<<20))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// content copies one content for its first holder, and counts each further one.
+func (f *fork) content(c content) error {
+	if c.kind == 0 {
+		return nil
+	}
+	at := numKey(f.to.vm, c.kind, c.id)
+	if _, err := value(f.b, at); err == nil {
+		return f.b.Merge(numKey(f.to.vm, kindRefs, c.id), encodeSum(1), nil)
+	} else if !missing(err) {
+		return err
+	}
+	v, err := value(f.s.index, numKey(f.from.vm, c.kind, c.id))
+	if err != nil {
+		return fmt.Errorf("copy content %x: %w", c.id, err)
+	}
+	switch c.kind {
+	case kindFile:
+		record, err := decodeFile(v)
+		if err == nil && len(record.crcs) == 0 {
+			err = f.b.Set(numKey(f.to.vm, kindUnsealed, c.id), nil, nil)
+		}
+		if err = errors.Join(err, f.link(c.id)); err != nil {
+			return err
+		}
+	case kindList:
+		parts, err := decodeList(v)
+		if err != nil {
+			return err
+		}
+		for _, p := range parts {
+			if err := f.content(p.content); err != nil {
+				return err
+			}
+		}
+	}
+	return f.b.Set(at, v, nil)
+}
+
+func (f *fork) link(id uint64) error {
+	to := f.s.blobs.finalPath(f.to.vm, id)
+	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+		return full(err)
+	}
+	err := os.Link(f.s.blobs.finalPath(f.from.vm, id), to)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = os.Link(f.s.blobs.newPath(id), to)
+	}
+	return full(err)
+}
+
+// syncDirs syncs the directories with the hard links.
+func (f *fork) syncDirs() error {
+	dir := f.s.path("blobs", f.to.vm.String())
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			err = durable.Sync(path)
+		}
+		return err
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return errors.Join(err, durable.Sync(filepath.Dir(dir)))
+}

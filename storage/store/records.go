@@ -1,0 +1,270 @@
+package store
+
+import (
+	"fmt"
+
+	"lodge/gateway"
+)
+
+// content says where a body is. Small bodies and lists of small parts have one owner; files and lists
+// are counted, so that copies share them.
+type content struct {
+	kind byte   // 0 for an empty body, kindSmall, kindFile or kindList
+	id   uint64 // the rest of its key
+	crc  uint64 // CRC64-NVME of a small body
+}
+
+func (e *encoder) content(c content) {
+	e.uint(uint64(c.kind))
+	if c.kind != 0 {
+		e.uint(c.id)
+	}
+	if c.kind == kindSmall {
+		e.fixed(c.crc)
+	}
+}
+
+func (d *decoder) content() (c content) {
+	switch kind := d.uint(); kind {
+	case 0:
+	case kindSmall:
+		c = content{kind: kindSmall, id: d.uint(), crc: d.fixed()}
+	case kindFile, kindList:
+		c = content{kind: byte(kind), id: d.uint()}
+	default:
+		d.fail()
+	}
+	return c
+}
+
+func (e *encoder) checksum(c Checksum) {
+	e.text(c.Algorithm)
+	if c.Algorithm != "" {
+		e.bytes(c.Value)
+		e.bool(c.Composite)
+	}
+}
+
+func (d *decoder) checksum() (c Checksum) {
+	if c.Algorithm = d.text(); c.Algorithm != "" {
+		c.Value, c.Composite = d.bytes(), d.bool()
+	}
+	return c
+}
+
+func (e *encoder) meta(m Meta) {
+	e.textMap(m.Header)
+	e.textMap(m.Tags)
+	e.text(m.Retention.Mode)
+	e.time(m.Retention.Until)
+	e.bool(m.LegalHold)
+	e.bytes(m.Sealed)
+	e.text(m.ACL)
+}
+
+func (d *decoder) meta() (m Meta) {
+	m.Header, m.Tags = d.textMap(), d.textMap()
+	m.Retention.Mode, m.Retention.Until = d.text(), d.time()
+	m.LegalHold, m.Sealed, m.ACL = d.bool(), d.bytes(), d.text()
+	return m
+}
+
+// version is the record of an Object. The key and what follows from it are not in the record.
+type version struct {
+	Object
+	seq     uint64 // of its write: larger is newer
+	null    bool
+	content content
+	upload  uint64 // that made it, or 0
+}
+
+func (v *version) encode() []byte {
+	e := newEncoder()
+	e.uint(v.seq)
+	e.bool(v.null)
+	e.bool(v.Deleted)
+	e.int(v.Size)
+	e.text(v.ETag)
+	e.time(v.Modified)
+	e.checksum(v.Checksum)
+	e.uint(uint64(v.Parts))
+	e.content(v.content)
+	e.uint(v.upload)
+	e.meta(v.Meta)
+	return e.b
+}
+
+func decodeVersion(key Key, b []byte) (*version, error) {
+	d := newDecoder(b)
+	v := &version{seq: d.uint(), null: d.bool()}
+	v.Key, v.Deleted, v.Size, v.ETag = key, d.bool(), d.int(), d.text()
+	v.Modified, v.Checksum, v.Parts = d.time(), d.checksum(), int(d.uint())
+	v.content, v.upload, v.Meta = d.content(), d.uint(), d.meta()
+	v.Version = NullVersion
+	if !v.null {
+		v.Version = versionID(v.seq)
+	}
+	return v, d.end("an object")
+}
+
+// versionID is the version of a write. Newer versions sort first.
+func versionID(seq uint64) string { return fmt.Sprintf("%016x", ^seq) }
+
+// uploadID is the name of an upload. Older uploads sort first.
+func uploadID(number uint64) string { return versionID(^number) }
+
+// parseUploadID is the reverse of uploadID.
+func parseUploadID(id string) (uint64, bool) {
+	n, ok := parseID(id)
+	return ^n, ok
+}
+
+// parseID is the reverse of versionID.
+func parseID(id string) (uint64, bool) {
+	if len(id) != 16 {
+		return 0, false
+	}
+	var n uint64
+	for i := range len(id) {
+		switch c := id[i]; {
+		case c >= '0' && c <= '9':
+			n = n<<4 | uint64(c-'0')
+		case c >= 'a' && c <= 'f':
+			n = n<<4 | uint64(c-'a'+10)
+		default:
+			return 0, false
+		}
+	}
+	return ^n, true
+}
+
+func (b *Bucket) encode() []byte {
+	e := newEncoder()
+	e.uint(b.number)
+	e.time(b.Created)
+	e.text(string(b.Versioning))
+	e.bool(b.Lock)
+	config := make(map[string]string, len(b.Config))
+	for k, v := range b.Config {
+		config[k] = string(v)
+	}
+	e.textMap(config)
+	return e.b
+}
+
+func decodeBucket(vm gateway.ID, name string, b []byte) (Bucket, error) {
+	d := newDecoder(b)
+	bucket := Bucket{VM: vm, Name: name, number: d.uint(), Created: d.time(), Versioning: Versioning(d.text()), Lock: d.bool()}
+	if config := d.textMap(); config != nil {
+		bucket.Config = make(map[string][]byte, len(config))
+		for k, v := range config {
+			bucket.Config[k] = []byte(v)
+		}
+	}
+	return bucket, d.end("a bucket")
+}
+
+// part is the record of a Part. Its list has the number too.
+type part struct {
+	Part
+	content content
+}
+
+func (p *part) append(e *encoder) {
+	e.uint(uint64(p.Number))
+	e.int(p.Size)
+	e.text(p.ETag)
+	e.time(p.Modified)
+	e.checksum(p.Checksum)
+	e.content(p.content)
+}
+
+func (d *decoder) part() (p part) {
+	p.Number, p.Size, p.ETag = int(d.uint()), d.int(), d.text()
+	p.Modified, p.Checksum, p.content = d.time(), d.checksum(), d.content()
+	if p.Size < 0 || p.Number > maxParts {
+		d.fail()
+	}
+	return p
+}
+
+func (p *part) encode() []byte {
+	e := newEncoder()
+	p.append(e)
+	return e.b
+}
+
+func decodePart(b []byte) (part, error) {
+	d := newDecoder(b)
+	p := d.part()
+	return p, d.end("a part")
+}
+
+func encodeList(parts []part) []byte {
+	e := newEncoder()
+	e.uint(uint64(len(parts)))
+	for i := range parts {
+		parts[i].append(e)
+	}
+	return e.b
+}
+
+func decodeList(b []byte) ([]part, error) {
+	d := newDecoder(b)
+	parts := make([]part, d.count(6))
+	var offset int64
+	for i := range parts {
+		parts[i] = d.part()
+		parts[i].Offset = offset
+		offset += parts[i].Size
+	}
+	if offset < 0 {
+		d.fail()
+	}
+	return parts, d.end("a multipart object")
+}
+
+func (u *Upload) encode() []byte {
+	e := newEncoder()
+	e.time(u.Started)
+	e.text(u.Algorithm)
+	e.bool(u.FullObject)
+	e.meta(u.Meta)
+	return e.b
+}
+
+func decodeUpload(key Key, number uint64, b []byte) (Upload, error) {
+	d := newDecoder(b)
+	u := Upload{Key: key, ID: uploadID(number), number: number, Started: d.time()}
+	u.Algorithm, u.FullObject, u.Meta = d.text(), d.bool(), d.meta()
+	return u, d.end("an upload")
+}
+
+// file is the record of a large body: what its file must have.
+type file struct {
+	size int64
+	crcs []uint64 // CRC64-NVME of each chunkBytes; none while they are not computed
+}
+
+func (f *file) encode() []byte {
+	e := newEncoder()
+	e.int(f.size)
+	e.uint(uint64(len(f.crcs)))
+	for _, c := range f.crcs {
+		e.fixed(c)
+	}
+	return e.b
+}
+
+func decodeFile(b []byte) (file, error) {
+	d := newDecoder(b)
+	f := file{size: d.int()}
+	f.crcs = make([]uint64, d.count(8))
+	for i := range f.crcs {
+		f.crcs[i] = d.fixed()
+	}
+	if chunks := (f.size + chunkBytes - 1) / chunkBytes; f.size < 0 || len(f.crcs) > 0 && chunks != int64(len(f.crcs)) {
+		d.fail()
+	}
+	return f, d.end("a file")
+}

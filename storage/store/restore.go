@@ -1,0 +1,138 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"lodge/gateway"
+)
+
+// restore applies the histories from the last one to that of the snapshot.
+func (s *Store) restore(t *tenant, at uint64) error {
+	if err := s.abortAll(t); err != nil {
+		return err
+	}
+	names, err := s.bucketNames(t.vm)
+	if err != nil {
+		return err
+	}
+	var later []uint64
+	for _, n := range slices.Backward(slices.Clone(t.snaps)) {
+		if n < at {
+			break
+		}
+		if n > at {
+			later = append(later, n)
+		}
+		err := s.eachHistory(t, n, func(x *tx, key, old []byte) error { return x.revert(names, key, old) })
+		if err != nil {
+			return err
+		}
+	}
+	if err := s.recount(t); err != nil {
+		return err
+	}
+	return s.endProgress(t, later...)
+}
+
+// revert makes a record what it was. What the history held of it, it holds.
+func (x *tx) revert(names map[uint64]string, key, old []byte) error {
+	now, err := x.present(key)
+	if err != nil {
+		return err
+	}
+	gone, err := heldBy(key, now)
+	if err != nil {
+		return err
+	}
+	back, err := heldBy(key, old)
+	if err != nil {
+		return err
+	}
+	x.release(gone.content)
+	if kind := key[vmKeyLen]; kind == kindObject || kind == kindVersion {
+		bucket := names[binary.BigEndian.Uint64(key[vmKeyLen+1:])]
+		if now != nil {
+			x.count(bucket, Usage{Bytes: -gone.Size, Objects: -1})
+		}
+		if old != nil {
+			x.count(bucket, Usage{Bytes: back.Size, Objects: 1})
+		}
+	}
+	if old == nil {
+		return x.b.Delete(key, nil)
+	}
+	return x.b.Set(key, old, nil)
+}
+
+// bucketNames returns the names of all buckets that a VM has or had in its history.
+func (s *Store) bucketNames(vm gateway.ID) (map[uint64]string, error) {
+	names := map[uint64]string{}
+	add := func(name string, record []byte) error {
+		b, err := decodeBucket(vm, name, record)
+		names[b.number] = name
+		return err
+	}
+	prefix := vmKey(vm, kindBucket, 0)
+	err := each(s.index, prefix, func(key, v []byte) error { return add(string(key[len(prefix):]), v) })
+	snaps := []uint64{}
+	err = errors.Join(err, each(s.index, vmKey(vm, kindSnapshot, 0), func(key, _ []byte) error {
+		snaps = append(snaps, numIn(key))
+		return nil
+	}))
+	for _, n := range snaps {
+		prefix := append(numKey(vm, kindHistory, n), kindBucket)
+		err = errors.Join(err, each(s.index, prefix, func(key, v []byte) error {
+			if len(v) == 0 || v[0] == 0 {
+				return nil
+			}
+			return add(string(key[len(prefix):]), v[1:])
+		}))
+	}
+	return names, err
+}
+
+// abortAll removes a VM's uploads.
+func (s *Store) abortAll(t *tenant) error {
+	prefix := vmKey(t.vm, kindBucket, 0)
+	return each(s.index, prefix, func(key, v []byte) error {
+		b, err := decodeBucket(t.vm, string(key[len(prefix):]), v)
+		if err != nil {
+			return err
+		}
+		return each(s.index, nameKey(t.vm, kindUpload, b.number, ""), func(key, _ []byte) error {
+			name, number, _ := seqIn(key)
+			x := s.begin(t)
+			defer func() { _ = x.b.Close() }() // it is committed, or nothing of it counts
+			if err := x.abort(&b, Key{t.vm, b.Name, name}, uploadID(number)); err != nil {
+				return err
+			}
+			return x.commit()
+		})
+	})
+}
+
+// recount removes the counts of buckets that are no more, and reads the others.
+func (s *Store) recount(t *tenant) error {
+	used := map[string]Usage{}
+	prefix := vmKey(t.vm, kindUsage, 0)
+	err := each(s.index, prefix, func(key, v []byte) error {
+		name := string(key[len(prefix):])
+		if _, err := bucketOf(s.index, t.vm, name); errors.Is(err, ErrNoBucket) {
+			return s.index.Delete(key, pebble.NoSync)
+		} else if err != nil {
+			return err
+		}
+		var m sum
+		err := m.MergeNewer(v)
+		used[name] = m.usage()
+		return err
+	})
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.used = used
+	return err
+}

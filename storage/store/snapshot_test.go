@@ -1,0 +1,128 @@
+package store
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"lodge/gateway"
+)
+
+// TestRestoreBringsBucketsBack deletes and makes buckets between a snapshot and its restore.
+func TestRestoreBringsBucketsBack(t *testing.T) {
+	s := open(t, t.TempDir())
+	large := random(1, 2*maxSmall)
+	put(t, s, Key{blog, "one", "x"}, large)
+	must(t, s.ConfigureBucket(blog, "one", func(b *Bucket) error { b.Config["cors"] = []byte("c"); return nil }))
+	at, err := s.Snapshot(blog)
+	must(t, err)
+	_, err = s.Delete(t.Context(), Key{blog, "one", "x"}, "", Condition{}, false)
+	must(t, err)
+	must(t, s.DeleteBucket(blog, "one"))
+	put(t, s, Key{blog, "one", "y"}, []byte("new"))
+	put(t, s, Key{blog, "two", "z"}, random(3, 2*maxSmall))
+	u, err := s.NewUpload(Key{blog, "two", "u"}, UploadOptions{})
+	must(t, err)
+	_, err = s.PutPart(t.Context(), u.Key, u.ID, 1, Write{Body: bytes.NewReader(large), Size: -1})
+	must(t, err)
+	must(t, s.Restore(blog, at))
+	wantBody(t, s, Key{blog, "one", "x"}, "", large)
+	b, err := s.Bucket(blog, "one")
+	if err != nil || string(b.Config["cors"]) != "c" {
+		t.Errorf("bucket %+v, %v", b, err)
+	}
+	_, err = s.Head(Key{blog, "one", "y"}, "")
+	wantErr(t, err, ErrNoKey)
+	_, err = s.Bucket(blog, "two")
+	wantErr(t, err, ErrNoBucket)
+	usage, err := s.Usage(blog)
+	if err != nil || usage.Bytes != int64(len(large)) || usage.Objects != 1 || usage.Pending != 0 || len(usage.Buckets) != 1 {
+		t.Errorf("usage %+v, %v", usage, err)
+	}
+	if n := len(files(t, s)); n != 1 {
+		t.Errorf("%d files", n)
+	}
+	wantErr(t, s.Restore(blog, at+1), ErrNoSnapshot)
+	wantErr(t, s.Drop(shop, at), ErrNoSnapshot)
+	wantErr(t, s.Fork(blog, &at, blog), ErrNotEmpty)
+	must(t, s.Drop(blog, at))
+	wantErr(t, s.Drop(blog, at), ErrNoSnapshot)
+	if found := checked(t, s); len(found) > 0 {
+		t.Error(found)
+	}
+}
+
+// TestProgressGoesOn stops a restore, a drop and a fork where a crash would: after their record, before their
+// end. Open goes on.
+func TestProgressGoesOn(t *testing.T) {
+	for name, what := range map[string]byte{"restore": restoring, "drop": dropping} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := open(t, dir)
+			for i := range 20 {
+				put(t, s, Key{blog, "box", fmt.Sprint(i)}, random(1, maxSmall+i))
+			}
+			at, err := s.Snapshot(blog)
+			must(t, err)
+			for i := range 20 {
+				put(t, s, Key{blog, "box", fmt.Sprint(i)}, random(2, maxSmall+i))
+			}
+			must(t, s.index.Set(vmKey(blog, kindProgress, 0), binary.BigEndian.AppendUint64([]byte{what}, uint64(at)), pebble.Sync))
+			tenant, err := s.tenant(blog)
+			must(t, err)
+			names, err := s.bucketNames(blog)
+			must(t, err)
+			s.stepSize = 7
+			crash, steps := errors.New("crash"), 0
+			err = s.eachHistory(tenant, uint64(at), func(x *tx, key, old []byte) error {
+				if steps++; steps > 10 {
+					return crash
+				}
+				if what == restoring {
+					return x.revert(names, key, old)
+				}
+				held, err := heldBy(key, old)
+				x.release(held.content)
+				return err
+			})
+			wantErr(t, err, crash)
+			must(t, s.Close())
+			s = open(t, dir)
+			for i := range 20 {
+				seed := uint64(2)
+				if what == restoring {
+					seed = 1
+				}
+				wantBody(t, s, Key{blog, "box", fmt.Sprint(i)}, "", random(seed, maxSmall+i))
+			}
+			if found := checked(t, s); len(found) > 0 {
+				t.Error(found)
+			}
+			left, err := s.Snapshots(blog)
+			if err != nil || len(left) == 1 != (what == restoring) {
+				t.Errorf("snapshots %v, %v", left, err)
+			}
+		})
+	}
+	t.Run("fork", func(t *testing.T) {
+		dir := t.TempDir()
+		s := open(t, dir)
+		put(t, s, Key{blog, "box", "x"}, random(1, maxSmall+1))
+		must(t, s.Fork(blog, nil, shop))
+		must(t, s.index.Set(vmKey(shop, kindProgress, 0), []byte{forking}, pebble.Sync))
+		must(t, s.Close())
+		s = open(t, dir)
+		_, err := s.Bucket(shop, "box")
+		wantErr(t, err, ErrNoBucket)
+		must(t, s.Fork(blog, nil, shop))
+		for _, vm := range []gateway.ID{blog, shop} {
+			wantBody(t, s, Key{vm, "box", "x"}, "", random(1, maxSmall+1))
+		}
+		must(t, s.Remove(blog))
+		wantBody(t, s, Key{shop, "box", "x"}, "", random(1, maxSmall+1))
+	})
+}

@@ -1,0 +1,165 @@
+// Package store keeps objects: an index in Pebble, and immutable files for large bodies. It has VMs,
+// buckets and keys, and no HTTP. Who may call for which VM is the caller's business.
+//
+//	index/                  Pebble: all records, and bodies of up to 32 KiB
+//	blobs/new/<id>          large bodies until their commit
+//	blobs/<vm>/<2 hex>/<id> large bodies after it, never changed
+//	removing/<vm>           blobs of a VM that was removed
+//	ballast                 room for the index on a full disk
+//
+// A write goes: the body into a file in blobs/new, whose directory entry is synced, and fdatasync; then
+// under the key's lock the conditions, and one synced batch with the record, the usage and what became
+// garbage; then a rename out of blobs/new. So Open finds what a crash interrupted in blobs/new alone: a
+// file with a record is renamed, the others are removed.
+//
+// Readers have no lock. Get pins the files of a body, and the collector leaves pinned ones. A body is
+// compared with its checksums chunk by chunk, each before its first byte is returned.
+//
+// A multipart object is a list of its parts' bodies, and a copy shares the files of its source: both
+// copy no bytes.
+package store
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"lodge/gateway"
+	"lodge/gateway/durable"
+)
+
+const (
+	maxSmall    = 32 << 10 // larger bodies get a file
+	maxParts    = 10_000
+	minPart     = 5 << 20 // of a multipart object's parts, but the last
+	maxPage     = 1000
+	historyStep = 1000      // values of a history that one batch changes
+	maxMeta     = 64 << 10  // of an object's record
+	maxConfig   = 512 << 10 // of a bucket's record
+	cacheBytes  = 64 << 20
+	memTable    = 16 << 20
+	maxFiles    = 256 // that Pebble keeps open
+)
+
+// Config is what a Store needs. Only Log is required.
+type Config struct {
+	Log     *slog.Logger
+	Now     func() time.Time                          // time.Now
+	Limits  func(vm gateway.ID, bucket string) Limits // nil: none
+	Reserve int64                                     // bytes of the disk that bodies leave free
+	Cache   int64                                     // bytes of Pebble's cache: 64 MiB
+	MinPart int64                                     // the least size of a part but the last: 5 MiB
+}
+
+// Store is the objects of one state directory. All methods but Close may be called at the same time.
+type Store struct {
+	cfg   Config
+	dir   string
+	index *pebble.DB
+	log   *slog.Logger
+
+	ids     counter
+	locks   *locks
+	blobs   *blobs
+	disk    *disk
+	garbage collector
+
+	stepSize int // how many values of a history one batch changes
+
+	mu      sync.Mutex
+	tenants map[gateway.ID]*tenant
+
+	failed  chan struct{} // closed after an error that leaves the index unusable
+	failure error         // set before that
+	failing sync.Once
+
+	closing sync.Once
+	closed  error // of Close
+}
+
+// Open opens or makes the store in dir, and finishes what a crash interrupted. One process can have it
+// open at a time.
+func Open(dir string, cfg Config) (*Store, error) {
+	s := &Store{
+		cfg: cfg.withDefaults(), dir: dir, log: cfg.Log, locks: newLocks(),
+		stepSize: historyStep, tenants: map[gateway.ID]*tenant{}, failed: make(chan struct{}),
+	}
+	for _, d := range []string{dir, s.path("index"), s.path("blobs"), s.path("blobs", "new"), s.path("removing")} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, fmt.Errorf("make %s: %w", d, err)
+		}
+	}
+	for _, d := range []string{s.path("blobs"), dir, filepath.Dir(dir)} {
+		if err := durable.Sync(d); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	if s.disk, err = openDisk(dir, cfg.Reserve); err != nil {
+		return nil, err
+	}
+	db, err := pebble.Open(s.path("index"), s.options())
+	if err != nil {
+		return nil, fmt.Errorf("open index of objects: %w", err)
+	}
+	s.index = db
+	if err := s.start(); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return s, nil
+}
+
+func (s *Store) start() error {
+	if err := s.ids.open(s.index); err != nil {
+		return err
+	}
+	s.blobs = newBlobs(s)
+	s.garbage = newCollector()
+	return s.recover()
+}
+
+// Close closes the index. Before it, the caller ends all calls and closes all bodies. It can be called
+// again.
+func (s *Store) Close() error {
+	select {
+	case <-s.failed:
+		return s.failure // the index is left as it is, like after a crash
+	default:
+	}
+	s.closing.Do(func() { s.closed = errors.Join(s.blobs.close(), s.index.Close()) })
+	return s.closed
+}
+
+func (s *Store) path(parts ...string) string {
+	return filepath.Join(append([]string{s.dir}, parts...)...)
+}
+
+func (c Config) withDefaults() Config {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Limits == nil {
+		c.Limits = func(gateway.ID, string) Limits { return Limits{} }
+	}
+	if c.Cache == 0 {
+		c.Cache = cacheBytes
+	}
+	if c.MinPart == 0 {
+		c.MinPart = minPart
+	}
+	return c
+}
+
+// fail ends Run with an error.
+func (s *Store) fail(err error) {
+	s.failing.Do(func() {
+		s.failure = err
+		close(s.failed)
+	})
+}

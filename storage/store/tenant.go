@@ -1,0 +1,167 @@
+package store
+
+import (
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"lodge/gateway"
+)
+
+// tenant is what the Store has in memory of one VM. It is made at the first use, and stays.
+type tenant struct {
+	vm gateway.ID
+
+	// commits is held shared by each commit, and alone by what concerns the VM as a whole.
+	commits sync.RWMutex
+	removed bool
+	snaps   []uint64 // in ascending order
+
+	mu       sync.Mutex
+	used     map[string]Usage // by bucket
+	reserved map[string]int64 // by bucket: what writes in progress may add
+}
+
+// tenant returns a VM's tenant.
+func (s *Store) tenant(vm gateway.ID) (*tenant, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.tenants[vm]; t != nil {
+		return t, nil
+	}
+	t := &tenant{vm: vm, used: map[string]Usage{}, reserved: map[string]int64{}}
+	prefix := vmKey(vm, kindUsage, 0)
+	err := each(s.index, prefix, func(key, value []byte) error {
+		var m sum
+		err := m.MergeNewer(value)
+		t.used[string(key[len(prefix):])] = m.usage()
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.loadSnapshots(t); err != nil {
+		return nil, err
+	}
+	s.tenants[vm] = t
+	return t, nil
+}
+
+func (m sum) usage() (u Usage) {
+	if len(m) == 3 {
+		u.Bytes, u.Objects, u.Pending = m[0], m[1], m[2]
+	}
+	return u
+}
+
+func (u *Usage) add(d Usage) {
+	u.Bytes += d.Bytes
+	u.Objects += d.Objects
+	u.Pending += d.Pending
+}
+
+// apply adds what a commit has changed.
+func (t *tenant) apply(deltas map[string]Usage) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for bucket, d := range deltas {
+		u := t.used[bucket]
+		u.add(d)
+		t.used[bucket] = u
+	}
+}
+
+// forget ends the count of a bucket that was deleted, which was empty.
+func (t *tenant) forget(bucket string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.used, bucket)
+}
+
+// clear ends the counts of a VM that was removed.
+func (t *tenant) clear() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.snaps, t.used = nil, map[string]Usage{}
+}
+
+// reservation is room for one write, within the limits. Two writes cannot have the same room.
+type reservation struct {
+	t      *tenant
+	bucket string
+	limits Limits
+	bytes  int64
+}
+
+// add reserves n more bytes, or returns a *QuotaError.
+func (r *reservation) add(n int64) error {
+	t := r.t
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var all int64
+	if r.limits.VM > 0 {
+		for _, u := range t.used {
+			all += u.Bytes + u.Pending
+		}
+		for _, n := range t.reserved {
+			all += n
+		}
+		if all+n > r.limits.VM {
+			return &QuotaError{Limit: r.limits.VM, Used: all - r.bytes, Asks: r.bytes + n}
+		}
+	}
+	u := t.used[r.bucket]
+	if here := u.Bytes + u.Pending + t.reserved[r.bucket]; r.limits.Bucket > 0 && here+n > r.limits.Bucket {
+		return &QuotaError{Bucket: r.bucket, Limit: r.limits.Bucket, Used: here - r.bytes, Asks: r.bytes + n}
+	}
+	r.bytes += n
+	t.reserved[r.bucket] += n
+	return nil
+}
+
+// end gives the room back: the write was committed, and counts itself, or has failed.
+func (r *reservation) end() {
+	r.t.mu.Lock()
+	defer r.t.mu.Unlock()
+	if r.t.reserved[r.bucket] -= r.bytes; r.t.reserved[r.bucket] == 0 {
+		delete(r.t.reserved, r.bucket)
+	}
+	r.bytes = 0
+}
+
+func (s *Store) loadSnapshots(t *tenant) error {
+	prefix := vmKey(t.vm, kindSnapshot, 0)
+	return each(s.index, prefix, func(key, _ []byte) error {
+		t.snaps = append(t.snaps, numIn(key))
+		return nil
+	})
+}
+
+// Usage returns what a VM has stored, and of it each bucket.
+func (s *Store) Usage(vm gateway.ID) (Usage, error) {
+	t, err := s.tenant(vm)
+	if err != nil {
+		return Usage{}, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := Usage{Buckets: make(map[string]Usage, len(t.used))}
+	for name, u := range t.used {
+		all.Buckets[name] = u
+		all.add(u)
+	}
+	return all, nil
+}
+
+// bucketOf reads a bucket's record.
+func bucketOf(r pebble.Reader, vm gateway.ID, name string) (*Bucket, error) {
+	v, err := value(r, textKey(vm, kindBucket, name))
+	if missing(err) {
+		return nil, ErrNoBucket
+	}
+	if err != nil {
+		return nil, err
+	}
+	b, err := decodeBucket(vm, name, v)
+	return &b, err
+}
