@@ -33,7 +33,7 @@ man: go ## write docs/man/lodge.1 from the verbs of lodge
 	@$(GO) test -count=1 -run '^TestManPage$$' ./cmd/lodge/cli -update >/dev/null
 
 image: deps build ## build the base image, unless it exists
-	@test -s $(IMAGES)/$(IMAGE).json && echo "image: $(IMAGES)/$(IMAGE).raw is there" || bin/lodged build-image $(IMAGE)
+	@test -s $(IMAGES)/$(IMAGE).json && echo "image: $(IMAGE) is in $(IMAGES)" || bin/lodged build-image $(IMAGE)
 
 test: ## run everything: linters, unit tests, short fuzzing, the VM suite
 	@for part in lint unit fuzz e2e; do begun=$$SECONDS; $(MAKE) --no-print-directory $$part; echo "make $$part: $$((SECONDS - begun)) s"; done
