@@ -33,7 +33,7 @@ man: go ## write docs/man/lodge.1 from the verbs of lodge
 	@$(GO) test -count=1 -run '^TestManPage$$' ./cmd/lodge/cli -update >/dev/null
 
 image: deps build ## build the base image, unless it exists
-	@test -s $(IMAGES)/$(IMAGE).json && echo "image: $(IMAGES)/$(IMAGE).raw is there" || bin/lodged build-image $(IMAGE)
+	@test -s $(IMAGES)/$(IMAGE).json && echo "image: $(IMAGE) is in $(IMAGES)" || bin/lodged build-image $(IMAGE)
 
 test: ## run everything: linters, unit tests, short fuzzing, the VM suite
 	@for part in lint unit fuzz e2e; do begun=$$SECONDS; $(MAKE) --no-print-directory $$part; echo "make $$part: $$((SECONDS - begun)) s"; done
@@ -53,8 +53,9 @@ e2e: image ## run the tests that need VMs; the suite with two VMs is the last
 	$(GO) test -count=1 -timeout 20m $$others -args -vm
 	$(GO) test -count=1 -timeout 60m $(E2EFLAGS) ./e2e -args -vm -images $(IMAGES)
 
-soak: image ## run the long versions of tests: 20 VMs of one template, an upload of 10 GiB, Debian 12
+soak: image ## run the long versions of tests: 5000 operations on layers, 20 VMs of one template, an upload of 10 GiB, Debian 12
 	$(GO) test -count=1 -timeout 60m -v -run '^TestLargeBodies' ./https -args -upload 10737418240
+	$(GO) test -count=1 -timeout 60m -v -run TestRandomOperations ./vmhost/layers -args -operations 5000
 	$(GO) test -count=1 -timeout 60m -v -run 'TestLodge/siblings' ./e2e -args -vm -images $(IMAGES) -siblings 20
 	$(MAKE) --no-print-directory image IMAGE=debian-12
 	$(GO) test -count=1 -timeout 60m -v -run 'TestLodge/(questions|siblings|reboot|storage)' ./e2e -args -vm -images $(IMAGES) -image debian-12

@@ -37,7 +37,7 @@ type VM struct {
 	Ready         bool      `json:"ready"`                     // its disk and seed are complete; a VM that is not ready after a crash is removed
 	Incarnation   uint32    `json:"incarnation"`               // counts the starts of the VM from the host; credentials end with it
 	HostKey       string    `json:"host_key"`                  // the guest's SSH host key as an authorized_keys line, fixed before its first boot
-	Base          string    `json:"base,omitempty"`            // the template whose disk is below the VM's own; empty: the VM's disk is complete
+	Disk          LayerID   `json:"disk,omitempty"`            // the uppermost layer of its root disk, which its guest writes to
 	Created       time.Time `json:"created"`
 	Shares        []Share   `json:"shares"`              // at most MaxShares
 	Grants        []Grant   `json:"grants,omitempty"`    // ordered by principal, at most MaxGrants

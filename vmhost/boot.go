@@ -36,7 +36,7 @@ func (h *Host) makeBoot(ctx context.Context, id gateway.ID, img image.Image) err
 		return fmt.Errorf("copy kernel: %w", err)
 	}
 	if now, err := image.Open(h.cfg.imageDir(), img.Name); err != nil || !now.Built.Equal(img.Built) {
-		return gateway.Errorf(gateway.KindConflict, "the image %q was built anew meanwhile", img.Name).WithHint("Try again.").Because(err)
+		return errRebuilt(img.Name).Because(err)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package vmhost
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -42,6 +43,13 @@ func TestDirectBootKeepsItsKernel(t *testing.T) {
 	writeImage(t, h.cfg.imageDir(), "1", time.Unix(1, 0))
 	img, err := image.Open(h.cfg.imageDir(), "tiny")
 	gatewaytest.Must(t, err)
+	reserve := func() {
+		gatewaytest.Must(t, h.reserve(t.Context(), blog, &source{img: img}, func(id gateway.LayerID) error {
+			blog.Disk = id
+			return disks{h.dir}.SetDisk(t.Context(), blog.ID, id)
+		}))
+	}
+	reserve()
 	guest := seed.Guest{VM: blog, HostKeyPEM: []byte("key"), AuthorizedKey: h.login}
 	gatewaytest.Must(t, h.makeDisks(t.Context(), guest, source{img: img}))
 
@@ -57,11 +65,13 @@ func TestDirectBootKeepsItsKernel(t *testing.T) {
 	if def.Cmdline != "cmdline 1" {
 		t.Errorf("the command line is %q", def.Cmdline)
 	}
-	gatewaytest.Must(t, h.removeFiles(blog.ID))
+	gatewaytest.Must(t, errors.Join(h.sweepLayers(t.Context(), blog.ID), h.removeFiles(blog.ID)))
 	if left, err := os.ReadDir(h.cfg.diskDir()); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v %v", left, err)
 	}
 
+	reserve()
+	guest.VM = blog
 	err = h.makeDisks(t.Context(), guest, source{img: img}) // of an image that was built anew since
 	if gateway.KindOf(err) != gateway.KindConflict {
 		t.Errorf("an image that was replaced meanwhile: %v", err)

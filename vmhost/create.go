@@ -38,7 +38,7 @@ func (h *Host) New(ctx context.Context, spec gateway.Spec, report func(gateway.P
 		return gateway.VM{}, err
 	}
 	h.accel.Offer(img.Kernel) // so that the probe runs while the disk is made
-	if err := disk.CheckRoom(h.cfg.diskDir(), img.Disk); err != nil {
+	if err := disk.CheckRoom(h.cfg.diskDir(), 0); err != nil {
 		return gateway.VM{}, err
 	}
 	if _, err := h.virt.Ping(ctx); err != nil { // before anything is made
@@ -135,8 +135,11 @@ func (h *Host) setReady(ctx context.Context, id gateway.ID) error {
 // makeDisks makes the root disk, the copies for direct boot and the seed, all on disk when it
 // returns.
 func (h *Host) makeDisks(ctx context.Context, guest seed.Guest, from source) error {
-	if err := h.makeRootDisk(ctx, guest.VM, from); err != nil {
+	if err := h.layers.Make(ctx, guest.VM.Disk, from.template.ID == ""); err != nil { // a template's guest grows its partition itself
 		return explainFull(err, h.cfg.diskDir())
+	}
+	if err := h.layers.Done(ctx, guest.VM.Disk); err != nil {
+		return err
 	}
 	if guest.VM.DirectBoot {
 		if err := h.makeBoot(ctx, guest.VM.ID, from.img); err != nil {

@@ -2,7 +2,6 @@ package vmhost
 
 import (
 	"context"
-	"os"
 	"time"
 
 	"lodge/gateway"
@@ -289,14 +288,10 @@ func errChanged() error {
 func (h *Host) definition(ctx context.Context, m gateway.VM) (libvirt.Definition, error) {
 	def := libvirt.Definition{
 		VM: m.Identity, CPUs: m.CPUs, MemoryMiB: m.MemoryMiB, Generation: gateway.NewID(),
-		Disk: h.cfg.diskFile(m.ID), DiskFormat: "raw", Seed: h.cfg.seedFile(m.ID),
-		Console: h.cfg.consoleFile(m.ID), Log: h.cfg.logFile(m.ID),
+		Seed: h.cfg.seedFile(m.ID), Console: h.cfg.consoleFile(m.ID), Log: h.cfg.logFile(m.ID),
 	}
-	if m.Base != "" {
-		def.Disk, def.DiskFormat, def.Base = h.cfg.overlayFile(m.ID), "qcow2", h.templates.store.Disk(m.Base)
-		if _, err := os.Stat(def.Base); err != nil {
-			return def, errBase(m.Name, def.Base).Because(err)
-		}
+	if err := h.setDisks(&def, m); err != nil {
+		return def, err
 	}
 	if m.DirectBoot {
 		if err := h.setBoot(&def); err != nil {
@@ -309,12 +304,6 @@ func (h *Host) definition(ctx context.Context, m gateway.VM) (libvirt.Definition
 	})
 	def.KVM = kvm
 	return def, err
-}
-
-// errBase is for a VM whose disk cannot be read without another file.
-func errBase(name, base string) *gateway.Error {
-	return gateway.Errorf(gateway.KindConflict, "the disk of %s needs %s, which cannot be read", name, base).
-		WithHint("Restore that file from a backup of the host. Nothing of the VM was changed.")
 }
 
 // wants reports whether this is the VM's desired state.

@@ -20,12 +20,30 @@ import (
 	"lodge/vmhost/libvirt"
 )
 
-// newHost makes a host that has vms, and that has no libvirtd.
+// newHost makes a host that has vms, each with an empty disk, and that has no libvirtd.
 func newHost(t *testing.T, vms ...gateway.VM) *Host {
+	t.Helper()
+	layers := new(gatewaytest.Layers)
+	for i, m := range vms {
+		vms[i].Disk = gateway.LayerID(m.ID.String())
+		gatewaytest.Must(t, layers.Put(t.Context(), gateway.Layer{
+			ID: vms[i].Disk, VM: m.ID, File: "disks/" + m.ID.String() + ".img", Format: gateway.Raw, State: gateway.LayerReady,
+		}))
+	}
+	h := newHostOver(t, layers, vms...)
+	for _, m := range vms {
+		gatewaytest.Must(t, os.WriteFile(filepath.Join(h.cfg.diskDir(), m.ID.String()+".img"), nil, 0o600))
+	}
+	return h
+}
+
+// newHostOver is newHost with these layers.
+func newHostOver(t *testing.T, layers *gatewaytest.Layers, vms ...gateway.VM) *Host {
 	t.Helper()
 	h, err := New(Config{
 		StateDir: filepath.Join(t.TempDir(), "state"), RunDir: filepath.Join(t.TempDir(), "run"),
 		Directory:     gatewaytest.NewDirectory(t, new(gatewaytest.Records), vms...),
+		Layers:        layers,
 		LibvirtSocket: filepath.Join(t.TempDir(), "none"),
 	})
 	gatewaytest.Must(t, err)

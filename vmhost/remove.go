@@ -2,11 +2,7 @@ package vmhost
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 
 	"lodge/gateway"
 )
@@ -49,6 +45,9 @@ func (h *Host) remove(ctx context.Context, w *worker) error {
 			return fmt.Errorf("remove the VM's data: %w", err)
 		}
 	}
+	if err := h.sweepLayers(ctx, w.id); err != nil {
+		return err
+	}
 	if err := h.removeFiles(w.id); err != nil {
 		return err
 	}
@@ -60,28 +59,5 @@ func (h *Host) remove(ctx context.Context, w *worker) error {
 	}
 	h.log.InfoContext(ctx, "VM was removed", "vm", vm.Name)
 	h.removeWorker(w)
-	if vm.Base != "" { // perhaps the last VM that needed this disk
-		if err := h.sweepDisks(); err != nil {
-			h.log.ErrorContext(ctx, "disks of templates were not removed", "err", err) // the next sweep tries again
-		}
-	}
-	return nil
-}
-
-// removeFiles removes all files of a VM, with the console logs that virtlogd has rotated.
-func (h *Host) removeFiles(id gateway.ID) error {
-	files := []string{h.cfg.consoleFile(id)}
-	for _, dir := range []string{h.cfg.diskDir(), h.cfg.logDir()} {
-		more, err := filepath.Glob(filepath.Join(dir, id.String()+".*"))
-		if err != nil {
-			return fmt.Errorf("list the VM's files: %w", err)
-		}
-		files = append(files, more...)
-	}
-	for _, file := range files {
-		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("remove file: %w", err)
-		}
-	}
 	return nil
 }

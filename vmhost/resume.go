@@ -45,15 +45,14 @@ func (h *Host) chooseSource(ctx context.Context, spec gateway.Spec, img image.Im
 	return s, nil
 }
 
-// claim records a new VM with its source. From then on the template's disk stays.
+// claim records a new VM with the layer of its disk.
 func (h *Host) claim(ctx context.Context, m gateway.VM, s *source) (gateway.VM, error) {
-	h.templates.mu.Lock()
-	defer h.templates.mu.Unlock()
-	if _, err := os.Stat(s.template.Memory); s.template.ID != "" && err != nil { // removed meanwhile
-		s.template = template.Template{}
-	}
-	m.Base = s.template.ID
-	return h.dir.Create(ctx, m)
+	err := h.reserve(ctx, m, s, func(id gateway.LayerID) (err error) {
+		m.Disk = id
+		m, err = h.dir.Create(ctx, m)
+		return err
+	})
+	return m, err
 }
 
 // resume starts a new VM from the memory of a template, with the VM's own identity: its tap, rules
@@ -100,29 +99,27 @@ func (h *Host) bootInstead(ctx context.Context, w *worker, guest seed.Guest, s s
 	if err := h.virt.Undefine(ctx, w.id); err != nil {
 		return err
 	}
-	if _, err := h.dir.Update(ctx, w.id, func(m *gateway.VM) error {
-		m.Base, m.Ready = "", false // after a crash the VM is half-made
-		return nil
-	}); err != nil {
+	s.template = template.Template{}
+	err := h.reserve(ctx, guest.VM, &s, func(id gateway.LayerID) (err error) {
+		guest.VM, err = h.dir.Update(ctx, w.id, func(m *gateway.VM) error {
+			m.Disk, m.Ready = id, false // after a crash the VM is half-made
+			return nil
+		})
+		return err
+	})
+	if err != nil {
 		return err
 	}
-	_ = os.Remove(h.cfg.overlayFile(w.id)) // removal of the VM tries again
-	s.template = template.Template{}
 	if err := h.makeDisks(ctx, guest, s); err != nil {
 		return err
+	}
+	if err := h.sweepLayers(ctx, gateway.ID{}); err != nil { // the layer over the template; the next sweep tries again
+		h.log.WarnContext(ctx, "layers were not removed", "vm", guest.VM.Name, "err", err)
 	}
 	if err := h.setReady(ctx, w.id); err != nil {
 		return err
 	}
 	return h.bringUp(ctx, w)
-}
-
-// makeRootDisk makes the VM's root disk.
-func (h *Host) makeRootDisk(ctx context.Context, m gateway.VM, s source) error {
-	if s.template.ID != "" {
-		return disk.CreateOverlay(ctx, h.cfg.overlayFile(m.ID), s.template.Disk, m.DiskGiB)
-	}
-	return disk.Create(ctx, h.cfg.diskFile(m.ID), s.img.Disk, m.DiskGiB)
 }
 
 // removeMemories removes the copies of templates' memory that a daemon left when it was killed.

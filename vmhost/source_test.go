@@ -8,11 +8,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"lodge/gateway"
 	"lodge/gateway/gatewaytest"
 	"lodge/vmhost/accel"
 	"lodge/vmhost/disk"
 	"lodge/vmhost/image"
+	"lodge/vmhost/libvirt"
 	"lodge/vmhost/template"
 )
 
@@ -71,21 +74,20 @@ func TestClaimKeepsTheDisk(t *testing.T) {
 	h := newHost(t)
 	made := publishTemplate(t, h, template.Key{Image: "tiny", CPUs: 1})
 	s := source{template: made}
-	m, err := h.claim(t.Context(), gateway.VM{Identity: gateway.Identity{ID: gateway.NewID(), Name: "blog"}}, &s)
+	m, err := h.claim(t.Context(), gateway.VM{Identity: gateway.Identity{ID: gateway.NewID(), Name: "blog"}, Size: gateway.Size{DiskGiB: 2}}, &s)
 	gatewaytest.Must(t, err)
-	if stored, _ := h.dir.ByID(m.ID); stored.Base != made.ID || s.template.ID != made.ID {
-		t.Errorf("the VM has the base %q, its source %+v", stored.Base, s.template)
+	if stored, _ := h.dir.ByID(m.ID); parent(t, h, stored) != "template/"+made.ID || s.template.ID != made.ID {
+		t.Errorf("the VM's disk is over %q, its source %+v", parent(t, h, stored), s.template)
 	}
 	gatewaytest.Must(t, h.RemoveTemplate(made.ID))
 	if all, err := h.Templates(); err != nil || len(all) != 0 {
 		t.Errorf("listed: %v, %v", all, err)
 	}
-	gatewaytest.Must(t, h.sweepDisks())
+	gatewaytest.Must(t, h.sweepLayers(t.Context(), gateway.ID{}))
 	if _, err := os.Stat(made.Disk); err != nil {
 		t.Errorf("the disk below that of a VM: %v", err)
 	}
-	gatewaytest.Must(t, h.dir.Delete(t.Context(), m.ID))
-	gatewaytest.Must(t, h.sweepDisks())
+	gatewaytest.Must(t, h.sweepLayers(t.Context(), m.ID))
 	if _, err := os.Stat(filepath.Dir(made.Disk)); !os.IsNotExist(err) {
 		t.Errorf("the disk without a VM: %v", err)
 	}
@@ -96,11 +98,19 @@ func TestClaimOfARemovedTemplate(t *testing.T) {
 	h := newHost(t)
 	made := publishTemplate(t, h, template.Key{Image: "tiny", CPUs: 1})
 	gatewaytest.Must(t, h.RemoveTemplate(made.ID))
-	s := source{template: made}
-	m, err := h.claim(t.Context(), gateway.VM{Identity: gateway.Identity{ID: gateway.NewID(), Name: "blog"}}, &s)
-	if err != nil || m.Base != "" || s.template.ID != "" {
-		t.Errorf("base %q, source %+v, %v", m.Base, s.template, err)
+	s := source{img: newImage(t), template: made}
+	m, err := h.claim(t.Context(), gateway.VM{Identity: gateway.Identity{ID: gateway.NewID(), Name: "blog"}, Size: gateway.Size{DiskGiB: 2}}, &s)
+	if err != nil || parent(t, h, m) != "image/"+image.ContentName("tiny", s.img.Sum) || s.template.ID != "" {
+		t.Errorf("the disk is over %q, source %+v, %v", parent(t, h, m), s.template, err)
 	}
+}
+
+// parent returns the layer below a VM's own.
+func parent(t *testing.T, h *Host, m gateway.VM) string {
+	t.Helper()
+	chain, err := h.layers.Chain(m.Disk)
+	gatewaytest.Must(t, err)
+	return string(chain[0].Parent)
 }
 
 // The templates of an image that is gone are removed, and so are those past maxTemplates. Without
@@ -130,34 +140,51 @@ func TestSweepTemplates(t *testing.T) {
 	}
 }
 
-// The definition of a VM names its own disk, and the one below it if there is one.
+// The definition of a VM names all layers of its disk. It is not started without one of them.
 func TestDefinitionOfDisks(t *testing.T) {
-	whole, resumed := newVM("whole", gateway.Running), newVM("resumed", gateway.Running)
-	resumed.Base = "tiny-1cpu-128mib-hxk3v7qa"
-	h := newHost(t, whole, resumed)
+	old, resumed := newVM("old", gateway.Running), newVM("resumed", gateway.Running)
+	old.Disk, resumed.Disk = "old", "resumed"
+	layers := new(gatewaytest.Layers)
+	gatewaytest.Must(t, layers.Put(t.Context(),
+		gateway.Layer{ID: "old", VM: old.ID, File: "disks/old.img", Format: gateway.Raw, State: gateway.LayerReady},
+		gateway.Layer{ID: "template/tiny", File: "templates/tiny/disk", Format: gateway.Raw, State: gateway.LayerReady},
+		gateway.Layer{ID: "lower", Parent: "template/tiny", VM: resumed.ID, File: "disks/lower.qcow2", Format: gateway.QCOW2, State: gateway.LayerReady},
+		gateway.Layer{ID: "resumed", Parent: "lower", VM: resumed.ID, File: "disks/upper.qcow2", Format: gateway.QCOW2, State: gateway.LayerReady}))
+	h := newHostOver(t, layers, old, resumed)
 	h.accel = accel.New(accel.TCG, "", h.log)
-	base := filepath.Join(h.cfg.StateDir, "templates", resumed.Base, "disk")
-	_, err := h.definition(t.Context(), resumed)
-	if e, ok := errors.AsType[*gateway.Error](err); !ok || e.Kind != gateway.KindConflict || !strings.Contains(e.Msg, base) || !strings.Contains(e.Hint, "backup") {
-		t.Errorf("without the disk of its template: %v (%+v)", err, e)
+	file := func(name string) string { return filepath.Join(h.cfg.StateDir, name) }
+	gatewaytest.Must(t, os.Mkdir(file("templates/tiny"), 0o700))
+	for _, name := range []string{"disks/old.img", "disks/upper.qcow2", "templates/tiny/disk"} {
+		gatewaytest.Must(t, os.WriteFile(file(name), nil, 0o600))
 	}
-	gatewaytest.Must(t, os.Mkdir(filepath.Dir(base), 0o700))
-	gatewaytest.Must(t, os.WriteFile(base, nil, 0o600))
+	_, err := h.definition(t.Context(), resumed)
+	if e, ok := errors.AsType[*gateway.Error](err); !ok || e.Kind != gateway.KindConflict || !strings.Contains(e.Msg, file("disks/lower.qcow2")) || !strings.Contains(e.Hint, "backup") {
+		t.Errorf("without a layer: %v (%+v)", err, e)
+	}
+	gatewaytest.Must(t, os.WriteFile(file("disks/lower.qcow2"), nil, 0o600))
 	for _, row := range []struct {
-		vm                 gateway.VM
-		disk, format, base string
+		vm    gateway.VM
+		disks []libvirt.Disk
 	}{
-		{whole, h.cfg.diskFile(whole.ID), "raw", ""},
-		{resumed, h.cfg.overlayFile(resumed.ID), "qcow2", base},
+		{old, []libvirt.Disk{{File: file("disks/old.img"), Format: gateway.Raw}}},
+		{resumed, []libvirt.Disk{
+			{File: file("disks/upper.qcow2"), Format: gateway.QCOW2},
+			{File: file("disks/lower.qcow2"), Format: gateway.QCOW2},
+			{File: file("templates/tiny/disk"), Format: gateway.Raw},
+		}},
 	} {
 		def, err := h.definition(t.Context(), row.vm)
-		if err != nil || def.Disk != row.disk || def.DiskFormat != row.format || def.Base != row.base {
-			t.Errorf("%s: %+v, %v; want %+v", row.vm.Name, def, err, row)
+		if diff := cmp.Diff(row.disks, def.Disks); err != nil || diff != "" {
+			t.Errorf("%s: %v, -want +got:\n%s", row.vm.Name, err, diff)
 		}
 		again, err := h.definition(t.Context(), row.vm)
 		if err != nil || again.Generation == def.Generation {
 			t.Errorf("%s: two starts have the generation %s, %v", row.vm.Name, def.Generation, err)
 		}
+	}
+	unknown := newVM("unknown", gateway.Running)
+	if _, err := h.definition(t.Context(), unknown); gateway.KindOf(err) != gateway.KindConflict {
+		t.Errorf("a VM without a layer: %v", err)
 	}
 }
 
@@ -165,7 +192,8 @@ func TestDefinitionOfDisks(t *testing.T) {
 func TestRemoveMemories(t *testing.T) {
 	h := newHost(t)
 	id := gateway.NewID()
-	for _, file := range []string{h.cfg.memoryFile(id), h.cfg.diskFile(id), h.cfg.overlayFile(id), h.cfg.seedFile(id)} {
+	disks := h.cfg.diskDir()
+	for _, file := range []string{h.cfg.memoryFile(id), filepath.Join(disks, "a.img"), filepath.Join(disks, "b.qcow2"), h.cfg.seedFile(id)} {
 		gatewaytest.Must(t, os.WriteFile(file, nil, 0o600))
 	}
 	gatewaytest.Must(t, h.removeMemories())
@@ -179,7 +207,7 @@ func TestRemoveMemories(t *testing.T) {
 func TestBaseOfAnOverlayWithoutARecord(t *testing.T) {
 	h := newHost(t)
 	used, unused := publishTemplate(t, h, template.Key{Image: "gone", CPUs: 1}), publishTemplate(t, h, template.Key{Image: "gone", CPUs: 2})
-	gatewaytest.Must(t, disk.CreateOverlay(t.Context(), h.cfg.overlayFile(gateway.NewID()), used.Disk, 2))
+	gatewaytest.Must(t, disk.Overlay{Base: used.Disk, Format: gateway.Raw, Bytes: 2 << 30}.Create(t.Context(), filepath.Join(h.cfg.diskDir(), "lost.qcow2")))
 	h.sweepTemplates(t.Context())
 	if _, err := os.Stat(used.Disk); err != nil {
 		t.Errorf("the base of an overlay is gone: %v", err)
@@ -188,7 +216,7 @@ func TestBaseOfAnOverlayWithoutARecord(t *testing.T) {
 		t.Error("a disk without a user is left")
 	}
 	unknown := publishTemplate(t, h, template.Key{Image: "gone", CPUs: 3})
-	gatewaytest.Must(t, os.WriteFile(h.cfg.overlayFile(gateway.NewID()), []byte("damaged"), 0o600))
+	gatewaytest.Must(t, os.WriteFile(filepath.Join(h.cfg.diskDir(), "lost2.qcow2"), []byte("damaged"), 0o600))
 	h.sweepTemplates(t.Context())
 	if _, err := os.Stat(unknown.Disk); err != nil {
 		t.Errorf("a disk that a damaged overlay may need is gone: %v", err)

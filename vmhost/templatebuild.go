@@ -26,7 +26,7 @@ func (h *Host) makeTemplate(ctx context.Context, b *templateBuild) (made templat
 		return made, err
 	}
 	store := h.templates.store
-	if err := disk.CheckRoom(store.Dir(), b.img.Disk); err != nil {
+	if err := disk.CheckRoom(store.Dir(), disk.Occupied(b.img.Disk)); err != nil {
 		return made, err
 	}
 	draft, err := store.Draft(b.key)
@@ -40,7 +40,7 @@ func (h *Host) makeTemplate(ctx context.Context, b *templateBuild) (made templat
 	def := libvirt.Definition{
 		VM: gateway.Identity{ID: gateway.NewID(), Name: "template"}, Template: true, Generation: gateway.NewID(),
 		CPUs: b.key.CPUs, MemoryMiB: b.key.MemoryMiB, KVM: b.key.Accel == "kvm",
-		Disk: draft.Disk, DiskFormat: "raw", Seed: filepath.Join(draft.Dir, "seed"),
+		Disks: []libvirt.Disk{{File: draft.Disk, Format: gateway.Raw}}, Seed: filepath.Join(draft.Dir, "seed"),
 		Console: h.cfg.consoleFile(gateway.ID{}), Log: filepath.Join(draft.Dir, "console.log"),
 	}
 	defer func() {
@@ -72,7 +72,7 @@ func (h *Host) makeTemplateDisk(ctx context.Context, b *templateBuild, draft *te
 		return err
 	}
 	if sum != b.key.Sum {
-		return fmt.Errorf("the disk of the image %s has changed since it was built", b.img.Name)
+		return errImageChanged(b.img.Name)
 	}
 	blank, err := os.Create(filepath.Join(draft.Dir, "seed"))
 	if err != nil {

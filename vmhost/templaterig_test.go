@@ -64,11 +64,26 @@ func (r *rig) resumed(t *testing.T, name string) gateway.VM {
 	if err != nil {
 		t.Fatalf("make %s: %v\n%s", name, err, all)
 	}
-	if m.Base == "" || strings.Contains(all, "boot:") {
+	if r.base(t, m) == "" || strings.Contains(all, "boot:") {
 		t.Fatalf("%s was not resumed:\n%s", name, all)
 	}
 	r.wantState(t, m.ID, "running")
 	return m
+}
+
+// base returns the template below a VM's disk; empty if there is none.
+func (r *rig) base(t *testing.T, m gateway.VM) string {
+	t.Helper()
+	all, err := r.config.Layers.All(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range all {
+		if id, ok := strings.CutPrefix(string(l.Parent), "template/"); ok && l.ID == m.Disk {
+			return id
+		}
+	}
+	return ""
 }
 
 // wantEcho checks that the VM's guest reads and writes its console.

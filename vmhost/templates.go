@@ -96,7 +96,7 @@ func (h *Host) templateKey(ctx context.Context, img image.Image, size gateway.Si
 
 // machineSum identifies all that this version of Lodge determines of a guest's devices.
 func machineSum() (string, error) {
-	text, err := libvirt.Definition{Template: true, Disk: "disk", DiskFormat: "raw", Seed: "seed"}.XML()
+	text, err := libvirt.Definition{Template: true, Disks: []libvirt.Disk{{File: "disk", Format: gateway.Raw}}, Seed: "seed"}.XML()
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", text, seed.Bytes))
 	return hex.EncodeToString(sum[:8]), err
 }

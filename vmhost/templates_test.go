@@ -28,8 +28,8 @@ func TestResume(t *testing.T) {
 	r.wantEcho(t, one.ID, "1")
 	two := r.resumed(t, "two")
 	r.wantEcho(t, two.ID, "2")
-	if one.Base != two.Base || len(r.templates(t)) != 1 {
-		t.Errorf("two VMs of one size come from %q and %q; there are %v", one.Base, two.Base, r.templates(t))
+	if r.base(t, one) != r.base(t, two) || len(r.templates(t)) != 1 {
+		t.Errorf("two VMs of one size come from %q and %q; there are %v", r.base(t, one), r.base(t, two), r.templates(t))
 	}
 	r.wantLog(t, one.ID, "1")
 	a, b := virsh(t, "dumpxml", "lodge-"+one.ID.String()), virsh(t, "dumpxml", "lodge-"+two.ID.String())
@@ -46,7 +46,7 @@ func TestResume(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.wantLog(t, one.ID, "1"+tinyWaits) // it has booted
-	if err := r.host.RemoveTemplate(one.Base); err != nil {
+	if err := r.host.RemoveTemplate(r.base(t, one)); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.host.Remove(t.Context(), one.ID); err != nil {
@@ -86,14 +86,14 @@ func TestDamagedTemplate(t *testing.T) {
 				t.Fatal(err)
 			}
 			m, all, err := r.phases(t.Context(), "booted")
-			if err != nil || m.Base != "" || !strings.Contains(all, "boot: booting: the template "+found.ID+" is damaged") {
-				t.Errorf("%s %s: %v, base %q\n%s", name, part, err, m.Base, all)
+			if err != nil || r.base(t, m) != "" || !strings.Contains(all, "boot: booting: the template "+found.ID+" is damaged") {
+				t.Errorf("%s %s: %v, base %q\n%s", name, part, err, r.base(t, m), all)
 			}
 			r.waitGreetingsOf(t, m.ID, tinyWaits, 1)
 			if err := r.host.Remove(t.Context(), m.ID); err != nil {
 				t.Fatal(err)
 			}
-			if next := r.resumed(t, "after-"+name+"-"+part); next.Base == found.ID {
+			if next := r.resumed(t, "after-"+name+"-"+part); r.base(t, next) == found.ID {
 				t.Error("the damaged template was used")
 			}
 		}
@@ -133,21 +133,21 @@ func TestOutdatedTemplate(t *testing.T) {
 	first := r.resumed(t, "first")
 	r.templatable(t, "another image, "+tinyWaits)
 	second := r.resumed(t, "second")
-	if second.Base == first.Base {
+	if r.base(t, second) == r.base(t, first) {
 		t.Error("a template of the old image was used")
 	}
-	file := filepath.Join(r.config.StateDir, "templates", second.Base, "template.json")
+	file := filepath.Join(r.config.StateDir, "templates", r.base(t, second), "template.json")
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	write(t, file, []byte(strings.Replace(string(text), `"qemu": `, `"qemu": 1`, 1)))
 	third := r.resumed(t, "third")
-	if third.Base == second.Base {
+	if r.base(t, third) == r.base(t, second) {
 		t.Error("a template of another QEMU was used")
 	}
 	gatewaytest.Eventually(t, func() error {
-		if all := r.templates(t); len(all) != 1 || all[0].ID != third.Base {
+		if all := r.templates(t); len(all) != 1 || all[0].ID != r.base(t, third) {
 			return fmt.Errorf("there are %v", all)
 		}
 		return nil
@@ -169,8 +169,8 @@ func TestTwoAtOnce(t *testing.T) {
 	for i := range made {
 		all.Go(func() {
 			m, text, err := r.phases(t.Context(), fmt.Sprintf("vm%d", i))
-			if made[i] = m; err != nil || m.Base == "" {
-				t.Errorf("%v, base %q\n%s", err, m.Base, text)
+			if made[i] = m; err != nil || r.base(t, m) == "" {
+				t.Errorf("%v, base %q\n%s", err, r.base(t, m), text)
 			}
 		})
 	}
@@ -201,7 +201,7 @@ func TestTemplateFails(t *testing.T) {
 			defer cancel()
 			go func() {
 				m, all, err := r.phases(ctx, "blog")
-				ended <- fmt.Sprintf("%v base=%q\n%s", err, m.Base, all)
+				ended <- fmt.Sprintf("%v base=%q\n%s", err, r.base(t, m), all)
 			}()
 			gatewaytest.Eventually(t, func() error {
 				if !strings.Contains(virsh(t, "list", "--name"), "lodge-template-") {
@@ -274,7 +274,7 @@ func TestTemplateOnAFullDisk(t *testing.T) {
 		filler := filepath.Join(r.config.StateDir, "filler")
 		fillUp(t, filler, free)
 		m, all, err := r.phases(t.Context(), "blog")
-		t.Logf("%d KiB free: %v, base %q: %s", free>>10, err, m.Base, strings.ReplaceAll(all, "\n", "; "))
+		t.Logf("%d KiB free: %v, base %q: %s", free>>10, err, r.base(t, m), strings.ReplaceAll(all, "\n", "; "))
 		switch {
 		case err == nil:
 			r.wantState(t, m.ID, "running")

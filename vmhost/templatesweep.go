@@ -3,13 +3,8 @@ package vmhost
 import (
 	"context"
 	"errors"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"slices"
 
 	"lodge/gateway"
-	"lodge/vmhost/disk"
 	"lodge/vmhost/image"
 	"lodge/vmhost/template"
 )
@@ -38,16 +33,9 @@ func (h *Host) sweepTemplates(ctx context.Context) {
 		}
 		err = errors.Join(err, h.RemoveTemplate(t.ID))
 	}
-	if err = errors.Join(err, h.sweepDisks()); err != nil && ctx.Err() == nil {
+	if err = errors.Join(err, h.sweepLayers(ctx, gateway.ID{})); err != nil && ctx.Err() == nil {
 		h.log.ErrorContext(ctx, "templates were not removed", "err", err)
 	}
-}
-
-// sweepDisks removes the disks of removed templates that no VM needs any more.
-func (h *Host) sweepDisks() error {
-	h.templates.mu.Lock()
-	defer h.templates.mu.Unlock()
-	return h.templates.store.Sweep(h.isBase)
 }
 
 // isCurrent reports whether a new VM could use the template: its image, QEMU and libvirt are those
@@ -61,22 +49,6 @@ func (h *Host) isCurrent(ctx context.Context, t template.Template) bool {
 	return err != nil || key == t.Key
 }
 
-// isBase reports whether the disk of a VM has the template's as its base. Overlays without a record
-// count as well: they may belong to a database that was lost.
-func (h *Host) isBase(id string) bool {
-	if slices.ContainsFunc(h.dir.All(), func(m gateway.VM) bool { return m.Base == id }) {
-		return true
-	}
-	entries, err := os.ReadDir(h.cfg.diskDir())
-	return err != nil || slices.ContainsFunc(entries, func(e os.DirEntry) bool {
-		if filepath.Ext(e.Name()) != overlayExt {
-			return false
-		}
-		base, err := disk.Base(filepath.Join(h.cfg.diskDir(), e.Name()))
-		return err != nil && !errors.Is(err, fs.ErrNotExist) || base == h.templates.store.Disk(id) // one that cannot be read may need any
-	})
-}
-
 // Templates returns the templates, the one used last first.
 func (h *Host) Templates() ([]template.Template, error) { return h.templates.store.List() }
 
@@ -84,5 +56,5 @@ func (h *Host) Templates() ([]template.Template, error) { return h.templates.sto
 func (h *Host) RemoveTemplate(id string) error {
 	h.templates.mu.Lock()
 	defer h.templates.mu.Unlock()
-	return h.templates.store.Remove(id, h.isBase(id))
+	return h.templates.store.Remove(id, h.isBase(h.templates.store.Disk(id)))
 }

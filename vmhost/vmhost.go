@@ -29,6 +29,7 @@ import (
 	"lodge/gateway/durable"
 	"lodge/vmhost/accel"
 	"lodge/vmhost/image"
+	"lodge/vmhost/layers"
 	"lodge/vmhost/libvirt"
 	"lodge/vmhost/sshagent"
 )
@@ -65,6 +66,7 @@ type Config struct {
 	RootPEM  []byte // the certificate authority that guests trust from their first boot
 
 	Directory    *gateway.Directory
+	Layers       layers.Records
 	Net          Net
 	TapListeners TapListeners
 	OnRemove     []func(context.Context, gateway.ID) error // called when a VM is removed; called again until they succeed
@@ -84,6 +86,7 @@ type Host struct {
 	virt      *libvirt.Client
 	accel     *accel.Prover
 	templates *templates
+	layers    *layers.Tree
 	log       *slog.Logger
 	agent     *sshagent.Server
 	login     string        // the host's own public key, as an authorized_keys line
@@ -124,8 +127,13 @@ func New(c Config) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
+	tree, err := layers.Open(context.Background(), c.Layers, disks{c.Directory}, c.StateDir)
+	if err != nil {
+		return nil, err
+	}
 	return &Host{
 		templates: templates,
+		layers:    tree,
 		cfg:       c,
 		dir:       c.Directory,
 		virt:      libvirt.New(libvirt.Config{Socket: c.LibvirtSocket, Logger: c.Logger}),
@@ -184,14 +192,6 @@ func (c Config) consoleDir() string  { return filepath.Join(c.RunDir, "console")
 
 // publicKeyFile is beside the agent's socket, and all may read it.
 func (c Config) publicKeyFile() string { return filepath.Join(c.RunDir, "ssh-agent.pub") }
-
-func (c Config) diskFile(id gateway.ID) string { return filepath.Join(c.diskDir(), id.String()+".img") }
-func (c Config) overlayFile(id gateway.ID) string {
-	return filepath.Join(c.diskDir(), id.String()+overlayExt)
-}
-
-// overlayExt ends the names of disks that are overlays of a template's disk.
-const overlayExt = ".qcow2"
 
 // memoryExt ends the names of copies of a template's memory, which exist while a VM is resumed.
 const memoryExt = ".memory"

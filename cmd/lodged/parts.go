@@ -153,7 +153,7 @@ func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
 	})
 	hostConfig := vmhost.Config{
 		StateDir: cfg.StateDir, RunDir: cfg.RunDir, Domain: cfg.Domain, RootPEM: p.web.RootPEM(),
-		Directory: s.directory, Net: guests, TapListeners: p.taps, Accel: mode, LibvirtSocket: cfg.LibvirtSocket,
+		Directory: s.directory, Layers: s.store.Layers(), Net: guests, TapListeners: p.taps, Accel: mode, LibvirtSocket: cfg.LibvirtSocket,
 		Defaults: gateway.Size{Image: cfg.Image}, Logger: log,
 	}
 	p.mailWaker = newMailWaker(s.directory, p.wakeIf, log)

@@ -76,7 +76,7 @@ func listing(tb testing.TB) (api.Session, *observer) {
 	o := &observer{statuses: map[gateway.ID]gateway.Status{}}
 	var vms []gateway.VM
 	for i := range 1000 {
-		vm := gateway.VM{Identity: gateway.Identity{ID: gateway.NewID(), Name: fmt.Sprintf("vm%03d", i)}, Desired: gateway.Running, Base: hidden}
+		vm := gateway.VM{Identity: gateway.Identity{ID: gateway.NewID(), Name: fmt.Sprintf("vm%03d", i)}, Desired: gateway.Running, Disk: hidden}
 		vms = append(vms, vm)
 		if i > 0 {
 			o.statuses[vm.ID] = gateway.Status{State: "running"}

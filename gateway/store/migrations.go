@@ -9,7 +9,7 @@ import (
 
 // migrations bring the schema from version i to i+1. They are only ever added to.
 func migrations() []string {
-	return []string{schemaFirst, schemaShared, schemaKV, schemaLogins, schemaClaims, schemaPeople}
+	return []string{schemaFirst, schemaShared, schemaKV, schemaLogins, schemaClaims, schemaPeople, schemaLayers}
 }
 
 // refuseNewer fails if the file's schema is newer than this program.
@@ -151,4 +151,33 @@ DROP TABLE resting;
 const schemaPeople = `
 UPDATE shared_head SET revision = revision + 1, compacted = revision + 1;
 DELETE FROM shared WHERE key >= CAST('token/' AS BLOB) AND key < CAST('token0' AS BLOB);
+`
+
+// Disks become layers: that of a resumed VM is over the disk of its template, every other one is
+// complete. The first layer of a VM has the VM's UUID as its own.
+const schemaLayers = `
+CREATE TABLE layers (
+	number  INTEGER PRIMARY KEY,                  -- a parent has a lower one
+	id      TEXT NOT NULL UNIQUE,
+	parent  TEXT REFERENCES layers (id),          -- NULL: complete by itself
+	vm      BLOB,                                 -- NULL: of an image or a template
+	file    TEXT NOT NULL UNIQUE,
+	format  TEXT NOT NULL,
+	bytes   INTEGER NOT NULL,
+	state   TEXT NOT NULL,
+	created INTEGER NOT NULL                      -- Unix seconds
+);
+CREATE INDEX layer_children ON layers (parent);
+CREATE TEMP TABLE vms AS SELECT number, id, json_extract(definition, '$.id') AS uuid,
+	coalesce(json_extract(definition, '$.base'), '') AS base, coalesce(json_extract(definition, '$.disk_gib'), 0) << 30 AS bytes,
+	coalesce(unixepoch(json_extract(definition, '$.created')), 0) AS created FROM machines WHERE json_extract(definition, '$.ready');
+INSERT INTO layers (id, file, format, bytes, state, created)
+	SELECT DISTINCT 'template/' || base, 'templates/' || base || '/disk', 'raw', 0, 'ready', 0 FROM vms WHERE base <> '';
+INSERT INTO layers (id, parent, vm, file, format, bytes, state, created)
+	SELECT uuid, 'template/' || base, id, 'disks/' || uuid || '.qcow2', 'qcow2', bytes, 'ready', created FROM vms WHERE base <> '' ORDER BY number;
+INSERT INTO layers (id, vm, file, format, bytes, state, created)
+	SELECT uuid, id, 'disks/' || uuid || '.img', 'raw', bytes, 'ready', created FROM vms WHERE base = '' ORDER BY number;
+UPDATE machines SET definition = json_remove(json_set(definition, '$.disk', json_extract(definition, '$.id')), '$.base')
+	WHERE id IN (SELECT id FROM vms);
+DROP TABLE temp.vms;
 `

@@ -1,8 +1,8 @@
-// Package disk makes the root disks of VMs, and copies of kernels beside them.
+// Package disk makes the files of root disks, and copies of kernels beside them.
 //
-// A disk begins as a copy of an image's disk, and shares the image's blocks where the file system
-// supports that; or as a qcow2 overlay of a template's disk. This package never looks into a file
-// system, never changes an image and never changes a disk that has its final name.
+// A disk is a qcow2 overlay of another one, or a copy, which shares its blocks with the original
+// where the file system supports that. This package never looks into a file system, never changes
+// an image and never changes a disk that has its final name.
 package disk
 
 import (
@@ -15,60 +15,33 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"lodge/gateway/durable"
 )
 
-// Create makes a raw disk of gib GiB at path, which must not exist, from the image's disk at base.
-// Where the file system supports it, the two share their blocks until the guest writes
-// (ioctl_ficlone(2)); elsewhere Create copies all but the holes. The disk is complete and synced,
-// or absent. Errors: KindInvalid when the image does not fit in gib; ENOSPC is in the chain when
-// the host's disk is full.
-func Create(ctx context.Context, path, base string, gib int) error {
-	size := int64(gib) << 30
-	err := derive(path, base, 0o600, func(to, from *os.File, fromSize int64) error {
-		if err := checkSize(gib, fromSize); err != nil {
-			return err
-		}
-		return errors.Join(fill(ctx, to, from, fromSize), to.Truncate(size), growPartition(to, size))
-	})
-	if err != nil {
-		return fmt.Errorf("make disk: %w", err)
-	}
-	return nil
-}
-
-// Copy makes a copy of the file at base, such as a kernel, at path, which must not exist. Like
-// Create, it shares the blocks where it can, and the copy is complete and synced, or absent.
+// Copy makes a copy of the file at base, such as a kernel, at path, which must not exist. Where the
+// file system supports it, the two share their blocks (ioctl_ficlone(2)); elsewhere Copy copies all
+// but the holes. The copy is complete and synced, or absent. ENOSPC is in the chain of the error
+// when the host's disk is full.
 func Copy(ctx context.Context, path, base string, mode fs.FileMode) error {
-	err := derive(path, base, mode, func(to, from *os.File, size int64) error {
-		return errors.Join(fill(ctx, to, from, size), to.Truncate(size)) // it may end in a hole
-	})
+	err := publish(path, mode, func(draft string) error { return copyTo(ctx, draft, base) })
 	if err != nil {
 		return fmt.Errorf("copy file: %w", err)
 	}
 	return nil
 }
 
-// derive makes the file at path, with this mode and synced. write gets it empty, and the file at base
-// with its size.
-func derive(path, base string, mode fs.FileMode, write func(to, from *os.File, size int64) error) error {
-	from, err := os.Open(base)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = from.Close() }() // it was only read
-	info, err := from.Stat()
-	if err != nil {
-		return err
-	}
-	draft := path + ".new"
+// publish makes the file at path, which must not exist, with this mode and synced. write makes the
+// draft.
+func publish(path string, mode fs.FileMode, write func(draft string) error) error {
+	draft := Draft(path)
 	if err := os.Remove(draft); err != nil && !errors.Is(err, os.ErrNotExist) { // left by a crash
 		return err
 	}
-	to, err := os.OpenFile(draft, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
-	if err != nil {
-		return err
+	err := write(draft)
+	if err == nil {
+		err = errors.Join(os.Chmod(draft, mode), durable.Sync(draft))
 	}
-	err = errors.Join(write(to, from, info.Size()), to.Chmod(mode), to.Sync(), to.Close())
 	if err == nil {
 		err = renameNew(draft, path)
 	}
@@ -76,6 +49,24 @@ func derive(path, base string, mode fs.FileMode, write func(to, from *os.File, s
 		_ = os.Remove(draft) // the error above matters more
 	}
 	return err
+}
+
+// copyTo makes a copy of the file at from, or replaces the one at to.
+func copyTo(ctx context.Context, to, from string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = in.Close() }() // it was only read
+	info, err := in.Stat()
+	if err != nil {
+		return err
+	}
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(fill(ctx, out, in, info.Size()), out.Truncate(info.Size()), out.Close()) // it may end in a hole
 }
 
 // renameNew moves draft to path unless that exists.
@@ -141,3 +132,6 @@ func copyRange(to, from *os.File, at, n int64) error {
 	}
 	return nil
 }
+
+// Draft is the name of the file at path while it is being made. A crash leaves it.
+func Draft(path string) string { return path + ".new" }

@@ -2,7 +2,6 @@ package disk_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"errors"
 	"io"
@@ -39,33 +38,6 @@ func newBase(t *testing.T) string {
 	return path
 }
 
-func TestCreate(t *testing.T) {
-	base := newBase(t)
-	for _, gib := range []int{1, 3, 3000} {
-		path := filepath.Join(t.TempDir(), "disk")
-		if err := disk.Create(t.Context(), path, base, gib); err != nil {
-			t.Fatal(err)
-		}
-		info, err := os.Stat(path)
-		if err != nil || info.Size() != int64(gib)<<30 || info.Mode() != 0o600 {
-			t.Fatalf("%d GiB: %v %v", gib, info, err)
-		}
-		if used := info.Sys().(*syscall.Stat_t).Blocks * 512; used > 64<<20 { //nolint:forcetypeassert // on Linux it is
-			t.Errorf("%d GiB take %d bytes: holes were copied", gib, used)
-		}
-		if a, b := sum(t, base, 508<<20, 520<<20), sum(t, path, 508<<20, 520<<20); a != b {
-			t.Errorf("%d GiB: the content differs", gib)
-		}
-		head := make([]byte, 512)
-		readAt(t, path, head)
-		sectors := min(uint32(1<<32-1), uint32(min(int64(gib)<<21, 1<<32-1))) - 2048
-		if got := uint32(head[458]) | uint32(head[459])<<8 | uint32(head[460])<<16 | uint32(head[461])<<24; got != sectors || head[0] != 0xeb {
-			t.Errorf("%d GiB: the partition has %d sectors, not %d", gib, got, sectors)
-		}
-		checkAlone(t, path)
-	}
-}
-
 func TestCopy(t *testing.T) {
 	base := filepath.Join(t.TempDir(), "kernel")
 	gatewaytest.Must(t, os.WriteFile(base, []byte("kernel"), 0o600))
@@ -87,36 +59,11 @@ func TestCopy(t *testing.T) {
 	checkAlone(t, path)
 }
 
-func TestCreateRefuses(t *testing.T) {
-	base := newBase(t)
-	path := filepath.Join(t.TempDir(), "disk")
-	if err := disk.Create(t.Context(), path, base, 0); gateway.KindOf(err) != gateway.KindInvalid {
-		t.Errorf("too small: %v", err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := disk.Create(ctx, path, base, 2); !errors.Is(err, context.Canceled) {
-		t.Errorf("cancelled: %v", err)
-	}
-	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) > 0 {
-		t.Errorf("left behind: %v %v", left, err)
-	}
-	gatewaytest.Must(t, os.WriteFile(path, []byte("a VM's disk"), 0o600))
-	gatewaytest.Must(t, os.WriteFile(path+".new", []byte("left by a crash"), 0o600))
-	if err := disk.Create(t.Context(), path, base, 2); !errors.Is(err, fs.ErrExist) {
-		t.Errorf("onto another disk: %v", err)
-	}
-	if text, err := os.ReadFile(path); err != nil || string(text) != "a VM's disk" {
-		t.Errorf("it was changed: %q %v", text, err)
-	}
-	checkAlone(t, path)
-}
-
-func TestCreateOnAFullDisk(t *testing.T) {
+func TestCopyOnAFullDisk(t *testing.T) {
 	base := newBase(t)
 	dir := sandboxtest.SmallDisk(t, 1<<20)
-	if err := disk.Create(t.Context(), filepath.Join(dir, "disk"), base, 2); !errors.Is(err, syscall.ENOSPC) {
-		t.Errorf("Create: %v", err)
+	if err := disk.Copy(t.Context(), filepath.Join(dir, "disk"), base, 0o444); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("Copy: %v", err)
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v %v", left, err)
@@ -162,17 +109,16 @@ func sum(t *testing.T, path string, from, to int64) [sha256.Size]byte {
 // 5 % of the disk stay free, whatever a new VM takes.
 func TestCheckRoomKeepsAReserve(t *testing.T) {
 	dir := sandboxtest.SmallDisk(t, 100<<20)
-	base := newBase(t) // takes 4 MiB
 	filler := filepath.Join(dir, "filler")
 	for mib, room := range map[int]bool{0: true, 89: true, 92: false, 99: false} {
 		gatewaytest.Must(t, os.WriteFile(filler, make([]byte, mib<<20), 0o600))
-		err := disk.CheckRoom(dir, base)
+		err := disk.CheckRoom(dir, 4<<20)
 		if room && err == nil {
 			continue
 		}
 		e, ok := errors.AsType[*gateway.Error](err)
 		if room || !ok || e.Kind != gateway.KindNoSpace || !strings.Contains(e.Msg, "of 100.0 MiB are free in "+dir) ||
-			!strings.Contains(e.Msg, "5.0 MiB stay in reserve") || !strings.Contains(e.Hint, "df -h "+dir) {
+			!strings.Contains(e.Msg, "4.0 MiB more are needed") || !strings.Contains(e.Msg, "5.0 MiB stay in reserve") || !strings.Contains(e.Hint, "df -h "+dir) {
 			t.Errorf("%d MiB used: %v (%+v), want room: %v", mib, err, e, room)
 		}
 	}

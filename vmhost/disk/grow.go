@@ -19,21 +19,26 @@ const (
 	sectorsAt   = 446 + 12
 )
 
-// growPartition extends the one partition of a Lodge image to the end of the disk, or to the 2 TiB
-// that an MBR can address. (The file system follows at boot, see x-systemd.growfs in
-// systemd.mount(5).) It does not change any other disk.
-func growPartition(disk *os.File, size int64) error {
+// growPartition returns the writes, as commands of qemu-io(1), that extend the one partition of a
+// Lodge image to the end of a disk of this size, or to the 2 TiB that an MBR can address. (The file
+// system follows at boot, see x-systemd.growfs in systemd.mount(5).) There are none for other disks.
+func growPartition(base string, size int64) ([]string, error) {
+	f, err := os.Open(base)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // it was only read
 	s := make([]byte, sectorBytes)
-	if _, err := disk.ReadAt(s, 0); err != nil {
-		return fmt.Errorf("read partition table: %w", err)
+	if _, err := f.ReadAt(s, 0); err != nil {
+		return nil, fmt.Errorf("read partition table: %w", err)
 	}
 	if binary.LittleEndian.Uint32(s[signatureAt:]) != Signature {
-		return nil
+		return nil, nil
 	}
 	end := uint32(min(size/sectorBytes, math.MaxUint32)) //nolint:gosec // it fits
-	sectors := binary.LittleEndian.AppendUint32(nil, end-binary.LittleEndian.Uint32(s[firstLBAAt:]))
-	if _, err := disk.WriteAt(sectors, sectorsAt); err != nil {
-		return fmt.Errorf("write partition table: %w", err)
+	var writes []string
+	for i, b := range binary.LittleEndian.AppendUint32(nil, end-binary.LittleEndian.Uint32(s[firstLBAAt:])) {
+		writes = append(writes, fmt.Sprintf("write -q -P %d %d 1", b, sectorsAt+i))
 	}
-	return nil
+	return writes, nil
 }

@@ -13,38 +13,61 @@ import (
 	"syscall"
 
 	"lodge/gateway"
-	"lodge/gateway/durable"
 )
 
-// CreateOverlay makes a qcow2 disk of gib GiB at path, which must not exist. It has the content of
-// the raw disk at base, an absolute path, until the guest writes; base must stay and never change.
-// The partition is not extended: the guest does that. The disk is complete and synced, or absent.
-// Errors as those of Create.
-func CreateOverlay(ctx context.Context, path, base string, gib int) error {
-	info, err := os.Stat(base)
+// Overlay is a qcow2 disk over another one, which must stay and never change.
+type Overlay struct {
+	Base   string             // absolute path of the disk below
+	Format gateway.DiskFormat // of that
+	Bytes  int64              // its own size
+	Grow   bool               // extend the partition of a Lodge image to its end; Base is raw
+}
+
+// Create makes the overlay at path, which must not exist. It has the content of the base until the
+// guest writes. It is complete and synced, or absent. ENOSPC is in the chain of the error when the
+// host's disk is full.
+func (o Overlay) Create(ctx context.Context, path string) error {
+	err := publish(path, 0o600, func(draft string) error {
+		if _, err := os.Stat(o.Base); err != nil {
+			return err
+		}
+		if err := run(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-F", string(o.Format), "-b", o.Base, draft, strconv.FormatInt(o.Bytes, 10)); err != nil || !o.Grow {
+			return err
+		}
+		writes, err := growPartition(o.Base, o.Bytes)
+		if err != nil || len(writes) == 0 {
+			return err
+		}
+		args := []string{"-f", "qcow2"}
+		for _, w := range writes {
+			args = append(args, "-c", w)
+		}
+		return run(ctx, "qemu-io", append(args, draft)...)
+	})
 	if err != nil {
 		return fmt.Errorf("make disk: %w", err)
 	}
-	if err := checkSize(gib, info.Size()); err != nil {
-		return err
-	}
-	draft := path + ".new"
-	if err := os.Remove(draft); err != nil && !errors.Is(err, os.ErrNotExist) { // left by a crash
-		return fmt.Errorf("make disk: %w", err)
-	}
-	cmd := exec.CommandContext(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", base, draft, strconv.Itoa(gib)+"G") //nolint:gosec // paths of lodged
-	out, err := cmd.CombinedOutput()
+	return nil
+}
+
+// Flatten makes a raw disk at path, which must not exist, with the content of the disk at from and
+// of all below it. Nobody may write to them meanwhile. The disk is complete and synced, or absent.
+// Errors as those of Overlay.Create.
+func Flatten(ctx context.Context, path, from string, format gateway.DiskFormat) error {
+	err := publish(path, 0o600, func(draft string) error {
+		return run(ctx, "qemu-img", "convert", "-q", "-f", string(format), "-O", "raw", from, draft)
+	})
 	if err != nil {
-		_ = os.Remove(draft) // the error above matters more
-		return fmt.Errorf("make disk: %w", cmp.Or(ctx.Err(), explain(string(out), err)))
+		return fmt.Errorf("flatten disk: %w", err)
 	}
-	err = errors.Join(os.Chmod(draft, 0o600), durable.Sync(draft))
-	if err == nil {
-		err = renameNew(draft, path)
-	}
+	return nil
+}
+
+// run runs a program of QEMU.
+func run(ctx context.Context, program string, args ...string) error {
+	out, err := exec.CommandContext(ctx, program, args...).CombinedOutput() //nolint:gosec // paths of lodged
 	if err != nil {
-		_ = os.Remove(draft) // as above
-		return fmt.Errorf("make disk: %w", err)
+		return cmp.Or(ctx.Err(), explain(string(out), err))
 	}
 	return nil
 }
@@ -62,32 +85,10 @@ func explain(out string, err error) error {
 	}
 }
 
-// checkSize refuses a disk that is smaller than what it begins with.
-func checkSize(gib int, least int64) error {
-	if int64(gib)<<30 >= least {
-		return nil
-	}
-	return gateway.Invalid("a disk of %d GiB is too small for the image", gib).
-		WithHint("Use at least %d GiB.", (least+1<<30-1)>>30)
-}
-
 // CopyTemp is Copy for a file that no crash has to survive: it is not synced, and replaces what is
 // at to. After an error there is none.
 func CopyTemp(ctx context.Context, to, from string) error {
-	in, err := os.Open(from)
-	if err != nil {
-		return fmt.Errorf("copy file: %w", err)
-	}
-	defer func() { _ = in.Close() }() // it was only read
-	info, err := in.Stat()
-	if err != nil {
-		return fmt.Errorf("copy file: %w", err)
-	}
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
-	if err != nil {
-		return fmt.Errorf("copy file: %w", err)
-	}
-	if err := errors.Join(fill(ctx, out, in, info.Size()), out.Truncate(info.Size()), out.Close()); err != nil {
+	if err := copyTo(ctx, to, from); err != nil {
 		_ = os.Remove(to) // the error above matters more
 		return fmt.Errorf("copy file: %w", err)
 	}

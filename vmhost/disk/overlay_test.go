@@ -1,7 +1,9 @@
 package disk_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -48,12 +50,17 @@ func checkEqual(t *testing.T, a, b string) {
 	}
 }
 
+// over is an overlay of gib GiB over a raw disk.
+func over(base string, gib int) disk.Overlay {
+	return disk.Overlay{Base: base, Format: gateway.Raw, Bytes: int64(gib) << 30}
+}
+
 func TestCreateOverlay(t *testing.T) {
 	base := newBase(t)
 	for _, gib := range []int{1, 3, 3000} {
 		path := filepath.Join(t.TempDir(), "a, b=c:d%e.qcow2") // each has a meaning in QEMU's options
 		gatewaytest.Must(t, os.WriteFile(path+".new", []byte("left by a crash"), 0o600))
-		if err := disk.CreateOverlay(t.Context(), path, base, gib); err != nil {
+		if err := over(base, gib).Create(t.Context(), path); err != nil {
 			t.Fatal(err)
 		}
 		want := []layer{{path, "qcow2", int64(gib) << 30, base, "raw"}, {base, "raw", 1 << 30, "", ""}}
@@ -79,22 +86,19 @@ func TestCreateOverlay(t *testing.T) {
 func TestCreateOverlayRefuses(t *testing.T) {
 	base := newBase(t)
 	path := filepath.Join(t.TempDir(), "disk")
-	if err := disk.CreateOverlay(t.Context(), path, base, 0); gateway.KindOf(err) != gateway.KindInvalid {
-		t.Errorf("too small: %v", err)
-	}
-	if err := disk.CreateOverlay(t.Context(), path, base+".absent", 2); !errors.Is(err, fs.ErrNotExist) {
+	if err := over(base+".absent", 2).Create(t.Context(), path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("without a base: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := disk.CreateOverlay(ctx, path, base, 2); !errors.Is(err, context.Canceled) {
+	if err := over(base, 2).Create(ctx, path); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v %v", left, err)
 	}
 	gatewaytest.Must(t, os.WriteFile(path, []byte("a VM's disk"), 0o600))
-	if err := disk.CreateOverlay(t.Context(), path, base, 2); !errors.Is(err, fs.ErrExist) {
+	if err := over(base, 2).Create(t.Context(), path); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("onto another disk: %v", err)
 	}
 	if text, err := os.ReadFile(path); err != nil || string(text) != "a VM's disk" {
@@ -108,7 +112,7 @@ func TestCreateOverlayOnAFullDisk(t *testing.T) {
 	base := newBase(t)
 	for _, bytes := range []int64{4 << 10, 64 << 10} {
 		dir := sandboxtest.SmallDisk(t, bytes)
-		if err := disk.CreateOverlay(t.Context(), filepath.Join(dir, "disk"), base, 2); !durable.IsFull(err) {
+		if err := over(base, 2).Create(t.Context(), filepath.Join(dir, "disk")); !durable.IsFull(err) {
 			t.Errorf("%d bytes: %v", bytes, err)
 		}
 		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
@@ -120,7 +124,7 @@ func TestCreateOverlayOnAFullDisk(t *testing.T) {
 // Any other failure of qemu-img is an error with its text.
 func TestCreateOverlayShowsTheReason(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "absent", "disk")
-	err := disk.CreateOverlay(t.Context(), path, newBase(t), 2)
+	err := over(newBase(t), 2).Create(t.Context(), path)
 	if err == nil || durable.IsFull(err) || !strings.Contains(err.Error(), "No such file or directory") {
 		t.Errorf("got %v", err)
 	}
@@ -179,10 +183,72 @@ func TestCreateOverlayEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	ended := make(chan error, 1)
-	go func() { ended <- disk.CreateOverlay(ctx, filepath.Join(dir, "disk"), base, 2) }()
+	go func() { ended <- over(base, 2).Create(ctx, filepath.Join(dir, "disk")) }()
 	gatewaytest.WaitFor(t, "qemu-img runs", func() bool { _, err := os.Stat(begun); return err == nil })
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// The partition of a Lodge image ends where the disk does; nothing else differs from the base.
+func TestOverlayGrowsThePartition(t *testing.T) {
+	base := newBase(t)
+	for _, gib := range []int{1, 3, 3000} {
+		dir := t.TempDir()
+		o := over(base, gib)
+		o.Grow = true
+		gatewaytest.Must(t, o.Create(t.Context(), filepath.Join(dir, "disk")))
+		raw := filepath.Join(t.TempDir(), "raw")
+		gatewaytest.Must(t, disk.Flatten(t.Context(), raw, filepath.Join(dir, "disk"), gateway.QCOW2))
+		head, was := make([]byte, 512), make([]byte, 512)
+		readAt(t, raw, head)
+		readAt(t, base, was)
+		sectors := uint32(min(int64(gib)<<21, 1<<32-1)) - 2048 //nolint:gosec // it fits
+		if got := binary.LittleEndian.Uint32(head[458:]); got != sectors {
+			t.Errorf("%d GiB: the partition has %d sectors, not %d", gib, got, sectors)
+		}
+		copy(head[458:462], was[458:462])
+		if !bytes.Equal(head, was) || sum(t, raw, 508<<20, 520<<20) != sum(t, base, 508<<20, 520<<20) {
+			t.Errorf("%d GiB: the content differs", gib)
+		}
+		checkAlone(t, filepath.Join(dir, "disk"))
+	}
+	other := filepath.Join(t.TempDir(), "other") // whose partitions are its own business
+	gatewaytest.Must(t, os.WriteFile(other, make([]byte, 1<<20), 0o600))
+	o := over(other, 1)
+	o.Grow = true
+	path, raw := filepath.Join(t.TempDir(), "disk"), filepath.Join(t.TempDir(), "raw")
+	gatewaytest.Must(t, o.Create(t.Context(), path))
+	gatewaytest.Must(t, disk.Flatten(t.Context(), raw, path, gateway.QCOW2))
+	head := make([]byte, 512)
+	readAt(t, raw, head)
+	if !bytes.Equal(head, make([]byte, 512)) {
+		t.Errorf("the first sector of another disk was changed: %x", head)
+	}
+}
+
+func TestFlatten(t *testing.T) {
+	base := newBase(t)
+	dir := t.TempDir()
+	lower, upper, flat := filepath.Join(dir, "lower"), filepath.Join(dir, "upper"), filepath.Join(t.TempDir(), "flat")
+	gatewaytest.Must(t, over(base, 2).Create(t.Context(), lower))
+	gatewaytest.Must(t, disk.Overlay{Base: lower, Format: gateway.QCOW2, Bytes: 2 << 30}.Create(t.Context(), upper))
+	gatewaytest.Must(t, disk.Flatten(t.Context(), flat, upper, gateway.QCOW2))
+	gatewaytest.Must(t, os.Truncate(base, 2<<30))
+	checkEqual(t, flat, base)
+	checkAlone(t, flat)
+	if info, err := os.Stat(flat); err != nil || info.Mode() != 0o600 || info.Size() != 2<<30 || disk.Occupied(flat) > 64*mib {
+		t.Errorf("%v, %v, %d bytes are taken", info, err, disk.Occupied(flat))
+	}
+	if err := disk.Flatten(t.Context(), flat, upper, gateway.QCOW2); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("onto another disk: %v", err)
+	}
+	full := sandboxtest.SmallDisk(t, mib)
+	if err := disk.Flatten(t.Context(), filepath.Join(full, "flat"), upper, gateway.QCOW2); !durable.IsFull(err) {
+		t.Errorf("on a full disk: %v", err)
+	}
+	if left, err := os.ReadDir(full); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v %v", left, err)
 	}
 }

@@ -2,7 +2,6 @@ package disk
 
 import (
 	"fmt"
-	"os"
 	"syscall"
 
 	"lodge/gateway"
@@ -12,29 +11,20 @@ import (
 // grow.
 const reservePercent = 5
 
-// CheckRoom fails with KindNoSpace when a new disk in dir from the image's disk at base would leave
-// less than 5 % of the file system free. It counts the image in full, although the two may share
-// their blocks.
-func CheckRoom(dir, base string) error {
+// CheckRoom fails with KindNoSpace when need more bytes in dir would leave less than 5 % of the file
+// system free.
+func CheckRoom(dir string, need int64) error {
 	var fs syscall.Statfs_t
 	if err := syscall.Statfs(dir, &fs); err != nil {
 		return fmt.Errorf("read free space of %s: %w", dir, err)
 	}
-	info, err := os.Stat(base)
-	if err != nil {
-		return fmt.Errorf("read size of image: %w", err)
-	}
-	used := info.Size()
-	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
-		used = stat.Blocks * sectorBytes // without its holes
-	}
 	free, all := int64(fs.Bavail)*fs.Frsize, int64(fs.Blocks)*fs.Frsize //nolint:gosec // no file system is that large
 	reserve := all / 100 * reservePercent
-	if free-used >= reserve {
+	if free-need >= reserve {
 		return nil
 	}
-	return gateway.Errorf(gateway.KindNoSpace, "the host's disk is nearly full: %s of %s are free in %s; the VM takes %s at first, and %s stay in reserve",
-		size(free), size(all), dir, size(used), size(reserve)).
+	return gateway.Errorf(gateway.KindNoSpace, "the host's disk is nearly full: %s of %s are free in %s; %s more are needed, and %s stay in reserve",
+		size(free), size(all), dir, size(need), size(reserve)).
 		WithHint("Make room there (df -h %s), then try again. Nothing was left behind.", dir)
 }
 
@@ -45,4 +35,13 @@ func size(bytes int64) string {
 	default:
 		return fmt.Sprintf("%.1f MiB", float64(bytes)/(1<<20))
 	}
+}
+
+// Occupied is the space that a file takes, without its holes; 0 when there is none.
+func Occupied(path string) int64 {
+	var stat syscall.Stat_t
+	if syscall.Stat(path, &stat) != nil {
+		return 0
+	}
+	return stat.Blocks * sectorBytes // stat(2): always in units of 512
 }

@@ -82,14 +82,13 @@ func (b *build) check() error {
 
 // begin takes the lock and removes what an interrupted build has left.
 func (b *build) begin() error {
-	lock, err := os.OpenFile(filepath.Join(b.recipe.Dir, "."+b.recipe.Name+".lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return fmt.Errorf("lock image: %w", err)
-	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		_ = lock.Close() // nothing was locked
+	lock, err := lockImage(b.recipe.Dir, b.recipe.Name)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
 		return gateway.Errorf(gateway.KindConflict, "the image %q is being built already", b.recipe.Name).
 			WithHint("Wait for that build, or cancel it.").Because(err)
+	}
+	if err != nil {
+		return err
 	}
 	b.lock = lock
 	if err := errors.Join(os.RemoveAll(b.dir), os.Mkdir(b.dir, 0o755)); err != nil { // dpkg's helpers, which are not root, pass through it
@@ -142,21 +141,24 @@ func copyBoot(to, root, pattern string) error {
 	return copyFile(to, found[0])
 }
 
-// publish removes the old manifest, moves the parts to their places, each synced, and writes the
-// new manifest. At any moment the image is the old one, absent, or the new one.
+// publish moves the parts to their places, each synced, and writes the new manifest over the old
+// one: at any moment the image is the old one or the new one. The files of the old one stay as long
+// as disks may be over them (Sweep). After an error so do the parts that were moved.
 func (b *build) publish(sum, raw, kernel, initrd string) error {
 	name, dir := b.recipe.Name, b.recipe.Dir
 	m := manifest{Name: name, Built: time.Now().UTC().Truncate(time.Second), Cmdline: cmdline, Sum: sum, Templatable: true}
 	manifestFile := filepath.Join(dir, name+manifestExt)
-	if err := os.Remove(manifestFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("publish image: %w", err)
+	old, err := readManifest(manifestFile) // for its names
+	if err != nil {
+		old = manifest{}
 	}
+	stem := filepath.Join(dir, ContentName(name, sum))
 	for _, p := range []struct {
 		from, ext string
+		mode      fs.FileMode
 		part      *part
-	}{{raw, ".raw", &m.Disk}, {kernel, ".vmlinuz", &m.Kernel}, {initrd, ".initrd", &m.Initrd}} {
-		var err error
-		if *p.part, err = place(p.from, filepath.Join(dir, name+p.ext)); err != nil {
+	}{{raw, diskExt, 0o444, &m.Disk}, {kernel, kernelExt, 0o644, &m.Kernel}, {initrd, initrdExt, 0o644, &m.Initrd}} {
+		if *p.part, err = place(p.from, stem+p.ext, p.mode); err != nil {
 			return fmt.Errorf("publish image: %w", err)
 		}
 	}
@@ -167,14 +169,14 @@ func (b *build) publish(sum, raw, kernel, initrd string) error {
 	if err != nil {
 		return fmt.Errorf("publish image: %w", err)
 	}
-	return nil
+	return removeNamed(dir, name, old)
 }
 
-// place moves a finished file to path, synced.
-func place(from, path string) (part, error) {
+// place moves a finished file to path, synced and with this mode: QEMU, which is not root, reads it.
+func place(from, path string, mode fs.FileMode) (part, error) {
 	info, err := os.Stat(from)
 	if err == nil {
-		err = durable.Sync(from)
+		err = errors.Join(os.Chmod(from, mode), durable.Sync(from))
 	}
 	if err == nil {
 		err = durable.Rename(from, path)

@@ -43,7 +43,8 @@ func TestBuildReal(t *testing.T) {
 		t.Fatalf("Open: %v", err)
 	}
 	begun := time.Now()
-	if err := disk.Create(t.Context(), filepath.Join(t.TempDir(), "disk"), img.Disk, 10); err != nil {
+	over := disk.Overlay{Base: img.Disk, Format: gateway.Raw, Bytes: 10 << 30, Grow: true}
+	if err := over.Create(t.Context(), filepath.Join(t.TempDir(), "disk")); err != nil {
 		t.Fatalf("Create: %v", err)
 	}
 	t.Logf("a disk was made of it in %v", time.Since(begun))

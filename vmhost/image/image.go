@@ -1,10 +1,14 @@
 // Package image makes base images from Debian's packages alone and opens them.
 //
-// An image is four files in one directory: <name>.raw (the disk: MBR, GRUB, one ext4 partition),
-// <name>.vmlinuz and <name>.initrd (the same kernel again, to boot it directly) and <name>.json
-// (the manifest, written last: an image without it does not exist). Build runs mmdebstrap as root,
-// without loop devices and without mounts outside mmdebstrap's own. A build that is killed leaves
-// one directory, which the next build removes.
+// An image is four files in one directory: <name>-<sum>.raw (the disk: MBR, GRUB, one ext4
+// partition), <name>-<sum>.vmlinuz and <name>-<sum>.initrd (the same kernel again, to boot it
+// directly) and <name>.json (the manifest, written last: an image without it does not exist). The
+// sum is that of the disk's content, so a new build makes new files, and the disks of VMs can be
+// overlays of the old ones; Sweep removes those that nothing needs. A manifest may name other files,
+// as those of older builds do.
+//
+// Build runs mmdebstrap as root, without loop devices and without mounts outside mmdebstrap's own.
+// A build that is killed leaves one directory, which the next build removes.
 //
 // This package never talks to libvirt and never changes an image once its manifest is written.
 package image
@@ -33,6 +37,7 @@ type Image struct {
 	Built   time.Time
 
 	Sum         string // checksum of the disk, by disk.Sum; empty if it is unknown
+	Immutable   bool   // the disk is named by its content, and QEMU, which is not root, can read it
 	Templatable bool   // its guests can wait for an identity (lodge-identity.service)
 }
 
@@ -55,7 +60,19 @@ type part struct {
 	Bytes int64  `json:"bytes"`
 }
 
-const manifestExt = ".json"
+// Extensions of an image's files.
+const (
+	manifestExt = ".json"
+	diskExt     = ".raw"
+	kernelExt   = ".vmlinuz"
+	initrdExt   = ".initrd"
+)
+
+// sumDigits is how much of the sum is in the names of files.
+const sumDigits = 16
+
+// ContentName is the name of an image's files without their extensions.
+func ContentName(name, sum string) string { return name + "-" + sum[:min(sumDigits, len(sum))] }
 
 // dirMode are the permissions that a directory of images needs: QEMU, which is not root, opens the
 // kernels in it.
@@ -86,16 +103,14 @@ func Open(dir, name string) (Image, error) {
 	if err := checkName(name); err != nil {
 		return Image{}, err
 	}
-	text, err := os.ReadFile(filepath.Join(dir, name+manifestExt))
-	if errors.Is(err, fs.ErrNotExist) {
+	m, err := readManifest(filepath.Join(dir, name+manifestExt))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return Image{}, missing(name)
-	}
-	if err != nil {
-		return Image{}, fmt.Errorf("open image: %w", err)
-	}
-	var m manifest
-	if err := json.Unmarshal(text, &m); err != nil {
+	case errors.Is(err, errManifest):
 		return Image{}, broken(name, "its manifest cannot be read").Because(err)
+	case err != nil:
+		return Image{}, fmt.Errorf("open image: %w", err)
 	}
 	for _, p := range []part{m.Disk, m.Kernel, m.Initrd} {
 		if err := p.check(dir, name); err != nil {
@@ -107,7 +122,24 @@ func Open(dir, name string) (Image, error) {
 		Initrd: filepath.Join(dir, m.Initrd.File), Cmdline: m.Cmdline, Built: m.Built,
 		Sum: m.Sum, Templatable: m.Templatable && m.Sum != "",
 	}
+	if info, err := os.Stat(img.Disk); err == nil && m.Sum != "" && m.Disk.File == ContentName(name, m.Sum)+diskExt {
+		img.Immutable = info.Mode().Perm()&0o004 != 0
+	}
 	return img, checkBootable(img.Disk, name)
+}
+
+// errManifest is for a manifest whose content is damaged.
+var errManifest = errors.New("its content is damaged")
+
+func readManifest(file string) (m manifest, err error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return m, err
+	}
+	if err := json.Unmarshal(text, &m); err != nil {
+		return m, fmt.Errorf("%w: %w", errManifest, err)
+	}
+	return m, nil
 }
 
 // List opens every image in dir, in the order of their names. Incomplete ones are returned as

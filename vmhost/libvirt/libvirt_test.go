@@ -224,7 +224,7 @@ func TestStartFailsCleanly(t *testing.T) {
 	libvirttest.Start(t)
 	client := newClient(t, time.Minute)
 	def := tinyGuest(t)
-	def.Disk += ".missing"
+	def.Disks[0].File += ".missing"
 	err := client.Start(t.Context(), def)
 	if gateway.KindOf(err) != gateway.KindInternal || !strings.Contains(err.Error(), "missing") {
 		t.Errorf("Start without its disk: %v", err)
@@ -263,10 +263,10 @@ func tinyGuest(t *testing.T) libvirt.Definition {
 	run(t, "ip", "tuntap", "add", vm.Tap(), "mode", "tap")
 	t.Cleanup(func() { run(t, "ip", "link", "del", vm.Tap()) })
 	def := libvirt.Definition{
-		VM: vm, CPUs: 1, MemoryMiB: 64, Disk: filepath.Join(dir, "disk"), DiskFormat: "raw",
+		VM: vm, CPUs: 1, MemoryMiB: 64, Disks: []libvirt.Disk{{File: filepath.Join(dir, "disk"), Format: gateway.Raw}},
 		Console: filepath.Join(dir, "console"), Log: filepath.Join(dir, "log"),
 	}
-	libvirttest.TinyDisk(t, def.Disk)
+	libvirttest.TinyDisk(t, def.Disks[0].File)
 	return def
 }
 

@@ -64,7 +64,9 @@ func adopting() Definition {
 			Addr: netip.MustParseAddr("10.213.0.31"),
 		},
 		Generation: gateway.ID{0xb0, 1, 2, 3, 4, 5, 0x46, 7, 0x88, 9, 10, 11, 12, 13, 14, 15}, CPUs: 2, MemoryMiB: 1024,
-		Disk: "/var/lib/lodge/disks/a0.qcow2", DiskFormat: "qcow2", Base: "/var/lib/lodge/templates/debian-13-2cpu-1024mib-hxk3v7qa/disk",
+		Disks: []Disk{
+			{"/var/lib/lodge/disks/a0.qcow2", gateway.QCOW2}, {"/var/lib/lodge/templates/debian-13-2cpu-1024mib-hxk3v7qa/disk", gateway.Raw},
+		},
 		Seed: "/var/lib/lodge/disks/a0.seed", Console: "/run/lodge/console/a0.sock", Log: "/var/lib/lodge/console/a0.log",
 	}
 }
@@ -122,11 +124,11 @@ func TestAdoptKeepsTheMachine(t *testing.T) {
 	own := adopting()
 	want.Name, want.UUID, want.Title, want.GenID.Value = DomainName(own.VM.ID), own.VM.ID.String(), "blog", own.Generation.String()
 	root, seed := &want.Devices.Disks[0], &want.Devices.Disks[1]
-	root.Driver.Type, root.Source.File.File = "qcow2", own.Disk
+	root.Driver.Type, root.Source.File.File = "qcow2", own.Disks[0].File
 	root.BackingStore = &libvirtxml.DomainDiskBackingStore{
 		Format: &libvirtxml.DomainDiskFormat{Type: "raw"}, BackingStore: &libvirtxml.DomainDiskBackingStore{},
 		Source: &libvirtxml.DomainDiskSource{File: &libvirtxml.DomainDiskSourceFile{
-			File: own.Base, SecLabel: []libvirtxml.DomainDeviceSecLabel{{Model: "dac", Relabel: "no"}},
+			File: own.Disks[1].File, SecLabel: []libvirtxml.DomainDeviceSecLabel{{Model: "dac", Relabel: "no"}},
 		}},
 	}
 	seed.Source.File.File, seed.Serial, seed.BackingStore = own.Seed, "seed", nil // a raw disk has none

@@ -53,7 +53,7 @@ func define(tb testing.TB, n int) []gateway.ID {
 	var ids []gateway.ID
 	for i := range n {
 		vm := gateway.Identity{ID: gateway.NewID(), Number: uint32(i + 1), Name: "tiny", Addr: netip.MustParseAddr("10.213.0.7")}
-		text, err := libvirt.Definition{VM: vm, CPUs: 1, MemoryMiB: 64, Disk: "/none", DiskFormat: "raw", Console: "/c", Log: "/l"}.XML()
+		text, err := libvirt.Definition{VM: vm, CPUs: 1, MemoryMiB: 64, Disks: []libvirt.Disk{{File: "/none", Format: gateway.Raw}}, Console: "/c", Log: "/l"}.XML()
 		if err != nil {
 			tb.Fatal(err)
 		}

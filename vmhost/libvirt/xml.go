@@ -19,16 +19,22 @@ type Definition struct {
 	// with another one (https://qemu-project.gitlab.io/qemu/specs/vmgenid.html).
 	Generation gateway.ID
 
-	Disk       string // the root disk, whose first boot sector starts the guest; none when empty
-	DiskFormat string // "raw" or "qcow2": never guessed from a disk that a guest has written to
-	Base       string // the raw disk below a qcow2 one, which QEMU may only read; none when empty
-	Seed       string // the NoCloud ISO; none when empty
-	Template   bool   // the guest gets no identity: it waits for one (see Client.SaveTemplate)
+	// Disks are the files of the root disk, whose first boot sector starts the guest; there is none
+	// when it is empty. QEMU writes to the first and only reads the others, each below the one before.
+	Disks    []Disk
+	Seed     string // the NoCloud ISO; none when empty
+	Template bool   // the guest gets no identity: it waits for one (see Client.SaveTemplate)
 
 	Kernel, Initrd, Cmdline string // direct kernel boot when Kernel is set
 
 	Console string // the unix socket of the serial console; QEMU listens, for one client at a time
 	Log     string // the file that everything on the serial console is appended to
+}
+
+// Disk is one file of a chain. The format is never guessed: a guest has written the content.
+type Disk struct {
+	File   string
+	Format gateway.DiskFormat
 }
 
 // XML writes the domain's definition (https://libvirt.org/formatdomain.html).
@@ -124,7 +130,7 @@ func (d Definition) devices() *libvirtxml.DomainDeviceList {
 		}},
 		Panics: []libvirtxml.DomainPanic{{Model: "isa"}},
 	}
-	if d.Disk != "" {
+	if len(d.Disks) > 0 {
 		devices.Disks = append(devices.Disks, d.root())
 	}
 	if d.Seed != "" {
@@ -157,26 +163,27 @@ func (d Definition) root() libvirtxml.DomainDisk {
 	return libvirtxml.DomainDisk{
 		Device: "disk",
 		Driver: &libvirtxml.DomainDiskDriver{
-			Name: "qemu", Type: d.DiskFormat, Cache: "writeback", Discard: "unmap", DetectZeros: "unmap",
+			Name: "qemu", Type: string(d.Disks[0].Format), Cache: "writeback", Discard: "unmap", DetectZeros: "unmap",
 			ErrorPolicy: "enospace", RErrorPolicy: "report",
 		},
-		Source:       file(d.Disk),
-		BackingStore: d.base(),
+		Source:       file(d.Disks[0].File),
+		BackingStore: backing(d.Disks[1:]),
 		Target:       &libvirtxml.DomainDiskTarget{Dev: "vda", Bus: "virtio"},
 		Serial:       "root",
 	}
 }
 
-// base ends the chain of the root disk, so that libvirt never probes a disk for another link. The
-// base stays root's: QEMU reads it, and a guest that takes QEMU over cannot write to it.
-func (d Definition) base() *libvirtxml.DomainDiskBackingStore {
-	if d.Base == "" {
+// backing is the rest of the root disk's chain. It has an end, so that libvirt never probes a disk
+// for another link. The files keep their owner: QEMU reads them, and a guest that takes QEMU over
+// cannot write to them.
+func backing(disks []Disk) *libvirtxml.DomainDiskBackingStore {
+	if len(disks) == 0 {
 		return &libvirtxml.DomainDiskBackingStore{}
 	}
-	source := file(d.Base)
+	source := file(disks[0].File)
 	source.File.SecLabel = []libvirtxml.DomainDeviceSecLabel{{Model: "dac", Relabel: "no"}}
 	return &libvirtxml.DomainDiskBackingStore{
-		Format: &libvirtxml.DomainDiskFormat{Type: "raw"}, Source: source, BackingStore: &libvirtxml.DomainDiskBackingStore{},
+		Format: &libvirtxml.DomainDiskFormat{Type: string(disks[0].Format)}, Source: source, BackingStore: backing(disks[1:]),
 	}
 }
 

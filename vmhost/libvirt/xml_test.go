@@ -23,7 +23,7 @@ func blog() libvirt.Definition {
 			Addr: netip.MustParseAddr("10.213.0.31"),
 		},
 		CPUs: 2, MemoryMiB: 1024, KVM: true,
-		Disk: "/var/lib/lodge/disks/a0.img", DiskFormat: "raw", Seed: "/var/lib/lodge/disks/a0.seed",
+		Disks: []libvirt.Disk{{File: "/var/lib/lodge/disks/a0.img", Format: gateway.Raw}}, Seed: "/var/lib/lodge/disks/a0.seed",
 		Console: "/run/lodge/console/a0.sock", Log: "/var/lib/lodge/console/a0.log",
 	}
 }
@@ -33,13 +33,18 @@ func TestXML(t *testing.T) {
 	direct.KVM = false
 	direct.Kernel, direct.Initrd, direct.Cmdline = "/images/vmlinuz", "/images/initrd", "root=PARTUUID=1-01 console=ttyS0"
 	template := blog()
-	template.Template, template.Disk, template.Seed = true, "/var/lib/lodge/templates/.draft-1/disk", "/var/lib/lodge/templates/.draft-1/seed"
+	template.Template, template.Seed = true, "/var/lib/lodge/templates/.draft-1/seed"
+	template.Disks = []libvirt.Disk{{File: "/var/lib/lodge/templates/.draft-1/disk", Format: gateway.Raw}}
 	template.VM.Number, template.VM.Name = 0, "template"
 	overlay := blog()
 	overlay.Generation = gateway.ID{0xb0, 1, 2, 3, 4, 5, 0x46, 7, 0x88, 9, 10, 11, 12, 13, 14, 15}
-	overlay.Disk, overlay.DiskFormat = "/var/lib/lodge/disks/a0.qcow2", "qcow2"
-	overlay.Base = "/var/lib/lodge/templates/debian-13-2cpu-1024mib-hxk3v7qa/disk"
-	for name, def := range map[string]libvirt.Definition{"disk": blog(), "direct": direct, "template": template, "overlay": overlay} {
+	overlay.Disks = []libvirt.Disk{
+		{File: "/var/lib/lodge/disks/a0.qcow2", Format: gateway.QCOW2},
+		{File: "/var/lib/lodge/templates/debian-13-2cpu-1024mib-hxk3v7qa/disk", Format: gateway.Raw},
+	}
+	chain := overlay
+	chain.Disks = append([]libvirt.Disk{{File: "/var/lib/lodge/disks/c2.qcow2", Format: gateway.QCOW2}, {File: "/var/lib/lodge/disks/b1.qcow2", Format: gateway.QCOW2}}, overlay.Disks[1])
+	for name, def := range map[string]libvirt.Definition{"disk": blog(), "direct": direct, "template": template, "overlay": overlay, "chain": chain} {
 		t.Run(name, func(t *testing.T) {
 			got, err := def.XML()
 			if err != nil {
@@ -69,7 +74,7 @@ func FuzzXMLKeepsValuesApart(f *testing.F) {
 	f.Add("/a&amp;b", "]]>")
 	f.Fuzz(func(t *testing.T, disk, cmdline string) {
 		def := blog()
-		def.Disk, def.Kernel, def.Cmdline = disk, "/images/vmlinuz", cmdline
+		def.Disks, def.Kernel, def.Cmdline = []libvirt.Disk{{File: disk, Format: gateway.Raw}}, "/images/vmlinuz", cmdline
 		text, err := def.XML()
 		if err != nil {
 			t.Skip("refused")
