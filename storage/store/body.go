@@ -215,9 +215,6 @@ func (b *Body) ready(most int64) (int64, error) {
 		return 0, io.EOF
 	}
 	here := sort.Search(len(b.pieces), func(i int) bool { return b.pieces[i].from > b.at }) - 1
-	for b.pieces[here].size == 0 {
-		here-- // empty pieces begin where the one before them ends
-	}
 	if here != b.here {
 		if err := b.enter(here); err != nil {
 			return 0, err
@@ -288,7 +285,7 @@ func (o *opened) verify(chunk int, size int64) error {
 	if o.verified == chunk || len(o.crcs) == 0 {
 		return nil
 	}
-	buf := buffers.Get().(*[copyBuffer]byte) //nolint:forcetypeassert // the pool has no others
+	buf := buffers.Get().(*[copyBuffer]byte) // the pool has no others
 	defer buffers.Put(buf)
 	from := int64(chunk) * chunkBytes
 	var crc uint64

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"encoding/binary"
 	"maps"
 	"slices"
@@ -123,8 +124,15 @@ func (d *decoder) raw() []byte {
 	return s
 }
 
-func (d *decoder) text() string  { return string(d.raw()) }
-func (d *decoder) bytes() []byte { return append([]byte(nil), d.raw()...) } // nil when empty
+func (d *decoder) text() string { return string(d.raw()) }
+
+// bytes returns a copy, nil when it is empty.
+func (d *decoder) bytes() []byte {
+	if raw := d.raw(); len(raw) > 0 {
+		return bytes.Clone(raw)
+	}
+	return nil
+}
 
 func (d *decoder) time() time.Time {
 	n := d.int()

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"sync"
 
@@ -75,7 +76,7 @@ func (s *Store) tryCollect(vm gateway.ID, c content) error {
 	defer s.locks.lock(string(numKey(vm, kindGarbage, c.id)))()
 	var marks [][]byte // read before the count: a release after that has a mark and a collect of its own
 	err := each(s.index, numKey(vm, kindGarbage, c.id), func(key, _ []byte) error {
-		marks = append(marks, append([]byte(nil), key...))
+		marks = append(marks, bytes.Clone(key))
 		return nil
 	})
 	if err != nil || len(marks) == 0 {

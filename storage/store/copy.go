@@ -40,7 +40,7 @@ func (s *Store) copyBody(ctx context.Context, source *Body, v *version, c Condit
 	if err != nil {
 		return Object{}, err
 	}
-	if v.content = p.content; p.content.kind != kindList {
+	if v.content = p.content; p.kind != kindList {
 		v.Parts = 0
 	}
 	err = s.commit(target{vm: v.Key.VM, bucket: v.Key.Bucket, names: []string{v.Key.Name}, create: true}, func(x *tx, b *Bucket) error {

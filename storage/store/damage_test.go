@@ -25,42 +25,44 @@ func TestDamage(t *testing.T) {
 	large := random(1, 3*chunkBytes+7)
 	cases := map[string]struct {
 		body  []byte
-		harm  func(t *testing.T, s *Store, v *version)
+		harm  func(s *Store, v *version) error
 		clean int // bytes that are still read
 	}{
-		"cut file": {large, func(t *testing.T, s *Store, v *version) {
-			must(t, os.Truncate(s.blobs.finalPath(blog, v.content.id), 5))
+		"cut file": {large, func(s *Store, v *version) error {
+			return os.Truncate(s.blobs.finalPath(blog, v.content.id), 5)
 		}, 0},
-		"flipped byte": {large, func(t *testing.T, s *Store, v *version) {
-			flip(t, s.blobs.finalPath(blog, v.content.id), 2*chunkBytes+9)
+		"flipped byte": {large, func(s *Store, v *version) error {
+			return flip(s.blobs.finalPath(blog, v.content.id), 2*chunkBytes+9)
 		}, 2 * chunkBytes},
-		"last byte": {large, func(t *testing.T, s *Store, v *version) {
-			flip(t, s.blobs.finalPath(blog, v.content.id), int64(len(large))-1)
+		"last byte": {large, func(s *Store, v *version) error {
+			return flip(s.blobs.finalPath(blog, v.content.id), int64(len(large))-1)
 		}, 3 * chunkBytes},
-		"no file": {large, func(t *testing.T, s *Store, v *version) {
-			must(t, os.Remove(s.blobs.finalPath(blog, v.content.id)))
+		"no file": {large, func(s *Store, v *version) error {
+			return os.Remove(s.blobs.finalPath(blog, v.content.id))
 		}, 0},
-		"symlink": {large, func(t *testing.T, s *Store, v *version) {
+		"symlink": {large, func(s *Store, v *version) error {
 			file := s.blobs.finalPath(blog, v.content.id)
-			must(t, errors.Join(os.Rename(file, s.path("elsewhere")), os.Symlink(s.path("elsewhere"), file)))
+			return errors.Join(os.Rename(file, s.path("elsewhere")), os.Symlink(s.path("elsewhere"), file))
 		}, 0},
-		"directory": {large, func(t *testing.T, s *Store, v *version) {
+		"directory": {large, func(s *Store, v *version) error {
 			file := s.blobs.finalPath(blog, v.content.id)
-			must(t, errors.Join(os.Remove(file), os.Mkdir(file, 0o700)))
+			return errors.Join(os.Remove(file), os.Mkdir(file, 0o700))
 		}, 0},
-		"no record of the file": {large, func(t *testing.T, s *Store, v *version) {
-			must(t, s.index.Delete(numKey(blog, kindFile, v.content.id), pebble.Sync))
+		"no record of the file": {large, func(s *Store, v *version) error {
+			return s.index.Delete(numKey(blog, kindFile, v.content.id), pebble.Sync)
 		}, 0},
-		"small body": {[]byte("hello"), func(t *testing.T, s *Store, v *version) {
-			must(t, s.index.Set(numKey(blog, kindSmall, v.content.id), []byte("hallo"), pebble.Sync))
+		"small body": {[]byte("hello"), func(s *Store, v *version) error {
+			return s.index.Set(numKey(blog, kindSmall, v.content.id), []byte("hallo"), pebble.Sync)
 		}, 0},
-		"no small body": {[]byte("hello"), func(t *testing.T, s *Store, v *version) {
-			must(t, s.index.Delete(numKey(blog, kindSmall, v.content.id), pebble.Sync))
+		"no small body": {[]byte("hello"), func(s *Store, v *version) error {
+			return s.index.Delete(numKey(blog, kindSmall, v.content.id), pebble.Sync)
 		}, 0},
-		"record": {[]byte("hello"), func(t *testing.T, s *Store, v *version) {
+		"record": {[]byte("hello"), func(s *Store, _ *version) error {
 			b, err := bucketOf(s.index, blog, "box")
-			must(t, err)
-			must(t, s.index.Set(nameKey(blog, kindObject, b.number, "x"), []byte("garbage"), pebble.Sync))
+			if err != nil {
+				return err
+			}
+			return s.index.Set(nameKey(blog, kindObject, b.number, "x"), []byte("garbage"), pebble.Sync)
 		}, 0},
 	}
 	for name, c := range cases {
@@ -74,7 +76,7 @@ func TestDamage(t *testing.T) {
 			}
 			v, err := s.find(key, "")
 			must(t, err)
-			c.harm(t, s, v)
+			must(t, c.harm(s, v))
 			got, err := read(s, key, "")
 			wantErr(t, err, ErrDamaged)
 			if !bytes.Equal(got, c.body[:c.clean]) {
@@ -103,16 +105,14 @@ func must(t testing.TB, err error) {
 	}
 }
 
-func flip(t *testing.T, file string, at int64) {
-	t.Helper()
-	f, err := os.OpenFile(file, os.O_RDWR, 0)
-	must(t, err)
-	b := make([]byte, 1)
-	_, err = f.ReadAt(b, at)
-	must(t, err)
-	b[0] ^= 4
-	_, err = f.WriteAt(b, at)
-	must(t, errors.Join(err, f.Close()))
+// flip changes one bit of a file.
+func flip(file string, at int64) error {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	b[at] ^= 4
+	return os.WriteFile(file, b, 0o600)
 }
 
 // TestCheckTellsStrayFiles has a file without a record, and a count that is wrong.

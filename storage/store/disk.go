@@ -35,7 +35,7 @@ func openDisk(dir string, reserve int64) (*disk, error) {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return nil, &fs.PathError{Op: "statfs", Path: dir, Err: err}
 	}
-	d := &disk{dir: dir, reserve: reserve, small: st.Blocks*uint64(st.Bsize) < 4*ballastBytes} //nolint:gosec // not negative
+	d := &disk{dir: dir, reserve: reserve, small: st.Blocks*uint64(st.Bsize) < 4*ballastBytes} // not negative
 	return d, d.fill()
 }
 
@@ -80,7 +80,7 @@ func (d *disk) free() (int64, error) {
 	if err := unix.Statfs(d.dir, &st); err != nil {
 		return 0, &fs.PathError{Op: "statfs", Path: d.dir, Err: err}
 	}
-	return int64(st.Bavail) * st.Bsize, nil //nolint:gosec // no disk has 2^63 bytes
+	return int64(st.Bavail) * st.Bsize, nil // no disk has 2^63 bytes
 }
 
 // room returns ErrFull unless n bytes fit beside the reserve and what the index needs.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 
@@ -82,7 +83,7 @@ func newestOlder(r pebble.Reader, b *Bucket, key Key) (found *stored, err error)
 			return err
 		}
 		v.Latest = v.Deleted
-		found = &stored{v, append([]byte(nil), at...), append([]byte(nil), raw...)}
+		found = &stored{v, bytes.Clone(at), bytes.Clone(raw)}
 		return errFound
 	})
 	if errors.Is(err, errFound) {

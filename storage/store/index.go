@@ -22,7 +22,7 @@ func (s *Store) options() *pebble.Options {
 		MemTableSize:       memTable,
 		MaxOpenFiles:       maxFiles,
 		FS:                 s.disk.fs(),
-		Merger:             sums,
+		Merger:             sums(),
 		Logger:             indexLog{s},
 		// Two compactions at most: the host's processors are for its VMs.
 		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
@@ -79,12 +79,14 @@ func each(r pebble.Reader, prefix []byte, f func(key, value []byte) error) error
 }
 
 // sums merges values that are lists of numbers, by adding them up.
-var sums = &pebble.Merger{
-	Name: "lodge.sums",
-	Merge: func(_, value []byte) (pebble.ValueMerger, error) {
-		m := &sum{}
-		return m, m.MergeNewer(value)
-	},
+func sums() *pebble.Merger {
+	return &pebble.Merger{
+		Name: "lodge.sums",
+		Merge: func(_, value []byte) (pebble.ValueMerger, error) {
+			m := &sum{}
+			return m, m.MergeNewer(value)
+		},
+	}
 }
 
 type sum []int64
@@ -137,10 +139,10 @@ type counter struct {
 
 const counterBlock = 1 << 16 // numbers that one synced write reserves
 
-var counterKey = []byte{ofStore, 'n'}
+func counterKey() []byte { return []byte{ofStore, 'n'} }
 
 func (c *counter) open(index *pebble.DB) error {
-	v, err := value(index, counterKey)
+	v, err := value(index, counterKey())
 	if err != nil && !missing(err) {
 		return fmt.Errorf("read counter: %w", err)
 	}
@@ -157,7 +159,7 @@ func (c *counter) take() (uint64, error) {
 	defer c.mu.Unlock()
 	if c.next == c.limit {
 		limit := c.limit + counterBlock
-		if err := c.index.Set(counterKey, binary.BigEndian.AppendUint64(nil, limit), pebble.Sync); err != nil {
+		if err := c.index.Set(counterKey(), binary.BigEndian.AppendUint64(nil, limit), pebble.Sync); err != nil {
 			return 0, fmt.Errorf("reserve numbers: %w", err)
 		}
 		c.limit = limit

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 
 	"lodge/gateway"
 )
@@ -114,8 +116,8 @@ func seqIn(key []byte) (name string, n uint64, ok bool) {
 // after returns the first key behind all that begin with prefix.
 func after(prefix []byte) []byte {
 	end := bytes.Clone(prefix)
-	for i := len(end) - 1; i >= 0; i-- {
-		if end[i] < math.MaxUint8 {
+	for i, b := range slices.Backward(end) {
+		if b < math.MaxUint8 {
 			end[i]++
 			return end[:i+1]
 		}
@@ -143,7 +145,7 @@ func checkName(name string) error {
 		return fmt.Errorf("%w: the key is empty", ErrName)
 	case len(name) > maxNameBytes:
 		return fmt.Errorf("%w: a key has at most %d bytes, this one %d", ErrName, maxNameBytes, len(name))
-	case bytes.IndexByte([]byte(name), 0) >= 0:
+	case strings.Contains(name, "\x00"):
 		return fmt.Errorf("%w: the key has a NUL byte", ErrName)
 	}
 	return nil

@@ -36,7 +36,7 @@ func (s *Store) List(ctx context.Context, q Query) (Page, error) {
 
 // walk goes over one kind of a bucket's records, name by name.
 type walk struct {
-	ctx    context.Context //nolint:containedctx // of one call
+	ctx    context.Context // of one call
 	q      Query
 	it     *pebble.Iterator
 	prefix []byte // of all keys of this kind in the bucket

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"lodge/gateway"
@@ -81,7 +82,6 @@ type migration struct {
 	bucket string
 	dir    string
 	files  []oldFile // whose records are not written yet
-	moved  int
 }
 
 // oldFile is a file, or a directory that is an object, of the old layout.
@@ -111,7 +111,7 @@ func (s *Store) migrateBucket(vm gateway.ID, dir string, info fs.FileInfo) error
 	if err != nil {
 		return err
 	}
-	s.log.Info("bucket migrated", slog.String("vm_id", vm.String()), slog.String("bucket", m.bucket), slog.Int("moved", m.moved))
+	s.log.Info("bucket migrated", slog.String("vm_id", vm.String()), slog.String("bucket", m.bucket))
 	return m.removeEmpty()
 }
 
@@ -145,7 +145,7 @@ func (m *migration) abortUploads() error {
 		return err
 	}
 	if len(uploads) > 0 {
-		m.s.log.Warn("uploads of the old layout aborted", slog.String("vm_id", m.vm.String()), slog.String("bucket", m.bucket), slog.Int("aborted", len(uploads)))
+		m.s.log.Warn("uploads of the old layout aborted", slog.String("vm_id", m.vm.String()), slog.String("bucket", m.bucket))
 	}
 	return os.RemoveAll(dir)
 }
@@ -293,7 +293,6 @@ func readOld(path string, size int64) ([]byte, error) {
 
 // move takes a recorded file out of the old tree.
 func (m *migration) move(b *Bucket, f oldFile) error {
-	m.moved++
 	if strings.HasSuffix(f.key.Name, "/") {
 		return nil // a directory: removed when it is empty
 	}
@@ -320,9 +319,9 @@ func (m *migration) removeEmpty() error {
 		}
 		return err
 	})
-	for i := len(dirs) - 1; i >= 0; i-- {
-		if err := os.Remove(dirs[i]); err != nil {
-			m.s.log.Warn("directory of the old layout left alone", "path", dirs[i], "err", err)
+	for _, dir := range slices.Backward(dirs) {
+		if err := os.Remove(dir); err != nil {
+			m.s.log.Warn("directory of the old layout left alone", "path", dir, "err", err)
 		}
 	}
 	return err

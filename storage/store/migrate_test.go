@@ -63,7 +63,7 @@ func TestMigrate(t *testing.T) {
 	must(t, s.seal(t.Context()))
 	v, err := s.find(Key{blog, "box", "a/b/large"}, "")
 	must(t, err)
-	flip(t, s.blobs.finalPath(blog, v.content.id), chunkBytes+1)
+	must(t, flip(s.blobs.finalPath(blog, v.content.id), chunkBytes+1))
 	_, err = read(s, v.Key, "")
 	wantErr(t, err, ErrDamaged)
 }

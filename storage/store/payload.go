@@ -3,7 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
-	"crypto/md5" //nolint:gosec // S3's ETag
+	"crypto/md5" // S3's ETag
 	"encoding/hex"
 	"errors"
 	"hash"
@@ -30,7 +30,8 @@ type payload struct {
 	shared bool // other records have it too: it is not new
 }
 
-const copyBuffer = 128 << 10
+// copyBuffer is what each body in progress has in memory, however slow its client is.
+const copyBuffer = 64 << 10
 
 var buffers = sync.Pool{New: func() any { return new([copyBuffer]byte) }} //nolint:gochecknoglobals // a pool
 
@@ -59,19 +60,19 @@ func (s *Store) drop(p *payload, committed bool) {
 }
 
 func (s *Store) read(ctx context.Context, p *payload, w Write) error {
-	buf := buffers.Get().(*[copyBuffer]byte) //nolint:forcetypeassert // the pool has no others
+	buf := buffers.Get().(*[copyBuffer]byte) // the pool has no others
 	defer buffers.Put(buf)
 	in := &source{ctx: ctx, r: w.Body}
 	if in.r == nil {
 		in.r = bytes.NewReader(nil)
 	}
-	digest := md5.New() //nolint:gosec // S3's ETag
+	digest := md5.New() // S3's ETag
 	n, err := io.ReadFull(in, buf[:maxSmall+1])
 	digest.Write(buf[:n])
 	switch {
 	case err == nil:
 		err = s.readLarge(p, w.Size, in, buf, n, digest)
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF) && in.ended:
+	case in.ended:
 		err = s.readSmall(p, buf[:n])
 	}
 	if err != nil {
@@ -99,7 +100,7 @@ func (s *Store) setSmall(p *payload, body []byte) (err error) {
 }
 
 // readLarge writes a file. Its first n bytes are in buf.
-func (s *Store) readLarge(p *payload, size int64, in io.Reader, buf *[copyBuffer]byte, n int, digest hash.Hash) error {
+func (s *Store) readLarge(p *payload, size int64, in *source, buf *[copyBuffer]byte, n int, digest hash.Hash) error {
 	f, err := s.blobs.create()
 	if err != nil {
 		return err
@@ -121,7 +122,7 @@ func (s *Store) readLarge(p *payload, size int64, in io.Reader, buf *[copyBuffer
 			err = wrote
 		}
 	}
-	if !errors.Is(err, io.EOF) {
+	if !in.ended || !errors.Is(err, io.EOF) {
 		_ = f.f.Close() // the file is removed
 		return err
 	}
@@ -167,18 +168,21 @@ func (p *payload) verify(w Write, digest hash.Hash) error {
 	return nil
 }
 
-// source is a body that ends with its context. ended tells its own io.EOF from one of io.ReadFull.
+// source is a body that ends with its context. ended is set by io.EOF itself: a reader that wraps it has failed.
 type source struct {
-	ctx   context.Context //nolint:containedctx // of one call
+	ctx   context.Context // of one call
 	r     io.Reader
 	ended bool
 }
 
 func (r *source) Read(p []byte) (int, error) {
+	if r.ended {
+		return 0, io.EOF
+	}
 	if err := r.ctx.Err(); err != nil {
 		return 0, err
 	}
 	n, err := r.r.Read(p)
-	r.ended = r.ended || err == io.EOF //nolint:errorlint // a reader's end is io.EOF itself
+	r.ended = r.ended || err == io.EOF
 	return n, err
 }

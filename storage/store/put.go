@@ -211,7 +211,10 @@ func (x *tx) removeOlder(b *Bucket, v *stored) error {
 // removable returns ErrLocked for a version that is retained.
 func (s *Store) removable(v *version, bypass bool) error {
 	retained := v.Retention.Mode != "" && v.Retention.Until.After(s.cfg.Now())
-	if v.LegalHold || retained && !(bypass && v.Retention.Mode == Governance) {
+	if bypass && v.Retention.Mode == Governance {
+		retained = false
+	}
+	if v.LegalHold || retained {
 		return ErrLocked
 	}
 	return nil

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"slices"
@@ -213,7 +214,7 @@ func (s *Store) eachHistory(t *tenant, at uint64, f func(x *tx, key, old []byte)
 			}
 			var old []byte
 			if v[0] == 1 {
-				old = append([]byte{}, v[1:]...)
+				old = bytes.Clone(v[1:])
 			}
 			return errors.Join(x.b.Delete(h, nil), f(x, key, old))
 		})

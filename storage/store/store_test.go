@@ -14,7 +14,7 @@ import (
 	"lodge/gateway"
 )
 
-var blog, shop = gateway.ID{1}, gateway.ID{2} //nolint:gochecknoglobals // two VMs
+var blog, shop = gateway.ID{1}, gateway.ID{2}
 
 func open(t testing.TB, dir string, change ...func(*Config)) *Store {
 	t.Helper()
@@ -76,7 +76,7 @@ func wantErr(t testing.TB, err, want error) {
 	}
 }
 
-var sizes = []int{0, 1, maxSmall, maxSmall + 1, copyBuffer, chunkBytes, chunkBytes + 1, 3*chunkBytes + 7} //nolint:gochecknoglobals // a table
+var sizes = []int{0, 1, maxSmall, maxSmall + 1, copyBuffer, chunkBytes, chunkBytes + 1, 3*chunkBytes + 7}
 
 func TestPutGetDelete(t *testing.T) {
 	dir := t.TempDir()

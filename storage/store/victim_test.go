@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -245,7 +246,7 @@ func (w *victimWriter) deleteVersion() error {
 	}
 	i := w.r.IntN(len(w.made))
 	name, id, _ := strings.Cut(w.made[i], " ")
-	w.made = append(w.made[:i:i], w.made[i+1:]...)
+	w.made = slices.Delete(w.made, i, i+1)
 	return w.call("remove", "versions", name, id, func(key Key) (string, error) {
 		_, err := w.s.Delete(context.Background(), key, id, Condition{}, false)
 		return "-", err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/md5"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"sync"
@@ -64,6 +65,7 @@ func TestRefusedWriteLeavesTheOldObject(t *testing.T) {
 			want error
 		}{
 			"body":     {Write{Body: io.MultiReader(body(), failingReader{broken}), Size: -1}, broken},
+			"wrapped":  {Write{Body: io.MultiReader(body(), failingReader{fmt.Errorf("cut: %w", io.EOF)}), Size: -1}, io.EOF},
 			"cut":      {Write{Body: io.MultiReader(body(), failingReader{io.ErrUnexpectedEOF}), Size: -1}, io.ErrUnexpectedEOF},
 			"short":    {Write{Body: body(), Size: int64(size) + 1}, ErrSize},
 			"long":     {Write{Body: body(), Size: int64(size) - 1}, ErrSize},
