@@ -13,7 +13,6 @@ import (
 	"lodge/gateway"
 )
 
-//nolint:gochecknoglobals // constants
 var (
 	// written after the boot by programs, from what is listed
 	generated = regexp.MustCompile(`/\.sudo_as_admin_successful$|^/etc/((passwd|group|shadow|gshadow|subuid|subgid)-?|ld\.so\.cache|\.pwd\.lock|\.updated|mailcap|mtab|adjtime|machine-id|environment|rc[0-6S]\.d(/.*)?|ssh/ssh_host_\w+_key(\.pub)?|ca-certificates\.conf)$`)

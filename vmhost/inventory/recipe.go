@@ -42,7 +42,7 @@ type writeFile struct {
 }
 
 // accountName is what useradd(8) allows.
-var accountName = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,30}\$?$`) //nolint:gochecknoglobals // constant
+var accountName = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,30}\$?$`)
 
 // firstUserID is the lowest UID of people (adduser.conf(5)); below it are those of services, without a
 // home directory of their own.

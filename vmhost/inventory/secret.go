@@ -8,8 +8,6 @@ import (
 )
 
 // Names of files that hold secrets by their nature.
-//
-//nolint:gochecknoglobals // constants
 var (
 	secretName = regexp.MustCompile(`(?i)^(id_(rsa|dsa|ecdsa|ed25519)(_sk)?|ssh_host_.*_key|.*\.(key|p12|pfx|jks|kdbx|keytab|ppk)|\.?(netrc|pgpass|my\.cnf|git-credentials|npmrc|pypirc|dockercfg|vault-token|htpasswd|env(\..+)?)|shadow-?|gshadow-?|credentials(\.json|\.db)?|secrets?(\..+)?|.*token.*|.*password.*|.*_history|secring\..*|otp.*)$`)
 	secretPath = regexp.MustCompile(`/(\.ssh/[^/]*_?key|\.gnupg/.*|\.aws/(credentials|cli/.*|sso/.*)|\.docker/config\.json|\.kube/.*|\.config/(gh|gcloud|doctl|op)/.*|\.password-store/.*|ssl/private/.*|letsencrypt/(archive|live|accounts|keys)/.*|wireguard/.*|openvpn/.*|NetworkManager/system-connections/.*|sasldb2|opendkim/keys/.*)$`)
