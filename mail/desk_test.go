@@ -130,9 +130,12 @@ func TestRedeliver(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("the VM got %v, want %v", got, want)
 	}
-	if n := len(f.events(t, vm.ID)); n != 6 {
-		t.Errorf("%d events: %q", n, f.events(t, vm.ID))
-	}
+	gatewaytest.Eventually(t, func() error { // the log follows the mailbox
+		if events := f.events(t, vm.ID); len(events) != 6 {
+			return fmt.Errorf("%d events: %q", len(events), events)
+		}
+		return nil
+	})
 	for _, bad := range []struct {
 		id gateway.ID
 		r  gateway.MailRedelivery
