@@ -14,6 +14,9 @@ const (
 	maxReserveBytes = 1 << 30 // and no more than that
 )
 
+// maxMessages is how many messages a VM may have with those that IMAP adds. Received mail has a rate instead.
+const maxMessages = 250_000
+
 var errOverQuota = errors.New("quota exceeded")
 
 // OverQuota reports whether an error means that a VM's mailbox is full; the host's disk is not.
@@ -78,22 +81,37 @@ func (f *Folders) fits(bytes, quota int64) error {
 	if quota <= 0 {
 		return nil
 	}
-	if f.used()+f.claimed+bytes > quota {
+	if used, _ := f.used(); used+f.claimed+bytes > quota {
 		return gateway.Errorf(gateway.KindNoSpace, "the mailbox is full").
 			WithHint("Remove mail (lodge mail rm), or raise the quota (lodge mail set --quota).").Because(errOverQuota)
 	}
 	return nil
 }
 
-// used is the bytes of all messages. It opens folders that have some. Those of one that cannot be read do
+// takes fails if IMAP may not add n messages: each has an entry in memory, however small it is.
+func (f *Folders) takes(n int) error {
+	f.room.Lock()
+	defer f.room.Unlock()
+	if _, messages := f.used(); messages+n > maxMessages {
+		return gateway.Errorf(gateway.KindNoSpace, "the mailbox has %d messages", messages).
+			WithHint("A mail program may add some up to %d in all. Remove mail first.", maxMessages).Because(errOverQuota)
+	}
+	return nil
+}
+
+// used is the bytes and the number of all messages. It opens folders that have some. Those of one that cannot be read do
 // not count: mail comes in nevertheless.
-func (f *Folders) used() int64 {
+func (f *Folders) used() (bytes int64, messages int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	bytes := f.inbox.shown.Load().bytes
+	count := func(b *Box) {
+		s := b.shown.Load()
+		bytes, messages = bytes+s.bytes, messages+s.Entries.Len()
+	}
+	count(f.inbox)
 	if err := f.load(); err != nil {
 		f.inbox.logger.Error("folders not counted", "err", err)
-		return bytes
+		return bytes, messages
 	}
 	for _, r := range f.table.Folders {
 		if f.boxes[r.ID] == nil {
@@ -106,7 +124,7 @@ func (f *Folders) used() int64 {
 			f.inbox.logger.Error("folder not counted", "err", err)
 			continue
 		}
-		bytes += b.shown.Load().bytes
+		count(b)
 	}
-	return bytes
+	return bytes, messages
 }

@@ -28,6 +28,9 @@ func (b *Box) Append(st *Staged, flags Flags, received time.Time, subject string
 	if err := s.Room(int64(len(st.buf))); err != nil {
 		return 0, err
 	}
+	if err := b.folders.takes(1); err != nil {
+		return 0, err
+	}
 	letter := Letter{QueueID: NewQueueID(time.Now()), Received: received, Subject: subject, flags: flags&settable | local}
 	a := &addition{box: b}
 	err := a.prepare(st, []Letter{letter}, s.settings(b.folders.id).QuotaBytes)
@@ -52,6 +55,9 @@ type Transferred struct{ From, To uint32 }
 // may leave some copies.
 func (b *Box) Copy(uids []uint32, to *Box) (done []Transferred, err error) {
 	for len(uids) > 0 {
+		if err := to.folders.takes(min(len(uids), transferMessages)); err != nil {
+			return done, err
+		}
 		var some []Transferred
 		some, uids, err = b.transfer(uids, to, to.folders.store.settings(to.folders.id).QuotaBytes)
 		done = append(done, some...)

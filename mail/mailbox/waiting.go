@@ -65,8 +65,14 @@ func (b *Box) Parked(n int) []Entry {
 	return parkedOnes
 }
 
-// Redeliver parks those of uids that are in the guest, so that they are delivered again.
+// Redeliver parks those of uids that are in the guest, so that they are delivered again. Messages that IMAP
+// has added are not for the guest, and are left out.
 func (b *Box) Redeliver(uids []uint32) error {
+	entries := b.shown.Load().Entries
+	uids = slices.DeleteFunc(slices.Clone(uids), func(uid uint32) bool {
+		e, ok := entries.Find(uid)
+		return !ok || e.Flags&local != 0
+	})
 	if len(uids) == 0 {
 		return nil
 	}
@@ -92,7 +98,9 @@ func (b *Box) Waiting() (n int, oldest time.Time) {
 	page, i := s.Entries.search(s.cursor + 1)
 	for ; page < len(s.Entries.pages); page, i = page+1, 0 {
 		for _, e := range s.Entries.pages[page].Entries[i:] {
-			older(e)
+			if e.Flags&local == 0 {
+				older(e)
+			}
 		}
 	}
 	return n, oldest
