@@ -18,10 +18,15 @@ func (q *Queue) find(dir string) error {
 	q.unread = map[gateway.ID]func() error{}
 	for _, e := range entries {
 		if id, err := gateway.ParseID(e.Name()); err == nil { // else it is the store's own
-			q.unread[id] = sync.OnceValue(func() error { return q.readBox(id) })
+			q.unread[id] = q.reader(id)
 		}
 	}
 	return nil
+}
+
+// reader returns what reads a VM's box, once.
+func (q *Queue) reader(id gateway.ID) func() error {
+	return sync.OnceValue(func() error { return q.readBox(id) })
 }
 
 // readAll reads what is on disk, one VM after the other, until ctx ends. Mail of each goes out as soon as it is read.
@@ -63,11 +68,16 @@ func (q *Queue) readBox(id gateway.ID) error {
 	letters, err := q.letters(id)
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if _, still := q.unread[id]; still && err == nil { // else it was removed
-		q.add(id, letters)
+	if _, still := q.unread[id]; !still { // it was removed
+		return err
 	}
+	if err != nil { // the next letter of the VM tries again, and is not accepted before that works
+		q.unread[id] = q.reader(id)
+		return err
+	}
+	q.add(id, letters)
 	delete(q.unread, id)
-	return err
+	return nil
 }
 
 // letters reads the letters of a VM, the oldest first. One whose envelope cannot be read stays on disk.

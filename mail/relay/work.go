@@ -262,7 +262,7 @@ func (o *outgoing) settle(failures []*failure) {
 		default:
 			waiting = append(waiting, m)
 		}
-		o.log(m, f)
+		o.log(m, f, len(failed) > 0 && failed[len(failed)-1].uid == m.uid)
 	}
 	gone := done
 	if len(failed) > 0 {
@@ -314,12 +314,13 @@ func (o *outgoing) logger() *slog.Logger {
 	return o.queue.config.Logger.With(gateway.LogVM(o.record.VM), "from", o.record.From, "duration", time.Since(o.begun))
 }
 
-func (o *outgoing) log(m letter, f *failure) {
+// log records what became of a letter; failed means that it is not tried again.
+func (o *outgoing) log(m letter, f *failure, failed bool) {
 	log := o.logger().With("queue_id", m.queueID, "rcpt", m.to, "bytes", m.bytes)
 	event := gateway.MailEvent{Kind: gateway.MailSent, QueueID: m.queueID, From: o.record.From, To: m.to, Remote: o.road.dest, Bytes: m.bytes}
 	if f != nil {
 		event.Kind, event.Remote, event.Reply = gateway.MailDelayed, f.host, f.text
-		if f.permanent {
+		if failed {
 			event.Kind = gateway.MailFailed
 		}
 	}
@@ -327,7 +328,7 @@ func (o *outgoing) log(m letter, f *failure) {
 	switch {
 	case f == nil:
 		log.Info("message sent", "host", o.road.dest)
-	case f.permanent:
+	case failed:
 		log.Warn("message failed", "host", f.host, "status", f.status, "err", f)
 	default:
 		log.Info("message delayed", "host", f.host, "status", f.status, "err", f)
