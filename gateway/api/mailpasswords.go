@@ -30,8 +30,8 @@ func (s Session) NewMailPassword(ctx context.Context, name, label string) (MailP
 	if err := checkLabel(label); err != nil {
 		return MailPassword{}, err
 	}
-	if strings.Contains(label, "/") {
-		return MailPassword{}, gateway.Invalid("not a label: %.100q", label).WithHint("The label of a password has no slash.")
+	if strings.Contains(label, "/") || label == "." || label == ".." {
+		return MailPassword{}, gateway.Invalid("not a label: %.100q", label).WithHint("The label of a password has no slash, and is not a dot or two.")
 	}
 	password := gateway.NewMailPassword()
 	made := gateway.MailPassword{Label: label, Hash: gateway.HashMailPassword(password), Made: time.Now().UTC().Truncate(time.Second)}
