@@ -22,8 +22,9 @@ import (
 // Limits on what is read from a guest to find its changes.
 const (
 	inventoryTime = 5 * time.Minute // a guest with 200,000 files under TCG
-	maxTexts      = 2000            // files whose content is compared, or goes into a recipe
-	maxTextBytes  = 32 << 20        // of them together
+	inventoryWait = 30 * time.Second
+	maxTexts      = 2000     // files whose content is compared, or goes into a recipe
+	maxTextBytes  = 32 << 20 // of them together
 )
 
 // inventoriesAtOnce is how many guests are examined at the same time.
@@ -73,9 +74,13 @@ func (h *Host) examine(ctx context.Context, id gateway.ID, f func(*guestShell) e
 	if state := h.Status(ctx, id).State; state != "running" {
 		return gateway.Errorf(gateway.KindConflict, "%s is %s", m.Name, state).WithHint("Its files can be read while it runs: lodge start %s", m.Name)
 	}
+	busy := time.NewTimer(inventoryWait)
+	defer busy.Stop()
 	select {
 	case h.examining <- struct{}{}:
 		defer func() { <-h.examining }()
+	case <-busy.C:
+		return gateway.Errorf(gateway.KindUnavailable, "other VMs are being examined").WithHint("Try again in a moment.")
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -35,9 +35,10 @@ const (
 
 // Limits on an answer.
 const (
-	maxBytes  = 64 << 20
-	maxRecord = 16 << 10 // a path has at most 4,096 bytes (PATH_MAX)
-	maxFiles  = 200_000
+	maxBytes   = 64 << 20
+	maxRecord  = 16 << 10 // a path has at most 4,096 bytes (PATH_MAX)
+	maxFiles   = 200_000
+	maxRecords = 100_000 // of all other sections together; a desktop with 4,000 packages has 30,000
 )
 
 const header = "lodge inventory 1"
@@ -93,11 +94,16 @@ func Read(r io.Reader) (Inventory, error) {
 	records := bufio.NewScanner(limited)
 	records.Buffer(make([]byte, 4<<10), maxRecord)
 	records.Split(untilNUL)
-	section := ""
+	section, others := "", 0
 	for records.Scan() {
 		record := records.Text()
 		name, begins := strings.CutPrefix(record, "# ")
+		if section != "files" {
+			others++
+		}
 		switch {
+		case others > maxRecords:
+			return inv, fmt.Errorf("%w: it has more than %d records beside files", errAnswer, maxRecords)
 		case begins && section == "" && name != header:
 			return inv, errAnswer
 		case begins && name == "end":

@@ -31,9 +31,9 @@ dpkg-query -W -f '${Conffiles}\n' | sed -n 's,^ \(/.*\) \([0-9a-f]\{32\}\)$,\2\t
 section owned
 cat /var/lib/dpkg/info/*.list | grep -E '^/(etc|usr/local|opt|srv|home|root|var/www|var/spool/cron)(/|$)' | records
 section users
-cut -d: -f1,3- /etc/passwd | records
+grep -v '^#' /etc/passwd | cut -d: -f1,3- | records
 section groups
-cut -d: -f1,3- /etc/group | records
+grep -v '^#' /etc/group | cut -d: -f1,3- | records
 if [ "$image" != image ]; then
 	section ports
 	ss -Hlntup 2>/dev/null | records

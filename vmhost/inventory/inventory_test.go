@@ -144,7 +144,7 @@ func TestRecipe(t *testing.T) {
 	}
 	for _, want := range []string{
 		"apt-get purge --yes -- nano", "gpasswd --members lodge,shop sudo", "install -d -o shop -g shop -m 2750 -- /srv/shop",
-		"ln -sfn -- app.py /srv/shop/current", "systemctl daemon-reload", "systemctl mask -- apt-daily.timer", "systemctl enable -- nginx.service",
+		"ln -sfnT -- app.py /srv/shop/current", "systemctl daemon-reload", "systemctl mask -- apt-daily.timer", "systemctl enable -- nginx.service",
 	} {
 		if !slices.ContainsFunc(config.Commands, func(c []string) bool { return strings.Join(c, " ") == want }) {
 			t.Errorf("no command %q in %q", want, config.Commands)
@@ -190,6 +190,23 @@ func TestShows(t *testing.T) {
 		{"/etc/a", `"api_key": "0123456789"`, false},
 		{"/etc/a", "db_password=hunter22\n", false},
 		{"/etc/a", "admin:$apr1$abc$def\n", false},
+		{"/etc/a", "define('DB_PASSWORD', 'hunter2hunter');\n", false},
+		{"/etc/a", "'password' => 'hunter22',\n", false},
+		{"/etc/a", "SECRET_KEY = 'django-insecure-1'\n", false},
+		{"/etc/a", "password=Tr0ub4dor&3#x\n", false},
+		{"/etc/a", "<password>x</password>\n", false},
+		{"/etc/a", "cache = redis://:pw12@host\n", false},
+		{"/etc/a", "requirepass x1\n", false},
+		{"/etc/a", "  password hunter22\n", false},
+		{"/etc/a", "PASS=ab\n", false},
+		{"/etc/postfix/sasl_passwd.db", "x", false},
+		{"/etc/ppp/chap-secrets", "x", false},
+		{"/etc/a", "# Set a password for the user.\n", true},
+		{"/etc/a", "password = get_password()\n", true},
+		{"/etc/a", "PasswordAuthentication no\n", true},
+		{"/etc/a", "auth required pam_unix.so\n", true},
+		{"/etc/a", "token: ${TOKEN}\n", true},
+		{"/etc/a", "# the tokens of a line are separated by spaces\n", true},
 		{"/etc/a", "binary\x00", false},
 	} {
 		if got := inventory.Shows(f.path, []byte(f.text)); got != f.want {

@@ -115,6 +115,8 @@ func (r *recipe) accounts(all []gateway.AccountChange) {
 			case a.Kind != kind:
 			case !accountName.MatchString(a.Name):
 				r.leave(a.Name, "it is not a name for an account")
+			case kind == "user" && a.Change == gateway.Changed, kind == "group" && a.Change == gateway.Gone:
+				r.leave(a.Name, "the "+kind+" was "+a.Change+": do that by hand")
 			case kind == "group":
 				r.group(a)
 			default:
@@ -160,18 +162,29 @@ func (r *recipe) file(f gateway.FileChange, content func(path string) ([]byte, b
 		r.leave(f.Path, "its name has control characters")
 	case f.Change == gateway.Gone:
 		r.run("rm", "-rf", "--", f.Path)
+	case f.Type == "file" && slices.Contains(f.What, "type"):
+		r.leave(f.Path, "it was no file in the image")
 	case f.Type == "directory":
+		r.replaced(f)
 		r.run("install", "-d", "-o", f.Owner, "-g", f.Group, "-m", f.Mode, "--", f.Path)
 	case f.Type == "link":
-		r.run("ln", "-sfn", "--", f.Link, f.Path)
+		r.replaced(f)
+		r.run("ln", "-sfnT", "--", f.Link, f.Path)
 		r.run("chown", "-h", owner, "--", f.Path)
 	case f.Type != "file":
 		r.leave(f.Path, "it is no file, directory or link")
-	case f.Change == gateway.Changed && !slices.Contains(f.What, "content") && !slices.Contains(f.What, "type"):
+	case f.Change == gateway.Changed && !slices.Contains(f.What, "content"):
 		r.run("chown", owner, "--", f.Path)
 		r.run("chmod", f.Mode, "--", f.Path)
 	default:
 		r.write(f, owner, content)
+	}
+}
+
+// replaced removes what the image has in the place of something else.
+func (r *recipe) replaced(f gateway.FileChange) {
+	if slices.Contains(f.What, "type") {
+		r.run("rm", "-rf", "--", f.Path)
 	}
 }
 
@@ -192,6 +205,10 @@ func (r *recipe) write(f gateway.FileChange, owner string, content func(path str
 	case r.bytes+len(data) > maxRecipeBytes:
 		r.leave(f.Path, "the recipe has no more room; copy it by itself")
 		return
+	}
+	if numeric(f.Owner) || numeric(f.Group) { // no account has it: cloud-init knows names alone, and writes no file after an unknown one
+		r.run("chown", owner, "--", f.Path)
+		owner = "root:root"
 	}
 	w := writeFile{Path: f.Path, Owner: owner, Permissions: f.Mode, Content: string(data), Defer: !strings.HasPrefix(f.Path, "/etc/apt/")}
 	if !isText(data) {
@@ -221,6 +238,12 @@ func (r *recipe) units(all []gateway.UnitChange) {
 	if units := verbs["disable"]; len(units) > 0 {
 		r.run(append([]string{"systemctl", "stop", "--no-block", "--"}, units...)...)
 	}
+}
+
+// numeric reports whether an owner has no name.
+func numeric(owner string) bool {
+	_, err := strconv.Atoi(owner)
+	return err == nil
 }
 
 // isText reports whether data can stand in YAML as it is.

@@ -4,16 +4,18 @@ import (
 	"bytes"
 	"path"
 	"regexp"
-	"strings"
 )
 
 // Names of files that hold secrets by their nature.
 var (
-	secretName = regexp.MustCompile(`(?i)^(id_(rsa|dsa|ecdsa|ed25519)(_sk)?|ssh_host_.*_key|.*\.(key|p12|pfx|jks|kdbx|keytab|ppk)|\.?(netrc|pgpass|my\.cnf|git-credentials|npmrc|pypirc|dockercfg|vault-token|htpasswd|env(\..+)?)|shadow-?|gshadow-?|credentials(\.json|\.db)?|secrets?(\..+)?|.*token.*|.*password.*|.*_history|secring\..*|otp.*)$`)
-	secretPath = regexp.MustCompile(`/(\.ssh/[^/]*_?key|\.gnupg/.*|\.aws/(credentials|cli/.*|sso/.*)|\.docker/config\.json|\.kube/.*|\.config/(gh|gcloud|doctl|op)/.*|\.password-store/.*|ssl/private/.*|letsencrypt/(archive|live|accounts|keys)/.*|wireguard/.*|openvpn/.*|NetworkManager/system-connections/.*|sasldb2|opendkim/keys/.*)$`)
+	secretName = regexp.MustCompile(`(?i)^(id_(rsa|dsa|ecdsa|ed25519)(_sk)?|ssh_host_.*_key|.*\.(key|p12|pfx|jks|kdbx|keytab|ppk)|\.?(netrc|pgpass|my\.cnf|npmrc|pypirc|dockercfg|htpasswd|env(\..+)?)|.*(secret|token|passw|passphrase|credential|shadow|sasldb).*|.*_history|secring\..*|otp.*)$`)
+	secretPath = regexp.MustCompile(`/(\.ssh/[^/]*_?key|\.gnupg/.*|\.aws/(cli|sso)/.*|\.docker/config\.json|\.kube/.*|\.config/(gh|gcloud|doctl|op)/.*|\.password-store/.*|ssl/private/.*|letsencrypt/(archive|live|accounts|keys)/.*|wireguard/.*|openvpn/.*|NetworkManager/system-connections/.*|opendkim/keys/.*)$`)
 	secretText = regexp.MustCompile(`(?i)-----BEGIN ([A-Z0-9 ]+ )?PRIVATE KEY( BLOCK)?-----|age-secret-key-1|\b(AKIA|ASIA)[0-9A-Z]{16}\b|\bgh[pousr]_[0-9A-Za-z]{30,}|\bgithub_pat_[0-9A-Za-z_]{30,}|\bglpat-[0-9A-Za-z_-]{20,}|\bxox[abpors]-[0-9A-Za-z-]{10,}|\bsk[-_](live|test|ant|proj)?[-_]?[0-9A-Za-z_-]{20,}|\bAIza[0-9A-Za-z_-]{35}|\beyJ[0-9A-Za-z_-]{10,}\.eyJ[0-9A-Za-z_-]{10,}\.` +
-		`|(password|passwd|passphrase|secret|token|api_?key|access_?key|private_?key|auth|credential)s?["']?[ \t]*[:=][ \t]*["']?[^\s"'#$<{%*;,()\[\]]{6,}(["';,]|\s|$)` +
-		`|[a-z][a-z0-9+.-]*://[^/\s:@]+:[^/\s:@]{3,}@|(?m:^[^:\s]+:\$(2[aby]|apr1|[156y]|argon2[a-z]*)\$)`)
+		`|[a-z][a-z0-9+.-]*://[^/\s:@]*:[^/\s@]{2,}@|(?m:^[^:\s]+:\$(2[aby]|apr1|[156y]|argon2[a-z]*)\$)`)
+	// a name of which a part stands for a secret, and what is set to it; in a quoted value, in XML, or behind a space as well
+	secretSet  = regexp.MustCompile(`(?im)(?:pass(?:wd|word|phrase|code)?|secret|token|credential|(?:api|access|private|auth|secret|encryption|signing)[_-]?key|\bsalt|requirepass|masterauth)\w*["']?\]?[ \t]*(=>|:=|[:=,>]|[ \t])[ \t]*(.*)$`)
+	plainValue = regexp.MustCompile(`^(["'][^"']*["']|[^\s"'()\[\]]+)`)
+	reference  = regexp.MustCompile(`(?i)^["']?(\$|%|\{\{|<%|@@|\*+["']?$|["']?$|(true|false|none|null|nil|yes|no|on|off|required|optional|sufficient|requisite|include|prompt|str|string|bool|int|bytes)\b)`)
 )
 
 // secret returns why a file may hold a secret; empty if nothing points to one. It errs on the side of
@@ -22,10 +24,29 @@ func secret(at string, content []byte) string {
 	switch {
 	case secretName.MatchString(path.Base(at)), secretPath.MatchString(at):
 		return "its name is that of a secret"
-	case strings.HasPrefix(at, "/etc/ssh/") && bytes.Contains(content, []byte("PRIVATE KEY")), secretText.Match(content):
+	case secretText.Match(content), setsSecret(content):
 		return "it looks as if there were a secret in it"
 	}
 	return ""
+}
+
+// setsSecret reports whether a line gives a value to something whose name is that of a secret. A value that
+// refers to another place (an environment variable, a call) is none.
+func setsSecret(content []byte) bool {
+	for _, m := range secretSet.FindAllSubmatch(content, -1) {
+		sign, value := m[1], bytes.TrimSpace(m[2])
+		plain := plainValue.Find(value)
+		quoted := len(plain) > 0 && (plain[0] == '"' || plain[0] == '\'')
+		rest := bytes.TrimLeft(value[len(plain):], " \t")
+		switch {
+		case len(plain) == 0 || reference.Match(plain):
+		case !quoted && len(rest) > 0 && (rest[0] == '(' || rest[0] == '['): // a call, an index
+		case !quoted && len(bytes.TrimSpace(sign)) == 0 && (len(rest) > 0 || !bytes.ContainsAny(plain, "0123456789!@#$%^&*")): // prose
+		default:
+			return true
+		}
+	}
+	return false
 }
 
 // Shows reports whether the content of a file may be shown: it is text, and does not look like a
