@@ -159,6 +159,11 @@ func (h *Host) sweepLayers(ctx context.Context, gone gateway.ID) error {
 	if bases != nil {
 		h.log.ErrorContext(ctx, "disks of images and templates were not removed", "err", bases) // the next sweep tries again
 	}
+	left := slices.ContainsFunc(h.layers.All(), func(l gateway.Layer) bool { return gone != gateway.ID{} && l.VM == gone })
+	if err != nil && !left { // another VM's layer that cannot be removed is no reason to keep this one
+		h.log.ErrorContext(ctx, "layers were not removed", "err", err) // as above
+		return nil
+	}
 	return err
 }
 

@@ -13,7 +13,10 @@ import (
 // Run puts the identity of every VM in place, then keeps the VMs in their desired state until ctx
 // ends. Call it once. It runs without libvirtd too, and starts work when libvirtd is up.
 func (h *Host) Run(ctx context.Context) error {
-	if err := errors.Join(h.layers.Recover(ctx), h.giveUpHalfMade(ctx), h.removeMemories()); err != nil {
+	if err := h.layers.Recover(ctx); err != nil { // each layer by itself: the others' VMs run
+		h.log.ErrorContext(ctx, "layers were not recovered", "err", err)
+	}
+	if err := errors.Join(h.giveUpHalfMade(ctx), h.removeMemories()); err != nil {
 		return err
 	}
 	h.identifyAll(ctx)
