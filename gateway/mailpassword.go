@@ -16,6 +16,7 @@ type MailPassword struct {
 	Label string    `json:"label"` // unique in the VM
 	Hash  []byte    `json:"hash"`  // see HashMailPassword; a password of random bits needs no slow hash
 	Made  time.Time `json:"made"`
+	By    Principal `json:"by"` // who made it; it opens the mail while they may manage the VM
 }
 
 // NewMailPassword makes a password: 130 random bits in base 32, in groups.

@@ -7,11 +7,16 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"lodge/gateway/people"
+	"lodge/gateway/store"
 
 	"lodge/gateway"
 	"lodge/gateway/gatewaytest"
@@ -213,6 +218,69 @@ func TestIMAPRevoked(t *testing.T) {
 	})
 	gatewaytest.Must(t, err)
 	elsewhere.ends()
+}
+
+// A password opens the mail while the person who made it may manage the VM.
+func TestIMAPPasswordsEndWithTheirMakersRights(t *testing.T) {
+	config, root := certificate(t, "blog."+domain, "localhost")
+	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "lodge.db"), netip.MustParsePrefix("10.213.0.0/16"))
+	gatewaytest.Must(t, err)
+	t.Cleanup(func() { gatewaytest.Must(t, db.Close()) })
+	book, err := people.Open(t.Context(), db.Shared(), "owner@example.com")
+	gatewaytest.Must(t, err)
+	ada, _, err := book.Add(t.Context(), "ada@example.com", people.Guest)
+	gatewaytest.Must(t, err)
+	o := &outside{root: root, fixture: start(t, t.TempDir(), func(c *Config) { c.TLS, c.People = config, book })}
+	l := listen(t)
+	o.addr = l.Addr().String()
+	go o.ServeIMAPS(l) // ends at Shutdown; its error would show as a failing client
+	blog, shop := o.add(t, "blog"), o.add(t, "shop")
+	for _, vm := range []gateway.Identity{blog, shop} {
+		o.grant(t, vm, gateway.Grant{To: ada.ID, Level: gateway.Manage})
+	}
+	login := func(vm gateway.Identity, by gateway.Principal) (*talk, string) {
+		text := o.password(t, vm, fmt.Sprint(by, time.Now().UnixNano()))
+		_, err := o.directory.Update(t.Context(), vm.ID, func(m *gateway.VM) error {
+			m.Mail.Passwords = slices.Clone(m.Mail.Passwords)
+			m.Mail.Passwords[len(m.Mail.Passwords)-1].By = by
+			return nil
+		})
+		gatewaytest.Must(t, err)
+		c := o.dial(t)
+		return c, o.try(c, "LOGIN command", vm.Name, text)
+	}
+	opened := func(vm gateway.Identity, by gateway.Principal) *talk {
+		c, line := login(vm, by)
+		if !strings.HasPrefix(line, "a OK") {
+			t.Fatalf("%s by %d: %s", vm.Name, by, line)
+		}
+		return c
+	}
+	if _, line := login(blog, 0); strings.HasPrefix(line, "a OK") {
+		t.Error("a password of nobody opens the mail")
+	}
+	owners, atBlog, atShop := opened(blog, book.Owner().ID), opened(blog, ada.ID), opened(shop, ada.ID)
+	o.grant(t, blog, gateway.Grant{To: ada.ID, Level: gateway.Use})
+	atBlog.ends()
+	if _, line := login(blog, ada.ID); strings.HasPrefix(line, "a OK") {
+		t.Error("a password opens the mail without the right of its maker")
+	}
+	_, err = book.Remove(t.Context(), "ada@example.com")
+	gatewaytest.Must(t, err)
+	atShop.ends()
+	owners.send("z NOOP\r\n")
+	if line := owners.line(); !strings.HasPrefix(line, "z OK") {
+		t.Errorf("the owner's session: %s", line)
+	}
+}
+
+func (o *outside) grant(t *testing.T, vm gateway.Identity, g gateway.Grant) {
+	t.Helper()
+	_, err := o.directory.Update(t.Context(), vm.ID, func(m *gateway.VM) error {
+		m.Grants = m.WithGrant(g.To, g.Level)
+		return nil
+	})
+	gatewaytest.Must(t, err)
 }
 
 // Connections of one address have a limit, which those count for that send nothing, or no TLS.

@@ -178,10 +178,14 @@ func New(config Config) (*Server, error) {
 }
 
 func imapServer(config Config, store *mailbox.Store, limits guard.Limits, secure *tls.Config) *imapd.Server {
-	return imapd.New(imapd.Config{
+	c := imapd.Config{
 		Directory: config.Directory, Store: store, Limits: limits, Logger: config.Logger, TLS: secure, Domain: config.Domain,
 		MaxMessageBytes: config.MaxMessageBytes, Subject: inbound.Subject,
-	})
+	}
+	if config.People != nil { // nil in an interface would not be nil
+		c.Makers = config.People
+	}
+	return imapd.New(c)
 }
 
 func imapsServer(config Config, store *mailbox.Store) *imapd.Server {

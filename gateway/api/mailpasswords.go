@@ -34,7 +34,7 @@ func (s Session) NewMailPassword(ctx context.Context, name, label string) (MailP
 		return MailPassword{}, gateway.Invalid("not a label: %.100q", label).WithHint("The label of a password has no slash, and is not a dot or two.")
 	}
 	password := gateway.NewMailPassword()
-	made := gateway.MailPassword{Label: label, Hash: gateway.HashMailPassword(password), Made: time.Now().UTC().Truncate(time.Second)}
+	made := gateway.MailPassword{Label: label, Hash: gateway.HashMailPassword(password), Made: time.Now().UTC().Truncate(time.Second), By: s.person().ID}
 	m, err = s.update(ctx, verbNewPassword, m.ID, func(m *gateway.VM) error { return addPassword(m, &made) })
 	if err != nil {
 		return MailPassword{}, err

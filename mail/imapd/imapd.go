@@ -39,10 +39,18 @@ type Config struct {
 	Limits    guard.Limits
 	Logger    *slog.Logger
 	TLS       *tls.Config // of a server for people outside; nil: it is one for VMs
+	Makers    Makers      // of passwords; nil: no rights are asked for
 	Domain    string      // VMs are at <vm>.<Domain>, for logins
 
 	MaxMessageBytes int64                     // of a message that is appended
 	Subject         func(first []byte) string // of a message that begins so, for lists
+}
+
+// Makers has the rights of those who made passwords; people.Book is one.
+type Makers interface {
+	Level(who gateway.Principal, vm gateway.VM) gateway.Level
+	// Watch calls f after each change of people.
+	Watch(f func())
 }
 
 // DefaultLimits suit VMs; RFC 9051 §5.4 requires at least 30 minutes before an autologout.

@@ -58,6 +58,9 @@ func newOutside(s *Server) *outside {
 		pairs: limit.NewRates[pair](1./12, 5), peers: limit.NewRates[gateway.Peer](1./3, 20), nets: limit.NewRates[gateway.Peer](1, 60),
 	}
 	s.config.Directory.Watch(o.changed)
+	if s.config.Makers != nil {
+		s.config.Makers.Watch(o.peopleChanged)
+	}
 	return o
 }
 
@@ -94,7 +97,7 @@ func (o *outside) login(s *session, user, password string) error {
 	}
 	m, _ := o.server.config.Directory.ByName(name)
 	p, ok := m.MailPassword(password)
-	if !ok {
+	if !ok || !o.mayStill(p.By, m) {
 		o.server.config.Logger.Info("imap login refused", "remote", remote)
 		return errLogin()
 	}
@@ -160,7 +163,7 @@ func (o *outside) add(s *session) bool {
 	o.open[s.vm.ID][s] = struct{}{}
 	o.mu.Unlock()
 	m, ok := o.server.config.Directory.ByID(s.vm.ID)
-	if !ok || !opens(m, s) {
+	if !ok || !o.opens(m, s) {
 		o.remove(s)
 		return false
 	}
@@ -177,9 +180,31 @@ func (o *outside) remove(s *session) {
 	}
 }
 
-// opens reports whether the VM still has the password of a session.
-func opens(m gateway.VM, s *session) bool {
-	return m.Desired != gateway.Removed && slices.ContainsFunc(m.Mail.Passwords, func(p gateway.MailPassword) bool { return bytes.Equal(p.Hash, s.password) })
+// opens reports whether the VM still has the password of a session, and who made it its rights.
+func (o *outside) opens(m gateway.VM, s *session) bool {
+	return m.Desired != gateway.Removed && slices.ContainsFunc(m.Mail.Passwords, func(p gateway.MailPassword) bool {
+		return bytes.Equal(p.Hash, s.password) && o.mayStill(p.By, m)
+	})
+}
+
+// mayStill reports whether the one who made a password may manage the VM now.
+func (o *outside) mayStill(who gateway.Principal, m gateway.VM) bool {
+	makers := o.server.config.Makers
+	return makers == nil || makers.Level(who, m).Covers(gateway.Manage)
+}
+
+// peopleChanged ends the sessions of passwords whose makers have lost their rights.
+func (o *outside) peopleChanged() {
+	o.mu.Lock()
+	var ids []gateway.ID
+	for id := range o.open {
+		ids = append(ids, id)
+	}
+	o.mu.Unlock()
+	for _, id := range ids {
+		m, _ := o.server.config.Directory.ByID(id)
+		o.changed(gateway.VM{Identity: gateway.Identity{ID: id}}, m)
+	}
 }
 
 // changed ends the sessions whose password, or VM, is gone.
@@ -187,7 +212,7 @@ func (o *outside) changed(old, m gateway.VM) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for s := range o.open[old.ID] {
-		if !opens(m, s) {
+		if !o.opens(m, s) {
 			_ = s.cut() // go-imap then closes the rest
 		}
 	}
