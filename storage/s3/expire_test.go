@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -92,11 +93,30 @@ func TestExpire(t *testing.T) {
 	at(9, map[string]string{"plain": "[kept]"})
 }
 
+// Rules of any number of days end nothing early.
+func TestDue(t *testing.T) {
+	from := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for days, want := range map[int]time.Time{
+		1: time.Date(2026, 3, 3, 0, 0, 0, 0, time.UTC), 106_751: time.Date(2318, 6, 11, 0, 0, 0, 0, time.UTC), 106_752: time.Date(2318, 6, 12, 0, 0, 0, 0, time.UTC),
+		999_999: time.Date(4764, 1, 27, 0, 0, 0, 0, time.UTC),
+	} {
+		if got := due(from, days); !got.Equal(want) {
+			t.Errorf("%d days: %v instead of %v", days, got, want)
+		}
+	}
+	for _, days := range []int{maxLifecycleDays, math.MaxInt} {
+		if got := due(from, days); got.Year() < 1_000_000 {
+			t.Errorf("%d days: %v", days, got)
+		}
+	}
+}
+
 func TestLifecycleRules(t *testing.T) {
 	for name, text := range map[string]string{
 		"no rule": "", "no status": "<Rule><Filter/><Expiration><Days>1</Days></Expiration></Rule>",
 		"no action":  "<Rule><Status>Enabled</Status><Filter/></Rule>",
 		"no days":    "<Rule><Status>Enabled</Status><Filter/><Expiration><Days>0</Days></Expiration></Rule>",
+		"many days":  "<Rule><Status>Enabled</Status><Filter/><Expiration><Days>2147483648</Days></Expiration></Rule>",
 		"two":        "<Rule><Status>Enabled</Status><Filter/><Expiration><Days>1</Days><Date>2026-01-01T00:00:00Z</Date></Expiration></Rule>",
 		"noon":       "<Rule><Status>Enabled</Status><Filter/><Expiration><Date>2026-01-01T12:00:00Z</Date></Expiration></Rule>",
 		"transition": "<Rule><Status>Enabled</Status><Filter/><Transition><Days>1</Days><StorageClass>GLACIER</StorageClass></Transition></Rule>",

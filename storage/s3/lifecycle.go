@@ -2,6 +2,7 @@ package s3
 
 import (
 	"encoding/xml"
+	"math"
 	"strings"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 const (
 	lifecycleConfig   = "lifecycle"
 	maxLifecycleRules = 1000
+	maxLifecycleDays  = math.MaxInt32 // S3's limit
 	day               = 24 * time.Hour
 )
 
@@ -70,7 +72,7 @@ func checkLifecycle(text []byte) error {
 }
 
 func (r lifecycleRule) check() error {
-	positive := func(days *int) bool { return days == nil || *days > 0 }
+	positive := func(days *int) bool { return days == nil || *days > 0 && *days <= maxLifecycleDays }
 	switch {
 	case len(r.ID) > 255:
 		return invalidArgument("ID length should not exceed allowed limit of 255")
@@ -142,9 +144,10 @@ func (r lifecycleRule) selects(o store.Object) bool {
 	return (test.ObjectSizeGreaterThan == nil || o.Size > *test.ObjectSizeGreaterThan) && (test.ObjectSizeLessThan == nil || o.Size < *test.ObjectSizeLessThan)
 }
 
-// due is when something ends that began at a time and lasts so many days: at a midnight, as with S3.
+// due is when something ends that began at a time and lasts so many days: at a midnight, as with S3. A
+// time.Duration has room for 292 years only.
 func due(from time.Time, days int) time.Time {
-	end := from.UTC().Add(time.Duration(days) * day)
+	end := from.UTC().AddDate(0, 0, min(days, maxLifecycleDays))
 	if midnight := end.Truncate(day); !midnight.Equal(end) {
 		return midnight.Add(day)
 	}
