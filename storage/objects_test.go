@@ -128,6 +128,7 @@ func TestParts(t *testing.T) {
 	g.do(t, "GET", "/box/k?attributes", map[string]string{"X-Amz-Object-Attributes": "ETag,Checksum,ObjectParts,StorageClass,ObjectSize", "X-Amz-Max-Parts": "2"}).
 		want(t, "attributes", 200, "<ObjectSize>10485860", "<PartsCount>3</PartsCount>", "<IsTruncated>true", "<StorageClass>STANDARD", "<ChecksumType>FULL_OBJECT")
 	g.do(t, "GET", "/box/k?attributes", map[string]string{"X-Amz-Object-Attributes": "Nonsense"}).want(t, "no attribute", 400, code("InvalidArgument"))
+	g.do(t, "GET", "/box/k?attributes", map[string]string{"X-Amz-Object-Attributes": "ObjectParts, ObjectParts"}).want(t, "an attribute twice", 400, code("InvalidArgument"))
 	copied := g.do(t, "PUT", "/box/copy", map[string]string{"X-Amz-Copy-Source": "box/k"})
 	copied.want(t, "copy", 200, "<CopyObjectResult")
 	if got := get(t, core.Client, "box", "copy"); !bytes.Equal(got, data) {

@@ -41,6 +41,7 @@ func TestCORS(t *testing.T) {
 		"other origin":  {map[string]string{"Origin": "https://example.org", "Access-Control-Request-Method": "PUT"}, 403, ""},
 		"any origin":    {map[string]string{"Origin": "https://example.org", "Access-Control-Request-Method": "HEAD"}, 200, "*"},
 		"no preflight":  {map[string]string{"Origin": page}, 400, ""},
+		"many headers":  {map[string]string{"Origin": page, "Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": strings.Repeat("x-amz-a,", 101)}, 400, ""},
 		"no bucket":     {map[string]string{"Origin": page, "Access-Control-Request-Method": "PUT"}, 403, ""},
 		"suffix origin": {map[string]string{"Origin": "https://evil-example.com", "Access-Control-Request-Method": "PUT"}, 403, ""},
 	} {
@@ -74,6 +75,24 @@ func TestCORS(t *testing.T) {
 		if got := g.doBody(t, "PUT", "/box?cors", text); got.status != 400 {
 			t.Errorf("%s: %d %s", name, got.status, got.body)
 		}
+	}
+}
+
+// A preflight has no signature, but a place among the VM's requests.
+func TestPreflightsAreAdmitted(t *testing.T) {
+	g := newHost(t).guest("blog")
+	put(t, g.dummy(), "box", "k", []byte("x"))
+	ask := map[string]string{"Origin": "https://example.com", "Access-Control-Request-Method": "PUT"}
+	if got := g.options(t, "/box/k", ask); got.status != 403 {
+		t.Errorf("without rules: %d %s", got.status, got.body)
+	}
+	for range maxRequestsPerVM {
+		_, leave, err := g.host.tenants.enter(t.Context(), g.ID, false)
+		gatewaytest.Must(t, err)
+		defer leave()
+	}
+	if got := g.options(t, "/box/k", ask); got.status != 503 {
+		t.Errorf("one more than the VM may have: %d %s", got.status, got.body)
 	}
 }
 
