@@ -24,6 +24,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 // carryOut identifies the caller and carries out the request. It returns an error only if nothing
 // has been answered yet.
 func (s *Server) carryOut(w *access, r *http.Request) error {
+	if err := s3.CheckHeaders(r.Header); err != nil { // before anything looks at them
+		return err
+	}
 	body := &patientReader{ReadCloser: r.Body}
 	r = r.WithContext(r.Context()) // a copy: net/http must find its own body, to know how much of it is unread
 	r.Body = body

@@ -42,6 +42,7 @@ func TestCORS(t *testing.T) {
 		"any origin":    {map[string]string{"Origin": "https://example.org", "Access-Control-Request-Method": "HEAD"}, 200, "*"},
 		"no preflight":  {map[string]string{"Origin": page}, 400, ""},
 		"many headers":  {map[string]string{"Origin": page, "Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": strings.Repeat("x-amz-a,", 101)}, 400, ""},
+		"large header":  {map[string]string{"Origin": page, "Access-Control-Request-Method": "HEAD", "X-A": strings.Repeat("a", 9000)}, 400, ""},
 		"no bucket":     {map[string]string{"Origin": page, "Access-Control-Request-Method": "PUT"}, 403, ""},
 		"suffix origin": {map[string]string{"Origin": "https://evil-example.com", "Access-Control-Request-Method": "PUT"}, 403, ""},
 	} {
