@@ -39,7 +39,7 @@ func (s *Server) carryOut(w *access, r *http.Request) error {
 		return err
 	}
 	w.vm = who.VM
-	ctx, leave, err := s.tenants.enter(r.Context(), who.VM.ID, r.Method == http.MethodPost && r.ContentLength > longList)
+	ctx, leave, err := s.tenants.enter(r.Context(), who.VM.ID, mayBeLong(r))
 	if err != nil {
 		return err
 	}
@@ -60,6 +60,12 @@ func (s *Server) carryOut(w *access, r *http.Request) error {
 		return s.protocol.Preflight(out, r, who, w.target)
 	}
 	return s.protocol.Serve(out, r, who, w.target)
+}
+
+// mayBeLong reports whether the body of a request may be a long list. A chunked one has no length
+// that can be relied on.
+func mayBeLong(r *http.Request) bool {
+	return r.Method == http.MethodPost && (r.ContentLength < 0 || r.ContentLength > longList)
 }
 
 // caller is the VM that a request is from. A browser's preflight has no signature: the tap alone says
