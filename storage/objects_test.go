@@ -192,6 +192,17 @@ func TestDeletes(t *testing.T) {
 	c := g.dummy()
 	put(t, c, "box", "k", []byte("x"))
 	g.do(t, "DELETE", "/box/k", map[string]string{"If-Match": `"0"`}).want(t, "other ETag", 412)
+	for _, empty := range []string{"", `""`, " "} {
+		for _, method := range []string{"DELETE", "PUT"} {
+			g.do(t, method, "/box/k", map[string]string{"If-Match": empty}).want(t, method+" with an empty ETag", 412)
+		}
+	}
+	for _, empty := range []string{"<ETag/>", `<ETag>""</ETag>`} {
+		g.doBody(t, "POST", "/box?delete", "<Delete><Object><Key>k</Key>"+empty+"</Object></Delete>").want(t, empty, 200, "<Code>PreconditionFailed</Code>")
+	}
+	if got := get(t, c, "box", "k"); string(got) != "x" {
+		t.Errorf("an empty ETag did something: %q", got)
+	}
 	g.do(t, "DELETE", "/box/k", map[string]string{"If-Match": "*"}).want(t, "any ETag", 204)
 	g.do(t, "DELETE", "/box/k", nil).want(t, "again", 204)
 	g.do(t, "DELETE", "/none/k", nil).want(t, "no bucket", 404, code("NoSuchBucket"))
