@@ -108,6 +108,7 @@ func TestParts(t *testing.T) {
 	g.send(t, "PUT", "/box/k?partNumber=1&uploadId="+id, "", "x", map[string]string{"X-Amz-Checksum-Sha1": "98O8HYCOBHMq32eZZczDTKeuNEE="}).want(t, "other algorithm", 400, code("InvalidRequest"))
 	done := "<CompleteMultipartUpload>" + list.String() + "</CompleteMultipartUpload>"
 	g.send(t, "POST", "/box/k?uploadId="+id, "", done, map[string]string{"X-Amz-Checksum-Crc32": base64CRC32("other")}).want(t, "wrong checksum", 400, code("BadDigest"))
+	g.send(t, "POST", "/box/k?uploadId="+id, "", done, map[string]string{"X-Amz-Checksum-Sha1": "98O8HYCOBHMq32eZZczDTKeuNEE="}).want(t, "checksum of another kind", 400, code("InvalidRequest"))
 	g.send(t, "POST", "/box/k?uploadId="+id, "", done, map[string]string{"X-Amz-Mp-Object-Size": "5"}).want(t, "wrong size", 400)
 	g.send(t, "POST", "/box/k?uploadId="+id, "", done, map[string]string{"X-Amz-Checksum-Crc32": base64CRC32(string(data)), "X-Amz-Checksum-Type": "FULL_OBJECT"}).
 		want(t, "complete", 200, "<ChecksumCRC32>"+base64CRC32(string(data)), "<ChecksumType>FULL_OBJECT", "<Location>"+g.url+"/box/k</Location>")
