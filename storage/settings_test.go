@@ -97,6 +97,32 @@ func TestPreflightsAreAdmitted(t *testing.T) {
 	}
 }
 
+// A method that a sub-resource does not have is refused, and not carried out on what it belongs to.
+func TestMethodsOfSubresources(t *testing.T) {
+	g := newHost(t).guest("blog")
+	put(t, g.dummy(), "box", "k", []byte("x"))
+	g.do(t, "PUT", "/empty", nil).want(t, "empty bucket", 200)
+	for path, queries := range map[string][]string{
+		"DELETE /box/k": {"acl", "retention", "legal-hold", "attributes", "uploads"},
+		"PUT /box/k":    {"attributes", "uploads"},
+		"GET /box/k":    {"uploads"},
+		"HEAD /box/k":   {"acl"},
+		"DELETE /empty": {"versioning", "object-lock", "acl", "location", "uploads", "versions", "delete"},
+		"PUT /new":      {"location", "versions", "uploads", "delete"},
+		"GET /box":      {"delete"},
+	} {
+		method, path, _ := strings.Cut(path, " ")
+		for _, query := range queries {
+			g.send(t, method, path+"?"+query, "", "y", nil).want(t, method+" "+path+" "+query, 405)
+		}
+	}
+	if got := get(t, g.dummy(), "box", "k"); string(got) != "x" {
+		t.Errorf("the object is %q", got)
+	}
+	g.do(t, "HEAD", "/empty", nil).want(t, "the empty bucket", 200)
+	g.do(t, "HEAD", "/new", nil).want(t, "no bucket was made", 404)
+}
+
 // TestSettings are the sub-resources of a bucket: what is kept, what is fixed, what is refused.
 func TestSettings(t *testing.T) {
 	g := newHost(t).guest("blog")
