@@ -114,19 +114,33 @@ func TestDue(t *testing.T) {
 func TestLifecycleRules(t *testing.T) {
 	for name, text := range map[string]string{
 		"no rule": "", "no status": "<Rule><Filter/><Expiration><Days>1</Days></Expiration></Rule>",
-		"no action":  "<Rule><Status>Enabled</Status><Filter/></Rule>",
-		"no days":    "<Rule><Status>Enabled</Status><Filter/><Expiration><Days>0</Days></Expiration></Rule>",
-		"many days":  "<Rule><Status>Enabled</Status><Filter/><Expiration><Days>2147483648</Days></Expiration></Rule>",
-		"two":        "<Rule><Status>Enabled</Status><Filter/><Expiration><Days>1</Days><Date>2026-01-01T00:00:00Z</Date></Expiration></Rule>",
-		"noon":       "<Rule><Status>Enabled</Status><Filter/><Expiration><Date>2026-01-01T12:00:00Z</Date></Expiration></Rule>",
-		"transition": "<Rule><Status>Enabled</Status><Filter/><Transition><Days>1</Days><StorageClass>GLACIER</StorageClass></Transition></Rule>",
-		"same id":    strings.Repeat("<Rule><ID>a</ID><Status>Enabled</Status><Filter/><Expiration><Days>1</Days></Expiration></Rule>", 2),
-		"noncurrent": "<Rule><Status>Enabled</Status><Filter/><NoncurrentVersionExpiration/></Rule>",
-		"abort":      "<Rule><Status>Enabled</Status><Filter/><AbortIncompleteMultipartUpload/></Rule>",
+		"no action":          "<Rule><Status>Enabled</Status><Filter/></Rule>",
+		"no days":            "<Rule><Status>Enabled</Status><Filter/><Expiration><Days>0</Days></Expiration></Rule>",
+		"many days":          "<Rule><Status>Enabled</Status><Filter/><Expiration><Days>2147483648</Days></Expiration></Rule>",
+		"two":                "<Rule><Status>Enabled</Status><Filter/><Expiration><Days>1</Days><Date>2026-01-01T00:00:00Z</Date></Expiration></Rule>",
+		"noon":               "<Rule><Status>Enabled</Status><Filter/><Expiration><Date>2026-01-01T12:00:00Z</Date></Expiration></Rule>",
+		"transition":         "<Rule><Status>Enabled</Status><Filter/><Transition><Days>1</Days><StorageClass>GLACIER</StorageClass></Transition></Rule>",
+		"same id":            strings.Repeat("<Rule><ID>a</ID><Status>Enabled</Status><Filter/><Expiration><Days>1</Days></Expiration></Rule>", 2),
+		"noncurrent":         "<Rule><Status>Enabled</Status><Filter/><NoncurrentVersionExpiration/></Rule>",
+		"abort":              "<Rule><Status>Enabled</Status><Filter/><AbortIncompleteMultipartUpload/></Rule>",
+		"prefix of a filter": "<Rule><Status>Enabled</Status><Filter><prefix>log/</prefix></Filter><Expiration><Days>1</Days></Expiration></Rule>",
+		"prefix of and":      "<Rule><Status>Enabled</Status><Filter><And><prefix>log/</prefix><Tag><Key>a</Key><Value>b</Value></Tag></And></Filter><Expiration><Days>1</Days></Expiration></Rule>",
+		"filter of a rule":   "<Rule><Status>Enabled</Status><filter><Prefix>log/</Prefix></filter><Expiration><Days>1</Days></Expiration></Rule>",
+		"beside and":         "<Rule><Status>Enabled</Status><Filter><Prefix>log/</Prefix><And><Tag><Key>a</Key><Value>b</Value></Tag></And></Filter><Expiration><Days>1</Days></Expiration></Rule>",
+		"size beside and":    "<Rule><Status>Enabled</Status><Filter><ObjectSizeLessThan>9</ObjectSizeLessThan><And><Prefix>log/</Prefix></And></Filter><Expiration><Days>1</Days></Expiration></Rule>",
+		"empty and":          "<Rule><Status>Enabled</Status><Filter><And/></Filter><Expiration><Days>1</Days></Expiration></Rule>",
+		"of an expiration":   "<Rule><Status>Enabled</Status><Filter/><Expiration><Days>1</Days><After>2</After></Expiration></Rule>",
+		"of older versions":  "<Rule><Status>Enabled</Status><Filter/><NoncurrentVersionExpiration><NoncurrentDays>1</NoncurrentDays><newerNoncurrentVersions>5</newerNoncurrentVersions></NoncurrentVersionExpiration></Rule>",
 	} {
 		if checkLifecycle([]byte("<LifecycleConfiguration>"+text+"</LifecycleConfiguration>")) == nil {
 			t.Errorf("%s is accepted", name)
 		}
+	}
+	whole := "<LifecycleConfiguration xmlns='http://s3.amazonaws.com/doc/2006-03-01/'><Rule><ID>a</ID><Filter><And><Prefix>log/</Prefix><Tag><Key>a</Key><Value>b</Value></Tag></And></Filter><Status>Enabled</Status>" +
+		"<Expiration><Days>1</Days></Expiration><NoncurrentVersionExpiration><NoncurrentDays>1</NoncurrentDays><NewerNoncurrentVersions>2</NewerNoncurrentVersions></NoncurrentVersionExpiration>" +
+		"<AbortIncompleteMultipartUpload><DaysAfterInitiation>3</DaysAfterInitiation></AbortIncompleteMultipartUpload></Rule></LifecycleConfiguration>"
+	if err := checkLifecycle([]byte(whole)); err != nil {
+		t.Errorf("a rule with all that is known: %v", err)
 	}
 }
 

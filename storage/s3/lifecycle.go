@@ -22,6 +22,10 @@ type lifecycleXML struct {
 	Rules   []lifecycleRule `xml:"Rule"`
 }
 
+// unknown are elements that are not known here. A rule that has one is refused: without it, the rule
+// would end more than its author means.
+type unknown []struct{}
+
 type lifecycleRule struct {
 	ID         string
 	Status     string
@@ -31,14 +35,20 @@ type lifecycleRule struct {
 		Days                      *int
 		Date                      string
 		ExpiredObjectDeleteMarker bool
+		Unknown                   unknown `xml:",any"`
 	}
 	NoncurrentVersionExpiration *struct {
 		NoncurrentDays          *int
 		NewerNoncurrentVersions int
+		Unknown                 unknown `xml:",any"`
 	}
-	AbortIncompleteMultipartUpload *struct{ DaysAfterInitiation *int }
-	Transition                     *struct{}
-	NoncurrentVersionTransition    *struct{}
+	AbortIncompleteMultipartUpload *struct {
+		DaysAfterInitiation *int
+		Unknown             unknown `xml:",any"`
+	}
+	Transition                  *struct{}
+	NoncurrentVersionTransition *struct{}
+	Unknown                     unknown `xml:",any"`
 }
 
 type lifecycleFilter struct {
@@ -51,6 +61,25 @@ type lifecycleTest struct {
 	Tags                  []tagXML `xml:"Tag"`
 	ObjectSizeGreaterThan *int64
 	ObjectSizeLessThan    *int64
+	Unknown               unknown `xml:",any"`
+}
+
+// empty reports whether the test selects all objects.
+func (t lifecycleTest) empty() bool {
+	return t.Prefix == "" && len(t.Tags) == 0 && t.ObjectSizeGreaterThan == nil && t.ObjectSizeLessThan == nil
+}
+
+// check refuses a filter that selects other objects than it seems to.
+func (f *lifecycleFilter) check() error {
+	switch {
+	case f == nil:
+		return nil
+	case len(f.Unknown) > 0 || f.And != nil && len(f.And.Unknown) > 0:
+		return errXML("A Filter has an element that is not known.")
+	case f.And != nil && (!f.empty() || f.And.empty()):
+		return errXML("A Filter with And has its conditions inside of And.")
+	}
+	return nil
 }
 
 func checkLifecycle(text []byte) error {
@@ -80,10 +109,15 @@ func (r lifecycleRule) check() error {
 		return errXML("The Status of a rule is Enabled or Disabled.")
 	case r.Prefix != nil && r.Filter != nil:
 		return errXML("A rule has a Prefix or a Filter, not both.")
+	case r.hasUnknown():
+		return errXML("A rule has an element that is not known.")
 	case r.Transition != nil || r.NoncurrentVersionTransition != nil:
 		return notImplemented("Transitions are not implemented: all objects are stored alike.")
 	case r.Expiration == nil && r.NoncurrentVersionExpiration == nil && r.AbortIncompleteMultipartUpload == nil:
 		return invalidRequest("At least one action needs to be specified in a rule")
+	}
+	if err := r.Filter.check(); err != nil {
+		return err
 	}
 	if e := r.Expiration; e != nil {
 		given := 0
@@ -109,6 +143,11 @@ func (r lifecycleRule) check() error {
 		return invalidArgument("'DaysAfterInitiation' for AbortIncompleteMultipartUpload action must be a positive integer")
 	}
 	return nil
+}
+
+func (r lifecycleRule) hasUnknown() bool {
+	e, n, a := r.Expiration, r.NoncurrentVersionExpiration, r.AbortIncompleteMultipartUpload
+	return len(r.Unknown) > 0 || e != nil && len(e.Unknown) > 0 || n != nil && len(n.Unknown) > 0 || a != nil && len(a.Unknown) > 0
 }
 
 // prefix is that of all keys which the rule can be about.
