@@ -101,6 +101,9 @@ func TestParts(t *testing.T) {
 	for i, part := range [][]byte{data[:5<<20], data[5<<20 : 10<<20], data[10<<20:]} {
 		put := g.send(t, "PUT", fmt.Sprintf("/box/k?partNumber=%d&uploadId=%s", i+1, id), "", string(part), nil)
 		put.want(t, "part", 200)
+		if put.header.Get("X-Amz-Checksum-Crc32") == "" || put.header.Get("X-Amz-Checksum-Type") != "" {
+			t.Errorf("part: %v", put.header)
+		}
 		fmt.Fprintf(&list, "<Part><PartNumber>%d</PartNumber><ETag>%s</ETag></Part>", i+1, put.header.Get("Etag"))
 	}
 	g.do(t, "GET", "/box/k?max-parts=2&uploadId="+id, nil).want(t, "list", 200, "<IsTruncated>true</IsTruncated>", "<NextPartNumberMarker>2</NextPartNumberMarker>", "<ChecksumType>FULL_OBJECT</ChecksumType>")

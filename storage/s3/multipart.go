@@ -78,7 +78,7 @@ func uploadPart(c *call) error {
 	}
 	c.set("Etag", quote(part.ETag))
 	c.setChecksum(part.Checksum, 0)
-	c.w.Header().Del("x-amz-checksum-type") // a part has no type
+	delete(c.w.Header(), "x-amz-checksum-type") // a part has none; Del would look for another spelling
 	return nil
 }
 
