@@ -11,6 +11,7 @@ import (
 	"hash/crc32"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"testing"
@@ -19,6 +20,7 @@ import (
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/signer"
 
+	"lodge/gateway/gatewaytest"
 	"lodge/storage/sigv4"
 )
 
@@ -194,5 +196,35 @@ func TestPresigned(t *testing.T) {
 				t.Fatalf("want %q, got %d %s", c.code, res.status, res.body)
 			}
 		})
+	}
+}
+
+// What a presigned URL asks for in its query counts as in a header.
+func TestPresignedParameters(t *testing.T) {
+	g := newHost(t).guest("blog")
+	put(t, g.dummy(), "box", "k", []byte("x"))
+	for name, c := range map[string]struct {
+		query  url.Values
+		status int
+		code   string
+	}{
+		"metadata":         {url.Values{"x-amz-meta-a": {"b"}}, 200, ""},
+		"checksum of none": {url.Values{"x-amz-checksum-crc32": {"AAAAAA=="}, "x-amz-sdk-checksum-algorithm": {"CRC32"}}, 200, ""},
+		"private":          {url.Values{"x-amz-acl": {"private"}}, 200, ""},
+		"public":           {url.Values{"x-amz-acl": {"public-read"}}, 400, "AccessControlListNotSupported"},
+		"encrypted":        {url.Values{"x-amz-server-side-encryption": {"AES256"}}, 501, "NotImplemented"},
+		"many bytes":       {url.Values{"x-amz-meta-a": {strings.Repeat("b", 9000)}}, 400, "RequestHeaderSectionTooLarge"},
+		"copy":             {url.Values{"x-amz-copy-source": {"box/none"}}, 404, "NoSuchKey"},
+	} {
+		u, err := g.keyed().Presign(t.Context(), "PUT", "box", "new", time.Hour, c.query)
+		gatewaytest.Must(t, err)
+		r, err := http.NewRequestWithContext(t.Context(), "PUT", u.String(), strings.NewReader("body"))
+		gatewaytest.Must(t, err)
+		if got := answer(t, r); got.status != c.status || c.code != "" && !strings.Contains(got.body, code(c.code)) {
+			t.Errorf("%s: %d %s", name, got.status, got.body)
+		}
+		if head := g.do(t, "HEAD", "/box/new", nil); name == "metadata" && head.header.Get("X-Amz-Meta-A") != "b" {
+			t.Errorf("%s: %v", name, head.header)
+		}
 	}
 }

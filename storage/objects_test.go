@@ -101,6 +101,9 @@ func TestParts(t *testing.T) {
 	for i, part := range [][]byte{data[:5<<20], data[5<<20 : 10<<20], data[10<<20:]} {
 		put := g.send(t, "PUT", fmt.Sprintf("/box/k?partNumber=%d&uploadId=%s", i+1, id), "", string(part), nil)
 		put.want(t, "part", 200)
+		if put.header.Get("X-Amz-Checksum-Crc32") == "" || put.header.Get("X-Amz-Checksum-Type") != "" {
+			t.Errorf("part: %v", put.header)
+		}
 		fmt.Fprintf(&list, "<Part><PartNumber>%d</PartNumber><ETag>%s</ETag></Part>", i+1, put.header.Get("Etag"))
 	}
 	g.do(t, "GET", "/box/k?max-parts=2&uploadId="+id, nil).want(t, "list", 200, "<IsTruncated>true</IsTruncated>", "<NextPartNumberMarker>2</NextPartNumberMarker>", "<ChecksumType>FULL_OBJECT</ChecksumType>")
@@ -108,6 +111,7 @@ func TestParts(t *testing.T) {
 	g.send(t, "PUT", "/box/k?partNumber=1&uploadId="+id, "", "x", map[string]string{"X-Amz-Checksum-Sha1": "98O8HYCOBHMq32eZZczDTKeuNEE="}).want(t, "other algorithm", 400, code("InvalidRequest"))
 	done := "<CompleteMultipartUpload>" + list.String() + "</CompleteMultipartUpload>"
 	g.send(t, "POST", "/box/k?uploadId="+id, "", done, map[string]string{"X-Amz-Checksum-Crc32": base64CRC32("other")}).want(t, "wrong checksum", 400, code("BadDigest"))
+	g.send(t, "POST", "/box/k?uploadId="+id, "", done, map[string]string{"X-Amz-Checksum-Sha1": "98O8HYCOBHMq32eZZczDTKeuNEE="}).want(t, "checksum of another kind", 400, code("InvalidRequest"))
 	g.send(t, "POST", "/box/k?uploadId="+id, "", done, map[string]string{"X-Amz-Mp-Object-Size": "5"}).want(t, "wrong size", 400)
 	g.send(t, "POST", "/box/k?uploadId="+id, "", done, map[string]string{"X-Amz-Checksum-Crc32": base64CRC32(string(data)), "X-Amz-Checksum-Type": "FULL_OBJECT"}).
 		want(t, "complete", 200, "<ChecksumCRC32>"+base64CRC32(string(data)), "<ChecksumType>FULL_OBJECT", "<Location>"+g.url+"/box/k</Location>")
@@ -128,6 +132,7 @@ func TestParts(t *testing.T) {
 	g.do(t, "GET", "/box/k?attributes", map[string]string{"X-Amz-Object-Attributes": "ETag,Checksum,ObjectParts,StorageClass,ObjectSize", "X-Amz-Max-Parts": "2"}).
 		want(t, "attributes", 200, "<ObjectSize>10485860", "<PartsCount>3</PartsCount>", "<IsTruncated>true", "<StorageClass>STANDARD", "<ChecksumType>FULL_OBJECT")
 	g.do(t, "GET", "/box/k?attributes", map[string]string{"X-Amz-Object-Attributes": "Nonsense"}).want(t, "no attribute", 400, code("InvalidArgument"))
+	g.do(t, "GET", "/box/k?attributes", map[string]string{"X-Amz-Object-Attributes": "ObjectParts, ObjectParts"}).want(t, "an attribute twice", 400, code("InvalidArgument"))
 	copied := g.do(t, "PUT", "/box/copy", map[string]string{"X-Amz-Copy-Source": "box/k"})
 	copied.want(t, "copy", 200, "<CopyObjectResult")
 	if got := get(t, core.Client, "box", "copy"); !bytes.Equal(got, data) {
@@ -191,6 +196,17 @@ func TestDeletes(t *testing.T) {
 	c := g.dummy()
 	put(t, c, "box", "k", []byte("x"))
 	g.do(t, "DELETE", "/box/k", map[string]string{"If-Match": `"0"`}).want(t, "other ETag", 412)
+	for _, empty := range []string{"", `""`, " "} {
+		for _, method := range []string{"DELETE", "PUT"} {
+			g.do(t, method, "/box/k", map[string]string{"If-Match": empty}).want(t, method+" with an empty ETag", 412)
+		}
+	}
+	for _, empty := range []string{"<ETag/>", `<ETag>""</ETag>`} {
+		g.doBody(t, "POST", "/box?delete", "<Delete><Object><Key>k</Key>"+empty+"</Object></Delete>").want(t, empty, 200, "<Code>PreconditionFailed</Code>")
+	}
+	if got := get(t, c, "box", "k"); string(got) != "x" {
+		t.Errorf("an empty ETag did something: %q", got)
+	}
 	g.do(t, "DELETE", "/box/k", map[string]string{"If-Match": "*"}).want(t, "any ETag", 204)
 	g.do(t, "DELETE", "/box/k", nil).want(t, "again", 204)
 	g.do(t, "DELETE", "/none/k", nil).want(t, "no bucket", 404, code("NoSuchBucket"))

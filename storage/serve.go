@@ -24,6 +24,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 // carryOut identifies the caller and carries out the request. It returns an error only if nothing
 // has been answered yet.
 func (s *Server) carryOut(w *access, r *http.Request) error {
+	if err := s3.CheckHeaders(r.Header); err != nil { // before anything looks at them
+		return err
+	}
 	body := &patientReader{ReadCloser: r.Body}
 	r = r.WithContext(r.Context()) // a copy: net/http must find its own body, to know how much of it is unread
 	r.Body = body
@@ -31,15 +34,12 @@ func (s *Server) carryOut(w *access, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if r.Method == http.MethodOptions && form == nil {
-		return s.preflight(w, r)
-	}
-	who, err := s.identify(r, form)
+	who, err := s.caller(r, form)
 	if err != nil {
 		return err
 	}
 	w.vm = who.VM
-	ctx, leave, err := s.tenants.enter(r.Context(), who.VM.ID, r.Method == http.MethodPost && r.ContentLength > longList)
+	ctx, leave, err := s.tenants.enter(r.Context(), who.VM.ID, mayBeLong(r))
 	if err != nil {
 		return err
 	}
@@ -52,10 +52,33 @@ func (s *Server) carryOut(w *access, r *http.Request) error {
 		return err
 	}
 	defer client.hasWritten()
-	if form != nil {
-		return s.protocol.Post(&patientWriter{w, client}, r, who, w.target, form)
+	out := &patientWriter{w, client}
+	switch {
+	case form != nil:
+		return s.protocol.Post(out, r, who, w.target, form)
+	case r.Method == http.MethodOptions:
+		return s.protocol.Preflight(out, r, who, w.target)
 	}
-	return s.protocol.Serve(&patientWriter{w, client}, r, who, w.target)
+	return s.protocol.Serve(out, r, who, w.target)
+}
+
+// mayBeLong reports whether the body of a request may be a long list. A chunked one has no length
+// that can be relied on.
+func mayBeLong(r *http.Request) bool {
+	return r.Method == http.MethodPost && (r.ContentLength < 0 || r.ContentLength > longList)
+}
+
+// caller is the VM that a request is from. A browser's preflight has no signature: the tap alone says
+// whose bucket is meant.
+func (s *Server) caller(r *http.Request, form *s3.Form) (s3.Caller, error) {
+	if r.Method != http.MethodOptions {
+		return s.identify(r, form)
+	}
+	tap := gateway.VMFrom(r.Context())
+	if !tap.Known() {
+		return s3.Caller{}, errDenied("A preflight request is possible at a VM's own address only.")
+	}
+	return s3.Caller{VM: tap, Inside: true}, nil
 }
 
 // patientReader reads a body while its client sends it.
@@ -134,15 +157,4 @@ func (s *Server) readForm(w http.ResponseWriter, r *http.Request) (*s3.Form, err
 	conn := http.NewResponseController(w)
 	_ = conn.SetReadDeadline(time.Now().Add(formWait)) // only tests have connections without deadlines
 	return s3.ReadForm(r)
-}
-
-// preflight answers OPTIONS of a browser. It has no signature: the tap alone says whose bucket is meant.
-func (s *Server) preflight(w *access, r *http.Request) (err error) {
-	if w.vm = gateway.VMFrom(r.Context()); !w.vm.Known() {
-		return errDenied("A preflight request is possible at a VM's own address only.")
-	}
-	if w.target, err = s3.ParseTarget(r); err != nil {
-		return err
-	}
-	return s.protocol.Preflight(w, r, w.vm, w.target)
 }

@@ -41,6 +41,8 @@ func TestCORS(t *testing.T) {
 		"other origin":  {map[string]string{"Origin": "https://example.org", "Access-Control-Request-Method": "PUT"}, 403, ""},
 		"any origin":    {map[string]string{"Origin": "https://example.org", "Access-Control-Request-Method": "HEAD"}, 200, "*"},
 		"no preflight":  {map[string]string{"Origin": page}, 400, ""},
+		"many headers":  {map[string]string{"Origin": page, "Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": strings.Repeat("x-amz-a,", 101)}, 400, ""},
+		"large header":  {map[string]string{"Origin": page, "Access-Control-Request-Method": "HEAD", "X-A": strings.Repeat("a", 9000)}, 400, ""},
 		"no bucket":     {map[string]string{"Origin": page, "Access-Control-Request-Method": "PUT"}, 403, ""},
 		"suffix origin": {map[string]string{"Origin": "https://evil-example.com", "Access-Control-Request-Method": "PUT"}, 403, ""},
 	} {
@@ -75,6 +77,50 @@ func TestCORS(t *testing.T) {
 			t.Errorf("%s: %d %s", name, got.status, got.body)
 		}
 	}
+}
+
+// A preflight has no signature, but a place among the VM's requests.
+func TestPreflightsAreAdmitted(t *testing.T) {
+	g := newHost(t).guest("blog")
+	put(t, g.dummy(), "box", "k", []byte("x"))
+	ask := map[string]string{"Origin": "https://example.com", "Access-Control-Request-Method": "PUT"}
+	if got := g.options(t, "/box/k", ask); got.status != 403 {
+		t.Errorf("without rules: %d %s", got.status, got.body)
+	}
+	for range maxRequestsPerVM {
+		_, leave, err := g.host.tenants.enter(t.Context(), g.ID, false)
+		gatewaytest.Must(t, err)
+		defer leave()
+	}
+	if got := g.options(t, "/box/k", ask); got.status != 503 {
+		t.Errorf("one more than the VM may have: %d %s", got.status, got.body)
+	}
+}
+
+// A method that a sub-resource does not have is refused, and not carried out on what it belongs to.
+func TestMethodsOfSubresources(t *testing.T) {
+	g := newHost(t).guest("blog")
+	put(t, g.dummy(), "box", "k", []byte("x"))
+	g.do(t, "PUT", "/empty", nil).want(t, "empty bucket", 200)
+	for path, queries := range map[string][]string{
+		"DELETE /box/k": {"acl", "retention", "legal-hold", "attributes", "uploads"},
+		"PUT /box/k":    {"attributes", "uploads"},
+		"GET /box/k":    {"uploads"},
+		"HEAD /box/k":   {"acl"},
+		"DELETE /empty": {"versioning", "object-lock", "acl", "location", "uploads", "versions", "delete"},
+		"PUT /new":      {"location", "versions", "uploads", "delete"},
+		"GET /box":      {"delete"},
+	} {
+		method, path, _ := strings.Cut(path, " ")
+		for _, query := range queries {
+			g.send(t, method, path+"?"+query, "", "y", nil).want(t, method+" "+path+" "+query, 405)
+		}
+	}
+	if got := get(t, g.dummy(), "box", "k"); string(got) != "x" {
+		t.Errorf("the object is %q", got)
+	}
+	g.do(t, "HEAD", "/empty", nil).want(t, "the empty bucket", 200)
+	g.do(t, "HEAD", "/new", nil).want(t, "no bucket was made", 404)
 }
 
 // TestSettings are the sub-resources of a bucket: what is kept, what is fixed, what is refused.

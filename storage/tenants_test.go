@@ -3,12 +3,17 @@ package storage
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"lodge/gateway"
 	"lodge/gateway/gatewaytest"
+	"lodge/storage/sigv4"
 )
 
 func newVMs(t *testing.T) (all *tenants, directory *gateway.Directory, a, b gateway.ID) {
@@ -130,5 +135,33 @@ func TestLongLists(t *testing.T) {
 		if got := g.send(t, tt.method, tt.path, "", tt.body, map[string]string{"Content-Md5": base64MD5(tt.body)}); got.status != tt.status {
 			t.Errorf("%s: %d %.200s", name, got.status, got.body)
 		}
+	}
+}
+
+// A list that is sent in chunks counts as long: what it announces can be anything.
+func TestChunkedListsAreLong(t *testing.T) {
+	g := newHost(t).guest("a")
+	g.do(t, http.MethodPut, "/bucket/key", nil)
+	remove := func() int {
+		t.Helper()
+		text := "<Delete><Object><Key>x</Key></Object></Delete>"
+		body := fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(text), text)
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.url+"/bucket?delete", io.MultiReader(strings.NewReader(body)))
+		gatewaytest.Must(t, err)
+		r.Header.Set("X-Amz-Content-Sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER")
+		r.Header.Set("X-Amz-Decoded-Content-Length", strconv.Itoa(len(text)))
+		gatewaytest.Must(t, sigv4.Sign(r, "dummy", "dummy", "us-east-1", time.Now()))
+		return answer(t, r).status
+	}
+	if status := remove(); status != http.StatusOK {
+		t.Errorf("alone: %d", status)
+	}
+	for range maxLongListsPerVM {
+		_, leave, err := g.host.tenants.enter(t.Context(), g.ID, true)
+		gatewaytest.Must(t, err)
+		defer leave()
+	}
+	if status := remove(); status != http.StatusServiceUnavailable {
+		t.Errorf("beside as many long lists as there may be: %d", status)
 	}
 }

@@ -124,6 +124,11 @@ func TestObjectLock(t *testing.T) {
 	g.doBody(t, "PUT", hold, "<LegalHold><Status>OFF</Status></LegalHold>").want(t, "release", 200)
 	g.do(t, "DELETE", path, nil).want(t, "released", 204)
 
+	long := g.send(t, "PUT", "/box/long", "", "x", map[string]string{"X-Amz-Object-Lock-Mode": "COMPLIANCE", "X-Amz-Object-Lock-Retain-Until-Date": "2300-01-01T00:00:00Z"})
+	path = "/box/long?versionId=" + long.header.Get("X-Amz-Version-Id")
+	g.do(t, "GET", strings.Replace(path, "?", "?retention&", 1), nil).want(t, "beyond 64 bits of nanoseconds", 200, "<RetainUntilDate>2300-01-01T00:00:00.000Z<")
+	g.do(t, "DELETE", path, nil).want(t, "locked until then", 403)
+
 	g.doBody(t, "PUT", "/box?object-lock", fmt.Sprintf(rule, "GOVERNANCE", "<Days>1</Days>")).want(t, "default", 200)
 	g.do(t, "GET", "/box?object-lock", nil).want(t, "default", 200, "<Days>1</Days>")
 	auto := g.doBody(t, "PUT", "/box/auto", "x")

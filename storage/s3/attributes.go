@@ -42,8 +42,14 @@ func getAttributes(c *call) error {
 	if list == "" {
 		return invalidArgument("Missing required header for this request: x-amz-object-attributes")
 	}
+	asked := map[string]bool{}
 	for name := range strings.SplitSeq(list, ",") {
-		switch name = strings.TrimSpace(name); name {
+		name = strings.TrimSpace(name)
+		if asked[name] { // a list of parts is long
+			return invalidArgument("The attribute %.40q is asked for twice.", name)
+		}
+		asked[name] = true
+		switch name {
 		case "ETag":
 			out.ETag = o.ETag
 		case "Checksum":

@@ -11,8 +11,9 @@ import (
 )
 
 const (
-	corsConfig   = "cors"
-	maxCORSRules = 100
+	corsConfig      = "cors"
+	maxCORSRules    = 100
+	maxAskedHeaders = 100 // of one preflight
 )
 
 // corsXML is the document that says which pages of other origins may use a bucket in a browser.
@@ -64,13 +65,20 @@ func matches(pattern, text string) bool {
 	return len(text) >= len(before)+len(after) && strings.HasPrefix(text, before) && strings.HasSuffix(text, after)
 }
 
-// allows reports whether the rule permits a page of origin a method with these headers.
+// allows reports whether the rule permits a page of origin a method with these headers, in lower case.
 func (r corsRule) allows(origin, method string, headers []string) bool {
 	if !slices.Contains(r.Methods, method) || !slices.ContainsFunc(r.Origins, func(p string) bool { return matches(p, origin) }) {
 		return false
 	}
+	if len(headers) == 0 {
+		return true
+	}
+	patterns := make([]string, len(r.Headers))
+	for i, p := range r.Headers {
+		patterns[i] = strings.ToLower(p)
+	}
 	for _, h := range headers {
-		if !slices.ContainsFunc(r.Headers, func(p string) bool { return matches(strings.ToLower(p), strings.ToLower(h)) }) {
+		if !slices.ContainsFunc(patterns, func(p string) bool { return matches(p, h) }) {
 			return false
 		}
 	}
@@ -126,7 +134,7 @@ func (c *call) cross() {
 
 // Preflight answers OPTIONS, by which a browser asks whether a page of another origin may send a
 // request. It is not signed, and says nothing but the bucket's rule.
-func (h *Handler) Preflight(w http.ResponseWriter, r *http.Request, vm gateway.Identity, t Target) error {
+func (h *Handler) Preflight(w http.ResponseWriter, r *http.Request, who Caller, t Target) error {
 	origin, method := r.Header.Get("Origin"), r.Header.Get("Access-Control-Request-Method")
 	if origin == "" || method == "" {
 		return badRequest("BadRequest", "Insufficient information. Origin request header needed.")
@@ -134,14 +142,17 @@ func (h *Handler) Preflight(w http.ResponseWriter, r *http.Request, vm gateway.I
 	var headers []string
 	for name := range strings.SplitSeq(r.Header.Get("Access-Control-Request-Headers"), ",") {
 		if name = strings.TrimSpace(name); name != "" {
-			headers = append(headers, name)
+			headers = append(headers, strings.ToLower(name))
 		}
+	}
+	if len(headers) > maxAskedHeaders {
+		return badRequest("BadRequest", "Access-Control-Request-Headers has %d names; at most %d are possible.", len(headers), maxAskedHeaders)
 	}
 	refused := Errorf(http.StatusForbidden, "AccessForbidden", "CORSResponse: This CORS request is not allowed.")
 	if t.Bucket == "" {
 		return refused
 	}
-	rule, ok, err := h.corsRule(vm.ID, t.Bucket, origin, method, headers)
+	rule, ok, err := h.corsRule(who.VM.ID, t.Bucket, origin, method, headers)
 	if err != nil {
 		return err
 	}
@@ -150,7 +161,7 @@ func (h *Handler) Preflight(w http.ResponseWriter, r *http.Request, vm gateway.I
 	}
 	rule.set(w.Header(), origin)
 	if len(headers) > 0 {
-		w.Header().Set("Access-Control-Allow-Headers", strings.ToLower(strings.Join(headers, ", ")))
+		w.Header().Set("Access-Control-Allow-Headers", strings.Join(headers, ", "))
 	}
 	return nil // 200
 }

@@ -16,7 +16,7 @@ type deleteXML struct {
 	Objects []struct {
 		Key              string
 		VersionID        string `xml:"VersionId"`
-		ETag             string
+		ETag             *string
 		Size             *int64
 		LastModifiedTime string
 	} `xml:"Object"`
@@ -54,8 +54,11 @@ func deleteObjects(c *call) error {
 	var out deleteResultXML
 	var deletions []store.Deletion
 	for _, o := range list.Objects {
-		d := store.Deletion{Name: o.Key, Version: o.VersionID, If: store.Condition{IfMatch: unquote(o.ETag), IfSize: o.Size}, Bypass: c.bypass()}
+		d := store.Deletion{Name: o.Key, Version: o.VersionID, If: store.Condition{IfSize: o.Size}, Bypass: c.bypass()}
 		err := checkKey(o.Key)
+		if err == nil && o.ETag != nil {
+			d.If.IfMatch, err = demanded(*o.ETag)
+		}
 		if err == nil && o.LastModifiedTime != "" {
 			d.If.IfModified, err = parseTime(o.LastModifiedTime)
 		}

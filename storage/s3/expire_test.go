@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -92,21 +93,54 @@ func TestExpire(t *testing.T) {
 	at(9, map[string]string{"plain": "[kept]"})
 }
 
+// Rules of any number of days end nothing early.
+func TestDue(t *testing.T) {
+	from := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for days, want := range map[int]time.Time{
+		1: time.Date(2026, 3, 3, 0, 0, 0, 0, time.UTC), 106_751: time.Date(2318, 6, 11, 0, 0, 0, 0, time.UTC), 106_752: time.Date(2318, 6, 12, 0, 0, 0, 0, time.UTC),
+		999_999: time.Date(4764, 1, 27, 0, 0, 0, 0, time.UTC),
+	} {
+		if got := due(from, days); !got.Equal(want) {
+			t.Errorf("%d days: %v instead of %v", days, got, want)
+		}
+	}
+	for _, days := range []int{maxLifecycleDays, math.MaxInt} {
+		if got := due(from, days); got.Year() < 1_000_000 {
+			t.Errorf("%d days: %v", days, got)
+		}
+	}
+}
+
 func TestLifecycleRules(t *testing.T) {
 	for name, text := range map[string]string{
 		"no rule": "", "no status": "<Rule><Filter/><Expiration><Days>1</Days></Expiration></Rule>",
-		"no action":  "<Rule><Status>Enabled</Status><Filter/></Rule>",
-		"no days":    "<Rule><Status>Enabled</Status><Filter/><Expiration><Days>0</Days></Expiration></Rule>",
-		"two":        "<Rule><Status>Enabled</Status><Filter/><Expiration><Days>1</Days><Date>2026-01-01T00:00:00Z</Date></Expiration></Rule>",
-		"noon":       "<Rule><Status>Enabled</Status><Filter/><Expiration><Date>2026-01-01T12:00:00Z</Date></Expiration></Rule>",
-		"transition": "<Rule><Status>Enabled</Status><Filter/><Transition><Days>1</Days><StorageClass>GLACIER</StorageClass></Transition></Rule>",
-		"same id":    strings.Repeat("<Rule><ID>a</ID><Status>Enabled</Status><Filter/><Expiration><Days>1</Days></Expiration></Rule>", 2),
-		"noncurrent": "<Rule><Status>Enabled</Status><Filter/><NoncurrentVersionExpiration/></Rule>",
-		"abort":      "<Rule><Status>Enabled</Status><Filter/><AbortIncompleteMultipartUpload/></Rule>",
+		"no action":          "<Rule><Status>Enabled</Status><Filter/></Rule>",
+		"no days":            "<Rule><Status>Enabled</Status><Filter/><Expiration><Days>0</Days></Expiration></Rule>",
+		"many days":          "<Rule><Status>Enabled</Status><Filter/><Expiration><Days>2147483648</Days></Expiration></Rule>",
+		"two":                "<Rule><Status>Enabled</Status><Filter/><Expiration><Days>1</Days><Date>2026-01-01T00:00:00Z</Date></Expiration></Rule>",
+		"noon":               "<Rule><Status>Enabled</Status><Filter/><Expiration><Date>2026-01-01T12:00:00Z</Date></Expiration></Rule>",
+		"transition":         "<Rule><Status>Enabled</Status><Filter/><Transition><Days>1</Days><StorageClass>GLACIER</StorageClass></Transition></Rule>",
+		"same id":            strings.Repeat("<Rule><ID>a</ID><Status>Enabled</Status><Filter/><Expiration><Days>1</Days></Expiration></Rule>", 2),
+		"noncurrent":         "<Rule><Status>Enabled</Status><Filter/><NoncurrentVersionExpiration/></Rule>",
+		"abort":              "<Rule><Status>Enabled</Status><Filter/><AbortIncompleteMultipartUpload/></Rule>",
+		"prefix of a filter": "<Rule><Status>Enabled</Status><Filter><prefix>log/</prefix></Filter><Expiration><Days>1</Days></Expiration></Rule>",
+		"prefix of and":      "<Rule><Status>Enabled</Status><Filter><And><prefix>log/</prefix><Tag><Key>a</Key><Value>b</Value></Tag></And></Filter><Expiration><Days>1</Days></Expiration></Rule>",
+		"filter of a rule":   "<Rule><Status>Enabled</Status><filter><Prefix>log/</Prefix></filter><Expiration><Days>1</Days></Expiration></Rule>",
+		"beside and":         "<Rule><Status>Enabled</Status><Filter><Prefix>log/</Prefix><And><Tag><Key>a</Key><Value>b</Value></Tag></And></Filter><Expiration><Days>1</Days></Expiration></Rule>",
+		"size beside and":    "<Rule><Status>Enabled</Status><Filter><ObjectSizeLessThan>9</ObjectSizeLessThan><And><Prefix>log/</Prefix></And></Filter><Expiration><Days>1</Days></Expiration></Rule>",
+		"empty and":          "<Rule><Status>Enabled</Status><Filter><And/></Filter><Expiration><Days>1</Days></Expiration></Rule>",
+		"of an expiration":   "<Rule><Status>Enabled</Status><Filter/><Expiration><Days>1</Days><After>2</After></Expiration></Rule>",
+		"of older versions":  "<Rule><Status>Enabled</Status><Filter/><NoncurrentVersionExpiration><NoncurrentDays>1</NoncurrentDays><newerNoncurrentVersions>5</newerNoncurrentVersions></NoncurrentVersionExpiration></Rule>",
 	} {
 		if checkLifecycle([]byte("<LifecycleConfiguration>"+text+"</LifecycleConfiguration>")) == nil {
 			t.Errorf("%s is accepted", name)
 		}
+	}
+	whole := "<LifecycleConfiguration xmlns='http://s3.amazonaws.com/doc/2006-03-01/'><Rule><ID>a</ID><Filter><And><Prefix>log/</Prefix><Tag><Key>a</Key><Value>b</Value></Tag></And></Filter><Status>Enabled</Status>" +
+		"<Expiration><Days>1</Days></Expiration><NoncurrentVersionExpiration><NoncurrentDays>1</NoncurrentDays><NewerNoncurrentVersions>2</NewerNoncurrentVersions></NoncurrentVersionExpiration>" +
+		"<AbortIncompleteMultipartUpload><DaysAfterInitiation>3</DaysAfterInitiation></AbortIncompleteMultipartUpload></Rule></LifecycleConfiguration>"
+	if err := checkLifecycle([]byte(whole)); err != nil {
+		t.Errorf("a rule with all that is known: %v", err)
 	}
 }
 

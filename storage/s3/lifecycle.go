@@ -2,6 +2,7 @@ package s3
 
 import (
 	"encoding/xml"
+	"math"
 	"strings"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 const (
 	lifecycleConfig   = "lifecycle"
 	maxLifecycleRules = 1000
+	maxLifecycleDays  = math.MaxInt32 // S3's limit
 	day               = 24 * time.Hour
 )
 
@@ -19,6 +21,10 @@ type lifecycleXML struct {
 	XMLName xml.Name        `xml:"LifecycleConfiguration"`
 	Rules   []lifecycleRule `xml:"Rule"`
 }
+
+// unknown are elements that are not known here. A rule that has one is refused: without it, the rule
+// would end more than its author means.
+type unknown []struct{}
 
 type lifecycleRule struct {
 	ID         string
@@ -29,14 +35,20 @@ type lifecycleRule struct {
 		Days                      *int
 		Date                      string
 		ExpiredObjectDeleteMarker bool
+		Unknown                   unknown `xml:",any"`
 	}
 	NoncurrentVersionExpiration *struct {
 		NoncurrentDays          *int
 		NewerNoncurrentVersions int
+		Unknown                 unknown `xml:",any"`
 	}
-	AbortIncompleteMultipartUpload *struct{ DaysAfterInitiation *int }
-	Transition                     *struct{}
-	NoncurrentVersionTransition    *struct{}
+	AbortIncompleteMultipartUpload *struct {
+		DaysAfterInitiation *int
+		Unknown             unknown `xml:",any"`
+	}
+	Transition                  *struct{}
+	NoncurrentVersionTransition *struct{}
+	Unknown                     unknown `xml:",any"`
 }
 
 type lifecycleFilter struct {
@@ -49,6 +61,25 @@ type lifecycleTest struct {
 	Tags                  []tagXML `xml:"Tag"`
 	ObjectSizeGreaterThan *int64
 	ObjectSizeLessThan    *int64
+	Unknown               unknown `xml:",any"`
+}
+
+// empty reports whether the test selects all objects.
+func (t lifecycleTest) empty() bool {
+	return t.Prefix == "" && len(t.Tags) == 0 && t.ObjectSizeGreaterThan == nil && t.ObjectSizeLessThan == nil
+}
+
+// check refuses a filter that selects other objects than it seems to.
+func (f *lifecycleFilter) check() error {
+	switch {
+	case f == nil:
+		return nil
+	case len(f.Unknown) > 0 || f.And != nil && len(f.And.Unknown) > 0:
+		return errXML("A Filter has an element that is not known.")
+	case f.And != nil && (!f.empty() || f.And.empty()):
+		return errXML("A Filter with And has its conditions inside of And.")
+	}
+	return nil
 }
 
 func checkLifecycle(text []byte) error {
@@ -70,7 +101,7 @@ func checkLifecycle(text []byte) error {
 }
 
 func (r lifecycleRule) check() error {
-	positive := func(days *int) bool { return days == nil || *days > 0 }
+	positive := func(days *int) bool { return days == nil || *days > 0 && *days <= maxLifecycleDays }
 	switch {
 	case len(r.ID) > 255:
 		return invalidArgument("ID length should not exceed allowed limit of 255")
@@ -78,10 +109,15 @@ func (r lifecycleRule) check() error {
 		return errXML("The Status of a rule is Enabled or Disabled.")
 	case r.Prefix != nil && r.Filter != nil:
 		return errXML("A rule has a Prefix or a Filter, not both.")
+	case r.hasUnknown():
+		return errXML("A rule has an element that is not known.")
 	case r.Transition != nil || r.NoncurrentVersionTransition != nil:
 		return notImplemented("Transitions are not implemented: all objects are stored alike.")
 	case r.Expiration == nil && r.NoncurrentVersionExpiration == nil && r.AbortIncompleteMultipartUpload == nil:
 		return invalidRequest("At least one action needs to be specified in a rule")
+	}
+	if err := r.Filter.check(); err != nil {
+		return err
 	}
 	if e := r.Expiration; e != nil {
 		given := 0
@@ -107,6 +143,11 @@ func (r lifecycleRule) check() error {
 		return invalidArgument("'DaysAfterInitiation' for AbortIncompleteMultipartUpload action must be a positive integer")
 	}
 	return nil
+}
+
+func (r lifecycleRule) hasUnknown() bool {
+	e, n, a := r.Expiration, r.NoncurrentVersionExpiration, r.AbortIncompleteMultipartUpload
+	return len(r.Unknown) > 0 || e != nil && len(e.Unknown) > 0 || n != nil && len(n.Unknown) > 0 || a != nil && len(a.Unknown) > 0
 }
 
 // prefix is that of all keys which the rule can be about.
@@ -142,9 +183,10 @@ func (r lifecycleRule) selects(o store.Object) bool {
 	return (test.ObjectSizeGreaterThan == nil || o.Size > *test.ObjectSizeGreaterThan) && (test.ObjectSizeLessThan == nil || o.Size < *test.ObjectSizeLessThan)
 }
 
-// due is when something ends that began at a time and lasts so many days: at a midnight, as with S3.
+// due is when something ends that began at a time and lasts so many days: at a midnight, as with S3. A
+// time.Duration has room for 292 years only.
 func due(from time.Time, days int) time.Time {
-	end := from.UTC().Add(time.Duration(days) * day)
+	end := from.UTC().AddDate(0, 0, min(days, maxLifecycleDays))
 	if midnight := end.Truncate(day); !midnight.Equal(end) {
 		return midnight.Add(day)
 	}

@@ -178,10 +178,31 @@ func quote(etag string) string { return `"` + etag + `"` }
 // unquote is an ETag as the store has it.
 func unquote(etag string) string { return strings.Trim(strings.TrimSpace(etag), `"`) }
 
+// ifMatch is the ETag that a write or a deletion demands; "" if it demands none.
+func ifMatch(h http.Header) (string, error) {
+	values := h.Values("If-Match")
+	if len(values) == 0 {
+		return "", nil
+	}
+	return demanded(values[0])
+}
+
+// demanded is an ETag that is demanded. No object has an empty one, which a client sends that has lost
+// the ETag of what it means.
+func demanded(etag string) (string, error) {
+	if etag = unquote(etag); etag == "" {
+		return "", store.ErrPrecondition
+	}
+	return etag, nil
+}
+
 // writeCondition is the condition of a write.
 func writeCondition(h http.Header) (store.Condition, error) {
-	match, none := h.Get("If-Match"), h.Get("If-None-Match")
+	none := h.Get("If-None-Match")
+	match, err := ifMatch(h)
 	switch {
+	case err != nil:
+		return store.Condition{}, err
 	case match != "" && none != "":
 		return store.Condition{}, notImplemented("If-Match and If-None-Match cannot be combined in a write.")
 	case none != "" && none != "*":
@@ -189,7 +210,7 @@ func writeCondition(h http.Header) (store.Condition, error) {
 	case h.Get("If-Modified-Since") != "" || h.Get("If-Unmodified-Since") != "":
 		return store.Condition{}, notImplemented("A write has no condition of a date. Use If-Match or If-None-Match.")
 	}
-	return store.Condition{IfMatch: unquote(match), IfNoneMatch: none}, nil
+	return store.Condition{IfMatch: match, IfNoneMatch: none}, nil
 }
 
 // conditions are those of a read (RFC 9110, section 13.2.2), of the request or of a copy's source.

@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"cmp"
 	"encoding/xml"
 	"net/http"
 	"net/url"
@@ -77,7 +78,7 @@ func uploadPart(c *call) error {
 	}
 	c.set("Etag", quote(part.ETag))
 	c.setChecksum(part.Checksum, 0)
-	c.w.Header().Del("x-amz-checksum-type") // a part has no type
+	delete(c.w.Header(), "x-amz-checksum-type") // a part has none; Del would look for another spelling
 	return nil
 }
 
@@ -207,7 +208,9 @@ func (c *call) completedChecksum() (func([]store.Part) (store.Checksum, error), 
 		case err != nil:
 		case kind != "" && kind != checksumType(sum):
 			err = invalidRequest("The upload was created using the %s checksum mode. The complete request must use the same checksum mode.", checksumType(sum))
-		case text != "" && announced.name == sum.Algorithm && text != checksumText(sum, 0) && text != checksumText(sum, len(parts)):
+		case text != "" && announced.name != sum.Algorithm:
+			err = invalidRequest("The request has a %s checksum, which differs from that of the upload (%s).", announced.name, cmp.Or(sum.Algorithm, "none"))
+		case text != "" && text != checksumText(sum, 0) && text != checksumText(sum, len(parts)):
 			err = badRequest("BadDigest", "The %s you specified did not match the calculated checksum.", announced.name)
 		}
 		return sum, err

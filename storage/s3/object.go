@@ -228,7 +228,11 @@ func deleteObject(c *call) error {
 }
 
 func deleteCondition(h http.Header) (store.Condition, error) {
-	condition := store.Condition{IfMatch: unquote(h.Get("If-Match"))}
+	match, err := ifMatch(h)
+	if err != nil {
+		return store.Condition{}, err
+	}
+	condition := store.Condition{IfMatch: match}
 	if v := h.Get("X-Amz-If-Match-Size"); v != "" {
 		size, ok := digits(v)
 		if !ok {

@@ -44,10 +44,7 @@ func (h *Handler) Post(w http.ResponseWriter, r *http.Request, who Caller, t Tar
 	if err := p.check(fields, h.Now()); err != nil {
 		return err
 	}
-	if t.Key = strings.ReplaceAll(fields["key"], "${filename}", form.name); t.Key == "" {
-		return invalidArgument("Bucket POST must contain a field named 'key'. If it is specified, please check the order of the fields.")
-	}
-	if err := checkKey(t.Key); err != nil {
+	if t.Key, err = form.key(); err != nil {
 		return err
 	}
 	c := &call{Handler: h, Caller: who, Target: t, w: w, r: r.Clone(r.Context()), query: url.Values{}}

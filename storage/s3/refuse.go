@@ -1,24 +1,37 @@
 package s3
 
-import "strings"
+import (
+	"net/http"
+	"strings"
+)
 
 // maxHeaderBytes limits the headers of a request, as S3 does; user metadata counts.
 const maxHeaderBytes = 8 << 10
 
-// refuse rejects features that no verb here has: a client that asks for encryption, a public object
-// or an append must not get a success.
-func (c *call) refuse() error {
+// CheckHeaders refuses headers that are too long.
+func CheckHeaders(h http.Header) error {
 	size := 0
-	for name, values := range c.r.Header {
+	for name, values := range h {
 		for _, v := range values {
 			size += len(name) + len(v) + len(": \r\n")
-		}
-		if err := c.refuseHeader(name, strings.Join(values, ",")); err != nil {
-			return err
 		}
 	}
 	if size > maxHeaderBytes {
 		return badRequest("RequestHeaderSectionTooLarge", "The headers come to %d bytes; at most %d are possible.", size, maxHeaderBytes)
+	}
+	return nil
+}
+
+// refuse rejects features that no verb here has: a client that asks for encryption, a public object
+// or an append must not get a success.
+func (c *call) refuse() error {
+	if err := CheckHeaders(c.r.Header); err != nil {
+		return err
+	}
+	for name, values := range c.r.Header {
+		if err := c.refuseHeader(name, strings.Join(values, ",")); err != nil {
+			return err
+		}
 	}
 	return checkCanned(c.r.Header)
 }

@@ -1,6 +1,9 @@
 package s3
 
-import "net/http"
+import (
+	"net/http"
+	"slices"
+)
 
 // verb carries out one kind of request.
 type verb func(*call) error
@@ -27,11 +30,20 @@ func (c *call) route() (verb, error) {
 		table = bucketRoutes()
 	}
 	for _, r := range table {
-		if r.method == c.r.Method && (r.query == "" || c.query.Has(r.query)) {
-			return r.verb, nil
+		if r.method != c.r.Method || r.query != "" && !c.query.Has(r.query) {
+			continue
 		}
+		if r.query == "" && c.sub(table) { // it is about a part of the resource, not about all of it
+			break
+		}
+		return r.verb, nil
 	}
 	return nil, Errorf(http.StatusMethodNotAllowed, "MethodNotAllowed", "The specified method is not allowed against this resource.")
+}
+
+// sub reports whether the query names a sub-resource that another method has.
+func (c *call) sub(table []route) bool {
+	return slices.ContainsFunc(table, func(r route) bool { return r.query != "" && c.query.Has(r.query) })
 }
 
 func serviceRoutes() []route {

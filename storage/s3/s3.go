@@ -53,6 +53,9 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, who Caller, t Ta
 	if err != nil {
 		return Errorf(http.StatusBadRequest, "InvalidArgument", "The query cannot be decoded.")
 	}
+	if r, err = unpresigned(r, query); err != nil {
+		return err
+	}
 	c := &call{Handler: h, Caller: who, Target: t, w: w, r: r, query: query}
 	c.cross()
 	if err := c.refuse(); err != nil {

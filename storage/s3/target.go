@@ -72,13 +72,17 @@ func checkKey(key string) error {
 	case key == "":
 		return badKey(key, "is empty")
 	case len(key) > maxKeyBytes:
-		return Errorf(http.StatusBadRequest, "KeyTooLongError", "The key has %d bytes; at most %d are possible.", len(key), maxKeyBytes)
+		return errKeyTooLong(len(key))
 	case !utf8.ValidString(key):
 		return badKey(key, "is not UTF-8")
 	case strings.Contains(key, "\x00"):
 		return badKey(key, "has a NUL")
 	}
 	return nil
+}
+
+func errKeyTooLong(n int) error {
+	return Errorf(http.StatusBadRequest, "KeyTooLongError", "The key has %d bytes; at most %d are possible.", n, maxKeyBytes)
 }
 
 func badKey(key, why string) error {

@@ -146,8 +146,13 @@ func newAuth(credential, signedHeaders, signature string, date time.Time) (Auth,
 		return Auth{}, fmt.Errorf("%w: no access key", ErrMalformed)
 	case len(a.Signature) != 64:
 		return Auth{}, fmt.Errorf("%w: the signature has %d characters instead of 64", ErrMalformed, len(a.Signature))
-	case signedHeaders == "" || len(a.SignedHeaders) > 256:
-		return Auth{}, fmt.Errorf("%w: no list of signed headers", ErrMalformed)
+	case signedHeaders == "" || signedHeaders != strings.ToLower(signedHeaders):
+		return Auth{}, fmt.Errorf("%w: no list of signed headers in lower case", ErrMalformed)
+	}
+	for i, name := range a.SignedHeaders[1:] { // a header that is named twice is in the canonical request twice
+		if name <= a.SignedHeaders[i] {
+			return Auth{}, fmt.Errorf("%w: the signed headers are not in ascending order, each once", ErrMalformed)
+		}
 	}
 	return a, nil
 }

@@ -86,6 +86,28 @@ func TestPeer(t *testing.T) {
 	}
 }
 
+// The canonical request has each signed header once, however often it is named.
+func TestSignedHeaders(t *testing.T) {
+	for list, good := range map[string]bool{
+		"host": true, "host;x-amz-date": true, "a;host;z": true,
+		"": false, ";": false, "host;": false, "host;host": false, "x-amz-date;host": false, "Host;host": false, "HOST;Host": false, "host;" + strings.Repeat("x;", 300): false,
+	} {
+		credential := "k/20130524/us-east-1/s3/aws4_request"
+		inHeader := example("GET", "/k", "", map[string]string{
+			"X-Amz-Date": "20130524T000000Z", "Authorization": algorithm + " Credential=" + credential + ",SignedHeaders=" + list + ",Signature=" + strings.Repeat("0", 64),
+		})
+		inQuery := example("GET", "/k", url.Values{
+			"X-Amz-Algorithm": {algorithm}, "X-Amz-Credential": {credential}, "X-Amz-Date": {"20130524T000000Z"}, "X-Amz-Expires": {"1"},
+			"X-Amz-SignedHeaders": {list}, "X-Amz-Signature": {strings.Repeat("0", 64)},
+		}.Encode(), nil)
+		for _, r := range []*http.Request{inHeader, inQuery} {
+			if _, err := Parse(r); (err == nil) != good || err != nil && !errors.Is(err, ErrMalformed) {
+				t.Errorf("%q: %v", list, err)
+			}
+		}
+	}
+}
+
 // TestSignedTransferEncoding: botocore signs it, over TLS where its bodies are chunked, and
 // net/http takes it out of the headers.
 func TestSignedTransferEncoding(t *testing.T) {

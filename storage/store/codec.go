@@ -8,8 +8,12 @@ import (
 	"time"
 )
 
-// recordFormat is the first byte of each record.
-const recordFormat = 1
+// recordFormat is the first byte of each record. Times in records of format 1, which are read too, are
+// in nanoseconds, so end in 2262.
+const (
+	recordFormat    = 2
+	oldRecordFormat = 1
+)
 
 // encoder appends the fields of a record: numbers as varints, text with its length before it.
 type encoder struct{ b []byte }
@@ -22,11 +26,8 @@ func (e *encoder) fixed(n uint64) { e.b = binary.BigEndian.AppendUint64(e.b, n) 
 func (e *encoder) text(s string)  { e.uint(uint64(len(s))); e.b = append(e.b, s...) }
 func (e *encoder) bytes(s []byte) { e.uint(uint64(len(s))); e.b = append(e.b, s...) }
 func (e *encoder) time(t time.Time) {
-	if t.IsZero() {
-		e.int(0)
-		return
-	}
-	e.int(t.UnixNano())
+	e.int(t.Unix())
+	e.uint(uint64(t.Nanosecond()))
 }
 
 func (e *encoder) bool(v bool) {
@@ -49,14 +50,16 @@ func (e *encoder) textMap(m map[string]string) {
 // length in a record makes it allocate more than the record has bytes.
 type decoder struct {
 	b   []byte
+	old bool // of oldRecordFormat
 	bad bool
 }
 
 func newDecoder(b []byte) *decoder {
 	d := &decoder{b: b}
-	if len(b) == 0 || b[0] != recordFormat {
+	if len(b) == 0 || b[0] != recordFormat && b[0] != oldRecordFormat {
 		return d.fail()
 	}
+	d.old = b[0] == oldRecordFormat
 	d.b = b[1:]
 	return d
 }
@@ -136,10 +139,20 @@ func (d *decoder) bytes() []byte {
 
 func (d *decoder) time() time.Time {
 	n := d.int()
-	if n == 0 {
+	if d.old {
+		if n == 0 {
+			return time.Time{}
+		}
+		return time.Unix(0, n).UTC()
+	}
+	nanoseconds := d.uint()
+	if nanoseconds >= uint64(time.Second) {
+		d.fail()
+	}
+	if d.bad {
 		return time.Time{}
 	}
-	return time.Unix(0, n).UTC()
+	return time.Unix(n, int64(nanoseconds)).UTC()
 }
 
 // count returns the number of elements that follow, each of at least size bytes.
