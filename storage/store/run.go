@@ -18,17 +18,28 @@ const (
 )
 
 // Run ends abandoned uploads and reads all bodies once a week to find damage, which it logs, until ctx is
-// done. It returns an error if the index has become unusable: then the process should end.
+// done. It returns an error at once if the index has become unusable: then the process should end, since calls
+// may be blocked for ever.
 func (s *Store) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	defer wg.Wait()
 	defer cancel()
-	wg.Go(func() { s.repeat(ctx, tidyEvery, s.tidy) })
-	wg.Go(func() { s.repeat(ctx, scrubEvery, s.scrub) })
-	select {
-	case <-ctx.Done():
+	return s.UnlessFailed(func() error {
+		var wg sync.WaitGroup
+		wg.Go(func() { s.repeat(ctx, tidyEvery, s.tidy) })
+		wg.Go(func() { s.repeat(ctx, scrubEvery, s.scrub) })
+		wg.Wait()
 		return nil
+	})
+}
+
+// UnlessFailed calls f, and returns its error. If the index becomes unusable before f ends, it returns that error
+// without waiting: a call that uses the store may never end then.
+func (s *Store) UnlessFailed(f func() error) error {
+	ended := make(chan error, 1)
+	go func() { ended <- f() }()
+	select {
+	case err := <-ended:
+		return err
 	case <-s.failed:
 		return s.failure
 	}

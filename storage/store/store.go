@@ -132,7 +132,9 @@ func (s *Store) Close() error {
 		return s.failure // the index is left as it is, like after a crash
 	default:
 	}
-	s.closing.Do(func() { s.closed = errors.Join(s.blobs.close(), s.index.Close()) })
+	s.closing.Do(func() {
+		s.closed = s.UnlessFailed(func() error { return errors.Join(s.blobs.close(), s.index.Close()) })
+	})
 	return s.closed
 }
 
