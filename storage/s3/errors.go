@@ -73,6 +73,7 @@ func answers() []answerOf {
 		{store.ErrDigest, 400, "BadDigest", "The Content-MD5 that you specified did not match what the host received."},
 		{store.ErrLocked, 403, "AccessDenied", "The version is protected by object lock (a retention date or a legal hold)."},
 		{store.ErrNoUpload, 404, "NoSuchUpload", "The specified upload does not exist: it was completed or aborted, or never begun."},
+		{store.ErrTooManyUploads, 400, "TooManyUploads", "The VM has 10,000 multipart uploads in progress. Complete or abort some of them."},
 		{store.ErrPart, 400, "InvalidPart", "One or more of the specified parts were not found, or their ETags differ."},
 		{store.ErrPartOrder, 400, "InvalidPartOrder", "The list of parts was not in ascending order."},
 		{store.ErrPartNumber, 400, "InvalidArgument", "Part number must be an integer between 1 and 10000, inclusive."},

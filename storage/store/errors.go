@@ -23,6 +23,7 @@ var (
 	ErrSize           = errors.New("the body does not have the length it was sent with")
 	ErrLocked         = errors.New("the version is retained")
 	ErrNoUpload       = errors.New("no such upload")
+	ErrTooManyUploads = errors.New("the VM has too many uploads in progress")
 	ErrPart           = errors.New("a part is missing or another one than listed")
 	ErrPartNumber     = errors.New("part numbers are 1 to 10,000")
 	ErrPartOrder      = errors.New("the parts are not in ascending order")

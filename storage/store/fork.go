@@ -155,7 +155,8 @@ func (f *fork) contents() error {
 				return err
 			}
 			bucket := names[binary.BigEndian.Uint64(key[vmKeyLen+1:])]
-			usage := f.b.Merge(textKey(f.to.vm, kindUsage, bucket), encodeSum(v.Size, 1, 0), nil)
+			u := Usage{Bytes: v.Size, Objects: 1}
+			usage := f.b.Merge(textKey(f.to.vm, kindUsage, bucket), u.encode(), nil)
 			return errors.Join(usage, f.content(v.content), f.step(4<<20))
 		})
 		if err != nil {

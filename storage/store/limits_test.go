@@ -199,3 +199,33 @@ func TestRemove(t *testing.T) {
 	s = open(t, dir)
 	wantNothing(t, s)
 }
+
+// TestUploadsAreLimited begins uploads up to the limit, in two buckets: one that ends makes room for another, also
+// after a new start.
+func TestUploadsAreLimited(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	s.maxUploads = 3
+	var begun []Upload
+	for _, bucket := range []string{"a", "b", "b"} {
+		u, err := s.NewUpload(Key{blog, bucket, "x"}, UploadOptions{})
+		must(t, err)
+		begun = append(begun, u)
+	}
+	_, err := s.NewUpload(Key{blog, "c", "x"}, UploadOptions{})
+	wantErr(t, err, ErrTooManyUploads)
+	_, err = s.NewUpload(Key{shop, "c", "x"}, UploadOptions{})
+	must(t, err)
+	must(t, s.Abort(begun[0].Key, begun[0].ID))
+	must(t, s.Close())
+	s = open(t, dir)
+	s.maxUploads = 3
+	p, err := s.PutPart(t.Context(), begun[1].Key, begun[1].ID, 1, Write{Body: bytes.NewReader([]byte("x")), Size: 1})
+	must(t, err)
+	_, err = s.Complete(t.Context(), begun[1].Key, begun[1].ID, []CompletedPart{{Number: 1, ETag: p.ETag}}, Completion{})
+	must(t, err)
+	for _, want := range []error{nil, nil, ErrTooManyUploads} {
+		_, err := s.NewUpload(Key{blog, "c", "x"}, UploadOptions{})
+		wantErr(t, err, want)
+	}
+}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"time"
 
 	"lodge/gateway"
 )
@@ -231,6 +232,16 @@ func (u *Upload) encode() []byte {
 	e.bool(u.FullObject)
 	e.meta(u.Meta)
 	return e.b
+}
+
+// startOf reads when an upload began from its record.
+func startOf(record []byte) (time.Time, error) {
+	d := newDecoder(record)
+	started := d.time()
+	if d.bad {
+		return started, d.end("an upload")
+	}
+	return started, nil
 }
 
 func decodeUpload(key Key, number uint64, b []byte) (Upload, error) {

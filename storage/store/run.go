@@ -6,8 +6,6 @@ import (
 	"log/slog"
 	"sync"
 	"time"
-
-	"lodge/gateway"
 )
 
 const (
@@ -71,42 +69,27 @@ func (s *Store) EndUploads(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	limit := s.cfg.Now().Add(-uploadsLast)
 	for _, vm := range vms {
-		old, err := s.uploadsBefore(vm, s.cfg.Now().Add(-uploadsLast))
-		if err != nil {
-			return err
-		}
-		for _, u := range old {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			if err := s.Abort(u.Key, u.ID); err != nil && !errors.Is(err, ErrNoUpload) && !errors.Is(err, ErrNoBucket) && !errors.Is(err, ErrRemoved) {
+		err := s.eachUpload(vm, func(_ *Bucket, key Key, number uint64, record []byte) error {
+			if started, err := startOf(record); err != nil || !started.Before(limit) {
 				return err
 			}
-			s.log.Info("abandoned upload removed", slog.String("vm_id", vm.String()),
-				slog.String("bucket", u.Key.Bucket), slog.String("object", u.Key.Name))
+			err := s.Abort(key, uploadID(number))
+			switch {
+			case errors.Is(err, ErrNoUpload), errors.Is(err, ErrNoBucket), errors.Is(err, ErrRemoved):
+				return nil // it has ended since the iteration began
+			case err == nil:
+				s.log.Info("abandoned upload removed", slog.String("vm_id", vm.String()),
+					slog.String("bucket", key.Bucket), slog.String("object", key.Name))
+			}
+			return errors.Join(err, ctx.Err())
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil
-}
-
-func (s *Store) uploadsBefore(vm gateway.ID, limit time.Time) (old []Upload, err error) {
-	prefix := vmKey(vm, kindBucket, 0)
-	err = each(s.index, prefix, func(key, v []byte) error {
-		b, err := decodeBucket(vm, string(key[len(prefix):]), v)
-		if err != nil {
-			return err
-		}
-		return each(s.index, nameKey(vm, kindUpload, b.number, ""), func(key, v []byte) error {
-			name, number, _ := seqIn(key)
-			u, err := decodeUpload(Key{vm, b.Name, name}, number, v)
-			if err == nil && u.Started.Before(limit) {
-				old = append(old, u)
-			}
-			return err
-		})
-	})
-	return old, err
 }
 
 // scrub is a slow Check that logs what it finds.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -48,16 +49,18 @@ func (s *Store) tenant(vm gateway.ID) (*tenant, error) {
 }
 
 func (m sum) usage() (u Usage) {
-	if len(m) == 3 {
-		u.Bytes, u.Objects, u.Pending = m[0], m[1], m[2]
-	}
+	m = append(slices.Clip(m), 0, 0, 0, 0) // a sum without a later number has it as 0
+	u.Bytes, u.Objects, u.Pending, u.Uploads = m[0], m[1], m[2], m[3]
 	return u
 }
+
+func (u *Usage) encode() []byte { return encodeSum(u.Bytes, u.Objects, u.Pending, u.Uploads) }
 
 func (u *Usage) add(d Usage) {
 	u.Bytes += d.Bytes
 	u.Objects += d.Objects
 	u.Pending += d.Pending
+	u.Uploads += d.Uploads
 }
 
 // apply adds what a commit has changed.
@@ -69,6 +72,16 @@ func (t *tenant) apply(deltas map[string]Usage) {
 		u.add(d)
 		t.used[bucket] = u
 	}
+}
+
+// uploads returns how many are in progress.
+func (t *tenant) uploads() (n int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, u := range t.used {
+		n += u.Uploads
+	}
+	return n
 }
 
 // forget ends the count of a bucket that was deleted, which was empty.

@@ -179,10 +179,10 @@ func (x *tx) count(bucket string, d Usage) {
 // nothing refers to any more.
 func (x *tx) commit() error {
 	for bucket, u := range x.usage {
-		if u.Bytes == 0 && u.Objects == 0 && u.Pending == 0 {
+		if u.Bytes == 0 && u.Objects == 0 && u.Pending == 0 && u.Uploads == 0 {
 			continue
 		}
-		if err := x.b.Merge(textKey(x.t.vm, kindUsage, bucket), encodeSum(u.Bytes, u.Objects, u.Pending), nil); err != nil {
+		if err := x.b.Merge(textKey(x.t.vm, kindUsage, bucket), u.encode(), nil); err != nil {
 			return err
 		}
 	}

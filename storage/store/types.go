@@ -211,6 +211,7 @@ type Usage struct {
 	Bytes   int64 // of all versions
 	Objects int64 // versions and delete markers
 	Pending int64 // bytes in parts of uploads; not in Bytes
+	Uploads int64 // in progress
 	Buckets map[string]Usage
 }
 
