@@ -66,6 +66,7 @@ func answers() []answerOf {
 		{store.ErrNoBucket, 404, "NoSuchBucket", "The specified bucket does not exist."},
 		{store.ErrBucketExists, 409, "BucketAlreadyOwnedByYou", "The bucket exists already, and is yours."},
 		{store.ErrBucketNotEmpty, 409, "BucketNotEmpty", "The bucket that you tried to delete is not empty."},
+		{store.ErrTooManyBuckets, 400, "TooManyBuckets", "The VM has 1,000 buckets, which is the most. Delete some of them."},
 		{store.ErrNoKey, 404, "NoSuchKey", "The specified key does not exist."},
 		{store.ErrDeleted, 404, "NoSuchKey", "The specified key does not exist: its latest version is a delete marker."},
 		{store.ErrNoVersion, 404, "NoSuchVersion", "The specified version does not exist."},

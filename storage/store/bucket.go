@@ -10,7 +10,7 @@ import (
 	"lodge/gateway"
 )
 
-// CreateBucket makes a bucket. lock enables object lock, and versioning with it. A bucket that exists is
+// CreateBucket makes a bucket. A VM can have 1,000, further ones are ErrTooManyBuckets. lock enables object lock, and versioning with it. A bucket that exists is
 // ErrBucketExists, and is returned with it.
 func (s *Store) CreateBucket(vm gateway.ID, name string, lock bool) (Bucket, error) {
 	if err := checkBucket(name); err != nil {
@@ -29,7 +29,7 @@ func (s *Store) CreateBucket(vm gateway.ID, name string, lock bool) (Bucket, err
 		if !errors.Is(err, ErrNoBucket) {
 			return err
 		}
-		b, err = x.makeBucket(name, lock)
+		b, err = x.newBucket(name, lock)
 		if err == nil {
 			made = *b
 		}
@@ -58,6 +58,14 @@ func (s *Store) alone(vm gateway.ID, bucket string, f func(*tx) error) error {
 	return x.commit()
 }
 
+// newBucket makes a bucket, if the VM has not too many.
+func (x *tx) newBucket(name string, lock bool) (*Bucket, error) {
+	if x.t.buckets() >= x.s.maxBuckets { // those that are made now may pass it
+		return nil, ErrTooManyBuckets
+	}
+	return x.makeBucket(name, lock)
+}
+
 func (x *tx) makeBucket(name string, lock bool) (*Bucket, error) {
 	number, err := x.s.ids.take()
 	if err != nil {
@@ -67,7 +75,7 @@ func (x *tx) makeBucket(name string, lock bool) (*Bucket, error) {
 	if lock {
 		b.Versioning = Enabled
 	}
-	return b, x.set(textKey(x.t.vm, kindBucket, name), nil, b.encode())
+	return b, errors.Join(x.set(textKey(x.t.vm, kindBucket, name), nil, b.encode()), x.beginUsage(name))
 }
 
 // Bucket returns a bucket, or ErrNoBucket.
@@ -79,8 +87,8 @@ func (s *Store) Bucket(vm gateway.ID, name string) (Bucket, error) {
 	return *b, nil
 }
 
-// Buckets returns a VM's buckets by name: those that begin with prefix and come behind after, at most
-// most of them, and whether there are more.
+// Buckets returns a VM's buckets by name, without their Config: those that begin with prefix and come behind
+// after, at most most of them, and whether there are more.
 func (s *Store) Buckets(vm gateway.ID, prefix, behind string, most int) ([]Bucket, bool, error) {
 	start := textKey(vm, kindBucket, prefix)
 	end := after(start)
@@ -98,7 +106,7 @@ func (s *Store) Buckets(vm gateway.ID, prefix, behind string, most int) ([]Bucke
 		if len(found) >= most {
 			return found, true, it.Close()
 		}
-		b, err := decodeBucket(vm, string(it.Key()[vmKeyLen+1:]), it.Value())
+		b, err := decodeBucketHead(vm, string(it.Key()[vmKeyLen+1:]), it.Value())
 		if err != nil {
 			return nil, false, errors.Join(err, it.Close())
 		}

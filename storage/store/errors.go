@@ -15,6 +15,7 @@ var (
 	ErrNoBucket       = errors.New("no such bucket")
 	ErrBucketExists   = errors.New("the bucket exists")
 	ErrBucketNotEmpty = errors.New("the bucket has objects, versions or uploads")
+	ErrTooManyBuckets = errors.New("the VM has too many buckets")
 	ErrNoKey          = errors.New("no such key")
 	ErrNoVersion      = errors.New("no such version")
 	ErrDeleted        = errors.New("the version is a delete marker") // Head and Get return the marker with it

@@ -148,6 +148,11 @@ func (f *fork) contents() error {
 	if err != nil {
 		return err
 	}
+	for _, name := range names {
+		if err := f.b.Merge(textKey(f.to.vm, kindUsage, name), (&Usage{}).encode(), nil); err != nil {
+			return err
+		}
+	}
 	for _, kind := range []byte{kindObject, kindVersion} {
 		err := each(f.s.index, vmKey(f.to.vm, kind, 0), func(key, raw []byte) error {
 			v, err := decodeVersion(Key{}, raw)

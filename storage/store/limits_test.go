@@ -229,3 +229,39 @@ func TestUploadsAreLimited(t *testing.T) {
 		wantErr(t, err, want)
 	}
 }
+
+// TestBucketsAreLimited makes buckets up to the limit, by name and by a first write: one that is deleted makes room,
+// one that a restore brings back takes it, and a fork has as many as its source.
+func TestBucketsAreLimited(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	s.maxBuckets = 3
+	create := func(vm gateway.ID, name string, want error) {
+		t.Helper()
+		_, err := s.CreateBucket(vm, name, false)
+		wantErr(t, err, want)
+		if want != nil {
+			_, err := s.Put(t.Context(), Key{vm, name, "x"}, Write{Body: bytes.NewReader(nil)})
+			wantErr(t, err, want)
+		}
+	}
+	create(blog, "a", nil)
+	create(blog, "b", nil)
+	put(t, s, Key{blog, "c", "x"}, nil)
+	create(blog, "d", ErrTooManyBuckets)
+	put(t, s, Key{blog, "a", "x"}, nil) // it is there
+	_, err := s.CreateBucket(blog, "a", false)
+	wantErr(t, err, ErrBucketExists)
+	at, err := s.Snapshot(blog)
+	must(t, err)
+	must(t, s.DeleteBucket(blog, "b"))
+	must(t, s.Close())
+	s = open(t, dir)
+	s.maxBuckets = 3
+	create(blog, "d", nil)
+	create(blog, "e", ErrTooManyBuckets)
+	must(t, s.Restore(blog, at))
+	create(blog, "d", ErrTooManyBuckets)
+	must(t, s.Fork(blog, nil, shop))
+	create(shop, "d", ErrTooManyBuckets)
+}

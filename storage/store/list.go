@@ -9,8 +9,9 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// List returns a page of a bucket's objects, or of all versions. It reads what the page has and, with a
-// delimiter, one record of each prefix. ErrNoBucket.
+// List returns a page of a bucket's objects, or of all versions. Of their Meta they have the storage class alone,
+// and tags if the query asks for them. It reads what the page has and, with a delimiter, one record of each
+// prefix. ErrNoBucket.
 func (s *Store) List(ctx context.Context, q Query) (Page, error) {
 	b, err := bucketOf(s.index, q.VM, q.Bucket)
 	if err != nil {
@@ -26,7 +27,7 @@ func (s *Store) List(ctx context.Context, q Query) (Page, error) {
 	var p Page
 	p.Prefixes, p.Next, p.More, err = w.page(func(it *pebble.Iterator) error {
 		name := nameIn(it.Key())
-		v, err := decodeVersion(Key{q.VM, q.Bucket, name}, it.Value())
+		v, err := decodeVersionWith(Key{q.VM, q.Bucket, name}, it.Value(), w.listed)
 		v.Latest = true
 		p.Objects = append(p.Objects, v.Object)
 		return err
@@ -53,6 +54,9 @@ func (s *Store) walk(ctx context.Context, b *Bucket, q Query, kind byte) (*walk,
 	}
 	return &walk{ctx: ctx, q: q, it: it, prefix: nameKey(q.VM, kind, b.number, "")}, nil
 }
+
+// listed reads the Meta of a record.
+func (w *walk) listed(d *decoder) Meta { return d.listed(w.q.Tags) }
 
 // start goes to the first record that the query selects.
 func (w *walk) start() bool {

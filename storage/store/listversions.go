@@ -1,9 +1,6 @@
 package store
 
-import (
-	"bytes"
-	"errors"
-)
+import "errors"
 
 // listVersions returns a page of versions and delete markers. It merges two walks: that of latest objects,
 // and that of all others.
@@ -104,7 +101,7 @@ func (m *merged) add(p *Page) error {
 	if latest {
 		it = m.latest.it
 	}
-	v, err := decodeVersion(Key{m.b.VM, m.b.Name, name}, bytes.Clone(it.Value()))
+	v, err := decodeVersionWith(Key{m.b.VM, m.b.Name, name}, it.Value(), m.latest.listed)
 	if err != nil {
 		return err
 	}

@@ -65,6 +65,11 @@ func (x *tx) revert(names map[uint64]string, key, old []byte) error {
 	if old == nil {
 		return x.b.Delete(key, nil)
 	}
+	if key[vmKeyLen] == kindBucket && now == nil {
+		if err := x.beginUsage(string(key[vmKeyLen+1:])); err != nil {
+			return err
+		}
+	}
 	return x.b.Set(key, old, nil)
 }
 

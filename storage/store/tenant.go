@@ -19,7 +19,7 @@ type tenant struct {
 	snaps   []uint64 // in ascending order
 
 	mu       sync.Mutex
-	used     map[string]Usage // by bucket
+	used     map[string]Usage // of each bucket
 	reserved map[string]int64 // by bucket: what writes in progress may add
 }
 
@@ -82,6 +82,13 @@ func (t *tenant) uploads() (n int64) {
 		n += u.Uploads
 	}
 	return n
+}
+
+// buckets returns how many the VM has.
+func (t *tenant) buckets() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.used)
 }
 
 // forget ends the count of a bucket that was deleted, which was empty.

@@ -95,7 +95,7 @@ func (s *Store) lockBucket(x *tx, to target) (*Bucket, func(), error) {
 	unlock = s.locks.lock(lockName(to.vm, to.bucket))
 	b, err = bucketOf(s.index, to.vm, to.bucket)
 	if errors.Is(err, ErrNoBucket) {
-		b, err = x.makeBucket(to.bucket, false)
+		b, err = x.newBucket(to.bucket, false)
 	}
 	return b, unlock, err
 }
@@ -167,6 +167,12 @@ func (x *tx) own(p *payload) error {
 	}
 	x.fresh = append(x.fresh, c)
 	return nil
+}
+
+// beginUsage gives a bucket its record of usage: the buckets of a VM are counted by it.
+func (x *tx) beginUsage(bucket string) error {
+	x.count(bucket, Usage{})
+	return x.b.Merge(textKey(x.t.vm, kindUsage, bucket), (&Usage{}).encode(), nil)
 }
 
 func (x *tx) count(bucket string, d Usage) {

@@ -147,6 +147,7 @@ type Query struct {
 	AfterVersion      string // with After: go on within that key, after this version or upload
 	Max               int    // of objects and prefixes together; at most 1,000
 	Versions          bool   // older versions and delete markers too
+	Tags              bool   // objects have their tags
 }
 
 // Page is a page of a listing.

@@ -215,7 +215,8 @@ func (x *tx) endUpload(b *Bucket, u Upload, parts []part) error {
 		x.b.Delete(seqKey(u.Key.VM, kindUpload, b.number, u.Key.Name, u.number), nil))
 }
 
-// Uploads returns a page of a bucket's uploads: by key, and those of a key in the order of their beginning.
+// Uploads returns a page of a bucket's uploads: by key, and those of a key in the order of their beginning. Of
+// their Meta they have what List has.
 // ErrNoBucket.
 func (s *Store) Uploads(ctx context.Context, q Query) (page UploadPage, err error) {
 	b, err := bucketOf(s.index, q.VM, q.Bucket)
@@ -271,7 +272,7 @@ func (page *UploadPage) add(w *walk, b *Bucket) (bool, error) {
 		page.Prefixes, page.Next, page.NextUpload = append(page.Prefixes, folded), folded, ""
 		return w.skip(folded), nil
 	}
-	u, err := decodeUpload(Key{b.VM, b.Name, name}, number, w.it.Value())
+	u, err := decodeUploadWith(Key{b.VM, b.Name, name}, number, w.it.Value(), w.listed)
 	if err != nil {
 		return false, err
 	}
