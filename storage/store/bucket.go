@@ -151,7 +151,7 @@ func (s *Store) ConfigureBucket(vm gateway.ID, name string, change func(*Bucket)
 // DeleteBucket removes a bucket that has no object, version, delete marker or upload: else
 // ErrBucketNotEmpty.
 func (s *Store) DeleteBucket(vm gateway.ID, name string) error {
-	err := s.alone(vm, name, func(x *tx) error {
+	return s.alone(vm, name, func(x *tx) error {
 		b, err := bucketOf(x.b, vm, name)
 		if err != nil {
 			return err
@@ -166,14 +166,7 @@ func (s *Store) DeleteBucket(vm gateway.ID, name string) error {
 		if _, err := x.keep(key, b.encode()); err != nil {
 			return err
 		}
+		x.ended = name
 		return errors.Join(x.b.Delete(key, nil), x.b.Delete(textKey(vm, kindUsage, name), nil))
 	})
-	if err != nil {
-		return err
-	}
-	t, err := s.tenant(vm)
-	if err == nil {
-		t.forget(name)
-	}
-	return err
 }

@@ -27,10 +27,14 @@ func (s *Store) Fork(vm gateway.ID, at *Snapshot, to gateway.ID) error {
 	if err != nil || vm == to {
 		return errors.Join(err, ErrNotEmpty)
 	}
-	from.commits.Lock()
-	defer from.commits.Unlock()
-	target.commits.Lock()
-	defer target.commits.Unlock()
+	first, second := from, target
+	if bytes.Compare(vm[:], to[:]) > 0 { // one order for all pairs
+		first, second = second, first
+	}
+	first.commits.Lock()
+	defer first.commits.Unlock()
+	second.commits.Lock()
+	defer second.commits.Unlock()
 	if from.removed || target.removed {
 		return ErrRemoved
 	}
@@ -47,9 +51,9 @@ func (s *Store) Fork(vm gateway.ID, at *Snapshot, to gateway.ID) error {
 		return err
 	}
 	if err := f.run(at); err != nil {
-		target.commits.Unlock()
-		err = errors.Join(err, s.Remove(to))
-		target.commits.Lock()
+		if failed := s.remove(target); failed != nil {
+			return errors.Join(err, failed) // until it is removed, it takes no commits
+		}
 		target.removed = false // the fork can be made again
 		return err
 	}

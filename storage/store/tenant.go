@@ -63,8 +63,8 @@ func (u *Usage) add(d Usage) {
 	u.Uploads += d.Uploads
 }
 
-// apply adds what a commit has changed.
-func (t *tenant) apply(deltas map[string]Usage) {
+// apply adds what a commit has changed, and ends the count of a bucket that it has deleted, which was empty.
+func (t *tenant) apply(deltas map[string]Usage, ended string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for bucket, d := range deltas {
@@ -72,6 +72,7 @@ func (t *tenant) apply(deltas map[string]Usage) {
 		u.add(d)
 		t.used[bucket] = u
 	}
+	delete(t.used, ended)
 }
 
 // uploads returns how many are in progress.
@@ -89,13 +90,6 @@ func (t *tenant) buckets() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return len(t.used)
-}
-
-// forget ends the count of a bucket that was deleted, which was empty.
-func (t *tenant) forget(bucket string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.used, bucket)
 }
 
 // clear ends the counts of a VM that was removed.
