@@ -84,6 +84,7 @@ func answers() []answerOf {
 		{store.ErrSize, 400, "IncompleteBody", "The body does not have the length that the request announces."},
 		{store.ErrTooLarge, 400, "MetadataTooLarge", "The metadata or the configuration is too large."},
 		{store.ErrRemoved, 403, "AccessDenied", "The VM is being removed."},
+		{store.ErrUnfinished, 503, "ServiceUnavailable", "The VM's objects are half restored; nothing was changed. The host's operator can repeat that."},
 		{context.Canceled, 400, "IncompleteBody", "The request ended before its body."},
 	}
 }

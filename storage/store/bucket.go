@@ -46,8 +46,8 @@ func (s *Store) alone(vm gateway.ID, bucket string, f func(*tx) error) error {
 	}
 	t.commits.RLock()
 	defer t.commits.RUnlock()
-	if t.removed {
-		return ErrRemoved
+	if err := t.refuses(); err != nil {
+		return err
 	}
 	defer s.locks.lock(lockName(vm, bucket))()
 	x := s.begin(t)

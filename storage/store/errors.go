@@ -37,6 +37,7 @@ var (
 	ErrRemoved        = errors.New("the VM has been removed")
 	ErrNotEmpty       = errors.New("the VM has objects")
 	ErrNoSnapshot     = errors.New("no such snapshot")
+	ErrUnfinished     = errors.New("a restore or a drop of a snapshot has failed: repeat it")
 )
 
 // QuotaError is ErrQuota with the figures, in bytes.

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -35,8 +36,8 @@ func (s *Store) Fork(vm gateway.ID, at *Snapshot, to gateway.ID) error {
 	defer first.commits.Unlock()
 	second.commits.Lock()
 	defer second.commits.Unlock()
-	if from.removed || target.removed {
-		return ErrRemoved
+	if err := cmp.Or(from.refuses(), target.refuses()); err != nil {
+		return err
 	}
 	if at != nil && !slices.Contains(from.snaps, uint64(*at)) {
 		return ErrNoSnapshot

@@ -14,9 +14,10 @@ type tenant struct {
 	vm gateway.ID
 
 	// commits is held shared by each commit, and alone by what concerns the VM as a whole.
-	commits sync.RWMutex
-	removed bool
-	snaps   []uint64 // in ascending order
+	commits  sync.RWMutex
+	removed  bool
+	progress []byte   // the record of a restore or drop that has not ended, or nil
+	snaps    []uint64 // in ascending order
 
 	mu       sync.Mutex
 	used     map[string]Usage // of each bucket
@@ -46,6 +47,17 @@ func (s *Store) tenant(vm gateway.ID) (*tenant, error) {
 	}
 	s.tenants[vm] = t
 	return t, nil
+}
+
+// refuses says why the VM takes no commits, or nil. The caller has locked commits.
+func (t *tenant) refuses() error {
+	switch {
+	case t.removed:
+		return ErrRemoved
+	case t.progress != nil:
+		return ErrUnfinished
+	}
+	return nil
 }
 
 func (m sum) usage() (u Usage) {
@@ -96,7 +108,7 @@ func (t *tenant) buckets() int {
 func (t *tenant) clear() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.snaps, t.used = nil, map[string]Usage{}
+	t.snaps, t.progress, t.used = nil, nil, map[string]Usage{}
 }
 
 // reservation is room for one write, within the limits. Two writes cannot have the same room.

@@ -42,8 +42,8 @@ func (s *Store) commit(to target, f func(*tx, *Bucket) error) error {
 	}
 	t.commits.RLock()
 	defer t.commits.RUnlock()
-	if t.removed {
-		return ErrRemoved
+	if err := t.refuses(); err != nil {
+		return err
 	}
 	x := s.begin(t)
 	defer func() { _ = x.b.Close() }() // it is committed, or nothing of it counts
