@@ -84,7 +84,7 @@ func (e expirer) versions(ctx context.Context) error {
 				ended = append(ended, store.Deletion{Name: o.Key.Name, If: store.Condition{IfMatch: o.ETag, IfModified: o.Modified}})
 			case !o.Latest:
 				if e.any(func(r lifecycleRule) bool { return r.expiresOld(o, last.Modified, older, e.now) }) {
-					ended = append(ended, store.Deletion{Name: o.Key.Name, Version: o.Version})
+					ended = append(ended, store.Deletion{Name: o.Key.Name, Version: o.Version, Older: true})
 				}
 				older++
 			}

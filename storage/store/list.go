@@ -12,19 +12,20 @@ import (
 // List returns a page of a bucket's objects, or of all versions. Of their Meta they have the storage class alone,
 // and tags if the query asks for them. It reads what the page has and, with a delimiter, one record of each
 // prefix. ErrNoBucket.
-func (s *Store) List(ctx context.Context, q Query) (Page, error) {
-	b, err := bucketOf(s.index, q.VM, q.Bucket)
+func (s *Store) List(ctx context.Context, q Query) (p Page, err error) {
+	at := s.index.NewSnapshot() // all of the page is of one moment
+	defer func() { err = errors.Join(err, at.Close()) }()
+	b, err := bucketOf(at, q.VM, q.Bucket)
 	if err != nil {
 		return Page{}, err
 	}
-	w, err := s.walk(ctx, b, q, kindObject)
+	w, err := walkOver(ctx, at, b, q, kindObject)
 	if err != nil {
 		return Page{}, err
 	}
 	if q.Versions {
-		return s.listVersions(b, q, w)
+		return listVersions(at, b, q, w)
 	}
-	var p Page
 	p.Prefixes, p.Next, p.More, err = w.page(func(it *pebble.Iterator) error {
 		name := nameIn(it.Key())
 		v, err := decodeVersionWith(Key{q.VM, q.Bucket, name}, it.Value(), w.listed)
@@ -43,12 +44,12 @@ type walk struct {
 	prefix []byte // of all keys of this kind in the bucket
 }
 
-func (s *Store) walk(ctx context.Context, b *Bucket, q Query, kind byte) (*walk, error) {
+func walkOver(ctx context.Context, r pebble.Reader, b *Bucket, q Query, kind byte) (*walk, error) {
 	if q.Max <= 0 || q.Max > maxPage {
 		q.Max = maxPage
 	}
 	bounds := nameKey(q.VM, kind, b.number, q.Prefix)
-	it, err := s.index.NewIter(&pebble.IterOptions{LowerBound: bounds, UpperBound: after(bounds)})
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: bounds, UpperBound: after(bounds)})
 	if err != nil {
 		return nil, err
 	}

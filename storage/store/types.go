@@ -128,6 +128,7 @@ type CopyOptions struct {
 type Deletion struct {
 	Name, Version string
 	If            Condition
+	Older         bool // only if the version is not the latest: else ErrPrecondition
 	Bypass        bool // GOVERNANCE retention does not hold
 }
 

@@ -223,7 +223,7 @@ func (s *Store) Uploads(ctx context.Context, q Query) (page UploadPage, err erro
 	if err != nil {
 		return page, err
 	}
-	w, err := s.walk(ctx, b, q, kindUpload)
+	w, err := walkOver(ctx, s.index, b, q, kindUpload)
 	if err != nil {
 		return page, err
 	}
