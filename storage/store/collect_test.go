@@ -9,14 +9,14 @@ import (
 // TestCollectorSeesAPinOfACopy deletes both holders of a file while a copy of it is in progress, and lets the
 // collection for the first of them come last: it leaves the file for the copy.
 func TestCollectorSeesAPinOfACopy(t *testing.T) {
-	for name, write := range map[string]func(*testing.T, *Store, Key, []byte){
-		"file": func(t *testing.T, s *Store, key Key, body []byte) { put(t, s, key, body) }, "list": putParts,
-	} {
+	whole := func(s *Store, key Key, body []byte) { put(t, s, key, body) }
+	parts := func(s *Store, key Key, body []byte) { putParts(t, s, key, body) }
+	for name, write := range map[string]func(*Store, Key, []byte){"file": whole, "list": parts} {
 		t.Run(name, func(t *testing.T) {
 			s := open(t, t.TempDir(), func(c *Config) { c.MinPart = 1 })
 			one, two, three := Key{blog, "box", "1"}, Key{blog, "box", "2"}, Key{blog, "box", "3"}
 			body := random(1, maxSmall+1)
-			write(t, s, one, body)
+			write(s, one, body)
 			_, err := s.Copy(t.Context(), one, "", two, CopyOptions{})
 			must(t, err)
 			source, err := s.Get(two, "")
