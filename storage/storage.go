@@ -15,6 +15,7 @@
 package storage
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -70,16 +71,19 @@ func New(cfg Config) (*Server, error) {
 }
 
 // Run does the store's work in the background until ctx is done. Then it ends all requests, and closes
-// the store.
+// the store. If the store fails, it returns that error at once: requests may be blocked for ever.
 func (s *Server) Run(ctx context.Context) error {
 	var expiring sync.WaitGroup
 	ctx, cancel := context.WithCancel(ctx)
 	expiring.Go(func() { s.expire(ctx) })
 	err := s.objects.Run(ctx)
 	cancel()
-	s.tenants.close()
-	expiring.Wait()
-	return errors.Join(err, s.objects.Close())
+	err = cmp.Or(err, s.objects.UnlessFailed(func() error {
+		s.tenants.close()
+		expiring.Wait()
+		return nil
+	}))
+	return cmp.Or(err, s.objects.Close())
 }
 
 // Remove ends the requests of a VM, whose record is marked as removed, and removes its objects. It
@@ -88,7 +92,7 @@ func (s *Server) Remove(ctx context.Context, id gateway.ID) error {
 	if err := s.tenants.end(ctx, id); err != nil {
 		return err
 	}
-	return s.objects.Remove(id)
+	return s.objects.UnlessFailed(func() error { return s.objects.Remove(id) })
 }
 
 // Handler serves S3. Connections from taps carry their VM in the request's context

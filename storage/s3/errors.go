@@ -66,6 +66,7 @@ func answers() []answerOf {
 		{store.ErrNoBucket, 404, "NoSuchBucket", "The specified bucket does not exist."},
 		{store.ErrBucketExists, 409, "BucketAlreadyOwnedByYou", "The bucket exists already, and is yours."},
 		{store.ErrBucketNotEmpty, 409, "BucketNotEmpty", "The bucket that you tried to delete is not empty."},
+		{store.ErrTooManyBuckets, 400, "TooManyBuckets", "The VM has 1,000 buckets, which is the most. Delete some of them."},
 		{store.ErrNoKey, 404, "NoSuchKey", "The specified key does not exist."},
 		{store.ErrDeleted, 404, "NoSuchKey", "The specified key does not exist: its latest version is a delete marker."},
 		{store.ErrNoVersion, 404, "NoSuchVersion", "The specified version does not exist."},
@@ -73,6 +74,7 @@ func answers() []answerOf {
 		{store.ErrDigest, 400, "BadDigest", "The Content-MD5 that you specified did not match what the host received."},
 		{store.ErrLocked, 403, "AccessDenied", "The version is protected by object lock (a retention date or a legal hold)."},
 		{store.ErrNoUpload, 404, "NoSuchUpload", "The specified upload does not exist: it was completed or aborted, or never begun."},
+		{store.ErrTooManyUploads, 400, "TooManyUploads", "The VM has 10,000 multipart uploads in progress. Complete or abort some of them."},
 		{store.ErrPart, 400, "InvalidPart", "One or more of the specified parts were not found, or their ETags differ."},
 		{store.ErrPartOrder, 400, "InvalidPartOrder", "The list of parts was not in ascending order."},
 		{store.ErrPartNumber, 400, "InvalidArgument", "Part number must be an integer between 1 and 10000, inclusive."},
@@ -82,6 +84,7 @@ func answers() []answerOf {
 		{store.ErrSize, 400, "IncompleteBody", "The body does not have the length that the request announces."},
 		{store.ErrTooLarge, 400, "MetadataTooLarge", "The metadata or the configuration is too large."},
 		{store.ErrRemoved, 403, "AccessDenied", "The VM is being removed."},
+		{store.ErrUnfinished, 503, "ServiceUnavailable", "The VM's objects are half restored; nothing was changed. The host's operator can repeat that."},
 		{context.Canceled, 400, "IncompleteBody", "The request ended before its body."},
 	}
 }

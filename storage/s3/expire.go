@@ -20,8 +20,15 @@ func (h *Handler) Expire(ctx context.Context, vm gateway.ID, now time.Time) erro
 		if err != nil {
 			return err
 		}
-		for _, b := range buckets {
-			after = b.Name
+		for _, listed := range buckets {
+			after = listed.Name
+			b, err := h.Store.Bucket(vm, listed.Name)
+			if errors.Is(err, store.ErrNoBucket) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
 			var conf lifecycleXML
 			if text, ok := b.Config[lifecycleConfig]; !ok || xml.Unmarshal(text, &conf) != nil {
 				continue
@@ -51,7 +58,7 @@ func (e expirer) any(is func(lifecycleRule) bool) bool {
 
 // versions walks over all versions, newest first of each key, and deletes page by page.
 func (e expirer) versions(ctx context.Context) error {
-	q := store.Query{VM: e.bucket.VM, Bucket: e.bucket.Name, Max: maxPage, Versions: true}
+	q := store.Query{VM: e.bucket.VM, Bucket: e.bucket.Name, Max: maxPage, Versions: true, Tags: true}
 	var last store.Object // the version before, of the same key or not
 	older, only := 0, true
 	for {
@@ -77,7 +84,7 @@ func (e expirer) versions(ctx context.Context) error {
 				ended = append(ended, store.Deletion{Name: o.Key.Name, If: store.Condition{IfMatch: o.ETag, IfModified: o.Modified}})
 			case !o.Latest:
 				if e.any(func(r lifecycleRule) bool { return r.expiresOld(o, last.Modified, older, e.now) }) {
-					ended = append(ended, store.Deletion{Name: o.Key.Name, Version: o.Version})
+					ended = append(ended, store.Deletion{Name: o.Key.Name, Version: o.Version, Older: true})
 				}
 				older++
 			}

@@ -44,8 +44,13 @@ func (b *blobs) take() (uint64, error) {
 	return id, nil
 }
 
-func (b *blobs) refill() error {
+func (b *blobs) refill() (err error) {
 	made := make([]uint64, 0, spareFiles)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.removeNew(made))
+		}
+	}()
 	for range spareFiles {
 		id, err := b.s.ids.take()
 		if err != nil {
@@ -55,10 +60,10 @@ func (b *blobs) refill() error {
 		if err != nil {
 			return full(fmt.Errorf("make blob: %w", err))
 		}
+		made = append(made, id)
 		if err := f.Close(); err != nil {
 			return full(fmt.Errorf("make blob: %w", err))
 		}
-		made = append(made, id)
 	}
 	if err := durable.Sync(b.s.path("blobs", "new")); err != nil {
 		return full(err)
@@ -71,11 +76,17 @@ func (b *blobs) refill() error {
 func (b *blobs) close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	err := b.removeNew(b.free)
+	b.free = nil
+	return err
+}
+
+// removeNew removes files of blobs/new.
+func (b *blobs) removeNew(ids []uint64) error {
 	var errs []error
-	for _, id := range b.free {
+	for _, id := range ids {
 		errs = append(errs, os.Remove(b.newPath(id)))
 	}
-	b.free = nil
 	return errors.Join(errs...)
 }
 

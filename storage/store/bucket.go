@@ -10,7 +10,7 @@ import (
 	"lodge/gateway"
 )
 
-// CreateBucket makes a bucket. lock enables object lock, and versioning with it. A bucket that exists is
+// CreateBucket makes a bucket. A VM can have 1,000, further ones are ErrTooManyBuckets. lock enables object lock, and versioning with it. A bucket that exists is
 // ErrBucketExists, and is returned with it.
 func (s *Store) CreateBucket(vm gateway.ID, name string, lock bool) (Bucket, error) {
 	if err := checkBucket(name); err != nil {
@@ -29,7 +29,7 @@ func (s *Store) CreateBucket(vm gateway.ID, name string, lock bool) (Bucket, err
 		if !errors.Is(err, ErrNoBucket) {
 			return err
 		}
-		b, err = x.makeBucket(name, lock)
+		b, err = x.newBucket(name, lock)
 		if err == nil {
 			made = *b
 		}
@@ -46,8 +46,8 @@ func (s *Store) alone(vm gateway.ID, bucket string, f func(*tx) error) error {
 	}
 	t.commits.RLock()
 	defer t.commits.RUnlock()
-	if t.removed {
-		return ErrRemoved
+	if err := t.refuses(); err != nil {
+		return err
 	}
 	defer s.locks.lock(lockName(vm, bucket))()
 	x := s.begin(t)
@@ -56,6 +56,14 @@ func (s *Store) alone(vm gateway.ID, bucket string, f func(*tx) error) error {
 		return err
 	}
 	return x.commit()
+}
+
+// newBucket makes a bucket, if the VM has not too many.
+func (x *tx) newBucket(name string, lock bool) (*Bucket, error) {
+	if x.t.buckets() >= x.s.maxBuckets { // those that are made now may pass it
+		return nil, ErrTooManyBuckets
+	}
+	return x.makeBucket(name, lock)
 }
 
 func (x *tx) makeBucket(name string, lock bool) (*Bucket, error) {
@@ -67,7 +75,7 @@ func (x *tx) makeBucket(name string, lock bool) (*Bucket, error) {
 	if lock {
 		b.Versioning = Enabled
 	}
-	return b, x.set(textKey(x.t.vm, kindBucket, name), nil, b.encode())
+	return b, errors.Join(x.set(textKey(x.t.vm, kindBucket, name), nil, b.encode()), x.beginUsage(name))
 }
 
 // Bucket returns a bucket, or ErrNoBucket.
@@ -79,8 +87,8 @@ func (s *Store) Bucket(vm gateway.ID, name string) (Bucket, error) {
 	return *b, nil
 }
 
-// Buckets returns a VM's buckets by name: those that begin with prefix and come behind after, at most
-// most of them, and whether there are more.
+// Buckets returns a VM's buckets by name, without their Config: those that begin with prefix and come behind
+// after, at most most of them, and whether there are more.
 func (s *Store) Buckets(vm gateway.ID, prefix, behind string, most int) ([]Bucket, bool, error) {
 	start := textKey(vm, kindBucket, prefix)
 	end := after(start)
@@ -98,7 +106,7 @@ func (s *Store) Buckets(vm gateway.ID, prefix, behind string, most int) ([]Bucke
 		if len(found) >= most {
 			return found, true, it.Close()
 		}
-		b, err := decodeBucket(vm, string(it.Key()[vmKeyLen+1:]), it.Value())
+		b, err := decodeBucketHead(vm, string(it.Key()[vmKeyLen+1:]), it.Value())
 		if err != nil {
 			return nil, false, errors.Join(err, it.Close())
 		}
@@ -143,7 +151,7 @@ func (s *Store) ConfigureBucket(vm gateway.ID, name string, change func(*Bucket)
 // DeleteBucket removes a bucket that has no object, version, delete marker or upload: else
 // ErrBucketNotEmpty.
 func (s *Store) DeleteBucket(vm gateway.ID, name string) error {
-	err := s.alone(vm, name, func(x *tx) error {
+	return s.alone(vm, name, func(x *tx) error {
 		b, err := bucketOf(x.b, vm, name)
 		if err != nil {
 			return err
@@ -158,14 +166,7 @@ func (s *Store) DeleteBucket(vm gateway.ID, name string) error {
 		if _, err := x.keep(key, b.encode()); err != nil {
 			return err
 		}
+		x.ended = name
 		return errors.Join(x.b.Delete(key, nil), x.b.Delete(textKey(vm, kindUsage, name), nil))
 	})
-	if err != nil {
-		return err
-	}
-	t, err := s.tenant(vm)
-	if err == nil {
-		t.forget(name)
-	}
-	return err
 }

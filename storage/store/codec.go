@@ -165,6 +165,17 @@ func (d *decoder) count(size int) int {
 	return int(n)
 }
 
+// pick is textMap for one key; the others are passed over.
+func (d *decoder) pick(key string) (found map[string]string) {
+	for range d.count(2) {
+		k, v := d.raw(), d.raw()
+		if string(k) == key {
+			found = map[string]string{key: string(v)}
+		}
+	}
+	return found
+}
+
 func (d *decoder) textMap() map[string]string {
 	n := d.count(2)
 	if n == 0 {

@@ -18,8 +18,8 @@ type blobKey struct {
 
 // collector keeps files that readers and copies use from being removed.
 type collector struct {
-	// finding is held shared from reading a record until its content is pinned. A content that is looked
-	// at under it alone, after the commit that released it, is pinned or cannot be any more.
+	// finding is held shared from reading a record until its content is pinned, and alone to see what has
+	// neither a record nor a pin: see Store.lost.
 	finding sync.RWMutex
 	mu      sync.Mutex
 	pins    map[blobKey]int
@@ -49,27 +49,36 @@ func (g *collector) unpin(k blobKey) bool {
 	return dead
 }
 
-// used reports whether k is pinned, and remembers it for the last unpin.
-func (g *collector) used(k blobKey) bool {
-	g.finding.Lock()
-	defer g.finding.Unlock()
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.pins[k] == 0 {
-		return false
-	}
-	g.dead[k] = true
-	return true
-}
-
 // collect removes c if nothing refers to it. What it cannot do now, Open does.
 func (s *Store) collect(vm gateway.ID, c content) {
-	if s.garbage.used(blobKey{vm, c}) {
-		return
-	}
 	if err := s.tryCollect(vm, c); err != nil {
 		s.log.Warn("garbage not removed", "vm_id", vm.String(), "err", err)
 	}
+}
+
+// lost reports whether no record, reader or copy has c any more. The lock makes that one moment: a reader or a
+// copy that found c in a record has pinned it, and after it no record leads to c. If only pins hold c, the last
+// unpin collects it.
+func (s *Store) lost(vm gateway.ID, c content) (bool, error) {
+	g, k := &s.garbage, blobKey{vm, c}
+	g.finding.Lock()
+	defer g.finding.Unlock()
+	if held, err := s.held(vm, c); held || err != nil {
+		return false, err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.pins[k] > 0 {
+		g.dead[k] = true
+		return false, nil
+	}
+	return true, nil
+}
+
+// held reports whether a record has c.
+func (s *Store) held(vm gateway.ID, c content) (bool, error) {
+	refs, err := readSum(s.index, numKey(vm, kindRefs, c.id))
+	return len(refs) > 0 && refs[0] >= 0, err
 }
 
 func (s *Store) tryCollect(vm gateway.ID, c content) error {
@@ -82,9 +91,14 @@ func (s *Store) tryCollect(vm gateway.ID, c content) error {
 	if err != nil || len(marks) == 0 {
 		return err
 	}
-	refs, err := readSum(s.index, numKey(vm, kindRefs, c.id))
+	held, err := s.held(vm, c)
 	if err != nil {
 		return err
+	}
+	if !held {
+		if lost, err := s.lost(vm, c); !lost {
+			return err // the marks stay, for the last unpin
+		}
 	}
 	b := s.index.NewBatch()
 	defer func() { _ = b.Close() }() // it is committed, or nothing of it counts
@@ -93,7 +107,7 @@ func (s *Store) tryCollect(vm gateway.ID, c content) error {
 			return err
 		}
 	}
-	if len(refs) > 0 && refs[0] >= 0 {
+	if held {
 		return b.Commit(pebble.NoSync)
 	}
 	freed, err := s.destroy(b, vm, c)

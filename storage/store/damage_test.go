@@ -159,6 +159,8 @@ func FuzzRecords(f *testing.F) {
 		same("file", func() []byte { return file.encode() }, func(b []byte) error { _, err := decodeFile(b); return err }, err)
 		list, err := decodeList(b)
 		same("list", func() []byte { return encodeList(list) }, func(b []byte) error { _, err := decodeList(b); return err }, err)
+		_, _ = decodeBucketHead(blog, "box", b) // it must not panic, and nor must the next
+		_, _ = decodeVersionWith(Key{}, b, func(d *decoder) Meta { return d.listed(true) })
 		u, err := decodeUpload(Key{}, 1, b)
 		same("upload", func() []byte { return u.encode() }, func(b []byte) error { _, err := decodeUpload(Key{}, 1, b); return err }, err)
 		p, err := decodePart(b)

@@ -106,6 +106,9 @@ func (x *tx) deleteVersion(b *Bucket, key Key, d Deletion) (Object, error) {
 	if err := d.If.holds(&v.Object); err != nil {
 		return Object{}, err
 	}
+	if d.Older && v.Latest {
+		return Object{}, ErrPrecondition
+	}
 	if err := x.s.removable(v.version, d.Bypass); err != nil {
 		return Object{}, err
 	}

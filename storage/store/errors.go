@@ -15,6 +15,7 @@ var (
 	ErrNoBucket       = errors.New("no such bucket")
 	ErrBucketExists   = errors.New("the bucket exists")
 	ErrBucketNotEmpty = errors.New("the bucket has objects, versions or uploads")
+	ErrTooManyBuckets = errors.New("the VM has too many buckets")
 	ErrNoKey          = errors.New("no such key")
 	ErrNoVersion      = errors.New("no such version")
 	ErrDeleted        = errors.New("the version is a delete marker") // Head and Get return the marker with it
@@ -23,6 +24,7 @@ var (
 	ErrSize           = errors.New("the body does not have the length it was sent with")
 	ErrLocked         = errors.New("the version is retained")
 	ErrNoUpload       = errors.New("no such upload")
+	ErrTooManyUploads = errors.New("the VM has too many uploads in progress")
 	ErrPart           = errors.New("a part is missing or another one than listed")
 	ErrPartNumber     = errors.New("part numbers are 1 to 10,000")
 	ErrPartOrder      = errors.New("the parts are not in ascending order")
@@ -35,6 +37,7 @@ var (
 	ErrRemoved        = errors.New("the VM has been removed")
 	ErrNotEmpty       = errors.New("the VM has objects")
 	ErrNoSnapshot     = errors.New("no such snapshot")
+	ErrUnfinished     = errors.New("a restore or a drop of a snapshot has failed: repeat it")
 )
 
 // QuotaError is ErrQuota with the figures, in bytes.

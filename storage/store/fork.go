@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -27,12 +28,16 @@ func (s *Store) Fork(vm gateway.ID, at *Snapshot, to gateway.ID) error {
 	if err != nil || vm == to {
 		return errors.Join(err, ErrNotEmpty)
 	}
-	from.commits.Lock()
-	defer from.commits.Unlock()
-	target.commits.Lock()
-	defer target.commits.Unlock()
-	if from.removed || target.removed {
-		return ErrRemoved
+	first, second := from, target
+	if bytes.Compare(vm[:], to[:]) > 0 { // one order for all pairs
+		first, second = second, first
+	}
+	first.commits.Lock()
+	defer first.commits.Unlock()
+	second.commits.Lock()
+	defer second.commits.Unlock()
+	if err := cmp.Or(from.refuses(), target.refuses()); err != nil {
+		return err
 	}
 	if at != nil && !slices.Contains(from.snaps, uint64(*at)) {
 		return ErrNoSnapshot
@@ -47,9 +52,9 @@ func (s *Store) Fork(vm gateway.ID, at *Snapshot, to gateway.ID) error {
 		return err
 	}
 	if err := f.run(at); err != nil {
-		target.commits.Unlock()
-		err = errors.Join(err, s.Remove(to))
-		target.commits.Lock()
+		if failed := s.remove(target); failed != nil {
+			return errors.Join(err, failed) // until it is removed, it takes no commits
+		}
 		target.removed = false // the fork can be made again
 		return err
 	}
@@ -148,6 +153,11 @@ func (f *fork) contents() error {
 	if err != nil {
 		return err
 	}
+	for _, name := range names {
+		if err := f.b.Merge(textKey(f.to.vm, kindUsage, name), (&Usage{}).encode(), nil); err != nil {
+			return err
+		}
+	}
 	for _, kind := range []byte{kindObject, kindVersion} {
 		err := each(f.s.index, vmKey(f.to.vm, kind, 0), func(key, raw []byte) error {
 			v, err := decodeVersion(Key{}, raw)
@@ -155,7 +165,8 @@ func (f *fork) contents() error {
 				return err
 			}
 			bucket := names[binary.BigEndian.Uint64(key[vmKeyLen+1:])]
-			usage := f.b.Merge(textKey(f.to.vm, kindUsage, bucket), encodeSum(v.Size, 1, 0), nil)
+			u := Usage{Bytes: v.Size, Objects: 1}
+			usage := f.b.Merge(textKey(f.to.vm, kindUsage, bucket), u.encode(), nil)
 			return errors.Join(usage, f.content(v.content), f.step(4<<20))
 		})
 		if err != nil {

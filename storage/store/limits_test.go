@@ -199,3 +199,69 @@ func TestRemove(t *testing.T) {
 	s = open(t, dir)
 	wantNothing(t, s)
 }
+
+// TestUploadsAreLimited begins uploads up to the limit, in two buckets: one that ends makes room for another, also
+// after a new start.
+func TestUploadsAreLimited(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	s.maxUploads = 3
+	var begun []Upload
+	for _, bucket := range []string{"a", "b", "b"} {
+		u, err := s.NewUpload(Key{blog, bucket, "x"}, UploadOptions{})
+		must(t, err)
+		begun = append(begun, u)
+	}
+	_, err := s.NewUpload(Key{blog, "c", "x"}, UploadOptions{})
+	wantErr(t, err, ErrTooManyUploads)
+	_, err = s.NewUpload(Key{shop, "c", "x"}, UploadOptions{})
+	must(t, err)
+	must(t, s.Abort(begun[0].Key, begun[0].ID))
+	must(t, s.Close())
+	s = open(t, dir)
+	s.maxUploads = 3
+	p, err := s.PutPart(t.Context(), begun[1].Key, begun[1].ID, 1, Write{Body: bytes.NewReader([]byte("x")), Size: 1})
+	must(t, err)
+	_, err = s.Complete(t.Context(), begun[1].Key, begun[1].ID, []CompletedPart{{Number: 1, ETag: p.ETag}}, Completion{})
+	must(t, err)
+	for _, want := range []error{nil, nil, ErrTooManyUploads} {
+		_, err := s.NewUpload(Key{blog, "c", "x"}, UploadOptions{})
+		wantErr(t, err, want)
+	}
+}
+
+// TestBucketsAreLimited makes buckets up to the limit, by name and by a first write: one that is deleted makes room,
+// one that a restore brings back takes it, and a fork has as many as its source.
+func TestBucketsAreLimited(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	s.maxBuckets = 3
+	create := func(vm gateway.ID, name string, want error) {
+		t.Helper()
+		_, err := s.CreateBucket(vm, name, false)
+		wantErr(t, err, want)
+		if want != nil {
+			_, err := s.Put(t.Context(), Key{vm, name, "x"}, Write{Body: bytes.NewReader(nil)})
+			wantErr(t, err, want)
+		}
+	}
+	create(blog, "a", nil)
+	create(blog, "b", nil)
+	put(t, s, Key{blog, "c", "x"}, nil)
+	create(blog, "d", ErrTooManyBuckets)
+	put(t, s, Key{blog, "a", "x"}, nil) // it is there
+	_, err := s.CreateBucket(blog, "a", false)
+	wantErr(t, err, ErrBucketExists)
+	at, err := s.Snapshot(blog)
+	must(t, err)
+	must(t, s.DeleteBucket(blog, "b"))
+	must(t, s.Close())
+	s = open(t, dir)
+	s.maxBuckets = 3
+	create(blog, "d", nil)
+	create(blog, "e", ErrTooManyBuckets)
+	must(t, s.Restore(blog, at))
+	create(blog, "d", ErrTooManyBuckets)
+	must(t, s.Fork(blog, nil, shop))
+	create(shop, "d", ErrTooManyBuckets)
+}

@@ -9,24 +9,26 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// List returns a page of a bucket's objects, or of all versions. It reads what the page has and, with a
-// delimiter, one record of each prefix. ErrNoBucket.
-func (s *Store) List(ctx context.Context, q Query) (Page, error) {
-	b, err := bucketOf(s.index, q.VM, q.Bucket)
+// List returns a page of a bucket's objects, or of all versions. Of their Meta they have the storage class alone,
+// and tags if the query asks for them. It reads what the page has and, with a delimiter, one record of each
+// prefix. ErrNoBucket.
+func (s *Store) List(ctx context.Context, q Query) (p Page, err error) {
+	at := s.index.NewSnapshot() // all of the page is of one moment
+	defer func() { err = errors.Join(err, at.Close()) }()
+	b, err := bucketOf(at, q.VM, q.Bucket)
 	if err != nil {
 		return Page{}, err
 	}
-	w, err := s.walk(ctx, b, q, kindObject)
+	w, err := walkOver(ctx, at, b, q, kindObject)
 	if err != nil {
 		return Page{}, err
 	}
 	if q.Versions {
-		return s.listVersions(b, q, w)
+		return listVersions(at, b, q, w)
 	}
-	var p Page
 	p.Prefixes, p.Next, p.More, err = w.page(func(it *pebble.Iterator) error {
 		name := nameIn(it.Key())
-		v, err := decodeVersion(Key{q.VM, q.Bucket, name}, it.Value())
+		v, err := decodeVersionWith(Key{q.VM, q.Bucket, name}, it.Value(), w.listed)
 		v.Latest = true
 		p.Objects = append(p.Objects, v.Object)
 		return err
@@ -42,17 +44,20 @@ type walk struct {
 	prefix []byte // of all keys of this kind in the bucket
 }
 
-func (s *Store) walk(ctx context.Context, b *Bucket, q Query, kind byte) (*walk, error) {
+func walkOver(ctx context.Context, r pebble.Reader, b *Bucket, q Query, kind byte) (*walk, error) {
 	if q.Max <= 0 || q.Max > maxPage {
 		q.Max = maxPage
 	}
 	bounds := nameKey(q.VM, kind, b.number, q.Prefix)
-	it, err := s.index.NewIter(&pebble.IterOptions{LowerBound: bounds, UpperBound: after(bounds)})
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: bounds, UpperBound: after(bounds)})
 	if err != nil {
 		return nil, err
 	}
 	return &walk{ctx: ctx, q: q, it: it, prefix: nameKey(q.VM, kind, b.number, "")}, nil
 }
+
+// listed reads the Meta of a record.
+func (w *walk) listed(d *decoder) Meta { return d.listed(w.q.Tags) }
 
 // start goes to the first record that the query selects.
 func (w *walk) start() bool {

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // naive is a listing by S3's rules from all names, in pages of one.
@@ -126,4 +128,47 @@ func TestUploadsInPages(t *testing.T) {
 		t.Errorf("%d uploads, %v, %v", len(p.Uploads), p.Prefixes, err)
 	}
 	wantErr(t, s.DeleteBucket(blog, "box"), ErrBucketNotEmpty)
+}
+
+// TestListingsAreLight lists a bucket, an object, a version and an upload with much metadata: the listings have
+// the storage class, and tags where they are asked for.
+func TestListingsAreLight(t *testing.T) {
+	s := open(t, t.TempDir())
+	_, err := s.CreateBucket(blog, "box", true)
+	must(t, err)
+	must(t, s.ConfigureBucket(blog, "box", func(b *Bucket) error { b.Config["cors"] = []byte("c"); return nil }))
+	meta := Meta{
+		Header: map[string]string{"content-type": "text/plain", storageClass: "GLACIER", "x-amz-meta-a": strings.Repeat("x", 1000)},
+		Tags:   map[string]string{"k": "v"}, Sealed: []byte("seal"), ACL: "private", LegalHold: true,
+	}
+	light := Meta{Header: map[string]string{storageClass: "GLACIER"}}
+	withTags := Meta{Header: light.Header, Tags: meta.Tags}
+	for range 2 {
+		_, err = s.Put(t.Context(), Key{blog, "box", "x"}, Write{Body: strings.NewReader("x"), Size: 1, Meta: meta})
+		must(t, err)
+	}
+	_, err = s.NewUpload(Key{blog, "box", "x"}, UploadOptions{Meta: meta})
+	must(t, err)
+	for _, versions := range []bool{false, true} {
+		for tags, want := range map[bool]Meta{false: light, true: withTags} {
+			p, err := s.List(t.Context(), Query{VM: blog, Bucket: "box", Versions: versions, Tags: tags})
+			must(t, err)
+			for _, o := range p.Objects {
+				if diff := cmp.Diff(want, o.Meta); diff != "" || o.Size != 1 || o.ETag == "" || o.Version == "" {
+					t.Errorf("%+v %s", o, diff)
+				}
+			}
+			if len(p.Objects) != 1 && !versions {
+				t.Errorf("%d objects", len(p.Objects))
+			}
+		}
+	}
+	u, err := s.Uploads(t.Context(), Query{VM: blog, Bucket: "box"})
+	if err != nil || len(u.Uploads) != 1 || cmp.Diff(light, u.Uploads[0].Meta) != "" {
+		t.Errorf("uploads %+v, %v", u, err)
+	}
+	b, _, err := s.Buckets(blog, "", "", 10)
+	if err != nil || len(b) != 1 || b[0].Config != nil || !b[0].Lock || b[0].Created.IsZero() {
+		t.Errorf("buckets %+v, %v", b, err)
+	}
 }

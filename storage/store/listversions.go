@@ -1,20 +1,21 @@
 package store
 
 import (
-	"bytes"
 	"errors"
+
+	"github.com/cockroachdb/pebble/v2"
 )
 
 // listVersions returns a page of versions and delete markers. It merges two walks: that of latest objects,
 // and that of all others.
-func (s *Store) listVersions(b *Bucket, q Query, latest *walk) (p Page, err error) {
+func listVersions(at pebble.Reader, b *Bucket, q Query, latest *walk) (p Page, err error) {
 	defer func() { err = errors.Join(err, latest.it.Close()) }()
-	others, err := s.walk(latest.ctx, b, q, kindVersion)
+	others, err := walkOver(latest.ctx, at, b, q, kindVersion)
 	if err != nil {
 		return Page{}, err
 	}
 	defer func() { err = errors.Join(err, others.it.Close()) }()
-	m := &merged{s: s, b: b, latest: latest, others: others}
+	m := &merged{at: at, b: b, latest: latest, others: others}
 	if err := m.start(); err != nil {
 		return Page{}, err
 	}
@@ -35,7 +36,7 @@ func (s *Store) listVersions(b *Bucket, q Query, latest *walk) (p Page, err erro
 
 // merged is both walks at once.
 type merged struct {
-	s              *Store
+	at             pebble.Reader
 	b              *Bucket
 	latest, others *walk
 	last           string // the name before, of which something was passed
@@ -52,7 +53,7 @@ func (m *merged) start() error {
 	m.last = q.After
 	m.latest.seek(q.After + "\x00")
 	key := Key{q.VM, q.Bucket, q.After}
-	v, err := lookup(m.s.index, m.b, key, q.AfterVersion)
+	v, err := lookup(m.at, m.b, key, q.AfterVersion)
 	seq, ok := parseID(q.AfterVersion)
 	switch {
 	case err == nil:
@@ -104,7 +105,7 @@ func (m *merged) add(p *Page) error {
 	if latest {
 		it = m.latest.it
 	}
-	v, err := decodeVersion(Key{m.b.VM, m.b.Name, name}, bytes.Clone(it.Value()))
+	v, err := decodeVersionWith(Key{m.b.VM, m.b.Name, name}, it.Value(), m.latest.listed)
 	if err != nil {
 		return err
 	}

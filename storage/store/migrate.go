@@ -11,12 +11,14 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"lodge/gateway"
 )
 
 // The layout before this one had a tree of files for each bucket: vms/<vm>/<bucket>/<key>, with what else an
 // object has in extended attributes. It can be read for one version. Open moves it into the index and blobs:
-// records first, synced, then renames; so a file with a record only misses its rename.
+// records first, synced, then renames, synced as a whole; so a file with a record only misses its rename.
 
 const (
 	migrateBatch = 256
@@ -44,6 +46,19 @@ func (s *Store) migrate() error {
 		}
 	}
 	_ = os.Remove(root) // unless something was left alone
+	return s.syncMoves()
+}
+
+// syncMoves brings all moves and removals of the file system to disk, whatever directories they were in: a power
+// failure later would bring a file of the old tree back, and with it an object that was deleted since.
+func (s *Store) syncMoves() error {
+	dir, err := os.Open(s.dir)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(unix.Syncfs(int(dir.Fd())), dir.Close()); err != nil {
+		return fmt.Errorf("sync migrated objects: %w", err)
+	}
 	return nil
 }
 

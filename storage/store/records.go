@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"time"
 
 	"lodge/gateway"
 )
@@ -69,6 +70,20 @@ func (d *decoder) meta() (m Meta) {
 	return m
 }
 
+// storageClass is the header that a listing shows.
+const storageClass = "x-amz-storage-class"
+
+// listed reads of a Meta what a listing has of it, without the rest: the storage class, and tags if they are asked
+// for. So a page has as many bytes as its keys need, whatever metadata the objects have.
+func (d *decoder) listed(tags bool) (m Meta) {
+	m.Header = d.pick(storageClass)
+	if tags {
+		m.Tags = d.textMap()
+	}
+	d.b = nil
+	return m
+}
+
 // version is the record of an Object. The key and what follows from it are not in the record.
 type version struct {
 	Object
@@ -95,11 +110,16 @@ func (v *version) encode() []byte {
 }
 
 func decodeVersion(key Key, b []byte) (*version, error) {
+	return decodeVersionWith(key, b, (*decoder).meta)
+}
+
+// decodeVersionWith reads the Meta, which is last, by a function of its own.
+func decodeVersionWith(key Key, b []byte, meta func(*decoder) Meta) (*version, error) {
 	d := newDecoder(b)
 	v := &version{seq: d.uint(), null: d.bool()}
 	v.Key, v.Deleted, v.Size, v.ETag = key, d.bool(), d.int(), d.text()
 	v.Modified, v.Checksum, v.Parts = d.time(), d.checksum(), int(d.uint())
-	v.content, v.upload, v.Meta = d.content(), d.uint(), d.meta()
+	v.content, v.upload, v.Meta = d.content(), d.uint(), meta(d)
 	v.Version = NullVersion
 	if !v.null {
 		v.Version = versionID(v.seq)
@@ -152,9 +172,22 @@ func (b *Bucket) encode() []byte {
 	return e.b
 }
 
+// bucket reads all but the configuration, which is last.
+func (d *decoder) bucket(vm gateway.ID, name string) Bucket {
+	return Bucket{VM: vm, Name: name, number: d.uint(), Created: d.time(), Versioning: Versioning(d.text()), Lock: d.bool()}
+}
+
+// decodeBucketHead reads a bucket without its configuration.
+func decodeBucketHead(vm gateway.ID, name string, b []byte) (Bucket, error) {
+	d := newDecoder(b)
+	bucket := d.bucket(vm, name)
+	d.b = nil
+	return bucket, d.end("a bucket")
+}
+
 func decodeBucket(vm gateway.ID, name string, b []byte) (Bucket, error) {
 	d := newDecoder(b)
-	bucket := Bucket{VM: vm, Name: name, number: d.uint(), Created: d.time(), Versioning: Versioning(d.text()), Lock: d.bool()}
+	bucket := d.bucket(vm, name)
 	if config := d.textMap(); config != nil {
 		bucket.Config = make(map[string][]byte, len(config))
 		for k, v := range config {
@@ -233,10 +266,25 @@ func (u *Upload) encode() []byte {
 	return e.b
 }
 
+// startOf reads when an upload began from its record.
+func startOf(record []byte) (time.Time, error) {
+	d := newDecoder(record)
+	started := d.time()
+	if d.bad {
+		return started, d.end("an upload")
+	}
+	return started, nil
+}
+
 func decodeUpload(key Key, number uint64, b []byte) (Upload, error) {
+	return decodeUploadWith(key, number, b, (*decoder).meta)
+}
+
+// decodeUploadWith reads the Meta, which is last, by a function of its own.
+func decodeUploadWith(key Key, number uint64, b []byte, meta func(*decoder) Meta) (Upload, error) {
 	d := newDecoder(b)
 	u := Upload{Key: key, ID: uploadID(number), number: number, Started: d.time()}
-	u.Algorithm, u.FullObject, u.Meta = d.text(), d.bool(), d.meta()
+	u.Algorithm, u.FullObject, u.Meta = d.text(), d.bool(), meta(d)
 	return u, d.end("an upload")
 }
 

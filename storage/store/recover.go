@@ -124,11 +124,16 @@ func (s *Store) Remove(vm gateway.ID) error {
 	}
 	t.commits.Lock()
 	defer t.commits.Unlock()
+	return s.remove(t)
+}
+
+// remove is Remove with the VM locked.
+func (s *Store) remove(t *tenant) error {
 	t.removed = true
 	b := s.index.NewBatch()
 	defer func() { _ = b.Close() }() // it is committed, or nothing of it counts
-	all := vmKey(vm, 0, 0)[:vmKeyLen]
-	err = errors.Join(b.DeleteRange(all, after(all), nil), b.Set(removalKey(vm), nil, nil))
+	all := vmKey(t.vm, 0, 0)[:vmKeyLen]
+	err := errors.Join(b.DeleteRange(all, after(all), nil), b.Set(removalKey(t.vm), nil, nil))
 	if err != nil {
 		return err
 	}
@@ -136,7 +141,7 @@ func (s *Store) Remove(vm gateway.ID) error {
 		return err
 	}
 	t.clear()
-	return s.finishRemoval(vm)
+	return s.finishRemoval(t.vm)
 }
 
 func removalKey(vm gateway.ID) []byte { return append([]byte{ofRemoval}, vm[:]...) }

@@ -65,6 +65,11 @@ func (x *tx) revert(names map[uint64]string, key, old []byte) error {
 	if old == nil {
 		return x.b.Delete(key, nil)
 	}
+	if key[vmKeyLen] == kindBucket && now == nil {
+		if err := x.beginUsage(string(key[vmKeyLen+1:])); err != nil {
+			return err
+		}
+	}
 	return x.b.Set(key, old, nil)
 }
 
@@ -97,21 +102,13 @@ func (s *Store) bucketNames(vm gateway.ID) (map[uint64]string, error) {
 
 // abortAll removes a VM's uploads.
 func (s *Store) abortAll(t *tenant) error {
-	prefix := vmKey(t.vm, kindBucket, 0)
-	return each(s.index, prefix, func(key, v []byte) error {
-		b, err := decodeBucket(t.vm, string(key[len(prefix):]), v)
-		if err != nil {
+	return s.eachUpload(t.vm, func(b *Bucket, key Key, number uint64, _ []byte) error {
+		x := s.begin(t)
+		defer func() { _ = x.b.Close() }() // it is committed, or nothing of it counts
+		if err := x.abort(b, key, uploadID(number)); err != nil {
 			return err
 		}
-		return each(s.index, nameKey(t.vm, kindUpload, b.number, ""), func(key, _ []byte) error {
-			name, number, _ := seqIn(key)
-			x := s.begin(t)
-			defer func() { _ = x.b.Close() }() // it is committed, or nothing of it counts
-			if err := x.abort(&b, Key{t.vm, b.Name, name}, uploadID(number)); err != nil {
-				return err
-			}
-			return x.commit()
-		})
+		return x.commit()
 	})
 }
 

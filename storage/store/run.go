@@ -6,8 +6,6 @@ import (
 	"log/slog"
 	"sync"
 	"time"
-
-	"lodge/gateway"
 )
 
 const (
@@ -18,17 +16,28 @@ const (
 )
 
 // Run ends abandoned uploads and reads all bodies once a week to find damage, which it logs, until ctx is
-// done. It returns an error if the index has become unusable: then the process should end.
+// done. It returns an error at once if the index has become unusable: then the process should end, since calls
+// may be blocked for ever.
 func (s *Store) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	defer wg.Wait()
 	defer cancel()
-	wg.Go(func() { s.repeat(ctx, tidyEvery, s.tidy) })
-	wg.Go(func() { s.repeat(ctx, scrubEvery, s.scrub) })
-	select {
-	case <-ctx.Done():
+	return s.UnlessFailed(func() error {
+		var wg sync.WaitGroup
+		wg.Go(func() { s.repeat(ctx, tidyEvery, s.tidy) })
+		wg.Go(func() { s.repeat(ctx, scrubEvery, s.scrub) })
+		wg.Wait()
 		return nil
+	})
+}
+
+// UnlessFailed calls f, and returns its error. If the index becomes unusable before f ends, it returns that error
+// without waiting: a call that uses the store may never end then.
+func (s *Store) UnlessFailed(f func() error) error {
+	ended := make(chan error, 1)
+	go func() { ended <- f() }()
+	select {
+	case err := <-ended:
+		return err
 	case <-s.failed:
 		return s.failure
 	}
@@ -60,42 +69,27 @@ func (s *Store) EndUploads(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	limit := s.cfg.Now().Add(-uploadsLast)
 	for _, vm := range vms {
-		old, err := s.uploadsBefore(vm, s.cfg.Now().Add(-uploadsLast))
-		if err != nil {
-			return err
-		}
-		for _, u := range old {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			if err := s.Abort(u.Key, u.ID); err != nil && !errors.Is(err, ErrNoUpload) && !errors.Is(err, ErrNoBucket) && !errors.Is(err, ErrRemoved) {
+		err := s.eachUpload(vm, func(_ *Bucket, key Key, number uint64, record []byte) error {
+			if started, err := startOf(record); err != nil || !started.Before(limit) {
 				return err
 			}
-			s.log.Info("abandoned upload removed", slog.String("vm_id", vm.String()),
-				slog.String("bucket", u.Key.Bucket), slog.String("object", u.Key.Name))
+			err := s.Abort(key, uploadID(number))
+			switch {
+			case errors.Is(err, ErrNoUpload), errors.Is(err, ErrNoBucket), errors.Is(err, ErrRemoved):
+				return nil // it has ended since the iteration began
+			case err == nil:
+				s.log.Info("abandoned upload removed", slog.String("vm_id", vm.String()),
+					slog.String("bucket", key.Bucket), slog.String("object", key.Name))
+			}
+			return errors.Join(err, ctx.Err())
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil
-}
-
-func (s *Store) uploadsBefore(vm gateway.ID, limit time.Time) (old []Upload, err error) {
-	prefix := vmKey(vm, kindBucket, 0)
-	err = each(s.index, prefix, func(key, v []byte) error {
-		b, err := decodeBucket(vm, string(key[len(prefix):]), v)
-		if err != nil {
-			return err
-		}
-		return each(s.index, nameKey(vm, kindUpload, b.number, ""), func(key, v []byte) error {
-			name, number, _ := seqIn(key)
-			u, err := decodeUpload(Key{vm, b.Name, name}, number, v)
-			if err == nil && u.Started.Before(limit) {
-				old = append(old, u)
-			}
-			return err
-		})
-	})
-	return old, err
 }
 
 // scrub is a slow Check that logs what it finds.

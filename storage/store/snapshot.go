@@ -60,8 +60,8 @@ func (s *Store) Snapshot(vm gateway.ID) (Snapshot, error) {
 	}
 	t.commits.Lock()
 	defer t.commits.Unlock()
-	if t.removed {
-		return 0, ErrRemoved
+	if err := t.refuses(); err != nil {
+		return 0, err
 	}
 	id, err := s.ids.take()
 	if err != nil {
@@ -89,18 +89,21 @@ func (s *Store) Snapshots(vm gateway.ID) ([]Snapshot, error) {
 	return all, nil
 }
 
-// Drop ends a snapshot, and frees what only it held. ErrNoSnapshot.
+// Drop ends a snapshot, and frees what only it held. After an error it is like Restore. Errors: ErrNoSnapshot,
+// ErrUnfinished.
 func (s *Store) Drop(vm gateway.ID, at Snapshot) error {
 	return s.alter(vm, dropping, at, func(t *tenant) error { return s.dropSnapshot(t, uint64(at)) })
 }
 
 // Restore makes a VM's buckets and objects what they were at a snapshot. Uploads are aborted. The snapshot
-// stays; later ones are dropped. ErrNoSnapshot.
+// stays; later ones are dropped. After an error, only the same call is possible until it succeeds; what else
+// would change the VM's objects is ErrUnfinished. Errors: ErrNoSnapshot, ErrUnfinished.
 func (s *Store) Restore(vm gateway.ID, at Snapshot) error {
 	return s.alter(vm, restoring, at, func(t *tenant) error { return s.restore(t, uint64(at)) })
 }
 
-// alter calls f with a VM locked against all commits, and its progress recorded.
+// alter calls f with a VM locked against all commits, and its progress recorded. If f fails, the VM's records are
+// half changed: it takes no commits until f has been repeated, here or by Open.
 func (s *Store) alter(vm gateway.ID, what byte, at Snapshot, f func(*tenant) error) error {
 	t, err := s.tenant(vm)
 	if err != nil {
@@ -115,6 +118,10 @@ func (s *Store) alter(vm gateway.ID, what byte, at Snapshot, f func(*tenant) err
 		return ErrNoSnapshot
 	}
 	record := binary.BigEndian.AppendUint64([]byte{what}, uint64(at))
+	if t.progress != nil && !bytes.Equal(t.progress, record) {
+		return ErrUnfinished
+	}
+	t.progress = record // until endProgress
 	if err := s.index.Set(vmKey(vm, kindProgress, 0), record, pebble.Sync); err != nil {
 		return err
 	}
@@ -187,6 +194,7 @@ func (s *Store) endProgress(t *tenant, drop ...uint64) error {
 	if err := errors.Join(b.Delete(vmKey(t.vm, kindProgress, 0), nil), b.Commit(pebble.Sync)); err != nil {
 		return err
 	}
+	t.progress = nil
 	t.snaps = slices.DeleteFunc(t.snaps, func(n uint64) bool { return slices.Contains(drop, n) })
 	return nil
 }

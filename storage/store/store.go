@@ -39,6 +39,8 @@ const (
 	maxParts    = 10_000
 	minPart     = 5 << 20 // of a multipart object's parts, but the last
 	maxPage     = 1000
+	maxUploads  = 10_000    // in progress, of one VM
+	maxBuckets  = 1000      // of one VM
 	historyStep = 1000      // values of a history that one batch changes
 	maxMeta     = 64 << 10  // of an object's record
 	maxConfig   = 512 << 10 // of a bucket's record
@@ -70,7 +72,9 @@ type Store struct {
 	disk    *disk
 	garbage collector
 
-	stepSize int // how many values of a history one batch changes
+	stepSize   int   // how many values of a history one batch changes
+	maxUploads int64 // in progress, of one VM
+	maxBuckets int   // of one VM
 
 	mu      sync.Mutex
 	tenants map[gateway.ID]*tenant
@@ -88,7 +92,8 @@ type Store struct {
 func Open(dir string, cfg Config) (*Store, error) {
 	s := &Store{
 		cfg: cfg.withDefaults(), dir: dir, log: cfg.Log, locks: newLocks(),
-		stepSize: historyStep, tenants: map[gateway.ID]*tenant{}, failed: make(chan struct{}),
+		stepSize: historyStep, maxUploads: maxUploads, maxBuckets: maxBuckets,
+		tenants: map[gateway.ID]*tenant{}, failed: make(chan struct{}),
 	}
 	for _, d := range []string{dir, s.path("index"), s.path("blobs"), s.path("blobs", "new"), s.path("removing")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
@@ -132,7 +137,9 @@ func (s *Store) Close() error {
 		return s.failure // the index is left as it is, like after a crash
 	default:
 	}
-	s.closing.Do(func() { s.closed = errors.Join(s.blobs.close(), s.index.Close()) })
+	s.closing.Do(func() {
+		s.closed = s.UnlessFailed(func() error { return errors.Join(s.blobs.close(), s.index.Close()) })
+	})
 	return s.closed
 }
 

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -13,12 +14,13 @@ type tenant struct {
 	vm gateway.ID
 
 	// commits is held shared by each commit, and alone by what concerns the VM as a whole.
-	commits sync.RWMutex
-	removed bool
-	snaps   []uint64 // in ascending order
+	commits  sync.RWMutex
+	removed  bool
+	progress []byte   // the record of a restore or drop that has not ended, or nil
+	snaps    []uint64 // in ascending order
 
 	mu       sync.Mutex
-	used     map[string]Usage // by bucket
+	used     map[string]Usage // of each bucket
 	reserved map[string]int64 // by bucket: what writes in progress may add
 }
 
@@ -47,21 +49,34 @@ func (s *Store) tenant(vm gateway.ID) (*tenant, error) {
 	return t, nil
 }
 
-func (m sum) usage() (u Usage) {
-	if len(m) == 3 {
-		u.Bytes, u.Objects, u.Pending = m[0], m[1], m[2]
+// refuses says why the VM takes no commits, or nil. The caller has locked commits.
+func (t *tenant) refuses() error {
+	switch {
+	case t.removed:
+		return ErrRemoved
+	case t.progress != nil:
+		return ErrUnfinished
 	}
+	return nil
+}
+
+func (m sum) usage() (u Usage) {
+	m = append(slices.Clip(m), 0, 0, 0, 0) // a sum without a later number has it as 0
+	u.Bytes, u.Objects, u.Pending, u.Uploads = m[0], m[1], m[2], m[3]
 	return u
 }
+
+func (u *Usage) encode() []byte { return encodeSum(u.Bytes, u.Objects, u.Pending, u.Uploads) }
 
 func (u *Usage) add(d Usage) {
 	u.Bytes += d.Bytes
 	u.Objects += d.Objects
 	u.Pending += d.Pending
+	u.Uploads += d.Uploads
 }
 
-// apply adds what a commit has changed.
-func (t *tenant) apply(deltas map[string]Usage) {
+// apply adds what a commit has changed, and ends the count of a bucket that it has deleted, which was empty.
+func (t *tenant) apply(deltas map[string]Usage, ended string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for bucket, d := range deltas {
@@ -69,20 +84,31 @@ func (t *tenant) apply(deltas map[string]Usage) {
 		u.add(d)
 		t.used[bucket] = u
 	}
+	delete(t.used, ended)
 }
 
-// forget ends the count of a bucket that was deleted, which was empty.
-func (t *tenant) forget(bucket string) {
+// uploads returns how many are in progress.
+func (t *tenant) uploads() (n int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.used, bucket)
+	for _, u := range t.used {
+		n += u.Uploads
+	}
+	return n
+}
+
+// buckets returns how many the VM has.
+func (t *tenant) buckets() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.used)
 }
 
 // clear ends the counts of a VM that was removed.
 func (t *tenant) clear() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.snaps, t.used = nil, map[string]Usage{}
+	t.snaps, t.progress, t.used = nil, nil, map[string]Usage{}
 }
 
 // reservation is room for one write, within the limits. Two writes cannot have the same room.

@@ -21,6 +21,7 @@ type tx struct {
 	fresh []content // made for this commit; the first holder is not counted
 	files []uint64  // of fresh: to leave blobs/new after the commit
 	dead  []content // to look at after the commit
+	ended string    // the bucket that the commit deletes
 }
 
 // target is what a commit needs locked: a bucket, and names in it.
@@ -41,8 +42,8 @@ func (s *Store) commit(to target, f func(*tx, *Bucket) error) error {
 	}
 	t.commits.RLock()
 	defer t.commits.RUnlock()
-	if t.removed {
-		return ErrRemoved
+	if err := t.refuses(); err != nil {
+		return err
 	}
 	x := s.begin(t)
 	defer func() { _ = x.b.Close() }() // it is committed, or nothing of it counts
@@ -63,7 +64,7 @@ func (s *Store) commit(to target, f func(*tx, *Bucket) error) error {
 func (s *Store) lockNames(to target) (unlock func()) {
 	var held []func()
 	base := lockName(to.vm, to.bucket)
-	switch upload := base + "\x00" + to.upload; {
+	switch upload := base + "u" + to.upload; {
 	case to.part > 0:
 		held = append(held, s.locks.share(upload), s.locks.lock(fmt.Sprint(upload, "\x00", to.part)))
 	case to.upload != "":
@@ -72,7 +73,7 @@ func (s *Store) lockNames(to target) (unlock func()) {
 	names := slices.Clone(to.names)
 	slices.Sort(names)
 	for _, name := range slices.Compact(names) {
-		held = append(held, s.locks.lock(base+name))
+		held = append(held, s.locks.lock(base+"n"+name))
 	}
 	return func() {
 		for _, unlock := range held {
@@ -81,7 +82,7 @@ func (s *Store) lockNames(to target) (unlock func()) {
 	}
 }
 
-// lockName names the lock of a bucket, and begins that of an object.
+// lockName names the lock of a bucket, and begins those in it. No other ends there, not even that of an empty name.
 func lockName(vm gateway.ID, bucket string) string { return string(vm[:]) + bucket + "\x00" }
 
 // lockBucket returns the bucket, shared with other commits; or alone, if the commit makes it.
@@ -95,7 +96,7 @@ func (s *Store) lockBucket(x *tx, to target) (*Bucket, func(), error) {
 	unlock = s.locks.lock(lockName(to.vm, to.bucket))
 	b, err = bucketOf(s.index, to.vm, to.bucket)
 	if errors.Is(err, ErrNoBucket) {
-		b, err = x.makeBucket(to.bucket, false)
+		b, err = x.newBucket(to.bucket, false)
 	}
 	return b, unlock, err
 }
@@ -169,6 +170,12 @@ func (x *tx) own(p *payload) error {
 	return nil
 }
 
+// beginUsage gives a bucket its record of usage: the buckets of a VM are counted by it.
+func (x *tx) beginUsage(bucket string) error {
+	x.count(bucket, Usage{})
+	return x.b.Merge(textKey(x.t.vm, kindUsage, bucket), (&Usage{}).encode(), nil)
+}
+
 func (x *tx) count(bucket string, d Usage) {
 	u := x.usage[bucket]
 	u.add(d)
@@ -179,10 +186,10 @@ func (x *tx) count(bucket string, d Usage) {
 // nothing refers to any more.
 func (x *tx) commit() error {
 	for bucket, u := range x.usage {
-		if u.Bytes == 0 && u.Objects == 0 && u.Pending == 0 {
+		if u.Bytes == 0 && u.Objects == 0 && u.Pending == 0 && u.Uploads == 0 {
 			continue
 		}
-		if err := x.b.Merge(textKey(x.t.vm, kindUsage, bucket), encodeSum(u.Bytes, u.Objects, u.Pending), nil); err != nil {
+		if err := x.b.Merge(textKey(x.t.vm, kindUsage, bucket), u.encode(), nil); err != nil {
 			return err
 		}
 	}
@@ -200,7 +207,7 @@ func (x *tx) commit() error {
 	if err := x.b.Commit(pebble.Sync); err != nil {
 		return full(err)
 	}
-	x.t.apply(x.usage)
+	x.t.apply(x.usage, x.ended)
 	for _, id := range x.files {
 		x.s.blobs.place(x.t.vm, id)
 	}

@@ -128,6 +128,7 @@ type CopyOptions struct {
 type Deletion struct {
 	Name, Version string
 	If            Condition
+	Older         bool // only if the version is not the latest: else ErrPrecondition
 	Bypass        bool // GOVERNANCE retention does not hold
 }
 
@@ -147,6 +148,7 @@ type Query struct {
 	AfterVersion      string // with After: go on within that key, after this version or upload
 	Max               int    // of objects and prefixes together; at most 1,000
 	Versions          bool   // older versions and delete markers too
+	Tags              bool   // objects have their tags
 }
 
 // Page is a page of a listing.
@@ -211,6 +213,7 @@ type Usage struct {
 	Bytes   int64 // of all versions
 	Objects int64 // versions and delete markers
 	Pending int64 // bytes in parts of uploads; not in Bytes
+	Uploads int64 // in progress
 	Buckets map[string]Usage
 }
 

@@ -1,20 +1,27 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"lodge/gateway"
 )
 
-// NewUpload begins a multipart upload. The bucket is made if there is none.
+// NewUpload begins a multipart upload. The bucket is made if there is none. A VM can have 10,000 in progress,
+// further ones are ErrTooManyUploads.
 func (s *Store) NewUpload(key Key, o UploadOptions) (Upload, error) {
 	if err := check(key); err != nil {
 		return Upload{}, err
 	}
 	if err := s.hasRoom(0); err != nil {
 		return Upload{}, err
+	}
+	if t, err := s.tenant(key.VM); err != nil || t.uploads() >= s.maxUploads { // those that begin now may pass it
+		return Upload{}, cmp.Or(err, ErrTooManyUploads)
 	}
 	u := Upload{Key: key, Started: s.cfg.Now().UTC(), UploadOptions: o}
 	err := s.commit(target{vm: key.VM, bucket: key.Bucket, create: true}, func(x *tx, b *Bucket) (err error) {
@@ -26,6 +33,7 @@ func (s *Store) NewUpload(key Key, o UploadOptions) (Upload, error) {
 		if len(record) > maxMeta {
 			return ErrTooLarge
 		}
+		x.count(b.Name, Usage{Uploads: 1})
 		return x.b.Set(seqKey(key.VM, kindUpload, b.number, key.Name, u.number), record, nil)
 	})
 	return u, err
@@ -201,20 +209,21 @@ func (x *tx) endUpload(b *Bucket, u Upload, parts []part) error {
 	for _, p := range parts {
 		pending += p.Size
 	}
-	x.count(b.Name, Usage{Pending: -pending})
+	x.count(b.Name, Usage{Pending: -pending, Uploads: -1})
 	all := numKey(u.Key.VM, kindPart, u.number)
 	return errors.Join(x.b.DeleteRange(all, after(all), nil),
 		x.b.Delete(seqKey(u.Key.VM, kindUpload, b.number, u.Key.Name, u.number), nil))
 }
 
-// Uploads returns a page of a bucket's uploads: by key, and those of a key in the order of their beginning.
+// Uploads returns a page of a bucket's uploads: by key, and those of a key in the order of their beginning. Of
+// their Meta they have what List has.
 // ErrNoBucket.
 func (s *Store) Uploads(ctx context.Context, q Query) (page UploadPage, err error) {
 	b, err := bucketOf(s.index, q.VM, q.Bucket)
 	if err != nil {
 		return page, err
 	}
-	w, err := s.walk(ctx, b, q, kindUpload)
+	w, err := walkOver(ctx, s.index, b, q, kindUpload)
 	if err != nil {
 		return page, err
 	}
@@ -237,6 +246,22 @@ func (s *Store) Uploads(ctx context.Context, q Query) (page UploadPage, err erro
 	return page, w.it.Error()
 }
 
+// eachUpload calls f for the record of each upload of a VM that is in progress as it begins, by bucket and key.
+// f may end uploads.
+func (s *Store) eachUpload(vm gateway.ID, f func(b *Bucket, key Key, number uint64, record []byte) error) error {
+	prefix := vmKey(vm, kindBucket, 0)
+	return each(s.index, prefix, func(key, v []byte) error {
+		b, err := decodeBucket(vm, string(key[len(prefix):]), v)
+		if err != nil {
+			return err
+		}
+		return each(s.index, nameKey(vm, kindUpload, b.number, ""), func(key, record []byte) error {
+			name, number, _ := seqIn(key)
+			return f(&b, Key{vm, b.Name, name}, number, record)
+		})
+	})
+}
+
 // add appends the upload at the walk's position, or the prefix that stands for it, and goes on.
 func (page *UploadPage) add(w *walk, b *Bucket) (bool, error) {
 	name, number, ok := seqIn(w.it.Key())
@@ -247,7 +272,7 @@ func (page *UploadPage) add(w *walk, b *Bucket) (bool, error) {
 		page.Prefixes, page.Next, page.NextUpload = append(page.Prefixes, folded), folded, ""
 		return w.skip(folded), nil
 	}
-	u, err := decodeUpload(Key{b.VM, b.Name, name}, number, w.it.Value())
+	u, err := decodeUploadWith(Key{b.VM, b.Name, name}, number, w.it.Value(), w.listed)
 	if err != nil {
 		return false, err
 	}
