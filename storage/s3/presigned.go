@@ -40,8 +40,8 @@ func ofSignature(lower string) bool {
 	}, lower)
 }
 
-// ofBody reports whether a parameter is the checksum of a body. AWS ignores those: SDKs compute them when
-// they presign, of the empty body that there is at that time.
+// ofBody reports whether a parameter is the checksum of a body. They have no effect: SDKs compute them when they presign,
+// of an empty body.
 func ofBody(lower string) bool {
 	name, ok := strings.CutPrefix(lower, "x-amz-checksum-")
 	return lower == "x-amz-sdk-checksum-algorithm" || ok && !slices.Contains([]string{"algorithm", "type", "mode"}, name)
