@@ -219,10 +219,10 @@ systemctl stop ssh.socket
 systemctl stop ssh.service
 for p in /proc/[0-9]*; do case $(cat $p/comm) in sshd*) kill -9 ${p#/proc/};; esac; done
 echo sshd and its sessions are gone >/dev/ttyS0
+systemd-run --quiet --unit=mend --on-active=60 --timer-property=AccuracySec=1s systemctl start ssh.service
 END
-			sudo systemd-run --quiet --unit=mend --on-active=45 --timer-property=AccuracySec=1s systemctl start ssh.service
 			sudo systemd-run --quiet --unit=break sh /tmp/break`)
-		harness.Eventually(t, "sshd is gone", 40*time.Second, func() error {
+		harness.Eventually(t, "sshd is gone", 3*time.Minute, func() error {
 			if log := s.h.Lodge(t, "logs", vm.Name); !strings.Contains(log, "sshd and its sessions are gone") {
 				return errors.New("the console log does not show it")
 			}
