@@ -28,7 +28,7 @@ const (
 	QCOW2 DiskFormat = "qcow2"
 )
 
-// LayerState says how far a layer is in its life.
+// LayerState is how far a layer is in its life.
 type LayerState string
 
 // The states of layers.

@@ -18,7 +18,7 @@ import (
 	"lodge/mail/mailbox"
 )
 
-// done is what a client was told of its messages, by their tokens.
+// done has the answers to a client's messages, by their tokens.
 type done struct {
 	mu                      sync.Mutex
 	appended, copied, moved map[string]bool

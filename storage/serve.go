@@ -28,7 +28,7 @@ func (s *Server) carryOut(w *access, r *http.Request) error {
 		return err
 	}
 	body := &patientReader{ReadCloser: r.Body}
-	r = r.WithContext(r.Context()) // a copy: net/http must find its own body, to know how much of it is unread
+	r = r.WithContext(r.Context()) // a copy: net/http must find its own body, to count what of it is unread
 	r.Body = body
 	form, err := s.readForm(w, r)
 	if err != nil {

@@ -130,7 +130,7 @@ func TestImportedImage(t *testing.T) {
 	}
 	gatewaytest.Must(t, errors.Join(h.sweepLayers(t.Context(), one.ID), h.dir.Delete(t.Context(), one.ID)))
 	gatewaytest.Must(t, os.WriteFile(img.Disk, []byte("another"), 0o600))
-	made(t, h, "three", img) // as the manifest says
+	made(t, h, "three", img) // as in the manifest
 	for _, m := range h.dir.All() {
 		gatewaytest.Must(t, errors.Join(h.sweepLayers(t.Context(), m.ID), h.dir.Delete(t.Context(), m.ID)))
 	}

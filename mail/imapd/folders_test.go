@@ -12,7 +12,7 @@ import (
 	"lodge/mail/mailbox"
 )
 
-// A pattern matches what go-imap's own MatchList says, whose time is not bounded.
+// A pattern matches as in go-imap's own MatchList, whose time is not bounded.
 func FuzzMatches(f *testing.F) {
 	for _, seed := range [][3]string{{"", "*", "a/b"}, {"", "%", "a/b"}, {"a", "%", "a/b"}, {"", "a/%", "a/b"}, {"", "*b", "a/b"}, {"x", "/a*", "a"}, {"a/", "b%c*", "a/bxc/d"}} {
 		f.Add(seed[0], seed[1], seed[2])

@@ -7,7 +7,7 @@ import (
 	"lodge/mail/smtpd"
 )
 
-// refused records mail that a recipient does not get, with what the sender was told. What is for no VM is in
+// refused records mail that a recipient does not get, with the reply that the sender got. What is for no VM is in
 // the operator's log.
 func (p *Policy) refused(vm gateway.Identity, c smtpd.Client, e smtpd.Envelope, to smtpd.Path, err error) {
 	if m, ok := p.config.Directory.ByID(vm.ID); !ok || m.Desired == gateway.Removed {
@@ -18,7 +18,7 @@ func (p *Policy) refused(vm gateway.Identity, c smtpd.Client, e smtpd.Envelope, 
 	})
 }
 
-// Told is what a sender was told for an error of a Policy.
+// Told is the reply that a sender gets for an error of a Policy.
 func Told(err error) string {
 	if errors.Is(err, smtpd.ErrCut) {
 		return err.Error()

@@ -56,7 +56,7 @@ func TestTransfer(t *testing.T) {
 	}
 }
 
-// A copy that cannot be made as a whole leaves nothing behind, and says why.
+// A copy that cannot be made as a whole leaves nothing behind, and its error has the cause.
 func TestCopyIsAllOrNothing(t *testing.T) {
 	s := open(t, t.TempDir())
 	vm := gateway.NewID()

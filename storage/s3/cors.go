@@ -16,7 +16,7 @@ const (
 	maxAskedHeaders = 100 // of one preflight
 )
 
-// corsXML is the document that says which pages of other origins may use a bucket in a browser.
+// corsXML is the document with the origins whose pages may use a bucket in a browser.
 type corsXML struct {
 	XMLName xml.Name   `xml:"CORSConfiguration"`
 	Rules   []corsRule `xml:"CORSRule"`
@@ -133,7 +133,7 @@ func (c *call) cross() {
 }
 
 // Preflight answers OPTIONS, by which a browser asks whether a page of another origin may send a
-// request. It is not signed, and says nothing but the bucket's rule.
+// request. It is not signed, and its answer has nothing but the bucket's rule.
 func (h *Handler) Preflight(w http.ResponseWriter, r *http.Request, who Caller, t Target) error {
 	origin, method := r.Header.Get("Origin"), r.Header.Get("Access-Control-Request-Method")
 	if origin == "" || method == "" {

@@ -16,7 +16,7 @@ const (
 	day               = 24 * time.Hour
 )
 
-// lifecycleXML is the document that says when objects of a bucket end.
+// lifecycleXML is the document with the times at which objects of a bucket end.
 type lifecycleXML struct {
 	XMLName xml.Name        `xml:"LifecycleConfiguration"`
 	Rules   []lifecycleRule `xml:"Rule"`

@@ -78,7 +78,7 @@ func headObject(c *call) error {
 // version is the version that a request names; "" for the latest.
 func (c *call) version() string { return c.query.Get("versionId") }
 
-// missing adds to an error what S3 says of a delete marker: its version, and that a marker, named by
+// missing adds to an error what S3 answers for a delete marker: its version, and that a marker, named by
 // its version, has no GET.
 func (c *call) missing(o store.Object, err error) error {
 	if !errors.Is(err, store.ErrDeleted) {

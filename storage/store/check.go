@@ -13,8 +13,8 @@ import (
 	"lodge/gateway"
 )
 
-// Check compares all records and files with each other, and all bodies with their checksums. It tells each
-// damage. Its error says why it could not go on. Calls may go on meanwhile.
+// Check compares all records and files with each other, and all bodies with their checksums. It reports each
+// damage. Its error is why it could not go on. Calls may go on meanwhile.
 func (s *Store) Check(ctx context.Context, tell func(Damage)) error {
 	return s.check(ctx, tell, func() error { return ctx.Err() })
 }
@@ -215,7 +215,7 @@ func (c *checker) references() error {
 	return nil
 }
 
-// checkFiles tells the files without a record. Those in blobs/new may be of writes in progress.
+// checkFiles reports the files without a record. Those in blobs/new may be of writes in progress.
 func (s *Store) checkFiles(tell func(Damage)) error {
 	return filepath.WalkDir(s.path("blobs"), func(path string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) || err == nil && d.IsDir() && path == s.path("blobs", "new") {

@@ -45,7 +45,7 @@ func (d *disk) ballast() string { return filepath.Join(d.dir, "ballast") }
 func (d *disk) fs() vfs.FS {
 	return vfs.OnDiskFull(vfs.Default, func() {
 		d.gone.Store(true)
-		_ = os.Remove(d.ballast()) // if that fails, the write fails again, and Pebble says so
+		_ = os.Remove(d.ballast()) // if that fails, the write fails again, and Pebble reports it
 	})
 }
 

@@ -11,7 +11,7 @@ import (
 
 // Errors that callers branch on.
 var (
-	ErrName           = errors.New("bad name") // the message says why
+	ErrName           = errors.New("bad name") // the message has the reason
 	ErrNoBucket       = errors.New("no such bucket")
 	ErrBucketExists   = errors.New("the bucket exists")
 	ErrBucketNotEmpty = errors.New("the bucket has objects, versions or uploads")

@@ -57,7 +57,7 @@ func (a attributes) tags() (tags map[string]string) {
 	return tags
 }
 
-// fill sets what the attributes say of an object.
+// fill sets what the attributes have of an object.
 func (a attributes) fill(v *version, path string) error {
 	v.Tags = a.tags()
 	v.Header = map[string]string{}

@@ -149,7 +149,7 @@ func (s *Store) grow(p *payload, size int64) error {
 	return p.room.add(more)
 }
 
-// verify compares a body that was read with what the write says of it.
+// verify compares a body that was read with what the write demands.
 func (p *payload) verify(w Write, digest hash.Hash) error {
 	if w.Size >= 0 && w.Size != p.size {
 		return ErrSize

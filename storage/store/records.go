@@ -7,7 +7,7 @@ import (
 	"lodge/gateway"
 )
 
-// content says where a body is. Small bodies and lists of small parts have one owner; files and lists
+// content is where a body is. Small bodies and lists of small parts have one owner; files and lists
 // are counted, so that copies share them.
 type content struct {
 	kind byte   // 0 for an empty body, kindSmall, kindFile or kindList

@@ -16,7 +16,7 @@ import (
 // therefore what the first history from that snapshot on has of it, else what it is now. A value in the
 // history holds its content like a record does.
 //
-// Restore, Drop and Fork go in steps, so that a batch stays small. A record says what is in progress, and Open
+// Restore, Drop and Fork go in steps, so that a batch stays small. A record has what is in progress, and Open
 // goes on with it; meanwhile the VM's commits wait.
 
 // What is in progress, as the first byte of a VM's kindProgress record.

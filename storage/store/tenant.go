@@ -49,7 +49,7 @@ func (s *Store) tenant(vm gateway.ID) (*tenant, error) {
 	return t, nil
 }
 
-// refuses says why the VM takes no commits, or nil. The caller has locked commits.
+// refuses returns why the VM takes no commits, or nil. The caller has locked commits.
 func (t *tenant) refuses() error {
 	switch {
 	case t.removed:

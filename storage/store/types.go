@@ -116,7 +116,7 @@ type Write struct {
 	If       Condition
 }
 
-// CopyOptions says what a copy has other than the body.
+// CopyOptions is what a copy has other than the body.
 type CopyOptions struct {
 	Meta     func(source Object) (Meta, error) // nil keeps the source's headers, tags and seal
 	Checksum func(source Object) Checksum      // nil keeps the source's
@@ -200,7 +200,7 @@ type CompletedPart struct {
 	Checksum []byte
 }
 
-// Completion says what a completed upload must be.
+// Completion is what a completed upload must be.
 type Completion struct {
 	Size     *int64                               // nil, or what the whole must have: else ErrSize
 	Checksum func(parts []Part) (Checksum, error) // nil, or computes the object's from its parts'
@@ -234,7 +234,7 @@ type Damage struct {
 	Err    error
 }
 
-// CopyPartOptions says what a copied part has other than its bytes.
+// CopyPartOptions is what a copied part has other than its bytes.
 type CopyPartOptions struct {
 	IfSource Condition                 // of the source as it is read; it fails with ErrPrecondition
 	Reader   func(io.Reader) io.Reader // nil, or what reads the bytes on their way: they are copied

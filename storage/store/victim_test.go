@@ -23,7 +23,7 @@ import (
 //	B <writer> <call> <bucket> <name> <argument>
 //	A <writer> <result>
 //
-// A body is told as "seed:size,seed:size": the parts of which it consists.
+// A body is written as "seed:size,seed:size": the parts of which it consists.
 const (
 	victimDir  = "LODGE_STORE_VICTIM"
 	victimSeed = "LODGE_STORE_VICTIM_SEED"
@@ -128,7 +128,7 @@ type victimWriter struct {
 	made   []string // versions of this run: name, a blank, id
 }
 
-// buildBody returns the body that a text tells.
+// buildBody returns the body that a text describes.
 func buildBody(told string) []byte {
 	var body []byte
 	for piece := range strings.SplitSeq(told, ",") {

@@ -206,7 +206,7 @@ func (r *recipe) write(f gateway.FileChange, owner string, content func(path str
 		r.leave(f.Path, "the recipe has no more room; copy it by itself")
 		return
 	}
-	if numeric(f.Owner) || numeric(f.Group) { // no account has it: cloud-init knows names alone, and writes no file after an unknown one
+	if numeric(f.Owner) || numeric(f.Group) { // no account has it: cloud-init takes names alone, and writes no file after an unknown one
 		r.run("chown", owner, "--", f.Path)
 		owner = "root:root"
 	}
