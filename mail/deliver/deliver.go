@@ -17,8 +17,8 @@
 // synced before. The file is the message byte for byte as IMAP and the host show it: trace headers on
 // top, lines ending in CRLF as they came. A crash at any time gives no second copy, except between link
 // and rename, and only if a mail reader has moved the file to cur before the next attempt, under a name
-// with more than the flags of the Maildir's own rules. A crash of the daemon may leave a .done of a
-// message that was parked.
+// with more than the flags of the Maildir's own rules. What a crash of the daemon leaves in tmp stays until
+// the next message, and a .done of a message that was parked for ever.
 package deliver
 
 import (
