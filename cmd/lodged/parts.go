@@ -153,7 +153,7 @@ func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
 	})
 	hostConfig := vmhost.Config{
 		StateDir: cfg.StateDir, RunDir: cfg.RunDir, Domain: cfg.Domain, RootPEM: p.web.RootPEM(),
-		Directory: s.directory, Layers: s.store.Layers(), Net: guests, TapListeners: p.taps, Accel: mode, LibvirtSocket: cfg.LibvirtSocket,
+		Directory: s.directory, Layers: s.store.Layers(), Checkpoints: s.store.Checkpoints(), Net: guests, TapListeners: p.taps, Accel: mode, LibvirtSocket: cfg.LibvirtSocket,
 		Defaults: gateway.Size{Image: cfg.Image}, Logger: log,
 	}
 	p.mailWaker = newMailWaker(s.directory, p.wakeIf, log)
@@ -170,6 +170,7 @@ func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
 	hostConfig.OnRemove = []func(context.Context, gateway.ID) error{
 		p.web.Remove, p.mail.Remove, p.objects.Remove, p.forwards.RemoveVM, p.issuer.Remove,
 	}
+	hostConfig.Parts = []gateway.Part{} // what checkpoints cover beside disks
 	if p.host, err = vmhost.New(hostConfig); err != nil {
 		return fmt.Errorf("virtual machines: %w", err)
 	}
