@@ -93,7 +93,7 @@ func assemble(cfg Config, s *state, kept *sockets.Set, log *slog.Logger) (p *par
 	}
 	self := metadata.New(metadata.Config{
 		Directory: s.directory, Keyring: s.keyring, Issuer: p.issuer, Domain: cfg.Domain, URL: p.url,
-		Mail: http.HandlerFunc(p.guestMail), Logger: log,
+		Mail: http.HandlerFunc(p.guestMail), Checkpoints: p.guestCheckpoints, Logger: log,
 	})
 	guests := gateway.GuestMux(p.objects.Handler(), self.Handler())
 	web := webConfig(cfg, s, guests, p.wake, log)
@@ -135,7 +135,7 @@ func assemble(cfg Config, s *state, kept *sockets.Set, log *slog.Logger) (p *par
 func (p *parts) newVerbs(cfg Config, s *state, log *slog.Logger) *api.API {
 	return api.New(api.Config{
 		Directory: s.directory, People: s.people, Requests: s.requests, Keyring: s.keyring,
-		Machines: p.host, Observer: p.host, Terminals: p.host, Examiner: p.host, Mailbox: p.mail, MailDesk: p.mail, Notices: p.mail, Web: p.web, Passes: p.web, Ports: p.web,
+		Machines: p.host, Observer: p.host, Terminals: p.host, Examiner: p.host, Checkpoints: p.host, Mailbox: p.mail, MailDesk: p.mail, Notices: p.mail, Web: p.web, Passes: p.web, Ports: p.web,
 		Images: p.images, Forwarder: p.forwards, Domains: domains.New(domains.Config{Domain: cfg.Domain, ResolvConf: "/etc/resolv.conf"}),
 		Doctor: p.doctor(cfg), Domain: cfg.Domain, Version: version(), Logger: log, Ready: p.host.Ready,
 	})
@@ -198,6 +198,11 @@ func (p *parts) url(vm gateway.VM, port uint16) string { return p.web.URL(vm, po
 
 // guestMail answers a VM about its mail. It works once all parts are assembled.
 func (p *parts) guestMail(w http.ResponseWriter, r *http.Request) { p.mail.Inside().ServeHTTP(w, r) }
+
+// guestCheckpoints are a VM's verbs on its own checkpoints. They work once all parts are assembled.
+func (p *parts) guestCheckpoints(vm gateway.Identity) metadata.Checkpoints {
+	return p.verbs.As(api.VMCaller(vm))
+}
 
 // wake starts a stopped VM for a web request. It works once all parts are assembled.
 func (p *parts) wake(ctx context.Context, id gateway.ID) error {
