@@ -13,7 +13,7 @@ import (
 	"lodge/vmhost/seed"
 )
 
-// Fork makes a VM with the disk, the mailbox and the buckets of a checkpoint of another, or of its
+// Fork makes a VM with the disk and the Parts of a checkpoint of another, or of its
 // present state if the checkpoint is empty, and starts it. The other VM runs on. The new one has its own
 // name, number, address, keys and ids, which its guest takes from its seed at the first boot; the
 // grants of spec, and no shares and no settings. None of the old mail is delivered to it. After an error,

@@ -127,7 +127,7 @@ func (s Session) Rollback(ctx context.Context, name, checkpoint string) (Checkpo
 	return s.checkpointOf(m.ID, undo.Name)
 }
 
-// Fork makes a VM with the disk, the mailbox and the buckets of a checkpoint of another one; the empty checkpoint is its
+// Fork makes a VM with the disk and the buckets of a checkpoint of another one; the empty checkpoint is its
 // present state. The caller needs to manage that one, and to be allowed to make VMs.
 func (s Session) Fork(ctx context.Context, name, checkpoint, fork string, progress func(gateway.Progress)) (VM, error) {
 	m, err := s.vm(verbFork, name)

@@ -27,7 +27,7 @@ func (s *Server) checkpointRoutes() []route {
 		{"DELETE", vm + "/checkpoints/{checkpoint}", s.removeCheckpoint, nil, nil, "Removes a checkpoint. Forks of it stay."},
 		{"PUT", vm + "/checkpoint-plan", asked(s, api.Session.SetCheckpointPlan), api.CheckpointPlan{}, api.VM{}, "Sets how often checkpoints are made, and how many of those stay. An empty body ends it."},
 		{"POST", vm + "/rollback", asked(s, rollback), RollbackRequest{}, api.Checkpoint{}, "Ends the VM at once, gives it the state of a checkpoint, and starts it again if it ran. The answer is a checkpoint of the state that it left."},
-		{"POST", vm + "/fork", s.fork, ForkRequest{}, stream{api.VM{}}, "Makes a VM with the disk, the mailbox and the buckets of a checkpoint, and an identity of its own. When the request is cancelled, nothing of it is left."},
+		{"POST", vm + "/fork", s.fork, ForkRequest{}, stream{api.VM{}}, "Makes a VM with the disk and the buckets of a checkpoint, and an identity of its own. When the request is cancelled, nothing of it is left."},
 	}
 }
 

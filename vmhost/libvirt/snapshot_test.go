@@ -17,7 +17,7 @@ func TestPivotXML(t *testing.T) {
 	text, err := pivotXML("/var/lib/lodge/disks/a&b.qcow2")
 	gatewaytest.Must(t, err)
 	for _, want := range []string{
-		`<disk name="vda" snapshot="external">`, `<driver type="qcow2"></driver>`, `<source file="/var/lib/lodge/disks/a&amp;b.qcow2"></source>`, `<disk name="vdb" snapshot="no">`,
+		` name="vda" snapshot="external">`, `<driver type="qcow2"></driver>`, `<source file="/var/lib/lodge/disks/a&amp;b.qcow2"></source>`, `<disk name="vdb" snapshot="no">`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %s in\n%s", want, text)

@@ -161,8 +161,8 @@ type forkCmd struct {
 // Help is the text below the usage.
 func (*forkCmd) Help() string {
 	return "lodge fork blog@before-upgrade trial\n\n" +
-		"The new VM has the disk, the mail and the objects of the other one, which runs on, and its own name, address, host key, machine id and credentials. " +
-		"It shares nothing with anybody, and has the settings of a new VM. It boots; memory is not copied. None of the old mail is delivered to it again."
+		"The new VM has the disk and the objects of the other one, which runs on, and its own name, address, host key, machine id and credentials. " +
+		"It shares nothing with anybody, and has the settings of a new VM. It boots; memory is not copied. Its mailbox on the host begins empty."
 }
 
 // Run forks a VM.
