@@ -77,7 +77,7 @@ func TestLodge(t *testing.T) {
 	})
 	chains.Go(func() {
 		run(step{"reboot", s.reboot}, step{"impostors", s.impostors}, step{"stop-and-start", s.stopAndStart},
-			step{"wake-on-request", s.wakeOnRequest})
+			step{"wake-on-request", s.wakeOnRequest}, step{"undo", s.undo})
 	})
 	chains.Wait()
 	run(step{"forwards", s.forwards}, step{"daemon-killed", s.daemonKilled}, step{"killed-while-made", s.killedWhileMade},

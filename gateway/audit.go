@@ -10,38 +10,40 @@ type AuditEvent string
 
 // The events.
 const (
-	EventPersonAdded     AuditEvent = "person.added"
-	EventPersonChanged   AuditEvent = "person.changed"
-	EventPersonRemoved   AuditEvent = "person.removed"
-	EventOwnerNamed      AuditEvent = "owner.named"  // by the configuration
-	EventOwnerFormer     AuditEvent = "owner.former" // was named by it before
-	EventTeamChanged     AuditEvent = "team.changed"
-	EventTeamRemoved     AuditEvent = "team.removed"
-	EventGranted         AuditEvent = "vm.granted"
-	EventShared          AuditEvent = "vm.shared"
-	EventDomainAdded     AuditEvent = "domain.added"
-	EventDomainRemoved   AuditEvent = "domain.removed"
-	EventPortForwarded   AuditEvent = "forward.added"
-	EventForwardEnded    AuditEvent = "forward.removed"
-	EventLinkMade        AuditEvent = "link.made"
-	EventLinkUsed        AuditEvent = "link.used"
-	EventLinkRemoved     AuditEvent = "link.removed"
-	EventTokenMade       AuditEvent = "token.made"
-	EventTokenRemoved    AuditEvent = "token.removed"
-	EventSecretsRefused  AuditEvent = "secret.refused" // too many wrong links, codes and tokens from one address
-	EventLoginMade       AuditEvent = "login.made"     // a one-time link
-	EventLogin           AuditEvent = "login.used"     // at one name of a VM
-	EventLogout          AuditEvent = "login.ended"
-	EventMailSet         AuditEvent = "mail.set" // who may write to a VM, or what is done with it
-	EventMailRemoved     AuditEvent = "mail.removed"
-	EventMailUnqueued    AuditEvent = "mail.unqueued"     // mail to others was removed from the queue
-	EventAddressMade     AuditEvent = "mail.address.made" // for some senders, for a time
-	EventAddressRemoved  AuditEvent = "mail.address.removed"
-	EventAccessAsked     AuditEvent = "access.asked"
-	EventAccessApproved  AuditEvent = "access.approved"
-	EventAccessDenied    AuditEvent = "access.denied"
-	EventPasswordMade    AuditEvent = "mail.password.made" // for IMAP from outside
-	EventPasswordRemoved AuditEvent = "mail.password.removed"
+	EventPersonAdded       AuditEvent = "person.added"
+	EventPersonChanged     AuditEvent = "person.changed"
+	EventPersonRemoved     AuditEvent = "person.removed"
+	EventOwnerNamed        AuditEvent = "owner.named"  // by the configuration
+	EventOwnerFormer       AuditEvent = "owner.former" // was named by it before
+	EventTeamChanged       AuditEvent = "team.changed"
+	EventTeamRemoved       AuditEvent = "team.removed"
+	EventGranted           AuditEvent = "vm.granted"
+	EventShared            AuditEvent = "vm.shared"
+	EventRolledBack        AuditEvent = "vm.rolledback" // checkpoint: that of the state that it left
+	EventCheckpointRemoved AuditEvent = "checkpoint.removed"
+	EventDomainAdded       AuditEvent = "domain.added"
+	EventDomainRemoved     AuditEvent = "domain.removed"
+	EventPortForwarded     AuditEvent = "forward.added"
+	EventForwardEnded      AuditEvent = "forward.removed"
+	EventLinkMade          AuditEvent = "link.made"
+	EventLinkUsed          AuditEvent = "link.used"
+	EventLinkRemoved       AuditEvent = "link.removed"
+	EventTokenMade         AuditEvent = "token.made"
+	EventTokenRemoved      AuditEvent = "token.removed"
+	EventSecretsRefused    AuditEvent = "secret.refused" // too many wrong links, codes and tokens from one address
+	EventLoginMade         AuditEvent = "login.made"     // a one-time link
+	EventLogin             AuditEvent = "login.used"     // at one name of a VM
+	EventLogout            AuditEvent = "login.ended"
+	EventMailSet           AuditEvent = "mail.set" // who may write to a VM, or what is done with it
+	EventMailRemoved       AuditEvent = "mail.removed"
+	EventMailUnqueued      AuditEvent = "mail.unqueued"     // mail to others was removed from the queue
+	EventAddressMade       AuditEvent = "mail.address.made" // for some senders, for a time
+	EventAddressRemoved    AuditEvent = "mail.address.removed"
+	EventAccessAsked       AuditEvent = "access.asked"
+	EventAccessApproved    AuditEvent = "access.approved"
+	EventAccessDenied      AuditEvent = "access.denied"
+	EventPasswordMade      AuditEvent = "mail.password.made" // for IMAP from outside
+	EventPasswordRemoved   AuditEvent = "mail.password.removed"
 )
 
 // Audit records an event. The attributes have no secrets: person, team, by and the keys of every log.

@@ -35,5 +35,6 @@ type LayerState string
 const (
 	LayerMaking   LayerState = "making"   // recorded before its file: that may be absent, and a VM may write to it already
 	LayerReady    LayerState = "ready"    // its file is on disk, synced
+	LayerLeft     LayerState = "left"     // as ready; its VM was removed, and it stays for what is over it
 	LayerRemoving LayerState = "removing" // recorded before its file is removed, which may be gone
 )

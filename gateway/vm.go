@@ -45,6 +45,10 @@ type VM struct {
 	Domains       []Domain  `json:"domains,omitempty"`   // at most MaxDomains, no name twice
 
 	Mail MailSettings `json:"mail,omitzero"`
+
+	CheckpointPlan CheckpointPlan `json:"checkpoint_plan,omitzero"`
+	RollbackInside bool           `json:"rollback_inside,omitempty"` // a program in the VM may roll it back
+	Rollback       *Rollback      `json:"rollback,omitempty"`        // under way; never changed in place
 }
 
 // Spec is the request for a new VM. The zero values in Size mean the daemon's defaults.

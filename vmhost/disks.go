@@ -116,10 +116,15 @@ func (h *Host) setDisks(def *libvirt.Definition, m gateway.VM) error {
 		return gateway.Errorf(gateway.KindConflict, "the disk of %s has no record: %v", m.Name, err).Because(err).
 			WithHint("Restore the state file from a backup of the host. Nothing of the VM was changed.")
 	}
-	for _, l := range chain {
+	for i, l := range chain {
 		path := h.layers.Path(l)
 		if _, err := os.Stat(path); err != nil {
 			return errLayer(m.Name, path).Because(err)
+		}
+		if i > 0 && l.VM != (gateway.ID{}) {
+			if err := libvirt.Seal(path); err != nil {
+				return err
+			}
 		}
 		def.Disks = append(def.Disks, libvirt.Disk{File: path, Format: l.Format})
 	}
@@ -137,9 +142,12 @@ func errLayer(name, path string) *gateway.Error {
 func (h *Host) sweepLayers(ctx context.Context, gone gateway.ID) error {
 	h.templates.mu.Lock()
 	defer h.templates.mu.Unlock()
-	named := map[gateway.LayerID]bool{}
+	named := h.checkpoints.Layers()
 	for _, m := range h.dir.All() {
 		named[m.Disk] = named[m.Disk] || m.ID != gone
+		if m.Rollback != nil && m.ID != gone {
+			named[m.Rollback.Disk] = true
+		}
 	}
 	err := h.layers.Sweep(ctx, func(l gateway.Layer) bool {
 		_, known := h.dir.ByID(l.VM)
@@ -148,6 +156,8 @@ func (h *Host) sweepLayers(ctx context.Context, gone gateway.ID) error {
 			return true
 		case l.State == gateway.LayerMaking:
 			return l.VM == gateway.ID{} || l.VM != gone
+		case l.State == gateway.LayerLeft:
+			return false
 		default:
 			return l.VM != gateway.ID{} && !known // its record may have been lost
 		}

@@ -47,7 +47,7 @@ func TestSSHNamesTheAgent(t *testing.T) {
 	defer syscall.Umask(syscall.Umask(0o077)) // as in the unit
 	vm := gateway.VM{Identity: gateway.Identity{ID: gateway.NewID(), Name: "blog"}, HostKey: "ssh-ed25519 AAAA"}
 	c := Config{
-		StateDir: t.TempDir(), RunDir: t.TempDir(), Directory: gatewaytest.NewDirectory(t, new(gatewaytest.Records), vm), Layers: new(gatewaytest.Layers),
+		StateDir: t.TempDir(), RunDir: t.TempDir(), Directory: gatewaytest.NewDirectory(t, new(gatewaytest.Records), vm), Layers: new(gatewaytest.Layers), Checkpoints: new(gatewaytest.Checkpoints),
 	}
 	h, err := New(c)
 	gatewaytest.Must(t, err)

@@ -212,6 +212,10 @@ func errStubborn(name string, limit time.Duration) error {
 // bringUp starts the VM's domain, if its desired state is still Running: a new incarnation, then
 // its identity, then the domain. The caller holds the worker's turn.
 func (h *Host) bringUp(ctx context.Context, w *worker) error {
+	if err := h.settleDisk(ctx, w.id, libvirt.Off); err != nil {
+		return err
+	}
+	h.flattenDeep(ctx, w.id)
 	return h.starting(ctx, w, func() error {
 		m, err := h.nextIncarnation(ctx, w.id)
 		if err != nil {
@@ -249,6 +253,9 @@ func (h *Host) nextIncarnation(ctx context.Context, id gateway.ID) (gateway.VM, 
 // incarnation stays, so programs in the guest keep their credentials. The caller holds the worker's
 // turn.
 func (h *Host) restore(ctx context.Context, w *worker) error {
+	if err := h.settleDisk(ctx, w.id, libvirt.Saved); err != nil {
+		return err
+	}
 	return h.starting(ctx, w, func() error {
 		m, ok := h.dir.ByID(w.id)
 		if !ok || m.Desired != gateway.Running {

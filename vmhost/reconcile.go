@@ -72,6 +72,12 @@ func (h *Host) reconcile(ctx context.Context, w *worker) (again time.Duration, e
 		if err != nil {
 			return err
 		}
+		if m.Rollback != nil {
+			return h.finishRollback(ctx, w)
+		}
+		if err := h.settleDisk(ctx, m.ID, state); err != nil {
+			return err
+		}
 		defer w.setPace()
 		if m.Desired == gateway.Stopped {
 			return h.keepStopped(ctx, m, state)

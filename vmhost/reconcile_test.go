@@ -44,6 +44,7 @@ func newHostOver(t *testing.T, layers *gatewaytest.Layers, vms ...gateway.VM) *H
 		StateDir: filepath.Join(t.TempDir(), "state"), RunDir: filepath.Join(t.TempDir(), "run"),
 		Directory:     gatewaytest.NewDirectory(t, new(gatewaytest.Records), vms...),
 		Layers:        layers,
+		Checkpoints:   new(gatewaytest.Checkpoints),
 		LibvirtSocket: filepath.Join(t.TempDir(), "none"),
 	})
 	gatewaytest.Must(t, err)

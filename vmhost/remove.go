@@ -2,6 +2,7 @@ package vmhost
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"lodge/gateway"
@@ -40,12 +41,15 @@ func (h *Host) remove(ctx context.Context, w *worker) error {
 	if err := h.cfg.Net.Down(ctx, vm.Identity); err != nil {
 		return fmt.Errorf("remove network: %w", err)
 	}
+	if err := h.dropCheckpoints(ctx, w.id); err != nil {
+		return err
+	}
 	for _, remove := range h.cfg.OnRemove {
 		if err := remove(ctx, w.id); err != nil {
 			return fmt.Errorf("remove the VM's data: %w", err)
 		}
 	}
-	if err := h.sweepLayers(ctx, w.id); err != nil {
+	if err := errors.Join(h.sweepLayers(ctx, w.id), h.layers.Leave(ctx, w.id)); err != nil {
 		return err
 	}
 	if err := h.removeFiles(w.id); err != nil {

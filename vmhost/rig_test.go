@@ -55,7 +55,7 @@ func newRig(t *testing.T, parent string) *rig {
 	r := &rig{records: &records{all: map[gateway.ID]gateway.VM{}}}
 	r.config = vmhost.Config{
 		StateDir: state, RunDir: openDir(t, "/var/tmp"), Domain: "lodge.localhost", Accel: accel.TCG,
-		Layers:   new(gatewaytest.Layers),
+		Layers: new(gatewaytest.Layers), Checkpoints: new(gatewaytest.Checkpoints),
 		Defaults: gateway.Size{Image: "tiny", CPUs: 1, MemoryMiB: 128, DiskGiB: 2}, StopTimeout: 20 * time.Second,
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}

@@ -20,6 +20,7 @@ func (h *Host) Run(ctx context.Context) error {
 		return err
 	}
 	h.identifyAll(ctx)
+	h.recoverCheckpoints(ctx)
 	close(h.ready)
 	var running sync.WaitGroup
 	defer h.virt.Close()
@@ -32,6 +33,7 @@ func (h *Host) Run(ctx context.Context) error {
 	}
 	running.Go(func() { h.makeTemplates(ctx) })
 	running.Go(func() { h.prepareFirstTemplate(ctx) })
+	running.Go(func() { h.runSchedules(ctx) })
 	reported := map[gateway.ID]bool{}
 	for {
 		h.look(ctx, &running)

@@ -12,7 +12,7 @@
 //
 // A VM's tap and the listeners on it (its identity) exist from New to Remove, running or not, and
 // always before its domain runs. This package never decides who a caller is and never uses
-// libvirt's autostart, networks or snapshots.
+// libvirt's autostart, networks or snapshot objects.
 package vmhost
 
 import (
@@ -28,6 +28,7 @@ import (
 	"lodge/gateway"
 	"lodge/gateway/durable"
 	"lodge/vmhost/accel"
+	"lodge/vmhost/checkpoint"
 	"lodge/vmhost/image"
 	"lodge/vmhost/layers"
 	"lodge/vmhost/libvirt"
@@ -67,6 +68,8 @@ type Config struct {
 
 	Directory    *gateway.Directory
 	Layers       layers.Records
+	Checkpoints  checkpoint.Records
+	Parts        []gateway.Part // what checkpoints cover beside disks; may be empty
 	Net          Net
 	TapListeners TapListeners
 	OnRemove     []func(context.Context, gateway.ID) error // called when a VM is removed; called again until they succeed
@@ -81,19 +84,21 @@ type Config struct {
 
 // Host runs the VMs of this machine. It is safe for concurrent use.
 type Host struct {
-	cfg       Config
-	dir       *gateway.Directory
-	virt      *libvirt.Client
-	accel     *accel.Prover
-	templates *templates
-	layers    *layers.Tree
-	log       *slog.Logger
-	agent     *sshagent.Server
-	login     string        // the host's own public key, as an authorized_keys line
-	ready     chan struct{} // closed once Run has the identity of all VMs in place
-	woken     chan struct{} // holds a token while Run has to wake the workers
-	starts    chan struct{} // holds one token per start under way
-	examining chan struct{} // holds one token per guest that is examined
+	cfg         Config
+	dir         *gateway.Directory
+	virt        *libvirt.Client
+	accel       *accel.Prover
+	templates   *templates
+	layers      *layers.Tree
+	checkpoints *checkpoint.List
+	at          func(point string) // tests crash in it
+	log         *slog.Logger
+	agent       *sshagent.Server
+	login       string        // the host's own public key, as an authorized_keys line
+	ready       chan struct{} // closed once Run has the identity of all VMs in place
+	woken       chan struct{} // holds a token while Run has to wake the workers
+	starts      chan struct{} // holds one token per start under way
+	examining   chan struct{} // holds one token per guest that is examined
 
 	mu      sync.Mutex
 	vms     map[gateway.ID]*worker
@@ -131,21 +136,27 @@ func New(c Config) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
+	checkpoints, err := checkpoint.Open(context.Background(), c.Checkpoints)
+	if err != nil {
+		return nil, err
+	}
 	return &Host{
-		templates: templates,
-		layers:    tree,
-		cfg:       c,
-		dir:       c.Directory,
-		virt:      libvirt.New(libvirt.Config{Socket: c.LibvirtSocket, Logger: c.Logger}),
-		accel:     accel.New(c.Accel, filepath.Join(c.StateDir, "accel.json"), c.Logger),
-		log:       c.Logger,
-		agent:     agent,
-		login:     login,
-		ready:     make(chan struct{}),
-		woken:     make(chan struct{}, 1),
-		starts:    make(chan struct{}, c.StartsAtOnce),
-		examining: make(chan struct{}, inventoriesAtOnce),
-		vms:       map[gateway.ID]*worker{},
+		templates:   templates,
+		layers:      tree,
+		checkpoints: checkpoints,
+		at:          func(string) {},
+		cfg:         c,
+		dir:         c.Directory,
+		virt:        libvirt.New(libvirt.Config{Socket: c.LibvirtSocket, Logger: c.Logger}),
+		accel:       accel.New(c.Accel, filepath.Join(c.StateDir, "accel.json"), c.Logger),
+		log:         c.Logger,
+		agent:       agent,
+		login:       login,
+		ready:       make(chan struct{}),
+		woken:       make(chan struct{}, 1),
+		starts:      make(chan struct{}, c.StartsAtOnce),
+		examining:   make(chan struct{}, inventoriesAtOnce),
+		vms:         map[gateway.ID]*worker{},
 	}, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"lodge/gateway"
@@ -15,6 +16,8 @@ type worker struct {
 	turn chan struct{} // holds a token while a verb or a reconcile acts on the VM
 	due  chan struct{} // holds a token while a reconcile is due
 	pace pace          // of automatic starts and resumes; guarded by turn
+
+	rolling atomic.Bool // a rollback was asked for, and is not done
 
 	mu       sync.Mutex
 	running  bool      // its goroutine was started
@@ -50,14 +53,20 @@ func (h *Host) removeWorker(w *worker) {
 	w.wake()
 }
 
-// exclusively calls f while no other verb and no reconcile acts on the VM. f reads the VM's record
+// exclusively calls f while no other verb and no reconcile acts on the VM, and after a rollback that was
+// interrupted is finished. f reads the VM's record
 // itself: the record may have changed, or be gone, by the time of the call.
 func (h *Host) exclusively(ctx context.Context, id gateway.ID, f func(*worker) error) error {
 	w, err := h.begin(ctx, id)
 	if err != nil {
 		return err
 	}
-	return w.exclusively(ctx, func() error { return f(w) })
+	return w.exclusively(ctx, func() error {
+		if err := h.finishRollback(ctx, w); err != nil {
+			return err
+		}
+		return f(w)
+	})
 }
 
 func (w *worker) exclusively(ctx context.Context, f func() error) error {

@@ -93,7 +93,7 @@ func assemble(cfg Config, s *state, kept *sockets.Set, log *slog.Logger) (p *par
 	}
 	self := metadata.New(metadata.Config{
 		Directory: s.directory, Keyring: s.keyring, Issuer: p.issuer, Domain: cfg.Domain, URL: p.url,
-		Mail: http.HandlerFunc(p.guestMail), Logger: log,
+		Mail: http.HandlerFunc(p.guestMail), Checkpoints: p.guestCheckpoints, Logger: log,
 	})
 	guests := gateway.GuestMux(p.objects.Handler(), self.Handler())
 	web := webConfig(cfg, s, guests, p.wake, log)
@@ -135,7 +135,7 @@ func assemble(cfg Config, s *state, kept *sockets.Set, log *slog.Logger) (p *par
 func (p *parts) newVerbs(cfg Config, s *state, log *slog.Logger) *api.API {
 	return api.New(api.Config{
 		Directory: s.directory, People: s.people, Requests: s.requests, Keyring: s.keyring,
-		Machines: p.host, Observer: p.host, Terminals: p.host, Examiner: p.host, Mailbox: p.mail, MailDesk: p.mail, Notices: p.mail, Web: p.web, Passes: p.web, Ports: p.web,
+		Machines: p.host, Observer: p.host, Terminals: p.host, Examiner: p.host, Checkpoints: p.host, Mailbox: p.mail, MailDesk: p.mail, Notices: p.mail, Web: p.web, Passes: p.web, Ports: p.web,
 		Images: p.images, Forwarder: p.forwards, Domains: domains.New(domains.Config{Domain: cfg.Domain, ResolvConf: "/etc/resolv.conf"}),
 		Doctor: p.doctor(cfg), Domain: cfg.Domain, Version: version(), Logger: log, Ready: p.host.Ready,
 	})
@@ -153,7 +153,7 @@ func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
 	})
 	hostConfig := vmhost.Config{
 		StateDir: cfg.StateDir, RunDir: cfg.RunDir, Domain: cfg.Domain, RootPEM: p.web.RootPEM(),
-		Directory: s.directory, Layers: s.store.Layers(), Net: guests, TapListeners: p.taps, Accel: mode, LibvirtSocket: cfg.LibvirtSocket,
+		Directory: s.directory, Layers: s.store.Layers(), Checkpoints: s.store.Checkpoints(), Net: guests, TapListeners: p.taps, Accel: mode, LibvirtSocket: cfg.LibvirtSocket,
 		Defaults: gateway.Size{Image: cfg.Image}, Logger: log,
 	}
 	p.mailWaker = newMailWaker(s.directory, p.wakeIf, log)
@@ -170,6 +170,7 @@ func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
 	hostConfig.OnRemove = []func(context.Context, gateway.ID) error{
 		p.web.Remove, p.mail.Remove, p.objects.Remove, p.forwards.RemoveVM, p.issuer.Remove,
 	}
+	hostConfig.Parts = []gateway.Part{} // what checkpoints cover beside disks
 	if p.host, err = vmhost.New(hostConfig); err != nil {
 		return fmt.Errorf("virtual machines: %w", err)
 	}
@@ -197,6 +198,11 @@ func (p *parts) url(vm gateway.VM, port uint16) string { return p.web.URL(vm, po
 
 // guestMail answers a VM about its mail. It works once all parts are assembled.
 func (p *parts) guestMail(w http.ResponseWriter, r *http.Request) { p.mail.Inside().ServeHTTP(w, r) }
+
+// guestCheckpoints are a VM's verbs on its own checkpoints. They work once all parts are assembled.
+func (p *parts) guestCheckpoints(vm gateway.Identity) metadata.Checkpoints {
+	return p.verbs.As(api.VMCaller(vm))
+}
 
 // wake starts a stopped VM for a web request. It works once all parts are assembled.
 func (p *parts) wake(ctx context.Context, id gateway.ID) error {

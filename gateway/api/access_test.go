@@ -19,7 +19,7 @@ import (
 )
 
 // allowedVMs are the verbs that a VM may use on itself. A VM may use none on the host or on another VM.
-var allowedVMs = map[string]bool{"Show": true}
+var allowedVMs = map[string]bool{"Show": true, "Checkpoint": true, "CheckpointList": true, "RemoveCheckpoint": true}
 
 // The verbs that people may use: on no VM in particular, and on one that was granted to them.
 var (
@@ -28,7 +28,8 @@ var (
 	allowedUsers    = with(allowedAnyone, "Show", "Wait", "Console", "Log", "SSH", "Changes", "Recipe", "Credentials", "Mail", "Message", "SearchMail", "MailLog", "MailQueue")
 	allowedManagers = with(allowedUsers, "Start", "Stop", "Restart", "Remove", "Set", "Share", "Grant", "Access", "NewPass", "ListPasses", "RemovePass", "Login", "AddDomain", "Domains", "RemoveDomain", "Approve", "Deny",
 		"Redeliver", "ChangeMailQueue", "RemoveMail", "MailSettings", "SetMail", "NewMailAddress", "MailAddresses", "RemoveMailAddress",
-		"NewMailPassword", "MailPasswords", "RemoveMailPassword")
+		"NewMailPassword", "MailPasswords", "RemoveMailPassword",
+		"Checkpoint", "CheckpointList", "RemoveCheckpoint", "SetCheckpointPlan", "Rollback")
 )
 
 func with(verbs map[string]bool, more ...string) map[string]bool {

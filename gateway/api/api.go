@@ -129,28 +129,29 @@ type Forwarder interface {
 
 // Config is what an API needs. Every field but Ready is required.
 type Config struct {
-	Directory *gateway.Directory
-	People    *people.Book
-	Requests  *people.Requests
-	Keyring   *gateway.Keyring
-	Machines  Machines
-	Observer  Observer
-	Terminals Terminals
-	Examiner  Examiner
-	Mailbox   Mailbox
-	MailDesk  MailDesk
-	Notices   Notices
-	Web       Web
-	Passes    Passes
-	Ports     Ports
-	Images    Images
-	Forwarder Forwarder
-	Domains   Domains
-	Doctor    Doctor
-	Domain    string       // below which VMs have their names
-	Version   string       // of this daemon
-	Logger    *slog.Logger // of changes of who may do what; answers are never logged
-	Ready     func() error
+	Directory   *gateway.Directory
+	People      *people.Book
+	Requests    *people.Requests
+	Keyring     *gateway.Keyring
+	Machines    Machines
+	Observer    Observer
+	Terminals   Terminals
+	Examiner    Examiner
+	Mailbox     Mailbox
+	MailDesk    MailDesk
+	Notices     Notices
+	Web         Web
+	Passes      Passes
+	Ports       Ports
+	Images      Images
+	Checkpoints Checkpoints
+	Forwarder   Forwarder
+	Domains     Domains
+	Doctor      Doctor
+	Domain      string       // below which VMs have their names
+	Version     string       // of this daemon
+	Logger      *slog.Logger // of changes of who may do what; answers are never logged
+	Ready       func() error
 }
 
 // API has the verbs. It is safe for concurrent use; make one with New.

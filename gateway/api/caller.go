@@ -29,68 +29,74 @@ func VMCaller(vm gateway.Identity) Caller { return Caller{vm: vm.ID} }
 type verb string
 
 const (
-	verbHealth         verb = "health"
-	verbRootPEM        verb = "rootpem"
-	verbDoctor         verb = "doctor"
-	verbList           verb = "list"
-	verbShow           verb = "show"
-	verbNew            verb = "new"
-	verbStart          verb = "start"
-	verbStop           verb = "stop"
-	verbRestart        verb = "restart"
-	verbRemove         verb = "remove"
-	verbWait           verb = "wait"
-	verbConsole        verb = "console"
-	verbLog            verb = "log"
-	verbSSH            verb = "ssh"
-	verbDiff           verb = "diff"
-	verbRecipe         verb = "recipe"
-	verbShare          verb = "share"
-	verbSet            verb = "set"
-	verbLogin          verb = "login"
-	verbLoginHost      verb = "loginhost"
-	verbCredentials    verb = "credentials"
-	verbMail           verb = "mail"
-	verbMessage        verb = "message"
-	verbRemoveMail     verb = "removemail"
-	verbMailDNS        verb = "maildns"
-	verbSearchMail     verb = "searchmail"
-	verbMailLog        verb = "maillog"
-	verbRedeliver      verb = "redeliver"
-	verbMailQueue      verb = "mailqueue"
-	verbChangeQueue    verb = "changemailqueue"
-	verbMailSettings   verb = "mailsettings"
-	verbSetMail        verb = "setmail"
-	verbNewAddress     verb = "newmailaddress"
-	verbAddresses      verb = "mailaddresses"
-	verbRemoveAddress  verb = "removemailaddress"
-	verbNewPassword    verb = "newmailpassword"
-	verbPasswords      verb = "mailpasswords"
-	verbRemovePassword verb = "removemailpassword"
-	verbImages         verb = "images"
-	verbBuildImage     verb = "buildimage"
-	verbRemoveTemplate verb = "removetemplate"
-	verbForwards       verb = "forwards"
-	verbForward        verb = "forward"
-	verbRemoveForward  verb = "removeforward"
-	verbAddDomain      verb = "adddomain"
-	verbRemoveDomain   verb = "removedomain"
-	verbDomains        verb = "domains"
-	verbPeople         verb = "people"
-	verbAddPerson      verb = "addperson"
-	verbRemovePerson   verb = "removeperson"
-	verbPersonLink     verb = "personlink"
-	verbTeams          verb = "teams"
-	verbChangeTeam     verb = "changeteam"
-	verbRemoveTeam     verb = "removeteam"
-	verbGrant          verb = "grant"
-	verbAccess         verb = "access"
-	verbNewPass        verb = "newpass"
-	verbListPasses     verb = "listpasses"
-	verbRemovePass     verb = "removepass"
-	verbRequests       verb = "requests"
-	verbApprove        verb = "approve"
-	verbDeny           verb = "deny"
+	verbHealth           verb = "health"
+	verbRootPEM          verb = "rootpem"
+	verbDoctor           verb = "doctor"
+	verbList             verb = "list"
+	verbShow             verb = "show"
+	verbNew              verb = "new"
+	verbStart            verb = "start"
+	verbStop             verb = "stop"
+	verbRestart          verb = "restart"
+	verbRemove           verb = "remove"
+	verbWait             verb = "wait"
+	verbConsole          verb = "console"
+	verbLog              verb = "log"
+	verbSSH              verb = "ssh"
+	verbDiff             verb = "diff"
+	verbRecipe           verb = "recipe"
+	verbCheckpoint       verb = "checkpoint"
+	verbCheckpointList   verb = "checkpointlist"
+	verbRemoveCheckpoint verb = "removecheckpoint"
+	verbCheckpointPlan   verb = "setcheckpointplan"
+	verbRollback         verb = "rollback"
+	verbFork             verb = "fork"
+	verbShare            verb = "share"
+	verbSet              verb = "set"
+	verbLogin            verb = "login"
+	verbLoginHost        verb = "loginhost"
+	verbCredentials      verb = "credentials"
+	verbMail             verb = "mail"
+	verbMessage          verb = "message"
+	verbRemoveMail       verb = "removemail"
+	verbMailDNS          verb = "maildns"
+	verbSearchMail       verb = "searchmail"
+	verbMailLog          verb = "maillog"
+	verbRedeliver        verb = "redeliver"
+	verbMailQueue        verb = "mailqueue"
+	verbChangeQueue      verb = "changemailqueue"
+	verbMailSettings     verb = "mailsettings"
+	verbSetMail          verb = "setmail"
+	verbNewAddress       verb = "newmailaddress"
+	verbAddresses        verb = "mailaddresses"
+	verbRemoveAddress    verb = "removemailaddress"
+	verbNewPassword      verb = "newmailpassword"
+	verbPasswords        verb = "mailpasswords"
+	verbRemovePassword   verb = "removemailpassword"
+	verbImages           verb = "images"
+	verbBuildImage       verb = "buildimage"
+	verbRemoveTemplate   verb = "removetemplate"
+	verbForwards         verb = "forwards"
+	verbForward          verb = "forward"
+	verbRemoveForward    verb = "removeforward"
+	verbAddDomain        verb = "adddomain"
+	verbRemoveDomain     verb = "removedomain"
+	verbDomains          verb = "domains"
+	verbPeople           verb = "people"
+	verbAddPerson        verb = "addperson"
+	verbRemovePerson     verb = "removeperson"
+	verbPersonLink       verb = "personlink"
+	verbTeams            verb = "teams"
+	verbChangeTeam       verb = "changeteam"
+	verbRemoveTeam       verb = "removeteam"
+	verbGrant            verb = "grant"
+	verbAccess           verb = "access"
+	verbNewPass          verb = "newpass"
+	verbListPasses       verb = "listpasses"
+	verbRemovePass       verb = "removepass"
+	verbRequests         verb = "requests"
+	verbApprove          verb = "approve"
+	verbDeny             verb = "deny"
 )
 
 // least is the level on a VM that a person needs for a verb. A verb that is not here is for owners.
@@ -102,7 +108,8 @@ func (v verb) least() (gateway.Level, bool) {
 	case verbStart, verbStop, verbRestart, verbRemove, verbSet, verbShare, verbGrant, verbAccess, verbNewPass, verbListPasses,
 		verbRemovePass, verbLogin, verbAddDomain, verbRemoveDomain, verbDomains, verbApprove, verbDeny,
 		verbRemoveMail, verbRedeliver, verbChangeQueue, verbMailSettings, verbSetMail, verbNewAddress, verbAddresses, verbRemoveAddress,
-		verbNewPassword, verbPasswords, verbRemovePassword:
+		verbNewPassword, verbPasswords, verbRemovePassword,
+		verbCheckpoint, verbCheckpointList, verbRemoveCheckpoint, verbCheckpointPlan, verbRollback, verbFork:
 		return gateway.Manage, true
 	}
 	return gateway.NoLevel, false
@@ -115,9 +122,20 @@ func (s Session) may(v verb, m gateway.VM) bool {
 	case s.owns():
 		return true
 	case s.caller.vm != gateway.ID{}:
-		return s.caller.vm == m.ID && v == verbShow
+		return s.caller.vm == m.ID && vmMay(v, m)
 	case s.caller.person != 0:
 		return s.personMay(v, m)
+	}
+	return false
+}
+
+// vmMay decides what a VM may ask of itself.
+func vmMay(v verb, m gateway.VM) bool {
+	switch v {
+	case verbShow, verbCheckpoint, verbCheckpointList, verbRemoveCheckpoint:
+		return true
+	case verbRollback:
+		return m.RollbackInside
 	}
 	return false
 }

@@ -8,7 +8,8 @@ import (
 
 // Settings are what can be changed of a VM. A field that is absent stays as it is.
 type Settings struct {
-	WakeOnRequest *bool `json:"wake_on_request,omitempty"` // whether a request starts the stopped VM, if its visitor may open the page
+	WakeOnRequest  *bool `json:"wake_on_request,omitempty"` // whether a request starts the stopped VM, if its visitor may open the page
+	RollbackInside *bool `json:"rollback_inside,omitempty"` // whether programs in the VM may roll it back to a checkpoint
 }
 
 // Set changes the settings of a VM.
@@ -23,6 +24,9 @@ func (s Session) Set(ctx context.Context, name string, settings Settings) (VM, e
 	m, err = s.update(ctx, verbSet, m.ID, func(m *gateway.VM) error {
 		if settings.WakeOnRequest != nil {
 			m.WakeOnRequest = *settings.WakeOnRequest
+		}
+		if settings.RollbackInside != nil {
+			m.RollbackInside = *settings.RollbackInside
 		}
 		return nil
 	})

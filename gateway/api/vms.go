@@ -22,13 +22,16 @@ type VM struct {
 	Domains    []gateway.Domain `json:"domains"`     // custom domains that lead to it
 	Created    time.Time        `json:"created"`
 
-	WakeOnRequest bool `json:"wake_on_request"` // a web request starts the stopped VM, if its visitor may open the page
+	WakeOnRequest  bool            `json:"wake_on_request"`           // a web request starts the stopped VM, if its visitor may open the page
+	RollbackInside bool            `json:"rollback_inside"`           // programs in the VM may roll it back to a checkpoint
+	CheckpointPlan *CheckpointPlan `json:"checkpoint_plan,omitempty"` // how often checkpoints are made; without it, on request only
 }
 
 // show makes the VM that faces show of a record and its status. It is the only place that does.
 func (s Session) show(m gateway.VM, status gateway.Status) VM {
 	return VM{
 		ID: m.ID, Name: m.Name, Status: status, Size: m.Size, Addr: m.Addr, Created: m.Created, WakeOnRequest: m.WakeOnRequest,
+		RollbackInside: m.RollbackInside, CheckpointPlan: showPlan(m.CheckpointPlan),
 		URL:        s.api.Web.URL(m, gateway.DefaultPort),
 		MailDomain: m.Name + "." + s.api.Domain,
 		Shares:     s.showShares(m),

@@ -33,7 +33,7 @@ type (
 // routes is the API, one route per verb. docs/api.md is made from it.
 func (s *Server) routes() []route {
 	const vm = "/v1/vms/{name}"
-	return slices.Concat(s.peopleRoutes(), s.mailRoutes(), s.mailPasswordRoutes(), []route{
+	return slices.Concat(s.peopleRoutes(), s.mailRoutes(), s.mailPasswordRoutes(), s.checkpointRoutes(), []route{
 		{"GET", "/v1/health", query(s, api.Session.Health), nil, api.Health{}, "Returns the state of the daemon."},
 		{"GET", "/metrics", s.metrics, nil, media("text/plain"), "Returns the metrics of the daemon, in Prometheus's text format."},
 		{"GET", "/v1/ca.pem", s.rootPEM, nil, media("application/x-pem-file"), "Returns the certificate of the host's own CA."},

@@ -1,13 +1,14 @@
 // Package metadata answers guests at http://169.254.169.254. It serves EC2's instance metadata in
 // its second version (IMDSv2), where AWS SDKs look for credentials by default; /lodge/v1/self, the
-// VM's record in JSON; /lodge/v1/token, a signed token by which the VM proves itself elsewhere; and
-// /lodge/v1/mail, where it sends mail and reads its own (package mail).
+// VM's record in JSON; /lodge/v1/token, a signed token by which the VM proves itself elsewhere;
+// /lodge/v1/mail, where it sends mail and reads its own (package mail); and /lodge/v1/checkpoints, where
+// it makes checkpoints of itself.
 //
 // A request passes three checks: it came in on a tap (gateway.VMFrom), has no header of a proxy,
 // and names this service as Host. Then it needs what a program that was tricked into fetching a URL
 // cannot send: a token from a PUT (EC2's paths), or the header Lodge-Request (below /lodge/v1).
 //
-// It changes nothing itself, never shows one VM to another, and never answers a caller that did not
+// It changes nothing itself (packages mail and api do), never shows one VM to another, and never answers a caller that did not
 // come in on a tap.
 package metadata
 
@@ -25,7 +26,7 @@ import (
 	"lodge/gateway/issuer"
 )
 
-// Config is what a Server needs. Every field but Mail is required.
+// Config is what a Server needs. Every field but Mail and Checkpoints is required.
 type Config struct {
 	Directory *gateway.Directory
 	Keyring   *gateway.Keyring
@@ -33,7 +34,9 @@ type Config struct {
 	Domain    string                                 // below which VMs have their names
 	URL       func(m gateway.VM, port uint16) string // a VM's page, from outside
 	Mail      http.Handler                           // of mailPath and below, after all checks; nil: there is none
-	Logger    *slog.Logger
+
+	Checkpoints func(vm gateway.Identity) Checkpoints // as that VM; nil: there are none
+	Logger      *slog.Logger
 }
 
 // mailPath is where a VM posts the mail that it sends; its own is there and below.
@@ -65,7 +68,7 @@ func refuse(status int, format string, args ...any) *refusal {
 }
 
 // Handler answers requests whose context carries their VM (gateway.ConnContext). The http.Server
-// around it limits headers; bodies are never read, but by Config.Mail.
+// around it limits headers; bodies are read by Config.Mail and for a checkpoint alone.
 func (s *Server) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
@@ -101,6 +104,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, vm gateway.Identi
 		}
 		s.Mail.ServeHTTP(w, r)
 		return nil
+	case (path == checkpointsPath || strings.HasPrefix(path, checkpointsPath+"/")) && s.Checkpoints != nil:
+		return s.checkpoints(w, r, m)
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		w.Header().Set("Allow", "GET, HEAD")
 		return refuse(http.StatusMethodNotAllowed, "Only GET and HEAD are allowed, and PUT of %s and %s.", tokenPath, identityPath)
@@ -168,6 +173,12 @@ The VM's record, in JSON:
 A token (JWT) that proves to another service which VM this is, for that service alone:
   curl -X PUT -H 'Lodge-Request: 1' 'http://%[2]s%[8]s?audience=https://service.example'
 
+A checkpoint of this VM (disk, mail, objects), before something risky; the list of them:
+  curl -H 'Lodge-Request: 1' --json '{"name": "before-upgrade"}' http://%[2]s%[10]s
+  curl -H 'Lodge-Request: 1' http://%[2]s%[10]s
+Back to it, if the VM's owner allows that (the VM ends at once, and starts again):
+  curl -X POST -H 'Lodge-Request: 1' http://%[2]s%[10]s/before-upgrade/rollback
+
 EC2's instance metadata (IMDSv2), the source of credentials for AWS SDKs and tools:
   token=$(curl -X PUT -H '%[4]s: 21600' http://%[2]s%[5]s)
   curl -H "%[6]s: $token" http://%[2]s/latest/meta-data/
@@ -178,7 +189,7 @@ NTP:  %[2]s port 123
 IMAP: %[2]s port 143, without login
 SMTP: %[2]s ports 25 and 587, without login; or by HTTP:
   curl -H 'Lodge-Request: 1' --json '{"to": "ada@example.com", "subject": "Hello", "text": "Hello!"}' http://%[2]s%[9]s
-`, m.Name, gateway.LinkLocal, selfPath, ttlHeader, tokenPath, tokenHeader, gateway.S3Host, identityPath, mailPath))
+`, m.Name, gateway.LinkLocal, selfPath, ttlHeader, tokenPath, tokenHeader, gateway.S3Host, identityPath, mailPath, checkpointsPath))
 	return nil
 }
 

@@ -9,7 +9,7 @@ import (
 
 // migrations bring the schema from version i to i+1. They are only ever added to.
 func migrations() []string {
-	return []string{schemaFirst, schemaShared, schemaKV, schemaLogins, schemaClaims, schemaPeople, schemaLayers}
+	return []string{schemaFirst, schemaShared, schemaKV, schemaLogins, schemaClaims, schemaPeople, schemaLayers, schemaCheckpoints}
 }
 
 // refuseNewer fails if the file's schema is newer than this program.
@@ -180,4 +180,21 @@ INSERT INTO layers (id, vm, file, format, bytes, state, created)
 UPDATE machines SET definition = json_remove(json_set(definition, '$.disk', json_extract(definition, '$.id')), '$.base')
 	WHERE id IN (SELECT id FROM vms);
 DROP TABLE temp.vms;
+`
+
+// The checkpoints of VMs. A layer with a checkpoint cannot be deleted.
+const schemaCheckpoints = `
+CREATE TABLE checkpoints (
+	number   INTEGER PRIMARY KEY,                 -- in the order of their making
+	id       TEXT NOT NULL UNIQUE,
+	vm       BLOB NOT NULL,
+	name     TEXT NOT NULL,
+	kind     TEXT NOT NULL,
+	layer    TEXT NOT NULL REFERENCES layers (id),
+	quiesced INTEGER NOT NULL,
+	shares   TEXT NOT NULL,                       -- a list of gateway.Share as JSON
+	created  INTEGER NOT NULL,                    -- Unix seconds
+	UNIQUE (vm, name)
+);
+CREATE INDEX checkpoint_layers ON checkpoints (layer);
 `

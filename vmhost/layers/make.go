@@ -219,3 +219,24 @@ func (t *Tree) removeFile(l gateway.Layer) error {
 	}
 	return t.syncDir()
 }
+
+// Leave marks the layers of a VM that is removed and that others are over: Sweep is to remove them once
+// nothing is.
+func (t *Tree) Leave(ctx context.Context, vm gateway.ID) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var left []gateway.Layer
+	for _, l := range t.all {
+		if l.VM == vm && l.State == gateway.LayerReady {
+			l.State = gateway.LayerLeft
+			left = append(left, l)
+		}
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	return t.put(ctx, left...)
+}
+
+// Get returns a layer. KindNotFound: there is none.
+func (t *Tree) Get(id gateway.LayerID) (gateway.Layer, error) { return t.get(id) }

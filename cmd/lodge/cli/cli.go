@@ -30,37 +30,41 @@ type verbs struct {
 	JSON   bool             `help:"Print answers and errors as JSON." name:"json"`
 	Ver    kong.VersionFlag `help:"Print the version of lodge." name:"version"`
 
-	New       newCmd       `cmd:"" group:"vms"    help:"Create a VM and start it."`
-	Ls        lsCmd        `cmd:"" group:"vms"    help:"List the VMs."`
-	Show      showCmd      `cmd:"" group:"vms"    help:"Show one VM."`
-	Start     startCmd     `cmd:"" group:"vms"    help:"Start VMs."`
-	Stop      stopCmd      `cmd:"" group:"vms"    help:"Stop VMs."`
-	Restart   restartCmd   `cmd:"" group:"vms"    help:"Stop VMs and start them again."`
-	Set       setCmd       `cmd:"" group:"vms"    help:"Change settings of VMs."`
-	Rm        rmCmd        `cmd:"" group:"vms"    help:"Remove VMs with their disks, mail and objects."`
-	Diff      diffCmd      `cmd:"" group:"vms"    help:"Show what was changed in a VM since its image."`
-	Recipe    recipeCmd    `cmd:"" group:"vms"    help:"Print user data that makes the changes of a VM to a new one."`
-	Wait      waitCmd      `cmd:"" group:"vms"    help:"Wait until a VM is up."`
-	SSH       sshCmd       `cmd:"" group:"access" help:"Log in to a VM, or run a command in it." name:"ssh" passthrough:""`
-	SSHConfig sshConfigCmd `cmd:"" group:"access" help:"Print ssh_config(5) blocks for ssh, scp and editors." name:"ssh-config"`
-	Console   consoleCmd   `cmd:"" group:"access" help:"Use a VM's serial console; Ctrl-] leaves it."`
-	Logs      logsCmd      `cmd:"" group:"access" help:"Show the log of a VM's console."`
-	Open      openCmd      `cmd:"" group:"access" help:"Print a one-time link that opens a VM's pages, or those of all VMs."`
-	Share     shareCmd     `cmd:"" group:"access" help:"Set who can open a VM's page, or one port of it; show all that opens a VM."`
-	Grant     grantCmd     `cmd:"" group:"access" help:"Set what somebody, or a team, may do with a VM."`
-	Request   requestCmd   `cmd:"" group:"access" help:"List, approve and deny people's requests to open a port."`
-	Person    personCmd    `cmd:"" group:"access" help:"Add, remove and list people, and log them in."`
-	Team      teamCmd      `cmd:"" group:"access" help:"Add, remove and list teams."`
-	Link      linkCmd      `cmd:"" group:"access" help:"List and remove the links to ports that lodge share made."`
-	Token     tokenCmd     `cmd:"" group:"access" help:"Make, list and remove tokens, by which scripts open pages."`
-	Forward   forwardCmd   `cmd:"" group:"access" help:"Lead ports of the host to VMs, for what is not HTTP."`
-	Domain    domainCmd    `cmd:"" group:"access" help:"Add, remove and list the custom domains of VMs."`
-	Mail      mailCmd      `cmd:"" group:"data"   help:"Read and remove the mail of a VM, or of postmaster, and set who may write to a VM."`
-	S3        s3Cmd        `cmd:"" group:"data"   help:"List and copy a VM's objects." name:"s3"`
-	Trust     trustCmd     `cmd:"" group:"host"   help:"Add Lodge's root certificate to this machine's browsers and tools."`
-	Image     imageCmd     `cmd:"" group:"host"   help:"Build and list base images; list and remove templates."`
-	Doctor    doctorCmd    `cmd:"" group:"host"   help:"Check DNS records, ports and the certificate."`
-	Version   versionCmd   `cmd:"" group:"host"   help:"Show the versions of lodge and lodged."`
+	New         newCmd         `cmd:"" group:"vms"    help:"Create a VM and start it."`
+	Ls          lsCmd          `cmd:"" group:"vms"    help:"List the VMs."`
+	Show        showCmd        `cmd:"" group:"vms"    help:"Show one VM."`
+	Start       startCmd       `cmd:"" group:"vms"    help:"Start VMs."`
+	Stop        stopCmd        `cmd:"" group:"vms"    help:"Stop VMs."`
+	Restart     restartCmd     `cmd:"" group:"vms"    help:"Stop VMs and start them again."`
+	Set         setCmd         `cmd:"" group:"vms"    help:"Change settings of VMs."`
+	Rm          rmCmd          `cmd:"" group:"vms"    help:"Remove VMs with their disks, mail and objects."`
+	Checkpoint  checkpointCmd  `cmd:"" group:"vms" help:"Record the state of a VM, now or by a schedule; remove such a checkpoint."`
+	Checkpoints checkpointsCmd `cmd:"" group:"vms" help:"List the checkpoints of a VM."`
+	Rollback    rollbackCmd    `cmd:"" group:"vms" help:"Give a VM the state of a checkpoint."`
+	Fork        forkCmd        `cmd:"" group:"vms" help:"Make a VM with the state of another."`
+	Diff        diffCmd        `cmd:"" group:"vms"    help:"Show what was changed in a VM since its image."`
+	Recipe      recipeCmd      `cmd:"" group:"vms"    help:"Print user data that makes the changes of a VM to a new one."`
+	Wait        waitCmd        `cmd:"" group:"vms"    help:"Wait until a VM is up."`
+	SSH         sshCmd         `cmd:"" group:"access" help:"Log in to a VM, or run a command in it." name:"ssh" passthrough:""`
+	SSHConfig   sshConfigCmd   `cmd:"" group:"access" help:"Print ssh_config(5) blocks for ssh, scp and editors." name:"ssh-config"`
+	Console     consoleCmd     `cmd:"" group:"access" help:"Use a VM's serial console; Ctrl-] leaves it."`
+	Logs        logsCmd        `cmd:"" group:"access" help:"Show the log of a VM's console."`
+	Open        openCmd        `cmd:"" group:"access" help:"Print a one-time link that opens a VM's pages, or those of all VMs."`
+	Share       shareCmd       `cmd:"" group:"access" help:"Set who can open a VM's page, or one port of it; show all that opens a VM."`
+	Grant       grantCmd       `cmd:"" group:"access" help:"Set what somebody, or a team, may do with a VM."`
+	Request     requestCmd     `cmd:"" group:"access" help:"List, approve and deny people's requests to open a port."`
+	Person      personCmd      `cmd:"" group:"access" help:"Add, remove and list people, and log them in."`
+	Team        teamCmd        `cmd:"" group:"access" help:"Add, remove and list teams."`
+	Link        linkCmd        `cmd:"" group:"access" help:"List and remove the links to ports that lodge share made."`
+	Token       tokenCmd       `cmd:"" group:"access" help:"Make, list and remove tokens, by which scripts open pages."`
+	Forward     forwardCmd     `cmd:"" group:"access" help:"Lead ports of the host to VMs, for what is not HTTP."`
+	Domain      domainCmd      `cmd:"" group:"access" help:"Add, remove and list the custom domains of VMs."`
+	Mail        mailCmd        `cmd:"" group:"data"   help:"Read and remove the mail of a VM, or of postmaster, and set who may write to a VM."`
+	S3          s3Cmd          `cmd:"" group:"data"   help:"List and copy a VM's objects." name:"s3"`
+	Trust       trustCmd       `cmd:"" group:"host"   help:"Add Lodge's root certificate to this machine's browsers and tools."`
+	Image       imageCmd       `cmd:"" group:"host"   help:"Build and list base images; list and remove templates."`
+	Doctor      doctorCmd      `cmd:"" group:"host"   help:"Check DNS records, ports and the certificate."`
+	Version     versionCmd     `cmd:"" group:"host"   help:"Show the versions of lodge and lodged."`
 
 	Help       helpCmd       `cmd:"" group:"host" help:"Show the help of a verb."`
 	Completion completionCmd `cmd:"" group:"host" help:"Print the code that makes a shell complete verbs and VM names."`

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"lodge/gateway"
 	"lodge/gateway/api"
@@ -29,6 +30,12 @@ func describe(w io.Writer, v api.VM) {
 		row(w, "domains", domainNames(v))
 	}
 	row(w, "wake on request", map[bool]string{true: "yes", false: "no"}[v.WakeOnRequest])
+	if v.RollbackInside {
+		row(w, "rollback inside", "yes")
+	}
+	if p := v.CheckpointPlan; p != nil {
+		row(w, "checkpoints", fmt.Sprintf("every %s, %d are kept", time.Duration(p.EverySeconds)*time.Second, p.Keep))
+	}
 	row(w, "created", v.Created.Local().Format("2006-01-02 15:04:05"))
 }
 

@@ -1,0 +1,167 @@
+package libvirt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"strconv"
+	"syscall"
+	"time"
+
+	"lodge/gateway"
+
+	rpc "github.com/digitalocean/go-libvirt"
+	"libvirt.org/go/libvirtxml"
+)
+
+// rootDisk is the target of the root disk.
+const rootDisk = "vda"
+
+// freezeLimit is how long the agent of a guest may take to freeze its file systems, and to thaw them.
+const freezeLimit = 2 * time.Second
+
+// ErrRefused marks the error of a Pivot that has certainly changed nothing.
+var ErrRefused = errors.New("the domain writes to its old disk")
+
+// Pivot has the running domain write to file, a qcow2 overlay of the disk that it writes to so far.
+// The guest does not notice. With quiesce, libvirtd has the guest agent freeze the file systems before
+// and thaw them after, also if this daemon ends meanwhile. After an error without ErrRefused libvirtd
+// may have done it, or may still do it: see DiskFile.
+func (c *Client) Pivot(ctx context.Context, id gateway.ID, file string, quiesce bool) error {
+	text, err := pivotXML(file)
+	if err != nil {
+		return errors.Join(err, ErrRefused)
+	}
+	flags := rpc.DomainSnapshotCreateDiskOnly | rpc.DomainSnapshotCreateReuseExt | rpc.DomainSnapshotCreateAtomic | rpc.DomainSnapshotCreateNoMetadata
+	if quiesce {
+		flags |= rpc.DomainSnapshotCreateQuiesce
+		defer c.setAgentTimeout(ctx, id, agentTimeoutDefault)
+		c.setAgentTimeout(ctx, id, int32(freezeLimit/time.Second))
+	}
+	err = c.call(ctx, "change the disk of the VM over", func(l *rpc.Libvirt) error {
+		_, err := l.DomainSnapshotCreateXML(domain(id), text, uint32(flags))
+		return err
+	})
+	if err == nil {
+		return nil
+	}
+	if quiesce {
+		c.Thaw(ctx, id)
+	}
+	if code(err) == rpc.ErrOk { // no answer
+		return err
+	}
+	// The answer may be about the thawing alone.
+	now, failed := c.DiskFile(ctx, id, false)
+	switch {
+	case failed != nil:
+		return errors.Join(err, failed)
+	case now == file:
+		return nil
+	}
+	if agentFailed(err) {
+		err = gateway.Errorf(gateway.KindConflict, "the file systems of the guest could not be frozen: its guest agent does not answer").
+			WithHint("Look whether qemu-guest-agent runs in the VM, or make the checkpoint without --quiesce.").Because(err)
+	}
+	return errors.Join(err, ErrRefused)
+}
+
+// agentFailed reports whether err is about the guest agent.
+func agentFailed(err error) bool {
+	switch code(err) {
+	case rpc.ErrAgentUnresponsive, rpc.ErrAgentUnsynced, rpc.ErrAgentCommandTimeout, rpc.ErrAgentCommandFailed:
+		return true
+	default:
+		return false
+	}
+}
+
+func pivotXML(file string) (string, error) {
+	s := libvirtxml.DomainSnapshot{Disks: &libvirtxml.DomainSnapshotDisks{Disks: []libvirtxml.DomainSnapshotDisk{
+		{
+			Name: rootDisk, Snapshot: "external", Driver: &libvirtxml.DomainDiskDriver{Type: string(gateway.QCOW2)},
+			Source: &libvirtxml.DomainDiskSource{File: &libvirtxml.DomainDiskSourceFile{File: file}},
+		},
+		{Name: "vdb", Snapshot: "no"}, // the seed
+	}}}
+	text, err := s.Marshal()
+	if err != nil {
+		return "", fmt.Errorf("write definition of a disk: %w", err)
+	}
+	return text, nil
+}
+
+// agentTimeoutDefault is VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_DEFAULT of libvirt.
+const agentTimeoutDefault = -1
+
+// setAgentTimeout sets how long libvirtd waits for the guest's agent. A failure is no error: the call
+// that follows has a limit of its own.
+func (c *Client) setAgentTimeout(ctx context.Context, id gateway.ID, seconds int32) {
+	_ = c.call(context.WithoutCancel(ctx), "set a limit for the guest's agent", func(l *rpc.Libvirt) error {
+		_, err := l.DomainAgentSetResponseTimeout(domain(id), seconds, 0)
+		return err
+	})
+}
+
+// Thaw has the guest's agent thaw the file systems. It ignores cancellation. A guest without an agent
+// has frozen none, so there is no error.
+func (c *Client) Thaw(ctx context.Context, id gateway.ID) {
+	_ = c.callFor(context.WithoutCancel(ctx), 2*freezeLimit, "thaw the guest", func(l *rpc.Libvirt) error {
+		_, err := l.DomainFsthaw(domain(id), nil, 0)
+		return err
+	})
+}
+
+// DiskFile returns the file that the domain writes its root disk to; with saved, that of its saved
+// memory.
+func (c *Client) DiskFile(ctx context.Context, id gateway.ID, saved bool) (string, error) {
+	var text string
+	err := c.call(ctx, "describe the VM", func(l *rpc.Libvirt) (err error) {
+		if saved {
+			text, err = l.DomainManagedSaveGetXMLDesc(domain(id), 0)
+		} else {
+			text, err = l.DomainGetXMLDesc(domain(id), 0)
+		}
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	var d libvirtxml.Domain
+	if err := d.Unmarshal(text); err != nil {
+		return "", fmt.Errorf("read domain definition: %w", err)
+	}
+	if d.Devices != nil {
+		for _, disk := range d.Devices.Disks {
+			if disk.Target != nil && disk.Target.Dev == rootDisk && disk.Source != nil && disk.Source.File != nil {
+				return disk.Source.File.File, nil
+			}
+		}
+	}
+	return "", errors.New("read domain definition: it has no root disk")
+}
+
+// Seal makes a file one that QEMU can read, and cannot write to: no guest changes a disk below its own
+// or another's. It is no error on a host without QEMU's group.
+func Seal(file string) error {
+	const readable = 0o440
+	if info, err := os.Stat(file); err == nil && info.Mode().Perm() == readable {
+		if owner, ok := info.Sys().(*syscall.Stat_t); ok && owner.Uid == 0 {
+			return nil
+		}
+	}
+	group, err := user.LookupGroup(qemuUser)
+	if err != nil {
+		return nil //nolint:nilerr // QEMU runs as root there
+	}
+	id, err := strconv.Atoi(group.Gid)
+	if err != nil {
+		return fmt.Errorf("seal disk: %w", err)
+	}
+	if err := errors.Join(os.Chown(file, 0, id), os.Chmod(file, readable)); err != nil {
+		return fmt.Errorf("seal disk: %w", err)
+	}
+	return nil
+}
