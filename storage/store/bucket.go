@@ -44,11 +44,10 @@ func (s *Store) alone(vm gateway.ID, bucket string, f func(*tx) error) error {
 	if err != nil {
 		return err
 	}
-	t.commits.RLock()
-	defer t.commits.RUnlock()
-	if err := t.refuses(); err != nil {
+	if err := t.begin(); err != nil {
 		return err
 	}
+	defer t.commits.RUnlock()
 	defer s.locks.lock(lockName(vm, bucket))()
 	x := s.begin(t)
 	defer func() { _ = x.b.Close() }() // it is committed, or nothing of it counts

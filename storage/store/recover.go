@@ -31,11 +31,8 @@ func (s *Store) recover() error {
 		return fmt.Errorf("recover new blobs: %w", err)
 	}
 	for _, vm := range vms {
-		if err := s.resume(vm); err != nil {
-			return fmt.Errorf("finish restore: %w", err)
-		}
-		if err := s.collectAll(vm); err != nil {
-			return fmt.Errorf("remove garbage: %w", err)
+		if err := errors.Join(s.resume(vm), s.collectAll(vm)); err != nil {
+			s.log.Error("objects of a VM not recovered", "vm_id", vm.String(), "err", err) // the others are served
 		}
 	}
 	return nil
@@ -110,7 +107,7 @@ func (s *Store) collectAll(vm gateway.ID) error {
 		return nil
 	})
 	for _, c := range marked {
-		s.collect(vm, c)
+		s.collect(vm, c, 0)
 	}
 	return err
 }

@@ -1,16 +1,17 @@
 package store
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
-	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 
 	"lodge/gateway"
 )
 
-// restore applies the histories from the last one to that of the snapshot.
+// restore gives each record that has changed since a snapshot the value that the first history from there on has
+// of it. It is repeated after a crash: what it has done already is no change then.
 func (s *Store) restore(t *tenant, at uint64) error {
 	if err := s.abortAll(t); err != nil {
 		return err
@@ -19,29 +20,58 @@ func (s *Store) restore(t *tenant, at uint64) error {
 	if err != nil {
 		return err
 	}
-	var later []uint64
-	for _, n := range slices.Backward(slices.Clone(t.snaps)) {
-		if n < at {
-			break
+	var passed []uint64
+	for _, n := range t.snaps {
+		if n.id < at {
+			continue
 		}
-		if n > at {
-			later = append(later, n)
-		}
-		err := s.eachHistory(t, n, func(x *tx, key, old []byte) error { return x.revert(names, key, old) })
-		if err != nil {
+		if err := s.revertAll(t, names, passed, n.id); err != nil {
 			return err
 		}
+		passed = append(passed, n.id)
 	}
 	if err := s.recount(t); err != nil {
 		return err
 	}
-	return s.endProgress(t, later...)
+	return s.endProgress(t)
 }
 
-// revert makes a record what it was. What the history held of it, it holds.
+// revertAll reverts the records that the history of a snapshot has and those of earlier ones do not.
+func (s *Store) revertAll(t *tenant, names map[uint64]string, earlier []uint64, at uint64) error {
+	x, n := s.begin(t), 0
+	defer func() { _ = x.b.Close() }() // it is committed, or nothing of it counts
+	err := each(s.index, numKey(t.vm, kindHistory, at), func(h, v []byte) error {
+		key, old, err := historyEntry(t.vm, h, v)
+		if err != nil {
+			return err
+		}
+		for _, id := range earlier {
+			if _, err := value(s.index, historyKey(t.vm, id, key)); !missing(err) {
+				return err
+			}
+		}
+		if err := x.revert(names, key, old); err != nil {
+			return err
+		}
+		if n++; n%s.stepSize > 0 {
+			return nil
+		}
+		if err := errors.Join(x.commit(), x.b.Close()); err != nil {
+			return err
+		}
+		x = s.begin(t)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return x.commit()
+}
+
+// revert makes a record what it was.
 func (x *tx) revert(names map[uint64]string, key, old []byte) error {
 	now, err := x.present(key)
-	if err != nil {
+	if err != nil || (now == nil) == (old == nil) && bytes.Equal(now, old) {
 		return err
 	}
 	gone, err := heldBy(key, now)
@@ -52,7 +82,14 @@ func (x *tx) revert(names map[uint64]string, key, old []byte) error {
 	if err != nil {
 		return err
 	}
-	x.release(gone.content)
+	kept, err := x.keep(key, now)
+	if err != nil {
+		return err
+	}
+	if !kept {
+		x.release(gone.content)
+	}
+	x.hold(back.content)
 	if kind := key[vmKeyLen]; kind == kindObject || kind == kindVersion {
 		bucket := names[binary.BigEndian.Uint64(key[vmKeyLen+1:])]
 		if now != nil {

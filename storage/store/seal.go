@@ -42,7 +42,7 @@ func (s *Store) sealOne(ctx context.Context, vm gateway.ID, id uint64) error {
 	s.garbage.pin(k)
 	defer func() {
 		if s.garbage.unpin(k) {
-			s.collect(vm, k.content)
+			s.collect(vm, k.content, 0)
 		}
 	}()
 	b := s.index.NewBatch()

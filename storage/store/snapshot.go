@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"log/slog"
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -11,13 +12,20 @@ import (
 	"lodge/gateway"
 )
 
-// A snapshot is a number. While a VM has one, the first change of a record after it writes what the record was
+// A snapshot is a number with a name. While a VM has one, the first change of a record after it writes what the record was
 // to the history of the last snapshot; "not there" is such a value, too. What a record was at a snapshot is
 // therefore what the first history from that snapshot on has of it, else what it is now. A value in the
 // history holds its content like a record does.
 //
+// Restore changes records like any other commit does, so later snapshots stay, and can be restored in turn.
+//
 // Restore, Drop and Fork go in steps, so that a batch stays small. A record has what is in progress, and Open
-// goes on with it; meanwhile the VM's commits wait.
+// goes on with it; meanwhile the VM's commits are held back.
+
+type snapshot struct {
+	id   uint64
+	name string
+}
 
 // What is in progress, as the first byte of a VM's kindProgress record.
 const (
@@ -45,90 +53,138 @@ func (x *tx) keep(key, old []byte) (bool, error) {
 	if n == 0 {
 		return false, nil
 	}
-	at := historyKey(x.t.vm, x.t.snaps[n-1], key)
+	at := historyKey(x.t.vm, x.t.snaps[n-1].id, key)
 	if _, err := value(x.b, at); !missing(err) {
 		return false, err
 	}
 	return true, x.b.Set(at, historyValue(old), nil)
 }
 
-// Snapshot marks this point in time of a VM's objects. Uploads in progress are not in it.
-func (s *Store) Snapshot(vm gateway.ID) (Snapshot, error) {
+// Snapshot marks this point in time of a VM's objects, and holds further commits back until release is called,
+// or for hold.DefaultLimit: they wait, and fail with ErrHeld after hold.DefaultWait. Uploads in progress are not in
+// it. Errors: ErrSnapshotExists, ErrUnfinished.
+func (s *Store) Snapshot(vm gateway.ID, name string) (release func(), err error) {
 	t, err := s.tenant(vm)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
+	release = t.gate.Hold(func() {
+		s.log.Warn("writes were held back too long", slog.String("vm_id", vm.String()))
+	})
+	if err := s.snapshot(t, name); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
+}
+
+func (s *Store) snapshot(t *tenant, name string) error {
 	t.commits.Lock()
 	defer t.commits.Unlock()
 	if err := t.refuses(); err != nil {
-		return 0, err
+		return err
+	}
+	if _, there := t.find(name); there {
+		return ErrSnapshotExists
 	}
 	id, err := s.ids.take()
 	if err != nil {
-		return 0, err
+		return err
 	}
-	if err := s.index.Set(numKey(vm, kindSnapshot, id), nil, pebble.Sync); err != nil {
-		return 0, err
+	if err := s.index.Set(numKey(t.vm, kindSnapshot, id), []byte(name), pebble.Sync); err != nil {
+		return full(err)
 	}
-	t.snaps = append(t.snaps, id)
-	return Snapshot(id), nil
+	t.snaps = append(t.snaps, snapshot{id, name})
+	return nil
 }
 
-// Snapshots returns a VM's snapshots, the oldest first.
-func (s *Store) Snapshots(vm gateway.ID) ([]Snapshot, error) {
+// find returns the snapshot of a name. The caller has locked commits.
+func (t *tenant) find(name string) (id uint64, there bool) {
+	for _, n := range t.snaps {
+		if n.name == name {
+			return n.id, true
+		}
+	}
+	return 0, false
+}
+
+// Snapshots returns the names of a VM's snapshots, the oldest first.
+func (s *Store) Snapshots(vm gateway.ID) ([]string, error) {
 	t, err := s.tenant(vm)
 	if err != nil {
 		return nil, err
 	}
 	t.commits.RLock()
 	defer t.commits.RUnlock()
-	var all []Snapshot
+	var all []string
 	for _, n := range t.snaps {
-		all = append(all, Snapshot(n))
+		all = append(all, n.name)
 	}
 	return all, nil
 }
 
 // Drop ends a snapshot, and frees what only it held. After an error it is like Restore. Errors: ErrNoSnapshot,
 // ErrUnfinished.
-func (s *Store) Drop(vm gateway.ID, at Snapshot) error {
-	return s.alter(vm, dropping, at, func(t *tenant) error { return s.dropSnapshot(t, uint64(at)) })
+func (s *Store) Drop(vm gateway.ID, name string) error {
+	return s.alter(vm, dropping, name, s.dropSnapshot)
 }
 
-// Restore makes a VM's buckets and objects what they were at a snapshot. Uploads are aborted. The snapshot
-// stays; later ones are dropped. After an error, only the same call is possible until it succeeds; what else
-// would change the VM's objects is ErrUnfinished. Errors: ErrNoSnapshot, ErrUnfinished.
-func (s *Store) Restore(vm gateway.ID, at Snapshot) error {
-	return s.alter(vm, restoring, at, func(t *tenant) error { return s.restore(t, uint64(at)) })
+// Restore makes a VM's buckets and objects what they were at a snapshot. Uploads are aborted. All snapshots stay.
+// After an error, only the same call is possible until it succeeds; what else would read or change the VM's
+// objects is ErrUnfinished. Errors: ErrNoSnapshot, ErrUnfinished.
+func (s *Store) Restore(vm gateway.ID, name string) error {
+	return s.alter(vm, restoring, name, s.restore)
 }
 
 // alter calls f with a VM locked against all commits, and its progress recorded. If f fails, the VM's records are
 // half changed: it takes no commits until f has been repeated, here or by Open.
-func (s *Store) alter(vm gateway.ID, what byte, at Snapshot, f func(*tenant) error) error {
+func (s *Store) alter(vm gateway.ID, what byte, name string, f func(*tenant, uint64) error) error {
 	t, err := s.tenant(vm)
 	if err != nil {
 		return err
 	}
-	t.commits.Lock()
-	defer t.commits.Unlock()
-	if t.removed {
-		return ErrRemoved
-	}
-	if !slices.Contains(t.snaps, uint64(at)) {
-		return ErrNoSnapshot
-	}
-	record := binary.BigEndian.AppendUint64([]byte{what}, uint64(at))
-	if t.progress != nil && !bytes.Equal(t.progress, record) {
-		return ErrUnfinished
-	}
-	t.progress = record // until endProgress
-	if err := s.index.Set(vmKey(vm, kindProgress, 0), record, pebble.Sync); err != nil {
-		return err
-	}
-	return f(t)
+	return t.gate.While(func() error {
+		t.commits.Lock()
+		defer t.commits.Unlock()
+		if t.removed {
+			return ErrRemoved
+		}
+		id, there := t.find(name)
+		if !there {
+			return ErrNoSnapshot
+		}
+		record := binary.BigEndian.AppendUint64([]byte{what}, id)
+		if t.progress != nil && !bytes.Equal(t.progress, record) {
+			return ErrUnfinished
+		}
+		t.inProgress(record)
+		if err := s.index.Set(vmKey(vm, kindProgress, 0), record, pebble.Sync); err != nil {
+			return full(err)
+		}
+		return f(t, id)
+	})
 }
 
-// resume goes on with what a crash has interrupted.
+// inProgress sets what is in progress: until endProgress.
+func (t *tenant) inProgress(record []byte) {
+	t.progress = record
+	t.mixed.Store(record[0] == restoring)
+}
+
+// Readable waits while a restore of a VM is under way, as long as a commit does. Errors: ErrUnfinished.
+func (s *Store) Readable(vm gateway.ID) error {
+	t, err := s.tenant(vm)
+	if err != nil || !t.mixed.Load() {
+		return err
+	}
+	t.gate.Pass(func() bool { return true })
+	if t.mixed.Load() {
+		return ErrUnfinished
+	}
+	return nil
+}
+
+// resume goes on with what a crash has interrupted. After an error the VM takes no commits.
 func (s *Store) resume(vm gateway.ID) error {
 	v, err := value(s.index, vmKey(vm, kindProgress, 0))
 	if missing(err) {
@@ -143,14 +199,19 @@ func (s *Store) resume(vm gateway.ID) error {
 	}
 	switch {
 	case len(v) == 1 && v[0] == forking:
-		err = s.Remove(vm)
+		if err := s.Remove(vm); err != nil {
+			return err
+		}
 		t.removed = false // the fork can be made again
-		return err
+		return nil
 	case len(v) == 9 && v[0] == restoring:
+		t.inProgress(v)
 		return s.restore(t, decodeSeq(v[1:]))
 	case len(v) == 9 && v[0] == dropping:
+		t.inProgress(v)
 		return s.dropSnapshot(t, decodeSeq(v[1:]))
 	}
+	t.inProgress([]byte{restoring})
 	return damaged("the record of what is in progress cannot be read")
 }
 
@@ -159,8 +220,8 @@ func (s *Store) resume(vm gateway.ID) error {
 func (s *Store) dropSnapshot(t *tenant, at uint64) error {
 	before := uint64(0)
 	for _, n := range t.snaps {
-		if n < at {
-			before = n
+		if n.id < at {
+			before = n.id
 		}
 	}
 	err := s.eachHistory(t, at, func(x *tx, key, old []byte) error {
@@ -182,7 +243,7 @@ func (s *Store) dropSnapshot(t *tenant, at uint64) error {
 	return s.endProgress(t, at)
 }
 
-// endProgress removes a snapshot unless it is 0, and the record of the progress.
+// endProgress removes snapshots, and the record of the progress.
 func (s *Store) endProgress(t *tenant, drop ...uint64) error {
 	b := s.index.NewBatch()
 	defer func() { _ = b.Close() }() // it is committed, or nothing of it counts
@@ -195,8 +256,21 @@ func (s *Store) endProgress(t *tenant, drop ...uint64) error {
 		return err
 	}
 	t.progress = nil
-	t.snaps = slices.DeleteFunc(t.snaps, func(n uint64) bool { return slices.Contains(drop, n) })
+	t.mixed.Store(false)
+	t.snaps = slices.DeleteFunc(t.snaps, func(n snapshot) bool { return slices.Contains(drop, n.id) })
 	return nil
+}
+
+// historyEntry returns the key of a record and the value that a history has of it; nil if there was none.
+func historyEntry(vm gateway.ID, h, v []byte) (key, old []byte, err error) {
+	key = append(vmKey(vm, 0, 0)[:vmKeyLen], h[vmKeyLen+1+8:]...)
+	if len(v) == 0 || len(key) <= vmKeyLen {
+		return nil, nil, damaged("a value of the history cannot be read")
+	}
+	if v[0] == 1 {
+		old = bytes.Clone(v[1:])
+	}
+	return key, old, nil
 }
 
 // heldBy returns the version that is in a value of the history; other records have no content.
@@ -216,13 +290,9 @@ func (s *Store) eachHistory(t *tenant, at uint64, f func(x *tx, key, old []byte)
 			if n++; n > s.stepSize {
 				return errFound
 			}
-			key := append(vmKey(t.vm, 0, 0)[:vmKeyLen], h[vmKeyLen+1+8:]...)
-			if len(v) == 0 || len(key) <= vmKeyLen {
-				return damaged("a value of the history cannot be read")
-			}
-			var old []byte
-			if v[0] == 1 {
-				old = bytes.Clone(v[1:])
+			key, old, err := historyEntry(t.vm, h, v)
+			if err != nil {
+				return err
 			}
 			return errors.Join(x.b.Delete(h, nil), f(x, key, old))
 		})

@@ -29,6 +29,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"lodge/gateway"
 	"lodge/gateway/durable"
@@ -57,6 +58,8 @@ type Config struct {
 	Reserve int64                                     // bytes of the disk that bodies leave free
 	Cache   int64                                     // bytes of Pebble's cache: 64 MiB
 	MinPart int64                                     // the least size of a part but the last: 5 MiB
+
+	fs vfs.FS // below the index; for tests
 }
 
 // Store is the objects of one state directory. All methods but Close may be called at the same time.
@@ -156,6 +159,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Cache == 0 {
 		c.Cache = cacheBytes
+	}
+	if c.fs == nil {
+		c.fs = vfs.Default
 	}
 	if c.MinPart == 0 {
 		c.MinPart = minPart

@@ -3,21 +3,26 @@ package store
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 
 	"lodge/gateway"
+	"lodge/gateway/hold"
 )
 
 // tenant is what the Store has in memory of one VM. It is made at the first use, and stays.
 type tenant struct {
 	vm gateway.ID
 
-	// commits is held shared by each commit, and alone by what concerns the VM as a whole.
+	// commits is held shared by each commit, see begin, and alone by what concerns the VM as a whole.
 	commits  sync.RWMutex
+	gate     hold.Gate // closed while a snapshot holds commits back, or a restore or drop is under way
 	removed  bool
-	progress []byte   // the record of a restore or drop that has not ended, or nil
-	snaps    []uint64 // in ascending order
+	progress []byte     // the record of a restore or drop that has not ended, or nil
+	snaps    []snapshot // in ascending order
+
+	mixed atomic.Bool // a restore has begun and not ended: records are of two moments
 
 	mu       sync.Mutex
 	used     map[string]Usage // of each bucket
@@ -47,6 +52,27 @@ func (s *Store) tenant(vm gateway.ID) (*tenant, error) {
 	}
 	s.tenants[vm] = t
 	return t, nil
+}
+
+// begin waits for the gate, and begins a commit that ends with t.commits.RUnlock. Errors: ErrHeld, ErrRemoved,
+// ErrUnfinished.
+func (t *tenant) begin() error {
+	passed := t.gate.Pass(func() bool {
+		t.commits.RLock()
+		if t.gate.Held() {
+			t.commits.RUnlock()
+			return false
+		}
+		return true
+	})
+	if !passed {
+		return ErrHeld
+	}
+	err := t.refuses()
+	if err != nil {
+		t.commits.RUnlock()
+	}
+	return err
 }
 
 // refuses returns why the VM takes no commits, or nil. The caller has locked commits.
@@ -157,8 +183,8 @@ func (r *reservation) end() {
 
 func (s *Store) loadSnapshots(t *tenant) error {
 	prefix := vmKey(t.vm, kindSnapshot, 0)
-	return each(s.index, prefix, func(key, _ []byte) error {
-		t.snaps = append(t.snaps, numIn(key))
+	return each(s.index, prefix, func(key, name []byte) error {
+		t.snaps = append(t.snaps, snapshot{numIn(key), string(name)})
 		return nil
 	})
 }

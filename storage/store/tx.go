@@ -20,7 +20,7 @@ type tx struct {
 	refs  map[content]int
 	fresh []content // made for this commit; the first holder is not counted
 	files []uint64  // of fresh: to leave blobs/new after the commit
-	dead  []content // to look at after the commit
+	dead  []release // to look at after the commit
 	ended string    // the bucket that the commit deletes
 }
 
@@ -40,11 +40,10 @@ func (s *Store) commit(to target, f func(*tx, *Bucket) error) error {
 	if err != nil {
 		return err
 	}
-	t.commits.RLock()
-	defer t.commits.RUnlock()
-	if err := t.refuses(); err != nil {
+	if err := t.begin(); err != nil {
 		return err
 	}
+	defer t.commits.RUnlock()
 	x := s.begin(t)
 	defer func() { _ = x.b.Close() }() // it is committed, or nothing of it counts
 	b, unlock, err := s.lockBucket(x, to)
@@ -212,7 +211,7 @@ func (x *tx) commit() error {
 		x.s.blobs.place(x.t.vm, id)
 	}
 	for _, c := range x.dead {
-		x.s.collect(x.t.vm, c)
+		x.s.collect(x.t.vm, c.content, c.seq)
 	}
 	return nil
 }
@@ -236,7 +235,7 @@ func (x *tx) refer(c content, n int) error {
 		if err := x.b.Set(garbageKey(x.t.vm, c.id, seq), []byte{c.kind}, nil); err != nil {
 			return err
 		}
-		x.dead = append(x.dead, c)
+		x.dead = append(x.dead, release{c, seq})
 	}
 	return x.b.Merge(refs, encodeSum(int64(n)), nil)
 }
