@@ -44,6 +44,9 @@ func (s *Server) carryOut(w *access, r *http.Request) error {
 		return err
 	}
 	defer leave()
+	if err := s.objects.Readable(who.VM.ID); err != nil {
+		return err
+	}
 	client, release := newClientConn(ctx, w)
 	defer release()
 	r = r.WithContext(ctx)
