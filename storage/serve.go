@@ -39,7 +39,7 @@ func (s *Server) carryOut(w *access, r *http.Request) error {
 		return err
 	}
 	w.vm = who.VM
-	ctx, leave, err := s.tenants.enter(r.Context(), who.VM.ID, mayBeLong(r))
+	ctx, leave, err := s.admission.enter(r.Context(), who.VM.ID, mayBeLong(r))
 	if err != nil {
 		return err
 	}

@@ -63,7 +63,7 @@ func TestUndoOfTheUndo(t *testing.T) {
 func TestHold(t *testing.T) {
 	s := open(t, t.TempDir())
 	put(t, s, Key{blog, "box", "x"}, []byte("old"))
-	own, err := s.tenant(blog)
+	own, err := s.account(blog)
 	must(t, err)
 	release, err := s.Snapshot(blog, "one")
 	must(t, err)
@@ -110,7 +110,7 @@ func TestAFailedRestoreStopsNobodyElse(t *testing.T) {
 	put(t, s, Key{shop, "box", "x"}, []byte("shop's"))
 	mark(t, s, blog, "at")
 	put(t, s, Key{blog, "box", "x"}, []byte("new"))
-	own, err := s.tenant(blog)
+	own, err := s.account(blog)
 	must(t, err)
 	at, _ := own.find("at")
 	b, err := bucketOf(s.index, blog, "box")

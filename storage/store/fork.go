@@ -21,11 +21,11 @@ import (
 // are hard links. It may be repeated: what has been forked from there already stays as it is. Commits of the source
 // go on meanwhile. Errors: ErrNoSnapshot, ErrNotEmpty.
 func (s *Store) Fork(vm gateway.ID, name string, to gateway.ID) error {
-	from, err := s.tenant(vm)
+	from, err := s.account(vm)
 	if err != nil {
 		return err
 	}
-	target, err := s.tenant(to)
+	target, err := s.account(to)
 	if err != nil || vm == to {
 		return errors.Join(err, ErrNotEmpty)
 	}
@@ -59,7 +59,7 @@ func (s *Store) Fork(vm gateway.ID, name string, to gateway.ID) error {
 }
 
 // fork makes the copy, or leaves nothing of it. The record source is written with the last of it.
-func (s *Store) fork(from, to *tenant, at uint64, source []byte) error {
+func (s *Store) fork(from, to *account, at uint64, source []byte) error {
 	f := &fork{s: s, from: from, to: to, at: s.index.NewSnapshot(), b: s.index.NewIndexedBatch()}
 	defer func() { _ = errors.Join(f.at.Close(), f.b.Close()) }() // what the batch has is committed step by step
 	err := f.b.Set(vmKey(to.vm, kindProgress, 0), []byte{forking}, nil)
@@ -79,7 +79,7 @@ func (s *Store) fork(from, to *tenant, at uint64, source []byte) error {
 // fork copies the records of a VM.
 type fork struct {
 	s        *Store
-	from, to *tenant
+	from, to *account
 	at       *pebble.Snapshot // the source's records
 	b        *pebble.Batch
 }

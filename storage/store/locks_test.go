@@ -29,9 +29,9 @@ func TestForksLockInOneOrder(t *testing.T) {
 		put(t, s, Key{vm, "box", "x"}, nil)
 		mark(t, s, vm, "now")
 	}
-	first, err := s.tenant(blog)
+	first, err := s.account(blog)
 	must(t, err)
-	second, err := s.tenant(shop)
+	second, err := s.account(shop)
 	must(t, err)
 	first.commits.RLock()
 	ended := make(chan error)

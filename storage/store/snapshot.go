@@ -49,11 +49,11 @@ func historyValue(old []byte) []byte {
 // keep writes the value of a record before its first change after the last snapshot to the history.
 // It reports whether it did: then the history holds the record's content.
 func (x *tx) keep(key, old []byte) (bool, error) {
-	n := len(x.t.snaps)
+	n := len(x.a.snaps)
 	if n == 0 {
 		return false, nil
 	}
-	at := historyKey(x.t.vm, x.t.snaps[n-1].id, key)
+	at := historyKey(x.a.vm, x.a.snaps[n-1].id, key)
 	if _, err := value(x.b, at); !missing(err) {
 		return false, err
 	}
@@ -64,43 +64,43 @@ func (x *tx) keep(key, old []byte) (bool, error) {
 // or for hold.DefaultLimit: they wait, and fail with ErrHeld after hold.DefaultWait. Uploads in progress are not in
 // it. Errors: ErrSnapshotExists, ErrUnfinished.
 func (s *Store) Snapshot(vm gateway.ID, name string) (release func(), err error) {
-	t, err := s.tenant(vm)
+	a, err := s.account(vm)
 	if err != nil {
 		return nil, err
 	}
-	release = t.gate.Hold(func() {
+	release = a.gate.Hold(func() {
 		s.log.Warn("writes were held back too long", slog.String("vm_id", vm.String()))
 	})
-	if err := s.snapshot(t, name); err != nil {
+	if err := s.snapshot(a, name); err != nil {
 		release()
 		return nil, err
 	}
 	return release, nil
 }
 
-func (s *Store) snapshot(t *tenant, name string) error {
-	t.commits.Lock()
-	defer t.commits.Unlock()
-	if err := t.refuses(); err != nil {
+func (s *Store) snapshot(a *account, name string) error {
+	a.commits.Lock()
+	defer a.commits.Unlock()
+	if err := a.refuses(); err != nil {
 		return err
 	}
-	if _, there := t.find(name); there {
+	if _, there := a.find(name); there {
 		return ErrSnapshotExists
 	}
 	id, err := s.ids.take()
 	if err != nil {
 		return err
 	}
-	if err := s.index.Set(numKey(t.vm, kindSnapshot, id), []byte(name), pebble.Sync); err != nil {
+	if err := s.index.Set(numKey(a.vm, kindSnapshot, id), []byte(name), pebble.Sync); err != nil {
 		return full(err)
 	}
-	t.snaps = append(t.snaps, snapshot{id, name})
+	a.snaps = append(a.snaps, snapshot{id, name})
 	return nil
 }
 
 // find returns the snapshot of a name. The caller has locked commits.
-func (t *tenant) find(name string) (id uint64, there bool) {
-	for _, n := range t.snaps {
+func (a *account) find(name string) (id uint64, there bool) {
+	for _, n := range a.snaps {
 		if n.name == name {
 			return n.id, true
 		}
@@ -110,14 +110,14 @@ func (t *tenant) find(name string) (id uint64, there bool) {
 
 // Snapshots returns the names of a VM's snapshots, the oldest first.
 func (s *Store) Snapshots(vm gateway.ID) ([]string, error) {
-	t, err := s.tenant(vm)
+	a, err := s.account(vm)
 	if err != nil {
 		return nil, err
 	}
-	t.commits.RLock()
-	defer t.commits.RUnlock()
+	a.commits.RLock()
+	defer a.commits.RUnlock()
 	var all []string
-	for _, n := range t.snaps {
+	for _, n := range a.snaps {
 		all = append(all, n.name)
 	}
 	return all, nil
@@ -138,47 +138,47 @@ func (s *Store) Restore(vm gateway.ID, name string) error {
 
 // alter calls f with a VM locked against all commits, and its progress recorded. If f fails, the VM's records are
 // half changed: it takes no commits until f has been repeated, here or by Open.
-func (s *Store) alter(vm gateway.ID, what byte, name string, f func(*tenant, uint64) error) error {
-	t, err := s.tenant(vm)
+func (s *Store) alter(vm gateway.ID, what byte, name string, f func(*account, uint64) error) error {
+	a, err := s.account(vm)
 	if err != nil {
 		return err
 	}
-	return t.gate.While(func() error {
-		t.commits.Lock()
-		defer t.commits.Unlock()
-		if t.removed {
+	return a.gate.While(func() error {
+		a.commits.Lock()
+		defer a.commits.Unlock()
+		if a.removed {
 			return ErrRemoved
 		}
-		id, there := t.find(name)
+		id, there := a.find(name)
 		if !there {
 			return ErrNoSnapshot
 		}
 		record := binary.BigEndian.AppendUint64([]byte{what}, id)
-		if t.progress != nil && !bytes.Equal(t.progress, record) {
+		if a.progress != nil && !bytes.Equal(a.progress, record) {
 			return ErrUnfinished
 		}
-		t.inProgress(record)
+		a.inProgress(record)
 		if err := s.index.Set(vmKey(vm, kindProgress, 0), record, pebble.Sync); err != nil {
 			return full(err)
 		}
-		return f(t, id)
+		return f(a, id)
 	})
 }
 
 // inProgress sets what is in progress: until endProgress.
-func (t *tenant) inProgress(record []byte) {
-	t.progress = record
-	t.mixed.Store(record[0] == restoring)
+func (a *account) inProgress(record []byte) {
+	a.progress = record
+	a.mixed.Store(record[0] == restoring)
 }
 
 // Readable waits while a restore of a VM is under way, as long as a commit does. Errors: ErrUnfinished.
 func (s *Store) Readable(vm gateway.ID) error {
-	t, err := s.tenant(vm)
-	if err != nil || !t.mixed.Load() {
+	a, err := s.account(vm)
+	if err != nil || !a.mixed.Load() {
 		return err
 	}
-	t.gate.Pass(func() bool { return true })
-	if t.mixed.Load() {
+	a.gate.Pass(func() bool { return true })
+	if a.mixed.Load() {
 		return ErrUnfinished
 	}
 	return nil
@@ -193,7 +193,7 @@ func (s *Store) resume(vm gateway.ID) error {
 	if err != nil {
 		return err
 	}
-	t, err := s.tenant(vm)
+	a, err := s.account(vm)
 	if err != nil {
 		return err
 	}
@@ -202,31 +202,31 @@ func (s *Store) resume(vm gateway.ID) error {
 		if err := s.Remove(vm); err != nil {
 			return err
 		}
-		t.removed = false // the fork can be made again
+		a.removed = false // the fork can be made again
 		return nil
 	case len(v) == 9 && v[0] == restoring:
-		t.inProgress(v)
-		return s.restore(t, decodeSeq(v[1:]))
+		a.inProgress(v)
+		return s.restore(a, decodeSeq(v[1:]))
 	case len(v) == 9 && v[0] == dropping:
-		t.inProgress(v)
-		return s.dropSnapshot(t, decodeSeq(v[1:]))
+		a.inProgress(v)
+		return s.dropSnapshot(a, decodeSeq(v[1:]))
 	}
-	t.inProgress([]byte{restoring})
+	a.inProgress([]byte{restoring})
 	return damaged("the record of what is in progress cannot be read")
 }
 
 // dropSnapshot moves a snapshot's history to the one before, as far as that has no value of a record, and releases
 // the rest.
-func (s *Store) dropSnapshot(t *tenant, at uint64) error {
+func (s *Store) dropSnapshot(a *account, at uint64) error {
 	before := uint64(0)
-	for _, n := range t.snaps {
+	for _, n := range a.snaps {
 		if n.id < at {
 			before = n.id
 		}
 	}
-	err := s.eachHistory(t, at, func(x *tx, key, old []byte) error {
+	err := s.eachHistory(a, at, func(x *tx, key, old []byte) error {
 		if before != 0 {
-			moved := historyKey(t.vm, before, key)
+			moved := historyKey(a.vm, before, key)
 			if _, err := value(x.b, moved); missing(err) {
 				return x.b.Set(moved, historyValue(old), nil)
 			} else if err != nil {
@@ -240,24 +240,24 @@ func (s *Store) dropSnapshot(t *tenant, at uint64) error {
 	if err != nil {
 		return err
 	}
-	return s.endProgress(t, at)
+	return s.endProgress(a, at)
 }
 
 // endProgress removes snapshots, and the record of the progress.
-func (s *Store) endProgress(t *tenant, drop ...uint64) error {
+func (s *Store) endProgress(a *account, drop ...uint64) error {
 	b := s.index.NewBatch()
 	defer func() { _ = b.Close() }() // it is committed, or nothing of it counts
 	for _, n := range drop {
-		if err := b.Delete(numKey(t.vm, kindSnapshot, n), nil); err != nil {
+		if err := b.Delete(numKey(a.vm, kindSnapshot, n), nil); err != nil {
 			return err
 		}
 	}
-	if err := errors.Join(b.Delete(vmKey(t.vm, kindProgress, 0), nil), b.Commit(pebble.Sync)); err != nil {
+	if err := errors.Join(b.Delete(vmKey(a.vm, kindProgress, 0), nil), b.Commit(pebble.Sync)); err != nil {
 		return err
 	}
-	t.progress = nil
-	t.mixed.Store(false)
-	t.snaps = slices.DeleteFunc(t.snaps, func(n snapshot) bool { return slices.Contains(drop, n.id) })
+	a.progress = nil
+	a.mixed.Store(false)
+	a.snaps = slices.DeleteFunc(a.snaps, func(n snapshot) bool { return slices.Contains(drop, n.id) })
 	return nil
 }
 
@@ -282,15 +282,15 @@ func heldBy(key, old []byte) (*version, error) {
 }
 
 // eachHistory takes all values out of a snapshot's history, and calls f for each, in batches.
-func (s *Store) eachHistory(t *tenant, at uint64, f func(x *tx, key, old []byte) error) error {
+func (s *Store) eachHistory(a *account, at uint64, f func(x *tx, key, old []byte) error) error {
 	for more := true; more; {
-		x := s.begin(t)
+		x := s.begin(a)
 		n := 0
-		err := each(s.index, numKey(t.vm, kindHistory, at), func(h, v []byte) error {
+		err := each(s.index, numKey(a.vm, kindHistory, at), func(h, v []byte) error {
 			if n++; n > s.stepSize {
 				return errFound
 			}
-			key, old, err := historyEntry(t.vm, h, v)
+			key, old, err := historyEntry(a.vm, h, v)
 			if err != nil {
 				return err
 			}

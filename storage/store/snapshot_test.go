@@ -69,9 +69,9 @@ func TestProgressGoesOn(t *testing.T) {
 			for i := range 20 {
 				put(t, s, Key{blog, "box", fmt.Sprint(i)}, random(2, maxSmall+i))
 			}
-			tenant, err := s.tenant(blog)
+			own, err := s.account(blog)
 			must(t, err)
-			at, _ := tenant.find("at")
+			at, _ := own.find("at")
 			b, err := bucketOf(s.index, blog, "box")
 			must(t, err)
 			broken := historyKey(blog, at, nameKey(blog, kindObject, b.number, "5"))
@@ -137,9 +137,9 @@ func TestFailedRestoreIsRepeated(t *testing.T) {
 		put(t, s, Key{blog, "box", name}, []byte("new"))
 	}
 	mark(t, s, blog, "other")
-	tenant, err := s.tenant(blog)
+	own, err := s.account(blog)
 	must(t, err)
-	at, _ := tenant.find("at")
+	at, _ := own.find("at")
 	b, err := bucketOf(s.index, blog, "box")
 	must(t, err)
 	history := historyKey(blog, at, nameKey(blog, kindObject, b.number, "b"))

@@ -79,8 +79,8 @@ type Store struct {
 	maxUploads int64 // in progress, of one VM
 	maxBuckets int   // of one VM
 
-	mu      sync.Mutex
-	tenants map[gateway.ID]*tenant
+	mu       sync.Mutex
+	accounts map[gateway.ID]*account
 
 	failed  chan struct{} // closed after an error that leaves the index unusable
 	failure error         // set before that
@@ -96,7 +96,7 @@ func Open(dir string, cfg Config) (*Store, error) {
 	s := &Store{
 		cfg: cfg.withDefaults(), dir: dir, log: cfg.Log, locks: newLocks(),
 		stepSize: historyStep, maxUploads: maxUploads, maxBuckets: maxBuckets,
-		tenants: map[gateway.ID]*tenant{}, failed: make(chan struct{}),
+		accounts: map[gateway.ID]*account{}, failed: make(chan struct{}),
 	}
 	for _, d := range []string{dir, s.path("index"), s.path("blobs"), s.path("blobs", "new"), s.path("removing")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {

@@ -11,8 +11,8 @@ import (
 	"lodge/gateway/hold"
 )
 
-// tenant is what the Store has in memory of one VM. It is made at the first use, and stays.
-type tenant struct {
+// account is what the Store has in memory of one VM. It is made at the first use, and stays.
+type account struct {
 	vm gateway.ID
 
 	// commits is held shared by each commit, see begin, and alone by what concerns the VM as a whole.
@@ -29,38 +29,38 @@ type tenant struct {
 	reserved map[string]int64 // by bucket: what writes in progress may add
 }
 
-// tenant returns a VM's tenant.
-func (s *Store) tenant(vm gateway.ID) (*tenant, error) {
+// account returns a VM's account.
+func (s *Store) account(vm gateway.ID) (*account, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t := s.tenants[vm]; t != nil {
-		return t, nil
+	if a := s.accounts[vm]; a != nil {
+		return a, nil
 	}
-	t := &tenant{vm: vm, used: map[string]Usage{}, reserved: map[string]int64{}}
+	a := &account{vm: vm, used: map[string]Usage{}, reserved: map[string]int64{}}
 	prefix := vmKey(vm, kindUsage, 0)
 	err := each(s.index, prefix, func(key, value []byte) error {
 		var m sum
 		err := m.MergeNewer(value)
-		t.used[string(key[len(prefix):])] = m.usage()
+		a.used[string(key[len(prefix):])] = m.usage()
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	if err := s.loadSnapshots(t); err != nil {
+	if err := s.loadSnapshots(a); err != nil {
 		return nil, err
 	}
-	s.tenants[vm] = t
-	return t, nil
+	s.accounts[vm] = a
+	return a, nil
 }
 
-// begin waits for the gate, and begins a commit that ends with t.commits.RUnlock. Errors: ErrHeld, ErrRemoved,
+// begin waits for the gate, and begins a commit that ends with a.commits.RUnlock. Errors: ErrHeld, ErrRemoved,
 // ErrUnfinished.
-func (t *tenant) begin() error {
-	passed := t.gate.Pass(func() bool {
-		t.commits.RLock()
-		if t.gate.Held() {
-			t.commits.RUnlock()
+func (a *account) begin() error {
+	passed := a.gate.Pass(func() bool {
+		a.commits.RLock()
+		if a.gate.Held() {
+			a.commits.RUnlock()
 			return false
 		}
 		return true
@@ -68,19 +68,19 @@ func (t *tenant) begin() error {
 	if !passed {
 		return ErrHeld
 	}
-	err := t.refuses()
+	err := a.refuses()
 	if err != nil {
-		t.commits.RUnlock()
+		a.commits.RUnlock()
 	}
 	return err
 }
 
 // refuses returns why the VM takes no commits, or nil. The caller has locked commits.
-func (t *tenant) refuses() error {
+func (a *account) refuses() error {
 	switch {
-	case t.removed:
+	case a.removed:
 		return ErrRemoved
-	case t.progress != nil:
+	case a.progress != nil:
 		return ErrUnfinished
 	}
 	return nil
@@ -102,44 +102,44 @@ func (u *Usage) add(d Usage) {
 }
 
 // apply adds what a commit has changed, and ends the count of a bucket that it has deleted, which was empty.
-func (t *tenant) apply(deltas map[string]Usage, ended string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+func (a *account) apply(deltas map[string]Usage, ended string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	for bucket, d := range deltas {
-		u := t.used[bucket]
+		u := a.used[bucket]
 		u.add(d)
-		t.used[bucket] = u
+		a.used[bucket] = u
 	}
-	delete(t.used, ended)
+	delete(a.used, ended)
 }
 
 // uploads returns how many are in progress.
-func (t *tenant) uploads() (n int64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, u := range t.used {
+func (a *account) uploads() (n int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, u := range a.used {
 		n += u.Uploads
 	}
 	return n
 }
 
 // buckets returns how many the VM has.
-func (t *tenant) buckets() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return len(t.used)
+func (a *account) buckets() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.used)
 }
 
 // clear ends the counts of a VM that was removed.
-func (t *tenant) clear() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.snaps, t.progress, t.used = nil, nil, map[string]Usage{}
+func (a *account) clear() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.snaps, a.progress, a.used = nil, nil, map[string]Usage{}
 }
 
 // reservation is room for one write, within the limits. Two writes cannot have the same room.
 type reservation struct {
-	t      *tenant
+	a      *account
 	bucket string
 	limits Limits
 	bytes  int64
@@ -147,58 +147,58 @@ type reservation struct {
 
 // add reserves n more bytes, or returns a *QuotaError.
 func (r *reservation) add(n int64) error {
-	t := r.t
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	a := r.a
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	var all int64
 	if r.limits.VM > 0 {
-		for _, u := range t.used {
+		for _, u := range a.used {
 			all += u.Bytes + u.Pending
 		}
-		for _, n := range t.reserved {
+		for _, n := range a.reserved {
 			all += n
 		}
 		if all+n > r.limits.VM {
 			return &QuotaError{Limit: r.limits.VM, Used: all - r.bytes, Asks: r.bytes + n}
 		}
 	}
-	u := t.used[r.bucket]
-	if here := u.Bytes + u.Pending + t.reserved[r.bucket]; r.limits.Bucket > 0 && here+n > r.limits.Bucket {
+	u := a.used[r.bucket]
+	if here := u.Bytes + u.Pending + a.reserved[r.bucket]; r.limits.Bucket > 0 && here+n > r.limits.Bucket {
 		return &QuotaError{Bucket: r.bucket, Limit: r.limits.Bucket, Used: here - r.bytes, Asks: r.bytes + n}
 	}
 	r.bytes += n
-	t.reserved[r.bucket] += n
+	a.reserved[r.bucket] += n
 	return nil
 }
 
 // end gives the room back: the write was committed, and counts itself, or has failed.
 func (r *reservation) end() {
-	r.t.mu.Lock()
-	defer r.t.mu.Unlock()
-	if r.t.reserved[r.bucket] -= r.bytes; r.t.reserved[r.bucket] == 0 {
-		delete(r.t.reserved, r.bucket)
+	r.a.mu.Lock()
+	defer r.a.mu.Unlock()
+	if r.a.reserved[r.bucket] -= r.bytes; r.a.reserved[r.bucket] == 0 {
+		delete(r.a.reserved, r.bucket)
 	}
 	r.bytes = 0
 }
 
-func (s *Store) loadSnapshots(t *tenant) error {
-	prefix := vmKey(t.vm, kindSnapshot, 0)
+func (s *Store) loadSnapshots(a *account) error {
+	prefix := vmKey(a.vm, kindSnapshot, 0)
 	return each(s.index, prefix, func(key, name []byte) error {
-		t.snaps = append(t.snaps, snapshot{numIn(key), string(name)})
+		a.snaps = append(a.snaps, snapshot{numIn(key), string(name)})
 		return nil
 	})
 }
 
 // Usage returns what a VM has stored, and of it each bucket.
 func (s *Store) Usage(vm gateway.ID) (Usage, error) {
-	t, err := s.tenant(vm)
+	a, err := s.account(vm)
 	if err != nil {
 		return Usage{}, err
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	all := Usage{Buckets: make(map[string]Usage, len(t.used))}
-	for name, u := range t.used {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	all := Usage{Buckets: make(map[string]Usage, len(a.used))}
+	for name, u := range a.used {
 		all.Buckets[name] = u
 		all.add(u)
 	}
