@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -22,7 +23,7 @@ type account struct {
 	progress []byte     // the record of a restore or drop that has not ended, or nil
 	snaps    []snapshot // in ascending order
 
-	mixed atomic.Bool // a restore has begun and not ended: records are of two moments
+	mixed atomic.Bool // a restore or fork has begun and not ended: records are of two moments
 
 	mu       sync.Mutex
 	used     map[string]Usage // of each bucket
@@ -47,7 +48,7 @@ func (s *Store) account(vm gateway.ID) (*account, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.loadSnapshots(a); err != nil {
+	if err := errors.Join(s.loadSnapshots(a), s.loadProgress(a)); err != nil {
 		return nil, err
 	}
 	s.accounts[vm] = a
@@ -135,6 +136,7 @@ func (a *account) clear() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.snaps, a.progress, a.used = nil, nil, map[string]Usage{}
+	a.mixed.Store(false)
 }
 
 // reservation is room for one write, within the limits. Two writes cannot have the same room.
@@ -187,6 +189,18 @@ func (s *Store) loadSnapshots(a *account) error {
 		a.snaps = append(a.snaps, snapshot{numIn(key), string(name)})
 		return nil
 	})
+}
+
+// loadProgress reads what a crash has interrupted.
+func (s *Store) loadProgress(a *account) error {
+	v, err := value(s.index, vmKey(a.vm, kindProgress, 0))
+	if err == nil {
+		a.inProgress(v)
+	}
+	if missing(err) {
+		return nil
+	}
+	return err
 }
 
 // Usage returns what a VM has stored, and of it each bucket.

@@ -168,7 +168,7 @@ func (s *Store) alter(vm gateway.ID, what byte, name string, f func(*account, ui
 // inProgress sets what is in progress: until endProgress.
 func (a *account) inProgress(record []byte) {
 	a.progress = record
-	a.mixed.Store(record[0] == restoring)
+	a.mixed.Store(!bytes.HasPrefix(record, []byte{dropping}))
 }
 
 // Readable waits while a restore of a VM is under way, as long as a commit does. Errors: ErrUnfinished.
@@ -186,18 +186,14 @@ func (s *Store) Readable(vm gateway.ID) error {
 
 // resume goes on with what a crash has interrupted. After an error the VM takes no commits.
 func (s *Store) resume(vm gateway.ID) error {
-	v, err := value(s.index, vmKey(vm, kindProgress, 0))
-	if missing(err) {
+	if _, err := value(s.index, vmKey(vm, kindProgress, 0)); missing(err) {
 		return nil
-	}
-	if err != nil {
-		return err
 	}
 	a, err := s.account(vm)
 	if err != nil {
 		return err
 	}
-	switch {
+	switch v := a.progress; {
 	case len(v) == 1 && v[0] == forking:
 		if err := s.Remove(vm); err != nil {
 			return err
@@ -205,13 +201,10 @@ func (s *Store) resume(vm gateway.ID) error {
 		a.removed = false // the fork can be made again
 		return nil
 	case len(v) == 9 && v[0] == restoring:
-		a.inProgress(v)
 		return s.restore(a, decodeSeq(v[1:]))
 	case len(v) == 9 && v[0] == dropping:
-		a.inProgress(v)
 		return s.dropSnapshot(a, decodeSeq(v[1:]))
 	}
-	a.inProgress([]byte{restoring})
 	return damaged("the record of what is in progress cannot be read")
 }
 
