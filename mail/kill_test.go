@@ -30,7 +30,8 @@ const (
 	childDir = "LODGE_MAIL_TEST_DIR"
 	childVMs = "LODGE_MAIL_TEST_VMS"
 
-	childIMAP = "LODGE_MAIL_TEST_IMAP" // its address is that of the first VM's IMAP
+	childIMAP  = "LODGE_MAIL_TEST_IMAP"  // its address is that of the first VM's IMAP
+	childMarks = "LODGE_MAIL_TEST_MARKS" // it makes marks of the first VM, and rewinds it
 )
 
 // TestChild is no test: it serves until it is killed.
@@ -54,20 +55,45 @@ func TestChild(t *testing.T) {
 		if os.Getenv(childIMAP) != "" {
 			fmt.Println("address", f.serveIMAP(t, vm))
 		}
+		if os.Getenv(childMarks) != "" && i == 0 {
+			go goBackAndForth(t, f, vm.ID)
+		}
 	}
 	fmt.Println("address", f.addr)
 	<-t.Context().Done()
 }
 
-// A server that is killed again and again while mail comes in loses nothing that it has accepted,
-// has nothing twice, and its index opens each time.
+// goBackAndForth makes marks, moves the cursor as a delivery does, rewinds and drops, until the process is killed.
+func goBackAndForth(t *testing.T, f *fixture, vm gateway.ID) {
+	for {
+		id := gateway.CheckpointID(gateway.NewID().String())
+		release, err := f.Mark(t.Context(), vm, id)
+		gatewaytest.Must(t, err)
+		release()
+		box, err := f.store.Box(vm)
+		gatewaytest.Must(t, err)
+		if e, ok := box.Pending(); ok {
+			gatewaytest.Must(t, box.Park(e.UID))
+		}
+		gatewaytest.Must(t, box.Delivered(box.Snapshot().NextUID-1))
+		ids, err := f.Marks(t.Context(), vm)
+		gatewaytest.Must(t, err)
+		gatewaytest.Must(t, f.Rewind(t.Context(), vm, ids[rand.IntN(len(ids))]))
+		if len(ids) > 5 {
+			gatewaytest.Must(t, f.Drop(t.Context(), vm, ids[0]))
+		}
+	}
+}
+
+// A server that is killed again and again while mail comes in, and is marked and rewound, loses nothing that it has
+// accepted, has nothing twice, and its index opens each time. So do its marks.
 func TestKill(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	vms := []gateway.ID{gateway.NewID(), gateway.NewID()}
 	accepted := &tokens{}
 	for round := range *kills {
-		addr, _, kill := child(t, dir, vms)
+		addr, _, kill := child(t, dir, vms, childMarks+"=1")
 		ctx, cancel := context.WithCancel(t.Context())
 		var senders sync.WaitGroup
 		for i := range 8 {
@@ -82,6 +108,14 @@ func TestKill(t *testing.T) {
 	store, err := mailbox.Open(dir, slog.New(slog.DiscardHandler))
 	gatewaytest.Must(t, err)
 	defer store.Close()
+	marks, err := store.Marks(vms[0])
+	gatewaytest.Must(t, err)
+	for _, id := range marks {
+		gatewaytest.Must(t, store.Rewind(vms[0], id))
+	}
+	if len(marks) == 0 {
+		t.Error("no mark was made")
+	}
 	for i, vm := range vms {
 		found := bodies(t, store, vm)
 		lost, twice := 0, 0

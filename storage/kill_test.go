@@ -2,12 +2,9 @@ package storage
 
 import (
 	"bufio"
-	"bytes"
 	"context"
-	"crypto/md5"
-	"encoding/hex"
+	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -19,11 +16,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/minio/minio-go/v7"
-
 	"lodge/gateway"
 	"lodge/gateway/gatewaytest"
 )
+
+var kills = flag.Int("kills", 4, "how often TestKill kills the server")
 
 // killID is the VM of TestKill, the same in every life of the server.
 var killID = gateway.ID{1, 2, 3, 4, 5, 6, 0x47, 8, 0x89, 10, 11, 12, 13, 14, 15, 16}
@@ -52,7 +49,7 @@ func TestChild(t *testing.T) {
 		t.Fatal(err)
 	}
 	fmt.Printf("listening http://%s\n", l.Addr())
-	_ = (&http.Server{Handler: s.Handler(), ConnContext: func(ctx context.Context, _ net.Conn) context.Context { return gateway.WithVM(ctx, m.Identity) }}).Serve(l)
+	_ = (&http.Server{Handler: checkpoints(s), ConnContext: func(ctx context.Context, _ net.Conn) context.Context { return gateway.WithVM(ctx, m.Identity) }}).Serve(l)
 }
 
 // child is one life of the server.
@@ -82,88 +79,38 @@ func child(t *testing.T, dir string) (url string, kill func()) {
 	return "", nil
 }
 
-// ledger has what was sent for each key, and the last that the server answered with 200.
-type ledger struct {
-	mu    sync.Mutex
-	sent  map[string]map[string]bool // key → MD5s of every content ever sent
-	sure  map[string]string          // key → MD5 of the last content that was answered with 200
-	after map[string]map[string]bool // key → MD5s sent after that, of which any may be there
-}
-
-func (l *ledger) send(key, sum string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.sent[key] == nil {
-		l.sent[key], l.after[key] = map[string]bool{}, map[string]bool{}
-	}
-	l.sent[key][sum], l.after[key][sum] = true, true
-}
-
-func (l *ledger) done(key, sum string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.sure[key] = sum
-	l.after[key] = map[string]bool{}
-}
-
-// write stores objects, each worker below keys of its own, until the server is gone.
-func (l *ledger) write(ctx context.Context, c *minio.Client, worker int, done func()) {
-	for ctx.Err() == nil {
-		key := fmt.Sprintf("w%d/k%d", worker, rand.IntN(4))
-		size, opts := 1+rand.IntN(200_000), minio.PutObjectOptions{DisableMultipart: true}
-		if rand.IntN(8) == 0 {
-			size, opts = 6<<20, minio.PutObjectOptions{PartSize: 5 << 20}
-		}
-		data := random(size)
-		sum := md5.Sum(data)
-		name := hex.EncodeToString(sum[:])
-		l.send(key, name)
-		if _, err := c.PutObject(ctx, "box", key, bytes.NewReader(data), int64(size), opts); err != nil {
+// checkpoints serves S3, and at /checkpoint the server's own marks.
+func checkpoints(s *Server) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id := gateway.CheckpointID(r.FormValue("id"))
+		var err error
+		switch {
+		case r.URL.Path != "/checkpoint":
+			s.Handler().ServeHTTP(w, r)
 			return
+		case r.FormValue("do") == "mark":
+			var release func()
+			if release, err = s.Mark(r.Context(), killID, id); err == nil {
+				release()
+			}
+		case r.FormValue("do") == "rewind":
+			err = s.Rewind(r.Context(), killID, id)
+		case r.FormValue("do") == "drop":
+			err = s.Drop(r.Context(), killID, id)
 		}
-		l.done(key, name)
-		done()
-	}
-}
-
-// check reads everything back: each key has what the server answered with 200, or all of what was
-// sent to it after that.
-func (l *ledger) check(t *testing.T, c *minio.Client) {
-	t.Helper()
-	seen := map[string]bool{}
-	for o := range c.ListObjects(t.Context(), "box", minio.ListObjectsOptions{Recursive: true}) {
-		if o.Err != nil {
-			t.Fatal(o.Err)
-		}
-		r, err := c.GetObject(t.Context(), "box", o.Key, minio.GetObjectOptions{})
 		if err != nil {
-			t.Fatal(err)
+			http.Error(w, err.Error(), http.StatusConflict)
 		}
-		h := md5.New()
-		if _, err := io.Copy(h, r); err != nil {
-			t.Fatalf("read %s: %v", o.Key, err)
-		}
-		sum := hex.EncodeToString(h.Sum(nil))
-		seen[o.Key] = true
-		if sum != l.sure[o.Key] && !l.after[o.Key][sum] {
-			t.Errorf("%s has %s (sent at some time: %v); the server answered %s with 200", o.Key, sum, l.sent[o.Key][sum], l.sure[o.Key])
-		}
-		l.done(o.Key, sum)
-	}
-	for key := range l.sure {
-		if !seen[key] {
-			t.Errorf("%s is gone", key)
-		}
-	}
+	})
 }
 
-// TestKill kills the server at any moment, again and again: what it answered with 200 is there, nothing
-// is torn, nothing is left behind.
+// TestKill kills the server at any moment, again and again, amid writes, marks and rewinds: what it answered with 200 is
+// there unless it was rewound, nothing is torn, nothing is back but by a rewind, nothing is left behind.
 func TestKill(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	l := &ledger{sent: map[string]map[string]bool{}, sure: map[string]string{}, after: map[string]map[string]bool{}}
-	for range 6 {
+	l := &ledger{now: map[string]contents{}, inFlight: map[string]string{}, marks: map[string]map[string]contents{}}
+	for range *kills {
 		url, kill := child(t, dir)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		written := make(chan struct{}, 1000)
@@ -178,6 +125,8 @@ func TestKill(t *testing.T) {
 				})
 			})
 		}
+		open := ""
+		workers.Go(func() { open = l.goBackAndForth(ctx, t, url) })
 		for range 5 + rand.IntN(40) {
 			select {
 			case <-written:
@@ -189,10 +138,15 @@ func TestKill(t *testing.T) {
 		cancel()
 		workers.Wait()
 		url, kill = child(t, dir)
+		l.recover(t, url, open)
 		l.check(t, client(t, url, "x", "y"))
 		if left := unfinished(t, dir); len(left) > 0 {
 			t.Errorf("left behind: %v", left)
 		}
 		kill()
+	}
+	t.Logf("%d kills, %d marks, %d rewinds", *kills, len(l.marks), l.done)
+	if l.done == 0 {
+		t.Error("nothing was rewound")
 	}
 }

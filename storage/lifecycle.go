@@ -21,7 +21,7 @@ func (s *Server) expire(ctx context.Context) {
 	for {
 		for _, m := range s.directory.All() {
 			err := s.protocol.Expire(ctx, m.ID, time.Now())
-			if err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrRemoved) {
+			if err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrRemoved) && !errors.Is(err, store.ErrHeld) {
 				s.log.Error("lifecycle rules were not carried out", gateway.LogVM(m.Identity), slog.Any("err", err))
 			}
 		}

@@ -39,11 +39,14 @@ func (s *Server) carryOut(w *access, r *http.Request) error {
 		return err
 	}
 	w.vm = who.VM
-	ctx, leave, err := s.tenants.enter(r.Context(), who.VM.ID, mayBeLong(r))
+	ctx, leave, err := s.admission.enter(r.Context(), who.VM.ID, mayBeLong(r))
 	if err != nil {
 		return err
 	}
 	defer leave()
+	if err := s.objects.Readable(who.VM.ID); err != nil {
+		return err
+	}
 	client, release := newClientConn(ctx, w)
 	defer release()
 	r = r.WithContext(ctx)

@@ -2,7 +2,7 @@
 // without a key.
 //
 // A request arrives at Handler. identify determines its VM: that of the tap of the connection, or
-// without a tap that of the issued credentials that signed it. tenants limits the VM's requests. Then
+// without a tap that of the issued credentials that signed it. admission limits the VM's requests. Then
 // package s3 carries the request out, in package store, which keeps objects under the VM's UUID. The
 // first write to a bucket makes it.
 //
@@ -50,7 +50,7 @@ type Server struct {
 	accessLog bool
 	objects   *store.Store
 	protocol  *s3.Handler
-	tenants   *tenants
+	admission *admission
 	requests  *prometheus.CounterVec // by method and status
 }
 
@@ -66,7 +66,7 @@ func New(cfg Config) (*Server, error) {
 	return &Server{
 		keyring: cfg.Keyring, directory: cfg.Directory, log: cfg.Logger, accessLog: cfg.AccessLog,
 		objects: objects, protocol: &s3.Handler{Store: objects, Logger: cfg.Logger, Now: time.Now},
-		tenants: newTenants(cfg.Directory), requests: newRequestCounter(),
+		admission: newAdmission(cfg.Directory), requests: newRequestCounter(),
 	}, nil
 }
 
@@ -79,7 +79,7 @@ func (s *Server) Run(ctx context.Context) error {
 	err := s.objects.Run(ctx)
 	cancel()
 	err = cmp.Or(err, s.objects.UnlessFailed(func() error {
-		s.tenants.close()
+		s.admission.close()
 		expiring.Wait()
 		return nil
 	}))
@@ -89,7 +89,7 @@ func (s *Server) Run(ctx context.Context) error {
 // Remove ends the requests of a VM, whose record is marked as removed, and removes its objects. It
 // can be repeated after a crash.
 func (s *Server) Remove(ctx context.Context, id gateway.ID) error {
-	if err := s.tenants.end(ctx, id); err != nil {
+	if err := s.admission.end(ctx, id); err != nil {
 		return err
 	}
 	return s.objects.UnlessFailed(func() error { return s.objects.Remove(id) })

@@ -73,12 +73,13 @@ type Replica struct {
 
 	mu      sync.Mutex
 	workers map[gateway.ID]*worker
+	turns   map[gateway.ID]*turn
 	wait    sync.WaitGroup
 }
 
 // New returns a Replica; Run starts it.
 func New(config Config) *Replica {
-	return &Replica{config: config, workers: map[gateway.ID]*worker{}}
+	return &Replica{config: config, workers: map[gateway.ID]*worker{}, turns: map[gateway.ID]*turn{}}
 }
 
 // Delivered is the number of messages copied into guests since the start.
@@ -137,14 +138,15 @@ func (r *Replica) follow(ctx context.Context, id gateway.ID, m gateway.VM) {
 		if running {
 			w.cancel()
 			delete(r.workers, id)
+			delete(r.turns, id)
 		}
 	case running:
 		w.wakeUp()
 	default:
 		ctx, cancel := context.WithCancel(ctx)
 		w := &worker{
-			delivered: &r.delivered,
-			config:    r.config, id: id, cancel: cancel, wake: make(chan struct{}, 1), errors: map[uint32]error{},
+			delivered: &r.delivered, turn: r.turnOf(id),
+			config: r.config, id: id, cancel: cancel, wake: make(chan struct{}, 1), errors: map[uint32]error{},
 			logger: r.config.Logger.With(gateway.LogVM(m.Identity)),
 		}
 		r.workers[id] = w

@@ -59,6 +59,13 @@ func (p *parked) reload() {
 	p.loaded = false
 }
 
+// clear removes all clocks, and makes the next load read all.
+func (p *parked) clear() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.all, p.loaded, p.more = nil, false, false
+}
+
 // add takes a message whose attempt has failed.
 func (p *parked) add(e mailbox.Entry, err error, times Times) {
 	p.mu.Lock()

@@ -24,6 +24,7 @@ type worker struct {
 	logger *slog.Logger
 
 	delivered *atomic.Uint64 // the Replica's
+	turn      *turn
 
 	route   Route    // nil when not connected
 	way     way      // of the route, or of the last one
@@ -32,6 +33,7 @@ type worker struct {
 	marked  []string // messages whose marks are to be removed; see recorder
 	parked  parked
 	pause   time.Duration
+	pauses  uint64 // of turn, that the worker has seen
 
 	mu     sync.Mutex
 	failed error            // the last failure; nil after a success
@@ -99,23 +101,49 @@ func (w *worker) run(ctx context.Context) {
 			continue
 		}
 		_, changed := box.Changed()
-		w.parked.load(box)
-		if w.reached == 0 {
-			w.reached = box.Snapshot().NextUID - 1
-		}
-		next := w.next(box)
-		late, isLate := w.parked.due(time.Now())
-		if len(next) == 0 && !isLate {
+		worked, err := w.takeTurn(ctx, box)
+		switch {
+		case ctx.Err() != nil || errors.Is(err, errPaused):
+		case !worked:
 			w.idle(ctx, changed)
-			continue
-		}
-		if err := w.work(ctx, box, next, late); err == nil {
+		case err == nil:
 			w.success()
-		} else if ctx.Err() == nil {
+		default:
 			w.failure(err)
 			w.rest(ctx, changed)
 		}
 	}
+}
+
+// takeTurn works if there is something to do. It fails with errPaused if somebody pauses the delivery meanwhile.
+func (w *worker) takeTurn(ctx context.Context, box *mailbox.Box) (worked bool, err error) {
+	ctx, end, paused := w.turn.begin(ctx)
+	defer end()
+	if w.pauses != paused {
+		w.pauses = paused
+		w.restart()
+	}
+	w.parked.load(box)
+	if w.reached == 0 {
+		w.reached = box.Snapshot().NextUID - 1
+	}
+	next := w.next(box)
+	late, isLate := w.parked.due(time.Now())
+	if len(next) == 0 && !isLate {
+		return false, nil
+	}
+	if err = w.work(ctx, box, next, late); ctx.Err() != nil {
+		err = errPaused
+	}
+	return true, err
+}
+
+// restart ends what the worker has of the guest and of what waits: both may have changed.
+func (w *worker) restart() {
+	w.disconnect()
+	w.after, w.reached, w.marked, w.pause = 0, 0, nil, 0
+	w.parked.clear()
+	w.clearErrors()
 }
 
 // work makes a round, and an attempt of a parked message if one is due. It fails if neither brings any

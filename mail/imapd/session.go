@@ -155,6 +155,8 @@ func (s *session) answer(err error) error {
 		return no(imap.ResponseCodeCannot, err.Error())
 	case gateway.KindConflict:
 		return no(imap.ResponseCodeLimit, err.Error())
+	case gateway.KindUnavailable:
+		return no(imap.ResponseCodeUnavailable, err.Error())
 	default:
 		s.server.config.Logger.Error("imap command failed", gateway.LogVM(s.vm), "err", err)
 		return no(imap.ResponseCodeServerBug, "Internal error, see lodged's log")

@@ -201,13 +201,17 @@ func (p *Policy) Fits(vm gateway.ID, bytes int64) error {
 	if err := p.mayGet(vm, bytes); err != nil {
 		return err
 	}
-	return FullReply(p.config.Store.Fits(vm, bytes))
+	return BoxReply(p.config.Store.Fits(vm, bytes))
 }
 
-// FullReply turns the error of a mailbox above its quota into a Reply (RFC 3463: X.2.2). Others stay.
-func FullReply(err error) error {
-	if mailbox.OverQuota(err) {
+// BoxReply turns the error of a mailbox above its quota into a Reply (RFC 3463: X.2.2), and that of one that is held
+// back for a checkpoint (X.3.2). Others stay.
+func BoxReply(err error) error {
+	switch {
+	case mailbox.OverQuota(err):
 		return smtpd.Reply{Code: 452, Status: "4.2.2", Text: "Mailbox full"}
+	case mailbox.Held(err):
+		return smtpd.Reply{Code: 451, Status: "4.3.2", Text: "System not accepting network messages, try again later"}
 	}
 	return err
 }

@@ -53,7 +53,7 @@ func (m *message) Commit() (string, error) {
 	m.recordSender()
 	if err := m.policy.config.Store.Commit(m.staged, letters); err != nil {
 		undo()
-		return "", FullReply(err)
+		return "", BoxReply(err)
 	}
 	m.staged.Remove()
 	m.policy.accepted.Add(uint64(len(letters)))

@@ -21,6 +21,7 @@ const (
 // ticket is one caller that waits until its frames are synced.
 type ticket struct {
 	frames []*frame
+	now    bool // nothing holds it back
 	done   chan error
 }
 
@@ -34,21 +35,43 @@ func (t *ticket) size() (n int64) {
 }
 
 // do appends frames to the log, all or none, and returns once they are synced. It assigns UIDs to
-// new messages.
+// new messages. While a checkpoint is made it waits, and fails with an error for Held if that takes too long.
 func (b *Box) do(frames ...*frame) error {
-	t := &ticket{frames: frames, done: make(chan error, 1)}
-	for _, f := range frames {
+	return b.submit(&ticket{frames: frames, done: make(chan error, 1)})
+}
+
+func (b *Box) submit(t *ticket) error {
+	for _, f := range t.frames {
 		if len(f.meta) > maxMetaBytes {
 			return fmt.Errorf("%d bytes are too many for a record of the log", len(f.meta))
 		}
 	}
+	var refused error
+	enqueue := func() (begun bool) {
+		begun, refused = b.enqueue(t)
+		return begun
+	}
+	if !(t.now && enqueue()) && !b.gate.Pass(enqueue) {
+		return errHeld()
+	}
+	if refused != nil {
+		return refused
+	}
+	return withKind(<-t.done)
+}
+
+// enqueue gives a ticket to lead, unless changes are held back or, with an error, not possible any more.
+func (b *Box) enqueue(t *ticket) (begun bool, err error) {
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.broken != nil {
-		b.mu.Unlock()
-		return b.broken
+		return true, b.broken
+	}
+	if b.gate.Held() && !t.now {
+		return false, nil
 	}
 	if t.adds() {
-		for _, f := range frames {
+		for _, f := range t.frames {
 			f.uid = b.nextUID
 			b.nextUID++
 		}
@@ -58,8 +81,7 @@ func (b *Box) do(frames ...*frame) error {
 		b.leading = true
 		go b.lead()
 	}
-	b.mu.Unlock()
-	return withKind(<-t.done)
+	return true, nil
 }
 
 // lead is the group commit: it writes and syncs batches until the queue is empty. While one batch
@@ -232,7 +254,7 @@ func (b *Box) roll() error {
 	b.mu.Lock()
 	head := &frame{kind: kindHead, value: b.state.Validity, uid: b.nextUID}
 	b.mu.Unlock()
-	buf := (&frame{kind: kindCursor, uid: b.state.cursor}).encode(head.encode(nil, s.marker), s.marker)
+	buf := (&frame{kind: kindRewind, uid: b.state.cursor}).encode(head.encode(nil, s.marker), s.marker)
 	if len(b.state.Keywords) > 0 {
 		buf = keywordFrame(b.state.Keywords).encode(buf, s.marker)
 	}

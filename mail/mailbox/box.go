@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"lodge/gateway"
+	"lodge/gateway/hold"
 )
 
 // Box is one VM's mailbox. A change returns once it is synced to disk, and becomes visible only
@@ -22,6 +23,7 @@ type Box struct {
 	checked sync.Map   // queue ids of files in big whose checksum was right
 	naming  sync.Mutex // held while keywords are made
 
+	gate    hold.Gate // of INBOX: closed while a mark is made
 	mu      sync.Mutex
 	nextUID uint32
 	changed chan struct{} // closed at the next change

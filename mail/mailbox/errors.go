@@ -1,6 +1,8 @@
 package mailbox
 
 import (
+	"errors"
+
 	"lodge/gateway"
 	"lodge/gateway/durable"
 )
@@ -14,6 +16,16 @@ func errRemoved() error {
 func errClosed() error {
 	return gateway.Errorf(gateway.KindUnavailable, "the mail store is closed")
 }
+
+var errHeldBack = errors.New("held back")
+
+// errHeld is what a change gives that a checkpoint holds back for too long.
+func errHeld() error {
+	return gateway.Errorf(gateway.KindUnavailable, "a checkpoint of the VM is being made").WithHint("Try again.").Because(errHeldBack)
+}
+
+// Held reports whether an error means that a checkpoint held a change back for too long: it succeeds later.
+func Held(err error) bool { return errors.Is(err, errHeldBack) }
 
 // errNoMessage is what an unknown queue id or UID gives.
 func errNoMessage() error {

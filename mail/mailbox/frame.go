@@ -18,6 +18,7 @@ const (
 	kindFlags                    // the flags of the UIDs in meta are (old &^ clear) | flags
 	kindExpunge                  // the UIDs in meta are removed
 	kindKeywords                 // meta is the names of all keywords, see keywordFrame
+	kindRewind                   // as kindCursor, and what is behind uid is not in the guest: it may go back
 )
 
 // frame is one record of a log. On disk, little endian:

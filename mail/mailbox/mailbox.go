@@ -8,6 +8,7 @@
 //	<uuid>/log/index       what the log leads to; a cache
 //	<uuid>/big/<queue id>  a body that is no part of its frame, byte for byte as it came over SMTP
 //	<uuid>/lost/           what was found and not understood
+//	<uuid>/marks/<id>      what the guest had at a checkpoint, see mark
 //	<uuid>/folders/table   the names of the folders that IMAP shows beside INBOX, see folderTable
 //	<uuid>/folders/<n>/    the mail of one of them: log, big and lost as above
 //

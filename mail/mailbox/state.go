@@ -73,6 +73,9 @@ func (s *state) apply(f *frame, at place) error {
 	case kindCursor:
 		s.cursor = max(s.cursor, f.uid)
 		s.passLocal()
+	case kindRewind:
+		s.cursor = f.uid
+		s.passLocal()
 	case kindAdd, kindAddFile:
 		return s.add(f, at)
 	case kindFlags:

@@ -137,7 +137,7 @@ func (m *message) deliver(letters []mailbox.Letter) (queueID string, err error) 
 			undo()
 		}
 		committed = err == nil
-		return inbound.FullReply(err)
+		return inbound.BoxReply(err)
 	}
 	if len(m.outside) == 0 {
 		return "", commit()

@@ -84,7 +84,9 @@ func answers() []answerOf {
 		{store.ErrSize, 400, "IncompleteBody", "The body does not have the length that the request announces."},
 		{store.ErrTooLarge, 400, "MetadataTooLarge", "The metadata or the configuration is too large."},
 		{store.ErrRemoved, 403, "AccessDenied", "The VM is being removed."},
-		{store.ErrUnfinished, 503, "ServiceUnavailable", "The VM's objects are half restored; nothing was changed. The host's operator can repeat that."},
+		{store.ErrUnfinished, 503, "ServiceUnavailable", "A rollback of the VM's objects has not ended; nothing was changed. " +
+			"Try again. If that does not help, the host's operator can repeat the rollback."},
+		{store.ErrHeld, 503, "SlowDown", "A checkpoint of the VM is being made or restored. Try again."},
 		{context.Canceled, 400, "IncompleteBody", "The request ended before its body."},
 	}
 }

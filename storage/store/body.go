@@ -115,7 +115,7 @@ func (b *Body) Close() error {
 	if b.pinned {
 		b.pinned = false
 		if k := (blobKey{b.Key.VM, b.content}); b.s.garbage.unpin(k) {
-			b.s.collect(k.vm, k.content)
+			b.s.collect(k.vm, k.content, 0)
 		}
 	}
 	return err

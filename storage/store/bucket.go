@@ -40,17 +40,16 @@ func (s *Store) CreateBucket(vm gateway.ID, name string, lock bool) (Bucket, err
 
 // alone is commit with the bucket locked against all others; the bucket may not exist.
 func (s *Store) alone(vm gateway.ID, bucket string, f func(*tx) error) error {
-	t, err := s.tenant(vm)
+	a, err := s.account(vm)
 	if err != nil {
 		return err
 	}
-	t.commits.RLock()
-	defer t.commits.RUnlock()
-	if err := t.refuses(); err != nil {
+	if err := a.begin(); err != nil {
 		return err
 	}
+	defer a.commits.RUnlock()
 	defer s.locks.lock(lockName(vm, bucket))()
-	x := s.begin(t)
+	x := s.begin(a)
 	defer func() { _ = x.b.Close() }() // it is committed, or nothing of it counts
 	if err := f(x); err != nil {
 		return err
@@ -60,7 +59,7 @@ func (s *Store) alone(vm gateway.ID, bucket string, f func(*tx) error) error {
 
 // newBucket makes a bucket, if the VM has not too many.
 func (x *tx) newBucket(name string, lock bool) (*Bucket, error) {
-	if x.t.buckets() >= x.s.maxBuckets { // those that are made now may pass it
+	if x.a.buckets() >= x.s.maxBuckets { // those that are made now may pass it
 		return nil, ErrTooManyBuckets
 	}
 	return x.makeBucket(name, lock)
@@ -71,11 +70,11 @@ func (x *tx) makeBucket(name string, lock bool) (*Bucket, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Bucket{VM: x.t.vm, Name: name, Created: x.s.cfg.Now().UTC(), Lock: lock, number: number}
+	b := &Bucket{VM: x.a.vm, Name: name, Created: x.s.cfg.Now().UTC(), Lock: lock, number: number}
 	if lock {
 		b.Versioning = Enabled
 	}
-	return b, errors.Join(x.set(textKey(x.t.vm, kindBucket, name), nil, b.encode()), x.beginUsage(name))
+	return b, errors.Join(x.set(textKey(x.a.vm, kindBucket, name), nil, b.encode()), x.beginUsage(name))
 }
 
 // Bucket returns a bucket, or ErrNoBucket.

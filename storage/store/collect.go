@@ -49,9 +49,16 @@ func (g *collector) unpin(k blobKey) bool {
 	return dead
 }
 
-// collect removes c if nothing refers to it. What it cannot do now, Open does.
-func (s *Store) collect(vm gateway.ID, c content) {
-	if err := s.tryCollect(vm, c); err != nil {
+// release is a content that has lost a reference, by a commit whose mark has this number.
+type release struct {
+	content
+	seq uint64
+}
+
+// collect removes c if nothing refers to it. What it cannot do now, Open does. The mark with the number synced is
+// on disk; 0 is none.
+func (s *Store) collect(vm gateway.ID, c content, synced uint64) {
+	if err := s.tryCollect(vm, c, synced); err != nil {
 		s.log.Warn("garbage not removed", "vm_id", vm.String(), "err", err)
 	}
 }
@@ -81,13 +88,9 @@ func (s *Store) held(vm gateway.ID, c content) (bool, error) {
 	return len(refs) > 0 && refs[0] >= 0, err
 }
 
-func (s *Store) tryCollect(vm gateway.ID, c content) error {
+func (s *Store) tryCollect(vm gateway.ID, c content, synced uint64) error {
 	defer s.locks.lock(string(numKey(vm, kindGarbage, c.id)))()
-	var marks [][]byte // read before the count: a release after that has a mark and a collect of its own
-	err := each(s.index, numKey(vm, kindGarbage, c.id), func(key, _ []byte) error {
-		marks = append(marks, bytes.Clone(key))
-		return nil
-	})
+	marks, err := s.marks(vm, c) // read before the count: a release after that has a mark and a collect of its own
 	if err != nil || len(marks) == 0 {
 		return err
 	}
@@ -98,6 +101,9 @@ func (s *Store) tryCollect(vm gateway.ID, c content) error {
 	if !held {
 		if lost, err := s.lost(vm, c); !lost {
 			return err // the marks stay, for the last unpin
+		}
+		if err := s.syncReleases(vm, c, synced); err != nil {
+			return err
 		}
 	}
 	b := s.index.NewBatch()
@@ -114,17 +120,44 @@ func (s *Store) tryCollect(vm gateway.ID, c content) error {
 	if err != nil {
 		return err
 	}
-	if err := b.Commit(pebble.NoSync); err != nil {
+	sync := pebble.NoSync
+	if len(freed) > 0 {
+		sync = pebble.Sync
+	}
+	if err := b.Commit(sync); err != nil {
 		return err
 	}
 	for _, f := range freed {
-		s.collect(vm, f)
+		s.collect(vm, f.content, f.seq)
 	}
 	return nil
 }
 
+// marks returns the keys of a content's marks.
+func (s *Store) marks(vm gateway.ID, c content) (keys [][]byte, err error) {
+	err = each(s.index, numKey(vm, kindGarbage, c.id), func(key, _ []byte) error {
+		keys = append(keys, bytes.Clone(key))
+		return nil
+	})
+	return keys, err
+}
+
+// syncReleases returns once all releases of a content without references are on disk, since the index shows a commit
+// before it is. Without this, a crash could leave a record whose deletion was lost, and not the record's file. One
+// mark whose commit is known to be synced needs no further sync.
+func (s *Store) syncReleases(vm gateway.ID, c content, synced uint64) error {
+	if c.kind != kindFile {
+		return nil
+	}
+	marks, err := s.marks(vm, c)
+	if err != nil || len(marks) == 1 && bytes.Equal(marks[0], garbageKey(vm, c.id, synced)) {
+		return err
+	}
+	return s.index.LogData(nil, pebble.Sync)
+}
+
 // destroy removes a content without references, and returns what it referred to.
-func (s *Store) destroy(b *pebble.Batch, vm gateway.ID, c content) (freed []content, err error) {
+func (s *Store) destroy(b *pebble.Batch, vm gateway.ID, c content) (freed []release, err error) {
 	if c.kind == kindList {
 		if freed, err = s.freeList(b, vm, c); err != nil {
 			return nil, err
@@ -139,7 +172,7 @@ func (s *Store) destroy(b *pebble.Batch, vm gateway.ID, c content) (freed []cont
 }
 
 // freeList releases the parts of a multipart object.
-func (s *Store) freeList(b *pebble.Batch, vm gateway.ID, c content) ([]content, error) {
+func (s *Store) freeList(b *pebble.Batch, vm gateway.ID, c content) ([]release, error) {
 	v, err := value(s.index, numKey(vm, kindList, c.id))
 	if missing(err) {
 		return nil, nil
@@ -151,7 +184,7 @@ func (s *Store) freeList(b *pebble.Batch, vm gateway.ID, c content) ([]content, 
 	if err != nil {
 		return nil, err
 	}
-	var freed []content
+	var freed []release
 	for _, p := range parts {
 		if p.content.kind == 0 {
 			continue
@@ -165,7 +198,7 @@ func (s *Store) freeList(b *pebble.Batch, vm gateway.ID, c content) ([]content, 
 		if err != nil {
 			return nil, err
 		}
-		freed = append(freed, p.content)
+		freed = append(freed, release{p.content, seq})
 	}
 	return freed, nil
 }

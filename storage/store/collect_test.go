@@ -25,7 +25,7 @@ func TestCollectorSeesAPinOfACopy(t *testing.T) {
 				_, err := s.Delete(t.Context(), key, "", Condition{}, false)
 				must(t, err)
 			}
-			must(t, s.tryCollect(blog, source.content))
+			must(t, s.tryCollect(blog, source.content, 0))
 			_, err = s.copyBody(t.Context(), source, &version{Object: Object{Key: three, Size: source.Size, Parts: source.Parts}}, Condition{})
 			must(t, errors.Join(err, source.Close()))
 			wantBody(t, s, three, "", body)

@@ -133,5 +133,5 @@ func (x *tx) list(parts []part) (content, error) {
 	}
 	c := content{kind: kindList, id: id}
 	x.fresh = append(x.fresh, c)
-	return c, x.b.Set(numKey(x.t.vm, kindList, id), encodeList(parts), nil)
+	return c, x.b.Set(numKey(x.a.vm, kindList, id), encodeList(parts), nil)
 }

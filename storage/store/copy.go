@@ -72,11 +72,11 @@ func (s *Store) reserve(p *payload, vm gateway.ID, bucket string, written, size 
 	if err := s.hasRoom(written); err != nil {
 		return err
 	}
-	t, err := s.tenant(vm)
+	a, err := s.account(vm)
 	if err != nil {
 		return err
 	}
-	p.room = &reservation{t: t, bucket: bucket, limits: s.cfg.Limits(vm, bucket)}
+	p.room = &reservation{a: a, bucket: bucket, limits: s.cfg.Limits(vm, bucket)}
 	return p.room.add(size)
 }
 

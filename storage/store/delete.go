@@ -59,7 +59,7 @@ func expected(err error) bool {
 }
 
 func (x *tx) delete(b *Bucket, d Deletion) (Object, error) {
-	key := Key{x.t.vm, b.Name, d.Name}
+	key := Key{x.a.vm, b.Name, d.Name}
 	if err := checkName(d.Name); err != nil {
 		return Object{}, err
 	}
@@ -132,5 +132,5 @@ func (x *tx) promote(b *Bucket, key Key) error {
 	if err := x.removeOlder(b, v); err != nil {
 		return err
 	}
-	return x.put(b.Name, nameKey(x.t.vm, kindObject, b.number, key.Name), nil, v.version)
+	return x.put(b.Name, nameKey(x.a.vm, kindObject, b.number, key.Name), nil, v.version)
 }

@@ -42,8 +42,8 @@ func openDisk(dir string, reserve int64) (*disk, error) {
 func (d *disk) ballast() string { return filepath.Join(d.dir, "ballast") }
 
 // fs is the index's file system.
-func (d *disk) fs() vfs.FS {
-	return vfs.OnDiskFull(vfs.Default, func() {
+func (d *disk) fs(below vfs.FS) vfs.FS {
+	return vfs.OnDiskFull(below, func() {
 		d.gone.Store(true)
 		_ = os.Remove(d.ballast()) // if that fails, the write fails again, and Pebble reports it
 	})

@@ -37,7 +37,9 @@ var (
 	ErrRemoved        = errors.New("the VM has been removed")
 	ErrNotEmpty       = errors.New("the VM has objects")
 	ErrNoSnapshot     = errors.New("no such snapshot")
-	ErrUnfinished     = errors.New("a restore or a drop of a snapshot has failed: repeat it")
+	ErrSnapshotExists = errors.New("there is a snapshot of that name")
+	ErrUnfinished     = errors.New("a restore or a drop of a snapshot has not ended, or has failed: repeat it")
+	ErrHeld           = errors.New("the VM's objects are held back for a checkpoint")
 )
 
 // QuotaError is ErrQuota with the figures, in bytes.

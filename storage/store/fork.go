@@ -17,73 +17,87 @@ import (
 	"lodge/gateway/durable"
 )
 
-// Fork gives a VM that has nothing stored what another one had at a snapshot, or has now if at is nil. Both share
-// no record; large bodies are hard links. Commits of the source wait meanwhile. Errors: ErrNoSnapshot, ErrNotEmpty.
-func (s *Store) Fork(vm gateway.ID, at *Snapshot, to gateway.ID) error {
-	from, err := s.tenant(vm)
+// Fork gives a VM that has nothing stored what another one had at a snapshot. Both share no record; large bodies
+// are hard links. It may be repeated: what has been forked from there already stays as it is. Commits of the source
+// go on meanwhile. Errors: ErrNoSnapshot, ErrNotEmpty.
+func (s *Store) Fork(vm gateway.ID, name string, to gateway.ID) error {
+	from, err := s.account(vm)
 	if err != nil {
 		return err
 	}
-	target, err := s.tenant(to)
+	target, err := s.account(to)
 	if err != nil || vm == to {
 		return errors.Join(err, ErrNotEmpty)
 	}
-	first, second := from, target
-	if bytes.Compare(vm[:], to[:]) > 0 { // one order for all pairs
-		first, second = second, first
+	if bytes.Compare(vm[:], to[:]) < 0 { // one order for all pairs
+		from.commits.RLock()
+		defer from.commits.RUnlock()
+		target.commits.Lock()
+		defer target.commits.Unlock()
+	} else {
+		target.commits.Lock()
+		defer target.commits.Unlock()
+		from.commits.RLock()
+		defer from.commits.RUnlock()
 	}
-	first.commits.Lock()
-	defer first.commits.Unlock()
-	second.commits.Lock()
-	defer second.commits.Unlock()
 	if err := cmp.Or(from.refuses(), target.refuses()); err != nil {
 		return err
 	}
-	if at != nil && !slices.Contains(from.snaps, uint64(*at)) {
+	source := append(bytes.Clone(vm[:]), name...)
+	if v, err := value(s.index, vmKey(to, kindForked, 0)); err == nil && bytes.Equal(v, source) {
+		return nil
+	}
+	id, there := from.find(name)
+	if !there {
 		return ErrNoSnapshot
 	}
 	all := vmKey(to, 0, 0)[:vmKeyLen]
 	if err := each(s.index, all, func([]byte, []byte) error { return ErrNotEmpty }); err != nil {
 		return err
 	}
-	f := &fork{s: s, from: from, to: target, b: s.index.NewIndexedBatch()}
-	defer func() { _ = f.b.Close() }() // what it has is committed step by step
-	if err := f.b.Set(vmKey(to, kindProgress, 0), []byte{forking}, nil); err != nil {
-		return err
+	return s.fork(from, target, id, source)
+}
+
+// fork makes the copy, or leaves nothing of it. The record source is written with the last of it.
+func (s *Store) fork(from, to *account, at uint64, source []byte) error {
+	f := &fork{s: s, from: from, to: to, at: s.index.NewSnapshot(), b: s.index.NewIndexedBatch()}
+	defer func() { _ = errors.Join(f.at.Close(), f.b.Close()) }() // what the batch has is committed step by step
+	err := f.b.Set(vmKey(to.vm, kindProgress, 0), []byte{forking}, nil)
+	if err == nil {
+		err = f.run(at, source)
 	}
-	if err := f.run(at); err != nil {
-		if failed := s.remove(target); failed != nil {
+	if err != nil {
+		if failed := s.remove(to); failed != nil {
 			return errors.Join(err, failed) // until it is removed, it takes no commits
 		}
-		target.removed = false // the fork can be made again
-		return err
+		to.removed = false // the fork can be made again
+		return full(err)
 	}
-	return s.recount(target)
+	return s.recount(to)
 }
 
 // fork copies the records of a VM.
 type fork struct {
 	s        *Store
-	from, to *tenant
+	from, to *account
+	at       *pebble.Snapshot // the source's records
 	b        *pebble.Batch
 }
 
-func (f *fork) run(at *Snapshot) error {
+func (f *fork) run(at uint64, source []byte) error {
 	if err := f.step(0); err != nil {
 		return err
 	}
 	for _, kind := range []byte{kindBucket, kindObject, kindVersion, kindNull} {
-		err := each(f.s.index, vmKey(f.from.vm, kind, 0), func(key, v []byte) error {
+		err := each(f.at, vmKey(f.from.vm, kind, 0), func(key, v []byte) error {
 			return f.set(key, v)
 		})
 		if err != nil {
 			return err
 		}
 	}
-	if at != nil {
-		if err := f.goBack(uint64(*at)); err != nil {
-			return err
-		}
+	if err := f.goBack(at); err != nil {
+		return err
 	}
 	if err := f.step(0); err != nil {
 		return err
@@ -94,7 +108,8 @@ func (f *fork) run(at *Snapshot) error {
 	if err := f.syncDirs(); err != nil {
 		return err
 	}
-	if err := f.b.Delete(vmKey(f.to.vm, kindProgress, 0), nil); err != nil {
+	err := errors.Join(f.b.Set(vmKey(f.to.vm, kindForked, 0), source, nil), f.b.Delete(vmKey(f.to.vm, kindProgress, 0), nil))
+	if err != nil {
 		return err
 	}
 	return f.step(0)
@@ -103,16 +118,16 @@ func (f *fork) run(at *Snapshot) error {
 // goBack applies the source's histories to the copies.
 func (f *fork) goBack(at uint64) error {
 	for _, n := range slices.Backward(f.from.snaps) {
-		if n < at {
+		if n.id < at {
 			return nil
 		}
-		err := each(f.s.index, numKey(f.from.vm, kindHistory, n), func(h, v []byte) error {
-			key := append(vmKey(f.from.vm, 0, 0)[:vmKeyLen], h[vmKeyLen+1+8:]...)
-			if len(v) == 0 {
-				return damaged("a value of the history cannot be read")
+		err := each(f.at, numKey(f.from.vm, kindHistory, n.id), func(h, v []byte) error {
+			key, old, err := historyEntry(f.from.vm, h, v)
+			if err != nil {
+				return err
 			}
-			if v[0] == 1 {
-				return f.set(key, v[1:])
+			if old != nil {
+				return f.set(key, old)
 			}
 			return errors.Join(f.b.Delete(f.ours(key), nil), f.step(4<<20))
 		})

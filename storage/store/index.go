@@ -21,7 +21,7 @@ func (s *Store) options() *pebble.Options {
 		CacheSize:          s.cfg.Cache,
 		MemTableSize:       memTable,
 		MaxOpenFiles:       maxFiles,
-		FS:                 s.disk.fs(),
+		FS:                 s.disk.fs(s.cfg.fs),
 		Merger:             sums(),
 		Logger:             indexLog{s},
 		// Two compactions at most: the host's processors are for its VMs.

@@ -31,7 +31,8 @@ import (
 //	V <vm> q <bucket>                     usage (merged)
 //	V <vm> m <id>                         f without checksums, until they are computed
 //	V <vm> a                              a restore, drop or fork that is in progress
-//	V <vm> s <snapshot>                   snapshot
+//	V <vm> c                              of what VM and snapshot this one is a fork
+//	V <vm> s <snapshot>                   name of the snapshot
 //	V <vm> h <snapshot> <key from its kind on>  value before the first change after the snapshot
 const (
 	ofStore   = 'S'
@@ -54,6 +55,7 @@ const (
 	kindHistory  = 'h'
 	kindUnsealed = 'm'
 	kindProgress = 'a'
+	kindForked   = 'c'
 )
 
 const (

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-var kills = flag.Int("kills", 12, "how often TestKill kills the writers")
+var kills = flag.Int("kills", 5, "how often TestKill kills the writers")
 
 // TestKill kills a process that writes, at random moments. What it had acknowledged is there, what it had deleted
 // is not, a call that was in progress is done or not done, and no file is left over.

@@ -252,16 +252,16 @@ func TestBucketsAreLimited(t *testing.T) {
 	put(t, s, Key{blog, "a", "x"}, nil) // it is there
 	_, err := s.CreateBucket(blog, "a", false)
 	wantErr(t, err, ErrBucketExists)
-	at, err := s.Snapshot(blog)
-	must(t, err)
+	mark(t, s, blog, "at")
 	must(t, s.DeleteBucket(blog, "b"))
 	must(t, s.Close())
 	s = open(t, dir)
 	s.maxBuckets = 3
 	create(blog, "d", nil)
 	create(blog, "e", ErrTooManyBuckets)
-	must(t, s.Restore(blog, at))
+	must(t, s.Restore(blog, "at"))
 	create(blog, "d", ErrTooManyBuckets)
-	must(t, s.Fork(blog, nil, shop))
+	mark(t, s, blog, "full")
+	must(t, s.Fork(blog, "full", shop))
 	create(shop, "d", ErrTooManyBuckets)
 }

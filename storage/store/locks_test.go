@@ -27,14 +27,15 @@ func TestForksLockInOneOrder(t *testing.T) {
 	s := open(t, t.TempDir())
 	for _, vm := range []gateway.ID{blog, shop} {
 		put(t, s, Key{vm, "box", "x"}, nil)
+		mark(t, s, vm, "now")
 	}
-	first, err := s.tenant(blog)
+	first, err := s.account(blog)
 	must(t, err)
-	second, err := s.tenant(shop)
+	second, err := s.account(shop)
 	must(t, err)
 	first.commits.RLock()
 	ended := make(chan error)
-	go func() { ended <- s.Fork(shop, nil, blog) }()
+	go func() { ended <- s.Fork(shop, "now", blog) }()
 	for first.commits.TryRLock() { // it fails when a writer waits
 		first.commits.RUnlock()
 		runtime.Gosched()

@@ -214,11 +214,11 @@ func (m *migration) add(path string, d fs.DirEntry) error {
 
 // flush records the files, syncs, and moves them.
 func (m *migration) flush() error {
-	t, err := m.s.tenant(m.vm)
+	a, err := m.s.account(m.vm)
 	if err != nil {
 		return err
 	}
-	x := m.s.begin(t)
+	x := m.s.begin(a)
 	defer func() { _ = x.b.Close() }() // it is committed, or nothing of it counts
 	b, err := bucketOf(x.b, m.vm, m.bucket)
 	if err != nil {
@@ -278,7 +278,7 @@ func (x *tx) migrate(b *Bucket, f oldFile) (bool, error) {
 			return false, err
 		}
 		p.content, p.file = content{kind: kindFile, id: id}, file{size: f.v.Size}
-		if err := x.b.Set(numKey(x.t.vm, kindUnsealed, id), nil, nil); err != nil {
+		if err := x.b.Set(numKey(x.a.vm, kindUnsealed, id), nil, nil); err != nil {
 			return false, err
 		}
 	}
@@ -290,7 +290,7 @@ func (x *tx) migrate(b *Bucket, f oldFile) (bool, error) {
 	if f.v.seq, err = x.s.ids.take(); err != nil {
 		return false, err
 	}
-	return true, x.put(b.Name, nameKey(x.t.vm, kindObject, b.number, f.key.Name), nil, f.v)
+	return true, x.put(b.Name, nameKey(x.a.vm, kindObject, b.number, f.key.Name), nil, f.v)
 }
 
 func readOld(path string, size int64) ([]byte, error) {

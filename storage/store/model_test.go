@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -23,11 +24,14 @@ type model struct {
 	writes   uint64
 	vm       gateway.ID
 	snaps    []modelSnapshot
+	marks    int
 }
+
+var long = flag.Bool("long", false, "run TestAgainstModel with more seeds")
 
 // modelSnapshot is what a snapshot must bring back.
 type modelSnapshot struct {
-	id       Snapshot
+	name     string
 	state    Versioning
 	versions map[string][]modelVersion
 }
@@ -43,7 +47,11 @@ var modelNames = []string{"a", "a/", "a/b", "a/c/d", "b", "b\x01", "\xff"}
 // TestAgainstModel does random calls on a bucket, in each state of versioning, and compares all reads with a
 // model. When all versions are deleted, nothing is left: no record, no file, no count.
 func TestAgainstModel(t *testing.T) {
-	for seed := range uint64(4) {
+	seeds := uint64(2)
+	if *long {
+		seeds = 20
+	}
+	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
@@ -61,6 +69,9 @@ func TestAgainstModel(t *testing.T) {
 				m.fork()
 				m.goBack()
 				m.compare()
+				if found := checked(t, m.s); len(found) > 0 {
+					t.Errorf("%s: %v", state, found)
+				}
 				if err := m.s.Close(); err != nil {
 					t.Fatal(err)
 				}
@@ -68,7 +79,7 @@ func TestAgainstModel(t *testing.T) {
 				m.compare()
 			}
 			for _, at := range m.snaps {
-				must(t, m.s.Drop(blog, at.id))
+				must(t, m.s.Drop(blog, at.name))
 			}
 			m.compare()
 			m.empty()
@@ -293,41 +304,42 @@ func (m *model) list(versions bool) (all []Object) {
 }
 
 func (m *model) snapshot() {
-	id, err := m.s.Snapshot(blog)
-	must(m.t, err)
-	m.snaps = append(m.snaps, modelSnapshot{id, m.state, maps.Clone(m.versions)})
+	m.marks++
+	name := fmt.Sprint("mark ", m.marks)
+	mark(m.t, m.s, blog, name)
+	m.snaps = append(m.snaps, modelSnapshot{name, m.state, maps.Clone(m.versions)})
 	if i := m.r.IntN(len(m.snaps)); len(m.snaps) > 3 { // in the middle, or at an end
-		must(m.t, m.s.Drop(blog, m.snaps[i].id))
+		must(m.t, m.s.Drop(blog, m.snaps[i].name))
 		m.snaps = slices.Delete(m.snaps, i, i+1)
 	}
 }
 
-// goBack restores a snapshot in steps, of which one is the last before a crash.
+// goBack restores a snapshot in steps. All snapshots stay.
 func (m *model) goBack() {
 	i := m.r.IntN(len(m.snaps))
 	at := m.snaps[i]
 	m.s.stepSize = 3
-	must(m.t, m.s.Restore(blog, at.id))
-	m.snaps = m.snaps[:i+1]
+	must(m.t, m.s.Restore(blog, at.name))
 	m.state, m.versions = at.state, maps.Clone(at.versions)
 	if b, err := m.s.Bucket(blog, m.bucket); err != nil || b.Versioning != m.state {
 		m.t.Errorf("bucket %+v, %v; want %s", b, err, m.state)
 	}
 }
 
-// fork compares forks of now and of a snapshot, and that the source is as before when they are removed.
+// fork compares forks of two snapshots, and that the source is as before when they are removed.
 func (m *model) fork() {
-	at := m.snaps[m.r.IntN(len(m.snaps))]
-	for i, from := range []*Snapshot{nil, &at.id} {
+	m.snapshot()
+	for i, from := range []modelSnapshot{m.snaps[m.r.IntN(len(m.snaps))], m.snaps[len(m.snaps)-1]} {
 		f := *m
 		f.vm = gateway.ID{9, byte(i), byte(m.writes), byte(m.writes >> 8)}
-		if from != nil {
-			f.versions = at.versions
-		}
-		must(m.t, m.s.Fork(blog, from, f.vm))
-		wantErr(m.t, m.s.Fork(blog, from, f.vm), ErrNotEmpty)
+		f.versions = from.versions
+		must(m.t, m.s.Fork(blog, from.name, f.vm))
 		f.compare()
 		put(m.t, m.s, f.key("a"), []byte("of the fork"))
+		must(m.t, m.s.Fork(blog, from.name, f.vm)) // nothing is done twice
+		if got, err := read(m.s, f.key("a"), ""); string(got) != "of the fork" {
+			m.t.Errorf("the fork has %d bytes, %v", len(got), err)
+		}
 		must(m.t, m.s.Remove(f.vm))
 	}
 	m.compare()

@@ -41,7 +41,7 @@ type stored struct {
 
 // current reads the latest version of a name, or nil: it may be missing or a delete marker.
 func (x *tx) current(b *Bucket, name string) (*stored, error) {
-	return x.stored(nameKey(x.t.vm, kindObject, b.number, name), Key{x.t.vm, b.Name, name})
+	return x.stored(nameKey(x.a.vm, kindObject, b.number, name), Key{x.a.vm, b.Name, name})
 }
 
 // stored reads a record, or nil.
@@ -99,7 +99,7 @@ func (x *tx) write(b *Bucket, v *version) error {
 		return err
 	}
 	v.Latest = true
-	at := nameKey(x.t.vm, kindObject, b.number, v.Key.Name)
+	at := nameKey(x.a.vm, kindObject, b.number, v.Key.Name)
 	old, err := x.present(at)
 	if err != nil {
 		return err
@@ -157,7 +157,7 @@ func (x *tx) displace(b *Bucket, name string) error {
 // putOlder writes a version, or a delete marker, that has no place as the latest object.
 func (x *tx) putOlder(b *Bucket, v *version) error {
 	if v.null {
-		at := nameKey(x.t.vm, kindNull, b.number, v.Key.Name)
+		at := nameKey(x.a.vm, kindNull, b.number, v.Key.Name)
 		old, err := x.present(at)
 		if err != nil {
 			return err
@@ -166,7 +166,7 @@ func (x *tx) putOlder(b *Bucket, v *version) error {
 			return err
 		}
 	}
-	return x.put(b.Name, versionKey(x.t.vm, b.number, v.Key.Name, v.seq), nil, v)
+	return x.put(b.Name, versionKey(x.a.vm, b.number, v.Key.Name, v.seq), nil, v)
 }
 
 // removeNull removes the null version that is not the latest object.
@@ -183,17 +183,17 @@ func (x *tx) removeNull(b *Bucket, name string) error {
 
 // null reads the null version that is not the latest object, or nil.
 func (x *tx) null(b *Bucket, name string) (*stored, error) {
-	seq, err := nullSeq(x.b, x.t.vm, b.number, name)
+	seq, err := nullSeq(x.b, x.a.vm, b.number, name)
 	if err != nil || seq == 0 {
 		return nil, err
 	}
-	return x.stored(versionKey(x.t.vm, b.number, name, seq), Key{x.t.vm, b.Name, name})
+	return x.stored(versionKey(x.a.vm, b.number, name, seq), Key{x.a.vm, b.Name, name})
 }
 
 // removeOlder removes a version that putOlder wrote.
 func (x *tx) removeOlder(b *Bucket, v *stored) error {
 	if v.null {
-		at := nameKey(x.t.vm, kindNull, b.number, v.Key.Name)
+		at := nameKey(x.a.vm, kindNull, b.number, v.Key.Name)
 		old, err := x.present(at)
 		if err != nil {
 			return err

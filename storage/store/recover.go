@@ -31,11 +31,8 @@ func (s *Store) recover() error {
 		return fmt.Errorf("recover new blobs: %w", err)
 	}
 	for _, vm := range vms {
-		if err := s.resume(vm); err != nil {
-			return fmt.Errorf("finish restore: %w", err)
-		}
-		if err := s.collectAll(vm); err != nil {
-			return fmt.Errorf("remove garbage: %w", err)
+		if err := errors.Join(s.resume(vm), s.collectAll(vm)); err != nil {
+			s.log.Error("objects of a VM not recovered", "vm_id", vm.String(), "err", err) // the others are served
 		}
 	}
 	return nil
@@ -110,7 +107,7 @@ func (s *Store) collectAll(vm gateway.ID) error {
 		return nil
 	})
 	for _, c := range marked {
-		s.collect(vm, c)
+		s.collect(vm, c, 0)
 	}
 	return err
 }
@@ -118,30 +115,30 @@ func (s *Store) collectAll(vm gateway.ID) error {
 // Remove removes all that a VM has stored. Calls for it that are in progress fail with ErrRemoved, and so do
 // later ones. If the host crashes, Open completes it. It can be repeated.
 func (s *Store) Remove(vm gateway.ID) error {
-	t, err := s.tenant(vm)
+	a, err := s.account(vm)
 	if err != nil {
 		return err
 	}
-	t.commits.Lock()
-	defer t.commits.Unlock()
-	return s.remove(t)
+	a.commits.Lock()
+	defer a.commits.Unlock()
+	return s.remove(a)
 }
 
 // remove is Remove with the VM locked.
-func (s *Store) remove(t *tenant) error {
-	t.removed = true
+func (s *Store) remove(a *account) error {
+	a.removed = true
 	b := s.index.NewBatch()
 	defer func() { _ = b.Close() }() // it is committed, or nothing of it counts
-	all := vmKey(t.vm, 0, 0)[:vmKeyLen]
-	err := errors.Join(b.DeleteRange(all, after(all), nil), b.Set(removalKey(t.vm), nil, nil))
+	all := vmKey(a.vm, 0, 0)[:vmKeyLen]
+	err := errors.Join(b.DeleteRange(all, after(all), nil), b.Set(removalKey(a.vm), nil, nil))
 	if err != nil {
 		return err
 	}
 	if err := b.Commit(pebble.Sync); err != nil {
 		return err
 	}
-	t.clear()
-	return s.finishRemoval(t.vm)
+	a.clear()
+	return s.finishRemoval(a.vm)
 }
 
 func removalKey(vm gateway.ID) []byte { return append([]byte{ofRemoval}, vm[:]...) }

@@ -1,47 +1,77 @@
 package store
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
-	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 
 	"lodge/gateway"
 )
 
-// restore applies the histories from the last one to that of the snapshot.
-func (s *Store) restore(t *tenant, at uint64) error {
-	if err := s.abortAll(t); err != nil {
+// restore gives each record that has changed since a snapshot the value that the first history from there on has
+// of it. It is repeated after a crash: what it has done already is no change then.
+func (s *Store) restore(a *account, at uint64) error {
+	if err := s.abortAll(a); err != nil {
 		return err
 	}
-	names, err := s.bucketNames(t.vm)
+	names, err := s.bucketNames(a.vm)
 	if err != nil {
 		return err
 	}
-	var later []uint64
-	for _, n := range slices.Backward(slices.Clone(t.snaps)) {
-		if n < at {
-			break
+	var passed []uint64
+	for _, n := range a.snaps {
+		if n.id < at {
+			continue
 		}
-		if n > at {
-			later = append(later, n)
+		if err := s.revertAll(a, names, passed, n.id); err != nil {
+			return err
 		}
-		err := s.eachHistory(t, n, func(x *tx, key, old []byte) error { return x.revert(names, key, old) })
+		passed = append(passed, n.id)
+	}
+	if err := s.recount(a); err != nil {
+		return err
+	}
+	return s.endProgress(a)
+}
+
+// revertAll reverts the records that the history of a snapshot has and those of earlier ones do not.
+func (s *Store) revertAll(a *account, names map[uint64]string, earlier []uint64, at uint64) error {
+	x, n := s.begin(a), 0
+	defer func() { _ = x.b.Close() }() // it is committed, or nothing of it counts
+	err := each(s.index, numKey(a.vm, kindHistory, at), func(h, v []byte) error {
+		key, old, err := historyEntry(a.vm, h, v)
 		if err != nil {
 			return err
 		}
-	}
-	if err := s.recount(t); err != nil {
+		for _, id := range earlier {
+			if _, err := value(s.index, historyKey(a.vm, id, key)); !missing(err) {
+				return err
+			}
+		}
+		if err := x.revert(names, key, old); err != nil {
+			return err
+		}
+		if n++; n%s.stepSize > 0 {
+			return nil
+		}
+		if err := errors.Join(x.commit(), x.b.Close()); err != nil {
+			return err
+		}
+		x = s.begin(a)
+		return nil
+	})
+	if err != nil {
 		return err
 	}
-	return s.endProgress(t, later...)
+	return x.commit()
 }
 
-// revert makes a record what it was. What the history held of it, it holds.
+// revert makes a record what it was.
 func (x *tx) revert(names map[uint64]string, key, old []byte) error {
 	now, err := x.present(key)
-	if err != nil {
+	if err != nil || (now == nil) == (old == nil) && bytes.Equal(now, old) {
 		return err
 	}
 	gone, err := heldBy(key, now)
@@ -52,7 +82,14 @@ func (x *tx) revert(names map[uint64]string, key, old []byte) error {
 	if err != nil {
 		return err
 	}
-	x.release(gone.content)
+	kept, err := x.keep(key, now)
+	if err != nil {
+		return err
+	}
+	if !kept {
+		x.release(gone.content)
+	}
+	x.hold(back.content)
 	if kind := key[vmKeyLen]; kind == kindObject || kind == kindVersion {
 		bucket := names[binary.BigEndian.Uint64(key[vmKeyLen+1:])]
 		if now != nil {
@@ -101,9 +138,9 @@ func (s *Store) bucketNames(vm gateway.ID) (map[uint64]string, error) {
 }
 
 // abortAll removes a VM's uploads.
-func (s *Store) abortAll(t *tenant) error {
-	return s.eachUpload(t.vm, func(b *Bucket, key Key, number uint64, _ []byte) error {
-		x := s.begin(t)
+func (s *Store) abortAll(a *account) error {
+	return s.eachUpload(a.vm, func(b *Bucket, key Key, number uint64, _ []byte) error {
+		x := s.begin(a)
 		defer func() { _ = x.b.Close() }() // it is committed, or nothing of it counts
 		if err := x.abort(b, key, uploadID(number)); err != nil {
 			return err
@@ -113,12 +150,12 @@ func (s *Store) abortAll(t *tenant) error {
 }
 
 // recount removes the counts of buckets that are no more, and reads the others.
-func (s *Store) recount(t *tenant) error {
+func (s *Store) recount(a *account) error {
 	used := map[string]Usage{}
-	prefix := vmKey(t.vm, kindUsage, 0)
+	prefix := vmKey(a.vm, kindUsage, 0)
 	err := each(s.index, prefix, func(key, v []byte) error {
 		name := string(key[len(prefix):])
-		if _, err := bucketOf(s.index, t.vm, name); errors.Is(err, ErrNoBucket) {
+		if _, err := bucketOf(s.index, a.vm, name); errors.Is(err, ErrNoBucket) {
 			return s.index.Delete(key, pebble.NoSync)
 		} else if err != nil {
 			return err
@@ -128,8 +165,8 @@ func (s *Store) recount(t *tenant) error {
 		used[name] = m.usage()
 		return err
 	})
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.used = used
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.used = used
 	return err
 }

@@ -79,6 +79,8 @@ func (s *Store) EndUploads(ctx context.Context) error {
 			switch {
 			case errors.Is(err, ErrNoUpload), errors.Is(err, ErrNoBucket), errors.Is(err, ErrRemoved):
 				return nil // it has ended since the iteration began
+			case errors.Is(err, ErrHeld), errors.Is(err, ErrUnfinished):
+				return nil // those of others do not wait for it
 			case err == nil:
 				s.log.Info("abandoned upload removed", slog.String("vm_id", vm.String()),
 					slog.String("bucket", key.Bucket), slog.String("object", key.Name))

@@ -42,7 +42,7 @@ func (s *Store) sealOne(ctx context.Context, vm gateway.ID, id uint64) error {
 	s.garbage.pin(k)
 	defer func() {
 		if s.garbage.unpin(k) {
-			s.collect(vm, k.content)
+			s.collect(vm, k.content, 0)
 		}
 	}()
 	b := s.index.NewBatch()
@@ -74,13 +74,13 @@ func (s *Store) sealOne(ctx context.Context, vm gateway.ID, id uint64) error {
 }
 
 func (s *Store) commitSealed(vm gateway.ID, b *pebble.Batch) error {
-	t, err := s.tenant(vm)
+	a, err := s.account(vm)
 	if err != nil {
 		return err
 	}
-	t.commits.RLock()
-	defer t.commits.RUnlock()
-	if t.removed {
+	a.commits.RLock()
+	defer a.commits.RUnlock()
+	if a.removed {
 		return nil
 	}
 	return b.Commit(pebble.Sync)

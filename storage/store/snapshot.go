@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"log/slog"
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -11,13 +12,20 @@ import (
 	"lodge/gateway"
 )
 
-// A snapshot is a number. While a VM has one, the first change of a record after it writes what the record was
+// A snapshot is a number with a name. While a VM has one, the first change of a record after it writes what the record was
 // to the history of the last snapshot; "not there" is such a value, too. What a record was at a snapshot is
 // therefore what the first history from that snapshot on has of it, else what it is now. A value in the
 // history holds its content like a record does.
 //
+// Restore changes records like any other commit does, so later snapshots stay, and can be restored in turn.
+//
 // Restore, Drop and Fork go in steps, so that a batch stays small. A record has what is in progress, and Open
-// goes on with it; meanwhile the VM's commits wait.
+// goes on with it; meanwhile the VM's commits are held back.
+
+type snapshot struct {
+	id   uint64
+	name string
+}
 
 // What is in progress, as the first byte of a VM's kindProgress record.
 const (
@@ -41,131 +49,177 @@ func historyValue(old []byte) []byte {
 // keep writes the value of a record before its first change after the last snapshot to the history.
 // It reports whether it did: then the history holds the record's content.
 func (x *tx) keep(key, old []byte) (bool, error) {
-	n := len(x.t.snaps)
+	n := len(x.a.snaps)
 	if n == 0 {
 		return false, nil
 	}
-	at := historyKey(x.t.vm, x.t.snaps[n-1], key)
+	at := historyKey(x.a.vm, x.a.snaps[n-1].id, key)
 	if _, err := value(x.b, at); !missing(err) {
 		return false, err
 	}
 	return true, x.b.Set(at, historyValue(old), nil)
 }
 
-// Snapshot marks this point in time of a VM's objects. Uploads in progress are not in it.
-func (s *Store) Snapshot(vm gateway.ID) (Snapshot, error) {
-	t, err := s.tenant(vm)
-	if err != nil {
-		return 0, err
-	}
-	t.commits.Lock()
-	defer t.commits.Unlock()
-	if err := t.refuses(); err != nil {
-		return 0, err
-	}
-	id, err := s.ids.take()
-	if err != nil {
-		return 0, err
-	}
-	if err := s.index.Set(numKey(vm, kindSnapshot, id), nil, pebble.Sync); err != nil {
-		return 0, err
-	}
-	t.snaps = append(t.snaps, id)
-	return Snapshot(id), nil
-}
-
-// Snapshots returns a VM's snapshots, the oldest first.
-func (s *Store) Snapshots(vm gateway.ID) ([]Snapshot, error) {
-	t, err := s.tenant(vm)
+// Snapshot marks this point in time of a VM's objects, and holds further commits back until release is called,
+// or for hold.DefaultLimit: they wait, and fail with ErrHeld after hold.DefaultWait. Uploads in progress are not in
+// it. Errors: ErrSnapshotExists, ErrUnfinished.
+func (s *Store) Snapshot(vm gateway.ID, name string) (release func(), err error) {
+	a, err := s.account(vm)
 	if err != nil {
 		return nil, err
 	}
-	t.commits.RLock()
-	defer t.commits.RUnlock()
-	var all []Snapshot
-	for _, n := range t.snaps {
-		all = append(all, Snapshot(n))
+	release = a.gate.Hold(func() {
+		s.log.Warn("writes were held back too long", slog.String("vm_id", vm.String()))
+	})
+	if err := s.snapshot(a, name); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
+}
+
+func (s *Store) snapshot(a *account, name string) error {
+	a.commits.Lock()
+	defer a.commits.Unlock()
+	if err := a.refuses(); err != nil {
+		return err
+	}
+	if _, there := a.find(name); there {
+		return ErrSnapshotExists
+	}
+	id, err := s.ids.take()
+	if err != nil {
+		return err
+	}
+	if err := s.index.Set(numKey(a.vm, kindSnapshot, id), []byte(name), pebble.Sync); err != nil {
+		return full(err)
+	}
+	a.snaps = append(a.snaps, snapshot{id, name})
+	return nil
+}
+
+// find returns the snapshot of a name. The caller has locked commits.
+func (a *account) find(name string) (id uint64, there bool) {
+	for _, n := range a.snaps {
+		if n.name == name {
+			return n.id, true
+		}
+	}
+	return 0, false
+}
+
+// Snapshots returns the names of a VM's snapshots, the oldest first.
+func (s *Store) Snapshots(vm gateway.ID) ([]string, error) {
+	a, err := s.account(vm)
+	if err != nil {
+		return nil, err
+	}
+	a.commits.RLock()
+	defer a.commits.RUnlock()
+	var all []string
+	for _, n := range a.snaps {
+		all = append(all, n.name)
 	}
 	return all, nil
 }
 
 // Drop ends a snapshot, and frees what only it held. After an error it is like Restore. Errors: ErrNoSnapshot,
 // ErrUnfinished.
-func (s *Store) Drop(vm gateway.ID, at Snapshot) error {
-	return s.alter(vm, dropping, at, func(t *tenant) error { return s.dropSnapshot(t, uint64(at)) })
+func (s *Store) Drop(vm gateway.ID, name string) error {
+	return s.alter(vm, dropping, name, s.dropSnapshot)
 }
 
-// Restore makes a VM's buckets and objects what they were at a snapshot. Uploads are aborted. The snapshot
-// stays; later ones are dropped. After an error, only the same call is possible until it succeeds; what else
-// would change the VM's objects is ErrUnfinished. Errors: ErrNoSnapshot, ErrUnfinished.
-func (s *Store) Restore(vm gateway.ID, at Snapshot) error {
-	return s.alter(vm, restoring, at, func(t *tenant) error { return s.restore(t, uint64(at)) })
+// Restore makes a VM's buckets and objects what they were at a snapshot. Uploads are aborted. All snapshots stay.
+// After an error, only the same call is possible until it succeeds; what else would read or change the VM's
+// objects is ErrUnfinished. Errors: ErrNoSnapshot, ErrUnfinished.
+func (s *Store) Restore(vm gateway.ID, name string) error {
+	return s.alter(vm, restoring, name, s.restore)
 }
 
 // alter calls f with a VM locked against all commits, and its progress recorded. If f fails, the VM's records are
 // half changed: it takes no commits until f has been repeated, here or by Open.
-func (s *Store) alter(vm gateway.ID, what byte, at Snapshot, f func(*tenant) error) error {
-	t, err := s.tenant(vm)
+func (s *Store) alter(vm gateway.ID, what byte, name string, f func(*account, uint64) error) error {
+	a, err := s.account(vm)
 	if err != nil {
 		return err
 	}
-	t.commits.Lock()
-	defer t.commits.Unlock()
-	if t.removed {
-		return ErrRemoved
-	}
-	if !slices.Contains(t.snaps, uint64(at)) {
-		return ErrNoSnapshot
-	}
-	record := binary.BigEndian.AppendUint64([]byte{what}, uint64(at))
-	if t.progress != nil && !bytes.Equal(t.progress, record) {
-		return ErrUnfinished
-	}
-	t.progress = record // until endProgress
-	if err := s.index.Set(vmKey(vm, kindProgress, 0), record, pebble.Sync); err != nil {
-		return err
-	}
-	return f(t)
+	return a.gate.While(func() error {
+		a.commits.Lock()
+		defer a.commits.Unlock()
+		if a.removed {
+			return ErrRemoved
+		}
+		id, there := a.find(name)
+		if !there {
+			return ErrNoSnapshot
+		}
+		record := binary.BigEndian.AppendUint64([]byte{what}, id)
+		if a.progress != nil && !bytes.Equal(a.progress, record) {
+			return ErrUnfinished
+		}
+		a.inProgress(record)
+		if err := s.index.Set(vmKey(vm, kindProgress, 0), record, pebble.Sync); err != nil {
+			return full(err)
+		}
+		return f(a, id)
+	})
 }
 
-// resume goes on with what a crash has interrupted.
+// inProgress sets what is in progress: until endProgress.
+func (a *account) inProgress(record []byte) {
+	a.progress = record
+	a.mixed.Store(!bytes.HasPrefix(record, []byte{dropping}))
+}
+
+// Readable waits while a restore of a VM is under way, as long as a commit does. Errors: ErrUnfinished.
+func (s *Store) Readable(vm gateway.ID) error {
+	a, err := s.account(vm)
+	if err != nil || !a.mixed.Load() {
+		return err
+	}
+	a.gate.Pass(func() bool { return true })
+	if a.mixed.Load() {
+		return ErrUnfinished
+	}
+	return nil
+}
+
+// resume goes on with what a crash has interrupted. After an error the VM takes no commits.
 func (s *Store) resume(vm gateway.ID) error {
-	v, err := value(s.index, vmKey(vm, kindProgress, 0))
-	if missing(err) {
+	if _, err := value(s.index, vmKey(vm, kindProgress, 0)); missing(err) {
 		return nil
 	}
+	a, err := s.account(vm)
 	if err != nil {
 		return err
 	}
-	t, err := s.tenant(vm)
-	if err != nil {
-		return err
-	}
-	switch {
+	switch v := a.progress; {
 	case len(v) == 1 && v[0] == forking:
-		err = s.Remove(vm)
-		t.removed = false // the fork can be made again
-		return err
+		if err := s.Remove(vm); err != nil {
+			return err
+		}
+		a.removed = false // the fork can be made again
+		return nil
 	case len(v) == 9 && v[0] == restoring:
-		return s.restore(t, decodeSeq(v[1:]))
+		return s.restore(a, decodeSeq(v[1:]))
 	case len(v) == 9 && v[0] == dropping:
-		return s.dropSnapshot(t, decodeSeq(v[1:]))
+		return s.dropSnapshot(a, decodeSeq(v[1:]))
 	}
 	return damaged("the record of what is in progress cannot be read")
 }
 
 // dropSnapshot moves a snapshot's history to the one before, as far as that has no value of a record, and releases
 // the rest.
-func (s *Store) dropSnapshot(t *tenant, at uint64) error {
+func (s *Store) dropSnapshot(a *account, at uint64) error {
 	before := uint64(0)
-	for _, n := range t.snaps {
-		if n < at {
-			before = n
+	for _, n := range a.snaps {
+		if n.id < at {
+			before = n.id
 		}
 	}
-	err := s.eachHistory(t, at, func(x *tx, key, old []byte) error {
+	err := s.eachHistory(a, at, func(x *tx, key, old []byte) error {
 		if before != 0 {
-			moved := historyKey(t.vm, before, key)
+			moved := historyKey(a.vm, before, key)
 			if _, err := value(x.b, moved); missing(err) {
 				return x.b.Set(moved, historyValue(old), nil)
 			} else if err != nil {
@@ -179,24 +233,37 @@ func (s *Store) dropSnapshot(t *tenant, at uint64) error {
 	if err != nil {
 		return err
 	}
-	return s.endProgress(t, at)
+	return s.endProgress(a, at)
 }
 
-// endProgress removes a snapshot unless it is 0, and the record of the progress.
-func (s *Store) endProgress(t *tenant, drop ...uint64) error {
+// endProgress removes snapshots, and the record of the progress.
+func (s *Store) endProgress(a *account, drop ...uint64) error {
 	b := s.index.NewBatch()
 	defer func() { _ = b.Close() }() // it is committed, or nothing of it counts
 	for _, n := range drop {
-		if err := b.Delete(numKey(t.vm, kindSnapshot, n), nil); err != nil {
+		if err := b.Delete(numKey(a.vm, kindSnapshot, n), nil); err != nil {
 			return err
 		}
 	}
-	if err := errors.Join(b.Delete(vmKey(t.vm, kindProgress, 0), nil), b.Commit(pebble.Sync)); err != nil {
+	if err := errors.Join(b.Delete(vmKey(a.vm, kindProgress, 0), nil), b.Commit(pebble.Sync)); err != nil {
 		return err
 	}
-	t.progress = nil
-	t.snaps = slices.DeleteFunc(t.snaps, func(n uint64) bool { return slices.Contains(drop, n) })
+	a.progress = nil
+	a.mixed.Store(false)
+	a.snaps = slices.DeleteFunc(a.snaps, func(n snapshot) bool { return slices.Contains(drop, n.id) })
 	return nil
+}
+
+// historyEntry returns the key of a record and the value that a history has of it; nil if there was none.
+func historyEntry(vm gateway.ID, h, v []byte) (key, old []byte, err error) {
+	key = append(vmKey(vm, 0, 0)[:vmKeyLen], h[vmKeyLen+1+8:]...)
+	if len(v) == 0 || len(key) <= vmKeyLen {
+		return nil, nil, damaged("a value of the history cannot be read")
+	}
+	if v[0] == 1 {
+		old = bytes.Clone(v[1:])
+	}
+	return key, old, nil
 }
 
 // heldBy returns the version that is in a value of the history; other records have no content.
@@ -208,21 +275,17 @@ func heldBy(key, old []byte) (*version, error) {
 }
 
 // eachHistory takes all values out of a snapshot's history, and calls f for each, in batches.
-func (s *Store) eachHistory(t *tenant, at uint64, f func(x *tx, key, old []byte) error) error {
+func (s *Store) eachHistory(a *account, at uint64, f func(x *tx, key, old []byte) error) error {
 	for more := true; more; {
-		x := s.begin(t)
+		x := s.begin(a)
 		n := 0
-		err := each(s.index, numKey(t.vm, kindHistory, at), func(h, v []byte) error {
+		err := each(s.index, numKey(a.vm, kindHistory, at), func(h, v []byte) error {
 			if n++; n > s.stepSize {
 				return errFound
 			}
-			key := append(vmKey(t.vm, 0, 0)[:vmKeyLen], h[vmKeyLen+1+8:]...)
-			if len(v) == 0 || len(key) <= vmKeyLen {
-				return damaged("a value of the history cannot be read")
-			}
-			var old []byte
-			if v[0] == 1 {
-				old = bytes.Clone(v[1:])
+			key, old, err := historyEntry(a.vm, h, v)
+			if err != nil {
+				return err
 			}
 			return errors.Join(x.b.Delete(h, nil), f(x, key, old))
 		})

@@ -2,8 +2,6 @@ package store
 
 import (
 	"bytes"
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"testing"
 
@@ -18,9 +16,8 @@ func TestRestoreBringsBucketsBack(t *testing.T) {
 	large := random(1, 2*maxSmall)
 	put(t, s, Key{blog, "one", "x"}, large)
 	must(t, s.ConfigureBucket(blog, "one", func(b *Bucket) error { b.Config["cors"] = []byte("c"); return nil }))
-	at, err := s.Snapshot(blog)
-	must(t, err)
-	_, err = s.Delete(t.Context(), Key{blog, "one", "x"}, "", Condition{}, false)
+	mark(t, s, blog, "at")
+	_, err := s.Delete(t.Context(), Key{blog, "one", "x"}, "", Condition{}, false)
 	must(t, err)
 	must(t, s.DeleteBucket(blog, "one"))
 	put(t, s, Key{blog, "one", "y"}, []byte("new"))
@@ -29,7 +26,7 @@ func TestRestoreBringsBucketsBack(t *testing.T) {
 	must(t, err)
 	_, err = s.PutPart(t.Context(), u.Key, u.ID, 1, Write{Body: bytes.NewReader(large), Size: -1})
 	must(t, err)
-	must(t, s.Restore(blog, at))
+	must(t, s.Restore(blog, "at"))
 	wantBody(t, s, Key{blog, "one", "x"}, "", large)
 	b, err := s.Bucket(blog, "one")
 	if err != nil || string(b.Config["cors"]) != "c" {
@@ -46,11 +43,13 @@ func TestRestoreBringsBucketsBack(t *testing.T) {
 	if n := len(files(t, s)); n != 1 {
 		t.Errorf("%d files", n)
 	}
-	wantErr(t, s.Restore(blog, at+1), ErrNoSnapshot)
-	wantErr(t, s.Drop(shop, at), ErrNoSnapshot)
-	wantErr(t, s.Fork(blog, &at, blog), ErrNotEmpty)
-	must(t, s.Drop(blog, at))
-	wantErr(t, s.Drop(blog, at), ErrNoSnapshot)
+	_, err = s.Snapshot(blog, "at")
+	wantErr(t, err, ErrSnapshotExists)
+	wantErr(t, s.Restore(blog, "later"), ErrNoSnapshot)
+	wantErr(t, s.Drop(shop, "at"), ErrNoSnapshot)
+	wantErr(t, s.Fork(blog, "at", blog), ErrNotEmpty)
+	must(t, s.Drop(blog, "at"))
+	wantErr(t, s.Drop(blog, "at"), ErrNoSnapshot)
 	if found := checked(t, s); len(found) > 0 {
 		t.Error(found)
 	}
@@ -66,30 +65,27 @@ func TestProgressGoesOn(t *testing.T) {
 			for i := range 20 {
 				put(t, s, Key{blog, "box", fmt.Sprint(i)}, random(1, maxSmall+i))
 			}
-			at, err := s.Snapshot(blog)
-			must(t, err)
+			mark(t, s, blog, "at")
 			for i := range 20 {
 				put(t, s, Key{blog, "box", fmt.Sprint(i)}, random(2, maxSmall+i))
 			}
-			must(t, s.index.Set(vmKey(blog, kindProgress, 0), binary.BigEndian.AppendUint64([]byte{what}, uint64(at)), pebble.Sync))
-			tenant, err := s.tenant(blog)
+			own, err := s.account(blog)
 			must(t, err)
-			names, err := s.bucketNames(blog)
+			at, _ := own.find("at")
+			b, err := bucketOf(s.index, blog, "box")
 			must(t, err)
-			s.stepSize = 7
-			crash, steps := errors.New("crash"), 0
-			err = s.eachHistory(tenant, uint64(at), func(x *tx, key, old []byte) error {
-				if steps++; steps > 10 {
-					return crash
-				}
-				if what == restoring {
-					return x.revert(names, key, old)
-				}
-				held, err := heldBy(key, old)
-				x.release(held.content)
-				return err
-			})
-			wantErr(t, err, crash)
+			broken := historyKey(blog, at, nameKey(blog, kindObject, b.number, "5"))
+			good, err := value(s.index, broken)
+			must(t, err)
+			must(t, s.index.Set(broken, nil, pebble.Sync))
+			s.stepSize = 3
+			if what == restoring {
+				err = s.Restore(blog, "at")
+			} else {
+				err = s.Drop(blog, "at")
+			}
+			wantErr(t, err, ErrDamaged)
+			must(t, s.index.Set(broken, good, pebble.Sync))
 			must(t, s.Close())
 			s = open(t, dir)
 			for i := range 20 {
@@ -112,13 +108,14 @@ func TestProgressGoesOn(t *testing.T) {
 		dir := t.TempDir()
 		s := open(t, dir)
 		put(t, s, Key{blog, "box", "x"}, random(1, maxSmall+1))
-		must(t, s.Fork(blog, nil, shop))
+		mark(t, s, blog, "at")
+		must(t, s.Fork(blog, "at", shop))
 		must(t, s.index.Set(vmKey(shop, kindProgress, 0), []byte{forking}, pebble.Sync))
 		must(t, s.Close())
 		s = open(t, dir)
 		_, err := s.Bucket(shop, "box")
 		wantErr(t, err, ErrNoBucket)
-		must(t, s.Fork(blog, nil, shop))
+		must(t, s.Fork(blog, "at", shop))
 		for _, vm := range []gateway.ID{blog, shop} {
 			wantBody(t, s, Key{vm, "box", "x"}, "", random(1, maxSmall+1))
 		}
@@ -135,38 +132,47 @@ func TestFailedRestoreIsRepeated(t *testing.T) {
 	for _, name := range []string{"a", "b"} {
 		put(t, s, Key{blog, "box", name}, []byte("old"))
 	}
-	at, err := s.Snapshot(blog)
-	must(t, err)
+	mark(t, s, blog, "at")
 	for _, name := range []string{"a", "b"} {
 		put(t, s, Key{blog, "box", name}, []byte("new"))
 	}
-	other, err := s.Snapshot(blog)
+	mark(t, s, blog, "other")
+	own, err := s.account(blog)
 	must(t, err)
+	at, _ := own.find("at")
 	b, err := bucketOf(s.index, blog, "box")
 	must(t, err)
-	history := historyKey(blog, uint64(at), nameKey(blog, kindObject, b.number, "b"))
+	history := historyKey(blog, at, nameKey(blog, kindObject, b.number, "b"))
 	good, err := value(s.index, history)
 	must(t, err)
 	must(t, s.index.Set(history, nil, pebble.Sync))
 	s.stepSize = 1
-	wantErr(t, s.Restore(blog, at), ErrDamaged)
+	wantErr(t, s.Restore(blog, "at"), ErrDamaged)
 
 	_, err = s.Put(t.Context(), Key{blog, "box", "late"}, Write{Body: bytes.NewReader(nil)})
 	wantErr(t, err, ErrUnfinished)
 	_, err = s.CreateBucket(blog, "late", false)
 	wantErr(t, err, ErrUnfinished)
-	_, err = s.Snapshot(blog)
+	_, err = s.Snapshot(blog, "late")
 	wantErr(t, err, ErrUnfinished)
-	wantErr(t, s.Fork(blog, nil, shop), ErrUnfinished)
-	wantErr(t, s.Drop(blog, at), ErrUnfinished)
-	wantErr(t, s.Restore(blog, other), ErrUnfinished)
+	wantErr(t, s.Fork(blog, "at", shop), ErrUnfinished)
+	wantErr(t, s.Drop(blog, "at"), ErrUnfinished)
+	wantErr(t, s.Restore(blog, "other"), ErrUnfinished)
 
 	must(t, s.index.Set(history, good, pebble.Sync))
-	must(t, s.Restore(blog, at))
+	must(t, s.Restore(blog, "at"))
 	put(t, s, Key{blog, "box", "late"}, []byte("late"))
 	must(t, s.Close())
 	s = open(t, dir)
 	for name, want := range map[string]string{"a": "old", "b": "old", "late": "late"} {
 		wantBody(t, s, Key{blog, "box", name}, "", []byte(want))
 	}
+}
+
+// mark takes a snapshot without holding anything back.
+func mark(t testing.TB, s *Store, vm gateway.ID, name string) {
+	t.Helper()
+	release, err := s.Snapshot(vm, name)
+	must(t, err)
+	release()
 }

@@ -29,6 +29,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"lodge/gateway"
 	"lodge/gateway/durable"
@@ -57,6 +58,8 @@ type Config struct {
 	Reserve int64                                     // bytes of the disk that bodies leave free
 	Cache   int64                                     // bytes of Pebble's cache: 64 MiB
 	MinPart int64                                     // the least size of a part but the last: 5 MiB
+
+	fs vfs.FS // below the index; for tests
 }
 
 // Store is the objects of one state directory. All methods but Close may be called at the same time.
@@ -76,8 +79,8 @@ type Store struct {
 	maxUploads int64 // in progress, of one VM
 	maxBuckets int   // of one VM
 
-	mu      sync.Mutex
-	tenants map[gateway.ID]*tenant
+	mu       sync.Mutex
+	accounts map[gateway.ID]*account
 
 	failed  chan struct{} // closed after an error that leaves the index unusable
 	failure error         // set before that
@@ -93,7 +96,7 @@ func Open(dir string, cfg Config) (*Store, error) {
 	s := &Store{
 		cfg: cfg.withDefaults(), dir: dir, log: cfg.Log, locks: newLocks(),
 		stepSize: historyStep, maxUploads: maxUploads, maxBuckets: maxBuckets,
-		tenants: map[gateway.ID]*tenant{}, failed: make(chan struct{}),
+		accounts: map[gateway.ID]*account{}, failed: make(chan struct{}),
 	}
 	for _, d := range []string{dir, s.path("index"), s.path("blobs"), s.path("blobs", "new"), s.path("removing")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
@@ -156,6 +159,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Cache == 0 {
 		c.Cache = cacheBytes
+	}
+	if c.fs == nil {
+		c.fs = vfs.Default
 	}
 	if c.MinPart == 0 {
 		c.MinPart = minPart

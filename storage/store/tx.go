@@ -14,13 +14,13 @@ import (
 // what records refer to: each record that it sets holds its content, each that it removes releases it.
 type tx struct {
 	s     *Store
-	t     *tenant
+	a     *account
 	b     *pebble.Batch
 	usage map[string]Usage // what changes, by bucket
 	refs  map[content]int
 	fresh []content // made for this commit; the first holder is not counted
 	files []uint64  // of fresh: to leave blobs/new after the commit
-	dead  []content // to look at after the commit
+	dead  []release // to look at after the commit
 	ended string    // the bucket that the commit deletes
 }
 
@@ -36,16 +36,15 @@ type target struct {
 
 // commit calls f under the locks of a target, and commits what f has done if it returns nil.
 func (s *Store) commit(to target, f func(*tx, *Bucket) error) error {
-	t, err := s.tenant(to.vm)
+	a, err := s.account(to.vm)
 	if err != nil {
 		return err
 	}
-	t.commits.RLock()
-	defer t.commits.RUnlock()
-	if err := t.refuses(); err != nil {
+	if err := a.begin(); err != nil {
 		return err
 	}
-	x := s.begin(t)
+	defer a.commits.RUnlock()
+	x := s.begin(a)
 	defer func() { _ = x.b.Close() }() // it is committed, or nothing of it counts
 	b, unlock, err := s.lockBucket(x, to)
 	defer unlock()
@@ -101,8 +100,8 @@ func (s *Store) lockBucket(x *tx, to target) (*Bucket, func(), error) {
 	return b, unlock, err
 }
 
-func (s *Store) begin(t *tenant) *tx {
-	return &tx{s: s, t: t, b: s.index.NewIndexedBatch(), usage: map[string]Usage{}, refs: map[content]int{}}
+func (s *Store) begin(a *account) *tx {
+	return &tx{s: s, a: a, b: s.index.NewIndexedBatch(), usage: map[string]Usage{}, refs: map[content]int{}}
 }
 
 // set writes a record that snapshots keep. old is its present value, nil if there is none.
@@ -157,11 +156,11 @@ func (x *tx) own(p *payload) error {
 	}
 	switch c.kind {
 	case kindSmall:
-		if err := x.b.Set(numKey(x.t.vm, kindSmall, c.id), p.small, nil); err != nil {
+		if err := x.b.Set(numKey(x.a.vm, kindSmall, c.id), p.small, nil); err != nil {
 			return err
 		}
 	case kindFile:
-		if err := x.b.Set(numKey(x.t.vm, kindFile, c.id), p.file.encode(), nil); err != nil {
+		if err := x.b.Set(numKey(x.a.vm, kindFile, c.id), p.file.encode(), nil); err != nil {
 			return err
 		}
 		x.files = append(x.files, c.id)
@@ -173,7 +172,7 @@ func (x *tx) own(p *payload) error {
 // beginUsage gives a bucket its record of usage: the buckets of a VM are counted by it.
 func (x *tx) beginUsage(bucket string) error {
 	x.count(bucket, Usage{})
-	return x.b.Merge(textKey(x.t.vm, kindUsage, bucket), (&Usage{}).encode(), nil)
+	return x.b.Merge(textKey(x.a.vm, kindUsage, bucket), (&Usage{}).encode(), nil)
 }
 
 func (x *tx) count(bucket string, d Usage) {
@@ -189,7 +188,7 @@ func (x *tx) commit() error {
 		if u.Bytes == 0 && u.Objects == 0 && u.Pending == 0 && u.Uploads == 0 {
 			continue
 		}
-		if err := x.b.Merge(textKey(x.t.vm, kindUsage, bucket), u.encode(), nil); err != nil {
+		if err := x.b.Merge(textKey(x.a.vm, kindUsage, bucket), u.encode(), nil); err != nil {
 			return err
 		}
 	}
@@ -207,12 +206,12 @@ func (x *tx) commit() error {
 	if err := x.b.Commit(pebble.Sync); err != nil {
 		return full(err)
 	}
-	x.t.apply(x.usage, x.ended)
+	x.a.apply(x.usage, x.ended)
 	for _, id := range x.files {
-		x.s.blobs.place(x.t.vm, id)
+		x.s.blobs.place(x.a.vm, id)
 	}
 	for _, c := range x.dead {
-		x.s.collect(x.t.vm, c)
+		x.s.collect(x.a.vm, c.content, c.seq)
 	}
 	return nil
 }
@@ -222,10 +221,10 @@ func (x *tx) refer(c content, n int) error {
 	if n == 0 {
 		return nil
 	}
-	refs := numKey(x.t.vm, kindRefs, c.id)
+	refs := numKey(x.a.vm, kindRefs, c.id)
 	if c.kind == kindSmall && n == -1 {
 		if _, err := value(x.b, refs); missing(err) {
-			return x.b.Delete(numKey(x.t.vm, kindSmall, c.id), nil) // the only holder is gone
+			return x.b.Delete(numKey(x.a.vm, kindSmall, c.id), nil) // the only holder is gone
 		}
 	}
 	if n < 0 {
@@ -233,10 +232,10 @@ func (x *tx) refer(c content, n int) error {
 		if err != nil {
 			return err
 		}
-		if err := x.b.Set(garbageKey(x.t.vm, c.id, seq), []byte{c.kind}, nil); err != nil {
+		if err := x.b.Set(garbageKey(x.a.vm, c.id, seq), []byte{c.kind}, nil); err != nil {
 			return err
 		}
-		x.dead = append(x.dead, c)
+		x.dead = append(x.dead, release{c, seq})
 	}
 	return x.b.Merge(refs, encodeSum(int64(n)), nil)
 }

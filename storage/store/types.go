@@ -222,9 +222,6 @@ type Limits struct {
 	VM, Bucket int64
 }
 
-// Snapshot is a point in time of one VM's objects.
-type Snapshot uint64
-
 // Damage is one thing that Check has found.
 type Damage struct {
 	VM     gateway.ID

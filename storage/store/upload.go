@@ -20,7 +20,7 @@ func (s *Store) NewUpload(key Key, o UploadOptions) (Upload, error) {
 	if err := s.hasRoom(0); err != nil {
 		return Upload{}, err
 	}
-	if t, err := s.tenant(key.VM); err != nil || t.uploads() >= s.maxUploads { // those that begin now may pass it
+	if a, err := s.account(key.VM); err != nil || a.uploads() >= s.maxUploads { // those that begin now may pass it
 		return Upload{}, cmp.Or(err, ErrTooManyUploads)
 	}
 	u := Upload{Key: key, Started: s.cfg.Now().UTC(), UploadOptions: o}

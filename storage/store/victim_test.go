@@ -62,14 +62,19 @@ func victim(dir string) int {
 }
 
 // goBackAndForth takes, restores, forks and drops snapshots of another VM. A snapshot that a run before has left is
-// of one generation of bodies.
+// of one generation of bodies, and so is a later one after that.
 func goBackAndForth(s *Store) error {
 	left, err := s.Snapshots(shop)
 	if err != nil {
 		return err
 	}
 	for _, at := range left {
-		if err := errors.Join(s.Restore(shop, at), oneGeneration(s, shop), s.Drop(shop, at)); err != nil {
+		if err := errors.Join(s.Restore(shop, at), oneGeneration(s, shop)); err != nil {
+			return fmt.Errorf("snapshot of the run before: %w", err)
+		}
+	}
+	for _, at := range left {
+		if err := s.Drop(shop, at); err != nil {
 			return fmt.Errorf("snapshot of the run before: %w", err)
 		}
 	}
@@ -77,14 +82,23 @@ func goBackAndForth(s *Store) error {
 		if err := putGeneration(s, generation); err != nil {
 			return err
 		}
-		at, err := s.Snapshot(shop)
+		release, err := s.Snapshot(shop, "old")
 		if err != nil {
 			return err
 		}
+		release()
 		s.stepSize = 2
 		fork := gateway.NewID()
-		err = errors.Join(putGeneration(s, generation+100), s.Fork(shop, &at, fork), oneGeneration(s, fork), s.Remove(fork),
-			s.Restore(shop, at), oneGeneration(s, shop), s.Drop(shop, at), oneGeneration(s, shop))
+		err = errors.Join(putGeneration(s, generation+100), s.Fork(shop, "old", fork), oneGeneration(s, fork), s.Remove(fork))
+		if err != nil {
+			return fmt.Errorf("fork: %w", err)
+		}
+		if release, err = s.Snapshot(shop, "new"); err != nil {
+			return err
+		}
+		release()
+		err = errors.Join(s.Restore(shop, "old"), oneGeneration(s, shop), s.Restore(shop, "new"), oneGeneration(s, shop),
+			s.Drop(shop, "old"), s.Restore(shop, "new"), oneGeneration(s, shop), s.Drop(shop, "new"))
 		if err != nil {
 			return fmt.Errorf("snapshots: %w", err)
 		}

@@ -19,90 +19,90 @@ const (
 	maxLongListsPerVM = 8
 )
 
-// tenants has the requests of each VM from their admission to the end of all work on them: it limits
+// admission has the requests of each VM from their admission to the end of all work on them: it limits
 // them, and ends them when the VM is removed.
-type tenants struct {
+type admission struct {
 	directory       *gateway.Directory
 	requests, lists *limit.Limit[gateway.ID]
 
 	mu     sync.Mutex
-	all    map[gateway.ID]tenant // with requests in progress
+	all    map[gateway.ID]admitted // with requests in progress
 	closed bool
 }
 
-type tenant struct {
+type admitted struct {
 	ctx  context.Context // ends when the VM is removed
 	end  context.CancelFunc
 	left chan struct{} // closed when the last request has ended
 }
 
-func newTenants(directory *gateway.Directory) *tenants {
-	return &tenants{
+func newAdmission(directory *gateway.Directory) *admission {
+	return &admission{
 		directory: directory, requests: limit.New[gateway.ID](maxRequestsPerVM, 0),
-		lists: limit.New[gateway.ID](maxLongListsPerVM, 0), all: map[gateway.ID]tenant{},
+		lists: limit.New[gateway.ID](maxLongListsPerVM, 0), all: map[gateway.ID]admitted{},
 	}
 }
 
 // enter admits a request of a VM that is not being removed; long means that its body is a long
 // list. The context that it returns ends with the VM, too.
-func (t *tenants) enter(ctx context.Context, id gateway.ID, long bool) (_ context.Context, leave func(), err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.closed {
+func (a *admission) enter(ctx context.Context, id gateway.ID, long bool) (_ context.Context, leave func(), err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
 		return nil, nil, errClosed()
 	}
-	if m, ok := t.directory.ByID(id); !ok || m.Desired == gateway.Removed { // with the lock: see end
+	if m, ok := a.directory.ByID(id); !ok || m.Desired == gateway.Removed { // with the lock: see end
 		return nil, nil, errGone()
 	}
-	leaveRequests, ok := t.requests.Enter(id)
+	leaveRequests, ok := a.requests.Enter(id)
 	if !ok {
 		return nil, nil, errSlowDown()
 	}
 	leaveLists := func() {}
 	if long {
-		if leaveLists, ok = t.lists.Enter(id); !ok {
+		if leaveLists, ok = a.lists.Enter(id); !ok {
 			leaveRequests()
 			return nil, nil, errSlowDown()
 		}
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(t.of(id).ctx, cancel)
+	stop := context.AfterFunc(a.of(id).ctx, cancel)
 	return ctx, func() {
 		stop()
 		cancel()
 		leaveLists()
-		t.leave(id, leaveRequests)
+		a.leave(id, leaveRequests)
 	}, nil
 }
 
-func (t *tenants) of(id gateway.ID) tenant {
-	vm, ok := t.all[id]
+func (a *admission) of(id gateway.ID) admitted {
+	vm, ok := a.all[id]
 	if !ok {
 		vm.left = make(chan struct{})
 		vm.ctx, vm.end = context.WithCancel(context.Background())
-		t.all[id] = vm
+		a.all[id] = vm
 	}
 	return vm
 }
 
-func (t *tenants) leave(id gateway.ID, leaveRequests func()) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+func (a *admission) leave(id gateway.ID, leaveRequests func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	leaveRequests()
-	if left, _ := t.requests.Held(id); left == 0 {
-		vm := t.all[id]
+	if left, _ := a.requests.Held(id); left == 0 {
+		vm := a.all[id]
 		vm.end()
 		close(vm.left)
-		delete(t.all, id)
+		delete(a.all, id)
 	}
 }
 
 // end ends the requests of a VM, whose record is marked as removed, and waits until they have left:
 // their work in the engine has ended, too.
-func (t *tenants) end(ctx context.Context, id gateway.ID) error {
-	t.mu.Lock()
-	vm, ok := t.all[id]
-	t.mu.Unlock()
+func (a *admission) end(ctx context.Context, id gateway.ID) error {
+	a.mu.Lock()
+	vm, ok := a.all[id]
+	a.mu.Unlock()
 	if !ok {
 		return nil
 	}
@@ -116,15 +116,15 @@ func (t *tenants) end(ctx context.Context, id gateway.ID) error {
 }
 
 // close ends all requests, refuses further ones, and waits until those have left.
-func (t *tenants) close() {
-	t.mu.Lock()
-	t.closed = true
+func (a *admission) close() {
+	a.mu.Lock()
+	a.closed = true
 	var left []chan struct{}
-	for _, vm := range t.all {
+	for _, vm := range a.all {
 		vm.end()
 		left = append(left, vm.left)
 	}
-	t.mu.Unlock()
+	a.mu.Unlock()
 	for _, c := range left {
 		<-c
 	}

@@ -16,15 +16,15 @@ import (
 	"lodge/storage/sigv4"
 )
 
-func newVMs(t *testing.T) (all *tenants, directory *gateway.Directory, a, b gateway.ID) {
+func newVMs(t *testing.T) (all *admission, directory *gateway.Directory, a, b gateway.ID) {
 	t.Helper()
 	a, b = gateway.NewID(), gateway.NewID()
 	directory = gatewaytest.NewDirectory(t, new(gatewaytest.Records),
 		gateway.VM{Identity: gateway.Identity{ID: a, Name: "a"}}, gateway.VM{Identity: gateway.Identity{ID: b, Name: "b"}})
-	return newTenants(directory), directory, a, b
+	return newAdmission(directory), directory, a, b
 }
 
-func TestTenants(t *testing.T) {
+func TestAdmission(t *testing.T) {
 	all, _, a, b := newVMs(t)
 	var leave []func()
 	for range maxRequestsPerVM {
@@ -57,7 +57,7 @@ func TestTenants(t *testing.T) {
 }
 
 // A removed VM's requests end, further ones are refused, and end waits for those in progress.
-func TestEndOfATenant(t *testing.T) {
+func TestEndOfAVM(t *testing.T) {
 	all, directory, a, b := newVMs(t)
 	ctx, leave, err := all.enter(t.Context(), a, false)
 	gatewaytest.Must(t, err)
@@ -157,7 +157,7 @@ func TestChunkedListsAreLong(t *testing.T) {
 		t.Errorf("alone: %d", status)
 	}
 	for range maxLongListsPerVM {
-		_, leave, err := g.host.tenants.enter(t.Context(), g.ID, true)
+		_, leave, err := g.host.admission.enter(t.Context(), g.ID, true)
 		gatewaytest.Must(t, err)
 		defer leave()
 	}
