@@ -170,7 +170,7 @@ func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
 	hostConfig.OnRemove = []func(context.Context, gateway.ID) error{
 		p.web.Remove, p.mail.Remove, p.objects.Remove, p.forwards.RemoveVM, p.issuer.Remove,
 	}
-	hostConfig.Parts = []gateway.Part{} // what checkpoints cover beside disks
+	hostConfig.Parts = []gateway.Part{p.mail, p.objects}
 	if p.host, err = vmhost.New(hostConfig); err != nil {
 		return fmt.Errorf("virtual machines: %w", err)
 	}
