@@ -12,7 +12,7 @@ export PATH := $(PATH):/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
 export GOFLAGS := $(GOFLAGS) $(shell git rev-parse --git-dir >/dev/null 2>&1 || echo -buildvcs=false)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down purge build man image test check unit e2e soak upgrades kills lint fuzz bench bench-https conformance fmt deps go
+.PHONY: help up down purge build man image test check unit e2e soak upgrades kills lint fuzz bench bench-https bench-mail conformance fmt deps go
 
 help: ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -83,6 +83,10 @@ bench-https: go ## compare the web side with nginx, HAProxy and Caddy (BENCHFLAG
 	@packaging/deps bench
 	@test -x build/caddy || GOBIN=$(CURDIR)/build $(GO) install github.com/caddyserver/caddy/v2/cmd/caddy@$(CADDY)
 	@$(GO) build -o build/bench-https ./e2e/bench/web && build/bench-https -caddy build/caddy $(BENCHFLAGS)
+
+bench-mail: go ## compare mail with Postfix, and measure its other goals, as root (BENCHFLAGS=-short: smaller numbers)
+	@packaging/deps mailbench
+	@$(GO) build -o build/bench-mail ./e2e/bench/mailbench && unshare --net --mount --pid --fork --kill-child --mount-proc build/bench-mail $(BENCHFLAGS)
 
 conformance: go ## check the web side with h2spec, testssl.sh, slowhttptest and odd WebSockets, and beside nginx; mail beside Postfix
 	@$(GO) test -count=1 -run '^TestWebSocket' ./https

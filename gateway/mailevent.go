@@ -45,6 +45,16 @@ type MailRedelivery struct {
 	Since    time.Time `json:"since,omitzero"`      // those received at or after it
 }
 
+// Check reports what is wrong with the choice; KindInvalid.
+func (r MailRedelivery) Check() error {
+	const limit = 10_000
+	if (len(r.QueueIDs) > 0) != r.Since.IsZero() || len(r.QueueIDs) > limit {
+		return Invalid("not a choice of messages to deliver again: expected one of queue_ids, at most %d, and since", limit).
+			WithHint("lodge mail redeliver --help shows both.")
+	}
+	return nil
+}
+
 // MailRedelivered is how many messages are delivered again; those that wait anyway are counted too.
 type MailRedelivered struct {
 	Messages int `json:"messages"`

@@ -189,8 +189,8 @@ func (s *Server) guestRedeliver(w http.ResponseWriter, r *http.Request, id gatew
 	if err := d.Decode(&in); err != nil {
 		return nil, gateway.Invalid("the request is not as documented: %v", err)
 	}
-	if (len(in.QueueIDs) > 0) != in.Since.IsZero() {
-		return nil, gateway.Invalid("expected queue_ids or since, and one of these")
+	if err := in.Check(); err != nil {
+		return nil, err
 	}
 	return s.Redeliver(r.Context(), id, in)
 }

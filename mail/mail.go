@@ -166,8 +166,8 @@ func New(config Config) (*Server, error) {
 			Domain: config.Domain, Policy: policy, MaxMessageBytes: config.MaxMessageBytes, TLS: config.TLS,
 			Limits: *config.smtpLimits, Logger: config.Logger,
 		}),
-		imap:   imapServer(config, store, imapd.DefaultLimits(), nil),
-		people: imapsServer(config, store),
+		imap:   imapServer(config, store, policy.Take, imapd.DefaultLimits(), nil),
+		people: imapsServer(config, store, policy.Take),
 		replica: deliver.New(deliver.Config{
 			Domain: config.Domain, Store: store, Directory: config.Directory, KeyFile: config.SSHKeyFile, Dial: config.Dial,
 			Times: deliver.DefaultTimes(), Journal: log, Logger: config.Logger,
@@ -177,10 +177,10 @@ func New(config Config) (*Server, error) {
 	return s, nil
 }
 
-func imapServer(config Config, store *mailbox.Store, limits guard.Limits, secure *tls.Config) *imapd.Server {
+func imapServer(config Config, store *mailbox.Store, take imapd.Take, limits guard.Limits, secure *tls.Config) *imapd.Server {
 	c := imapd.Config{
 		Directory: config.Directory, Store: store, Limits: limits, Logger: config.Logger, TLS: secure, Domain: config.Domain,
-		MaxMessageBytes: config.MaxMessageBytes, Subject: inbound.Subject,
+		MaxMessageBytes: config.MaxMessageBytes, Subject: inbound.Subject, Take: take,
 	}
 	if config.People != nil { // nil in an interface would not be nil
 		c.Makers = config.People
@@ -188,11 +188,11 @@ func imapServer(config Config, store *mailbox.Store, limits guard.Limits, secure
 	return imapd.New(c)
 }
 
-func imapsServer(config Config, store *mailbox.Store) *imapd.Server {
+func imapsServer(config Config, store *mailbox.Store, take imapd.Take) *imapd.Server {
 	if config.TLS == nil {
 		return nil
 	}
-	return imapServer(config, store, imapd.OutsideLimits(), config.TLS)
+	return imapServer(config, store, take, imapd.OutsideLimits(), config.TLS)
 }
 
 // ServeSMTP receives mail from anyone on l until Shutdown.

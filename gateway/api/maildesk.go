@@ -68,12 +68,11 @@ func (s Session) MailLog(ctx context.Context, name string, limit int) ([]gateway
 // then.
 func (s Session) Redeliver(ctx context.Context, name string, r gateway.MailRedelivery) (gateway.MailRedelivered, error) {
 	id, err := s.mailbox(verbRedeliver, name)
+	if err == nil {
+		err = r.Check()
+	}
 	if err != nil {
 		return gateway.MailRedelivered{}, err
-	}
-	if (len(r.QueueIDs) > 0) != r.Since.IsZero() || len(r.QueueIDs) > MaxMessages {
-		return gateway.MailRedelivered{}, gateway.Invalid("not a choice of messages to deliver again").
-			WithHint("Name at most %d queue ids, or those since a time: lodge mail redeliver --help", MaxMessages)
 	}
 	return s.api.MailDesk.Redeliver(ctx, id, r)
 }

@@ -25,11 +25,37 @@ func (s *session) Append(name string, r imap.LiteralReader, options *imap.Append
 	if r.Size() == 0 {
 		return nil, no(imap.ResponseCodeCannot, "The message is empty")
 	}
-	store := s.server.config.Store
-	if err := store.Fits(s.vm.ID, r.Size()); err != nil { // before all of it is read
+	if err := s.server.config.Store.Fits(s.vm.ID, r.Size()); err != nil { // before all of it is read
 		return nil, s.answer(err)
 	}
-	staged, err := store.Stage()
+	var data *imap.AppendData
+	err = s.taking(r.Size(), func() error {
+		data, err = s.store(box, r, options)
+		return err
+	})
+	return data, err
+}
+
+// taking runs add, which adds messages of that many bytes, if the VM can get them now. What add does not add is
+// given back.
+func (s *session) taking(bytes int64, add func() error) error {
+	if s.server.config.Take == nil {
+		return add()
+	}
+	undo, ok := s.server.config.Take(s.vm.ID, bytes)
+	if !ok {
+		return no(imap.ResponseCodeLimit, "This mailbox has received too much mail for now, try again later")
+	}
+	err := add()
+	if err != nil {
+		undo()
+	}
+	return err
+}
+
+// store adds a message to a folder.
+func (s *session) store(box *mailbox.Box, r imap.LiteralReader, options *imap.AppendOptions) (*imap.AppendData, error) {
+	staged, err := s.server.config.Store.Stage()
 	if err != nil {
 		return nil, s.answer(err)
 	}
@@ -99,8 +125,16 @@ func (s *session) Copy(set imap.NumSet, name string) (*imap.CopyData, error) {
 	s.turn.Lock()
 	defer s.turn.Unlock()
 	picked, _ := s.pick(set)
-	done, err := s.box.Copy(uidsOf(picked), to)
-	return copied(to, done), s.answer(err)
+	bytes := int64(0)
+	for _, m := range picked {
+		bytes += m.Bytes
+	}
+	var done []mailbox.Transferred
+	err = s.taking(bytes, func() (err error) {
+		done, err = s.box.Copy(uidsOf(picked), to)
+		return s.answer(err)
+	})
+	return copied(to, done), err
 }
 
 // Move moves messages (RFC 6851). Poll then sends the numbers of those that are gone. If it fails, those that

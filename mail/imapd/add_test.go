@@ -176,3 +176,28 @@ func TestIdleInFolder(t *testing.T) {
 	gatewaytest.Must(t, err)
 	c.line("a OK")
 }
+
+// What clients add is counted as mail that comes in is; what is refused counts for nothing.
+func TestAddedBytesAreTaken(t *testing.T) {
+	f := newFixture(t)
+	left := int64(3 * len(letter))
+	f.config.Take = func(_ gateway.ID, bytes int64) (undo func(), ok bool) {
+		if bytes > left {
+			return nil, false
+		}
+		left -= bytes
+		return func() { left += bytes }, true
+	}
+	c := f.serve(t).dial(t)
+	for range 2 {
+		if line := c.append("APPEND INBOX", letter); !strings.HasPrefix(line, "a OK") {
+			t.Fatal(line)
+		}
+	}
+	c.command("SELECT INBOX")
+	c.refused("COPY 1:2 Archive", "NO [LIMIT]")
+	c.command("COPY 1 Archive")
+	if line := c.append("APPEND INBOX", letter); !strings.HasPrefix(line, "a NO [LIMIT]") || left != 0 {
+		t.Error(line, left)
+	}
+}

@@ -12,7 +12,7 @@ import (
 
 const (
 	maxPatterns     = 20   // of one LIST
-	maxPatternBytes = 1024 // of one of them, with the reference
+	maxPatternBytes = 1024 // of all of them, each with the reference
 )
 
 // List lists INBOX and the folders (RFC 5258, RFC 5819, RFC 6154). LSUB is a list of those that are
@@ -24,9 +24,10 @@ func (s *session) List(w *imapserver.ListWriter, ref string, patterns []string, 
 	if len(patterns) > maxPatterns {
 		return no(imap.ResponseCodeLimit, "LIST takes at most 20 patterns")
 	}
+	length := 0
 	for i, p := range patterns {
-		if len(ref)+len(p) > maxPatternBytes {
-			return no(imap.ResponseCodeLimit, "A pattern has at most 1024 bytes")
+		if length += len(ref) + len(p); length > maxPatternBytes {
+			return no(imap.ResponseCodeLimit, "The patterns of a LIST have at most 1024 bytes")
 		}
 		patterns[i] = absolute(ref, p)
 	}
@@ -116,27 +117,44 @@ func matchesAny(patterns []string, name string) bool {
 	return false
 }
 
-// matches compares a name with a pattern of LIST: "*" is any text, "%" any text within a level. It takes time
-// in proportion to the lengths of both, multiplied, however many of these a stranger sends.
+// matches compares a name with a pattern of LIST: "*" is any text, "%" any text within a level. Each part of the
+// pattern passes over what the parts before it cannot have matched: a pattern that is longer than the name ends early.
 func matches(pattern, name string) bool {
 	at := make([]bool, len(name)+1) // at[i]: the pattern so far matches name[:i]
 	at[0] = true
+	first := 0 // the lowest i of these
+	var last byte
 	for _, p := range []byte(pattern) {
-		before := false // of at[i-1], for this part of the pattern
-		for i := range at {
-			was := at[i]
-			switch p {
-			case '*':
-				at[i] = was || i > 0 && at[i-1]
-			case '%':
-				at[i] = was || i > 0 && at[i-1] && name[i-1] != mailbox.Separator[0]
-			default:
-				at[i] = i > 0 && before && name[i-1] == p
-			}
-			before = was
+		if last == '*' && (p == '*' || p == '%') || last == '%' && p == '%' {
+			continue // the same again
+		}
+		last = p
+		if first = advance(at, first, p, name); first > len(name) {
+			return false
 		}
 	}
 	return at[len(name)]
+}
+
+// advance takes one more part of a pattern into at, and returns the first that is true; beyond it if none is.
+func advance(at []bool, first int, p byte, name string) int {
+	lowest, before := len(at), false // of at[i-1], before this part
+	for i := first; i < len(at); i++ {
+		was := at[i]
+		switch p {
+		case '*':
+			at[i] = true
+		case '%':
+			at[i] = was || i > first && at[i-1] && name[i-1] != mailbox.Separator[0]
+		default:
+			at[i] = before && name[i-1] == p
+		}
+		if at[i] && i < lowest {
+			lowest = i
+		}
+		before = was
+	}
+	return lowest
 }
 
 // Create makes a folder, and those above it. A separator at the end announces folders below it.

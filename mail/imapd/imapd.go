@@ -32,7 +32,7 @@ import (
 	"lodge/mail/mailbox"
 )
 
-// Config is what a Server needs. All fields must be set, but for TLS and Domain of a server for VMs.
+// Config is what a Server needs. All fields must be set, but for Take, and TLS and Domain of a server for VMs.
 type Config struct {
 	Directory *gateway.Directory
 	Store     *mailbox.Store
@@ -43,8 +43,12 @@ type Config struct {
 	Domain    string      // VMs are at <vm>.<Domain>, for logins
 
 	MaxMessageBytes int64                     // of a message that is appended
+	Take            Take                      // nil: clients may add any number of bytes
 	Subject         func(first []byte) string // of a message that begins so, for lists
 }
+
+// Take takes bytes that a client adds from what the VM can get now, or is false. undo gives them back.
+type Take func(vm gateway.ID, bytes int64) (undo func(), ok bool)
 
 // Makers has the rights of those who made passwords; people.Book is one.
 type Makers interface {

@@ -32,7 +32,7 @@ func (p *Policy) TakeBytes(letters []mailbox.Letter, body int64) (undo func(), e
 		}
 	}
 	for vm, n := range sums {
-		_, one, ok := p.bytes.ReserveN(vm, min(n, p.most()), time.Now(), 0) // one with many recipients must be had once
+		one, ok := p.Take(vm, int64(n))
 		if !ok {
 			undo()
 			return nil, replyTooMuch()
@@ -40,6 +40,12 @@ func (p *Policy) TakeBytes(letters []mailbox.Letter, body int64) (undo func(), e
 		taken = append(taken, one)
 	}
 	return undo, nil
+}
+
+// Take takes room from what a VM can get now, if there is so much. undo gives it back.
+func (p *Policy) Take(vm gateway.ID, bytes int64) (undo func(), ok bool) {
+	_, undo, ok = p.bytes.ReserveN(vm, int(min(bytes, int64(p.most()))), time.Now(), 0) // one with many recipients must be had once
+	return undo, ok
 }
 
 // most is what a bucket holds.

@@ -112,7 +112,7 @@ func (j *Journal) Remove(id gateway.ID) error {
 	j.removed[id] = struct{}{}
 	j.mu.Unlock()
 	if l != nil {
-		l.end(false)
+		l.remove()
 	}
 	if err := os.RemoveAll(filepath.Join(j.dir, id.String())); err != nil {
 		return fmt.Errorf("remove log of mail: %w", err)
@@ -128,7 +128,7 @@ func (j *Journal) Close() {
 	j.of = nil
 	j.mu.Unlock()
 	for _, l := range all {
-		l.end(true)
+		l.end()
 	}
 }
 
@@ -158,6 +158,8 @@ type log struct {
 	timer  *time.Timer // while something is in memory
 	failed bool        // the last write
 	ended  bool
+
+	removed bool // with its directory
 }
 
 // ring is a file that begins anew when it is full.
@@ -199,9 +201,9 @@ func (l *log) flushAll() {
 	}
 }
 
-// flush writes what a ring has in memory. mu must be held.
+// flush writes what a ring has in memory, unless the log was removed, so that nothing of it comes back. mu must be held.
 func (l *log) flush(r *ring) {
-	if len(r.buf) == 0 {
+	if len(r.buf) == 0 || l.removed {
 		return
 	}
 	err := r.write(l.dir)
@@ -255,18 +257,29 @@ func (l *log) read() (text []byte, err error) {
 	return text, nil
 }
 
-// end ends the log, and writes what is in memory if asked.
-func (l *log) end(write bool) {
+// end ends the log, and writes what is in memory.
+func (l *log) end() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.stop()
+	for i := range l.rings {
+		l.flush(&l.rings[i])
+	}
+}
+
+// remove ends the log. Who still reads it writes nothing of it any more.
+func (l *log) remove() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stop()
+	l.removed = true
+}
+
+// stop makes later events be lost. mu must be held.
+func (l *log) stop() {
 	l.ended = true
 	if l.timer != nil {
 		l.timer.Stop()
-	}
-	for i := range l.rings {
-		if write {
-			l.flush(&l.rings[i])
-		}
 	}
 }
 

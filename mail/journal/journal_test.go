@@ -116,3 +116,19 @@ func TestDamage(t *testing.T) {
 		t.Errorf("%d lines in the log: %s", n, log.String())
 	}
 }
+
+// A list that has begun before a removal does not bring the log back.
+func TestListWhileRemoved(t *testing.T) {
+	t.Parallel()
+	dir, id := t.TempDir(), gateway.NewID()
+	j := Open(dir, new(gatewaytest.Log).Logger())
+	j.Add(id, received(1))
+	l := j.log(id)
+	gatewaytest.Must(t, j.Remove(id))
+	if _, err := l.read(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, id.String())); err == nil {
+		t.Error("the log is on disk again")
+	}
+}
