@@ -23,7 +23,7 @@ func TestRunEndsWhenTheStoreFails(t *testing.T) {
 	gatewaytest.Must(t, err)
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(t.Context()) }()
-	_, _, err = s.tenants.enter(t.Context(), vm.ID, false)
+	_, _, err = s.tenants.enter(t.Context(), vm.ID, atTap, false)
 	gatewaytest.Must(t, err)
 	sandboxtest.BreakWrites(t, filepath.Join(dir, "index"), ".log")
 	go func() {

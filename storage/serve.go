@@ -9,21 +9,25 @@ import (
 	"lodge/storage/s3"
 )
 
-// serve handles one request, and logs it if AccessLog is set.
-func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+// serving returns what handles a request that comes in at a door, and logs it if AccessLog is set.
+func (s *Server) serving(at door) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) { s.serveAt(w, r, at) }
+}
+
+func (s *Server) serveAt(w http.ResponseWriter, r *http.Request, at door) {
 	a := &access{ResponseWriter: w}
 	if s.accessLog {
 		begin := time.Now()
 		defer func() { a.log(s.log, r, time.Since(begin)) }() // after a panic, too: the client has left
 	}
-	if err := s.carryOut(a, r); err != nil {
+	if err := s.carryOut(a, r, at); err != nil {
 		s.answer(a, r, err)
 	}
 }
 
 // carryOut identifies the caller and carries out the request. It returns an error only if nothing
 // has been answered yet.
-func (s *Server) carryOut(w *access, r *http.Request) error {
+func (s *Server) carryOut(w *access, r *http.Request, at door) error {
 	if err := s3.CheckHeaders(r.Header); err != nil { // before anything looks at them
 		return err
 	}
@@ -39,7 +43,7 @@ func (s *Server) carryOut(w *access, r *http.Request) error {
 		return err
 	}
 	w.vm = who.VM
-	ctx, leave, err := s.tenants.enter(r.Context(), who.VM.ID, mayBeLong(r))
+	ctx, leave, err := s.tenants.enter(r.Context(), who.VM.ID, at, mayBeLong(r))
 	if err != nil {
 		return err
 	}

@@ -95,10 +95,15 @@ func (s *Server) Remove(ctx context.Context, id gateway.ID) error {
 	return s.objects.UnlessFailed(func() error { return s.objects.Remove(id) })
 }
 
-// Handler serves S3. Connections from taps carry their VM in the request's context
+// Handler serves S3 on taps, whose connections carry their VM in the request's context
 // (gateway.ConnContext).
-func (s *Server) Handler() http.Handler {
-	return continueEmpty(promhttp.InstrumentHandlerCounter(s.requests, http.HandlerFunc(s.serve)))
+func (s *Server) Handler() http.Handler { return s.handler(atTap) }
+
+// HostHandler serves S3 on the host's own socket, for issued keys. It has places of its own.
+func (s *Server) HostHandler() http.Handler { return s.handler(atHost) }
+
+func (s *Server) handler(at door) http.Handler {
+	return continueEmpty(promhttp.InstrumentHandlerCounter(s.requests, s.serving(at)))
 }
 
 // continueEmpty answers 100 to a client that expects it before an empty body. net/http does so only

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -84,8 +85,10 @@ func (h *host) guest(name string) guest {
 
 // listen serves on a port where every connection is vm's; the zero VM stands for the host's own
 // listener.
-func (h *host) listen(vm gateway.Identity) string {
-	srv := httptest.NewUnstartedServer(h.Handler())
+func (h *host) listen(vm gateway.Identity) string { return h.serve(h.Handler(), vm) }
+
+func (h *host) serve(handler http.Handler, vm gateway.Identity) string {
+	srv := httptest.NewUnstartedServer(handler)
 	srv.Config.ConnContext = func(ctx context.Context, _ net.Conn) context.Context { return gateway.WithVM(ctx, vm) }
 	srv.Start()
 	h.t.Cleanup(srv.Close)

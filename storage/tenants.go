@@ -6,46 +6,37 @@ import (
 	"sync"
 
 	"lodge/gateway"
-	"lodge/gateway/limit"
-)
-
-// maxRequestsPerVM limits the requests of one VM that are in progress. Further ones get SlowDown.
-const maxRequestsPerVM = 256
-
-// A list in a request's body (keys to delete, parts) is in memory as a whole, several times its
-// size. So few long ones of a VM may be in progress.
-const (
-	longList          = 256 << 10 // bytes
-	maxLongListsPerVM = 8
 )
 
 // tenants has the requests of each VM from their admission to the end of all work on them: it limits
 // them, and ends them when the VM is removed.
 type tenants struct {
-	directory       *gateway.Directory
-	requests, lists *limit.Limit[gateway.ID]
+	directory *gateway.Directory
+	requests  [doors]slots
+	lists     slots
 
 	mu     sync.Mutex
-	all    map[gateway.ID]tenant // with requests in progress
+	all    map[gateway.ID]*tenant // with requests in progress
 	closed bool
 }
 
 type tenant struct {
-	ctx  context.Context // ends when the VM is removed
-	end  context.CancelFunc
-	left chan struct{} // closed when the last request has ended
+	ctx      context.Context // ends when the VM is removed
+	end      context.CancelFunc
+	requests int           // in progress
+	left     chan struct{} // closed when the last of them has ended
 }
 
 func newTenants(directory *gateway.Directory) *tenants {
 	return &tenants{
-		directory: directory, requests: limit.New[gateway.ID](maxRequestsPerVM, 0),
-		lists: limit.New[gateway.ID](maxLongListsPerVM, 0), all: map[gateway.ID]tenant{},
+		directory: directory, requests: newDoors(), all: map[gateway.ID]*tenant{},
+		lists: newSlots(ownLongLists, maxLongListsPerVM, commonLongLists),
 	}
 }
 
 // enter admits a request of a VM that is not being removed; long means that its body is a long
 // list. The context that it returns ends with the VM, too.
-func (t *tenants) enter(ctx context.Context, id gateway.ID, long bool) (_ context.Context, leave func(), err error) {
+func (t *tenants) enter(ctx context.Context, id gateway.ID, at door, long bool) (_ context.Context, leave func(), err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
@@ -54,43 +45,44 @@ func (t *tenants) enter(ctx context.Context, id gateway.ID, long bool) (_ contex
 	if m, ok := t.directory.ByID(id); !ok || m.Desired == gateway.Removed { // with the lock: see end
 		return nil, nil, errGone()
 	}
-	leaveRequests, ok := t.requests.Enter(id)
+	leaveRequests, ok := t.requests[at].enter(id)
 	if !ok {
 		return nil, nil, errSlowDown()
 	}
 	leaveLists := func() {}
 	if long {
-		if leaveLists, ok = t.lists.Enter(id); !ok {
+		if leaveLists, ok = t.lists.enter(id); !ok {
 			leaveRequests()
 			return nil, nil, errSlowDown()
 		}
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(t.of(id).ctx, cancel)
+	vm := t.of(id)
+	vm.requests++
+	stop := context.AfterFunc(vm.ctx, cancel)
 	return ctx, func() {
 		stop()
 		cancel()
 		leaveLists()
-		t.leave(id, leaveRequests)
+		leaveRequests()
+		t.leave(id, vm)
 	}, nil
 }
 
-func (t *tenants) of(id gateway.ID) tenant {
+func (t *tenants) of(id gateway.ID) *tenant {
 	vm, ok := t.all[id]
 	if !ok {
-		vm.left = make(chan struct{})
+		vm = &tenant{left: make(chan struct{})}
 		vm.ctx, vm.end = context.WithCancel(context.Background())
 		t.all[id] = vm
 	}
 	return vm
 }
 
-func (t *tenants) leave(id gateway.ID, leaveRequests func()) {
+func (t *tenants) leave(id gateway.ID, vm *tenant) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	leaveRequests()
-	if left, _ := t.requests.Held(id); left == 0 {
-		vm := t.all[id]
+	if vm.requests--; vm.requests == 0 {
 		vm.end()
 		close(vm.left)
 		delete(t.all, id)

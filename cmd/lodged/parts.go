@@ -118,7 +118,7 @@ func assemble(cfg Config, s *state, kept *sockets.Set, log *slog.Logger) (p *par
 	p.askNotes.notify, p.askNotes.url = p.mail.Notify, p.web.RequestURL
 	p.askNotes.start()
 	p.guestHTTP = httpServer(p.web.RedirectPages(guests), gateway.ConnContext, log)
-	p.hostS3 = httpServer(p.objects.Handler(), nil, log)
+	p.hostS3 = httpServer(p.objects.HostHandler(), nil, log)
 	if p.images, err = newImages(cfg, p.host); err != nil {
 		return nil, err
 	}
