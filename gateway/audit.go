@@ -42,6 +42,7 @@ const (
 	EventAccessDenied    AuditEvent = "access.denied"
 	EventPasswordMade    AuditEvent = "mail.password.made" // for IMAP from outside
 	EventPasswordRemoved AuditEvent = "mail.password.removed"
+	EventS3QuotaSet      AuditEvent = "s3.quota.set"
 )
 
 // Audit records an event. The attributes have no secrets: person, team, by and the keys of every log.

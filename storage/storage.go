@@ -39,7 +39,8 @@ type Config struct {
 	Keyring   *gateway.Keyring
 	Directory *gateway.Directory
 	Logger    *slog.Logger
-	AccessLog bool // log every request
+	Quota     int64 // bytes that a VM may store by default; 0: no limit
+	AccessLog bool  // log every request
 }
 
 // Server is the S3 service of one host.
@@ -59,7 +60,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Dir == "" || cfg.Keyring == nil || cfg.Directory == nil || cfg.Logger == nil {
 		return nil, errors.New("open storage: the configuration is incomplete")
 	}
-	objects, err := store.Open(filepath.Clean(cfg.Dir), store.Config{Log: cfg.Logger})
+	objects, err := store.Open(filepath.Clean(cfg.Dir), store.Config{Log: cfg.Logger, Limits: cfg.limits})
 	if err != nil {
 		return nil, err
 	}

@@ -44,13 +44,20 @@ func newHost(tb testing.TB) *host {
 
 func newHostIn(tb testing.TB, dir string) *host {
 	tb.Helper()
+	return newHostWith(tb, func(c *Config) { c.Dir = dir })
+}
+
+func newHostWith(tb testing.TB, change func(*Config)) *host {
+	tb.Helper()
 	directory, err := gateway.OpenDirectory(tb.Context(), new(gatewaytest.Records))
 	if err != nil {
 		tb.Fatal(err)
 	}
 	keyring := gateway.NewKeyring([32]byte{1, 2, 3}, directory)
 	log := slog.New(slog.NewTextHandler(testWriter{tb}, nil))
-	s, err := New(Config{Dir: dir, Keyring: keyring, Directory: directory, Logger: log})
+	cfg := Config{Dir: tb.TempDir(), Keyring: keyring, Directory: directory, Logger: log}
+	change(&cfg)
+	s, err := New(cfg)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -63,7 +70,7 @@ func newHostIn(tb testing.TB, dir string) *host {
 			tb.Errorf("run: %v", err)
 		}
 	})
-	return &host{Server: s, t: tb, dir: dir, directory: directory, keyring: keyring}
+	return &host{Server: s, t: tb, dir: cfg.Dir, directory: directory, keyring: keyring}
 }
 
 type testWriter struct{ t testing.TB }

@@ -129,7 +129,8 @@ func serveObjects(t *testing.T, h *controltest.Host) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: s3.Handler(), ReadHeaderTimeout: time.Minute}
+	h.UseObjects(s3)
+	server := &http.Server{Handler: s3.HostHandler(), ReadHeaderTimeout: time.Minute}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {

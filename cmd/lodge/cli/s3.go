@@ -18,6 +18,9 @@ import (
 type s3Cmd struct {
 	Ls s3LsCmd `cmd:"" help:"List a VM's buckets, or the objects of one."`
 	Cp s3CpCmd `cmd:"" help:"Copy one object in or out."`
+
+	Usage s3UsageCmd `cmd:"" help:"Show how much a VM has stored."`
+	Quota s3QuotaCmd `cmd:"" help:"Limit how much a VM or a bucket may store."`
 }
 
 // s3Client is a client of S3 that acts for the VM, over the host's own socket. It signs with
