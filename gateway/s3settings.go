@@ -20,6 +20,7 @@ const NoS3Quota int64 = -1
 type S3Settings struct {
 	QuotaBytes int64         `json:"quota_bytes,omitempty"` // of all buckets; 0: the host's default; NoS3Quota: none
 	Buckets    []BucketQuota `json:"buckets,omitempty"`     // ordered by name, at most MaxBucketQuotas
+	KeyEpoch   uint32        `json:"key_epoch,omitempty"`   // counts how often its keys for outside were revoked
 }
 
 // BucketQuota is the quota of one bucket, which need not exist yet.

@@ -15,7 +15,7 @@ func (s *Server) serving(at door) http.HandlerFunc {
 }
 
 func (s *Server) serveAt(w http.ResponseWriter, r *http.Request, at door) {
-	a := &access{ResponseWriter: w}
+	a := &access{ResponseWriter: w, isolated: at == atOutside}
 	if s.accessLog {
 		begin := time.Now()
 		defer func() { a.log(s.log, r, time.Since(begin)) }() // after a panic, too: the client has left
@@ -38,7 +38,7 @@ func (s *Server) carryOut(w *access, r *http.Request, at door) error {
 	if err != nil {
 		return err
 	}
-	who, err := s.caller(r, form)
+	who, err := s.caller(r, form, at)
 	if err != nil {
 		return err
 	}
@@ -52,7 +52,7 @@ func (s *Server) carryOut(w *access, r *http.Request, at door) error {
 	defer release()
 	r = r.WithContext(ctx)
 	body.client = &client
-	if w.target, err = s3.ParseTarget(r); err != nil {
+	if w.target, err = s.targetOf(r, at); err != nil {
 		return err
 	}
 	defer client.hasWritten()
@@ -74,8 +74,13 @@ func mayBeLong(r *http.Request) bool {
 
 // caller is the VM that a request is from. A browser's preflight has no signature: the tap alone says
 // whose bucket is meant.
-func (s *Server) caller(r *http.Request, form *s3.Form) (s3.Caller, error) {
-	if r.Method != http.MethodOptions {
+func (s *Server) caller(r *http.Request, form *s3.Form, at door) (s3.Caller, error) {
+	switch {
+	case at == atOutside && r.Method == http.MethodOptions:
+		return s.preflightOutside(r)
+	case at == atOutside:
+		return s.identifyOutside(r, form)
+	case r.Method != http.MethodOptions:
 		return s.identify(r, form)
 	}
 	tap := gateway.VMFrom(r.Context())

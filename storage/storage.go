@@ -2,7 +2,8 @@
 // without a key.
 //
 // A request arrives at Handler. identify determines its VM: that of the tap of the connection, or
-// without a tap that of the issued credentials that signed it. tenants limits the VM's requests. Then
+// without a tap that of the issued credentials that signed it, which at a public name (outside.go) may be
+// ones for outside. tenants limits the VM's requests. Then
 // package s3 carries the request out, in package store, which keeps objects under the VM's UUID. The
 // first write to a bucket makes it.
 //
@@ -29,6 +30,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"lodge/gateway"
+	"lodge/gateway/people"
 	"lodge/storage/s3"
 	"lodge/storage/store"
 )
@@ -38,26 +40,31 @@ type Config struct {
 	Dir       string // where objects are kept
 	Keyring   *gateway.Keyring
 	Directory *gateway.Directory
+	People    *people.Book
 	Logger    *slog.Logger
-	Quota     int64 // bytes that a VM may store by default; 0: no limit
-	AccessLog bool  // log every request
+	Outside   string // the public name, s3.<domain>; names below it are those of VMs and their buckets
+	Quota     int64  // bytes that a VM may store by default; 0: no limit
+	AccessLog bool   // log every request
 }
 
 // Server is the S3 service of one host.
 type Server struct {
 	keyring   *gateway.Keyring
 	directory *gateway.Directory
+	people    *people.Book
 	log       *slog.Logger
 	accessLog bool
 	objects   *store.Store
 	protocol  *s3.Handler
 	tenants   *tenants
-	requests  *prometheus.CounterVec // by method and status
+
+	outsideHost string
+	requests    *prometheus.CounterVec // by method and status
 }
 
 // New opens the objects in cfg.Dir and finishes what a crash interrupted there.
 func New(cfg Config) (*Server, error) {
-	if cfg.Dir == "" || cfg.Keyring == nil || cfg.Directory == nil || cfg.Logger == nil {
+	if cfg.Dir == "" || cfg.Keyring == nil || cfg.Directory == nil || cfg.People == nil || cfg.Logger == nil {
 		return nil, errors.New("open storage: the configuration is incomplete")
 	}
 	objects, err := store.Open(filepath.Clean(cfg.Dir), store.Config{Log: cfg.Logger, Limits: cfg.limits})
@@ -65,7 +72,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	return &Server{
-		keyring: cfg.Keyring, directory: cfg.Directory, log: cfg.Logger, accessLog: cfg.AccessLog,
+		keyring: cfg.Keyring, directory: cfg.Directory, people: cfg.People, outsideHost: cfg.Outside, log: cfg.Logger, accessLog: cfg.AccessLog,
 		objects: objects, protocol: &s3.Handler{Store: objects, Logger: cfg.Logger, Now: time.Now},
 		tenants: newTenants(cfg.Directory), requests: newRequestCounter(),
 	}, nil
@@ -102,6 +109,10 @@ func (s *Server) Handler() http.Handler { return s.handler(atTap) }
 
 // HostHandler serves S3 on the host's own socket, for issued keys. It has places of its own.
 func (s *Server) HostHandler() http.Handler { return s.handler(atHost) }
+
+// OutsideHandler serves S3 at the public names, to who has a key for them or a presigned URL. The caller
+// has ended TLS, and limits strangers.
+func (s *Server) OutsideHandler() http.Handler { return s.handler(atOutside) }
 
 func (s *Server) handler(at door) http.Handler {
 	return continueEmpty(promhttp.InstrumentHandlerCounter(s.requests, s.serving(at)))

@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +20,8 @@ import (
 
 	"lodge/gateway"
 	"lodge/gateway/gatewaytest"
+	"lodge/gateway/people"
+	hoststore "lodge/gateway/store"
 )
 
 // host is a storage service with VMs, each of which reaches it over a listener that stands for its
@@ -27,6 +31,7 @@ type host struct {
 	t         testing.TB
 	dir       string
 	directory *gateway.Directory
+	people    *people.Book
 	keyring   *gateway.Keyring
 }
 
@@ -55,7 +60,8 @@ func newHostWith(tb testing.TB, change func(*Config)) *host {
 	}
 	keyring := gateway.NewKeyring([32]byte{1, 2, 3}, directory)
 	log := slog.New(slog.NewTextHandler(testWriter{tb}, nil))
-	cfg := Config{Dir: tb.TempDir(), Keyring: keyring, Directory: directory, Logger: log}
+	known := book(tb)
+	cfg := Config{Dir: tb.TempDir(), Keyring: keyring, Directory: directory, People: known, Outside: "s3.lodge.localhost", Logger: log}
 	change(&cfg)
 	s, err := New(cfg)
 	if err != nil {
@@ -70,7 +76,18 @@ func newHostWith(tb testing.TB, change func(*Config)) *host {
 			tb.Errorf("run: %v", err)
 		}
 	})
-	return &host{Server: s, t: tb, dir: cfg.Dir, directory: directory, keyring: keyring}
+	return &host{Server: s, t: tb, dir: cfg.Dir, people: known, directory: directory, keyring: keyring}
+}
+
+// book has the host's owner alone.
+func book(tb testing.TB) *people.Book {
+	tb.Helper()
+	db, err := hoststore.Open(tb.Context(), filepath.Join(tb.TempDir(), "lodge.db"), netip.MustParsePrefix("10.213.0.0/16"))
+	gatewaytest.Must(tb, err)
+	tb.Cleanup(func() { gatewaytest.Must(tb, db.Close()) })
+	known, err := people.Open(tb.Context(), db.Shared(), "owner@lodge.localhost")
+	gatewaytest.Must(tb, err)
+	return known
 }
 
 type testWriter struct{ t testing.TB }

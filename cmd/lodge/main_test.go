@@ -120,7 +120,7 @@ func commands(t *testing.T, h *controltest.Host) map[string]command {
 func serveObjects(t *testing.T, h *controltest.Host) {
 	t.Helper()
 	s3, err := storage.New(storage.Config{
-		Dir: t.TempDir(), Keyring: h.Keyring, Directory: h.Directory, Logger: slog.New(slog.DiscardHandler),
+		Dir: t.TempDir(), Keyring: h.Keyring, Directory: h.Directory, People: h.People, Outside: "s3.lodge.localhost", Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)

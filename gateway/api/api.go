@@ -158,6 +158,7 @@ type Config struct {
 	Domains   Domains
 	Doctor    Doctor
 	Domain    string       // below which VMs have their names
+	S3URL     string       // where S3 is for clients outside of VMs
 	S3Quota   int64        // bytes that a VM may store in S3 by default; 0: no limit
 	Version   string       // of this daemon
 	Logger    *slog.Logger // of changes of who may do what; answers are never logged
