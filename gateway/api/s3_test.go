@@ -2,7 +2,9 @@ package api_test
 
 import (
 	"context"
+	"strings"
 	"testing"
+	"time"
 
 	"lodge/gateway"
 	"lodge/gateway/api"
@@ -65,5 +67,38 @@ func TestS3Quotas(t *testing.T) {
 	revoke()
 	if _, err := ada.SetS3Quota(t.Context(), "blog", "photos", 0); gateway.KindOf(err) != gateway.KindDenied {
 		t.Errorf("with the right taken back: %v", err)
+	}
+}
+
+// Who may use a VM makes keys for outside, which are theirs; who may manage it ends all of them.
+func TestS3Keys(t *testing.T) {
+	a, log := mailAPI(t)
+	a.S3URL = "https://s3.lodge.localhost"
+	ada, _ := manager(t, a)
+	who, _ := a.People.ByMail("ada@example.com")
+	for life, want := range map[time.Duration]time.Duration{0: api.DefaultS3KeyLife, time.Minute: time.Minute, gateway.MaxS3KeyLife: gateway.MaxS3KeyLife} {
+		before := time.Now().Add(want - time.Second)
+		made, err := ada.NewS3Key(t.Context(), "blog", life)
+		if err != nil || made.Expires.Before(before) || made.Expires.After(time.Now().Add(want)) || made.Endpoint != a.S3URL {
+			t.Errorf("%s: %+v %v", life, made, err)
+		}
+		key, err := a.Keyring.Check(made.AccessKey, time.Now())
+		if err != nil || key.By != who.ID || !key.Outside || key.Secret != made.SecretKey || strings.Contains(log.String(), made.SecretKey) {
+			t.Errorf("%s: %v", life, err)
+		}
+	}
+	for _, life := range []time.Duration{time.Second, -time.Hour, gateway.MaxS3KeyLife + time.Second} {
+		if _, err := ada.NewS3Key(t.Context(), "blog", life); gateway.KindOf(err) != gateway.KindInvalid || api.ErrorOf(err).Hint == "" {
+			t.Errorf("%s: %v", life, err)
+		}
+	}
+	made, err := ada.NewS3Key(t.Context(), "blog", 0)
+	gatewaytest.Must(t, err)
+	gatewaytest.Must(t, ada.RevokeS3Keys(t.Context(), "blog"))
+	if _, err := a.Keyring.Check(made.AccessKey, time.Now()); gateway.KindOf(err) != gateway.KindDenied {
+		t.Errorf("revoked: %v", err)
+	}
+	if log.Count("event=s3.key.made") != 4 || log.Count("event=s3.keys.revoked") != 1 {
+		t.Errorf("log: %s", log)
 	}
 }

@@ -94,7 +94,7 @@ func Start(tb testing.TB) *Host {
 	verbs := api.New(api.Config{
 		Directory: directory, People: known, Requests: requests, Keyring: h.Keyring, Machines: h, Observer: h, Terminals: h, Examiner: h, Mailbox: h, MailDesk: h, Notices: h, Objects: lateObjects{h}, Web: h, Passes: &fakePasses{}, Ports: h, Images: fakeImages{h}, Forwarder: &fakeForwards{},
 		Domains: domains.New(domains.Config{Domain: "lodge.localhost", Servers: []string{h.DNS.Addr}}),
-		Doctor:  h, Domain: "lodge.localhost", Version: "v0.0.0-test", Logger: slog.New(slog.NewTextHandler(h.Logs, nil)),
+		Doctor:  h, Domain: "lodge.localhost", S3URL: "https://s3.lodge.localhost", Version: "v0.0.0-test", Logger: slog.New(slog.NewTextHandler(h.Logs, nil)),
 	})
 	h.server = control.New(control.Config{
 		API: verbs, Metrics: http.NotFoundHandler(),
