@@ -44,6 +44,9 @@ const (
 	EventAccessDenied      AuditEvent = "access.denied"
 	EventPasswordMade      AuditEvent = "mail.password.made" // for IMAP from outside
 	EventPasswordRemoved   AuditEvent = "mail.password.removed"
+	EventS3QuotaSet        AuditEvent = "s3.quota.set"
+	EventS3KeyMade         AuditEvent = "s3.key.made" // for outside
+	EventS3KeysRevoked     AuditEvent = "s3.keys.revoked"
 )
 
 // Audit records an event. The attributes have no secrets: person, team, by and the keys of every log.

@@ -25,7 +25,7 @@ type Size struct {
 }
 
 // VM is the record of a VM: its identity and its definition. Values are copies; Shares, Grants,
-// Domains and the lists in Mail are never changed in place.
+// Domains and the lists in Mail and S3 are never changed in place.
 type VM struct {
 	Identity
 	Size
@@ -45,6 +45,7 @@ type VM struct {
 	Domains       []Domain  `json:"domains,omitempty"`   // at most MaxDomains, no name twice
 
 	Mail MailSettings `json:"mail,omitzero"`
+	S3   S3Settings   `json:"s3,omitzero"`
 
 	CheckpointPlan CheckpointPlan `json:"checkpoint_plan,omitzero"`
 	RollbackInside bool           `json:"rollback_inside,omitempty"` // a program in the VM may roll it back

@@ -57,6 +57,8 @@ func (s *Server) certificateOwner(host string) (string, bool) {
 	case rt.Custom: // what an owner has chosen is not counted with what strangers ask for
 		_, d, _ := s.Directory.ByDomain(host)
 		return d.Name, true
+	case rt.Service != "":
+		return s.serviceOwner(rt)
 	case s.ACME.Records != nil && (!s.beyondWildcard(rt.Name) || rt.VM.Visibility(gateway.DefaultPort) != gateway.Public):
 		return "", false
 	}
@@ -64,6 +66,17 @@ func (s *Server) certificateOwner(host string) (string, bool) {
 		return host, host == s.Domain || rt.IsVM()
 	}
 	return rt.VMName, rt.IsVM()
+}
+
+// serviceOwner is certificateOwner for a service's name. Names below <vm>.<service> are counted with the
+// VM, and have certificates as names below the VM's own.
+func (s *Server) serviceOwner(rt names.Route) (string, bool) {
+	below, ok := strings.CutSuffix(rt.Host, "."+rt.Service)
+	if !ok {
+		return rt.Host, s.ACME.Records == nil
+	}
+	vm, ok := s.Directory.ByName(below[strings.LastIndexByte(below, '.')+1:])
+	return vm.Name, ok && (s.ACME.Records == nil || vm.Visibility(gateway.DefaultPort) == gateway.Public)
 }
 
 // beyondWildcard reports whether a name is below the domain, but not directly.

@@ -62,6 +62,9 @@ type Config struct {
 	// Inside has the handlers of names for guests only, such as "s3.lodge.internal", each with the
 	// names directly below it.
 	Inside map[string]http.Handler
+	// Services has the handlers of names below the domain that are the host's, such as "s3.<domain>", each
+	// with all names below it. They authenticate their callers.
+	Services map[string]http.Handler
 	// Root has the handlers of paths at the domain itself, which strangers may read.
 	Root map[string]http.Handler
 	// Dial connects to a port of a VM. The default goes through the VM's tap and nowhere else.
@@ -143,7 +146,7 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	zone := names.Zone{Domain: cfg.Domain, Guests: gateway.InternalDomain, Port: cfg.Port, Inside: slices.Collect(maps.Keys(cfg.Inside))}
+	zone := names.Zone{Domain: cfg.Domain, Guests: gateway.InternalDomain, Port: cfg.Port, Inside: slices.Collect(maps.Keys(cfg.Inside)), Services: slices.Collect(maps.Keys(cfg.Services))}
 	policy := access.Policy{Zone: zone, VMs: cfg.Directory, People: cfg.People}
 	s := &Server{
 		Config: cfg,

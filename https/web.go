@@ -38,6 +38,8 @@ func (s *Server) serveWeb(w http.ResponseWriter, r *http.Request) {
 		s.pages.Render(w, r, pages.BadRequestLine())
 	case rt.Inside != "":
 		s.Inside[rt.Inside].ServeHTTP(w, r)
+	case rt.Service != "":
+		s.serveService(w, r, rt)
 	case rt.VMName == "":
 		s.serveRoot(w, r)
 	case r.URL.Path == pages.StartPath && r.Method == http.MethodPost:
@@ -185,6 +187,19 @@ func (s *Server) notAllowed(w http.ResponseWriter, r *http.Request, rt names.Rou
 		return
 	}
 	s.pages.Render(w, r, s.login.Private(r, rt))
+}
+
+// serveService passes a request on to a service of the host. All of them are shared like those to one VM.
+func (s *Server) serveService(w http.ResponseWriter, r *http.Request, rt names.Route) {
+	leave, over := s.quota.Enter(gateway.ID{}, unitOf(r, access.Visitor{VM: gateway.VMFrom(r.Context())}))
+	if over != quota.None {
+		s.metrics.refused.WithLabelValues(string(over)).Inc()
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, "Too many requests are under way. Please reduce your request rate.", http.StatusServiceUnavailable)
+		return
+	}
+	defer leave()
+	s.Services[rt.Service].ServeHTTP(w, r)
 }
 
 // serveRoot serves the host's own page, and what Config.Root has.

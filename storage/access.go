@@ -18,12 +18,17 @@ type access struct {
 	target s3.Target
 	status int // 0: nothing was written yet
 	bytes  int64
+
+	isolated bool // see isolate
 }
 
 // WriteHeader implements http.ResponseWriter.
 func (a *access) WriteHeader(status int) {
 	if a.status == 0 {
 		a.status = status
+		if a.isolated {
+			isolate(a.Header())
+		}
 	}
 	a.ResponseWriter.WriteHeader(status)
 }
@@ -31,7 +36,7 @@ func (a *access) WriteHeader(status int) {
 // Write implements http.ResponseWriter.
 func (a *access) Write(p []byte) (int, error) {
 	if a.status == 0 {
-		a.status = http.StatusOK
+		a.WriteHeader(http.StatusOK)
 	}
 	n, err := a.ResponseWriter.Write(p)
 	a.bytes += int64(n)
@@ -41,7 +46,7 @@ func (a *access) Write(p []byte) (int, error) {
 // ReadFrom implements io.ReaderFrom, so that files are still sent by sendfile(2).
 func (a *access) ReadFrom(src io.Reader) (int64, error) {
 	if a.status == 0 {
-		a.status = http.StatusOK
+		a.WriteHeader(http.StatusOK)
 	}
 	n, err := io.Copy(a.ResponseWriter, src)
 	a.bytes += n

@@ -28,21 +28,21 @@ func TestAdmission(t *testing.T) {
 	all, _, a, b := newVMs(t)
 	var leave []func()
 	for range maxRequestsPerVM {
-		_, l, err := all.enter(t.Context(), a, false)
+		_, l, err := all.enter(t.Context(), a, atTap, false)
 		if err != nil {
 			t.Fatal(err)
 		}
 		leave = append(leave, l)
 	}
-	if _, _, err := all.enter(t.Context(), a, false); err == nil {
+	if _, _, err := all.enter(t.Context(), a, atTap, false); err == nil {
 		t.Fatal("a request over the limit was admitted")
 	}
-	_, leaveB, err := all.enter(t.Context(), b, false)
+	_, leaveB, err := all.enter(t.Context(), b, atTap, false)
 	if err != nil {
 		t.Fatalf("another VM was refused: %v", err)
 	}
 	leave[0]()
-	if _, l, err := all.enter(t.Context(), a, false); err != nil {
+	if _, l, err := all.enter(t.Context(), a, atTap, false); err != nil {
 		t.Fatal(err)
 	} else {
 		l()
@@ -59,9 +59,9 @@ func TestAdmission(t *testing.T) {
 // A removed VM's requests end, further ones are refused, and end waits for those in progress.
 func TestEndOfAVM(t *testing.T) {
 	all, directory, a, b := newVMs(t)
-	ctx, leave, err := all.enter(t.Context(), a, false)
+	ctx, leave, err := all.enter(t.Context(), a, atTap, false)
 	gatewaytest.Must(t, err)
-	_, leaveB, err := all.enter(t.Context(), b, false)
+	_, leaveB, err := all.enter(t.Context(), b, atTap, false)
 	gatewaytest.Must(t, err)
 	defer leaveB()
 	_, err = directory.Update(t.Context(), a, func(m *gateway.VM) error {
@@ -69,7 +69,7 @@ func TestEndOfAVM(t *testing.T) {
 		return nil
 	})
 	gatewaytest.Must(t, err)
-	if _, _, err := all.enter(t.Context(), a, false); err == nil {
+	if _, _, err := all.enter(t.Context(), a, atTap, false); err == nil {
 		t.Error("a VM that is being removed was admitted")
 	}
 	impatient, cancel := context.WithCancel(t.Context())
@@ -89,7 +89,7 @@ func TestEndOfAVM(t *testing.T) {
 	gatewaytest.Must(t, <-ended)
 	gatewaytest.Must(t, all.end(t.Context(), a)) // repeated
 	gatewaytest.Must(t, directory.Delete(t.Context(), a))
-	if _, _, err := all.enter(t.Context(), a, false); err == nil {
+	if _, _, err := all.enter(t.Context(), a, atTap, false); err == nil {
 		t.Error("a VM that is gone was admitted")
 	}
 }
@@ -99,21 +99,21 @@ func TestFewLongListsPerVM(t *testing.T) {
 	var leave func()
 	for range maxLongListsPerVM {
 		var err error
-		if _, leave, err = all.enter(t.Context(), a, true); err != nil {
+		if _, leave, err = all.enter(t.Context(), a, atTap, true); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, _, err := all.enter(t.Context(), a, true); err == nil {
+	if _, _, err := all.enter(t.Context(), a, atTap, true); err == nil {
 		t.Error("a long list over the limit was admitted")
 	}
-	if _, _, err := all.enter(t.Context(), a, false); err != nil {
+	if _, _, err := all.enter(t.Context(), a, atTap, false); err != nil {
 		t.Errorf("a plain request was refused: %v", err)
 	}
-	if _, _, err := all.enter(t.Context(), b, true); err != nil {
+	if _, _, err := all.enter(t.Context(), b, atTap, true); err != nil {
 		t.Errorf("another VM was refused: %v", err)
 	}
 	leave()
-	if _, _, err := all.enter(t.Context(), a, true); err != nil {
+	if _, _, err := all.enter(t.Context(), a, atTap, true); err != nil {
 		t.Errorf("after another ended: %v", err)
 	}
 }
@@ -157,7 +157,7 @@ func TestChunkedListsAreLong(t *testing.T) {
 		t.Errorf("alone: %d", status)
 	}
 	for range maxLongListsPerVM {
-		_, leave, err := g.host.admission.enter(t.Context(), g.ID, true)
+		_, leave, err := g.host.admission.enter(t.Context(), g.ID, atTap, true)
 		gatewaytest.Must(t, err)
 		defer leave()
 	}

@@ -18,12 +18,12 @@ func TestRunEndsWhenTheStoreFails(t *testing.T) {
 	vm, dir := gateway.VM{Identity: gateway.Identity{ID: gateway.NewID(), Name: "a"}}, t.TempDir()
 	directory := gatewaytest.NewDirectory(t, new(gatewaytest.Records), vm)
 	s, err := New(Config{
-		Dir: dir, Keyring: gateway.NewKeyring([32]byte{1}, directory), Directory: directory, Logger: slog.New(slog.DiscardHandler),
+		Dir: dir, Keyring: gateway.NewKeyring([32]byte{1}, directory), Directory: directory, People: book(t), Logger: slog.New(slog.DiscardHandler),
 	})
 	gatewaytest.Must(t, err)
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(t.Context()) }()
-	_, _, err = s.admission.enter(t.Context(), vm.ID, false)
+	_, _, err = s.admission.enter(t.Context(), vm.ID, atTap, false)
 	gatewaytest.Must(t, err)
 	sandboxtest.BreakWrites(t, filepath.Join(dir, "index"), ".log")
 	go func() {

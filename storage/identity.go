@@ -37,24 +37,30 @@ func (s *Server) identify(r *http.Request, form *s3.Form) (s3.Caller, error) {
 		}
 		return s3.Caller{VM: tap, Inside: true}, nil
 	}
-	vm, secret, err := s.keyring.Check(auth.AccessKey, time.Now())
+	key, err := s.keyring.Check(auth.AccessKey, time.Now())
 	if err != nil {
 		return s3.Caller{}, errCredentials(err)
 	}
-	if tap.Known() && tap.ID != vm.ID {
+	if key.Outside || tap.Known() && tap.ID != key.VM.ID {
 		return s3.Caller{}, errUnknownKey()
 	}
+	who, err := verified(r, form, auth, key)
+	who.Inside = tap.Known()
+	return who, err
+}
+
+// verified is the caller of a request, or of a form, that key has signed.
+func verified(r *http.Request, form *s3.Form, auth sigv4.Auth, key gateway.S3Key) (who s3.Caller, err error) {
 	if form != nil {
-		if err := auth.VerifyPolicy(form.Fields["policy"], secret); err != nil {
-			return s3.Caller{}, s3.SignatureError(err)
-		}
-		return s3.Caller{VM: vm, Inside: tap.Known()}, nil
+		err = auth.VerifyPolicy(form.Fields["policy"], key.Secret)
+	} else {
+		who.Chain, err = auth.Verify(r, key.Secret, time.Now())
 	}
-	chain, err := auth.Verify(r, secret, time.Now())
 	if err != nil {
 		return s3.Caller{}, s3.SignatureError(err)
 	}
-	return s3.Caller{VM: vm, Inside: tap.Known(), Chain: chain}, nil
+	who.VM = key.VM
+	return who, nil
 }
 
 // parseAuth reads the signature of a request, or of its form.

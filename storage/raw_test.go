@@ -37,6 +37,20 @@ func (g guest) wire(t *testing.T) wire {
 // Expect.
 func (w wire) head(method, path string, length int, header map[string]string) {
 	w.t.Helper()
+	w.start(method, path, length, header)
+	if header["Expect"] != "" {
+		if line := w.line(); line != "HTTP/1.1 100 Continue" {
+			w.t.Fatalf("%s %s: got %q before a 100", method, path, line)
+		}
+		if line := w.line(); line != "" {
+			w.t.Fatalf("the 100 has a header %q", line)
+		}
+	}
+}
+
+// start is head without waiting.
+func (w wire) start(method, path string, length int, header map[string]string) {
+	w.t.Helper()
 	r, err := http.NewRequestWithContext(w.t.Context(), method, "http://"+w.RemoteAddr().String()+path, http.NoBody)
 	gatewaytest.Must(w.t, err)
 	for k, v := range header {
@@ -49,14 +63,6 @@ func (w wire) head(method, path string, length int, header map[string]string) {
 	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: %s\r\n", method, path, r.Host)
 	gatewaytest.Must(w.t, r.Header.Write(&b))
 	w.send(b.String() + "\r\n")
-	if header["Expect"] != "" {
-		if line := w.line(); line != "HTTP/1.1 100 Continue" {
-			w.t.Fatalf("%s %s: got %q before a 100", method, path, line)
-		}
-		if line := w.line(); line != "" {
-			w.t.Fatalf("the 100 has a header %q", line)
-		}
-	}
 }
 
 func (w wire) send(text string) {

@@ -72,6 +72,11 @@ func answer(tb testing.TB, r *http.Request) reply {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	return readReply(tb, res)
+}
+
+func readReply(tb testing.TB, res *http.Response) reply {
+	tb.Helper()
 	defer func() { _ = res.Body.Close() }() // read to its end
 	text, err := io.ReadAll(res.Body)
 	if err != nil {

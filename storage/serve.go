@@ -9,21 +9,25 @@ import (
 	"lodge/storage/s3"
 )
 
-// serve handles one request, and logs it if AccessLog is set.
-func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
-	a := &access{ResponseWriter: w}
+// serving returns what handles a request that comes in at a door, and logs it if AccessLog is set.
+func (s *Server) serving(at door) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) { s.serveAt(w, r, at) }
+}
+
+func (s *Server) serveAt(w http.ResponseWriter, r *http.Request, at door) {
+	a := &access{ResponseWriter: w, isolated: at == atOutside}
 	if s.accessLog {
 		begin := time.Now()
 		defer func() { a.log(s.log, r, time.Since(begin)) }() // after a panic, too: the client has left
 	}
-	if err := s.carryOut(a, r); err != nil {
+	if err := s.carryOut(a, r, at); err != nil {
 		s.answer(a, r, err)
 	}
 }
 
 // carryOut identifies the caller and carries out the request. It returns an error only if nothing
 // has been answered yet.
-func (s *Server) carryOut(w *access, r *http.Request) error {
+func (s *Server) carryOut(w *access, r *http.Request, at door) error {
 	if err := s3.CheckHeaders(r.Header); err != nil { // before anything looks at them
 		return err
 	}
@@ -34,12 +38,12 @@ func (s *Server) carryOut(w *access, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	who, err := s.caller(r, form)
+	who, err := s.caller(r, form, at)
 	if err != nil {
 		return err
 	}
 	w.vm = who.VM
-	ctx, leave, err := s.admission.enter(r.Context(), who.VM.ID, mayBeLong(r))
+	ctx, leave, err := s.admission.enter(r.Context(), who.VM.ID, at, mayBeLong(r))
 	if err != nil {
 		return err
 	}
@@ -51,7 +55,7 @@ func (s *Server) carryOut(w *access, r *http.Request) error {
 	defer release()
 	r = r.WithContext(ctx)
 	body.client = &client
-	if w.target, err = s3.ParseTarget(r); err != nil {
+	if w.target, err = s.targetOf(r, at); err != nil {
 		return err
 	}
 	defer client.hasWritten()
@@ -73,8 +77,13 @@ func mayBeLong(r *http.Request) bool {
 
 // caller is the VM that a request is from. A browser's preflight has no signature: the tap alone says
 // whose bucket is meant.
-func (s *Server) caller(r *http.Request, form *s3.Form) (s3.Caller, error) {
-	if r.Method != http.MethodOptions {
+func (s *Server) caller(r *http.Request, form *s3.Form, at door) (s3.Caller, error) {
+	switch {
+	case at == atOutside && r.Method == http.MethodOptions:
+		return s.preflightOutside(r)
+	case at == atOutside:
+		return s.identifyOutside(r, form)
+	case r.Method != http.MethodOptions:
 		return s.identify(r, form)
 	}
 	tap := gateway.VMFrom(r.Context())

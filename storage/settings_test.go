@@ -88,7 +88,7 @@ func TestPreflightsAreAdmitted(t *testing.T) {
 		t.Errorf("without rules: %d %s", got.status, got.body)
 	}
 	for range maxRequestsPerVM {
-		_, leave, err := g.host.admission.enter(t.Context(), g.ID, false)
+		_, leave, err := g.host.admission.enter(t.Context(), g.ID, atTap, false)
 		gatewaytest.Must(t, err)
 		defer leave()
 	}

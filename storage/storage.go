@@ -2,7 +2,8 @@
 // without a key.
 //
 // A request arrives at Handler. identify determines its VM: that of the tap of the connection, or
-// without a tap that of the issued credentials that signed it. admission limits the VM's requests. Then
+// without a tap that of the issued credentials that signed it, which at a public name (outside.go) may be
+// ones for outside. admission limits the VM's requests. Then
 // package s3 carries the request out, in package store, which keeps objects under the VM's UUID. The
 // first write to a bucket makes it.
 //
@@ -29,6 +30,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"lodge/gateway"
+	"lodge/gateway/people"
 	"lodge/storage/s3"
 	"lodge/storage/store"
 )
@@ -38,33 +40,39 @@ type Config struct {
 	Dir       string // where objects are kept
 	Keyring   *gateway.Keyring
 	Directory *gateway.Directory
+	People    *people.Book
 	Logger    *slog.Logger
-	AccessLog bool // log every request
+	Outside   string // the public name, s3.<domain>; names below it are those of VMs and their buckets
+	Quota     int64  // bytes that a VM may store by default; 0: no limit
+	AccessLog bool   // log every request
 }
 
 // Server is the S3 service of one host.
 type Server struct {
 	keyring   *gateway.Keyring
 	directory *gateway.Directory
+	people    *people.Book
 	log       *slog.Logger
 	accessLog bool
 	objects   *store.Store
 	protocol  *s3.Handler
 	admission *admission
-	requests  *prometheus.CounterVec // by method and status
+
+	outsideHost string
+	requests    *prometheus.CounterVec // by method and status
 }
 
 // New opens the objects in cfg.Dir and finishes what a crash interrupted there.
 func New(cfg Config) (*Server, error) {
-	if cfg.Dir == "" || cfg.Keyring == nil || cfg.Directory == nil || cfg.Logger == nil {
+	if cfg.Dir == "" || cfg.Keyring == nil || cfg.Directory == nil || cfg.People == nil || cfg.Logger == nil {
 		return nil, errors.New("open storage: the configuration is incomplete")
 	}
-	objects, err := store.Open(filepath.Clean(cfg.Dir), store.Config{Log: cfg.Logger})
+	objects, err := store.Open(filepath.Clean(cfg.Dir), store.Config{Log: cfg.Logger, Limits: cfg.limits})
 	if err != nil {
 		return nil, err
 	}
 	return &Server{
-		keyring: cfg.Keyring, directory: cfg.Directory, log: cfg.Logger, accessLog: cfg.AccessLog,
+		keyring: cfg.Keyring, directory: cfg.Directory, people: cfg.People, outsideHost: cfg.Outside, log: cfg.Logger, accessLog: cfg.AccessLog,
 		objects: objects, protocol: &s3.Handler{Store: objects, Logger: cfg.Logger, Now: time.Now},
 		admission: newAdmission(cfg.Directory), requests: newRequestCounter(),
 	}, nil
@@ -95,10 +103,19 @@ func (s *Server) Remove(ctx context.Context, id gateway.ID) error {
 	return s.objects.UnlessFailed(func() error { return s.objects.Remove(id) })
 }
 
-// Handler serves S3. Connections from taps carry their VM in the request's context
+// Handler serves S3 on taps, whose connections carry their VM in the request's context
 // (gateway.ConnContext).
-func (s *Server) Handler() http.Handler {
-	return continueEmpty(promhttp.InstrumentHandlerCounter(s.requests, http.HandlerFunc(s.serve)))
+func (s *Server) Handler() http.Handler { return s.handler(atTap) }
+
+// HostHandler serves S3 on the host's own socket, for issued keys. It has places of its own.
+func (s *Server) HostHandler() http.Handler { return s.handler(atHost) }
+
+// OutsideHandler serves S3 at the public names, to who has a key for them or a presigned URL. The caller
+// has ended TLS, and limits strangers.
+func (s *Server) OutsideHandler() http.Handler { return s.handler(atOutside) }
+
+func (s *Server) handler(at door) http.Handler {
+	return continueEmpty(promhttp.InstrumentHandlerCounter(s.requests, s.serving(at)))
 }
 
 // continueEmpty answers 100 to a client that expects it before an empty body. net/http does so only

@@ -7,7 +7,10 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/http/httptest"
+	"net/netip"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +20,8 @@ import (
 
 	"lodge/gateway"
 	"lodge/gateway/gatewaytest"
+	"lodge/gateway/people"
+	hoststore "lodge/gateway/store"
 )
 
 // host is a storage service with VMs, each of which reaches it over a listener that stands for its
@@ -26,6 +31,7 @@ type host struct {
 	t         testing.TB
 	dir       string
 	directory *gateway.Directory
+	people    *people.Book
 	keyring   *gateway.Keyring
 }
 
@@ -43,13 +49,21 @@ func newHost(tb testing.TB) *host {
 
 func newHostIn(tb testing.TB, dir string) *host {
 	tb.Helper()
+	return newHostWith(tb, func(c *Config) { c.Dir = dir })
+}
+
+func newHostWith(tb testing.TB, change func(*Config)) *host {
+	tb.Helper()
 	directory, err := gateway.OpenDirectory(tb.Context(), new(gatewaytest.Records))
 	if err != nil {
 		tb.Fatal(err)
 	}
 	keyring := gateway.NewKeyring([32]byte{1, 2, 3}, directory)
 	log := slog.New(slog.NewTextHandler(testWriter{tb}, nil))
-	s, err := New(Config{Dir: dir, Keyring: keyring, Directory: directory, Logger: log})
+	known := book(tb)
+	cfg := Config{Dir: tb.TempDir(), Keyring: keyring, Directory: directory, People: known, Outside: "s3.lodge.localhost", Logger: log}
+	change(&cfg)
+	s, err := New(cfg)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -62,7 +76,18 @@ func newHostIn(tb testing.TB, dir string) *host {
 			tb.Errorf("run: %v", err)
 		}
 	})
-	return &host{Server: s, t: tb, dir: dir, directory: directory, keyring: keyring}
+	return &host{Server: s, t: tb, dir: cfg.Dir, people: known, directory: directory, keyring: keyring}
+}
+
+// book has the host's owner alone.
+func book(tb testing.TB) *people.Book {
+	tb.Helper()
+	db, err := hoststore.Open(tb.Context(), filepath.Join(tb.TempDir(), "lodge.db"), netip.MustParsePrefix("10.213.0.0/16"))
+	gatewaytest.Must(tb, err)
+	tb.Cleanup(func() { gatewaytest.Must(tb, db.Close()) })
+	known, err := people.Open(tb.Context(), db.Shared(), "owner@lodge.localhost")
+	gatewaytest.Must(tb, err)
+	return known
 }
 
 type testWriter struct{ t testing.TB }
@@ -84,8 +109,10 @@ func (h *host) guest(name string) guest {
 
 // listen serves on a port where every connection is vm's; the zero VM stands for the host's own
 // listener.
-func (h *host) listen(vm gateway.Identity) string {
-	srv := httptest.NewUnstartedServer(h.Handler())
+func (h *host) listen(vm gateway.Identity) string { return h.serve(h.Handler(), vm) }
+
+func (h *host) serve(handler http.Handler, vm gateway.Identity) string {
+	srv := httptest.NewUnstartedServer(handler)
 	srv.Config.ConnContext = func(ctx context.Context, _ net.Conn) context.Context { return gateway.WithVM(ctx, vm) }
 	srv.Start()
 	h.t.Cleanup(srv.Close)

@@ -120,7 +120,7 @@ func commands(t *testing.T, h *controltest.Host) map[string]command {
 func serveObjects(t *testing.T, h *controltest.Host) {
 	t.Helper()
 	s3, err := storage.New(storage.Config{
-		Dir: t.TempDir(), Keyring: h.Keyring, Directory: h.Directory, Logger: slog.New(slog.DiscardHandler),
+		Dir: t.TempDir(), Keyring: h.Keyring, Directory: h.Directory, People: h.People, Outside: "s3.lodge.localhost", Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -129,7 +129,8 @@ func serveObjects(t *testing.T, h *controltest.Host) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: s3.Handler(), ReadHeaderTimeout: time.Minute}
+	h.UseObjects(s3)
+	server := &http.Server{Handler: s3.HostHandler(), ReadHeaderTimeout: time.Minute}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {

@@ -39,6 +39,7 @@ type Config struct {
 	LogLevel       slog.Level     `toml:"log_level" help:"DEBUG, INFO, WARN or ERROR"`
 	LogFormat      string         `toml:"log_format" help:"text or json"`
 	AccessLog      bool           `toml:"access_log" help:"log every web and S3 request"`
+	S3Quota        byteSize       `toml:"s3_quota" help:"the most that each VM may store in S3 unless lodge s3 quota says otherwise, such as 50GiB, or none"`
 	ACME           *acmeConfig    `toml:"acme"`           // a table, in the file alone; nil without one
 	LoginProviders loginProviders `toml:"login_provider"` // tables, as above
 

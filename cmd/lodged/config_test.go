@@ -18,7 +18,7 @@ import (
 
 func TestFlagsBeatTheFileAndTheFileBeatsTheDefaults(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "lodge.toml")
-	content := "domain = \"vm.example.org\"\nhttps_port = 8443\nlisten = [\"127.0.0.1\", \"::1\"]\n"
+	content := "domain = \"vm.example.org\"\nhttps_port = 8443\nlisten = [\"127.0.0.1\", \"::1\"]\ns3_quota = \"50GiB\"\n"
 	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -28,6 +28,9 @@ func TestFlagsBeatTheFileAndTheFileBeatsTheDefaults(t *testing.T) {
 	}
 	if cfg.Domain != "vm.example.org" || cfg.HTTPSPort != 9443 || cfg.SMTPPort != 25 || !cfg.AccessLog || len(cfg.Listen) != 2 {
 		t.Errorf("got %+v", cfg)
+	}
+	if cfg.S3Quota != 50<<30 || cfg.S3Quota.String() != "50 GiB" || defaultConfig().S3Quota.String() != "none" {
+		t.Errorf("quota of S3 %s, by default %s", cfg.S3Quota, defaultConfig().S3Quota)
 	}
 	if cfg.GuestNet != netip.MustParsePrefix("10.213.0.0/16") {
 		t.Errorf("guest net is %s", cfg.GuestNet)
@@ -103,6 +106,7 @@ func TestBadConfigIsRefused(t *testing.T) {
 		"smarthost, user":   "mail_smarthost = \"smtp.example:587\"\nmail_smarthost_user = \"x\"",
 		"smarthost, file":   "mail_smarthost = \"smtp.example:587\"\nmail_smarthost_user = \"x\"\nmail_smarthost_password_file = \"/none\"",
 		"smarthost, none":   "mail_smarthost_user = \"x\"\nmail_smarthost_password_file = \"/none\"",
+		"S3 quota":          "s3_quota = \"plenty\"",
 		"log format":        "log_format = \"xml\"",
 		"provider, no id":   "[[login_provider]]\nname = \"x\"\nissuer = \"https://x.example\"",
 		"provider, plain":   "[[login_provider]]\nname = \"x\"\nissuer = \"http://x.example\"\nclient_id = \"lodge\"",

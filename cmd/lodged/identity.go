@@ -13,6 +13,9 @@ import (
 // relying parties compare it as a string.
 func issuerURL(cfg Config) string { return names.Origin(cfg.Domain, cfg.HTTPSPort) }
 
+// s3Name is the name of S3 for clients outside of VMs.
+func s3Name(cfg Config) string { return "s3." + cfg.Domain }
+
 func newIssuer(cfg Config, log *slog.Logger) (*issuer.Issuer, error) {
 	host, err := os.Hostname()
 	if err != nil {

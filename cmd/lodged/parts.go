@@ -23,6 +23,7 @@ import (
 	"lodge/gateway/sockets"
 	"lodge/https"
 	"lodge/https/acme"
+	"lodge/https/names"
 	"lodge/mail"
 	"lodge/mail/verdict"
 	"lodge/storage"
@@ -84,7 +85,8 @@ func openListeners(names *dns.Server, clock *ntp.Server, kept *sockets.Set) tapL
 func assemble(cfg Config, s *state, kept *sockets.Set, log *slog.Logger) (p *parts, err error) {
 	p = new(parts)
 	if p.objects, err = storage.New(storage.Config{
-		Dir: cfg.path("objects"), Keyring: s.keyring, Directory: s.directory, Logger: log, AccessLog: cfg.AccessLog,
+		Dir: cfg.path("objects"), Keyring: s.keyring, Directory: s.directory, People: s.people, Logger: log,
+		Outside: s3Name(cfg), Quota: int64(cfg.S3Quota), AccessLog: cfg.AccessLog,
 	}); err != nil {
 		return nil, fmt.Errorf("object storage: %w", err)
 	}
@@ -99,6 +101,7 @@ func assemble(cfg Config, s *state, kept *sockets.Set, log *slog.Logger) (p *par
 	web := webConfig(cfg, s, guests, p.wake, log)
 	p.askNotes = newAskNotes(s.directory, s.people, log)
 	web.Asked = p.askNotes.asked
+	web.Services = map[string]http.Handler{s3Name(cfg): p.objects.OutsideHandler()}
 	web.Root, web.Verbs = p.issuer.Handlers(), buttons{p, s.requests}
 	if web.ACME, p.responder, err = cfg.ACME.source(cfg.Domain, s.store.KV(), log); err != nil {
 		return nil, err
@@ -118,7 +121,7 @@ func assemble(cfg Config, s *state, kept *sockets.Set, log *slog.Logger) (p *par
 	p.askNotes.notify, p.askNotes.url = p.mail.Notify, p.web.RequestURL
 	p.askNotes.start()
 	p.guestHTTP = httpServer(p.web.RedirectPages(guests), gateway.ConnContext, log)
-	p.hostS3 = httpServer(p.objects.Handler(), nil, log)
+	p.hostS3 = httpServer(p.objects.HostHandler(), nil, log)
 	if p.images, err = newImages(cfg, p.host); err != nil {
 		return nil, err
 	}
@@ -135,7 +138,7 @@ func assemble(cfg Config, s *state, kept *sockets.Set, log *slog.Logger) (p *par
 func (p *parts) newVerbs(cfg Config, s *state, log *slog.Logger) *api.API {
 	return api.New(api.Config{
 		Directory: s.directory, People: s.people, Requests: s.requests, Keyring: s.keyring,
-		Machines: p.host, Observer: p.host, Terminals: p.host, Examiner: p.host, Checkpoints: p.host, Mailbox: p.mail, MailDesk: p.mail, Notices: p.mail, Web: p.web, Passes: p.web, Ports: p.web,
+		Machines: p.host, Observer: p.host, Terminals: p.host, Examiner: p.host, Checkpoints: p.host, Mailbox: p.mail, MailDesk: p.mail, Notices: p.mail, Objects: p.objects, S3URL: names.Origin(s3Name(cfg), cfg.HTTPSPort), S3Quota: int64(cfg.S3Quota), Web: p.web, Passes: p.web, Ports: p.web,
 		Images: p.images, Forwarder: p.forwards, Domains: domains.New(domains.Config{Domain: cfg.Domain, ResolvConf: "/etc/resolv.conf"}),
 		Doctor: p.doctor(cfg), Domain: cfg.Domain, Version: version(), Logger: log, Ready: p.host.Ready,
 	})

@@ -89,6 +89,15 @@ type MailDesk interface {
 	ChangeOutgoing(ctx context.Context, id gateway.ID, c gateway.QueueChange) (gateway.QueueChanged, error)
 }
 
+// Objects are what VMs keep in S3; storage.Server has them.
+type Objects interface {
+	// Usage returns what a VM has stored, and of that each bucket.
+	Usage(ctx context.Context, id gateway.ID) (all gateway.S3Usage, buckets map[string]gateway.S3Usage, err error)
+	// UsageBelow counts the objects of a bucket below a prefix. It reads all their records. KindNotFound: there is no such
+	// bucket.
+	UsageBelow(ctx context.Context, id gateway.ID, bucket, prefix string) (gateway.S3Usage, error)
+}
+
 // Notices sends mail of the host itself; mail.Server does.
 type Notices interface {
 	// Notify returns once the notice is on disk, to be sent. KindConflict: this host sends none, or none to that address;
@@ -127,7 +136,7 @@ type Forwarder interface {
 	List() []gateway.ForwardStatus
 }
 
-// Config is what an API needs. Every field but Ready is required.
+// Config is what an API needs. Every field but S3Quota and Ready is required.
 type Config struct {
 	Directory   *gateway.Directory
 	People      *people.Book
@@ -140,6 +149,7 @@ type Config struct {
 	Mailbox     Mailbox
 	MailDesk    MailDesk
 	Notices     Notices
+	Objects     Objects
 	Web         Web
 	Passes      Passes
 	Ports       Ports
@@ -149,6 +159,8 @@ type Config struct {
 	Domains     Domains
 	Doctor      Doctor
 	Domain      string       // below which VMs have their names
+	S3URL       string       // where S3 is for clients outside of VMs
+	S3Quota     int64        // bytes that a VM may store in S3 by default; 0: no limit
 	Version     string       // of this daemon
 	Logger      *slog.Logger // of changes of who may do what; answers are never logged
 	Ready       func() error

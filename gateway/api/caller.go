@@ -56,6 +56,10 @@ const (
 	verbLogin            verb = "login"
 	verbLoginHost        verb = "loginhost"
 	verbCredentials      verb = "credentials"
+	verbS3Usage          verb = "s3usage"
+	verbNewS3Key         verb = "news3key"
+	verbRevokeS3Keys     verb = "revokes3keys"
+	verbSetS3Quota       verb = "sets3quota"
 	verbMail             verb = "mail"
 	verbMessage          verb = "message"
 	verbRemoveMail       verb = "removemail"
@@ -102,14 +106,14 @@ const (
 // least is the level on a VM that a person needs for a verb. A verb that is not here is for owners.
 func (v verb) least() (gateway.Level, bool) {
 	switch v {
-	case verbShow, verbWait, verbConsole, verbLog, verbSSH, verbDiff, verbRecipe, verbCredentials, verbMail, verbMessage,
+	case verbShow, verbWait, verbConsole, verbLog, verbSSH, verbDiff, verbRecipe, verbCredentials, verbS3Usage, verbNewS3Key, verbMail, verbMessage,
 		verbSearchMail, verbMailLog, verbMailQueue:
 		return gateway.Use, true
 	case verbStart, verbStop, verbRestart, verbRemove, verbSet, verbShare, verbGrant, verbAccess, verbNewPass, verbListPasses,
 		verbRemovePass, verbLogin, verbAddDomain, verbRemoveDomain, verbDomains, verbApprove, verbDeny,
 		verbRemoveMail, verbRedeliver, verbChangeQueue, verbMailSettings, verbSetMail, verbNewAddress, verbAddresses, verbRemoveAddress,
 		verbNewPassword, verbPasswords, verbRemovePassword,
-		verbCheckpoint, verbCheckpointList, verbRemoveCheckpoint, verbCheckpointPlan, verbRollback, verbFork:
+		verbCheckpoint, verbCheckpointList, verbRemoveCheckpoint, verbCheckpointPlan, verbRollback, verbFork, verbSetS3Quota, verbRevokeS3Keys:
 		return gateway.Manage, true
 	}
 	return gateway.NoLevel, false

@@ -107,13 +107,6 @@ func (c *Client) LoginHost(ctx context.Context, person string) (string, error) {
 	return login.URL, err
 }
 
-// Credentials issues S3 credentials for a VM.
-func (c *Client) Credentials(ctx context.Context, name string) (api.Credentials, error) {
-	var credentials api.Credentials
-	err := c.onVM(ctx, http.MethodPost, name, "/credentials", nil, &credentials)
-	return credentials, err
-}
-
 // Mail lists a VM's newest messages, at most limit (1 to 10000).
 func (c *Client) Mail(ctx context.Context, name string, limit int) ([]gateway.Message, error) {
 	var messages []gateway.Message

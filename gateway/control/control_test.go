@@ -195,9 +195,9 @@ func TestCredentialsAreTheVMs(t *testing.T) {
 	h, c := start(t)
 	m := h.Add(t, "hello")
 	keys := must(c.Credentials(t.Context(), "hello"))(t)
-	vm, secret, err := h.Keyring.Check(keys.AccessKey, keys.Expires.Add(-1))
-	if err != nil || vm != m.Identity || secret != keys.SecretKey {
-		t.Errorf("%v of %s", err, vm.Name)
+	key, err := h.Keyring.Check(keys.AccessKey, keys.Expires.Add(-1))
+	if err != nil || key != (gateway.S3Key{VM: m.Identity, Secret: keys.SecretKey}) {
+		t.Errorf("%v of %s", err, key.VM.Name)
 	}
 }
 

@@ -33,7 +33,7 @@ type (
 // routes is the API, one route per verb. docs/api.md is made from it.
 func (s *Server) routes() []route {
 	const vm = "/v1/vms/{name}"
-	return slices.Concat(s.peopleRoutes(), s.mailRoutes(), s.mailPasswordRoutes(), s.checkpointRoutes(), []route{
+	return slices.Concat(s.peopleRoutes(), s.mailRoutes(), s.mailPasswordRoutes(), s.checkpointRoutes(), s.s3Routes(), []route{
 		{"GET", "/v1/health", query(s, api.Session.Health), nil, api.Health{}, "Returns the state of the daemon."},
 		{"GET", "/metrics", s.metrics, nil, media("text/plain"), "Returns the metrics of the daemon, in Prometheus's text format."},
 		{"GET", "/v1/ca.pem", s.rootPEM, nil, media("application/x-pem-file"), "Returns the certificate of the host's own CA."},
@@ -66,7 +66,6 @@ func (s *Server) routes() []route {
 		{"POST", "/v1/login", asked(s, loginHost), LoginRequest{}, LoginAnswer{}, "Makes a link that logs a person in at the host's own domain, for all pages that the person may open, once."},
 		{"GET", vm + "/mail", s.mail, nil, []gateway.Message{}, "Lists the VM's messages, the newest first; at most `limit`, 1 to 10000, 100 by default."},
 		{"GET", vm + "/mail/{queue_id}", s.message, nil, media("message/rfc822"), "Returns one message as it is stored."},
-		{"POST", vm + "/credentials", named(s, api.Session.Credentials), nil, api.Credentials{}, "Issues S3 credentials for the VM."},
 	})
 }
 

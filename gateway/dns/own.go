@@ -65,7 +65,7 @@ func (s *Server) lookup(zone string, labels []string) (exists, address bool) {
 		known := labels[last] == "s3" || last == 0 && (labels[0] == "metadata" || labels[0] == "gateway") || s.isVM(labels[last], last > 0)
 		return known, known
 	default:
-		known := last < 0 || s.isVM(labels[last], last > 0)
+		known := last < 0 || labels[last] == "s3" || s.isVM(labels[last], last > 0)
 		return known, known
 	}
 }

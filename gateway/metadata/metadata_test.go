@@ -267,9 +267,9 @@ func TestSDKFindsCredentials(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		vm, secret, err := h.Keyring.Check(keys.AccessKeyID, time.Now())
-		if err != nil || vm != m.Identity || secret != keys.SecretAccessKey || keys.SessionToken != "" {
-			t.Errorf("%s got the keys of %q: %v", m.Name, vm.Name, err)
+		key, err := h.Keyring.Check(keys.AccessKeyID, time.Now())
+		if err != nil || key != (gateway.S3Key{VM: m.Identity, Secret: keys.SecretAccessKey}) || keys.SessionToken != "" {
+			t.Errorf("%s got the keys of %q: %v", m.Name, key.VM.Name, err)
 		}
 		if time.Until(keys.Expiration) < gateway.CredentialLife-time.Minute {
 			t.Errorf("they expire at %v", keys.Expiration)

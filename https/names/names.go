@@ -19,10 +19,12 @@ type Zone struct {
 	Guests string   // VMs are at <vm>.<Guests> too, for guests only
 	Port   int      // the port that people reach; it is part of URLs unless it is 443
 	Inside []string // names for guests only, each with the names directly below it
+
+	Services []string // names below Domain of services of the host, each with all names below it
 }
 
-// Name is a host name that was read but not looked up. It is a VM's name, or one of Zone.Inside, or
-// (neither) one of the two domains.
+// Name is a host name that was read but not looked up. It is a VM's name, or one of Zone.Inside or
+// Zone.Services, or (none of these) one of the two domains.
 type Name struct {
 	Host    string // lower case, without a port or a final dot
 	Subject string // the name whose certificate covers Host
@@ -31,6 +33,7 @@ type Name struct {
 	Port    uint16 // of the VM; DefaultPort for the plain name and the names below it
 	Guests  bool   // only guests may use the name
 	Inside  string // for a service of the host: the element of Zone.Inside
+	Service string // for one that is not for guests alone: the element of Zone.Services
 	Deep    bool   // for a VM's name: two labels or more below the plain one, so Subject is one of any number
 }
 
@@ -97,6 +100,9 @@ func (z Zone) Parse(host string) (Name, bool) {
 	if name, ok := z.parseInside(host); ok {
 		return name, true
 	}
+	if name, ok := z.parseService(host); ok {
+		return name, true
+	}
 	if name, ok := parseBelow(host, z.Domain); ok {
 		return name, true
 	}
@@ -151,6 +157,17 @@ func (z Zone) parseInside(host string) (Name, bool) {
 		return Name{}, false
 	}
 	return Name{Host: host, Subject: name, Guests: true, Inside: name}, true
+}
+
+// parseService reads a name of Zone.Services. It has no VM, so that no page there counts as one of a VM.
+func (z Zone) parseService(host string) (Name, bool) {
+	for _, service := range z.Services {
+		if host == service || strings.HasSuffix(host, "."+service) {
+			name, ok := unknown(host, z.Domain)
+			return Name{Host: host, Subject: name.Subject, Deep: name.Deep, Service: service}, ok
+		}
+	}
+	return Name{}, false
 }
 
 // Normalize returns a host name in lower case, without its port and without the final dot. It is

@@ -20,11 +20,18 @@ type Target struct{ Bucket, Key string }
 // ParseTarget parses bucket and key from the host and the path, decoded exactly once, and checks
 // them. A key is opaque: "x", "x/", "x//y" and "../x" are different keys, and no file has their names.
 func ParseTarget(r *http.Request) (Target, error) {
+	bucket, ok := gateway.SplitS3Host(r.Host)
+	if !ok { // a client that uses the address
+		bucket = ""
+	}
+	return TargetBelow(bucket, r)
+}
+
+// TargetBelow is ParseTarget where the host has named a bucket, or none.
+func TargetBelow(bucket string, r *http.Request) (Target, error) {
 	path := strings.TrimPrefix(r.URL.Path, "/")
-	var t Target
-	if bucket, ok := gateway.SplitS3Host(r.Host); ok && bucket != "" {
-		t = Target{bucket, path}
-	} else {
+	t := Target{bucket, path}
+	if bucket == "" {
 		t.Bucket, t.Key, _ = strings.Cut(path, "/")
 	}
 	if t.Bucket == "" {

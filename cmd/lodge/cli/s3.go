@@ -18,6 +18,11 @@ import (
 type s3Cmd struct {
 	Ls s3LsCmd `cmd:"" help:"List a VM's buckets, or the objects of one."`
 	Cp s3CpCmd `cmd:"" help:"Copy one object in or out."`
+
+	Creds s3CredsCmd `cmd:"" help:"Make credentials for a VM's objects from anywhere, or revoke them."`
+	URL   s3URLCmd   `cmd:"" help:"Make a link by which anybody reads one object, or uploads it." name:"url"`
+	Usage s3UsageCmd `cmd:"" help:"Show how much a VM has stored."`
+	Quota s3QuotaCmd `cmd:"" help:"Limit how much a VM or a bucket may store."`
 }
 
 // s3Client is a client of S3 that acts for the VM, over the host's own socket. It signs with

@@ -45,6 +45,8 @@ type Host struct {
 	ended  chan error
 	full   atomic.Bool
 
+	objects atomic.Pointer[api.Objects]
+
 	mu        sync.Mutex
 	listening bool
 	templates []api.Template
@@ -90,9 +92,9 @@ func Start(tb testing.TB) *Host {
 	}
 	h.DNS = domainstest.Start(tb)
 	verbs := api.New(api.Config{
-		Directory: directory, People: known, Requests: requests, Keyring: h.Keyring, Machines: h, Observer: h, Terminals: h, Examiner: h, Checkpoints: &fakeCheckpoints{host: h}, Mailbox: h, MailDesk: h, Notices: h, Web: h, Passes: &fakePasses{}, Ports: h, Images: fakeImages{h}, Forwarder: &fakeForwards{},
+		Directory: directory, People: known, Requests: requests, Keyring: h.Keyring, Machines: h, Observer: h, Terminals: h, Examiner: h, Checkpoints: &fakeCheckpoints{host: h}, Mailbox: h, MailDesk: h, Notices: h, Objects: lateObjects{h}, Web: h, Passes: &fakePasses{}, Ports: h, Images: fakeImages{h}, Forwarder: &fakeForwards{},
 		Domains: domains.New(domains.Config{Domain: "lodge.localhost", Servers: []string{h.DNS.Addr}}),
-		Doctor:  h, Domain: "lodge.localhost", Version: "v0.0.0-test", Logger: slog.New(slog.NewTextHandler(h.Logs, nil)),
+		Doctor:  h, Domain: "lodge.localhost", S3URL: "https://s3.lodge.localhost", Version: "v0.0.0-test", Logger: slog.New(slog.NewTextHandler(h.Logs, nil)),
 	})
 	h.server = control.New(control.Config{
 		API: verbs, Metrics: http.NotFoundHandler(),
