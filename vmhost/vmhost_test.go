@@ -65,7 +65,7 @@ func TestHostMemory(t *testing.T) {
 // QEMU is not root: it passes through the directories whatever the daemon's umask is (0077 as a
 // systemd unit).
 func TestDirectoriesLetQEMUThrough(t *testing.T) {
-	c := Config{StateDir: filepath.Join(t.TempDir(), "state"), RunDir: filepath.Join(t.TempDir(), "run"), Layers: new(gatewaytest.Layers)}
+	c := Config{StateDir: filepath.Join(t.TempDir(), "state"), RunDir: filepath.Join(t.TempDir(), "run"), Layers: new(gatewaytest.Layers), Checkpoints: new(gatewaytest.Checkpoints)}
 	for _, dir := range []string{c.diskDir(), c.imageDir(), c.consoleDir(), c.keyDir()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			t.Fatal(err)
@@ -85,7 +85,7 @@ func TestDirectoriesLetQEMUThrough(t *testing.T) {
 
 // The daemon needs no change to the directory that a build makes: it may be read-only.
 func TestImagesMayBeReadOnly(t *testing.T) {
-	c := Config{StateDir: filepath.Join(t.TempDir(), "state"), RunDir: filepath.Join(t.TempDir(), "run"), Layers: new(gatewaytest.Layers)}
+	c := Config{StateDir: filepath.Join(t.TempDir(), "state"), RunDir: filepath.Join(t.TempDir(), "run"), Layers: new(gatewaytest.Layers), Checkpoints: new(gatewaytest.Checkpoints)}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel() // Build makes the directory and no more
 	err := image.Build(ctx, image.Recipe{Name: image.Default, Dir: c.imageDir()})

@@ -127,7 +127,7 @@ func TestHelperRefuses(t *testing.T) {
 func newTemplates(t *testing.T) (i images, id string) {
 	t.Helper()
 	state := t.TempDir()
-	host, err := vmhost.New(vmhost.Config{StateDir: state, RunDir: t.TempDir(), Directory: gatewaytest.NewDirectory(t, &gatewaytest.Records{}), Layers: new(gatewaytest.Layers)})
+	host, err := vmhost.New(vmhost.Config{StateDir: state, RunDir: t.TempDir(), Directory: gatewaytest.NewDirectory(t, &gatewaytest.Records{}), Layers: new(gatewaytest.Layers), Checkpoints: new(gatewaytest.Checkpoints)})
 	gatewaytest.Must(t, err)
 	store, err := template.NewStore(filepath.Join(state, "templates"))
 	gatewaytest.Must(t, err)

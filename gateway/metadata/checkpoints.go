@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"lodge/gateway"
 	"lodge/gateway/api"
@@ -14,6 +15,9 @@ import (
 
 // checkpointsPath is where a VM makes checkpoints of itself.
 const checkpointsPath = "/lodge/v1/checkpoints"
+
+// rollbackLimit is how long it may take to prepare a rollback.
+const rollbackLimit = time.Minute
 
 // maxCheckpointBody limits the body of a request for a checkpoint.
 const maxCheckpointBody = 4 << 10
@@ -53,7 +57,9 @@ func (s *Server) checkpoints(w http.ResponseWriter, r *http.Request, m gateway.V
 		}
 		status = http.StatusCreated
 	case back && name != "" && r.Method == http.MethodPost:
-		answer, err = verbs.Rollback(context.WithoutCancel(ctx), m.Name, name)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackLimit) // the guest that asked may end before the answer
+		defer cancel()
+		answer, err = verbs.Rollback(ctx, m.Name, name)
 		status = http.StatusAccepted
 	case rest != "" && !back && r.Method == http.MethodDelete:
 		err = verbs.RemoveCheckpoint(ctx, m.Name, rest)

@@ -51,7 +51,7 @@ func (c ownCheckpoints) Rollback(_ context.Context, name, checkpoint string) (ap
 func TestCheckpoints(t *testing.T) {
 	h := newHost(t)
 	var calls []string
-	h.Server.Checkpoints = func(vm gateway.Identity) Checkpoints { return ownCheckpoints{vm.Name, &calls} }
+	h.Checkpoints = func(vm gateway.Identity) Checkpoints { return ownCheckpoints{vm.Name, &calls} }
 	for _, tt := range []struct {
 		method, path, body, header string
 		status                     int

@@ -56,7 +56,8 @@ func newHost(tb testing.TB) *host {
 		Mail: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprintf(w, "%s by %s\n", r.Method, gateway.VMFrom(r.Context()).Name)
 		}),
-		Logger: slog.New(slog.NewTextHandler(&h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Checkpoints: func(vm gateway.Identity) Checkpoints { return ownCheckpoints{vm.Name, new([]string)} },
+		Logger:      slog.New(slog.NewTextHandler(&h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	h.a, h.b = h.add(tb, "alpha"), h.add(tb, "beta")
 	return h

@@ -14,7 +14,7 @@ import (
 	"lodge/vmhost/checkpoint"
 )
 
-var noon = time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC) //nolint:gochecknoglobals // never changed
+var noon = time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 
 // add makes a checkpoint as vmhost does.
 func add(t *testing.T, l *checkpoint.List, vm gateway.ID, r gateway.CheckpointRequest, now time.Time) (gateway.Checkpoint, error) {
