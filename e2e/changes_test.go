@@ -13,6 +13,7 @@ import (
 
 	"lodge/e2e/harness"
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
 )
 
 // changes: a VM to which nothing was done has no changes. What is done to it is listed, and a VM that
@@ -51,10 +52,47 @@ func (s *suite) changes(t *testing.T) {
 	if diff := cmp.Diff(want, same); diff != "" {
 		t.Errorf("the VM made from the recipe differs:\n%s\n%s", diff, twin.Run(t, "sudo cat /var/log/cloud-init-output.log"))
 	}
+	s.examinedOff(t, twin, same)
 	s.notExamined(t, shop)
 }
 
-// notExamined: a VM that is off, or whose image has no list, gets an error with the next step.
+// examinedOff: the disk of a VM that is off has the same changes, and a start does not wait for those
+// who look at them.
+func (s *suite) examinedOff(t *testing.T, vm *harness.VM, want gateway.Changes) {
+	t.Helper()
+	vm.Stop(t)
+	got := s.builtAs(t, vm.Name, gateway.ChangesQuery{Text: true})
+	contains(t, "the text of a VM that is off", got.Text, "+welcome to the shop")
+	got.Text, want.Ports = "", got.Ports
+	if diff := cmp.Diff(want, got); diff != "" || len(got.Ports) > 0 {
+		t.Errorf("the VM differs when it is off (-running +off):\n%s", diff)
+	}
+	looked := make(chan error, 1)
+	go func() {
+		_, err := s.h.Client().Changes(t.Context(), vm.Name, gateway.ChangesQuery{})
+		looked <- err
+	}()
+	readers := func() []string {
+		left, err := filepath.Glob(filepath.Join(s.h.StateDir, "readers/*/console.log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return left
+	}
+	gatewaytest.WaitFor(t, "a guest reads the disk", func() bool { return len(readers()) > 0 })
+	s.h.Lodge(t, "start", vm.Name)
+	if err := <-looked; gateway.KindOf(err) != gateway.KindConflict {
+		t.Errorf("a VM that is started while it is looked at: %v", err)
+	}
+	if left := readers(); len(left) > 0 {
+		t.Errorf("these guests still read: %v", left)
+	}
+	if page := vm.Run(t, "for i in $(seq 60); do curl -sf http://127.0.0.1:8000/open.html && break; sleep 1; done"); !strings.Contains(page, "The shop is open") {
+		t.Errorf("the page after the start: %q", page)
+	}
+}
+
+// notExamined: a VM whose image has no list gets an error with the next step.
 func (s *suite) notExamined(t *testing.T, vm *harness.VM) {
 	t.Helper()
 	vm.Run(t, "sudo mv /usr/lib/lodge/image-inventory /usr/lib/lodge/other")
@@ -65,17 +103,23 @@ func (s *suite) notExamined(t *testing.T, vm *harness.VM) {
 	begun := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	if _, err := s.h.Client().Changes(ctx, vm.Name, false); err == nil || time.Since(begun) > time.Minute {
+	if _, err := s.h.Client().Changes(ctx, vm.Name, gateway.ChangesQuery{}); err == nil || time.Since(begun) > time.Minute {
 		t.Errorf("a guest that never answers: %v after %s", err, time.Since(begun))
 	}
+	vm.Run(t, "sudo rm /usr/lib/lodge/image-inventory; echo '#!/bin/sh' | sudo tee /usr/bin/head; sudo sync")
 	vm.Stop(t)
-	contains(t, "a VM that is off", s.h.TryLodge(t, "recipe", vm.Name).Text(), vm.Name+" is stopped", "lodge start "+vm.Name)
+	contains(t, "a disk that cannot be read", s.h.TryLodge(t, "recipe", vm.Name).Text(), "has no list of what it contained")
 }
 
 // built is what was done to a VM, without what a recipe leaves out and without times.
 func (s *suite) built(t *testing.T, vm string) gateway.Changes {
 	t.Helper()
-	c, err := s.h.Client().Changes(t.Context(), vm, false)
+	return s.builtAs(t, vm, gateway.ChangesQuery{})
+}
+
+func (s *suite) builtAs(t *testing.T, vm string, q gateway.ChangesQuery) gateway.Changes {
+	t.Helper()
+	c, err := s.h.Client().Changes(t.Context(), vm, q)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,14 +2,21 @@ package gateway
 
 import "time"
 
-// Changes are the differences between a VM and the image that it was made from. Every list is in the
-// order of its names.
+// ChangesQuery asks for Changes.
+type ChangesQuery struct {
+	From string // a checkpoint; empty: the image
+	To   string // a checkpoint; empty: now
+	Text bool   // with a unified diff of text files
+}
+
+// Changes are the differences between two moments of a VM, mostly between its image and now. Every list
+// is in the order of its names.
 type Changes struct {
 	Packages []PackageChange `json:"packages"`
 	Accounts []AccountChange `json:"accounts"`
 	Units    []UnitChange    `json:"units"`
 	Files    []FileChange    `json:"files"`
-	Ports    []OpenPort      `json:"ports"`          // that programs listen on now
+	Ports    []OpenPort      `json:"ports"`          // that programs listen on now; none when the VM is off, or compared with a checkpoint
 	Cut      bool            `json:"cut"`            // there were too many files: the list is incomplete
 	Text     string          `json:"text,omitempty"` // what was changed in text files, as a unified diff, if asked for
 }
@@ -26,7 +33,7 @@ type PackageChange struct {
 	Name    string `json:"name"`
 	Change  string `json:"change"`            // added, changed or removed
 	Version string `json:"version,omitempty"` // now
-	Was     string `json:"was,omitempty"`     // version in the image
+	Was     string `json:"was,omitempty"`     // the version before
 	Manual  bool   `json:"manual"`            // installed by itself, not as a dependency
 }
 
@@ -64,6 +71,19 @@ type OpenPort struct {
 	Protocol string `json:"protocol"` // tcp or udp
 	Addr     string `json:"addr"`     // such as 0.0.0.0:80 or [::]:80
 	Program  string `json:"program"`  // empty if unknown
+}
+
+// MaxHistory is the most steps of a history.
+const MaxHistory = 50
+
+// HistoryStep is what was changed in a VM from one checkpoint to the next.
+type HistoryStep struct {
+	From     string         `json:"from,omitempty"` // a checkpoint; empty: the image
+	FromTime time.Time      `json:"from_time,omitzero"`
+	To       string         `json:"to,omitempty"` // a checkpoint; empty: now
+	ToTime   time.Time      `json:"to_time,omitzero"`
+	Kind     CheckpointKind `json:"kind,omitempty"` // of To
+	Changes  Changes        `json:"changes"`
 }
 
 // Recipe makes a new VM the same as another.

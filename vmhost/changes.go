@@ -2,7 +2,7 @@ package vmhost
 
 import (
 	"archive/tar"
-	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -16,6 +16,7 @@ import (
 
 	"lodge/gateway"
 	"lodge/vmhost/inventory"
+	"lodge/vmhost/libvirt"
 	"lodge/vmhost/seed"
 )
 
@@ -30,33 +31,98 @@ const (
 // inventoriesAtOnce is how many guests are examined at the same time.
 const inventoriesAtOnce = 2
 
-// Changes returns what was changed in a running VM since its image; with text also what was changed in
-// text files. KindConflict: the VM is off, or its image has no list of what it contained.
-func (h *Host) Changes(ctx context.Context, id gateway.ID, text bool) (gateway.Changes, error) {
-	var c gateway.Changes
-	err := h.examine(ctx, id, func(g *guestShell) (err error) {
-		if c, err = g.changes(); err == nil && text {
-			c.Text, err = g.texts(c.Files)
+// Changes returns what was changed in a VM from one moment to another. The files of a VM that is off,
+// and those of a checkpoint, are read by a guest of their own (see reader); it is ended when the VM is
+// started. KindNotFound: there is no such checkpoint. KindConflict: the VM is neither on nor off, it is
+// started meanwhile, or its image has no list of what it contained.
+func (h *Host) Changes(ctx context.Context, id gateway.ID, q gateway.ChangesQuery) (gateway.Changes, error) {
+	from, err := h.moment(id, q.From)
+	if err != nil {
+		return gateway.Changes{}, err
+	}
+	to, err := h.moment(id, q.To)
+	if err != nil {
+		return gateway.Changes{}, err
+	}
+	m, _ := h.dir.ByID(id)
+	var was examined
+	if from != nil {
+		if was, err = h.inspect(ctx, id, from); err != nil {
+			return gateway.Changes{}, err
 		}
-		return err
+	}
+	if to != nil && !q.Text {
+		now, err := h.inspect(ctx, id, to)
+		if err != nil {
+			return gateway.Changes{}, err
+		}
+		return between(m, from, was, now)
+	}
+	var c gateway.Changes
+	var after map[string][]byte
+	err = h.examine(ctx, id, to, func(m gateway.VM, g shell) error {
+		now, err := inspect(g)
+		if err != nil {
+			return err
+		}
+		if c, err = between(m, from, was, now); err != nil || !q.Text {
+			return err
+		}
+		if from == nil {
+			c.Text, err = texts(g, c.Files)
+			return err
+		}
+		return g.runAll(files(written(c.Files), &after)...)
 	})
+	if err != nil || !q.Text || from == nil {
+		return c, err
+	}
+	var before map[string][]byte
+	err = h.examine(ctx, id, from, func(_ gateway.VM, g shell) error { return g.runAll(files(had(was, c.Files), &before)...) })
+	c.Text = unified(c.Files, from.Name, before, cmp.Or(q.To, "now"), after)
 	return c, err
 }
 
-// Recipe returns cloud-init user data that makes the changes of a running VM to a new one. Errors are
-// those of Changes.
+// moment is the checkpoint that has a name; nil for none, which is the image or now.
+func (h *Host) moment(id gateway.ID, name string) (*gateway.Checkpoint, error) {
+	if _, ok := h.dir.ByID(id); !ok {
+		return nil, errGone()
+	}
+	if name == "" {
+		return nil, nil //nolint:nilnil // as documented
+	}
+	c, err := h.checkpoints.Find(id, name)
+	return &c, err
+}
+
+// between compares what was found at two moments, the first of which is the image if from is nil.
+func between(m gateway.VM, from *gateway.Checkpoint, was, now examined) (gateway.Changes, error) {
+	if from == nil {
+		return now.sinceImage(m)
+	}
+	c := inventory.Compare(was.Now, now.Now, seed.Paths())
+	c.Ports = []gateway.OpenPort{} // those of a disk are unknown
+	return c, nil
+}
+
+// Recipe returns cloud-init user data that makes the changes of a VM to a new one. Errors are those of
+// Changes.
 func (h *Host) Recipe(ctx context.Context, id gateway.ID) (gateway.Recipe, error) {
 	var r gateway.Recipe
-	err := h.examine(ctx, id, func(g *guestShell) error {
-		c, err := g.changes()
+	err := h.examine(ctx, id, nil, func(m gateway.VM, g shell) error {
+		found, err := inspect(g)
 		if err != nil {
 			return err
 		}
-		contents, err := g.files(written(c.Files))
+		c, err := found.sinceImage(m)
 		if err != nil {
 			return err
 		}
-		r, err = inventory.Recipe(h.name(id), c, func(path string) ([]byte, bool) {
+		var contents map[string][]byte
+		if err := g.runAll(files(written(c.Files), &contents)...); err != nil {
+			return err
+		}
+		r, err = inventory.Recipe(m.Name, c, func(path string) ([]byte, bool) {
 			data, ok := contents[path]
 			return data, ok
 		})
@@ -65,15 +131,9 @@ func (h *Host) Recipe(ctx context.Context, id gateway.ID) (gateway.Recipe, error
 	return r, err
 }
 
-// examine logs in to a running VM, and calls f. Few guests are examined at the same time.
-func (h *Host) examine(ctx context.Context, id gateway.ID, f func(*guestShell) error) error {
-	m, ok := h.dir.ByID(id)
-	if !ok {
-		return errGone()
-	}
-	if state := h.Status(ctx, id).State; state != "running" {
-		return gateway.Errorf(gateway.KindConflict, "%s is %s", m.Name, state).WithHint("Its files can be read while it runs: lodge start %s", m.Name)
-	}
+// examine calls f with a way to run commands on the files that a VM has now, or had at a checkpoint.
+// Few VMs are examined at the same time.
+func (h *Host) examine(ctx context.Context, id gateway.ID, at *gateway.Checkpoint, f func(gateway.VM, shell) error) error {
 	busy := time.NewTimer(inventoryWait)
 	defer busy.Stop()
 	select {
@@ -86,33 +146,93 @@ func (h *Host) examine(ctx context.Context, id gateway.ID, f func(*guestShell) e
 	}
 	ctx, cancel := context.WithTimeout(ctx, inventoryTime)
 	defer cancel()
-	g, err := h.logIn(ctx, m)
-	if err != nil {
-		return err
+	m, ok := h.dir.ByID(id)
+	if !ok {
+		return errGone()
 	}
-	defer g.close()
-	return g.explain(f(g))
-}
-
-// changes compares the guest with its image.
-func (g *guestShell) changes() (gateway.Changes, error) {
-	var image, now inventory.Inventory
-	read := func(into *inventory.Inventory) func(io.Reader) error {
-		return func(r io.Reader) (err error) {
-			*into, err = inventory.Read(r)
+	if at != nil {
+		g := &reader{host: h, ctx: ctx, vm: m, disk: at.Layer, held: func() error { return nil }}
+		return g.explain(f(m, g))
+	}
+	switch state := h.Status(ctx, id).State; state {
+	case "running":
+		g, err := h.logIn(ctx, m)
+		if err != nil {
 			return err
 		}
+		defer g.close()
+		return g.explain(f(m, g))
+	case "stopped":
+		return h.examineOff(ctx, id, f)
+	default:
+		return gateway.Errorf(gateway.KindConflict, "%s is %s", m.Name, state).WithHint("Its files can be read while it runs, and while it is off: lodge ls")
 	}
-	if err := g.run("cat "+inventory.ImageInventory, nil, read(&image)); errors.Is(err, inventory.ErrNone) {
-		return gateway.Changes{}, gateway.Errorf(gateway.KindConflict, "the image of %s has no list of what it contained", g.vm.Name).
-			WithHint("It was built by an earlier version of Lodge. VMs of a new one have it: lodge image build %s", g.vm.Image).Because(err)
-	} else if err != nil {
-		return gateway.Changes{}, err
+}
+
+// examineOff reads the disk of a VM that is off. Nothing else happens to the VM meanwhile: a start waits
+// until the guest that reads has been ended.
+func (h *Host) examineOff(ctx context.Context, id gateway.ID, f func(gateway.VM, shell) error) error {
+	return h.exclusively(ctx, id, func(*worker) error {
+		m, ok := h.dir.ByID(id)
+		if !ok {
+			return errGone()
+		}
+		held := func() error {
+			if h.wants(id, gateway.Stopped) {
+				return nil
+			}
+			return gateway.Errorf(gateway.KindConflict, "%s was started meanwhile", m.Name).WithHint("Try again in a moment.")
+		}
+		state, err := h.virt.State(ctx, id)
+		if err == nil {
+			err = held()
+		}
+		if err == nil && (state == libvirt.Running || state == libvirt.Paused || state == libvirt.PausedFull || state == libvirt.Suspended) {
+			err = gateway.Errorf(gateway.KindConflict, "%s has not ended yet", m.Name).WithHint("Try again in a moment.")
+		}
+		if err != nil {
+			return err
+		}
+		if err := h.lend(m.Disk); err != nil {
+			return err
+		}
+		g := &reader{host: h, ctx: ctx, vm: m, disk: m.Disk, held: held}
+		return g.explain(f(m, g))
+	})
+}
+
+// examined is what was found in a VM at one moment.
+type examined struct {
+	Image   inventory.Inventory // what its image contained
+	NoImage bool                // there is no list of that
+	Now     inventory.Inventory
+}
+
+// inspect lists what a VM and its image have.
+func inspect(g shell) (found examined, err error) {
+	err = g.runAll(
+		command{line: "cat " + inventory.ImageInventory, read: func(r io.Reader) (err error) {
+			found.Image, err = inventory.Read(r)
+			if found.NoImage = errors.Is(err, inventory.ErrNone); found.NoImage {
+				return nil
+			}
+			return err
+		}},
+		command{line: "sh -s", stdin: inventory.Script, read: func(r io.Reader) (err error) {
+			found.Now, err = inventory.Read(r)
+			return err
+		}},
+	)
+	return found, err
+}
+
+// sinceImage compares a VM with its image.
+func (e examined) sinceImage(m gateway.VM) (gateway.Changes, error) {
+	if e.NoImage {
+		return gateway.Changes{}, gateway.Errorf(gateway.KindConflict, "the image of %s has no list of what it contained", m.Name).
+			WithHint("It was built by an earlier version of Lodge. VMs of a new one have it: lodge image build %s", m.Image)
 	}
-	if err := g.run("sh -s", bytes.NewReader(inventory.Script), read(&now)); err != nil {
-		return gateway.Changes{}, err
-	}
-	return inventory.Compare(image, now, seed.Paths()), nil
+	return inventory.Compare(e.Image, e.Now, seed.Paths()), nil
 }
 
 // written are the paths of files that a recipe writes.
@@ -126,31 +246,43 @@ func written(all []gateway.FileChange) []string {
 	return paths
 }
 
-// files reads files of the guest. Those that cannot be read are left out.
-func (g *guestShell) files(paths []string) (map[string][]byte, error) {
-	if len(paths) == 0 {
-		return nil, nil
+// had are the paths of files that were changed or removed, and whose content was small before.
+func had(was examined, all []gateway.FileChange) []string {
+	var paths []string
+	for _, f := range all {
+		before, ok := was.Now.Files[f.Path]
+		if ok && before.Type == 'f' && before.Bytes <= inventory.MaxFileBytes && len(paths) < maxTexts {
+			paths = append(paths, f.Path)
+		}
 	}
-	names := strings.NewReader(strings.Join(paths, "\x00") + "\x00")
-	var contents map[string][]byte
-	err := g.run("tar -c -P --format=gnu --no-recursion --ignore-failed-read --null --verbatim-files-from -T - -f -", names, func(r io.Reader) (err error) {
-		contents, err = unpack(r)
-		return err
-	})
-	return contents, err
+	return paths
 }
 
-// imageFiles reads what files of the guest had in its image.
-func (g *guestShell) imageFiles() (contents map[string][]byte, err error) {
-	err = g.run("cat "+inventory.ImageFiles, nil, func(r io.Reader) error {
+// files is the command that reads files, or none for no paths. Those that cannot be read are left out.
+func files(paths []string, contents *map[string][]byte) []command {
+	if len(paths) == 0 {
+		return nil
+	}
+	return []command{{
+		line:  "tar -c -P --format=gnu --no-recursion --ignore-failed-read --null --verbatim-files-from -T - -f -",
+		stdin: []byte(strings.Join(paths, "\x00") + "\x00"),
+		read: func(r io.Reader) (err error) {
+			*contents, err = unpack(r)
+			return err
+		},
+	}}
+}
+
+// imageFiles is the command that reads what files had in the image.
+func imageFiles(contents *map[string][]byte) command {
+	return command{line: "cat " + inventory.ImageFiles, read: func(r io.Reader) error {
 		z, err := gzip.NewReader(r)
 		if err != nil {
 			return err
 		}
-		contents, err = unpack(z)
+		*contents, err = unpack(z)
 		return err
-	})
-	return contents, err
+	}}
 }
 
 // unpack reads the files of an archive, within limits.
@@ -176,24 +308,25 @@ func unpack(r io.Reader) (map[string][]byte, error) {
 	}
 }
 
-// texts is a unified diff of the text files among all. Files that may hold secrets are left out.
-func (g *guestShell) texts(all []gateway.FileChange) (string, error) {
-	now, err := g.files(written(all))
-	if err != nil {
+// texts is a unified diff of what was changed since the image.
+func texts(g shell, all []gateway.FileChange) (string, error) {
+	var image, now map[string][]byte
+	if err := g.runAll(append(files(written(all), &now), imageFiles(&image))...); err != nil {
 		return "", err
 	}
-	image, err := g.imageFiles()
-	if err != nil {
-		return "", err
-	}
+	return unified(all, "image", image, "now", now), nil
+}
+
+// unified is a unified diff of the text files among all. Files that may hold secrets are left out.
+func unified(all []gateway.FileChange, was string, before map[string][]byte, is string, after map[string][]byte) string {
 	var text strings.Builder
 	for _, f := range all {
-		before, was := image[f.Path]
-		after, is := now[f.Path]
-		read := (was || f.Change == gateway.Added) && (is || f.Change == gateway.Gone)
-		if f.Type == "file" && read && inventory.Shows(f.Path, before) && inventory.Shows(f.Path, after) {
-			text.Write(diff.Diff("image"+f.Path, before, "now"+f.Path, after))
+		old, had := before[f.Path]
+		now, has := after[f.Path]
+		read := (had || f.Change == gateway.Added) && (has || f.Change == gateway.Gone)
+		if f.Type == "file" && read && inventory.Shows(f.Path, old) && inventory.Shows(f.Path, now) {
+			text.Write(diff.Diff(was+f.Path, old, is+f.Path, now))
 		}
 	}
-	return text.String(), nil
+	return text.String()
 }

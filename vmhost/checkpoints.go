@@ -183,13 +183,13 @@ func (h *Host) removeCheckpoint(ctx context.Context, c gateway.Checkpoint) error
 		return err
 	}
 	h.at("unrecorded")
-	return errors.Join(h.dropMarks(ctx, c.VM, c.ID), h.sweepLayers(ctx, gateway.ID{}))
+	return errors.Join(h.dropExamined(c.ID), h.dropMarks(ctx, c.VM, c.ID), h.sweepLayers(ctx, gateway.ID{}))
 }
 
 // dropCheckpoints removes all checkpoints of a VM that is being removed.
 func (h *Host) dropCheckpoints(ctx context.Context, id gateway.ID) error {
 	for _, c := range h.checkpoints.Of(id) {
-		if err := h.checkpoints.Remove(ctx, c); err != nil {
+		if err := errors.Join(h.dropExamined(c.ID), h.checkpoints.Remove(ctx, c)); err != nil {
 			return err
 		}
 	}

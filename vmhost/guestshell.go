@@ -1,6 +1,7 @@
 package vmhost
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,8 +16,22 @@ import (
 
 const sshPort = 22
 
-// guestShell is a log-in to a guest, which runs commands as root. The guest is not trusted: what it
-// sends is read by a function with limits of its own, and all ends with the context.
+// shell runs commands as root on the files of a VM, which is not trusted: what a command prints is read
+// by a function with limits of its own, and all ends with a context.
+type shell interface {
+	runAll(commands ...command) error // one after the other
+	explain(err error) error          // turns errors of runAll into those of verbs
+	close()
+}
+
+// command is a line for sh. Its exit status has no meaning: read knows whether the output is complete.
+type command struct {
+	line  string
+	stdin []byte
+	read  func(io.Reader) error
+}
+
+// guestShell is a log-in to a guest that runs.
 type guestShell struct {
 	vm     gateway.VM
 	ctx    context.Context //nolint:containedctx // a log-in is one call of a verb
@@ -49,24 +64,32 @@ func (h *Host) logIn(ctx context.Context, m gateway.VM) (*guestShell, error) {
 	return g, nil
 }
 
-// run runs a command as root, with stdin, and gives its output to read. What the command prints behind
-// what read wants is not waited for. The exit status has no meaning: read knows whether the output is
-// complete.
-func (g *guestShell) run(command string, stdin io.Reader, read func(io.Reader) error) error {
+// runAll implements shell.
+func (g *guestShell) runAll(commands ...command) error {
+	for _, c := range commands {
+		if err := g.run(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// run runs one command. What it prints behind what its read wants is not waited for.
+func (g *guestShell) run(c command) error {
 	session, err := g.client.NewSession()
 	if err != nil {
 		return fmt.Errorf("open session: %w", err)
 	}
 	defer session.Close() //nolint:errcheck // the output has been read
-	session.Stdin = stdin
+	session.Stdin = bytes.NewReader(c.stdin)
 	out, err := session.StdoutPipe()
 	if err != nil {
 		return fmt.Errorf("open session: %w", err)
 	}
-	if err := session.Start("sudo -n " + command); err != nil {
-		return fmt.Errorf("start %.20s: %w", command, err)
+	if err := session.Start("sudo -n " + c.line); err != nil {
+		return fmt.Errorf("start %.20s: %w", c.line, err)
 	}
-	return read(out)
+	return c.read(out)
 }
 
 // explain turns the end of the context into its error, and errors of reading into one about the guest.

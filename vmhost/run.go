@@ -39,6 +39,7 @@ func (h *Host) Run(ctx context.Context) error {
 		h.look(ctx, &running)
 		h.removeStrays(ctx, reported)
 		h.endStrayTemplates(ctx)
+		h.endStrayReaders(ctx)
 		h.setAsked()
 		select {
 		case <-ctx.Done():

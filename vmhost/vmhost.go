@@ -99,6 +99,7 @@ type Host struct {
 	woken       chan struct{} // holds a token while Run has to wake the workers
 	starts      chan struct{} // holds one token per start under way
 	examining   chan struct{} // holds one token per guest that is examined
+	readers     sync.RWMutex  // held for reading while a reader may run (see reader.go)
 
 	mu      sync.Mutex
 	vms     map[gateway.ID]*worker
@@ -112,7 +113,7 @@ func New(c Config) (*Host, error) {
 	c = withDefaults(c)
 	for dir, mode := range map[string]os.FileMode{
 		c.StateDir: 0o711, c.diskDir(): 0o711, c.logDir(): 0o711, c.keyDir(): 0o700, c.removedDir(): 0o700,
-		c.RunDir: 0o711, c.consoleDir(): 0o711,
+		c.RunDir: 0o711, c.consoleDir(): 0o711, c.readerDir(): 0o711, c.examinedDir(): 0o700,
 	} {
 		if err := makeDir(dir, mode); err != nil {
 			return nil, fmt.Errorf("make directory: %w", err)
@@ -199,6 +200,8 @@ func (c Config) diskDir() string     { return filepath.Join(c.StateDir, "disks")
 func (c Config) logDir() string      { return filepath.Join(c.StateDir, "console") }
 func (c Config) keyDir() string      { return filepath.Join(c.StateDir, "ssh") }
 func (c Config) removedDir() string  { return filepath.Join(c.StateDir, "removed") }
+func (c Config) readerDir() string   { return filepath.Join(c.StateDir, "readers") }
+func (c Config) examinedDir() string { return filepath.Join(c.StateDir, "examined") }
 func (c Config) consoleDir() string  { return filepath.Join(c.RunDir, "console") }
 
 // publicKeyFile is beside the agent's socket, and all may read it.

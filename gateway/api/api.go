@@ -51,11 +51,13 @@ type Terminals interface {
 	SSH(id gateway.ID) (gateway.SSHAccess, error)
 }
 
-// Examiner looks for what was changed in VMs; vmhost.Host is one. KindConflict: the VM is off, or its image
-// is of an earlier version of Lodge.
+// Examiner looks for what was changed in VMs; vmhost.Host is one. KindConflict: the VM is neither on nor off,
+// or its image is of an earlier version of Lodge.
 type Examiner interface {
-	// Changes returns what was changed since the image; with text also what was changed in text files.
-	Changes(ctx context.Context, id gateway.ID, text bool) (gateway.Changes, error)
+	// Changes returns what was changed from one moment to another.
+	Changes(ctx context.Context, id gateway.ID, q gateway.ChangesQuery) (gateway.Changes, error)
+	// History returns what was changed from checkpoint to checkpoint, and from the last to now.
+	History(ctx context.Context, id gateway.ID, last int) ([]gateway.HistoryStep, error)
 	// Recipe returns cloud-init user data that makes the same changes to a new VM.
 	Recipe(ctx context.Context, id gateway.ID) (gateway.Recipe, error)
 }

@@ -45,6 +45,7 @@ const (
 	verbSSH              verb = "ssh"
 	verbDiff             verb = "diff"
 	verbRecipe           verb = "recipe"
+	verbHistory          verb = "history"
 	verbCheckpoint       verb = "checkpoint"
 	verbCheckpointList   verb = "checkpointlist"
 	verbRemoveCheckpoint verb = "removecheckpoint"
@@ -106,7 +107,7 @@ const (
 // least is the level on a VM that a person needs for a verb. A verb that is not here is for owners.
 func (v verb) least() (gateway.Level, bool) {
 	switch v {
-	case verbShow, verbWait, verbConsole, verbLog, verbSSH, verbDiff, verbRecipe, verbCredentials, verbS3Usage, verbNewS3Key, verbMail, verbMessage,
+	case verbShow, verbWait, verbConsole, verbLog, verbSSH, verbDiff, verbHistory, verbRecipe, verbCredentials, verbS3Usage, verbNewS3Key, verbMail, verbMessage,
 		verbSearchMail, verbMailLog, verbMailQueue:
 		return gateway.Use, true
 	case verbStart, verbStop, verbRestart, verbRemove, verbSet, verbShare, verbGrant, verbAccess, verbNewPass, verbListPasses,

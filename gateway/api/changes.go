@@ -6,18 +6,30 @@ import (
 	"lodge/gateway"
 )
 
-// Changes returns what was changed in a VM since its image: packages, accounts, units, files, and the
-// ports that programs listen on. With text it has a unified diff of text files; those that may hold
-// secrets are not in it.
-func (s Session) Changes(ctx context.Context, name string, text bool) (gateway.Changes, error) {
+// Changes returns what was changed in a VM from one moment to another: packages, accounts, units, files,
+// and the ports that programs listen on. Text files that may hold secrets are not in the unified diff.
+func (s Session) Changes(ctx context.Context, name string, q gateway.ChangesQuery) (gateway.Changes, error) {
 	m, err := s.vm(verbDiff, name)
 	if err != nil {
 		return gateway.Changes{}, err
 	}
 	ctx, end := s.while(ctx, verbDiff, m.ID)
 	defer end()
-	c, err := s.api.Examiner.Changes(ctx, m.ID, text)
+	c, err := s.api.Examiner.Changes(ctx, m.ID, q)
 	return c, orDenied(ctx, err)
+}
+
+// History returns what was changed in a VM from checkpoint to checkpoint, and from the last to now: the
+// newest steps, at most last of them.
+func (s Session) History(ctx context.Context, name string, last int) ([]gateway.HistoryStep, error) {
+	m, err := s.vm(verbHistory, name)
+	if err != nil {
+		return nil, err
+	}
+	ctx, end := s.while(ctx, verbHistory, m.ID)
+	defer end()
+	steps, err := s.api.Examiner.History(ctx, m.ID, last)
+	return steps, orDenied(ctx, err)
 }
 
 // Recipe returns cloud-init user data that makes the changes of a VM to a new one. Files that may hold

@@ -78,11 +78,19 @@ func (c *Client) SSH(ctx context.Context, name string) (gateway.SSHAccess, error
 	return access, err
 }
 
-// Changes returns what was changed in a VM since its image; with text also a unified diff of text files.
-func (c *Client) Changes(ctx context.Context, name string, text bool) (gateway.Changes, error) {
+// Changes returns what was changed in a VM from one moment to another.
+func (c *Client) Changes(ctx context.Context, name string, q gateway.ChangesQuery) (gateway.Changes, error) {
 	var changes gateway.Changes
-	err := c.onVM(ctx, http.MethodGet, name, "/changes?text="+strconv.FormatBool(text), nil, &changes)
+	query := url.Values{"from": {q.From}, "to": {q.To}, "text": {strconv.FormatBool(q.Text)}}
+	err := c.onVM(ctx, http.MethodGet, name, "/changes?"+query.Encode(), nil, &changes)
 	return changes, err
+}
+
+// History returns what was changed in a VM from checkpoint to checkpoint, and from the last to now.
+func (c *Client) History(ctx context.Context, name string, last int) ([]gateway.HistoryStep, error) {
+	var steps []gateway.HistoryStep
+	err := c.onVM(ctx, http.MethodGet, name, "/history?last="+strconv.Itoa(last), nil, &steps)
+	return steps, err
 }
 
 // Recipe returns cloud-init user data that makes the changes of a VM to a new one.

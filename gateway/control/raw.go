@@ -1,10 +1,12 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
 
 	"lodge/gateway"
@@ -73,11 +75,26 @@ func (s *Server) log(w http.ResponseWriter, r *http.Request) error {
 
 // changes answers with what was changed in a VM.
 func (s *Server) changes(w http.ResponseWriter, r *http.Request) error {
-	changes, err := s.as(r).Changes(r.Context(), r.PathValue("name"), r.URL.Query().Get("text") == "true")
+	q := r.URL.Query()
+	changes, err := s.as(r).Changes(r.Context(), r.PathValue("name"), gateway.ChangesQuery{From: q.Get("from"), To: q.Get("to"), Text: q.Get("text") == "true"})
 	if err != nil {
 		return err
 	}
 	answer(w, http.StatusOK, changes)
+	return nil
+}
+
+// history answers with what was changed from checkpoint to checkpoint.
+func (s *Server) history(w http.ResponseWriter, r *http.Request) error {
+	last, err := strconv.Atoi(cmp.Or(r.URL.Query().Get("last"), "10"))
+	if err != nil {
+		return gateway.Invalid("last is not a number: %.40q", r.URL.Query().Get("last"))
+	}
+	steps, err := s.as(r).History(r.Context(), r.PathValue("name"), last)
+	if err != nil {
+		return err
+	}
+	answer(w, http.StatusOK, steps)
 	return nil
 }
 

@@ -4,10 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/user"
-	"strconv"
-	"syscall"
 	"time"
 
 	"lodge/gateway"
@@ -141,27 +137,4 @@ func (c *Client) DiskFile(ctx context.Context, id gateway.ID, saved bool) (strin
 		}
 	}
 	return "", errors.New("read domain definition: it has no root disk")
-}
-
-// Seal makes a file one that QEMU can read, and cannot write to: no guest changes a disk below its own
-// or another's. It is no error on a host without QEMU's group.
-func Seal(file string) error {
-	const readable = 0o440
-	if info, err := os.Stat(file); err == nil && info.Mode().Perm() == readable {
-		if owner, ok := info.Sys().(*syscall.Stat_t); ok && owner.Uid == 0 {
-			return nil
-		}
-	}
-	group, err := user.LookupGroup(qemuUser)
-	if err != nil {
-		return nil //nolint:nilerr // QEMU runs as root there
-	}
-	id, err := strconv.Atoi(group.Gid)
-	if err != nil {
-		return fmt.Errorf("seal disk: %w", err)
-	}
-	if err := errors.Join(os.Chown(file, 0, id), os.Chmod(file, readable)); err != nil {
-		return fmt.Errorf("seal disk: %w", err)
-	}
-	return nil
 }

@@ -10,17 +10,29 @@ import (
 	rpc "github.com/digitalocean/go-libvirt"
 )
 
-// templatePrefix and a UUID make the name of a template's domain.
-const templatePrefix = "lodge-template-"
+// A prefix and a UUID make the name of a domain that is no VM's.
+const (
+	templatePrefix = "lodge-template-"
+	readerPrefix   = "lodge-reader-"
+)
 
 // StartTemplate starts the guest of a template. Its domain is transient: nothing of it is left when
 // it ends.
 func (c *Client) StartTemplate(ctx context.Context, def Definition) error {
+	return c.startTransient(ctx, "start the template", def)
+}
+
+// StartReader starts a reader, whose domain is transient too.
+func (c *Client) StartReader(ctx context.Context, def Definition) error {
+	return c.startTransient(ctx, "start the guest that reads the disk", def)
+}
+
+func (c *Client) startTransient(ctx context.Context, what string, def Definition) error {
 	text, err := def.XML()
 	if err != nil {
 		return err
 	}
-	return c.callFor(ctx, c.startTimeout, "start the template", func(l *rpc.Libvirt) error {
+	return c.callFor(ctx, c.startTimeout, what, func(l *rpc.Libvirt) error {
 		_, err := l.DomainCreateXML(text, 0)
 		return err
 	})
@@ -34,7 +46,13 @@ func (c *Client) SaveTemplate(ctx context.Context, def Definition, file string) 
 }
 
 // EndTemplates ends the guests of all templates.
-func (c *Client) EndTemplates(ctx context.Context) error {
+func (c *Client) EndTemplates(ctx context.Context) error { return c.endAll(ctx, templatePrefix) }
+
+// EndReaders ends all readers.
+func (c *Client) EndReaders(ctx context.Context) error { return c.endAll(ctx, readerPrefix) }
+
+// endAll ends the domains whose names begin with prefix.
+func (c *Client) endAll(ctx context.Context, prefix string) error {
 	var domains []rpc.Domain
 	if err := c.call(ctx, "list the domains", func(l *rpc.Libvirt) (err error) {
 		domains, _, err = l.ConnectListAllDomains(1, rpc.ConnectListDomainsActive)
@@ -44,7 +62,7 @@ func (c *Client) EndTemplates(ctx context.Context) error {
 	}
 	var errs []error
 	for _, d := range domains {
-		if strings.HasPrefix(d.Name, templatePrefix) {
+		if strings.HasPrefix(d.Name, prefix) {
 			errs = append(errs, c.Destroy(ctx, gateway.ID(d.UUID)))
 		}
 	}

@@ -25,6 +25,11 @@ type Definition struct {
 	Seed     string // the NoCloud ISO; none when empty
 	Template bool   // the guest gets no identity: it waits for one (see Client.SaveTemplate)
 
+	// Reader is a guest that only reads a disk, and ends by itself. It has no network. Beside the disk
+	// it has raw files: the first one is read-only.
+	Reader bool
+	Files  []string
+
 	Kernel, Initrd, Cmdline string // direct kernel boot when Kernel is set
 
 	Console string // the unix socket of the serial console; QEMU listens, for one client at a time
@@ -51,9 +56,12 @@ func (d Definition) XML() (string, error) {
 }
 
 func (d Definition) domain() *libvirtxml.Domain {
-	onReboot := "restart"
-	if d.Template {
+	onReboot, onCrash := "restart", "restart"
+	if d.Template || d.Reader {
 		onReboot = "destroy" // it reboots only if it fails
+	}
+	if d.Reader {
+		onCrash = "destroy"
 	}
 	kind := "qemu"
 	if d.KVM {
@@ -73,17 +81,21 @@ func (d Definition) domain() *libvirtxml.Domain {
 		Clock:      &libvirtxml.DomainClock{Offset: "utc"},
 		OnPoweroff: "destroy",
 		OnReboot:   onReboot,
-		OnCrash:    "restart",
+		OnCrash:    onCrash,
 		Devices:    d.devices(),
 	}
 }
 
-// name is that of the domain. List takes no template for a VM.
+// name is that of the domain. List takes no template or reader for a VM.
 func (d Definition) name() string {
-	if d.Template {
+	switch {
+	case d.Template:
 		return templatePrefix + d.VM.ID.String()
+	case d.Reader:
+		return readerPrefix + d.VM.ID.String()
+	default:
+		return DomainName(d.VM.ID)
 	}
-	return DomainName(d.VM.ID)
 }
 
 // Board is libvirt's name of the guests' machine type.
@@ -112,7 +124,6 @@ func (d Definition) devices() *libvirtxml.DomainDeviceList {
 	port := uint(0)
 	devices := &libvirtxml.DomainDeviceList{
 		Controllers: []libvirtxml.DomainController{{Type: "usb", Model: "none"}},
-		Interfaces:  []libvirtxml.DomainInterface{d.network()},
 		Serials: []libvirtxml.DomainSerial{{
 			Source: &libvirtxml.DomainChardevSource{UNIX: &libvirtxml.DomainChardevSourceUNIX{Mode: "bind", Path: d.Console}},
 			Log:    &libvirtxml.DomainChardevLog{File: d.Log, Append: "on"},
@@ -135,6 +146,12 @@ func (d Definition) devices() *libvirtxml.DomainDeviceList {
 	}
 	if d.Seed != "" {
 		devices.Disks = append(devices.Disks, d.seed())
+	}
+	for i, path := range d.Files {
+		devices.Disks = append(devices.Disks, rawFile(i, path))
+	}
+	if !d.Reader {
+		devices.Interfaces = []libvirtxml.DomainInterface{d.network()}
 	}
 	return devices
 }
@@ -205,6 +222,20 @@ func (d Definition) seed() libvirtxml.DomainDisk {
 		ReadOnly: &libvirtxml.DomainDiskReadOnly{},
 		Serial:   serial,
 	}
+}
+
+// rawFile is a file of a reader, of which the first is vdb.
+func rawFile(i int, path string) libvirtxml.DomainDisk {
+	disk := libvirtxml.DomainDisk{
+		Device: "disk",
+		Driver: &libvirtxml.DomainDiskDriver{Name: "qemu", Type: "raw"},
+		Source: file(path),
+		Target: &libvirtxml.DomainDiskTarget{Dev: "vd" + string(rune('b'+i)), Bus: "virtio"},
+	}
+	if i == 0 {
+		disk.ReadOnly = &libvirtxml.DomainDiskReadOnly{}
+	}
+	return disk
 }
 
 func file(path string) *libvirtxml.DomainDiskSource {

@@ -44,7 +44,12 @@ func TestXML(t *testing.T) {
 	}
 	chain := overlay
 	chain.Disks = append([]libvirt.Disk{{File: "/var/lib/lodge/disks/c2.qcow2", Format: gateway.QCOW2}, {File: "/var/lib/lodge/disks/b1.qcow2", Format: gateway.QCOW2}}, overlay.Disks[1])
-	for name, def := range map[string]libvirt.Definition{"disk": blog(), "direct": direct, "template": template, "overlay": overlay, "chain": chain} {
+	reader := chain
+	reader.Reader, reader.Seed, reader.Files = true, "", []string{"/var/lib/lodge/readers/1/script", "/var/lib/lodge/readers/1/status"}
+	reader.Kernel, reader.Initrd, reader.Cmdline = direct.Kernel, direct.Initrd, direct.Cmdline
+	for name, def := range map[string]libvirt.Definition{
+		"disk": blog(), "direct": direct, "template": template, "overlay": overlay, "chain": chain, "reader": reader,
+	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := def.XML()
 			if err != nil {

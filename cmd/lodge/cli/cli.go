@@ -43,6 +43,7 @@ type verbs struct {
 	Rollback    rollbackCmd    `cmd:"" group:"vms" help:"Give a VM the state of a checkpoint."`
 	Fork        forkCmd        `cmd:"" group:"vms" help:"Make a VM with the state of another."`
 	Diff        diffCmd        `cmd:"" group:"vms"    help:"Show what was changed in a VM since its image."`
+	History     historyCmd     `cmd:"" group:"vms"    help:"List what was changed in a VM from checkpoint to checkpoint."`
 	Recipe      recipeCmd      `cmd:"" group:"vms"    help:"Print user data that makes the changes of a VM to a new one."`
 	Wait        waitCmd        `cmd:"" group:"vms"    help:"Wait until a VM is up."`
 	SSH         sshCmd         `cmd:"" group:"access" help:"Log in to a VM, or run a command in it." name:"ssh" passthrough:""`

@@ -292,8 +292,18 @@ func (h *Host) SSH(id gateway.ID) (gateway.SSHAccess, error) {
 	}, nil
 }
 
+// History implements api.Examiner: one checkpoint was made, and nothing was changed since.
+func (h *Host) History(ctx context.Context, id gateway.ID, _ int) ([]gateway.HistoryStep, error) {
+	c, err := h.Changes(ctx, id, gateway.ChangesQuery{})
+	at := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+	return []gateway.HistoryStep{
+		{To: "with-nginx", ToTime: at, Kind: gateway.CheckpointAsked, Changes: c},
+		{From: "with-nginx", FromTime: at},
+	}, err
+}
+
 // Changes implements api.Examiner: a web server was installed.
-func (h *Host) Changes(_ context.Context, _ gateway.ID, text bool) (gateway.Changes, error) {
+func (h *Host) Changes(_ context.Context, _ gateway.ID, q gateway.ChangesQuery) (gateway.Changes, error) {
 	c := gateway.Changes{
 		Packages: []gateway.PackageChange{
 			{Name: "nginx", Change: gateway.Added, Version: "1.26.3-3", Manual: true}, {Name: "nginx-common", Change: gateway.Added, Version: "1.26.3-3"},
@@ -307,7 +317,7 @@ func (h *Host) Changes(_ context.Context, _ gateway.ID, text bool) (gateway.Chan
 		},
 		Ports: []gateway.OpenPort{{Protocol: "tcp", Addr: "0.0.0.0:80", Program: "nginx"}},
 	}
-	if text {
+	if q.Text {
 		c.Text = "--- image/etc/nginx/nginx.conf\n+++ now/etc/nginx/nginx.conf\n"
 	}
 	return c, nil
