@@ -80,7 +80,10 @@ func (s *suite) examinedOff(t *testing.T, vm *harness.VM, want gateway.Changes) 
 		return left
 	}
 	gatewaytest.WaitFor(t, "a guest reads the disk", func() bool { return len(readers()) > 0 })
-	s.h.Lodge(t, "start", vm.Name)
+	_, err := s.h.Client().Start(t.Context(), vm.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := <-looked; gateway.KindOf(err) != gateway.KindConflict {
 		t.Errorf("a VM that is started while it is looked at: %v", err)
 	}
