@@ -240,3 +240,12 @@ func bucketOf(r pebble.Reader, vm gateway.ID, name string) (*Bucket, error) {
 	b, err := decodeBucket(vm, name, v)
 	return &b, err
 }
+
+// Waiting returns how many of a VM's commits wait for the end of a hold.
+func (s *Store) Waiting(vm gateway.ID) int {
+	a, err := s.account(vm)
+	if err != nil {
+		return 0
+	}
+	return a.gate.Waiting()
+}
