@@ -98,7 +98,8 @@ type Rollback struct {
 type Part interface {
 	// Mark records the VM's present state under id, and holds the VM's writes back until release is
 	// called: they wait, or are refused with "try again", and none is lost. Release is called once,
-	// within seconds, also if the checkpoint fails; it never fails. After an error nothing is held
+	// also if the checkpoint fails; it never fails. A hold ends by itself only after hold.DefaultLimit;
+	// a checkpoint that is not complete earlier fails. After an error nothing is held
 	// back, and release is nil. KindConflict: the id is marked already.
 	Mark(ctx context.Context, vm ID, id CheckpointID) (release func(), err error)
 	// Rewind makes the marked state the present one. Nothing that was accepted is deleted for good by
@@ -106,8 +107,8 @@ type Part interface {
 	// after a crash at any moment, and ends in the same state. KindNotFound: there is no such mark.
 	Rewind(ctx context.Context, vm ID, id CheckpointID) error
 	// Fork gives the VM to, which has nothing as yet, the state that vm had at the mark: its buckets,
-	// copied on write, and its mailbox, of which none of the old mail is delivered again. It may be
-	// repeated as Rewind may. KindNotFound: there is no such mark.
+	// copied on write. Its mailbox is empty: the old mail is on its disk, and none of it is
+	// delivered again. It may be repeated as Rewind may. KindNotFound: there is no such mark.
 	Fork(ctx context.Context, vm ID, id CheckpointID, to ID) error
 	// Drop removes a mark. It is no error when there is none.
 	Drop(ctx context.Context, vm ID, id CheckpointID) error

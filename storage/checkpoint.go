@@ -14,11 +14,18 @@ var _ gateway.Part = (*Server)(nil)
 
 // Mark implements gateway.Part. Writes wait until release, and get SlowDown if that takes seconds.
 func (s *Server) Mark(_ context.Context, vm gateway.ID, id gateway.CheckpointID) (release func(), err error) {
-	err = s.checkpoint(id, func() (err error) {
-		release, err = s.objects.Snapshot(vm, string(id))
+	made := make(chan func(), 1)
+	err = s.checkpoint(id, func() error {
+		release, err := s.objects.Snapshot(vm, string(id))
+		if err == nil {
+			made <- release
+		}
 		return err
 	})
-	return release, err
+	if err != nil { // if the store has failed, Snapshot may go on: then its hold ends by itself
+		return nil, err
+	}
+	return <-made, nil
 }
 
 // Rewind implements gateway.Part. The effort is that of the changes since the mark.

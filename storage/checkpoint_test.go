@@ -102,6 +102,7 @@ func TestWritesWaitForACheckpoint(t *testing.T) {
 		defer close(done)
 		put(t, g.dummy(), "box", "x", []byte("new"))
 	}()
+	gatewaytest.WaitFor(t, "the write waits", func() bool { return h.objects.Waiting(g.ID) == 1 })
 	if got := get(t, g.dummy(), "box", "x"); string(got) != "old" {
 		t.Errorf("read %q", got)
 	}

@@ -22,7 +22,8 @@ type part struct {
 	now   map[gateway.ID]int
 	marks map[gateway.ID]map[gateway.CheckpointID]int
 	held  int
-	fail  error // of the next Mark
+	fail  error  // of the next Mark
+	slow  func() // called by Mark, if not nil
 }
 
 func newPart() *part {
@@ -40,6 +41,9 @@ func (p *part) Mark(_ context.Context, vm gateway.ID, id gateway.CheckpointID) (
 	}
 	p.marks[vm][id] = p.now[vm]
 	p.held++
+	if p.slow != nil {
+		p.slow()
+	}
 	return func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()

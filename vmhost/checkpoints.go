@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/gateway/hold"
 	"lodge/vmhost/disk"
 	"lodge/vmhost/libvirt"
 )
@@ -16,8 +17,10 @@ import (
 // (layers.FlattenAt).
 const maxChain = 128
 
-// holdLimit is how long a checkpoint holds back what the VM and others write to its mailbox and buckets.
-const holdLimit = 10 * time.Second
+// holdLimit is how long a checkpoint holds back what the VM and others write to its mailbox and buckets: from before
+// the first mark until the disk has changed over, else the checkpoint fails. It is clearly shorter than the time after
+// which a hold ends by itself, so a complete checkpoint was held from its first mark to its disk.
+const holdLimit = hold.DefaultLimit * 2 / 3
 
 // Checkpoint records the state of a VM, which may run meanwhile: its disk as after a loss of power,
 // unless r.Quiesce, its Parts and its shares. It is complete when Checkpoint returns nil; otherwise there
@@ -107,6 +110,9 @@ func (h *Host) push(ctx context.Context, m gateway.VM, state libvirt.State, c ga
 			return errors.Join(err, libvirt.ErrRefused)
 		}
 		h.at("marked")
+		if err := ctx.Err(); err != nil {
+			return errors.Join(errSlowMarks(err), libvirt.ErrRefused)
+		}
 		if hasEnded(state) {
 			return nil
 		}
@@ -120,6 +126,11 @@ func (h *Host) push(ctx context.Context, m gateway.VM, state libvirt.State, c ga
 		}
 	}
 	return err
+}
+
+func errSlowMarks(err error) error {
+	return gateway.Errorf(gateway.KindUnavailable, "the mailbox and the buckets took more than %s to be marked", holdLimit).
+		WithHint("Try again when the host's disk is less busy.").Because(err)
 }
 
 // mark marks all Parts, or none but for marks that dropMarks removes. After an error nothing is held

@@ -1,6 +1,7 @@
 package vmhost
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -95,6 +96,12 @@ func TestCheckpointRefused(t *testing.T) {
 		t.Errorf("rollback: %v", err)
 	}
 	r.parts[1].fail = nil
+	slow, cancel := context.WithCancel(t.Context())
+	r.parts[1].slow = cancel // as when holdLimit has passed
+	if _, err := r.h.checkpoint(slow, r.vm(t), libvirt.Absent, gateway.CheckpointRequest{}); gateway.KindOf(err) != gateway.KindUnavailable {
+		t.Errorf("marks that took longer than the hold: %v", err)
+	}
+	r.parts[1].slow = nil
 	if err := r.rollback(t, "two", false); gateway.KindOf(err) != gateway.KindNotFound {
 		t.Errorf("no such checkpoint: %v", err)
 	}

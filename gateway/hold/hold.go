@@ -10,8 +10,9 @@ import (
 const (
 	// DefaultWait is how long a write waits.
 	DefaultWait = 5 * time.Second
-	// DefaultLimit is how long one hold lasts at most.
-	DefaultLimit = 10 * time.Second
+	// DefaultLimit is how long one hold lasts at most. Whoever relies on one to its end, as a checkpoint does, gives
+	// up clearly earlier.
+	DefaultLimit = 15 * time.Second
 )
 
 // Gate is open unless somebody holds it. The zero value is open, with the defaults. It is safe for
@@ -21,6 +22,7 @@ type Gate struct {
 
 	mu     sync.Mutex
 	holds  int
+	waits  int
 	opened chan struct{} // closed when the last hold ends; nil: the gate is open
 }
 
@@ -67,8 +69,8 @@ func (g *Gate) leave() {
 	}
 }
 
-// Held reports whether the gate is closed. Who calls it under a lock that also whoever holds the gate
-// takes after Hold cannot miss a hold.
+// Held reports whether the gate is closed. A writer misses no hold if it calls Held under a lock that the holder
+// takes, too, after Hold has returned.
 func (g *Gate) Held() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -77,7 +79,13 @@ func (g *Gate) Held() bool {
 
 // Pass calls begin once the gate is open, again if begin found it held (see Held) and so returned
 // false. It reports false if that takes longer than MaxWait.
-func (g *Gate) Pass(begin func() bool) bool {
+func (g *Gate) Pass(begin func() bool) bool { return g.pass(begin, g.wait()) }
+
+// Await is Pass without a limit of its own: it waits as long as the gate is held.
+func (g *Gate) Await(begin func() bool) { g.pass(begin, 0) }
+
+// pass is Pass with a limit; 0 is none.
+func (g *Gate) pass(begin func() bool, limit time.Duration) bool {
 	var late <-chan time.Time // made only if there is a hold
 	for {
 		g.mu.Lock()
@@ -89,17 +97,33 @@ func (g *Gate) Pass(begin func() bool) bool {
 			}
 			continue
 		}
-		if late == nil {
-			timer := time.NewTimer(g.wait())
+		if late == nil && limit > 0 {
+			timer := time.NewTimer(limit)
 			defer timer.Stop()
 			late = timer.C
 		}
+		g.waiting(1)
 		select {
 		case <-opened:
+			g.waiting(-1)
 		case <-late:
+			g.waiting(-1)
 			return false
 		}
 	}
+}
+
+func (g *Gate) waiting(more int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.waits += more
+}
+
+// Waiting returns how many writes wait.
+func (g *Gate) Waiting() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.waits
 }
 
 func (g *Gate) wait() time.Duration {

@@ -60,6 +60,19 @@ func TestNothingWaitsForEver(t *testing.T) {
 	})
 }
 
+// Await waits as long as the hold lasts.
+func TestAwait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g hold.Gate
+		release, begun := g.Hold(func() { t.Error("late") }), time.Now()
+		time.AfterFunc(2*hold.DefaultWait, release)
+		g.Await(func() bool { return !g.Held() })
+		if waited := time.Since(begun); waited != 2*hold.DefaultWait {
+			t.Errorf("waited %v", waited)
+		}
+	})
+}
+
 // While has no limit: f ends by itself.
 func TestWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

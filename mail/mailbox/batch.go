@@ -21,8 +21,21 @@ const (
 // ticket is one caller that waits until its frames are synced.
 type ticket struct {
 	frames []*frame
-	now    bool // nothing holds it back
+	hold   heed
 	done   chan error
+}
+
+// heed is how a ticket heeds a hold.
+type heed int
+
+const (
+	waitABit heed = iota // it is refused after hold.DefaultWait
+	waitOn               // as long as the hold lasts: what it records has happened, and would be repeated without it
+	ignore
+)
+
+func newTicket(h heed, frames ...*frame) *ticket {
+	return &ticket{frames: frames, hold: h, done: make(chan error, 1)}
 }
 
 func (t *ticket) adds() bool { return t.frames[0].kind == kindAdd || t.frames[0].kind == kindAddFile }
@@ -37,27 +50,39 @@ func (t *ticket) size() (n int64) {
 // do appends frames to the log, all or none, and returns once they are synced. It assigns UIDs to
 // new messages. While a checkpoint is made it waits, and fails with an error for Held if that takes too long.
 func (b *Box) do(frames ...*frame) error {
-	return b.submit(&ticket{frames: frames, done: make(chan error, 1)})
+	return b.submit(newTicket(waitABit, frames...))
 }
 
 func (b *Box) submit(t *ticket) error {
-	for _, f := range t.frames {
-		if len(f.meta) > maxMetaBytes {
-			return fmt.Errorf("%d bytes are too many for a record of the log", len(f.meta))
-		}
+	if err := t.check(); err != nil {
+		return err
 	}
 	var refused error
 	enqueue := func() (begun bool) {
 		begun, refused = b.enqueue(t)
 		return begun
 	}
-	if !(t.now && enqueue()) && !b.gate.Pass(enqueue) {
+	switch {
+	case t.hold == ignore:
+		enqueue()
+	case t.hold == waitOn:
+		b.gate.Await(enqueue)
+	case !b.gate.Pass(enqueue):
 		return errHeld()
 	}
 	if refused != nil {
 		return refused
 	}
 	return withKind(<-t.done)
+}
+
+func (t *ticket) check() error {
+	for _, f := range t.frames {
+		if len(f.meta) > maxMetaBytes {
+			return fmt.Errorf("%d bytes are too many for a record of the log", len(f.meta))
+		}
+	}
+	return nil
 }
 
 // enqueue gives a ticket to lead, unless changes are held back or, with an error, not possible any more.
@@ -67,9 +92,15 @@ func (b *Box) enqueue(t *ticket) (begun bool, err error) {
 	if b.broken != nil {
 		return true, b.broken
 	}
-	if b.gate.Held() && !t.now {
+	if b.gate.Held() && t.hold != ignore {
 		return false, nil
 	}
+	b.queueUp(t)
+	return true, nil
+}
+
+// queueUp gives a ticket to lead. The caller has locked mu.
+func (b *Box) queueUp(t *ticket) {
 	if t.adds() {
 		for _, f := range t.frames {
 			f.uid = b.nextUID
@@ -81,7 +112,6 @@ func (b *Box) enqueue(t *ticket) (begun bool, err error) {
 		b.leading = true
 		go b.lead()
 	}
-	return true, nil
 }
 
 // lead is the group commit: it writes and syncs batches until the queue is empty. While one batch

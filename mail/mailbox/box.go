@@ -67,14 +67,16 @@ func (b *Box) Pending() (Entry, bool) {
 	return b.PendingAfter(0)
 }
 
-// Delivered records that every message up to uid is on the guest's disk, or parked.
+// Delivered records that every message up to uid is on the guest's disk, or parked. Like Park and Unpark it waits as
+// long as a checkpoint holds changes back, since the guest may get the message twice without it.
 func (b *Box) Delivered(uid uint32) error {
-	return b.do(&frame{kind: kindCursor, uid: uid})
+	return b.submit(newTicket(waitOn, &frame{kind: kindCursor, uid: uid}))
 }
 
 // Park records that delivery goes on behind uid, whose message is not in the guest.
 func (b *Box) Park(uid uint32) error {
-	return b.do(&frame{kind: kindFlags, flags: parked, meta: encodeUIDs([]uint32{uid})}, &frame{kind: kindCursor, uid: uid})
+	park := &frame{kind: kindFlags, flags: parked, meta: encodeUIDs([]uint32{uid})}
+	return b.submit(newTicket(waitOn, park, &frame{kind: kindCursor, uid: uid}))
 }
 
 // settable are the flags that clients set.

@@ -1,11 +1,12 @@
 package mailbox
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"lodge/gateway"
 	"lodge/gateway/durable"
@@ -51,11 +52,7 @@ func (s *Store) Commit(st *Staged, letters []Letter) error {
 	adds := make([]*addition, 0, len(byVM))
 	err := s.prepare(&adds, st, byVM)
 	if err == nil {
-		var group errgroup.Group
-		for _, a := range adds {
-			group.Go(a.commit)
-		}
-		err = group.Wait()
+		err = commit(adds)
 	}
 	if err != nil {
 		rollback(adds)
@@ -127,10 +124,62 @@ func (a *addition) prepare(st *Staged, letters []Letter, quota int64) error {
 	return nil
 }
 
-func (a *addition) commit() error {
-	err := a.box.do(a.frames...)
-	a.done = err == nil
-	return err
+// commit commits all additions. None begins before the gates of all boxes are open at the same moment, so that a
+// checkpoint of one VM leaves nothing at the others that would have to be undone.
+func commit(adds []*addition) error {
+	slices.SortFunc(adds, func(a, b *addition) int { return strings.Compare(a.box.dir, b.box.dir) })
+	tickets := make([]*ticket, len(adds))
+	for i, a := range adds {
+		tickets[i] = newTicket(waitABit, a.frames...)
+		if err := tickets[i].check(); err != nil {
+			return err
+		}
+	}
+	for {
+		held, err := enqueueAll(adds, tickets)
+		if err != nil {
+			return err
+		}
+		if held == nil {
+			break
+		}
+		if !held.gate.Pass(func() bool { return true }) {
+			return errHeld()
+		}
+	}
+	var errs []error
+	for i, a := range adds {
+		err := <-tickets[i].done
+		a.done = err == nil
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// enqueueAll enqueues all tickets, or none: after an error, or if it returns a box that is held. adds are in the
+// order in which all callers lock their boxes.
+func enqueueAll(adds []*addition, tickets []*ticket) (held *Box, err error) {
+	locked := 0
+	defer func() {
+		for _, a := range adds[:locked] {
+			a.box.mu.Unlock()
+		}
+	}()
+	for _, a := range adds {
+		b := a.box
+		b.mu.Lock()
+		locked++
+		if b.broken != nil {
+			return nil, b.broken
+		}
+		if b.gate.Held() {
+			return b, nil
+		}
+	}
+	for i, a := range adds {
+		a.box.queueUp(tickets[i])
+	}
+	return nil, nil
 }
 
 // rollback removes the additions of a transaction that failed at another VM.
@@ -143,7 +192,7 @@ func rollback(adds []*addition) {
 			}
 			// If this fails too, the VM gets the message twice after the next attempt of the
 			// sender.
-			_ = a.box.Expunge(uids)
+			_ = a.box.submit(newTicket(waitOn, &frame{kind: kindExpunge, meta: encodeUIDs(uids)}))
 			continue
 		}
 		for _, path := range a.links {

@@ -25,8 +25,8 @@ type mark struct {
 const marksName = "marks"
 
 // Mark records what the guest has of a VM's mail now, synced, and holds all changes of INBOX back until release is
-// called, or for hold.DefaultLimit: they wait, and fail after hold.DefaultWait; see Held. So the guest has exactly
-// what the mark says: what it gets meanwhile keeps a file in tmp that a later delivery finds. KindConflict: there is
+// called, or for hold.DefaultLimit: they wait, and fail after hold.DefaultWait, see Held; only the records of deliveries wait
+// on. So the guest has exactly what is in the mark: what it gets meanwhile keeps a file in tmp that a later delivery finds. KindConflict: there is
 // a mark of that id. KindInvalid: the id is no UUID.
 func (s *Store) Mark(id gateway.ID, name string) (release func(), err error) {
 	path, err := s.markPath(id, name)
@@ -69,13 +69,11 @@ func (s *Store) writeMark(path string, m mark) error {
 		return gateway.Errorf(gateway.KindConflict, "the mailbox has a mark of that checkpoint already")
 	}
 	dir := filepath.Dir(path)
-	if err := os.Mkdir(dir, 0o700); err == nil {
-		err = durable.Sync(filepath.Dir(dir))
-		if err != nil {
-			return err
-		}
-	} else if !errors.Is(err, fs.ErrExist) {
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return withKind(fmt.Errorf("make marks: %w", err))
+	}
+	if err := durable.Sync(filepath.Dir(dir)); err != nil { // also if an earlier call has made it: it may have ended before this
+		return withKind(err)
 	}
 	payload, err := json.Marshal(m)
 	if err != nil {
@@ -89,9 +87,8 @@ func (s *Store) writeMark(path string, m mark) error {
 
 // Rewind makes wait what the guest did not have at a mark, and nothing else: what came into the guest after it, what
 // came into the mailbox after it, and what waited then. All accepted mail stays, expunged mail stays expunged, and
-// flags and folders are as they are. The caller sees to it that nothing is being delivered. It waits for no release, and can be
-// repeated. KindNotFound: there is no such
-// mark, or it is damaged.
+// flags and folders are as they are. The caller sees to it that nothing is being delivered. It waits for no release,
+// and can be repeated. KindNotFound: there is no such mark, or it is damaged.
 func (s *Store) Rewind(id gateway.ID, name string) error {
 	m, err := s.readMark(id, name)
 	if err != nil {
@@ -101,6 +98,11 @@ func (s *Store) Rewind(id gateway.ID, name string) error {
 	if err != nil {
 		return err
 	}
+	return b.submit(newTicket(ignore, b.rewind(m)...))
+}
+
+// rewind returns the frames that make a mark the present state.
+func (b *Box) rewind(m mark) (frames []*frame) {
 	var others []uint32 // that are parked now
 	for _, e := range b.Snapshot().Entries.All() {
 		if _, too := slices.BinarySearch(m.Parked, e.UID); !too && e.Flags&parked != 0 {
@@ -108,14 +110,14 @@ func (s *Store) Rewind(id gateway.ID, name string) error {
 		}
 	}
 	// In this order a crash between two frames leaves no message that waits nowhere.
-	frames := []*frame{{kind: kindRewind, uid: m.Cursor}}
 	if len(m.Parked) > 0 {
 		frames = append(frames, &frame{kind: kindFlags, flags: parked, meta: encodeUIDs(m.Parked)})
 	}
+	frames = append(frames, &frame{kind: kindRewind, uid: m.Cursor})
 	if len(others) > 0 {
 		frames = append(frames, &frame{kind: kindFlags, clear: parked, meta: encodeUIDs(others)})
 	}
-	return b.submit(&ticket{frames: frames, now: true, done: make(chan error, 1)})
+	return frames
 }
 
 // HasMark fails with KindNotFound unless there is a mark that can be read.

@@ -1,6 +1,7 @@
 package mailbox
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -64,8 +65,8 @@ type marked struct {
 	marks map[string]map[uint32]bool // what it had
 }
 
-// Random changes, marks and rewinds, with restarts, crashes and lost indexes between them: what waits is what a model
-// says, and nothing else of the mailbox changes.
+// Random changes, marks and rewinds, with restarts, crashes and lost indexes between them: what waits is what it is
+// in a model, and nothing else of the mailbox changes.
 func TestMarksAgainstModel(t *testing.T) {
 	for seed := range uint64(6) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -224,25 +225,25 @@ func TestMarksHoldChangesBack(t *testing.T) {
 		_, err := put(s, "second", one, two)
 		accepted <- err
 	}()
+	gatewaytest.WaitFor(t, "the message waits", func() bool { return b.gate.Waiting() == 1 })
 	mustPut(t, s, "to another one", two)
-	select {
-	case err := <-accepted:
-		t.Errorf("the message did not wait: %v", err)
-	default:
-	}
 	gatewaytest.Must(t, s.Rewind(one, name))
+	if n, m := b.Snapshot().Entries.Len(), box(t, s, two).Snapshot().Entries.Len(); n != 1 || m != 1 {
+		t.Errorf("%d and %d messages during the hold", n, m)
+	}
 	release()
 	gatewaytest.Must(t, <-accepted)
 
 	b.gate.MaxWait = time.Millisecond
 	release, err = s.Mark(one, newMark())
 	gatewaytest.Must(t, err)
+	shown := box(t, s, two).Snapshot().Mod
 	_, err = put(s, "third", one, two)
 	if !Held(err) || gateway.KindOf(err) != gateway.KindUnavailable {
 		t.Errorf("error %v", err)
 	}
-	if err := b.Delivered(1); !Held(err) {
-		t.Errorf("the cursor moved: %v", err)
+	if now := box(t, s, two).Snapshot().Mod; now != shown {
+		t.Errorf("the other mailbox had the message for a moment: change %d after %d", now, shown)
 	}
 	release()
 	if n, m := b.Snapshot().Entries.Len(), box(t, s, two).Snapshot().Entries.Len(); n != 2 || m != 2 {
@@ -252,6 +253,58 @@ func TestMarksHoldChangesBack(t *testing.T) {
 	_, err = s.Mark(one, newMark())
 	gatewaytest.Must(t, err)
 	mustPut(t, s, "fourth", one) // the hold has ended by itself
+}
+
+// What the delivery has done is recorded after the longest hold: it would be done again otherwise.
+func TestDeliveriesWaitOn(t *testing.T) {
+	s, vm := open(t, t.TempDir()), gateway.NewID()
+	b := box(t, s, vm)
+	for range 3 {
+		mustPut(t, s, "x", vm)
+	}
+	gatewaytest.Must(t, b.Park(1))
+	b.gate.MaxWait = time.Nanosecond
+	release, err := s.Mark(vm, newMark())
+	gatewaytest.Must(t, err)
+	ended := make(chan error)
+	go func() { ended <- errors.Join(b.Unpark(1), b.Delivered(2), b.Park(3)) }()
+	gatewaytest.WaitFor(t, "a record waits", func() bool { return b.gate.Waiting() == 1 })
+	if _, err := put(s, "late", vm); !Held(err) { // after the limit of all others
+		t.Errorf("error %v", err)
+	}
+	if waiting := wait(t, b); !slices.Equal(waiting, []uint32{1, 2, 3}) {
+		t.Errorf("waiting: %v", waiting)
+	}
+	release()
+	gatewaytest.Must(t, <-ended)
+	if waiting := wait(t, b); !slices.Equal(waiting, []uint32{3}) {
+		t.Errorf("waiting: %v", waiting)
+	}
+}
+
+// A crash may leave only the first frames of a rewind. What was parked at the mark and is in the guest now waits then,
+// too, once anything has changed.
+func TestHalfARewind(t *testing.T) {
+	for n := range 3 {
+		s, vm, name := open(t, t.TempDir()), gateway.NewID(), newMark()
+		b := box(t, s, vm)
+		for range 3 {
+			mustPut(t, s, "x", vm)
+		}
+		gatewaytest.Must(t, b.Park(1))
+		s.mark(t, vm, name)
+		gatewaytest.Must(t, errors.Join(b.Unpark(1), b.Delivered(2), b.Park(3)))
+		m, err := s.readMark(vm, name)
+		gatewaytest.Must(t, err)
+		gatewaytest.Must(t, b.submit(newTicket(ignore, b.rewind(m)[:n+1]...)))
+		if first := b.Parked(1); len(first) != 1 || first[0].UID != 1 {
+			t.Errorf("after %d frames the first message does not wait", n+1)
+		}
+		gatewaytest.Must(t, s.Rewind(vm, name))
+		if waiting := wait(t, b); !slices.Equal(waiting, []uint32{1, 2, 3}) {
+			t.Errorf("waiting: %v", waiting)
+		}
+	}
 }
 
 // Bad ids, unknown and damaged marks, and a removed mailbox: each has its error, and nothing changes.

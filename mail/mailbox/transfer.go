@@ -35,7 +35,7 @@ func (b *Box) Append(st *Staged, flags Flags, received time.Time, subject string
 	a := &addition{box: b}
 	err := a.prepare(st, []Letter{letter}, s.settings(b.folders.id).QuotaBytes)
 	if err == nil {
-		err = a.commit()
+		err = commit([]*addition{a})
 	}
 	if err != nil {
 		rollback([]*addition{a})
@@ -141,7 +141,7 @@ func (b *Box) add(a *addition, quota int64) error {
 			err = durable.Sync(b.big(""))
 		}
 		if err == nil {
-			err = a.commit()
+			err = commit([]*addition{a})
 		}
 		b.release(a.claimed)
 	}

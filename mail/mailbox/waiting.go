@@ -108,7 +108,7 @@ func (b *Box) Waiting() (n int, oldest time.Time) {
 
 // Unpark records that a parked message is on the guest's disk.
 func (b *Box) Unpark(uid uint32) error {
-	return b.do(&frame{kind: kindFlags, clear: parked, meta: encodeUIDs([]uint32{uid})})
+	return b.submit(newTicket(waitOn, &frame{kind: kindFlags, clear: parked, meta: encodeUIDs([]uint32{uid})}))
 }
 
 // Envelope returns the addresses of a message as SMTP had them; from is empty for a bounce. It fails as

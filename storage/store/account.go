@@ -18,7 +18,7 @@ type account struct {
 
 	// commits is held shared by each commit, see begin, and alone by what concerns the VM as a whole.
 	commits  sync.RWMutex
-	gate     hold.Gate // closed while a snapshot holds commits back, or a restore or drop is under way
+	gate     hold.Gate // closed while a snapshot holds commits back, or a restore is under way
 	removed  bool
 	progress []byte     // the record of a restore or drop that has not ended, or nil
 	snaps    []snapshot // in ascending order
@@ -55,8 +55,8 @@ func (s *Store) account(vm gateway.ID) (*account, error) {
 	return a, nil
 }
 
-// begin waits for the gate, and begins a commit that ends with a.commits.RUnlock. Errors: ErrHeld, ErrRemoved,
-// ErrUnfinished.
+// begin waits for the gate, and begins a commit that ends with a.commits.RUnlock. It goes on between the steps of a
+// Drop. Errors: ErrHeld, ErrRemoved, ErrUnfinished.
 func (a *account) begin() error {
 	passed := a.gate.Pass(func() bool {
 		a.commits.RLock()
@@ -81,10 +81,19 @@ func (a *account) refuses() error {
 	switch {
 	case a.removed:
 		return ErrRemoved
-	case a.progress != nil:
+	case a.mixed.Load():
 		return ErrUnfinished
 	}
 	return nil
+}
+
+// alters returns why the VM takes no snapshot, and is no source or target of a fork, or nil. The caller has locked
+// commits.
+func (a *account) alters() error {
+	if !a.removed && a.progress != nil {
+		return ErrUnfinished
+	}
+	return a.refuses()
 }
 
 func (m sum) usage() (u Usage) {
@@ -230,4 +239,13 @@ func bucketOf(r pebble.Reader, vm gateway.ID, name string) (*Bucket, error) {
 	}
 	b, err := decodeBucket(vm, name, v)
 	return &b, err
+}
+
+// Waiting returns how many of a VM's commits wait for the end of a hold.
+func (s *Store) Waiting(vm gateway.ID) int {
+	a, err := s.account(vm)
+	if err != nil {
+		return 0
+	}
+	return a.gate.Waiting()
 }

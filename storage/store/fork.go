@@ -40,7 +40,7 @@ func (s *Store) Fork(vm gateway.ID, name string, to gateway.ID) error {
 		from.commits.RLock()
 		defer from.commits.RUnlock()
 	}
-	if err := cmp.Or(from.refuses(), target.refuses()); err != nil {
+	if err := cmp.Or(from.alters(), target.alters()); err != nil {
 		return err
 	}
 	source := append(bytes.Clone(vm[:]), name...)

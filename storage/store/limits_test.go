@@ -97,6 +97,7 @@ func TestFullDisk(t *testing.T) {
 	must(t, err)
 	key := func(i int) Key { return Key{blog, "box", string(rune('a' + i))} }
 	body := random(1, 10<<20)
+	mark(t, s, blog, "at")
 	stored := 0
 	for ; stored < 20; stored++ {
 		_, err := s.Put(t.Context(), key(stored), Write{Body: bytes.NewReader(body), Size: -1})
@@ -132,12 +133,16 @@ func TestFullDisk(t *testing.T) {
 	if !s.disk.gone.Load() {
 		t.Error("the disk was not as full as this test means it to be")
 	}
+	wantErr(t, s.Restore(blog, "at"), ErrFull) // nothing has begun that would have to be ended
+	wantErr(t, s.Drop(blog, "at"), ErrFull)
+	must(t, s.Readable(blog))
 	wantBody(t, s, key(0), "", body)
 	must(t, os.Remove(filler))
 	for i := range stored {
 		_, err := s.Delete(t.Context(), key(i), "", Condition{}, false)
 		must(t, err)
 	}
+	must(t, s.Drop(blog, "at"))
 	put(t, s, key(0), body)
 	if found := checked(t, s); len(found) > 0 {
 		t.Error(found)

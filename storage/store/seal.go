@@ -70,10 +70,11 @@ func (s *Store) sealOne(ctx context.Context, vm gateway.ID, id uint64) error {
 			return err
 		}
 	}
-	return s.commitSealed(vm, b)
+	return s.commitSealed(vm, id, b)
 }
 
-func (s *Store) commitSealed(vm gateway.ID, b *pebble.Batch) error {
+// commitSealed commits the checksums of a file, unless its mark is gone: then a fork that failed was removed meanwhile.
+func (s *Store) commitSealed(vm gateway.ID, id uint64, b *pebble.Batch) error {
 	a, err := s.account(vm)
 	if err != nil {
 		return err
@@ -82,6 +83,11 @@ func (s *Store) commitSealed(vm gateway.ID, b *pebble.Batch) error {
 	defer a.commits.RUnlock()
 	if a.removed {
 		return nil
+	}
+	if _, err := value(s.index, numKey(vm, kindUnsealed, id)); missing(err) {
+		return nil
+	} else if err != nil {
+		return err
 	}
 	return b.Commit(pebble.Sync)
 }

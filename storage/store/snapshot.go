@@ -20,7 +20,10 @@ import (
 // Restore changes records like any other commit does, so later snapshots stay, and can be restored in turn.
 //
 // Restore, Drop and Fork go in steps, so that a batch stays small. A record has what is in progress, and Open
-// goes on with it; meanwhile the VM's commits are held back.
+// goes on with it; meanwhile the VM's commits are held back, but for those between two steps of a Drop.
+
+// dropRoom is what must be free for a Drop to begin when the ballast is gone.
+const dropRoom = 4 << 20
 
 type snapshot struct {
 	id   uint64
@@ -81,7 +84,7 @@ func (s *Store) Snapshot(vm gateway.ID, name string) (release func(), err error)
 func (s *Store) snapshot(a *account, name string) error {
 	a.commits.Lock()
 	defer a.commits.Unlock()
-	if err := a.refuses(); err != nil {
+	if err := a.alters(); err != nil {
 		return err
 	}
 	if _, there := a.find(name); there {
@@ -123,22 +126,30 @@ func (s *Store) Snapshots(vm gateway.ID) ([]string, error) {
 	return all, nil
 }
 
-// Drop ends a snapshot, and frees what only it held. After an error it is like Restore. Errors: ErrNoSnapshot,
-// ErrUnfinished.
+// Drop ends a snapshot, and frees what only it held. Commits go on meanwhile, and after an error, too; snapshots,
+// forks and restores are ErrUnfinished until Drop has been repeated. Like a delete it may use what the disk keeps free
+// for the index. Errors: ErrNoSnapshot, ErrUnfinished, ErrFull.
 func (s *Store) Drop(vm gateway.ID, name string) error {
-	return s.alter(vm, dropping, name, s.dropSnapshot)
+	a, err := s.account(vm)
+	if err != nil {
+		return err
+	}
+	id, err := func() (uint64, error) {
+		a.commits.Lock()
+		defer a.commits.Unlock()
+		return s.beginProgress(a, dropping, name)
+	}()
+	if err != nil {
+		return err
+	}
+	return s.dropSnapshot(a, id)
 }
 
 // Restore makes a VM's buckets and objects what they were at a snapshot. Uploads are aborted. All snapshots stay.
-// After an error, only the same call is possible until it succeeds; what else would read or change the VM's
-// objects is ErrUnfinished. Errors: ErrNoSnapshot, ErrUnfinished.
+// ErrFull at the start changes nothing. After an error on the way only the same call is possible until it succeeds, here
+// or in Open; what else would read or change the VM's objects is ErrUnfinished. Errors: ErrNoSnapshot, ErrUnfinished,
+// ErrFull.
 func (s *Store) Restore(vm gateway.ID, name string) error {
-	return s.alter(vm, restoring, name, s.restore)
-}
-
-// alter calls f with a VM locked against all commits, and its progress recorded. If f fails, the VM's records are
-// half changed: it takes no commits until f has been repeated, here or by Open.
-func (s *Store) alter(vm gateway.ID, what byte, name string, f func(*account, uint64) error) error {
 	a, err := s.account(vm)
 	if err != nil {
 		return err
@@ -146,23 +157,51 @@ func (s *Store) alter(vm gateway.ID, what byte, name string, f func(*account, ui
 	return a.gate.While(func() error {
 		a.commits.Lock()
 		defer a.commits.Unlock()
-		if a.removed {
-			return ErrRemoved
+		id, err := s.beginProgress(a, restoring, name)
+		if err != nil {
+			return err
 		}
-		id, there := a.find(name)
-		if !there {
-			return ErrNoSnapshot
-		}
-		record := binary.BigEndian.AppendUint64([]byte{what}, id)
-		if a.progress != nil && !bytes.Equal(a.progress, record) {
-			return ErrUnfinished
-		}
-		a.inProgress(record)
-		if err := s.index.Set(vmKey(vm, kindProgress, 0), record, pebble.Sync); err != nil {
-			return full(err)
-		}
-		return f(a, id)
+		return s.restore(a, id)
 	})
+}
+
+// beginProgress records what is in progress with a snapshot from now on, unless that is so already. The caller has
+// locked commits.
+func (s *Store) beginProgress(a *account, what byte, name string) (id uint64, err error) {
+	if a.removed {
+		return 0, ErrRemoved
+	}
+	id, there := a.find(name)
+	if !there {
+		return 0, ErrNoSnapshot
+	}
+	record := binary.BigEndian.AppendUint64([]byte{what}, id)
+	switch {
+	case a.progress == nil:
+		return id, s.setProgress(a, what, record)
+	case !bytes.Equal(a.progress, record):
+		return 0, ErrUnfinished
+	}
+	return id, nil
+}
+
+// setProgress records what is in progress from now on, or nothing, if the disk has no room for it: nobody could make
+// room by deletions while it is in progress. What a Drop writes is about what it deletes, so it needs less.
+func (s *Store) setProgress(a *account, what byte, record []byte) error {
+	err := s.disk.last(dropRoom)
+	if what == restoring {
+		err = s.hasRoom(0)
+	}
+	if err != nil {
+		return err
+	}
+	a.inProgress(record) // readers see it before records change
+	if err := s.index.Set(vmKey(a.vm, kindProgress, 0), record, pebble.Sync); err != nil {
+		a.progress = nil
+		a.mixed.Store(false)
+		return full(err)
+	}
+	return nil
 }
 
 // inProgress sets what is in progress: until endProgress.
@@ -209,15 +248,35 @@ func (s *Store) resume(vm gateway.ID) error {
 }
 
 // dropSnapshot moves a snapshot's history to the one before, as far as that has no value of a record, and releases
-// the rest.
+// the rest. Commits between two steps may add to this history, if no later snapshot is there: what they add is newer
+// than what was moved, so it is released.
 func (s *Store) dropSnapshot(a *account, at uint64) error {
+	for more := true; more; {
+		var err error
+		if more, err = s.dropStep(a, at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropStep drops some values of a snapshot's history, or else ends the drop.
+func (s *Store) dropStep(a *account, at uint64) (more bool, err error) {
+	a.commits.Lock()
+	defer a.commits.Unlock()
+	switch {
+	case a.removed:
+		return false, ErrRemoved
+	case a.progress == nil: // another call has ended it
+		return false, nil
+	}
 	before := uint64(0)
 	for _, n := range a.snaps {
 		if n.id < at {
 			before = n.id
 		}
 	}
-	err := s.eachHistory(a, at, func(x *tx, key, old []byte) error {
+	more, err = s.takeHistory(a, at, func(x *tx, key, old []byte) error {
 		if before != 0 {
 			moved := historyKey(a.vm, before, key)
 			if _, err := value(x.b, moved); missing(err) {
@@ -230,10 +289,10 @@ func (s *Store) dropSnapshot(a *account, at uint64) error {
 		x.release(held.content)
 		return err
 	})
-	if err != nil {
-		return err
+	if err != nil || more {
+		return more, err
 	}
-	return s.endProgress(a, at)
+	return false, s.endProgress(a, at)
 }
 
 // endProgress removes snapshots, and the record of the progress.
@@ -274,32 +333,25 @@ func heldBy(key, old []byte) (*version, error) {
 	return decodeVersion(Key{}, old)
 }
 
-// eachHistory takes all values out of a snapshot's history, and calls f for each, in batches.
-func (s *Store) eachHistory(a *account, at uint64, f func(x *tx, key, old []byte) error) error {
-	for more := true; more; {
-		x := s.begin(a)
-		n := 0
-		err := each(s.index, numKey(a.vm, kindHistory, at), func(h, v []byte) error {
-			if n++; n > s.stepSize {
-				return errFound
-			}
-			key, old, err := historyEntry(a.vm, h, v)
-			if err != nil {
-				return err
-			}
-			return errors.Join(x.b.Delete(h, nil), f(x, key, old))
-		})
-		if more = errors.Is(err, errFound); more {
-			err = nil
+// takeHistory takes values out of a snapshot's history, as many as one step has, and calls f for each. It reports
+// whether there are more.
+func (s *Store) takeHistory(a *account, at uint64, f func(x *tx, key, old []byte) error) (more bool, err error) {
+	x, n := s.begin(a), 0
+	defer func() { _ = x.b.Close() }() // it is committed, or nothing of it counts
+	err = each(s.index, numKey(a.vm, kindHistory, at), func(h, v []byte) error {
+		if n++; n > s.stepSize {
+			return errFound
 		}
-		if err == nil {
-			err = x.commit()
-		}
-		if err = errors.Join(err, x.b.Close()); err != nil {
+		key, old, err := historyEntry(a.vm, h, v)
+		if err != nil {
 			return err
 		}
+		return errors.Join(x.b.Delete(h, nil), f(x, key, old))
+	})
+	if err != nil && !errors.Is(err, errFound) {
+		return false, err
 	}
-	return nil
+	return n > s.stepSize, x.commit()
 }
 
 // history counts what the history holds.

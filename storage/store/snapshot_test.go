@@ -169,6 +169,64 @@ func TestFailedRestoreIsRepeated(t *testing.T) {
 	}
 }
 
+// TestAFailedDropStopsNoWrites damages a history, so that a drop fails half way. Writes go on, and what they keep for
+// the snapshot is dropped with it when the drop is repeated; the snapshot before is whole.
+func TestAFailedDropStopsNoWrites(t *testing.T) {
+	s := open(t, t.TempDir())
+	s.stepSize = 3
+	write := func(seed uint64) {
+		for i := range 10 {
+			put(t, s, Key{blog, "box", fmt.Sprint(i)}, random(seed, maxSmall-5+i))
+		}
+	}
+	write(1)
+	mark(t, s, blog, "before")
+	mark(t, s, blog, "at")
+	write(2)
+	own, err := s.account(blog)
+	must(t, err)
+	at, _ := own.find("at")
+	b, err := bucketOf(s.index, blog, "box")
+	must(t, err)
+	history := historyKey(blog, at, nameKey(blog, kindObject, b.number, "8"))
+	good, err := value(s.index, history)
+	must(t, err)
+	must(t, s.index.Set(history, nil, pebble.Sync))
+	wantErr(t, s.Drop(blog, "at"), ErrDamaged)
+	for i := range 5 {
+		put(t, s, Key{blog, "box", fmt.Sprint(i)}, random(3, maxSmall-5+i))
+	}
+	_, err = s.Snapshot(blog, "late")
+	wantErr(t, err, ErrUnfinished)
+	wantErr(t, s.Fork(blog, "before", shop), ErrUnfinished)
+	wantErr(t, s.Restore(blog, "before"), ErrUnfinished)
+
+	must(t, s.index.Set(history, good, pebble.Sync))
+	must(t, s.Drop(blog, "at"))
+	wantBody(t, s, Key{blog, "box", "4"}, "", random(3, maxSmall-1))
+	must(t, s.Restore(blog, "before"))
+	for i := range 10 {
+		wantBody(t, s, Key{blog, "box", fmt.Sprint(i)}, "", random(1, maxSmall-5+i))
+	}
+	must(t, s.Drop(blog, "before"))
+	if found := checked(t, s); len(found) > 0 {
+		t.Error(found)
+	}
+}
+
+// TestNoChecksumsOfARemovedFork computes a file's checksums while the failed fork that had it is removed: the VM stays
+// empty, and the fork can be made again.
+func TestNoChecksumsOfARemovedFork(t *testing.T) {
+	s := open(t, t.TempDir())
+	put(t, s, Key{blog, "box", "x"}, nil)
+	mark(t, s, blog, "at")
+	b := s.index.NewBatch()
+	must(t, b.Set(numKey(shop, kindFile, 1), []byte("checksums"), nil))
+	must(t, s.commitSealed(shop, 1, b))
+	must(t, b.Close())
+	must(t, s.Fork(blog, "at", shop))
+}
+
 // mark takes a snapshot without holding anything back.
 func mark(t testing.TB, s *Store, vm gateway.ID, name string) {
 	t.Helper()
