@@ -24,7 +24,7 @@ func configOf(name string) (config, bool) {
 		"lifecycle":         {missing: "NoSuchLifecycleConfiguration", check: checkLifecycle},
 		"website":           {missing: "NoSuchWebsiteConfiguration"},
 		"replication":       {missing: "ReplicationConfigurationNotFoundError"},
-		"encryption":        {missing: "ServerSideEncryptionConfigurationNotFoundError"},
+		"encryption":        {missing: "ServerSideEncryptionConfigurationNotFoundError", check: checkEncryption},
 		"publicAccessBlock": {missing: "NoSuchPublicAccessBlockConfiguration", check: checkAccessBlock},
 		"ownershipControls": {missing: "OwnershipControlsNotFoundError", check: checkOwnership},
 	}[name]

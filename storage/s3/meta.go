@@ -164,6 +164,7 @@ func (c *call) setObject(o store.Object) {
 	}
 	c.setVersion(o)
 	c.setLock(o)
+	c.setSealed(o.Sealed)
 }
 
 // setVersion names the version, unless the bucket never had versions.

@@ -38,8 +38,8 @@ func (c *call) refuse() error {
 
 func (c *call) refuseHeader(name, value string) error {
 	switch {
-	case strings.HasPrefix(name, "X-Amz-Server-Side-Encryption"), strings.HasPrefix(name, "X-Amz-Copy-Source-Server-Side-Encryption"):
-		return notImplemented("Server-side encryption is not implemented (%s). Encrypt the host's disk, or before you upload.", name)
+	case strings.HasPrefix(name, sseHeader), strings.HasPrefix(name, sourceHeader):
+		return c.refuseEncryption(name)
 	case name == "X-Amz-Write-Offset-Bytes":
 		return notImplemented("Appending to an object is not implemented.")
 	case name == "X-Amz-Mfa":

@@ -26,6 +26,8 @@ type Handler struct {
 	Store  *store.Store
 	Logger *slog.Logger
 	Now    func() time.Time
+
+	SealKey [32]byte // encrypts the keys of objects (SSE-S3)
 }
 
 // Caller is the VM that a request is from, as established before.
