@@ -97,11 +97,10 @@ func checkOwnership(text []byte) error {
 	return nil
 }
 
-// checkAccessBlock accepts any: nothing here can be public.
 func checkAccessBlock(text []byte) error {
 	var conf struct {
-		XMLName                                                                     xml.Name `xml:"PublicAccessBlockConfiguration"`
-		BlockPublicAcls, IgnorePublicAcls, BlockPublicPolicy, RestrictPublicBuckets bool
+		XMLName xml.Name `xml:"PublicAccessBlockConfiguration"`
+		accessBlock
 	}
 	if xml.Unmarshal(text, &conf) != nil {
 		return errXML("The XML is no PublicAccessBlockConfiguration.")

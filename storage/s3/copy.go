@@ -45,6 +45,13 @@ func (c *call) copySource() (source, store.Object, error) {
 	if err != nil {
 		return from, store.Object{}, err
 	}
+	j, err := c.judge(from.key.Bucket)
+	if err != nil {
+		return from, store.Object{}, err
+	}
+	if err := j.allows(versionAction("GetObject", from.version), from.key.Name); err != nil {
+		return from, store.Object{}, err
+	}
 	o, err := c.Store.Head(from.key, from.version)
 	if errors.Is(err, store.ErrDeleted) && from.version != "" {
 		return from, o, invalidRequest("The source of a copy request may not specifically refer to a delete marker by version id.")

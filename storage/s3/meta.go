@@ -65,6 +65,9 @@ func (c *call) meta() (store.Meta, error) {
 	if m.Tags = tags; err != nil {
 		return m, err
 	}
+	if m.ACL, err = c.aclOf(); err != nil {
+		return m, err
+	}
 	return m, c.lockOf(&m)
 }
 

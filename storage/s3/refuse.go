@@ -33,7 +33,7 @@ func (c *call) refuse() error {
 			return err
 		}
 	}
-	return checkCanned(c.r.Header)
+	return nil
 }
 
 func (c *call) refuseHeader(name, value string) error {
@@ -46,8 +46,8 @@ func (c *call) refuseHeader(name, value string) error {
 		return notImplemented("MFA delete is not implemented.")
 	case name == "X-Amz-Rename-Source":
 		return notImplemented("Renaming an object is not implemented. Copy it, and delete the old one.")
-	case strings.HasPrefix(name, "X-Amz-Grant-"):
-		return errNoACL()
+	case strings.HasPrefix(name, headerOfGrant), name == "X-Amz-Acl":
+		return c.refuseGrant(name)
 	case strings.HasSuffix(name, "Expected-Bucket-Owner") && value != c.VM.ID.String():
 		return denied("The bucket's owner is this VM (%s), not the one expected.", c.VM.ID)
 	}
