@@ -22,7 +22,7 @@ func configOf(name string) (config, bool) {
 		"policy":            {missing: "NoSuchBucketPolicy"},
 		"cors":              {missing: "NoSuchCORSConfiguration", check: checkCORS},
 		"lifecycle":         {missing: "NoSuchLifecycleConfiguration", check: checkLifecycle},
-		"website":           {missing: "NoSuchWebsiteConfiguration"},
+		"website":           {missing: "NoSuchWebsiteConfiguration", check: checkWebsite},
 		"replication":       {missing: "ReplicationConfigurationNotFoundError"},
 		"encryption":        {missing: "ServerSideEncryptionConfigurationNotFoundError", check: checkEncryption},
 		"publicAccessBlock": {missing: "NoSuchPublicAccessBlockConfiguration", check: checkAccessBlock},
