@@ -2,7 +2,7 @@ package s3
 
 import (
 	"bytes"
-	"crypto/md5" //nolint:gosec // S3's digest of a key
+	"crypto/md5" // S3's digest of a key
 	"encoding/base64"
 	"encoding/xml"
 	"errors"
@@ -72,7 +72,7 @@ func customerKey(h http.Header, prefix string) ([]byte, error) {
 	if err != nil || len(key) != sealKeyBytes {
 		return nil, invalidArgument("The secret key was invalid for the specified algorithm.")
 	}
-	sum := md5.Sum(key) //nolint:gosec // S3's digest of a key
+	sum := md5.Sum(key) // S3's digest of a key
 	if want, err := base64.StdEncoding.DecodeString(digest); err != nil || !bytes.Equal(want, sum[:]) {
 		return nil, invalidArgument("The calculated MD5 hash of the key did not match the hash that was provided.")
 	}

@@ -5,7 +5,7 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
-	"crypto/md5" //nolint:gosec // S3's ETag
+	"crypto/md5" // S3's ETag
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
@@ -107,7 +107,7 @@ func (s *secret) seal(w store.Write, number int) (store.Write, error) {
 	if s == nil {
 		return w, nil
 	}
-	in := &plainReader{src: w.Body, want: w.MD5, md5: md5.New()} //nolint:gosec // S3's ETag
+	in := &plainReader{src: w.Body, want: w.MD5, md5: md5.New()} // S3's ETag
 	config, err := s.config(number)
 	if err != nil {
 		return w, err
@@ -253,7 +253,7 @@ func (u *unsealer) enter() error {
 	if err != nil {
 		return err
 	}
-	config.SequenceNumber = uint32(first) //nolint:gosec // a part has at most 5 GiB
+	config.SequenceNumber = uint32(first) // a part has at most 5 GiB
 	u.now, err = sio.DecryptReader(io.LimitReader(u.body, sealedSize(u.pieces[0].size)-at), config)
 	if err != nil {
 		return fmt.Errorf("decrypt body: %w", err)
