@@ -17,13 +17,9 @@ package storage
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
-	"fmt"
-	"io/fs"
 	"log/slog"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -33,7 +29,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"lodge/gateway"
-	"lodge/gateway/durable"
 	"lodge/storage/s3"
 	"lodge/storage/store"
 )
@@ -68,7 +63,7 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, err := sealKey(filepath.Join(cfg.Dir, "seal.key"))
+	key, err := sealKey(filepath.Join(cfg.Dir, "seal.key"), objects)
 	if err != nil {
 		return nil, errors.Join(err, objects.Close())
 	}
@@ -77,21 +72,6 @@ func New(cfg Config) (*Server, error) {
 		objects: objects, protocol: &s3.Handler{Store: objects, Logger: cfg.Logger, Now: time.Now, SealKey: key},
 		tenants: newTenants(cfg.Directory), requests: newRequestCounter(),
 	}, nil
-}
-
-// sealKey reads the host's key for sealed objects (SSE-S3), and makes it if there is none. Without it
-// they are lost.
-func sealKey(file string) (key [32]byte, err error) {
-	text, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		_, _ = rand.Read(key[:]) // it never fails
-		return key, durable.WriteFile(file, key[:], 0o600)
-	}
-	if err == nil && len(text) != len(key) {
-		err = fmt.Errorf("%s has %d bytes instead of %d: restore it from a backup", file, len(text), len(key))
-	}
-	copy(key[:], text)
-	return key, err
 }
 
 // Run does the store's work in the background until ctx is done. Then it ends all requests, and closes

@@ -103,6 +103,15 @@ func (c *call) sealing() (*secret, error) {
 			return nil, err
 		}
 	}
+	return c.hostSecret()
+}
+
+// hostSecret makes the secret of an object with the host's key. From the first on nothing starts without
+// that key.
+func (c *call) hostSecret() (*secret, error) {
+	if err := c.Store.SetSealID(SealID(c.SealKey)); err != nil {
+		return nil, err
+	}
 	return newSecret(sealedByHost, c.SealKey[:])
 }
 
