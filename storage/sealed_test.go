@@ -161,7 +161,7 @@ func TestCustomerKeys(t *testing.T) {
 	g.send(t, "PUT", "/box/n", "", plainText, with(keyOne, map[string]string{"Content-Md5": base64MD5(plainText), "X-Amz-Checksum-Crc32": base64CRC32(plainText)})).want(t, "right ones", 200)
 }
 
-// Every copy is sealed as it asks, whatever its source is.
+// Every copy is sealed by its headers, and without any by the host if its source is.
 func TestSealedCopies(t *testing.T) {
 	h := newHost(t)
 	g := h.guest("blog")
@@ -185,7 +185,7 @@ func TestSealedCopies(t *testing.T) {
 			if got.status != 200 || got.body != body {
 				t.Errorf("%s: %d, %d bytes", path, got.status, len(got.body))
 			}
-			if sealed := got.header.Get("X-Amz-Server-Side-Encryption") + got.header.Get("X-Amz-Server-Side-Encryption-Customer-Algorithm"); (sealed == "AES256") != (to != "open") {
+			if sealed := got.header.Get("X-Amz-Server-Side-Encryption") + got.header.Get("X-Amz-Server-Side-Encryption-Customer-Algorithm"); (sealed == "AES256") != (to != "open" || from == "host") {
 				t.Errorf("%s: %v", path, got.header)
 			}
 			g.do(t, "DELETE", path, nil).want(t, "delete", 204)

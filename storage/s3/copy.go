@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"bytes"
 	"encoding/xml"
 	"errors"
 	"io"
@@ -113,8 +114,9 @@ func (c *call) setSource(o store.Object) {
 	}
 }
 
-// copyBody copies the body of o, sealed as the request wants it. No bytes of a large one are copied if
-// the copy has the same checksum and is not sealed, or by the host like its source.
+// copyBody copies the body of o, sealed by the request's headers, else by the default of the bucket, else
+// by the host if o is. No bytes of a large one are copied if the copy has the same checksum and is not
+// sealed, or by the host like its source.
 func (c *call) copyBody(from source, o store.Object, w store.Write) (store.Object, error) {
 	kind, err := algorithmOf(c.r.Header.Get("X-Amz-Checksum-Algorithm"))
 	if err != nil {
@@ -125,16 +127,16 @@ func (c *call) copyBody(from source, o store.Object, w store.Write) (store.Objec
 		return store.Object{}, err
 	}
 	to, err := c.sealing()
+	if err == nil && to == nil && key != nil && key.kind == sealedByHost {
+		to, err = c.hostSecret()
+	}
 	if err != nil {
 		return store.Object{}, err
 	}
 	hosted := key != nil && to != nil && key.kind == sealedByHost && to.kind == sealedByHost
 	sameSum := kind.name == "" || kind.name == o.Checksum.Algorithm && !o.Checksum.Composite
 	if sameSum && (hosted || key == nil && to == nil) {
-		w.Meta.Sealed = o.Sealed
-		return c.Store.Copy(c.r.Context(), from.key, o.Version, c.storeKey(), store.CopyOptions{
-			Meta: func(store.Object) (store.Meta, error) { return w.Meta, nil }, IfSource: store.Condition{IfMatch: o.ETag}, If: w.If,
-		})
+		return c.shareBody(from, o, w)
 	}
 	if kind.name == "" {
 		if kind, err = algorithmOf(o.Checksum.Algorithm); err != nil {
@@ -153,15 +155,32 @@ func (c *call) copyBody(from source, o store.Object, w store.Write) (store.Objec
 	return c.Store.Put(c.r.Context(), c.storeKey(), w)
 }
 
+// shareBody copies o with the record of its sealing, if it is still the one that was found.
+func (c *call) shareBody(from source, o store.Object, w store.Write) (store.Object, error) {
+	w.Meta.Sealed = o.Sealed
+	return c.Store.Copy(c.r.Context(), from.key, o.Version, c.storeKey(), store.CopyOptions{If: w.If, Meta: func(now store.Object) (store.Meta, error) {
+		return w.Meta, sameBody(now, o)
+	}})
+}
+
+// sameBody compares the source of a copy with the one that was found. An ETag alone is not enough: the
+// same plain bytes may be sealed with another key by now.
+func sameBody(now, found store.Object) error {
+	if now.ETag != found.ETag || !bytes.Equal(now.Sealed, found.Sealed) {
+		return store.ErrPrecondition
+	}
+	return nil
+}
+
 // sourceBody opens the source of a copy, if it is still the one that was found.
 func (c *call) sourceBody(from source, o store.Object) (*store.Body, error) {
 	body, err := c.Store.Get(from.key, o.Version)
 	if err != nil {
 		return nil, err
 	}
-	if body.ETag != o.ETag {
-		_ = body.Close()                  // read only
-		return nil, store.ErrPrecondition // it was replaced in between
+	if err := sameBody(body.Object, o); err != nil {
+		_ = body.Close() // read only
+		return nil, err
 	}
 	return body, nil
 }

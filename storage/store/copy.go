@@ -9,7 +9,8 @@ import (
 )
 
 // Copy makes an object with the body of another one. Within a VM it copies no bytes of large bodies: both
-// share the files. Errors: those of Head for the source, those of Put, and ErrPrecondition for IfSource.
+// share the files. Errors: those of Head for the source, those of Put, ErrPrecondition for IfSource, and
+// ErrSealedParts for a multipart source of another VM that is encrypted.
 func (s *Store) Copy(ctx context.Context, from Key, id string, to Key, c CopyOptions) (o Object, err error) {
 	if err := check(to); err != nil {
 		return Object{}, err
@@ -63,6 +64,9 @@ func (s *Store) payloadOf(ctx context.Context, source *Body, key Key) (*payload,
 		Body: source, Size: source.stored, ETag: func() string { return source.ETag }, Plain: func() int64 { return source.Size },
 	}
 	if !source.pinned || source.Key.VM != key.VM {
+		if source.content.kind == kindList && len(source.Sealed) > 0 {
+			return nil, ErrSealedParts // the copy has no list of them
+		}
 		return s.receive(ctx, key.VM, key.Bucket, w)
 	}
 	p := &payload{content: source.content, size: source.stored, plain: source.Size, etag: source.ETag, shared: true}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 	"testing"
 
@@ -71,6 +72,9 @@ func TestEncryptedBodies(t *testing.T) {
 		for name, stored := range map[string]int{"k": 100, "k-copy": 100, "large": 100_000, "large-copy": 100_000, "multi": 70_050} {
 			wantBody(t, s, Key{vm, "box", name}, "", bytes.Repeat([]byte("x"), stored))
 		}
+	}
+	if _, err := s.Copy(t.Context(), multi, "", Key{fork, "box", "foreign"}, CopyOptions{}); !errors.Is(err, ErrSealedParts) {
+		t.Errorf("copy to another VM: %v", err)
 	}
 	body, err := s.Get(multi, "")
 	if err != nil {
