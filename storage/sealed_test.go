@@ -146,6 +146,9 @@ func TestCustomerKeys(t *testing.T) {
 		"at a bucket":       {"PUT", "/new", byHost, 400, "InvalidArgument"},
 		"at a DELETE":       {"DELETE", "/box/open", keyOne, 400, "InvalidArgument"},
 		"at tags":           {"GET", "/box/open?tagging", keyOne, 400, "InvalidArgument"},
+		"copy's at a PUT":   {"PUT", "/box/n", sourceOf(keyOne), 400, "InvalidArgument"},
+		"copy's at a GET":   {"GET", "/box/open", sourceOf(keyOne), 400, "InvalidArgument"},
+		"unknown header":    {"PUT", "/box/n", map[string]string{prefix + "Colour": "x"}, 400, "InvalidArgument"},
 		"copy without":      {"PUT", "/box/n", map[string]string{"X-Amz-Copy-Source": "/box/k"}, 400, "InvalidRequest"},
 		"copy, another key": {"PUT", "/box/n", with(customerKey("X-Amz-Copy-Source-"+prefix[6:], strings.Repeat("2", 32)), map[string]string{"X-Amz-Copy-Source": "/box/k"}), 403, "AccessDenied"},
 	} {
@@ -224,6 +227,8 @@ func TestSealedUploads(t *testing.T) {
 			list += "<Part><PartNumber>" + number + "</PartNumber><ETag>" + put.header.Get("Etag") + "</ETag></Part>"
 		}
 		g.do(t, "GET", path+"?uploadId="+id, nil).want(t, "parts", 200, "<Size>"+strconv.Itoa(len(first))+"</Size>")
+		wrong := g.send(t, "POST", path+"?uploadId="+id, "", list+"</CompleteMultipartUpload>", keyTwo)
+		wrong.want(t, "complete with another key", map[string]int{"host": 400, "customer": 403}[name])
 		g.send(t, "POST", path+"?uploadId="+id, "", list+"</CompleteMultipartUpload>", map[string]string{"X-Amz-Mp-Object-Size": strconv.Itoa(len(body))}).want(t, "complete", 200)
 		if got := g.do(t, "GET", path, parts); got.status != 200 || got.body != body {
 			t.Errorf("%s: %d, %d bytes", path, got.status, len(got.body))
@@ -263,7 +268,7 @@ func between(text, begin, end string) string {
 	return inner
 }
 
-// What a bucket has as its default is done with what asks for nothing.
+// What a bucket has as its default is done with what has no header of its own.
 func TestBucketEncryption(t *testing.T) {
 	h := newHost(t)
 	g := h.guest("blog")

@@ -284,7 +284,7 @@ func (c *call) refuseGrant(name string) error {
 	}
 	writes := c.r.Method == http.MethodPut || c.r.Method == http.MethodPost
 	if !writes || c.sub(table) && !c.query.Has("acl") && !c.query.Has("uploads") || strings.HasPrefix(name, headerOfGrant) && !known {
-		return invalidArgument("The header %s means nothing in this request.", strings.ToLower(name))
+		return invalidArgument("The header %s has no effect in this request.", strings.ToLower(name))
 	}
 	return nil
 }

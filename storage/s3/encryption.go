@@ -33,14 +33,28 @@ const (
 // aspects are the sub-resources of an object whose requests have no body that could be encrypted.
 func aspects() []string { return []string{"acl", "tagging", "retention", "legal-hold", "uploads"} }
 
-// refuseEncryption refuses the headers of encryption where they mean nothing, and KMS everywhere.
+// encryptionHeaders are those that a request may have. That of bucket keys is about KMS alone, and without
+// effect in S3 too.
+func encryptionHeaders() []string {
+	all := []string{sseHeader, sseHeader + "-Bucket-Key-Enabled"}
+	for _, name := range []string{"Algorithm", "Key", "Key-Md5"} {
+		all = append(all, customerHeader+name, sourceHeader+name)
+	}
+	return all
+}
+
+// refuseEncryption refuses the headers of encryption where they have no effect, and KMS everywhere.
 func (c *call) refuseEncryption(name string) error {
 	if strings.HasPrefix(name, kmsHeader) || name == contextHeader || name == sseHeader && strings.HasPrefix(c.r.Header.Get(name), "aws:") {
 		return errKMS()
 	}
+	lonely := strings.HasPrefix(name, sourceHeader) && c.r.Header.Get("X-Amz-Copy-Source") == ""
+	if lonely || !slices.Contains(encryptionHeaders(), name) {
+		return invalidArgument("The header %s has no effect in this request.", strings.ToLower(name))
+	}
 	aspect := slices.ContainsFunc(aspects(), c.query.Has) && !(c.r.Method == http.MethodPost && c.query.Has("uploads"))
 	if c.Key == "" || aspect || c.r.Method == http.MethodDelete {
-		return invalidArgument("The header %s means nothing in this request.", strings.ToLower(name))
+		return invalidArgument("The header %s has no effect in this request.", strings.ToLower(name))
 	}
 	reads := c.r.Method == http.MethodGet || c.r.Method == http.MethodHead
 	if name == sseHeader && (reads || c.query.Has("uploadId")) {
@@ -79,8 +93,8 @@ func customerKey(h http.Header, prefix string) ([]byte, error) {
 	return key, nil
 }
 
-// sealing is how the request wants its object sealed: as its headers have it, else as its bucket does.
-// nil is not at all.
+// sealing makes the secret of a new object by the headers of the request, else by the default of its
+// bucket. nil is none.
 func (c *call) sealing() (*secret, error) {
 	customer, err := customerKey(c.r.Header, customerHeader)
 	if err != nil {

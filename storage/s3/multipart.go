@@ -180,12 +180,16 @@ func completeUpload(c *call) error {
 	if completion.Checksum, err = c.completedChecksum(); err != nil {
 		return err
 	}
+	hasKey, err := c.completesWithKey()
+	if err != nil {
+		return err
+	}
 	o, err := c.Store.Complete(c.r.Context(), c.storeKey(), c.query.Get("uploadId"), parts, completion)
 	if err != nil {
 		return err
 	}
 	c.setVersion(o)
-	if c.r.Header.Get(customerHeader+"Key") != "" || len(o.Sealed) > 0 && o.Sealed[0] == sealedByHost {
+	if hasKey || len(o.Sealed) > 0 && o.Sealed[0] == sealedByHost {
 		c.setSealed(o.Sealed)
 	}
 	out := completedXML{Location: c.location(), Bucket: c.Bucket, Key: c.Key, ETag: quote(o.ETag), checksumsXML: checksumsOf(o.Checksum, o.Parts)}
@@ -193,6 +197,20 @@ func completeUpload(c *call) error {
 		out.ChecksumType = checksumType(o.Checksum)
 	}
 	return c.reply(out)
+}
+
+// completesWithKey reports whether the request has the upload's customer key. It needs none, but a wrong
+// one is refused.
+func (c *call) completesWithKey() (bool, error) {
+	key, err := customerKey(c.r.Header, customerHeader)
+	if key == nil || err != nil {
+		return false, err
+	}
+	up, err := c.upload()
+	if err == nil {
+		_, err = c.opening(up.Meta.Sealed, customerHeader)
+	}
+	return err == nil, err
 }
 
 // parts are the listed parts, as the store compares them.

@@ -225,13 +225,12 @@ func putObject(c *call) error {
 		return err
 	}
 	c.set("Etag", quote(o.ETag))
-	c.set("x-amz-object-size", strconv.FormatInt(o.Size, 10))
 	c.setVersion(o)
 	c.setChecksum(o.Checksum, 0)
 	return nil // 200
 }
 
-// putSealed stores an object, sealed as the request wants it, and sets the headers about that.
+// putSealed stores an object, sealed by the headers of the request, and sets the headers about that.
 func (c *call) putSealed(w store.Write) (store.Object, error) {
 	key, err := c.sealing()
 	if err != nil {

@@ -222,7 +222,7 @@ func (u *unsealer) Read(p []byte) (int, error) {
 		n, err := u.now.Read(p[:min(int64(len(p)), u.left)])
 		u.left -= int64(n)
 		if err != nil && !errors.Is(err, io.EOF) {
-			return 0, fmt.Errorf("%w: %w", store.ErrDamaged, err)
+			return 0, unsealError(err)
 		}
 		if err != nil {
 			u.next()
@@ -265,7 +265,16 @@ func (u *unsealer) enter() error {
 		return fmt.Errorf("decrypt body: %w", err)
 	}
 	if _, err := io.CopyN(io.Discard, u.now, u.skip-first*packageBytes); err != nil {
-		return fmt.Errorf("%w: %w", store.ErrDamaged, err)
+		return unsealError(err)
 	}
 	return nil
+}
+
+// unsealError makes store.ErrDamaged of what the decryption rejects, and leaves errors of the disk.
+func unsealError(err error) error {
+	var rejected sio.Error
+	if errors.As(err, &rejected) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: %w", store.ErrDamaged, err)
+	}
+	return err
 }
