@@ -140,6 +140,7 @@ type judge struct {
 	*call
 	bucket store.Bucket
 	policy []statement
+	held   map[int]bool // the statements whose conditions were evaluated: they are about the request alone
 	block  accessBlock
 }
 
@@ -148,9 +149,9 @@ func (c *call) judge(bucket string) (*judge, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := &judge{call: c, bucket: b, block: accessBlockOf(b)}
+	j := &judge{call: c, bucket: b, block: accessBlockOf(b), held: map[int]bool{}}
 	if text, ok := b.Config[policyConfig]; ok {
-		if j.policy, err = parseBucketPolicy(text, b.Name, anyOwner); err != nil {
+		if j.policy, err = c.policies.parse(text, b.Name); err != nil {
 			return nil, denied("The bucket's policy cannot be applied: %v. Set it again, or remove it.", err)
 		}
 	}
@@ -165,8 +166,8 @@ func (j *judge) allows(action, name string) error {
 		resource += "/" + name
 	}
 	allowed := !j.Anonymous
-	for _, s := range j.policy {
-		if j.Anonymous && !s.everyone || !s.actions.match("s3:"+action) || !s.resources.match(resource) || !j.holds(s.conditions) {
+	for i, s := range j.policy {
+		if j.Anonymous && !s.everyone || !s.actions.match("s3:"+action) || !s.resources.match(resource) || !j.applies(i) {
 			continue
 		}
 		if !s.allow {
@@ -181,6 +182,16 @@ func (j *judge) allows(action, name string) error {
 		return denied("Access Denied")
 	}
 	return nil
+}
+
+// applies reports whether the conditions of a statement hold.
+func (j *judge) applies(i int) bool {
+	holds, ok := j.held[i]
+	if !ok {
+		holds = j.holds(j.policy[i].conditions)
+		j.held[i] = holds
+	}
+	return holds
 }
 
 // listed reports whether an access control list lets everyone do this.

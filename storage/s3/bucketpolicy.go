@@ -40,29 +40,6 @@ func (p patterns) match(text string) bool {
 	return slices.ContainsFunc(p.list, func(pattern string) bool { return wild(pattern, text) }) != p.not
 }
 
-// wild reports whether a pattern matches a text: * is any text, and ? any byte. Its time is the product of the
-// lengths at most.
-func wild(pattern, text string) bool {
-	star, mark := -1, 0
-	p := 0
-	for t := 0; t < len(text); {
-		switch {
-		case p < len(pattern) && pattern[p] == '*':
-			star, mark = p, t
-			p++
-		case p < len(pattern) && (pattern[p] == '?' || pattern[p] == text[t]):
-			p++
-			t++
-		case star >= 0:
-			mark++
-			p, t = star+1, mark
-		default:
-			return false
-		}
-	}
-	return strings.Trim(pattern[p:], "*") == ""
-}
-
 // texts is a JSON text, or a list of them.
 type texts []string
 
@@ -114,14 +91,32 @@ func parseBucketPolicy(text []byte, bucket, owner string) ([]statement, error) {
 	if len(list) == 0 || len(list) > maxStatements {
 		return nil, errBucketPolicy("Could not parse the policy: Statement is empty or too long!")
 	}
-	statements := make([]statement, len(list))
+	statements, known := make([]statement, len(list)), policyActions()
 	for i := range list {
 		var err error
-		if statements[i], err = list[i].parse(bucket, owner); err != nil {
+		if statements[i], err = list[i].parse(bucket, owner, known); err != nil {
 			return nil, err
 		}
 	}
-	return statements, nil
+	return statements, checkPatterns(statements)
+}
+
+// checkPatterns refuses what would take long to match.
+func checkPatterns(policy []statement) error {
+	total := 0
+	for _, s := range policy {
+		all := slices.Concat(s.actions.list, s.resources.list)
+		for _, t := range s.conditions {
+			all = append(all, t.values...)
+		}
+		for _, pattern := range all {
+			n, ok := unclear(pattern)
+			if total += n; !ok || total > maxUnclear {
+				return errBucketPolicy("The policy has too many patterns with a ? between two *, or a long one: there are at most 8, of 64 bytes each")
+			}
+		}
+	}
+	return nil
 }
 
 // strictJSON decodes one value, with nothing behind it and no element that v has not.
@@ -137,7 +132,7 @@ func strictJSON(text []byte, v any) error {
 	return nil
 }
 
-func (j *statementJSON) parse(bucket, owner string) (s statement, err error) {
+func (j *statementJSON) parse(bucket, owner string, known []string) (s statement, err error) {
 	switch {
 	case j.Effect != "Allow" && j.Effect != "Deny":
 		return s, errBucketPolicy("Invalid effect: " + j.Effect)
@@ -154,7 +149,7 @@ func (j *statementJSON) parse(bucket, owner string) (s statement, err error) {
 	}
 	s.actions = patterns{slices.Concat(j.Action, j.NotAction), len(j.NotAction) > 0}
 	for _, a := range s.actions.list {
-		if !slices.ContainsFunc(policyActions(), func(known string) bool { return wild(a, known) }) {
+		if !slices.ContainsFunc(known, func(name string) bool { return wild(a, name) }) {
 			return s, errBucketPolicy("Policy has invalid action")
 		}
 	}
@@ -196,7 +191,7 @@ func parsePrincipal(raw json.RawMessage, owner string) (everyone bool, _ error) 
 // public reports whether the policy lets everyone do something from everywhere.
 func public(policy []statement) bool {
 	return slices.ContainsFunc(policy, func(s statement) bool {
-		return s.allow && s.everyone && !slices.ContainsFunc(s.conditions, func(t requirement) bool { return t.operator == "IpAddress" })
+		return s.allow && s.everyone && !slices.ContainsFunc(s.conditions, requirement.narrow)
 	})
 }
 
@@ -239,7 +234,7 @@ func getPolicyStatus(c *call) error {
 	if !ok {
 		return Errorf(http.StatusNotFound, "NoSuchBucketPolicy", "The bucket policy does not exist")
 	}
-	policy, err := parseBucketPolicy(text, c.Bucket, anyOwner)
+	policy, err := c.policies.parse(text, c.Bucket)
 	if err != nil {
 		return err
 	}

@@ -39,6 +39,9 @@ func TestBucketPolicies(t *testing.T) {
 		"unknown key":        {`{"Statement": ` + with(`}`, `, "Condition": {"StringEquals": {"aws:userid": "a"}}}`) + `}`, false},
 		"bad address":        {`{"Statement": ` + with(`}`, `, "Condition": {"IpAddress": {"aws:SourceIp": "home"}}}`) + `}`, false},
 		"value is an object": {`{"Statement": ` + with(`}`, `, "Condition": {"StringEquals": {"s3:prefix": {}}}}`) + `}`, false},
+		"unclear pattern":    {`{"Statement": ` + with(`box/*`, `box/*a?b*`) + `}`, true},
+		"unclear and long":   {`{"Statement": ` + with(`box/*`, `box/*?`+strings.Repeat("a", 64)+`*`) + `}`, false},
+		"many unclear":       {`{"Statement": ` + with(`box/*`, `box/*`+strings.Repeat("a?*", 9)) + `}`, false},
 		"long":               {`{"Id": "` + strings.Repeat("x", 21<<10) + `", "Statement": ` + good + `}`, false},
 	} {
 		if _, err := parseBucketPolicy([]byte(c.text), "box", owner); (err == nil) != c.ok {
@@ -54,10 +57,49 @@ func TestWild(t *testing.T) {
 	}{
 		{"*", "", true}, {"*", "a/b", true}, {"a*c", "abbc", true}, {"a*c", "abb", false}, {"a?c", "abc", true}, {"a?c", "ac", false},
 		{"", "", true}, {"", "a", false}, {"a**", "a", true}, {"*a*b", "xaxb", true}, {"*a*b", "xbxa", false}, {"a", "ab", false},
+		{"ab*bc", "abc", false}, {"*a?c*", "xxabcx", true}, {"*a?c*", "xxabx", false}, {"a*?", "a", false}, {"a*?", "ab", true}, {"*b*a*", "aba", true},
 	} {
 		if got := wild(c.pattern, c.text); got != c.want {
 			t.Errorf("%q, %q: %v", c.pattern, c.text, got)
 		}
+	}
+}
+
+// A policy is public unless it lets only few addresses pass.
+func TestPublicPolicies(t *testing.T) {
+	for condition, want := range map[string]bool{
+		`{}`: true,
+		`{"IpAddress": {"aws:SourceIp": "192.0.2.0/24"}}`:                  false,
+		`{"IpAddress": {"aws:SourceIp": ["10.0.0.0/8", "2001:db8::/32"]}}`: false,
+		`{"IpAddress": {"aws:SourceIp": "0.0.0.0/0"}}`:                     true,
+		`{"IpAddress": {"aws:SourceIp": ["192.0.2.1", "128.0.0.0/7"]}}`:    true,
+		`{"IpAddress": {"aws:SourceIp": "2000::/3"}}`:                      true,
+		`{"IpAddress": {"aws:SourceIp": "2001::/31"}}`:                     true,
+		`{"IpAddressIfExists": {"aws:SourceIp": "192.0.2.0/24"}}`:          true,
+		`{"NotIpAddress": {"aws:SourceIp": "192.0.2.0/24"}}`:               true,
+		`{"Bool": {"aws:SecureTransport": "true"}}`:                        true,
+	} {
+		text := `{"Statement": {"Effect": "Allow", "Principal": "*", "Action": "s3:*", "Resource": "arn:aws:s3:::box/*", "Condition": ` + condition + `}}`
+		policy, err := parseBucketPolicy([]byte(text), "box", "me")
+		if err != nil || public(policy) != want {
+			t.Errorf("%s: %v, %v", condition, public(policy), err)
+		}
+	}
+}
+
+// A truth in a condition is compared as one, however it is written.
+func TestTruths(t *testing.T) {
+	truth := conditionOperators()["Bool"]
+	for _, want := range []string{"false", "False", "0", "f"} {
+		if same, ok := truth(want, "false"); !same || !ok {
+			t.Errorf("%s is not false", want)
+		}
+		if same, _ := truth(want, "true"); same {
+			t.Errorf("%s is true", want)
+		}
+	}
+	if _, ok := truth("perhaps", ""); ok {
+		t.Error("perhaps was accepted")
 	}
 }
 

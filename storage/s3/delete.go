@@ -60,6 +60,9 @@ func deleteObjects(c *call) error {
 	var out deleteResultXML
 	var deletions []store.Deletion
 	for _, o := range list.Objects {
+		if err := c.r.Context().Err(); err != nil {
+			return err
+		}
 		d, err := j.deletion(o)
 		if err != nil {
 			out.Errors = append(out.Errors, c.deleteError(d, err))

@@ -15,6 +15,16 @@ type requirement struct {
 	key      string // in lower case, but for the name of a tag
 	values   []string
 	ifExists bool
+	compare  func(want, got string) (same, ok bool)
+}
+
+// narrow reports whether a requirement lets only few addresses pass. Like in S3, ranges larger than /8 of IPv4
+// and /32 of IPv6 are everyone.
+func (t requirement) narrow() bool {
+	return t.operator == "IpAddress" && !t.ifExists && !slices.ContainsFunc(t.values, func(v string) bool {
+		net, err := netip.ParsePrefix(v)
+		return err == nil && (net.Bits() < 8 || net.Addr().Is6() && net.Bits() < 32)
+	})
 }
 
 // conditionKeys are the keys that a request has here, by where the value is.
@@ -36,7 +46,7 @@ func parseConditions(all map[string]map[string]json.RawMessage) (tests []require
 			return nil, errBucketPolicy("Policy has an invalid condition operator: " + strconv.Quote(operator))
 		}
 		for key, raw := range keys {
-			t := requirement{operator: name, key: strings.ToLower(key), ifExists: ifExists}
+			t := requirement{operator: name, key: strings.ToLower(key), ifExists: ifExists, compare: compare}
 			if tag := len(requestTag); strings.HasPrefix(t.key, requestTag) {
 				t.key = requestTag + key[tag:]
 			} else if !slices.Contains(conditionKeys(), t.key) {
@@ -89,8 +99,9 @@ func conditionOperators() map[string]func(want, got string) (same, ok bool) {
 	fold := func(want, got string) (bool, bool) { return strings.EqualFold(want, got), true }
 	like := func(want, got string) (bool, bool) { return wild(want, got), true }
 	truth := func(want, got string) (bool, bool) {
-		_, err := strconv.ParseBool(want)
-		return strings.EqualFold(want, got), err == nil
+		w, err := strconv.ParseBool(want)
+		g, bad := strconv.ParseBool(got)
+		return bad == nil && w == g, err == nil
 	}
 	address := func(want, got string) (bool, bool) {
 		net, err := netip.ParsePrefix(want)
@@ -122,7 +133,6 @@ func conditionOperators() map[string]func(want, got string) (same, ok bool) {
 func (c *call) holds(tests []requirement) bool {
 	for _, t := range tests {
 		got, has := c.conditionValue(t.key)
-		compare := conditionOperators()[t.operator]
 		negative := strings.Contains(t.operator, "Not")
 		var same bool
 		switch {
@@ -131,7 +141,7 @@ func (c *call) holds(tests []requirement) bool {
 			fallthrough
 		case has:
 			same = slices.ContainsFunc(t.values, func(want string) bool {
-				same, _ := compare(want, got)
+				same, _ := t.compare(want, got)
 				return same
 			})
 		case t.ifExists, negative:

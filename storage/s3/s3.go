@@ -28,6 +28,8 @@ type Handler struct {
 	Now    func() time.Time
 
 	SealKey [32]byte // encrypts the keys of objects (SSE-S3)
+
+	policies policyCache
 }
 
 // Caller is the VM that a request is from, as established before.
