@@ -25,6 +25,9 @@ import (
 // of which the body's and those of an upload's parts are derived. Its record has that key encrypted:
 // with the host's key (SSE-S3), or with the customer's (SSE-C), which is never stored.
 //
+// Beside the store's buffer of 64 KiB, a body that is being sealed or read has one of a package, 64 KiB more,
+// in memory: 128 KiB for each request, of which a VM has 256 in progress at most.
+//
 // The record has no VM, bucket or key in it: copies share bodies, and forks of a VM copy records.
 
 // The first byte of a record: whose key encrypts the object's.

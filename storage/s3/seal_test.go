@@ -2,18 +2,22 @@ package s3
 
 import (
 	"bytes"
+	"crypto/md5"
+	"encoding/base64"
 	"errors"
 	"io"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 
 	"lodge/gateway"
 	"lodge/storage/store"
 )
 
-func sealed(t testing.TB, s *store.Store, key store.Key, secret *secret, body []byte, cut func([]byte) []byte) {
+func sealed(t testing.TB, s *store.Store, key store.Key, secret *secret, number int, body []byte, cut func([]byte) []byte) {
 	t.Helper()
-	w, err := secret.seal(store.Write{Body: bytes.NewReader(body), Size: int64(len(body))}, wholeBody)
+	w, err := secret.seal(store.Write{Body: bytes.NewReader(body), Size: int64(len(body))}, number)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +57,7 @@ func FuzzSealedRange(f *testing.F) {
 	for i := range plain {
 		plain[i] = byte(i * 7 >> 3)
 	}
-	sealed(f, s, key, secret, plain, nil)
+	sealed(f, s, key, secret, wholeBody, plain, nil)
 	f.Add(int64(0), int64(1))
 	f.Add(int64(packageBytes-1), int64(2))
 	f.Add(int64(packageBytes), int64(2*packageBytes))
@@ -74,7 +78,7 @@ func FuzzSealedRange(f *testing.F) {
 	})
 }
 
-// No package of a sealed body can be changed, left out, moved, or come from another object.
+// No package of a sealed body can be changed, left out, moved, or come from another object or part.
 func TestAlteredSeals(t *testing.T) {
 	one, err := newSecret(sealedByHost, make([]byte, 32))
 	if err != nil {
@@ -88,14 +92,17 @@ func TestAlteredSeals(t *testing.T) {
 	const full = packageBytes + packageExtra
 	for name, c := range map[string]struct {
 		secret *secret
+		number int // of the part that it is sealed as
 		cut    func([]byte) []byte
 	}{
-		"changed":        {one, func(b []byte) []byte { b[100]++; return b }},
-		"changed header": {one, func(b []byte) []byte { b[5]++; return b }},
-		"moved":          {one, func(b []byte) []byte { return append(bytes.Clone(b[full:]), b[:full]...) }},
-		"other key":      {other, nil},
+		"changed":        {one, wholeBody, func(b []byte) []byte { b[100]++; return b }},
+		"changed header": {one, wholeBody, func(b []byte) []byte { b[5]++; return b }},
+		"moved":          {one, wholeBody, func(b []byte) []byte { return append(bytes.Clone(b[full:]), b[:full]...) }},
+		"left out":       {one, wholeBody, func(b []byte) []byte { return append(bytes.Clone(b[full:]), b[full:]...) }},
+		"other part":     {one, 2, nil},
+		"other key":      {other, wholeBody, nil},
 	} {
-		sealed(t, s, key, one, plain, c.cut)
+		sealed(t, s, key, one, c.number, plain, c.cut)
 		body, err := s.Get(key, "")
 		if err != nil {
 			t.Fatal(err)
@@ -117,14 +124,27 @@ func TestAlteredSeals(t *testing.T) {
 	}
 }
 
-// FuzzSealRecord: a record of any bytes is refused, and never a panic.
+// FuzzSealRecord: a record of any bytes opens nothing, whoever's it claims to be and whatever key the request has.
 func FuzzSealRecord(f *testing.F) {
-	f.Add([]byte{})
-	f.Add([]byte{1})
-	f.Add(bytes.Repeat([]byte{1}, 61))
-	f.Fuzz(func(t *testing.T, record []byte) {
-		if _, err := openSecret(record, make([]byte, 32)); err == nil {
-			t.Error("made-up record was opened")
+	f.Add([]byte{}, false)
+	f.Add([]byte{sealedByHost}, false)
+	f.Add([]byte{sealedByCustomer}, true)
+	f.Add(bytes.Repeat([]byte{sealedByHost}, 61), true)
+	f.Add(bytes.Repeat([]byte{sealedByCustomer}, 61), false)
+	f.Add(bytes.Repeat([]byte{3}, 61), false)
+	key := make([]byte, sealKeyBytes)
+	sum := md5.Sum(key)
+	f.Fuzz(func(t *testing.T, record []byte, withKey bool) {
+		r := httptest.NewRequest("GET", "/box/k", http.NoBody)
+		if withKey {
+			r.Header.Set(customerHeader+"Algorithm", aes256)
+			r.Header.Set(customerHeader+"Key", base64.StdEncoding.EncodeToString(key))
+			r.Header.Set(customerHeader+"Key-Md5", base64.StdEncoding.EncodeToString(sum[:]))
+		}
+		c := &call{Handler: &Handler{}, r: r}
+		s, err := c.opening(record, customerHeader)
+		if open := len(record) == 0 && !withKey; s != nil || (err == nil) != open {
+			t.Errorf("record %x, key %v: %v", record, withKey, err)
 		}
 	})
 }
