@@ -158,6 +158,20 @@ func (c *call) opening(record []byte, prefix string) (*secret, error) {
 	return s, err
 }
 
+// completesWithKey reports whether the request has the upload's customer key. It needs none, but a wrong
+// one is refused.
+func (c *call) completesWithKey() (bool, error) {
+	key, err := customerKey(c.r.Header, customerHeader)
+	if key == nil || err != nil {
+		return false, err
+	}
+	up, err := c.upload()
+	if err == nil {
+		_, err = c.opening(up.Meta.Sealed, customerHeader)
+	}
+	return err == nil, err
+}
+
 // setSealed sets the headers about the encryption of an object with a record. If it is a customer's,
 // the request has had the key.
 func (c *call) setSealed(record []byte) {

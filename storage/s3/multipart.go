@@ -199,20 +199,6 @@ func completeUpload(c *call) error {
 	return c.reply(out)
 }
 
-// completesWithKey reports whether the request has the upload's customer key. It needs none, but a wrong
-// one is refused.
-func (c *call) completesWithKey() (bool, error) {
-	key, err := customerKey(c.r.Header, customerHeader)
-	if key == nil || err != nil {
-		return false, err
-	}
-	up, err := c.upload()
-	if err == nil {
-		_, err = c.opening(up.Meta.Sealed, customerHeader)
-	}
-	return err == nil, err
-}
-
 // parts are the listed parts, as the store compares them.
 func (list *completeXML) parts() (parts []store.CompletedPart, _ error) {
 	for _, p := range list.Parts {
