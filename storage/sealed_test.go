@@ -315,7 +315,7 @@ func TestSealKey(t *testing.T) {
 		t.Errorf("the same key: %v", err)
 	}
 	for name, text := range map[string][]byte{"short": []byte("short"), "another": bytes.Repeat([]byte{1}, 32), "none": nil} {
-		gatewaytest.Must(t, os.Remove(file))
+		gatewaytest.Must(t, os.RemoveAll(file))
 		if text != nil {
 			gatewaytest.Must(t, os.WriteFile(file, text, 0o600))
 		}
