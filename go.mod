@@ -30,6 +30,7 @@ require (
 	github.com/miekg/dns v1.1.73
 	github.com/minio/crc64nvme v1.1.1
 	github.com/minio/minio-go/v7 v7.4.1
+	github.com/minio/sio v0.4.1
 	github.com/pkg/sftp v1.13.9
 	github.com/posener/complete v1.2.3
 	github.com/prometheus/client_golang v1.25.0

@@ -212,7 +212,7 @@ func TestPresignedParameters(t *testing.T) {
 		"checksum of none": {url.Values{"x-amz-checksum-crc32": {"AAAAAA=="}, "x-amz-sdk-checksum-algorithm": {"CRC32"}}, 200, ""},
 		"private":          {url.Values{"x-amz-acl": {"private"}}, 200, ""},
 		"public":           {url.Values{"x-amz-acl": {"public-read"}}, 400, "AccessControlListNotSupported"},
-		"encrypted":        {url.Values{"x-amz-server-side-encryption": {"AES256"}}, 501, "NotImplemented"},
+		"encrypted":        {url.Values{"x-amz-server-side-encryption": {"AES256"}}, 200, ""},
 		"many bytes":       {url.Values{"x-amz-meta-a": {strings.Repeat("b", 9000)}}, 400, "RequestHeaderSectionTooLarge"},
 		"copy":             {url.Values{"x-amz-copy-source": {"box/none"}}, 404, "NoSuchKey"},
 	} {

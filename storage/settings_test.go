@@ -142,7 +142,7 @@ func TestSettings(t *testing.T) {
 		g.do(t, "GET", "/box?"+query, nil).want(t, query, 200, text)
 		g.do(t, "GET", "/no-such?"+query, nil).want(t, query, 404, code("NoSuchBucket"))
 	}
-	for _, query := range []string{"policy", "website", "replication", "encryption", "logging", "notification", "accelerate", "requestPayment", "inventory", "metrics"} {
+	for _, query := range []string{"replication", "logging", "notification", "accelerate", "requestPayment", "inventory", "metrics"} {
 		g.do(t, "PUT", "/box?"+query, nil).want(t, query, 501, code("NotImplemented"))
 	}
 	for _, query := range []string{"torrent", "restore", "select&select-type=2"} {
@@ -151,6 +151,7 @@ func TestSettings(t *testing.T) {
 	for query, text := range map[string]string{
 		"publicAccessBlock": "<PublicAccessBlockConfiguration><BlockPublicAcls>true</BlockPublicAcls></PublicAccessBlockConfiguration>",
 		"ownershipControls": "<OwnershipControls><Rule><ObjectOwnership>BucketOwnerEnforced</ObjectOwnership></Rule></OwnershipControls>",
+		"encryption":        "<ServerSideEncryptionConfiguration><Rule><ApplyServerSideEncryptionByDefault><SSEAlgorithm>AES256</SSEAlgorithm></ApplyServerSideEncryptionByDefault></Rule></ServerSideEncryptionConfiguration>",
 		"tagging":           "<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>",
 		"lifecycle":         "<LifecycleConfiguration><Rule><ID>r</ID><Status>Enabled</Status><Filter><Prefix>x</Prefix></Filter><Expiration><Days>1</Days></Expiration></Rule></LifecycleConfiguration>",
 	} {

@@ -71,9 +71,13 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	key, err := sealKey(filepath.Join(cfg.Dir, "seal.key"), objects)
+	if err != nil {
+		return nil, errors.Join(err, objects.Close())
+	}
 	return &Server{
 		keyring: cfg.Keyring, directory: cfg.Directory, people: cfg.People, outsideHost: cfg.Outside, log: cfg.Logger, accessLog: cfg.AccessLog,
-		objects: objects, protocol: &s3.Handler{Store: objects, Logger: cfg.Logger, Now: time.Now},
+		objects: objects, protocol: &s3.Handler{Store: objects, Logger: cfg.Logger, Now: time.Now, SealKey: key},
 		admission: newAdmission(cfg.Directory), requests: newRequestCounter(),
 	}, nil
 }

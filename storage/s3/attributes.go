@@ -37,6 +37,9 @@ func getAttributes(c *call) error {
 	if err != nil {
 		return c.missing(o, err)
 	}
+	if _, err := c.opening(o.Sealed, customerHeader); err != nil {
+		return err
+	}
 	var out attributesXML
 	list := strings.Join(c.r.Header.Values("X-Amz-Object-Attributes"), ",")
 	if list == "" {

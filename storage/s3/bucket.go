@@ -35,6 +35,10 @@ func createBucket(c *call) error {
 	if ownership != "" && !slices.Contains(ownerships(), ownership) {
 		return invalidArgument("Invalid x-amz-object-ownership header: %.40q.", ownership)
 	}
+	list, err := c.createdACL(ownership)
+	if err != nil {
+		return err
+	}
 	lock := strings.EqualFold(c.r.Header.Get("X-Amz-Bucket-Object-Lock-Enabled"), "true")
 	if _, err := c.Store.CreateBucket(c.VM.ID, c.Bucket, lock); err != nil {
 		return err
@@ -48,11 +52,31 @@ func createBucket(c *call) error {
 			return err
 		}
 	}
+	if list != "" {
+		if err := c.configure(aclConfig, []byte(list)); err != nil {
+			return err
+		}
+	}
 	c.set("Location", "/"+c.Bucket)
 	return nil
 }
 
-// ownerships are all alike here: everything in a bucket is its VM's.
+// createdACL is the list of a bucket that is made with an ownership.
+func (c *call) createdACL(ownership string) (string, error) {
+	list, err := c.askedACL()
+	if err != nil || list == "" || list == onlyTheOwner {
+		return "", err
+	}
+	if ownership == enforced {
+		return "", badRequest("InvalidBucketAclWithObjectOwnership", "Bucket cannot have ACLs set with ObjectOwnership's BucketOwnerEnforced setting")
+	}
+	if ownership == "" {
+		return "", errNoACL()
+	}
+	return list, nil
+}
+
+// ownerships differ in whether there are lists: everything in a bucket is its VM's with each.
 func ownerships() []string {
 	return []string{"BucketOwnerEnforced", "BucketOwnerPreferred", "ObjectWriter"}
 }

@@ -22,9 +22,9 @@ func configOf(name string) (config, bool) {
 		"policy":            {missing: "NoSuchBucketPolicy"},
 		"cors":              {missing: "NoSuchCORSConfiguration", check: checkCORS},
 		"lifecycle":         {missing: "NoSuchLifecycleConfiguration", check: checkLifecycle},
-		"website":           {missing: "NoSuchWebsiteConfiguration"},
+		"website":           {missing: "NoSuchWebsiteConfiguration", check: checkWebsite},
 		"replication":       {missing: "ReplicationConfigurationNotFoundError"},
-		"encryption":        {missing: "ServerSideEncryptionConfigurationNotFoundError"},
+		"encryption":        {missing: "ServerSideEncryptionConfigurationNotFoundError", check: checkEncryption},
 		"publicAccessBlock": {missing: "NoSuchPublicAccessBlockConfiguration", check: checkAccessBlock},
 		"ownershipControls": {missing: "OwnershipControlsNotFoundError", check: checkOwnership},
 	}[name]
@@ -97,11 +97,10 @@ func checkOwnership(text []byte) error {
 	return nil
 }
 
-// checkAccessBlock accepts any: nothing here can be public.
 func checkAccessBlock(text []byte) error {
 	var conf struct {
-		XMLName                                                                     xml.Name `xml:"PublicAccessBlockConfiguration"`
-		BlockPublicAcls, IgnorePublicAcls, BlockPublicPolicy, RestrictPublicBuckets bool
+		XMLName xml.Name `xml:"PublicAccessBlockConfiguration"`
+		accessBlock
 	}
 	if xml.Unmarshal(text, &conf) != nil {
 		return errXML("The XML is no PublicAccessBlockConfiguration.")

@@ -1,9 +1,9 @@
 package s3
 
 import (
+	"bytes"
 	"encoding/xml"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -46,6 +46,13 @@ func (c *call) copySource() (source, store.Object, error) {
 	if err != nil {
 		return from, store.Object{}, err
 	}
+	j, err := c.judge(from.key.Bucket)
+	if err != nil {
+		return from, store.Object{}, err
+	}
+	if err := j.allows(versionAction("GetObject", from.version), from.key.Name); err != nil {
+		return from, store.Object{}, err
+	}
 	o, err := c.Store.Head(from.key, from.version)
 	if errors.Is(err, store.ErrDeleted) && from.version != "" {
 		return from, o, invalidRequest("The source of a copy request may not specifically refer to a delete marker by version id.")
@@ -84,23 +91,13 @@ func copyObject(c *call) error {
 	if err != nil {
 		return err
 	}
-	kind, err := algorithmOf(c.r.Header.Get("X-Amz-Checksum-Algorithm"))
-	if err != nil {
-		return err
-	}
-	var copied store.Object
-	if kind.name == "" || kind.name == o.Checksum.Algorithm && !o.Checksum.Composite {
-		copied, err = c.Store.Copy(c.r.Context(), from.key, o.Version, c.storeKey(), store.CopyOptions{
-			Meta: func(store.Object) (store.Meta, error) { return meta, nil }, IfSource: store.Condition{IfMatch: o.ETag}, If: condition,
-		})
-	} else {
-		copied, err = c.rewrite(from, o, kind, store.Write{Meta: meta, If: condition})
-	}
+	copied, err := c.copyBody(from, o, store.Write{Meta: meta, If: condition})
 	if err != nil {
 		return err
 	}
 	c.setSource(o)
 	c.setVersion(copied)
+	c.setSealed(copied.Sealed)
 	out := copyXML{
 		XMLName: xml.Name{Space: xmlns, Local: "CopyObjectResult"}, LastModified: timestamp(copied.Modified), ETag: quote(copied.ETag),
 		checksumsXML: checksumsOf(copied.Checksum, copied.Parts),
@@ -117,17 +114,86 @@ func (c *call) setSource(o store.Object) {
 	}
 }
 
-// rewrite copies by reading and writing: the checksum is new.
-func (c *call) rewrite(from source, o store.Object, kind algorithm, w store.Write) (store.Object, error) {
-	body, err := c.Store.Get(from.key, o.Version)
+// copyBody copies the body of o, sealed by the request's headers, else by the default of the bucket, else
+// by the host if o is. No bytes of a large one are copied if the copy has the same checksum and is not
+// sealed, or by the host like its source.
+func (c *call) copyBody(from source, o store.Object, w store.Write) (store.Object, error) {
+	kind, err := algorithmOf(c.r.Header.Get("X-Amz-Checksum-Algorithm"))
+	if err != nil {
+		return store.Object{}, err
+	}
+	key, err := c.opening(o.Sealed, sourceHeader)
+	if err != nil {
+		return store.Object{}, err
+	}
+	to, err := c.sealing()
+	if err == nil && to == nil && key != nil && key.kind == sealedByHost {
+		to, err = c.hostSecret()
+	}
+	if err != nil {
+		return store.Object{}, err
+	}
+	hosted := key != nil && to != nil && key.kind == sealedByHost && to.kind == sealedByHost
+	sameSum := kind.name == "" || kind.name == o.Checksum.Algorithm && !o.Checksum.Composite
+	if sameSum && (hosted || key == nil && to == nil) {
+		return c.shareBody(from, o, w)
+	}
+	if kind.name == "" {
+		if kind, err = algorithmOf(o.Checksum.Algorithm); err != nil {
+			return store.Object{}, err
+		}
+	}
+	body, err := c.sourceBody(from, o)
 	if err != nil {
 		return store.Object{}, err
 	}
 	defer func() { _ = body.Close() }() // read only
-	sum := kind.make()
-	w.Body, w.Size = io.TeeReader(body, sum), body.Size
-	w.Checksum = func() store.Checksum { return store.Checksum{Algorithm: kind.name, Value: sum.Sum(nil)} }
+	w.Body, w.Size, w.Meta.Sealed = key.plain(body, span{0, o.Size}), o.Size, to.recordOf()
+	if w, err = to.seal(kind.sum(w), wholeBody); err != nil {
+		return store.Object{}, err
+	}
 	return c.Store.Put(c.r.Context(), c.storeKey(), w)
+}
+
+// shareBody copies o with the record of its sealing, if it is still the one that was found.
+func (c *call) shareBody(from source, o store.Object, w store.Write) (store.Object, error) {
+	w.Meta.Sealed = o.Sealed
+	return c.Store.Copy(c.r.Context(), from.key, o.Version, c.storeKey(), store.CopyOptions{If: w.If, Meta: func(now store.Object) (store.Meta, error) {
+		return w.Meta, sameBody(now, o)
+	}})
+}
+
+// sameBody compares the source of a copy with the one that was found. An ETag alone is not enough: the
+// same plain bytes may be sealed with another key by now.
+func sameBody(now, found store.Object) error {
+	if now.ETag != found.ETag || !bytes.Equal(now.Sealed, found.Sealed) {
+		return store.ErrPrecondition
+	}
+	return nil
+}
+
+// sourceBody opens the source of a copy, if it is still the one that was found.
+func (c *call) sourceBody(from source, o store.Object) (*store.Body, error) {
+	body, err := c.Store.Get(from.key, o.Version)
+	if err != nil {
+		return nil, err
+	}
+	if err := sameBody(body.Object, o); err != nil {
+		_ = body.Close() // read only
+		return nil, err
+	}
+	return body, nil
+}
+
+// sum makes a write compute its checksum; without an algorithm it has none.
+func (a algorithm) sum(w store.Write) store.Write {
+	if a.name == "" {
+		return w
+	}
+	sum := a.make()
+	w.Body = io.TeeReader(w.Body, sum)
+	w.Checksum = func() store.Checksum { return store.Checksum{Algorithm: a.name, Value: sum.Sum(nil)} }
+	return w
 }
 
 // copyMeta is what the copy has: its directives decide whether headers and tags are the source's or
@@ -146,7 +212,8 @@ func (c *call) copyMeta(from source, o store.Object) (store.Meta, error) {
 		return meta, err
 	}
 	newClass := c.r.Header.Get("X-Amz-Storage-Class") != "" && class(meta) != class(o.Meta)
-	changes := replace || newClass || from.version != "" || meta.Header["x-amz-website-redirect-location"] != ""
+	changes := replace || newClass || from.version != "" || meta.Header["x-amz-website-redirect-location"] != "" ||
+		c.r.Header.Get(sseHeader) != "" || c.r.Header.Get(customerHeader+"Algorithm") != ""
 	if from.key == c.storeKey() && !changes {
 		return meta, invalidRequest("This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, storage class, website redirect location or encryption attributes.")
 	}
@@ -201,28 +268,20 @@ func copyPart(c *call) error {
 	if part.length > maxCopyBytes {
 		return invalidRequest("The specified copy source is larger than the maximum allowable size for a copy source: %d", int64(maxCopyBytes))
 	}
-	body, err := c.Store.Get(from.key, o.Version)
+	key, err := c.opening(o.Sealed, sourceHeader)
 	if err != nil {
 		return err
-	}
-	defer func() { _ = body.Close() }() // read only
-	if body.ETag != o.ETag {
-		return store.ErrPrecondition // it was replaced in between
-	}
-	if _, err := body.Seek(part.offset, io.SeekStart); err != nil {
-		return fmt.Errorf("read source: %w", err)
 	}
 	kind, err := algorithmOf(up.Algorithm)
 	if err != nil {
 		return err
 	}
-	w := store.Write{Body: io.LimitReader(body, part.length), Size: part.length}
-	if kind.name != "" {
-		sum := kind.make()
-		w.Body = io.TeeReader(w.Body, sum)
-		w.Checksum = func() store.Checksum { return store.Checksum{Algorithm: kind.name, Value: sum.Sum(nil)} }
+	body, err := c.sourceBody(from, o)
+	if err != nil {
+		return err
 	}
-	copied, err := c.Store.PutPart(c.r.Context(), c.storeKey(), up.ID, number, w)
+	defer func() { _ = body.Close() }() // read only
+	copied, err := c.putSealedPart(up, number, kind.sum(store.Write{Body: key.plain(body, part), Size: part.length}))
 	if err != nil {
 		return err
 	}

@@ -13,13 +13,15 @@ import (
 
 type deleteXML struct {
 	Quiet   bool
-	Objects []struct {
-		Key              string
-		VersionID        string `xml:"VersionId"`
-		ETag             *string
-		Size             *int64
-		LastModifiedTime string
-	} `xml:"Object"`
+	Objects []deletionXML `xml:"Object"`
+}
+
+type deletionXML struct {
+	Key              string
+	VersionID        string `xml:"VersionId"`
+	ETag             *string
+	Size             *int64
+	LastModifiedTime string
 }
 
 type deletedXML struct {
@@ -51,17 +53,17 @@ func deleteObjects(c *call) error {
 	if len(list.Objects) == 0 {
 		return errXML("The XML lists no objects.")
 	}
+	j, err := c.judge(c.Bucket)
+	if err != nil {
+		return err
+	}
 	var out deleteResultXML
 	var deletions []store.Deletion
 	for _, o := range list.Objects {
-		d := store.Deletion{Name: o.Key, Version: o.VersionID, If: store.Condition{IfSize: o.Size}, Bypass: c.bypass()}
-		err := checkKey(o.Key)
-		if err == nil && o.ETag != nil {
-			d.If.IfMatch, err = demanded(*o.ETag)
+		if err := c.r.Context().Err(); err != nil {
+			return err
 		}
-		if err == nil && o.LastModifiedTime != "" {
-			d.If.IfModified, err = parseTime(o.LastModifiedTime)
-		}
+		d, err := j.deletion(o)
 		if err != nil {
 			out.Errors = append(out.Errors, c.deleteError(d, err))
 			continue
@@ -88,6 +90,25 @@ func deleteObjects(c *call) error {
 		out.Deleted = append(out.Deleted, x)
 	}
 	return c.reply(out)
+}
+
+// deletion is what the store is to delete for one element, if the caller may.
+func (j *judge) deletion(o deletionXML) (store.Deletion, error) {
+	d := store.Deletion{Name: o.Key, Version: o.VersionID, If: store.Condition{IfSize: o.Size}, Bypass: j.bypass()}
+	err := checkKey(o.Key)
+	if err == nil {
+		err = j.allows(versionAction("DeleteObject", o.VersionID), o.Key)
+	}
+	if err == nil && d.Bypass {
+		err = j.allows("BypassGovernanceRetention", o.Key)
+	}
+	if err == nil && o.ETag != nil {
+		d.If.IfMatch, err = demanded(*o.ETag)
+	}
+	if err == nil && o.LastModifiedTime != "" {
+		d.If.IfModified, err = parseTime(o.LastModifiedTime)
+	}
+	return d, err
 }
 
 func (c *call) deleteError(d store.Deletion, err error) deleteErrorXML {

@@ -65,6 +65,9 @@ func (c *call) meta() (store.Meta, error) {
 	if m.Tags = tags; err != nil {
 		return m, err
 	}
+	if m.ACL, err = c.aclOf(); err != nil {
+		return m, err
+	}
 	return m, c.lockOf(&m)
 }
 
@@ -164,6 +167,7 @@ func (c *call) setObject(o store.Object) {
 	}
 	c.setVersion(o)
 	c.setLock(o)
+	c.setSealed(o.Sealed)
 }
 
 // setVersion names the version, unless the bucket never had versions.

@@ -23,6 +23,11 @@ func createUpload(c *call) error {
 	if err != nil {
 		return err
 	}
+	key, err := c.sealing()
+	if err != nil {
+		return err
+	}
+	meta.Sealed = key.recordOf()
 	options := store.UploadOptions{Meta: meta}
 	if options.Algorithm, options.FullObject, err = uploadChecksum(c.r.Header); err != nil {
 		return err
@@ -35,6 +40,7 @@ func createUpload(c *call) error {
 		c.set("x-amz-checksum-algorithm", options.Algorithm)
 		c.set("x-amz-checksum-type", checksumType(store.Checksum{Composite: !options.FullObject}))
 	}
+	c.setSealed(meta.Sealed)
 	return c.reply(initiateXML{Bucket: c.Bucket, Key: c.Key, UploadID: up.ID})
 }
 
@@ -70,9 +76,7 @@ func uploadPart(c *call) error {
 	if err != nil {
 		return err
 	}
-	part, err := c.Store.PutPart(c.r.Context(), c.storeKey(), up.ID, number, store.Write{
-		Body: body, Size: body.size, MD5: body.md5, Checksum: body.checksum,
-	})
+	part, err := c.putSealedPart(up, number, store.Write{Body: body, Size: body.size, MD5: body.md5, Checksum: body.checksum})
 	if err != nil {
 		return err
 	}
@@ -80,6 +84,23 @@ func uploadPart(c *call) error {
 	c.setChecksum(part.Checksum, 0)
 	delete(c.w.Header(), "x-amz-checksum-type") // a part has none; Del would look for another spelling
 	return nil
+}
+
+// putSealedPart stores a part, sealed as the upload is, and sets the headers about that. A wrong or a
+// missing key is refused before the body is read.
+func (c *call) putSealedPart(up store.Upload, number int, w store.Write) (store.Part, error) {
+	key, err := c.opening(up.Meta.Sealed, customerHeader)
+	if err != nil {
+		return store.Part{}, err
+	}
+	if w, err = key.seal(w, number); err != nil {
+		return store.Part{}, err
+	}
+	part, err := c.Store.PutPart(c.r.Context(), c.storeKey(), up.ID, number, w)
+	if err == nil {
+		c.setSealed(up.Meta.Sealed)
+	}
+	return part, err
 }
 
 // checksumsXML are the elements of a checksum; one of them is set.
@@ -159,11 +180,18 @@ func completeUpload(c *call) error {
 	if completion.Checksum, err = c.completedChecksum(); err != nil {
 		return err
 	}
+	hasKey, err := c.completesWithKey()
+	if err != nil {
+		return err
+	}
 	o, err := c.Store.Complete(c.r.Context(), c.storeKey(), c.query.Get("uploadId"), parts, completion)
 	if err != nil {
 		return err
 	}
 	c.setVersion(o)
+	if hasKey || len(o.Sealed) > 0 && o.Sealed[0] == sealedByHost {
+		c.setSealed(o.Sealed)
+	}
 	out := completedXML{Location: c.location(), Bucket: c.Bucket, Key: c.Key, ETag: quote(o.ETag), checksumsXML: checksumsOf(o.Checksum, o.Parts)}
 	if o.Checksum.Algorithm != "" {
 		out.ChecksumType = checksumType(o.Checksum)

@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -26,6 +27,10 @@ func getObject(c *call) error {
 		return err
 	}
 	defer func() { _ = body.Close() }() // read only
+	key, err := c.opening(body.Sealed, customerHeader)
+	if err != nil {
+		return err
+	}
 	a, err := c.prepare(body.Object)
 	if err != nil {
 		return err
@@ -34,19 +39,34 @@ func getObject(c *call) error {
 		c.begin(body.Object, a)
 		return nil
 	}
-	if a.part.length > 0 { // what is damaged is found before the answer begins
-		if err := probe(body, a.part.offset); err != nil {
-			return err
-		}
+	var send func() (int64, error)
+	if send, err = c.sender(body, key, a.part); err != nil {
+		return err // what is damaged is found before the answer begins
 	}
 	c.begin(body.Object, a)
-	if _, err := body.CopyN(c.w, a.part.length); err != nil {
+	if _, err := send(); err != nil {
 		if errors.Is(err, store.ErrDamaged) {
 			c.Logger.Error("object is damaged", gateway.LogVM(c.VM), slog.String("bucket", c.Bucket), slog.String("object", c.Key), slog.Any("err", err))
 		}
 		panic(http.ErrAbortHandler) // an incomplete answer must not look complete
 	}
 	return nil
+}
+
+// sender returns what sends a part of a body. It has verified the part's first byte.
+func (c *call) sender(body *store.Body, key *secret, part span) (func() (int64, error), error) {
+	switch {
+	case part.length == 0:
+		return func() (int64, error) { return 0, nil }, nil
+	case key == nil:
+		return func() (int64, error) { return body.CopyN(c.w, part.length) }, probe(body, part.offset)
+	}
+	first := make([]byte, 1)
+	plain := key.plain(body, part)
+	if _, err := io.ReadFull(plain, first); err != nil {
+		return nil, err
+	}
+	return func() (int64, error) { return io.Copy(c.w, io.MultiReader(bytes.NewReader(first), plain)) }, nil
 }
 
 // probe reads the first byte of a part, which verifies what is around it.
@@ -66,6 +86,9 @@ func headObject(c *call) error {
 	o, err := c.Store.Head(c.storeKey(), c.version())
 	if err != nil {
 		return c.missing(o, err)
+	}
+	if _, err := c.opening(o.Sealed, customerHeader); err != nil {
+		return err
 	}
 	a, err := c.prepare(o)
 	if err != nil {
@@ -197,9 +220,7 @@ func putObject(c *call) error {
 	if err != nil {
 		return err
 	}
-	o, err := c.Store.Put(c.r.Context(), c.storeKey(), store.Write{
-		Body: body, Size: body.size, MD5: body.md5, Meta: meta, Checksum: body.checksum, If: condition,
-	})
+	o, err := c.putSealed(store.Write{Body: body, Size: body.size, MD5: body.md5, Meta: meta, Checksum: body.checksum, If: condition})
 	if err != nil {
 		return err
 	}
@@ -207,6 +228,23 @@ func putObject(c *call) error {
 	c.setVersion(o)
 	c.setChecksum(o.Checksum, 0)
 	return nil // 200
+}
+
+// putSealed stores an object, sealed by the headers of the request, and sets the headers about that.
+func (c *call) putSealed(w store.Write) (store.Object, error) {
+	key, err := c.sealing()
+	if err != nil {
+		return store.Object{}, err
+	}
+	w.Meta.Sealed = key.recordOf()
+	if w, err = key.seal(w, wholeBody); err != nil {
+		return store.Object{}, err
+	}
+	o, err := c.Store.Put(c.r.Context(), c.storeKey(), w)
+	if err == nil {
+		c.setSealed(o.Sealed)
+	}
+	return o, err
 }
 
 // deleteObject answers DELETE of an object, or of a version.

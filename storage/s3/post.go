@@ -55,6 +55,9 @@ func (h *Handler) Post(w http.ResponseWriter, r *http.Request, who Caller, t Tar
 	if err := c.refuse(); err != nil {
 		return err
 	}
+	if err := c.authorize(route{}); err != nil {
+		return err
+	}
 	meta, err := c.meta()
 	if err != nil {
 		return err
@@ -63,7 +66,7 @@ func (h *Handler) Post(w http.ResponseWriter, r *http.Request, who Caller, t Tar
 	if err := body.announced(c.r.Header, algorithm{}); err != nil {
 		return err
 	}
-	o, err := h.Store.Put(r.Context(), c.storeKey(), store.Write{Body: body, Size: -1, MD5: body.md5, Meta: meta, Checksum: body.checksum})
+	o, err := c.putSealed(store.Write{Body: body, Size: -1, MD5: body.md5, Meta: meta, Checksum: body.checksum})
 	if err != nil {
 		return err
 	}
@@ -112,6 +115,7 @@ type postXML struct {
 func (c *call) posted(o store.Object, fields map[string]string) error {
 	c.set("Etag", quote(o.ETag))
 	c.setVersion(o)
+	c.setChecksum(o.Checksum, 0)
 	to := fields["success_action_redirect"]
 	if to == "" {
 		to = fields["redirect"]

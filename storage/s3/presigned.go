@@ -22,6 +22,9 @@ func unpresigned(r *http.Request, query url.Values) (*http.Request, error) {
 		if !strings.HasPrefix(lower, "x-amz-") || ofSignature(lower) || ofBody(lower) {
 			continue
 		}
+		if strings.HasPrefix(lower, strings.ToLower(customerHeader)) || strings.HasPrefix(lower, strings.ToLower(sourceHeader)) {
+			return nil, invalidArgument("The parameter %.80q of the URL must be a header: a key would be in logs and histories.", name)
+		}
 		if !httpguts.ValidHeaderFieldName(name) || slices.ContainsFunc(values, func(v string) bool { return !httpguts.ValidHeaderFieldValue(v) }) {
 			return nil, invalidArgument("The parameter %.60q of the URL cannot be a header.", name)
 		}

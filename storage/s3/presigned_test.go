@@ -26,6 +26,8 @@ func TestUnpresigned(t *testing.T) {
 		"other spelling":   {"x-amz-meta-a=b&X-Amz-Meta-A=c", http.Header{}, nil},
 		"other payload":    {"X-Amz-Content-Sha256=UNSIGNED-PAYLOAD", http.Header{"X-Amz-Content-Sha256": {"00"}}, nil},
 		"line":             {"x-amz-meta-a=b%0d%0aSet-Cookie:c", http.Header{}, nil},
+		"a key":            {"x-amz-server-side-encryption-customer-Key=k", http.Header{}, nil},
+		"a source's key":   {"X-Amz-Copy-Source-Server-Side-Encryption-Customer-Key-Md5=k", http.Header{}, nil},
 		"no name":          {"x-amz-meta-a%20b=c", http.Header{}, nil},
 	} {
 		for _, presigned := range []bool{false, true} {

@@ -33,21 +33,21 @@ func (c *call) refuse() error {
 			return err
 		}
 	}
-	return checkCanned(c.r.Header)
+	return nil
 }
 
 func (c *call) refuseHeader(name, value string) error {
 	switch {
-	case strings.HasPrefix(name, "X-Amz-Server-Side-Encryption"), strings.HasPrefix(name, "X-Amz-Copy-Source-Server-Side-Encryption"):
-		return notImplemented("Server-side encryption is not implemented (%s). Encrypt the host's disk, or before you upload.", name)
+	case strings.HasPrefix(name, sseHeader), strings.HasPrefix(name, sourceHeader):
+		return c.refuseEncryption(name)
 	case name == "X-Amz-Write-Offset-Bytes":
 		return notImplemented("Appending to an object is not implemented.")
 	case name == "X-Amz-Mfa":
 		return notImplemented("MFA delete is not implemented.")
 	case name == "X-Amz-Rename-Source":
 		return notImplemented("Renaming an object is not implemented. Copy it, and delete the old one.")
-	case strings.HasPrefix(name, "X-Amz-Grant-"):
-		return errNoACL()
+	case strings.HasPrefix(name, headerOfGrant), name == "X-Amz-Acl":
+		return c.refuseGrant(name)
 	case strings.HasSuffix(name, "Expected-Bucket-Owner") && value != c.VM.ID.String():
 		return denied("The bucket's owner is this VM (%s), not the one expected.", c.VM.ID)
 	}

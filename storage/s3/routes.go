@@ -16,11 +16,11 @@ type route struct {
 }
 
 // route finds the verb of the request.
-func (c *call) route() (verb, error) {
+func (c *call) route() (route, error) {
 	switch c.r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodPut, http.MethodPost, http.MethodDelete:
 	default:
-		return nil, Errorf(http.StatusMethodNotAllowed, "MethodNotAllowed", "The method %.20q is not allowed.", c.r.Method)
+		return route{}, Errorf(http.StatusMethodNotAllowed, "MethodNotAllowed", "The method %.20q is not allowed.", c.r.Method)
 	}
 	table := serviceRoutes()
 	switch {
@@ -36,9 +36,9 @@ func (c *call) route() (verb, error) {
 		if r.query == "" && c.sub(table) { // it is about a part of the resource, not about all of it
 			break
 		}
-		return r.verb, nil
+		return r, nil
 	}
-	return nil, Errorf(http.StatusMethodNotAllowed, "MethodNotAllowed", "The specified method is not allowed against this resource.")
+	return route{}, Errorf(http.StatusMethodNotAllowed, "MethodNotAllowed", "The specified method is not allowed against this resource.")
 }
 
 // sub reports whether the query names a sub-resource that another method has.
@@ -120,7 +120,9 @@ func bucketRoutes() []route {
 		{http.MethodGet, "accelerate", fixed("AccelerateConfiguration", "")},
 		{http.MethodGet, "requestPayment", fixed("RequestPaymentConfiguration", "<Payer>BucketOwner</Payer>")},
 	}
-	for _, name := range []string{"policy", "cors", "lifecycle", "website", "replication", "encryption", "publicAccessBlock", "ownershipControls"} {
+	routes = append(routes, route{http.MethodGet, "policyStatus", getPolicyStatus}, route{http.MethodGet, policyConfig, getConfig(policyConfig)},
+		route{http.MethodPut, policyConfig, putPolicy}, route{http.MethodDelete, policyConfig, deleteConfig(policyConfig)})
+	for _, name := range []string{"cors", "lifecycle", "website", "replication", "encryption", "publicAccessBlock", "ownershipControls"} {
 		routes = append(routes, route{http.MethodGet, name, getConfig(name)}, route{http.MethodPut, name, putConfig(name)},
 			route{http.MethodDelete, name, deleteConfig(name)})
 	}

@@ -26,13 +26,18 @@ type Handler struct {
 	Store  *store.Store
 	Logger *slog.Logger
 	Now    func() time.Time
+
+	SealKey [32]byte // encrypts the keys of objects (SSE-S3)
+
+	policies policyCache
 }
 
 // Caller is the VM that a request is from, as established before.
 type Caller struct {
-	VM     gateway.Identity
-	Inside bool         // the request came from inside the VM, on its tap
-	Chain  *sigv4.Chain // not nil: the signature is verified, and this verifies the chunks of the body
+	VM        gateway.Identity
+	Inside    bool         // the request came from inside the VM, on its tap
+	Anonymous bool         // nobody signed the request: only what is public is possible
+	Chain     *sigv4.Chain // not nil: the signature is verified, and this verifies the chunks of the body
 }
 
 // call is one request on its way through a verb.
@@ -61,11 +66,14 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, who Caller, t Ta
 	if err := c.refuse(); err != nil {
 		return err
 	}
-	verb, err := c.route()
+	to, err := c.route()
 	if err != nil {
 		return err
 	}
-	return verb(c)
+	if err := c.authorize(to); err != nil {
+		return err
+	}
+	return to.verb(c)
 }
 
 // storeKey is the target as the store names it.

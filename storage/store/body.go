@@ -12,7 +12,7 @@ import (
 	"lodge/gateway"
 )
 
-// Body is the body of an object: an io.ReadSeekCloser and io.WriterTo. Each MiB of it is compared with its
+// Body is the body of an object as it is stored: an io.ReadSeekCloser and io.WriterTo. Each MiB of it is compared with its
 // checksum before its first byte is returned: what is damaged is ErrDamaged, and never returned. It is for
 // one goroutine.
 type Body struct {
@@ -20,6 +20,8 @@ type Body struct {
 
 	s       *Store
 	content content
+	stored  int64 // the size of all pieces
+	list    []Part
 	pinned  bool
 	pieces  []piece
 	at      int64 // where Read goes on
@@ -63,31 +65,33 @@ func compareSmall(c content, body []byte, size int64) error {
 
 // newBody finds the pieces of a body, and pins them. A small body is read.
 func (s *Store) newBody(v *version) (*Body, error) {
-	b := &Body{Object: v.Object, s: s, content: v.content, here: -1}
+	b := &Body{Object: v.Object, s: s, content: v.content, stored: v.Size + v.extra, here: -1}
 	switch vm := v.Key.VM; v.content.kind {
 	case kindSmall:
-		small, err := s.small(v.content, vm, v.Size)
+		small, err := s.small(v.content, vm, b.stored)
 		if err != nil {
 			return nil, err
 		}
 		b.here, b.open = 0, opened{ReaderAt: bytes.NewReader(small)}
-		b.pieces = []piece{{v.content, 0, v.Size}}
+		b.pieces = []piece{{v.content, 0, b.stored}}
 	case kindFile:
-		b.pieces = []piece{{v.content, 0, v.Size}}
+		b.pieces = []piece{{v.content, 0, b.stored}}
 	case kindList:
 		parts, err := s.parts(vm, v.content)
 		if err != nil {
 			return nil, err
 		}
 		for _, p := range parts {
-			b.pieces = append(b.pieces, piece{p.content, p.Offset, p.Size})
+			b.list = append(b.list, p.Part)
+			b.pieces = append(b.pieces, piece{p.content, 0, p.Size + p.extra})
 		}
 	}
 	var total int64
-	for _, p := range b.pieces {
-		total += p.size
+	for i := range b.pieces {
+		b.pieces[i].from = total
+		total += b.pieces[i].size
 	}
-	if total != v.Size {
+	if total != b.stored {
 		return nil, damaged("the parts do not add up to the object's size")
 	}
 	if v.content.kind == kindFile || v.content.kind == kindList {
@@ -108,6 +112,9 @@ func (s *Store) parts(vm gateway.ID, c content) ([]part, error) {
 	}
 	return decodeList(v)
 }
+
+// PartList returns the parts of a multipart object; none of any other.
+func (b *Body) PartList() []Part { return b.list }
 
 // Close releases the body's files. It can be called again.
 func (b *Body) Close() error {
@@ -136,7 +143,7 @@ func (b *Body) Seek(offset int64, whence int) (int64, error) {
 	case io.SeekCurrent:
 		offset += b.at
 	case io.SeekEnd:
-		offset += b.Size
+		offset += b.stored
 	}
 	if offset < 0 {
 		return 0, errors.New("seek before the start of a body")
@@ -164,7 +171,7 @@ func (b *Body) Read(p []byte) (int, error) {
 
 // WriteTo implements io.WriterTo. It gives w's ReadFrom the files themselves, if w has one: a
 // connection's uses sendfile(2).
-func (b *Body) WriteTo(w io.Writer) (int64, error) { return b.CopyN(w, b.Size-b.at) }
+func (b *Body) WriteTo(w io.Writer) (int64, error) { return b.CopyN(w, b.stored-b.at) }
 
 // CopyN writes the next n bytes to w, like WriteTo.
 func (b *Body) CopyN(w io.Writer, n int64) (sent int64, err error) {
@@ -211,7 +218,7 @@ func cut(err error) error {
 // ready opens the piece at b.at, compares the chunk there, and returns how many of the next most bytes
 // can be read from it. At the end it returns io.EOF.
 func (b *Body) ready(most int64) (int64, error) {
-	if b.at >= b.Size {
+	if b.at >= b.stored {
 		return 0, io.EOF
 	}
 	here := sort.Search(len(b.pieces), func(i int) bool { return b.pieces[i].from > b.at }) - 1

@@ -91,7 +91,7 @@ func (c *checker) bucket(b Bucket) error {
 				return nil
 			}
 			u.add(Usage{Bytes: v.Size, Objects: 1})
-			return c.body(Damage{Bucket: b.Name, Name: name}, v.content, v.Size)
+			return c.body(Damage{Bucket: b.Name, Name: name}, v.content, v.Size+v.extra)
 		})
 		if err != nil {
 			return err
@@ -116,7 +116,7 @@ func (c *checker) parts() error {
 			c.damage(Damage{Err: err})
 			return nil
 		}
-		return c.body(Damage{}, p.content, p.Size)
+		return c.body(Damage{}, p.content, p.Size+p.extra)
 	})
 }
 
@@ -146,7 +146,7 @@ func (c *checker) body(d Damage, held content, size int64) error {
 			d.Err = decoded
 		}
 		for _, p := range parts {
-			if err := c.body(Damage{Bucket: d.Bucket, Name: d.Name}, p.content, p.Size); err != nil {
+			if err := c.body(Damage{Bucket: d.Bucket, Name: d.Name}, p.content, p.Size+p.extra); err != nil {
 				return err
 			}
 		}

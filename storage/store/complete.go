@@ -73,6 +73,7 @@ func (x *tx) complete(b *Bucket, u Upload, listed []CompletedPart, c Completion)
 	digest := md5.New() // S3's ETag
 	for i, p := range parts {
 		v.Size += p.Size
+		v.extra += p.extra
 		public[i] = p.Part
 		digest.Write(etagBytes(p.ETag))
 	}

@@ -9,7 +9,8 @@ import (
 )
 
 // Copy makes an object with the body of another one. Within a VM it copies no bytes of large bodies: both
-// share the files. Errors: those of Head for the source, those of Put, and ErrPrecondition for IfSource.
+// share the files. Errors: those of Head for the source, those of Put, ErrPrecondition for IfSource, and
+// ErrSealedParts for a multipart source of another VM that is encrypted.
 func (s *Store) Copy(ctx context.Context, from Key, id string, to Key, c CopyOptions) (o Object, err error) {
 	if err := check(to); err != nil {
 		return Object{}, err
@@ -22,7 +23,7 @@ func (s *Store) Copy(ctx context.Context, from Key, id string, to Key, c CopyOpt
 	if err := c.IfSource.holds(&source.Object); err != nil {
 		return Object{}, err
 	}
-	v := &version{Object: Object{Key: to, Size: source.Size, ETag: source.ETag, Checksum: source.Checksum, Parts: source.Parts}}
+	v := &version{Object: Object{Key: to, Size: source.Size, ETag: source.ETag, Checksum: source.Checksum, Parts: source.Parts}, extra: source.stored - source.Size}
 	v.Meta = Meta{Header: source.Header, Tags: source.Tags, Sealed: source.Sealed}
 	if c.Meta != nil {
 		if v.Meta, err = c.Meta(source.Object); err != nil {
@@ -59,11 +60,16 @@ func (s *Store) copyBody(ctx context.Context, source *Body, v *version, c Condit
 // payloadOf returns the body of an open object for a record of key: its own files if they can be shared,
 // else a copy.
 func (s *Store) payloadOf(ctx context.Context, source *Body, key Key) (*payload, error) {
-	w := Write{Body: source, Size: source.Size, ETag: func() string { return source.ETag }}
+	w := Write{
+		Body: source, Size: source.stored, ETag: func() string { return source.ETag }, Plain: func() int64 { return source.Size },
+	}
 	if !source.pinned || source.Key.VM != key.VM {
+		if source.content.kind == kindList && len(source.Sealed) > 0 {
+			return nil, ErrSealedParts // the copy has no list of them
+		}
 		return s.receive(ctx, key.VM, key.Bucket, w)
 	}
-	p := &payload{content: source.content, size: source.Size, etag: source.ETag, shared: true}
+	p := &payload{content: source.content, size: source.stored, plain: source.Size, etag: source.ETag, shared: true}
 	return p, s.reserve(p, key.VM, key.Bucket, 0, source.Size)
 }
 
@@ -82,7 +88,7 @@ func (s *Store) reserve(p *payload, vm gateway.ID, bucket string, written, size 
 
 // CopyPart is PutPart with length bytes of another object from offset on; length -1 is all the rest. It
 // shares the source's file where it is all of one, and copies bytes else. A range that the source does not
-// have is ErrRange.
+// have is ErrRange, and any of an encrypted source.
 func (s *Store) CopyPart(ctx context.Context, key Key, upload string, number int, from Key, id string, offset, length int64, c CopyPartOptions) (made Part, err error) {
 	source, err := s.Get(from, id)
 	if err != nil {
@@ -95,7 +101,7 @@ func (s *Store) CopyPart(ctx context.Context, key Key, upload string, number int
 	if length < 0 {
 		length = source.Size - offset
 	}
-	if offset < 0 || length < 0 || offset > source.Size-length {
+	if offset < 0 || length < 0 || offset > source.Size-length || source.stored != source.Size {
 		return Part{}, ErrRange
 	}
 	if length == source.Size && c.Reader == nil && source.content.kind == kindFile && from.VM == key.VM {

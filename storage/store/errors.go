@@ -29,6 +29,7 @@ var (
 	ErrPartNumber     = errors.New("part numbers are 1 to 10,000")
 	ErrPartOrder      = errors.New("the parts are not in ascending order")
 	ErrPartSmall      = errors.New("a part other than the last is smaller than 5 MiB")
+	ErrSealedParts    = errors.New("an encrypted multipart object cannot be copied without its list of parts")
 	ErrRange          = errors.New("the source does not have that range")
 	ErrTooLarge       = errors.New("metadata or a bucket's configuration is too large")
 	ErrQuota          = errors.New("quota exceeded") // a *QuotaError

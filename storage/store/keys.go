@@ -15,7 +15,7 @@ import (
 // bucket's objects have its number, not its name: a new bucket never meets what an old one left.
 // Names of objects have no NUL, so a NUL ends one where more follows, and the order is that of names.
 //
-//	S <name>                              of the store: format, counter
+//	S <name>                              of the store: format, counter, identifier of the seal key
 //	X <vm>                                a removal that is not complete
 //	V <vm> b <bucket>                     bucket
 //	V <vm> o <bucket#> <name>             latest version, unless it is a delete marker

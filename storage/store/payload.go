@@ -21,6 +21,7 @@ import (
 type payload struct {
 	content
 	size  int64
+	plain int64 // the size that clients see
 	etag  string
 	sum   Checksum
 	small []byte
@@ -29,6 +30,9 @@ type payload struct {
 
 	shared bool // other records have it too: it is not new
 }
+
+// extra is how many bytes encryption has added.
+func (p *payload) extra() int64 { return p.size - p.plain }
 
 // copyBuffer is what each body in progress has in memory, however slow its client is.
 const copyBuffer = 64 << 10
@@ -157,6 +161,9 @@ func (p *payload) verify(w Write, digest hash.Hash) error {
 	got := digest.Sum(nil)
 	if w.MD5 != nil && !bytes.Equal(w.MD5, got) {
 		return ErrDigest
+	}
+	if p.plain = p.size; w.Plain != nil {
+		p.plain = w.Plain()
 	}
 	p.etag = hex.EncodeToString(got)
 	if w.ETag != nil {

@@ -16,7 +16,7 @@ func (s *Store) Put(ctx context.Context, key Key, w Write) (Object, error) {
 	if err != nil {
 		return Object{}, err
 	}
-	v := &version{Object: Object{Key: key, Size: p.size, ETag: p.etag, Checksum: p.sum, Meta: w.Meta}, content: p.content}
+	v := &version{Object: Object{Key: key, Size: p.plain, ETag: p.etag, Checksum: p.sum, Meta: w.Meta}, content: p.content, extra: p.extra()}
 	err = s.commit(target{vm: key.VM, bucket: key.Bucket, names: []string{key.Name}, create: true}, func(x *tx, b *Bucket) error {
 		if err := x.test(b, key, w.If); err != nil {
 			return err

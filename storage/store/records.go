@@ -15,27 +15,43 @@ type content struct {
 	crc  uint64 // CRC64-NVME of a small body
 }
 
-func (e *encoder) content(c content) {
-	e.uint(uint64(c.kind))
+// encrypted marks the kind of a content that has more bytes than clients see: extra of them.
+const encrypted = 0x80
+
+func (e *encoder) content(c content, extra int64) {
+	kind := uint64(c.kind)
+	if extra != 0 {
+		kind |= encrypted
+	}
+	e.uint(kind)
 	if c.kind != 0 {
 		e.uint(c.id)
 	}
 	if c.kind == kindSmall {
 		e.fixed(c.crc)
 	}
+	if extra != 0 {
+		e.int(extra)
+	}
 }
 
-func (d *decoder) content() (c content) {
-	switch kind := d.uint(); kind {
+func (d *decoder) content() (c content, extra int64) {
+	kind := d.uint()
+	switch kind &^ encrypted {
 	case 0:
 	case kindSmall:
 		c = content{kind: kindSmall, id: d.uint(), crc: d.fixed()}
 	case kindFile, kindList:
-		c = content{kind: byte(kind), id: d.uint()}
+		c = content{kind: byte(kind &^ encrypted), id: d.uint()}
 	default:
 		d.fail()
 	}
-	return c
+	if kind&encrypted != 0 {
+		if extra = d.int(); extra <= 0 || c.kind == 0 {
+			d.fail()
+		}
+	}
+	return c, extra
 }
 
 func (e *encoder) checksum(c Checksum) {
@@ -90,6 +106,7 @@ type version struct {
 	seq     uint64 // of its write: larger is newer
 	null    bool
 	content content
+	extra   int64  // bytes that encryption has added to Size
 	upload  uint64 // that made it, or 0
 }
 
@@ -103,7 +120,7 @@ func (v *version) encode() []byte {
 	e.time(v.Modified)
 	e.checksum(v.Checksum)
 	e.uint(uint64(v.Parts))
-	e.content(v.content)
+	e.content(v.content, v.extra)
 	e.uint(v.upload)
 	e.meta(v.Meta)
 	return e.b
@@ -119,7 +136,8 @@ func decodeVersionWith(key Key, b []byte, meta func(*decoder) Meta) (*version, e
 	v := &version{seq: d.uint(), null: d.bool()}
 	v.Key, v.Deleted, v.Size, v.ETag = key, d.bool(), d.int(), d.text()
 	v.Modified, v.Checksum, v.Parts = d.time(), d.checksum(), int(d.uint())
-	v.content, v.upload, v.Meta = d.content(), d.uint(), meta(d)
+	v.content, v.extra = d.content()
+	v.upload, v.Meta = d.uint(), meta(d)
 	v.Version = NullVersion
 	if !v.null {
 		v.Version = versionID(v.seq)
@@ -201,6 +219,7 @@ func decodeBucket(vm gateway.ID, name string, b []byte) (Bucket, error) {
 type part struct {
 	Part
 	content content
+	extra   int64 // bytes that encryption has added to Size
 }
 
 func (p *part) append(e *encoder) {
@@ -209,13 +228,13 @@ func (p *part) append(e *encoder) {
 	e.text(p.ETag)
 	e.time(p.Modified)
 	e.checksum(p.Checksum)
-	e.content(p.content)
+	e.content(p.content, p.extra)
 }
 
 func (d *decoder) part() (p part) {
 	p.Number, p.Size, p.ETag = int(d.uint()), d.int(), d.text()
-	p.Modified, p.Checksum, p.content = d.time(), d.checksum(), d.content()
-	if p.Size < 0 || p.Number > maxParts {
+	p.Modified, p.Checksum = d.time(), d.checksum()
+	if p.content, p.extra = d.content(); p.Size < 0 || p.Number > maxParts {
 		d.fail()
 	}
 	return p

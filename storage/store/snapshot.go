@@ -366,6 +366,6 @@ func (c *checker) history() error {
 			c.damage(Damage{Err: err})
 			return nil
 		}
-		return c.body(Damage{}, held.content, held.Size)
+		return c.body(Damage{}, held.content, held.Size+held.extra)
 	})
 }

@@ -74,6 +74,7 @@ type Store struct {
 	blobs   *blobs
 	disk    *disk
 	garbage collector
+	sealID  sealID
 
 	stepSize   int   // how many values of a history one batch changes
 	maxUploads int64 // in progress, of one VM

@@ -46,7 +46,7 @@ type Meta struct {
 	Tags      map[string]string
 	Retention Retention
 	LegalHold bool
-	Sealed    []byte // how the protocol layer has encrypted the body; opaque here
+	Sealed    []byte // how the protocol layer has encrypted the body, and Write.Plain is set; opaque here
 	ACL       string // the canned ACL; opaque here
 }
 
@@ -76,7 +76,7 @@ type Object struct {
 	Version  string // NullVersion, or 16 characters that sort newest first
 	Latest   bool
 	Deleted  bool  // it is a delete marker
-	Size     int64 // of the body as stored
+	Size     int64 // of the body as clients see it: before the protocol layer encrypted it
 	ETag     string
 	Modified time.Time
 	Checksum Checksum
@@ -87,8 +87,8 @@ type Object struct {
 // Part is one part of an upload or of a multipart object.
 type Part struct {
 	Number   int   // 1 to 10,000
-	Offset   int64 // in the multipart object; 0 in an upload
-	Size     int64
+	Offset   int64 // in the multipart object, as clients see it; 0 in an upload
+	Size     int64 // as clients see it
 	ETag     string
 	Modified time.Time
 	Checksum Checksum
@@ -99,7 +99,7 @@ type Part struct {
 type Condition struct {
 	IfMatch     string    // an ETag, or "*" for any object; without an object ErrNoKey, else ErrPrecondition
 	IfNoneMatch string    // an ETag, or "*" for none at all
-	IfSize      *int64    // the size as stored
+	IfSize      *int64    // the size
 	IfModified  time.Time // the time of the last change, to the second
 }
 
@@ -112,6 +112,7 @@ type Write struct {
 	Meta     Meta
 	MD5      []byte          // nil, or what the body must have: else ErrDigest
 	ETag     func() string   // nil for the body's MD5 in hex; called after io.EOF
+	Plain    func() int64    // nil, or how many bytes clients see of a Body that is encrypted; called after io.EOF
 	Checksum func() Checksum // nil, or the verified checksum to record; called after io.EOF
 	If       Condition
 }

@@ -84,8 +84,8 @@ func (s *Store) PutPart(ctx context.Context, key Key, upload string, number int,
 }
 
 func (s *Store) putPart(key Key, upload string, number int, p *payload) (Part, error) {
-	made := part{content: p.content}
-	made.Part = Part{Number: number, Size: p.size, ETag: p.etag, Modified: s.cfg.Now().UTC(), Checksum: p.sum}
+	made := part{content: p.content, extra: p.extra()}
+	made.Part = Part{Number: number, Size: p.plain, ETag: p.etag, Modified: s.cfg.Now().UTC(), Checksum: p.sum}
 	err := ErrPartNumber
 	if number >= 1 && number <= maxParts {
 		to := target{vm: key.VM, bucket: key.Bucket, upload: upload, part: number}
