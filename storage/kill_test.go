@@ -39,7 +39,9 @@ func TestChild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := New(Config{Dir: dir, Keyring: gateway.NewKeyring([32]byte{}, directory), Directory: directory, Logger: slog.New(slog.DiscardHandler)})
+	s, err := New(Config{
+		Dir: dir, Keyring: gateway.NewKeyring([32]byte{}, directory), Directory: directory, People: book(t), Logger: slog.New(slog.DiscardHandler),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
