@@ -65,6 +65,7 @@ func TestChild(t *testing.T) {
 
 // goBackAndForth makes marks, moves the cursor as a delivery does, rewinds and drops, until the process is killed.
 func goBackAndForth(t *testing.T, f *fixture, vm gateway.ID) {
+	t.Helper()
 	for {
 		id := gateway.CheckpointID(gateway.NewID().String())
 		release, err := f.Mark(t.Context(), vm, id)

@@ -150,6 +150,7 @@ var errControl = errors.New("refused")
 
 // goBackAndForth makes marks and rewinds until the server is gone. It returns the rewind that was cut off.
 func (l *ledger) goBackAndForth(ctx context.Context, t *testing.T, url string) (open string) {
+	t.Helper()
 	for n := 0; ctx.Err() == nil; n++ {
 		id := l.mark()
 		if err := control(ctx, url, "mark", id); err != nil {

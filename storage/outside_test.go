@@ -56,6 +56,7 @@ func (o outside) send(t *testing.T, method, address string, sign func(*http.Requ
 
 // signed signs a request with keys.
 func signed(t *testing.T, keys gateway.Credentials) func(*http.Request) {
+	t.Helper()
 	return func(r *http.Request) {
 		t.Helper()
 		r.Header.Set("X-Amz-Content-Sha256", sigv4.Unsigned)

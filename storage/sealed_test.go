@@ -219,17 +219,19 @@ func TestSealedUploads(t *testing.T) {
 			g.send(t, "PUT", path+"?partNumber=1&uploadId="+id, "", "x", nil).want(t, "a part without the key", 400, code("InvalidRequest"))
 			g.send(t, "PUT", path+"?partNumber=1&uploadId="+id, "", "x", keyTwo).want(t, "a part with another key", 403, code("AccessDenied"))
 		}
-		list := "<CompleteMultipartUpload>"
+		var list strings.Builder
+		list.WriteString("<CompleteMultipartUpload>")
 		for i, part := range []string{first, second} {
 			number := strconv.Itoa(3*i + 1)
 			put := g.send(t, "PUT", path+"?partNumber="+number+"&uploadId="+id, "", part, parts)
 			put.want(t, "part", 200)
-			list += "<Part><PartNumber>" + number + "</PartNumber><ETag>" + put.header.Get("Etag") + "</ETag></Part>"
+			list.WriteString("<Part><PartNumber>" + number + "</PartNumber><ETag>" + put.header.Get("Etag") + "</ETag></Part>")
 		}
+		list.WriteString("</CompleteMultipartUpload>")
 		g.do(t, "GET", path+"?uploadId="+id, nil).want(t, "parts", 200, "<Size>"+strconv.Itoa(len(first))+"</Size>")
-		wrong := g.send(t, "POST", path+"?uploadId="+id, "", list+"</CompleteMultipartUpload>", keyTwo)
+		wrong := g.send(t, "POST", path+"?uploadId="+id, "", list.String(), keyTwo)
 		wrong.want(t, "complete with another key", map[string]int{"host": 400, "customer": 403}[name])
-		g.send(t, "POST", path+"?uploadId="+id, "", list+"</CompleteMultipartUpload>", map[string]string{"X-Amz-Mp-Object-Size": strconv.Itoa(len(body))}).want(t, "complete", 200)
+		g.send(t, "POST", path+"?uploadId="+id, "", list.String(), map[string]string{"X-Amz-Mp-Object-Size": strconv.Itoa(len(body))}).want(t, "complete", 200)
 		if got := g.do(t, "GET", path, parts); got.status != 200 || got.body != body {
 			t.Errorf("%s: %d, %d bytes", path, got.status, len(got.body))
 		}

@@ -55,9 +55,24 @@ func TestWild(t *testing.T) {
 		pattern, text string
 		want          bool
 	}{
-		{"*", "", true}, {"*", "a/b", true}, {"a*c", "abbc", true}, {"a*c", "abb", false}, {"a?c", "abc", true}, {"a?c", "ac", false},
-		{"", "", true}, {"", "a", false}, {"a**", "a", true}, {"*a*b", "xaxb", true}, {"*a*b", "xbxa", false}, {"a", "ab", false},
-		{"ab*bc", "abc", false}, {"*a?c*", "xxabcx", true}, {"*a?c*", "xxabx", false}, {"a*?", "a", false}, {"a*?", "ab", true}, {"*b*a*", "aba", true},
+		{"*", "", true},
+		{"*", "a/b", true},
+		{"a*c", "abbc", true},
+		{"a*c", "abb", false},
+		{"a?c", "abc", true},
+		{"a?c", "ac", false},
+		{"", "", true},
+		{"", "a", false},
+		{"a**", "a", true},
+		{"*a*b", "xaxb", true},
+		{"*a*b", "xbxa", false},
+		{"a", "ab", false},
+		{"ab*bc", "abc", false},
+		{"*a?c*", "xxabcx", true},
+		{"*a?c*", "xxabx", false},
+		{"a*?", "a", false},
+		{"a*?", "ab", true},
+		{"*b*a*", "aba", true},
 	} {
 		if got := wild(c.pattern, c.text); got != c.want {
 			t.Errorf("%q, %q: %v", c.pattern, c.text, got)

@@ -45,7 +45,7 @@ func TestCopyOfReplacedSource(t *testing.T) {
 				t.Fatal(err)
 			}
 			put(keys[1])
-			r := httptest.NewRequest("PUT", "/box/copy", strings.NewReader(""))
+			r := httptest.NewRequestWithContext(t.Context(), "PUT", "/box/copy", strings.NewReader(""))
 			r.Header.Set("X-Amz-Checksum-Algorithm", sum)
 			c := &call{Handler: h, Caller: Caller{VM: vm}, Target: Target{Bucket: "box", Key: "copy"}, r: r}
 			if _, err := c.copyBody(from, found, store.Write{}); !errors.Is(err, store.ErrPrecondition) {

@@ -52,7 +52,7 @@ func (c *call) refuseEncryption(name string) error {
 	if lonely || !slices.Contains(encryptionHeaders(), name) {
 		return invalidArgument("The header %s has no effect in this request.", strings.ToLower(name))
 	}
-	aspect := slices.ContainsFunc(aspects(), c.query.Has) && !(c.r.Method == http.MethodPost && c.query.Has("uploads"))
+	aspect := slices.ContainsFunc(aspects(), c.query.Has) && (c.r.Method != http.MethodPost || !c.query.Has("uploads"))
 	if c.Key == "" || aspect || c.r.Method == http.MethodDelete {
 		return invalidArgument("The header %s has no effect in this request.", strings.ToLower(name))
 	}

@@ -135,10 +135,10 @@ func (c *call) holds(tests []requirement) bool {
 		got, has := c.conditionValue(t.key)
 		negative := strings.Contains(t.operator, "Not")
 		var same bool
-		switch {
-		case t.operator == "Null":
+		if t.operator == "Null" {
 			got, has = strconv.FormatBool(!has), true
-			fallthrough
+		}
+		switch {
 		case has:
 			same = slices.ContainsFunc(t.values, func(want string) bool {
 				same, _ := t.compare(want, got)

@@ -135,7 +135,7 @@ func FuzzSealRecord(f *testing.F) {
 	key := make([]byte, sealKeyBytes)
 	sum := md5.Sum(key)
 	f.Fuzz(func(t *testing.T, record []byte, withKey bool) {
-		r := httptest.NewRequest("GET", "/box/k", http.NoBody)
+		r := httptest.NewRequestWithContext(t.Context(), "GET", "/box/k", http.NoBody)
 		if withKey {
 			r.Header.Set(customerHeader+"Algorithm", aes256)
 			r.Header.Set(customerHeader+"Key", base64.StdEncoding.EncodeToString(key))
