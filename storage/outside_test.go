@@ -203,11 +203,23 @@ func TestPresignedInTheVM(t *testing.T) {
 		other := *link
 		other.Path = "/photos/other"
 		o.send(t, http.MethodGet, other.String(), nil).want(t, "another object", 403, code("SignatureDoesNotMatch"))
-		o.send(t, http.MethodDelete, link.String(), nil).want(t, "another method", 403, code("SignatureDoesNotMatch"))
+		o.send(t, http.MethodDelete, link.String(), nil).want(t, "another method", 403, code("AccessDenied"))
 		o.send(t, http.MethodGet, strings.Replace(link.String(), "X-Amz-Expires=3600", "X-Amz-Expires=7200", 1), nil).want(t, "longer", 403, code("SignatureDoesNotMatch"))
 		other = *link
 		other.Host = "s3.example.org"
 		o.send(t, http.MethodGet, other.String(), nil).want(t, "another name", 403)
+	}
+	for what, of := range map[string][3]string{
+		"a listing": {http.MethodGet, "", ""}, "a deletion": {http.MethodDelete, "page", ""}, "deletions": {http.MethodPost, "", "delete"},
+		"a policy": {http.MethodPut, "", "policy"}, "tags": {http.MethodPut, "page", "tagging"}, "an upload": {http.MethodPost, "page", "uploads"},
+	} {
+		query := url.Values{}
+		if of[2] != "" {
+			query.Set(of[2], "")
+		}
+		link, err := inVM.Presign(t.Context(), of[0], "photos", of[1], time.Hour, query)
+		gatewaytest.Must(t, err)
+		o.send(t, of[0], link.String(), nil).want(t, what, 403, code("AccessDenied"), "lodge s3 creds")
 	}
 	up, err := inVM.PresignedPutObject(t.Context(), "photos", "up", time.Hour)
 	gatewaytest.Must(t, err)
@@ -224,4 +236,23 @@ func TestPresignedInTheVM(t *testing.T) {
 	policy := `{"expiration": "` + time.Now().Add(time.Hour).UTC().Format(time.RFC3339) + `", "conditions": [{"bucket": "photos"}, ["starts-with", "$key", "up/"], ` +
 		`{"x-amz-algorithm": "AWS4-HMAC-SHA256"}, ["starts-with", "$x-amz-credential", ""], ["starts-with", "$x-amz-date", ""]]}`
 	g.post(t, h.serve(h.OutsideHandler(), noVM())+"/photos", policy, map[string]string{"key": "up/a"}, "x").want(t, "a form, not at the name", 403)
+}
+
+// Only what a browser certainly shows without running it keeps the origin.
+func TestIsolate(t *testing.T) {
+	for kind, free := range map[string]bool{
+		"image/png": true, "IMAGE/PNG ; a=b": true, "text/plain; charset=utf-8": true, "video/mp4": true,
+		"": false, "text/html": false, "image/svg+xml": false, "image/svg+xml ;x": false, "image/png,text/html": false, "image/png, text/javascript": false,
+		"image/png;x=\"a,text/html": false, "audio/x-unknown": false, "image/png\ttext/html": false,
+	} {
+		h := http.Header{"Content-Type": {kind}}
+		isolate(h)
+		if got := h.Get("Content-Security-Policy") == ""; got != free || h.Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("%q: %v", kind, h)
+		}
+	}
+	twice := http.Header{"Content-Type": {"image/png", "text/html"}}
+	if isolate(twice); twice.Get("Content-Security-Policy") == "" {
+		t.Error("two types")
+	}
 }
