@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"regexp"
 	"slices"
 
 	"lodge/gateway"
@@ -83,9 +84,13 @@ func (s Session) SetS3Quota(ctx context.Context, name, bucket string, bytes int6
 	return s.s3Usage(ctx, m, "", "")
 }
 
+// bucketName is what S3 allows, but for some shapes of dots, which no bucket has.
+var bucketName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
+
 func checkS3Quota(bucket string, bytes int64) error {
-	if len(bucket) > 63 {
-		return gateway.Invalid("not a bucket's name: %.100q", bucket).WithHint("A bucket's name has at most 63 characters.")
+	if bucket != "" && !bucketName.MatchString(bucket) {
+		return gateway.Invalid("not a bucket's name: %.100q", bucket).
+			WithHint("It is 3 to 63 lower-case letters, digits, dots and dashes, with a letter or a digit at both ends.")
 	}
 	if bytes != 0 && bytes != gateway.NoS3Quota && (bytes < gateway.MinS3Quota || bytes > gateway.MaxS3Quota) {
 		return gateway.Invalid("a quota of %d bytes", bytes).WithHint("A quota is 1MiB to 1PiB, such as 10GiB, or none.")

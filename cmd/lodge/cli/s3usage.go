@@ -42,8 +42,8 @@ func (*s3QuotaCmd) Help() string {
 
 // Run sets a quota, or shows them.
 func (c *s3QuotaCmd) Run(ctx context.Context, a *app) error {
-	name, bucket, _ := strings.Cut(c.Path, "/")
-	if strings.Contains(bucket, "/") {
+	name, bucket, one := strings.Cut(c.Path, "/")
+	if strings.Contains(bucket, "/") || one && bucket == "" {
 		return gateway.Invalid("a quota is of a VM or of a bucket, not of %.100q", c.Path).WithHint("An example: lodge s3 quota %s/photos 1GiB", name)
 	}
 	u, err := c.set(ctx, a, name, bucket)
