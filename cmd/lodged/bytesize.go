@@ -2,6 +2,7 @@ package main
 
 import (
 	"math"
+	"strconv"
 
 	"github.com/dustin/go-humanize"
 
@@ -30,5 +31,14 @@ func (b byteSize) String() string {
 	if b <= 0 {
 		return "none"
 	}
-	return humanize.IBytes(uint64(b))
+	if short := humanize.IBytes(uint64(b)); exactly(short, b) {
+		return short
+	}
+	return strconv.FormatInt(int64(b), 10) + " B"
+}
+
+// exactly reports whether a text is read as a size.
+func exactly(text string, b byteSize) bool {
+	n, err := humanize.ParseBytes(text)
+	return err == nil && n == uint64(b) //nolint:gosec // it is not negative
 }
