@@ -17,8 +17,9 @@ const (
 	doors
 )
 
-// A request in progress has a place. Each body on its way has a buffer of 64 KiB, so the places bound
-// the memory that slow clients of all VMs take together: 832 common places, and 28 for each VM.
+// A request in progress has a place. Each body on its way has a buffer of 64 KiB, and a second one if it is
+// encrypted, so the places bound the memory that slow clients of all VMs take together: 896 common places,
+// and 28 for each VM.
 const (
 	maxRequestsPerVM = 256 // at its tap; further ones get SlowDown
 	ownRequests      = 16  // of these, which no other VM can take
@@ -47,7 +48,7 @@ func newSlots(own, each, common int) slots {
 func newDoors() [doors]slots {
 	return [doors]slots{
 		atTap:     newSlots(ownRequests, maxRequestsPerVM, commonRequests),
-		atHost:    newSlots(4, 64, 64),
+		atHost:    newSlots(4, 64, 128),
 		atOutside: newSlots(8, 128, 256),
 	}
 }
