@@ -61,7 +61,7 @@ type Times struct {
 // DefaultTimes suit guests on this host.
 func DefaultTimes() Times {
 	return Times{
-		Connect: 20 * time.Second, Step: time.Minute, Verdict: 10 * time.Minute, RetryMin: time.Second, RetryMax: time.Minute, ParkedMax: time.Hour,
+		Connect: time.Minute, Step: time.Minute, Verdict: 10 * time.Minute, RetryMin: time.Second, RetryMax: time.Minute, ParkedMax: time.Hour,
 		Idle: 10 * time.Minute,
 	}
 }
