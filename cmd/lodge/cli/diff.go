@@ -140,7 +140,7 @@ func (c *historyCmd) Run(ctx context.Context, a *app) error {
 	}
 	return a.print(steps, func(w io.Writer) {
 		for _, s := range steps {
-			row(w, cmp.Or(s.From, "image")+" → "+cmp.Or(s.To, "now"), made(s.ToTime))
+			row(w, strings.TrimSpace(cmp.Or(s.From, "image")+" → "+cmp.Or(s.To, "now")+"  "+made(s.ToTime)))
 			var lines bytes.Buffer
 			new(diffCmd).list(&lines, s.Changes)
 			if lines.Len() == 0 {
