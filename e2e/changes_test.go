@@ -111,7 +111,7 @@ func (s *suite) notExamined(t *testing.T, vm *harness.VM) {
 	}
 	vm.Run(t, "sudo rm /usr/lib/lodge/image-inventory; echo '#!/bin/sh' | sudo tee /usr/bin/head; sudo sync")
 	vm.Stop(t)
-	contains(t, "a disk that cannot be read", s.h.TryLodge(t, "recipe", vm.Name).Text(), "has no list of what it contained")
+	contains(t, "a disk that cannot be read", s.h.TryLodge(t, "recipe", vm.Name).Text(), "the disk of "+vm.Name+" could not be read", "lodge start "+vm.Name)
 }
 
 // built is what was done to a VM, without what a recipe leaves out and without times.

@@ -172,16 +172,23 @@ func (h *Host) examine(ctx context.Context, id gateway.ID, at *gateway.Checkpoin
 // examineOff reads the disk of a VM that is off. Nothing else happens to the VM meanwhile: a start waits
 // until the guest that reads has been ended.
 func (h *Host) examineOff(ctx context.Context, id gateway.ID, f func(gateway.VM, shell) error) error {
-	return h.exclusively(ctx, id, func(*worker) error {
+	w, err := h.begin(ctx, id)
+	if err != nil {
+		return err
+	}
+	return w.inTurn(ctx, func() error {
 		m, ok := h.dir.ByID(id)
 		if !ok {
 			return errGone()
 		}
+		if m.Rollback != nil {
+			return errRolling()
+		}
 		held := func() error {
-			if h.wants(id, gateway.Stopped) {
+			if h.wants(id, gateway.Stopped) && w.verbs.Load() == 0 {
 				return nil
 			}
-			return gateway.Errorf(gateway.KindConflict, "%s was started meanwhile", m.Name).WithHint("Try again in a moment.")
+			return gateway.Errorf(gateway.KindConflict, "%s is not at rest any more", m.Name).WithHint("Try again in a moment.")
 		}
 		state, err := h.virt.State(ctx, id)
 		if err == nil {

@@ -58,7 +58,7 @@ func (h *Host) name(id gateway.ID) string {
 
 // reconcile brings the VM one step towards its desired state.
 func (h *Host) reconcile(ctx context.Context, w *worker) (again time.Duration, err error) {
-	err = w.exclusively(ctx, func() error {
+	err = w.inTurn(ctx, func() error {
 		m, ok := h.dir.ByID(w.id)
 		if !ok {
 			return nil

@@ -17,7 +17,8 @@ type worker struct {
 	due  chan struct{} // holds a token while a reconcile is due
 	pace pace          // of automatic starts and resumes; guarded by turn
 
-	rolling atomic.Bool // a rollback was asked for, and is not done
+	rolling atomic.Bool  // a rollback was asked for, and is not done
+	verbs   atomic.Int32 // that change the VM, or wait for their turn to
 
 	mu       sync.Mutex
 	running  bool      // its goroutine was started
@@ -54,8 +55,8 @@ func (h *Host) removeWorker(w *worker) {
 }
 
 // exclusively calls f while no other verb and no reconcile acts on the VM, and after a rollback that was
-// interrupted is finished. f reads the VM's record
-// itself: the record may have changed, or be gone, by the time of the call.
+// interrupted is finished. f reads the VM's record itself: the record may have changed, or be gone, by the
+// time of the call.
 func (h *Host) exclusively(ctx context.Context, id gateway.ID, f func(*worker) error) error {
 	w, err := h.begin(ctx, id)
 	if err != nil {
@@ -69,7 +70,14 @@ func (h *Host) exclusively(ctx context.Context, id gateway.ID, f func(*worker) e
 	})
 }
 
+// exclusively is for verbs that change the VM: who only looks at it makes room for them (see examineOff).
 func (w *worker) exclusively(ctx context.Context, f func() error) error {
+	w.verbs.Add(1)
+	defer w.verbs.Add(-1)
+	return w.inTurn(ctx, f)
+}
+
+func (w *worker) inTurn(ctx context.Context, f func() error) error {
 	select {
 	case w.turn <- struct{}{}:
 		defer func() { <-w.turn }()
