@@ -61,7 +61,7 @@ func TestCheckpoint(t *testing.T) {
 	}
 }
 
-// Each wrong call has an error that says what is wrong, and changes nothing.
+// Each wrong call has an error with what is wrong, and changes nothing.
 func TestBadCheckpoints(t *testing.T) {
 	h := newHost(t)
 	one, two := h.guest("one"), h.guest("two")

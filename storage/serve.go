@@ -75,7 +75,7 @@ func mayBeLong(r *http.Request) bool {
 	return r.Method == http.MethodPost && (r.ContentLength < 0 || r.ContentLength > longList)
 }
 
-// caller is the VM that a request is from. A browser's preflight has no signature: the tap alone says
+// caller is the VM that a request is from. A browser's preflight has no signature: the tap alone shows
 // whose bucket is meant.
 func (s *Server) caller(r *http.Request, form *s3.Form, at door) (s3.Caller, error) {
 	switch {

@@ -24,7 +24,7 @@ type shell interface {
 	close()
 }
 
-// command is a line for sh. Its exit status has no meaning: read knows whether the output is complete.
+// command is a line for sh. Its exit status has no meaning: read finds out whether the output is complete.
 type command struct {
 	line  string
 	stdin []byte

@@ -2,9 +2,10 @@
 // accounts. From that it writes a recipe, which makes the same changes to a new VM.
 //
 // One script lists the state of a Debian. The build of an image runs it, and the image keeps the
-// answer; in a guest it runs as root over SSH. Read parses an answer, Compare finds the changes
-// between two, Recipe writes them as cloud-init user data. Files that packages install or programs
-// generate are left out, as are those that Lodge itself writes into each guest.
+// answer; in a guest it runs as root, over SSH or, while the VM is off, in a guest that reads its disk.
+// Read parses an answer, Compare finds the changes between two, Recipe writes them as cloud-init user
+// data. Files that packages install or programs generate are left out, as are those that Lodge itself
+// writes into each guest.
 //
 // The guest is not trusted: its answers have limits, and a record that cannot be understood is an
 // error. This package never opens a connection, and never mounts a guest's disk.
