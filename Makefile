@@ -54,9 +54,10 @@ e2e: image ## run the tests that need VMs; the suite with two VMs is the last
 	$(GO) test -count=1 -timeout 20m $$others -args -vm
 	$(GO) test -count=1 -timeout 60m $(E2EFLAGS) ./e2e -args -vm -images $(IMAGES)
 
-soak: image ## run the long versions of tests: 5000 operations on layers, 20 VMs of one template, an upload of 10 GiB, Debian 12
+soak: image ## run the long versions of tests: 5000 operations on layers, 5000 verbs on VMs, 20 VMs of one template, an upload of 10 GiB, Debian 12
 	$(GO) test -count=1 -timeout 60m -v -run '^TestLargeBodies' ./https -args -upload 10737418240
 	$(GO) test -count=1 -timeout 60m -v -run TestRandomOperations ./vmhost/layers -args -operations 5000
+	$(GO) test -count=1 -timeout 60m -v -run TestRandomVerbs ./vmhost -args -verbs 5000
 	$(GO) test -count=1 -timeout 60m -v -run 'TestLodge/siblings' ./e2e -args -vm -images $(IMAGES) -siblings 20
 	$(MAKE) --no-print-directory image IMAGE=debian-12
 	$(GO) test -count=1 -timeout 60m -v -run 'TestLodge/(questions|siblings|reboot|storage)' ./e2e -args -vm -images $(IMAGES) -image debian-12

@@ -41,27 +41,32 @@ func (h *Host) remove(ctx context.Context, w *worker) error {
 	if err := h.cfg.Net.Down(ctx, vm.Identity); err != nil {
 		return fmt.Errorf("remove network: %w", err)
 	}
-	if err := h.dropCheckpoints(ctx, w.id); err != nil {
-		return err
-	}
-	for _, remove := range h.cfg.OnRemove {
-		if err := remove(ctx, w.id); err != nil {
-			return fmt.Errorf("remove the VM's data: %w", err)
-		}
-	}
-	if err := errors.Join(h.sweepLayers(ctx, w.id), h.layers.Leave(ctx, w.id)); err != nil {
-		return err
-	}
-	if err := h.removeFiles(w.id); err != nil {
-		return err
-	}
-	if err := h.keepRemoved(w.id); err != nil {
-		return err
-	}
-	if err := h.dir.Delete(ctx, w.id); err != nil {
+	if err := h.removeData(ctx, w.id); err != nil {
 		return err
 	}
 	h.log.InfoContext(ctx, "VM was removed", "vm", vm.Name)
 	h.removeWorker(w)
 	return nil
+}
+
+// removeData removes all that is kept of a VM without a domain, its record last.
+func (h *Host) removeData(ctx context.Context, id gateway.ID) error {
+	if err := h.dropCheckpoints(ctx, id); err != nil {
+		return err
+	}
+	for _, remove := range h.cfg.OnRemove {
+		if err := remove(ctx, id); err != nil {
+			return fmt.Errorf("remove the VM's data: %w", err)
+		}
+	}
+	if err := errors.Join(h.sweepLayers(ctx, id), h.layers.Leave(ctx, id)); err != nil {
+		return err
+	}
+	if err := h.removeFiles(id); err != nil {
+		return err
+	}
+	if err := h.keepRemoved(id); err != nil {
+		return err
+	}
+	return h.dir.Delete(ctx, id)
 }
