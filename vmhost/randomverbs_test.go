@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
 	"lodge/vmhost/checkpoint"
 	"lodge/vmhost/image"
 	"lodge/vmhost/layers"
@@ -110,24 +111,28 @@ func (w *world) write(t *testing.T) (func() error, []model) {
 	s.Now.Share = uint16(1 + rand.IntN(1000)) //nolint:gosec // as above
 	return func() error {
 		w.left = -1
-		chain, err := w.h.layers.Chain(m.Disk)
-		if err != nil {
-			return err
-		}
-		out, err := exec.CommandContext(t.Context(), "qemu-io", "-t", "unsafe", "-f", string(chain[0].Format),
-			"-c", fmt.Sprintf("write -q -P %d %d 512", b, blockAt(block)), w.h.layers.Path(chain[0])).CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("write: %w: %s", err, out)
-		}
+		w.writeBlock(t, m, block, b)
 		for i, p := range w.parts {
 			p.set(m.ID, s.Now.Parts[i])
 		}
-		_, err = w.h.dir.Update(t.Context(), m.ID, func(m *gateway.VM) error {
+		_, err := w.h.dir.Update(t.Context(), m.ID, func(m *gateway.VM) error {
 			m.Shares = []gateway.Share{{Port: s.Now.Share, Visibility: gateway.Public}}
 			return nil
 		})
 		return err
 	}, []model{w.is.with(m.Name, s)}
+}
+
+// writeBlock writes to the disk of a VM as its guest does.
+func (w *world) writeBlock(t *testing.T, m gateway.VM, block int, b byte) {
+	t.Helper()
+	chain, err := w.h.layers.Chain(m.Disk)
+	gatewaytest.Must(t, err)
+	out, err := exec.CommandContext(t.Context(), "qemu-io", "-t", "unsafe", "-f", string(chain[0].Format),
+		"-c", fmt.Sprintf("write -q -P %d %d 512", b, blockAt(block)), w.h.layers.Path(chain[0])).CombinedOutput()
+	if err != nil {
+		t.Fatalf("write: %v: %s", err, out)
+	}
 }
 
 // and is a VM with a further checkpoint, of its present state.

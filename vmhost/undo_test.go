@@ -3,6 +3,7 @@ package vmhost_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -72,6 +73,32 @@ func TestUndoOfARunningVM(t *testing.T) {
 	gatewaytest.Must(t, r.host.Restart(t.Context(), twin.ID))
 	r.waitGreetings(t, twin.ID, 2)
 	gatewaytest.Must(t, r.host.Remove(t.Context(), twin.ID))
+	r.wantNothing(t)
+}
+
+// A fork of a fork, and so on 30 deep, each of a VM that runs: each boots from what its parent has
+// written, and runs on when that is removed.
+func TestForksOfRunningForks(t *testing.T) {
+	needVMs(t)
+	libvirttest.Start(t)
+	r := newRig(t, "/var/tmp")
+	m := r.make(t, "blog")
+	disks := filepath.Join(r.config.StateDir, "disks", "*.*")
+	for n := range 30 {
+		r.press(t, m.ID, libvirttest.KeyWrite)
+		r.wantLog(t, m.ID, libvirttest.Greeting+libvirttest.KeyWrite)
+		fork, err := r.host.Fork(t.Context(), m.ID, "", gateway.Spec{Name: fmt.Sprint("fork", n)}, func(gateway.Progress) {})
+		gatewaytest.Must(t, err)
+		r.waitGreetings(t, fork.ID, 1)
+		gatewaytest.Must(t, r.host.Remove(t.Context(), m.ID))
+		m = fork
+		if left, err := filepath.Glob(disks); err != nil || len(left) > 17 { // of fewer than 16 layers, and the seed
+			t.Fatalf("fork %d: disks %v, %v", n, left, err)
+		}
+	}
+	gatewaytest.Must(t, r.host.Restart(t.Context(), m.ID))
+	r.waitGreetings(t, m.ID, 2)
+	gatewaytest.Must(t, r.host.Remove(t.Context(), m.ID))
 	r.wantNothing(t)
 }
 
