@@ -45,6 +45,9 @@ func (h *Host) atRest(ctx context.Context, id gateway.ID) (gateway.VM, libvirt.S
 	if err == nil {
 		err = h.settleDisk(ctx, id, state)
 	}
+	if err == nil {
+		err = h.checkDisk(ctx, id)
+	}
 	m, ok := h.dir.ByID(id)
 	if err == nil && !ok {
 		err = errGone()

@@ -2,6 +2,7 @@ package vmhost
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"lodge/gateway"
@@ -38,7 +39,7 @@ func (h *Host) startNow(ctx context.Context, w *worker, state libvirt.State, des
 	if state == libvirt.Off || state == libvirt.PoweredOff {
 		// Undefine before recording Running: after a crash in between, the powered-off domain would
 		// count as a poweroff from inside.
-		if err := h.virt.Undefine(ctx, w.id); err != nil {
+		if err := h.undefine(ctx, w.id); err != nil {
 			return err
 		}
 	}
@@ -59,6 +60,11 @@ func (h *Host) startFrom(ctx context.Context, w *worker, m gateway.VM, state lib
 		return h.identify(ctx, w, m.Identity)
 	case libvirt.Saved:
 		return h.restore(ctx, w)
+	case libvirt.Off, libvirt.PoweredOff:
+		if err := h.checkDisk(ctx, m.ID); err != nil {
+			return err
+		}
+		return h.bringUp(ctx, w)
 	default:
 		return h.bringUp(ctx, w)
 	}
@@ -122,7 +128,7 @@ func (h *Host) Restart(ctx context.Context, id gateway.ID) error {
 		if err != nil {
 			return err
 		}
-		if err := h.checkMigrated(id, state); err != nil {
+		if err := errors.Join(h.checkMigrated(id, state), h.checkDisk(ctx, id)); err != nil {
 			return err
 		}
 		m, err := h.record(ctx, id, func(m *gateway.VM) {
@@ -139,7 +145,7 @@ func (h *Host) Restart(ctx context.Context, id gateway.ID) error {
 		if err := h.shutDown(ctx, m, gateway.Running); err != nil {
 			return err
 		}
-		if err := h.virt.Undefine(ctx, id); err != nil {
+		if err := h.undefine(ctx, id); err != nil {
 			return err
 		}
 		w.pace = pace{}

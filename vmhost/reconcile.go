@@ -100,7 +100,7 @@ func (h *Host) keepRunning(ctx context.Context, w *worker, m gateway.VM, state l
 		if _, err := h.desire(ctx, m.ID, gateway.Stopped); err != nil {
 			return 0, err
 		}
-		return 0, h.virt.Undefine(ctx, m.ID)
+		return 0, h.undefine(ctx, m.ID)
 	case libvirt.Migrated:
 		h.log.WarnContext(ctx, "VM was migrated to another host", "vm", m.Name)
 		_, err := h.record(ctx, m.ID, func(m *gateway.VM) {
@@ -130,7 +130,7 @@ func (h *Host) finishRestart(ctx context.Context, w *worker, m gateway.VM, state
 	if state == libvirt.Running {
 		return errors.Join(h.identifyAgain(ctx, w, m.Identity), h.virt.Shutdown(ctx, m.ID, true))
 	}
-	if err := h.virt.Undefine(ctx, m.ID); err != nil { // first, as in Start
+	if err := h.undefine(ctx, m.ID); err != nil { // first, as in Start
 		return err
 	}
 	return h.bringUp(ctx, w)
@@ -155,7 +155,7 @@ func (h *Host) keepStopped(ctx context.Context, m gateway.VM, state libvirt.Stat
 	case state == libvirt.Running:
 		return h.virt.Shutdown(ctx, m.ID, true)
 	case state == libvirt.Off || state == libvirt.PoweredOff:
-		return h.virt.Undefine(ctx, m.ID)
+		return h.undefine(ctx, m.ID)
 	default:
 		return nil
 	}
