@@ -18,7 +18,7 @@ const generations = 30
 func TestForksOfForks(t *testing.T) {
 	for name, started := range map[string]bool{"started": true, "never started": false} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newWorld(t, 512<<20)
 			do, after := w.create(t)
 			gatewaytest.Must(t, do())
 			want := after[0]["a"].Now.Disk
@@ -67,7 +67,7 @@ func TestForksHaveALimit(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it makes 126 checkpoints")
 	}
-	w := newWorld(t)
+	w := newWorld(t, 512<<20)
 	do, _ := w.create(t)
 	gatewaytest.Must(t, do())
 	fork := func(name string) error {

@@ -34,7 +34,7 @@ var verbs = flag.Int("verbs", 80, "how many random verbs are done")
 // in the start after it: each VM has its disk, mail, objects and shares from before or from after the
 // verb, all of them together, and so has each checkpoint. Nothing dangles.
 func TestRandomVerbs(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, 512<<20)
 	for n := range *verbs {
 		name := w.step(t)
 		w.trace = append(w.trace, name)
@@ -88,6 +88,7 @@ type world struct {
 	seen   map[string][1 + blocks]byte // contents of disks, by the times of their files
 
 	left     int // points until the next crash; negative: none
+	room     int // points until the disk is full; negative: it never is
 	images   int
 	trace    []string
 	done     map[string]int
@@ -95,14 +96,14 @@ type world struct {
 	restarts int
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, bytes int64) *world {
 	t.Helper()
-	dir := sandboxtest.SmallDisk(t, 512<<20) // in memory: many small files are synced
+	dir := sandboxtest.SmallDisk(t, bytes) // in memory: many small files are synced
 	s, err := store.Open(t.Context(), filepath.Join(dir, "lodge.db"), netip.MustParsePrefix("10.213.0.0/16"))
 	gatewaytest.Must(t, err)
 	t.Cleanup(func() { gatewaytest.Must(t, s.Close()) })
 	w := &world{
-		store: s, parts: []*part{newPart(), newPart()}, is: model{}, seen: map[string][1 + blocks]byte{}, left: -1,
+		store: s, parts: []*part{newPart(), newPart()}, is: model{}, seen: map[string][1 + blocks]byte{}, left: -1, room: -1,
 		done: map[string]int{}, crashes: map[string]int{},
 	}
 	w.config = Config{
@@ -123,6 +124,9 @@ func (w *world) at(point string) {
 	if w.left--; w.left == -1 {
 		w.crashes[point]++
 		panic(crash{point})
+	}
+	if w.room--; w.room == -1 {
+		w.fill()
 	}
 }
 
