@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"path"
 	"regexp"
+	"strings"
 )
 
 // Names of files that hold secrets by their nature.
@@ -24,15 +25,82 @@ func secret(at string, content []byte) string {
 	switch {
 	case secretName.MatchString(path.Base(at)), secretPath.MatchString(at):
 		return "its name is that of a secret"
-	case secretText.Match(content), setsSecret(content):
+	case hasSecret(content), setsSecret(content):
 		return "it looks as if there were a secret in it"
 	}
 	return ""
 }
 
+// What a match of secretText and of secretSet begins with or contains, in lower case and between bars. They
+// are looked for first, and the expressions run around them alone: they take a second for each megabyte.
+const (
+	textHints = "private key|age-secret-key-1|akia|asia|ghp_|gho_|ghu_|ghs_|ghr_|github_pat_|glpat-|xox|sk-|sk_|aiza|eyj|://|:$"
+	setHints  = "pass|secret|token|credential|key|salt|masterauth"
+)
+
+// Around a hint. No secret that is looked for is longer; a value that is set goes on to the end of its line.
+const (
+	beforeHint = 64
+	behindHint = 512
+	maxLine    = 4 << 10
+)
+
+// hasSecret reports whether content has the form of a secret anywhere.
+func hasSecret(content []byte) bool {
+	return hinted(content, textHints, func(at int, hint string) bool {
+		to := min(len(content), at+behindHint)
+		if hint == "://" && !namesPassword(content[at+len(hint):to]) {
+			return false
+		}
+		return secretText.Match(content[max(0, at-beforeHint):to])
+	})
+}
+
+// namesPassword reports whether the rest of a URL begins with a user and a password.
+func namesPassword(rest []byte) bool {
+	end := bytes.IndexAny(rest, "/@ \t\n")
+	return end > 0 && rest[end] == '@' && bytes.IndexByte(rest[:end], ':') >= 0
+}
+
+// hinted calls found for each place where content has a hint, until it returns true.
+func hinted(content []byte, hints string, found func(at int, hint string) bool) bool {
+	lower := make([]byte, len(content))
+	for i, c := range content {
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		lower[i] = c
+	}
+	for hint := range strings.SplitSeq(hints, "|") {
+		for at := 0; ; at += len(hint) {
+			next := bytes.Index(lower[at:], []byte(hint))
+			if next < 0 {
+				break
+			}
+			if at += next; found(at, hint) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // setsSecret reports whether a line gives a value to something whose name is that of a secret. A value that
 // refers to another place (an environment variable, a call) is none.
 func setsSecret(content []byte) bool {
+	return hinted(content, setHints, func(at int, _ string) bool {
+		from := max(0, at-beforeHint)
+		from += bytes.LastIndexByte(content[from:at], '\n') + 1
+		to := min(len(content), at+maxLine)
+		if end := bytes.IndexByte(content[at:to], '\n'); end >= 0 {
+			to = at + end
+		}
+		return setsOne(content[from:to])
+	})
+}
+
+// setsOne is setsSecret for a part of one line.
+func setsOne(content []byte) bool {
 	for _, m := range secretSet.FindAllSubmatch(content, -1) {
 		sign, value := m[1], bytes.TrimSpace(m[2])
 		plain := plainValue.Find(value)
