@@ -88,9 +88,26 @@ type HistoryStep struct {
 
 // Recipe makes a new VM the same as another.
 type Recipe struct {
-	UserData string    `json:"user_data"` // cloud-init user data
-	LeftOut  []LeftOut `json:"left_out"`  // what it does not have
+	UserData string         `json:"user_data"`         // cloud-init user data
+	Objects  []RecipeObject `json:"objects,omitempty"` // large files, which it fetches: their Links are to be replaced by URLs
+	LeftOut  []LeftOut      `json:"left_out"`          // what it does not have
 }
+
+// Limits on the large files of a recipe.
+const (
+	MaxRecipeObjects     = 200
+	MaxRecipeObjectBytes = 1 << 30 // of all together
+)
+
+// RecipeObject is a large file of a recipe, as it was when the recipe was made.
+type RecipeObject struct {
+	Path   string `json:"path"`
+	Bytes  int64  `json:"bytes"`
+	SHA256 string `json:"sha256"` // in hexadecimal digits
+}
+
+// Link stands in the user data for a URL of the file's content.
+func (o RecipeObject) Link() string { return "lodge-object:" + o.SHA256 }
 
 // LeftOut is something that a recipe does not have.
 type LeftOut struct {

@@ -105,32 +105,6 @@ func between(m gateway.VM, from *gateway.Checkpoint, was, now examined) (gateway
 	return c, nil
 }
 
-// Recipe returns cloud-init user data that makes the changes of a VM to a new one. Errors are those of
-// Changes.
-func (h *Host) Recipe(ctx context.Context, id gateway.ID) (gateway.Recipe, error) {
-	var r gateway.Recipe
-	err := h.examine(ctx, id, nil, func(m gateway.VM, g shell) error {
-		found, err := inspect(g)
-		if err != nil {
-			return err
-		}
-		c, err := found.sinceImage(m)
-		if err != nil {
-			return err
-		}
-		var contents map[string][]byte
-		if err := g.runAll(files(written(c.Files), &contents)...); err != nil {
-			return err
-		}
-		r, err = inventory.Recipe(m.Name, c, func(path string) ([]byte, bool) {
-			data, ok := contents[path]
-			return data, ok
-		})
-		return err
-	})
-	return r, err
-}
-
 // examine calls f with a way to run commands on the files that a VM has now, or had at a checkpoint.
 // Few VMs are examined at the same time.
 func (h *Host) examine(ctx context.Context, id gateway.ID, at *gateway.Checkpoint, f func(gateway.VM, shell) error) error {
@@ -270,14 +244,19 @@ func files(paths []string, contents *map[string][]byte) []command {
 	if len(paths) == 0 {
 		return nil
 	}
-	return []command{{
+	return []command{archive(paths, func(r io.Reader) (err error) {
+		*contents, err = unpack(r)
+		return err
+	})}
+}
+
+// archive is the command that writes files into an archive.
+func archive(paths []string, read func(io.Reader) error) command {
+	return command{
 		line:  "tar -c -P --format=gnu --no-recursion --ignore-failed-read --null --verbatim-files-from -T - -f -",
 		stdin: []byte(strings.Join(paths, "\x00") + "\x00"),
-		read: func(r io.Reader) (err error) {
-			*contents, err = unpack(r)
-			return err
-		},
-	}}
+		read:  read,
+	}
 }
 
 // imageFiles is the command that reads what files had in the image.

@@ -25,7 +25,7 @@ var allowedVMs = map[string]bool{"Show": true, "Checkpoint": true, "CheckpointLi
 var (
 	allowedAnyone   = map[string]bool{"List": true, "Requests": true, "MailStates": true}
 	allowedMembers  = with(allowedAnyone, "New")
-	allowedUsers    = with(allowedAnyone, "Show", "Wait", "Console", "Log", "SSH", "Changes", "History", "Recipe", "Credentials", "S3Usage", "NewS3Key", "Mail", "Message", "SearchMail", "MailLog", "MailQueue")
+	allowedUsers    = with(allowedAnyone, "Show", "Wait", "Console", "Log", "SSH", "Changes", "History", "Recipe", "RecipeFile", "Credentials", "S3Usage", "NewS3Key", "Mail", "Message", "SearchMail", "MailLog", "MailQueue")
 	allowedManagers = with(allowedUsers, "Start", "Stop", "Restart", "Remove", "Set", "Share", "Grant", "Access", "NewPass", "ListPasses", "RemovePass", "Login", "AddDomain", "Domains", "RemoveDomain", "Approve", "Deny",
 		"Redeliver", "ChangeMailQueue", "RemoveMail", "MailSettings", "SetMail", "NewMailAddress", "MailAddresses", "RemoveMailAddress",
 		"NewMailPassword", "MailPasswords", "RemoveMailPassword",

@@ -58,8 +58,10 @@ type Examiner interface {
 	Changes(ctx context.Context, id gateway.ID, q gateway.ChangesQuery) (gateway.Changes, error)
 	// History returns what was changed from checkpoint to checkpoint, and from the last to now.
 	History(ctx context.Context, id gateway.ID, last int) ([]gateway.HistoryStep, error)
-	// Recipe returns cloud-init user data that makes the same changes to a new VM.
-	Recipe(ctx context.Context, id gateway.ID) (gateway.Recipe, error)
+	// Recipe returns cloud-init user data that makes the same changes to a new VM; with objects it fetches large files.
+	Recipe(ctx context.Context, id gateway.ID, objects bool) (gateway.Recipe, error)
+	// RecipeFile writes the content of a large file of a recipe to w.
+	RecipeFile(ctx context.Context, id gateway.ID, o gateway.RecipeObject, w io.Writer) error
 }
 
 // Mailbox reads and removes VMs' mail; mail.Server is one.

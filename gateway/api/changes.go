@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"io"
 
 	"lodge/gateway"
 )
@@ -33,14 +34,25 @@ func (s Session) History(ctx context.Context, name string, last int) ([]gateway.
 }
 
 // Recipe returns cloud-init user data that makes the changes of a VM to a new one. Files that may hold
-// secrets are not in it.
-func (s Session) Recipe(ctx context.Context, name string) (gateway.Recipe, error) {
+// secrets are not in it. With objects it fetches large files; else they are left out.
+func (s Session) Recipe(ctx context.Context, name string, objects bool) (gateway.Recipe, error) {
 	m, err := s.vm(verbRecipe, name)
 	if err != nil {
 		return gateway.Recipe{}, err
 	}
 	ctx, end := s.while(ctx, verbRecipe, m.ID)
 	defer end()
-	r, err := s.api.Examiner.Recipe(ctx, m.ID)
+	r, err := s.api.Examiner.Recipe(ctx, m.ID, objects)
 	return r, orDenied(ctx, err)
+}
+
+// RecipeFile writes the content of a large file of a recipe to w. After an error it is incomplete.
+func (s Session) RecipeFile(ctx context.Context, name string, o gateway.RecipeObject, w io.Writer) error {
+	m, err := s.vm(verbRecipe, name)
+	if err != nil {
+		return err
+	}
+	ctx, end := s.while(ctx, verbRecipe, m.ID)
+	defer end()
+	return orDenied(ctx, s.api.Examiner.RecipeFile(ctx, m.ID, o, w))
 }

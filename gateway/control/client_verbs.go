@@ -93,11 +93,18 @@ func (c *Client) History(ctx context.Context, name string, last int) ([]gateway.
 	return steps, err
 }
 
-// Recipe returns cloud-init user data that makes the changes of a VM to a new one.
-func (c *Client) Recipe(ctx context.Context, name string) (gateway.Recipe, error) {
+// Recipe returns cloud-init user data that makes the changes of a VM to a new one. With objects it fetches
+// large files, by URLs in place of their Links.
+func (c *Client) Recipe(ctx context.Context, name string, objects bool) (gateway.Recipe, error) {
 	var recipe gateway.Recipe
-	err := c.onVM(ctx, http.MethodGet, name, "/recipe", nil, &recipe)
+	err := c.onVM(ctx, http.MethodGet, name, "/recipe?objects="+strconv.FormatBool(objects), nil, &recipe)
 	return recipe, err
+}
+
+// RecipeFile reads a large file of a recipe. Reads fail if it has changed since. The caller closes it.
+func (c *Client) RecipeFile(ctx context.Context, name string, o gateway.RecipeObject) (io.ReadCloser, error) {
+	query := url.Values{"path": {o.Path}, "bytes": {strconv.FormatInt(o.Bytes, 10)}, "sha256": {o.SHA256}}
+	return c.open(ctx, name, "/recipe/file?"+query.Encode())
 }
 
 // Login returns a link that logs person in to the VM's pages, once. The empty person is the owner.

@@ -120,3 +120,39 @@ func (s *Server) message(w http.ResponseWriter, r *http.Request) error {
 	_, err = io.Copy(w, message)
 	return err
 }
+
+// recipe answers with a recipe.
+func (s *Server) recipe(w http.ResponseWriter, r *http.Request) error {
+	recipe, err := s.as(r).Recipe(r.Context(), r.PathValue("name"), r.URL.Query().Get("objects") == "true")
+	return answerOr(w, recipe, err)
+}
+
+// recipeFile answers with a large file of a recipe.
+func (s *Server) recipeFile(w http.ResponseWriter, r *http.Request) error {
+	q := r.URL.Query()
+	bytes, err := strconv.ParseInt(q.Get("bytes"), 10, 64)
+	if err != nil {
+		return gateway.Invalid("bytes is not a number: %.40q", q.Get("bytes"))
+	}
+	o := gateway.RecipeObject{Path: q.Get("path"), Bytes: bytes, SHA256: q.Get("sha256")}
+	return s.as(r).RecipeFile(r.Context(), r.PathValue("name"), o, &sized{ResponseWriter: w, bytes: bytes})
+}
+
+// sized is an answer of so many bytes, whose headers are set at the first of them: until then there may be
+// an error.
+type sized struct {
+	http.ResponseWriter
+
+	bytes int64
+	begun bool
+}
+
+// Write implements io.Writer.
+func (s *sized) Write(p []byte) (int, error) {
+	if !s.begun {
+		s.begun = true
+		s.Header().Set("Content-Type", "application/octet-stream")
+		s.Header().Set("Content-Length", strconv.FormatInt(s.bytes, 10))
+	}
+	return s.ResponseWriter.Write(p)
+}

@@ -76,7 +76,7 @@ func TestHostileNames(t *testing.T) {
 	r, err := inventory.Recipe("blog", c, func(path string) ([]byte, bool) {
 		data, err := os.ReadFile(path)
 		return data, err == nil
-	})
+	}, nil)
 	gatewaytest.Must(t, err)
 	for _, path := range []string{"/srv/a\nb", "/srv/\x01\x1b[2J", "/srv/\xff\xfe", "/srv/fifo"} {
 		if !slices.ContainsFunc(r.LeftOut, func(l gateway.LeftOut) bool { return l.Path == path }) {

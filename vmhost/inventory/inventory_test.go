@@ -116,7 +116,7 @@ func TestRecipe(t *testing.T) {
 	r, err := inventory.Recipe("blog", c, func(path string) ([]byte, bool) {
 		text, ok := contents[path]
 		return []byte(text), ok
-	})
+	}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,7 +271,7 @@ func FuzzRead(f *testing.F) {
 		if err != nil {
 			return
 		}
-		r, err := inventory.Recipe("blog", inventory.Compare(base, inv, nil), func(path string) ([]byte, bool) { return []byte(path), true })
+		r, err := inventory.Recipe("blog", inventory.Compare(base, inv, nil), func(path string) ([]byte, bool) { return []byte(path), true }, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

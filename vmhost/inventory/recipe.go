@@ -50,10 +50,10 @@ const firstUserID = 1000
 
 // Recipe writes user data that makes changes to a new VM: packages and accounts first, then files,
 // owners and links, then units. content returns what a file has; ok is false for those that could not
-// be read. Files that may hold secrets or are large are left out, and listed. cloud-init does it once,
-// after the VM's first boot.
-func Recipe(vm string, c gateway.Changes, content func(path string) (data []byte, ok bool)) (gateway.Recipe, error) {
-	r := &recipe{left: []gateway.LeftOut{}}
+// be read. Files that may hold secrets are left out, and listed, and so are large ones unless objects has
+// them. cloud-init does it once, after the VM's first boot.
+func Recipe(vm string, c gateway.Changes, content func(path string) (data []byte, ok bool), objects Objects) (gateway.Recipe, error) {
+	r := &recipe{left: []gateway.LeftOut{}, large: objects}
 	r.packages(c.Packages)
 	r.accounts(c.Accounts)
 	for _, f := range c.Files {
@@ -74,14 +74,16 @@ func Recipe(vm string, c gateway.Changes, content func(path string) (data []byte
 	if len(r.left) == 0 {
 		head = "#cloud-config\n# What was changed in the VM " + vm + " since its image.\n"
 	}
-	return gateway.Recipe{UserData: head + string(text), LeftOut: r.left}, nil
+	return gateway.Recipe{UserData: head + string(text), Objects: r.objects, LeftOut: r.left}, nil
 }
 
 // recipe is a recipe that is being written.
 type recipe struct {
-	config cloudConfig
-	left   []gateway.LeftOut
-	bytes  int // of files
+	config  cloudConfig
+	left    []gateway.LeftOut
+	bytes   int // of files
+	large   Objects
+	objects []gateway.RecipeObject
 }
 
 func (r *recipe) leave(at, why string) { r.left = append(r.left, gateway.LeftOut{Path: at, Why: why}) }
@@ -190,7 +192,7 @@ func (r *recipe) replaced(f gateway.FileChange) {
 
 func (r *recipe) write(f gateway.FileChange, owner string, content func(path string) ([]byte, bool)) {
 	if f.Bytes > MaxFileBytes {
-		r.leave(f.Path, fmt.Sprintf("it has %d bytes; copy it by itself", f.Bytes))
+		r.fetch(f, owner)
 		return
 	}
 	data, ok := content(f.Path)

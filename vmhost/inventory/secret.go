@@ -19,6 +19,8 @@ var (
 	reference  = regexp.MustCompile(`(?i)^["']?(\$|%|\{\{|<%|@@|\*+["']?$|["']?$|(true|false|none|null|nil|yes|no|on|off|required|optional|sufficient|requisite|include|prompt|str|string|bool|int|bytes)\b)`)
 )
 
+const whySecret = "it looks as if there were a secret in it"
+
 // secret returns why a file may hold a secret; empty if nothing points to one. It errs on the side of
 // secrets: who wants such a file in a recipe adds it by hand.
 func secret(at string, content []byte) string {
@@ -26,7 +28,7 @@ func secret(at string, content []byte) string {
 	case secretName.MatchString(path.Base(at)), secretPath.MatchString(at):
 		return "its name is that of a secret"
 	case hasSecret(content), setsSecret(content):
-		return "it looks as if there were a secret in it"
+		return whySecret
 	}
 	return ""
 }

@@ -160,30 +160,3 @@ func made(at time.Time) string {
 	}
 	return at.Local().Format(time.DateTime)
 }
-
-type recipeCmd struct{ named }
-
-// Help is the text below the usage.
-func (*recipeCmd) Help() string {
-	return "lodge recipe blog >blog.yaml && lodge new twin --user-data blog.yaml\n\n" +
-		"It is what lodge diff shows, as user data of cloud-init: packages by name, accounts without passwords, files up to 64 KiB, owners, links and units. " +
-		"Left out, and listed on standard error and in the file: larger files, and all that may hold a secret (private keys, tokens, passwords). Look through it before you pass it on."
-}
-
-// Run prints a recipe.
-func (c *recipeCmd) Run(ctx context.Context, a *app) error {
-	recipe, err := a.client.Recipe(ctx, c.Name)
-	if err != nil {
-		return err
-	}
-	if a.JSON {
-		return a.printJSON(recipe)
-	}
-	if len(recipe.UserData) > gateway.MaxUserDataBytes {
-		_, _ = fmt.Fprintf(a.err, "lodge: the recipe has %d bytes; lodge new takes %d\n", len(recipe.UserData), gateway.MaxUserDataBytes) // a note
-	}
-	for _, l := range recipe.LeftOut {
-		_, _ = fmt.Fprintf(a.err, "left out: %q: %s\n", l.Path, l.Why) // as above
-	}
-	return a.passed(strings.NewReader(recipe.UserData), false)
-}

@@ -52,11 +52,20 @@ func (c *s3CredsCmd) Run(ctx context.Context, a *app) error {
 }
 
 func (a *app) newS3Key(ctx context.Context, name, expires string) (api.S3Key, error) {
-	life, err := parseTime(expires)
-	if err != nil || life < gateway.MinS3KeyLife || life > gateway.MaxS3KeyLife {
-		return api.S3Key{}, gateway.Invalid("not a time: %.100q", expires).WithHint("It is at least 1m and at most 7d: 90m, 12h and 7d are times.")
+	life, err := keyLife(expires)
+	if err != nil {
+		return api.S3Key{}, err
 	}
 	return a.client.NewS3Key(ctx, name, life)
+}
+
+// keyLife parses how long credentials for outside are valid.
+func keyLife(expires string) (time.Duration, error) {
+	life, err := parseTime(expires)
+	if err != nil || life < gateway.MinS3KeyLife || life > gateway.MaxS3KeyLife {
+		return 0, gateway.Invalid("not a time: %.100q", expires).WithHint("It is at least 1m and at most 7d: 90m, 12h and 7d are times.")
+	}
+	return life, nil
 }
 
 type s3URLCmd struct {

@@ -292,42 +292,6 @@ func (h *Host) SSH(id gateway.ID) (gateway.SSHAccess, error) {
 	}, nil
 }
 
-// History implements api.Examiner: one checkpoint was made, and nothing was changed since.
-func (h *Host) History(ctx context.Context, id gateway.ID, _ int) ([]gateway.HistoryStep, error) {
-	c, err := h.Changes(ctx, id, gateway.ChangesQuery{})
-	at := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
-	return []gateway.HistoryStep{
-		{To: "with-nginx", ToTime: at, Kind: gateway.CheckpointAsked, Changes: c},
-		{From: "with-nginx", FromTime: at},
-	}, err
-}
-
-// Changes implements api.Examiner: a web server was installed.
-func (h *Host) Changes(_ context.Context, _ gateway.ID, q gateway.ChangesQuery) (gateway.Changes, error) {
-	c := gateway.Changes{
-		Packages: []gateway.PackageChange{
-			{Name: "nginx", Change: gateway.Added, Version: "1.26.3-3", Manual: true}, {Name: "nginx-common", Change: gateway.Added, Version: "1.26.3-3"},
-		},
-		Accounts: []gateway.AccountChange{{Kind: "user", Name: "shop", Change: gateway.Added, ID: 1001}},
-		Units:    []gateway.UnitChange{{Name: "nginx.service", Change: "enabled"}},
-		Files: []gateway.FileChange{
-			{Path: "/etc/nginx/nginx.conf", Change: gateway.Changed, What: []string{"content"}, Type: "file", Bytes: 700, Mode: "0644", Owner: "root", Group: "root"},
-			{Path: "/srv/shop", Change: gateway.Added, Type: "directory", Mode: "0755", Owner: "shop", Group: "shop"},
-			{Path: "/srv/shop/a\x1b[2Jb", Change: gateway.Added, Type: "file", Bytes: 2048, Mode: "0644", Owner: "shop", Group: "shop"},
-		},
-		Ports: []gateway.OpenPort{{Protocol: "tcp", Addr: "0.0.0.0:80", Program: "nginx"}},
-	}
-	if q.Text {
-		c.Text = "--- image/etc/nginx/nginx.conf\n+++ now/etc/nginx/nginx.conf\n"
-	}
-	return c, nil
-}
-
-// Recipe implements api.Examiner.
-func (h *Host) Recipe(context.Context, gateway.ID) (gateway.Recipe, error) {
-	return gateway.Recipe{UserData: "#cloud-config\npackages: [nginx]\n", LeftOut: []gateway.LeftOut{{Path: "/root/.netrc", Why: "its name is that of a secret"}}}, nil
-}
-
 // DNSRecords implements api.Mailbox.
 func (h *Host) DNSRecords() ([]gateway.DNSRecord, error) {
 	return []gateway.DNSRecord{{Name: "lodge.localhost.", Type: "TXT", Value: `"v=spf1 a:lodge.localhost -all"`, Why: "only this host sends mail of the VMs"}}, nil
