@@ -68,7 +68,7 @@ func scan(g shell, all []gateway.FileChange) (inventory.Objects, error) {
 		return found, nil
 	}
 	return found, g.runAll(archive(paths, func(r io.Reader) error {
-		return eachFile(io.LimitReader(r, 2*gateway.MaxRecipeObjectBytes), func(at string, size int64, content io.Reader) error {
+		return eachFile(io.LimitReader(r, 2*gateway.MaxRecipeObjectBytes), func(at string, content io.Reader) error {
 			s, err := inventory.Scan(at, content)
 			if err == nil && s.Object.Bytes > inventory.MaxFileBytes {
 				found[at] = s
@@ -79,7 +79,7 @@ func scan(g shell, all []gateway.FileChange) (inventory.Objects, error) {
 }
 
 // eachFile calls f with each file of an archive.
-func eachFile(r io.Reader, f func(at string, size int64, content io.Reader) error) error {
+func eachFile(r io.Reader, f func(at string, content io.Reader) error) error {
 	for t := tar.NewReader(r); ; {
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {
@@ -89,7 +89,7 @@ func eachFile(r io.Reader, f func(at string, size int64, content io.Reader) erro
 			return fmt.Errorf("read archive: %w", err)
 		}
 		if h.Typeflag == tar.TypeReg {
-			if err := f(path.Join("/", h.Name), h.Size, t); err != nil {
+			if err := f(path.Join("/", h.Name), t); err != nil {
 				return err
 			}
 		}
@@ -106,20 +106,23 @@ func (h *Host) RecipeFile(ctx context.Context, id gateway.ID, o gateway.RecipeOb
 		if _, off := g.(*reader); off && o.Bytes > maxReaderObjects {
 			return errRecipeChanged(o)
 		}
-		return g.runAll(archive([]string{o.Path}, func(r io.Reader) error {
-			err := errRecipeChanged(o)
-			failed := eachFile(r, func(at string, size int64, content io.Reader) error {
-				if at == o.Path && size == o.Bytes {
-					err = copyObject(w, content, o)
-				}
-				return nil
-			})
-			if err == nil {
-				err = failed
-			}
-			return err
-		}))
+		return readObject(g, o, w)
 	})
+}
+
+// readObject writes the content of a large file to w.
+func readObject(g shell, o gateway.RecipeObject, w io.Writer) error {
+	return g.runAll(archive([]string{o.Path}, func(r io.Reader) error {
+		t := tar.NewReader(r)
+		h, err := t.Next()
+		switch {
+		case errors.Is(err, io.EOF), err == nil && (h.Typeflag != tar.TypeReg || h.Size != o.Bytes):
+			return errRecipeChanged(o)
+		case err != nil:
+			return fmt.Errorf("read archive: %w", err)
+		}
+		return copyObject(w, t, o)
+	}))
 }
 
 func errRecipeChanged(o gateway.RecipeObject) error {
