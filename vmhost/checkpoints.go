@@ -13,8 +13,8 @@ import (
 	"lodge/vmhost/libvirt"
 )
 
-// maxChain is how many layers the disk of a VM may have. libvirt allows 200; a start flattens the disk
-// (layers.FlattenAt).
+// maxChain is how many layers the disk of a VM may have. libvirt allows 200. A running VM's are merged
+// long before (Config.MergeAt), and a start flattens the disk (layers.FlattenAt).
 const maxChain = 128
 
 // holdLimit is how long a checkpoint holds back what the VM and others write to its mailbox and buckets: from before
@@ -27,12 +27,13 @@ const holdLimit = hold.DefaultLimit * 2 / 3
 // is none. Errors: KindTaken, KindInvalid for the name; KindConflict for a state of the VM without a
 // checkpoint; KindNoSpace.
 func (h *Host) Checkpoint(ctx context.Context, id gateway.ID, r gateway.CheckpointRequest) (c gateway.Checkpoint, err error) {
-	err = h.exclusively(ctx, id, func(*worker) error {
+	err = h.exclusively(ctx, id, func(w *worker) error {
 		m, state, err := h.atRest(ctx, id)
 		if err != nil {
 			return err
 		}
 		c, err = h.checkpoint(ctx, m, state, r)
+		w.wake() // the disk may have to be merged
 		return err
 	})
 	return c, err
@@ -96,8 +97,8 @@ func (h *Host) checkCheckpoint(m gateway.VM, state libvirt.State) error {
 		return err
 	}
 	if len(chain) >= maxChain {
-		return gateway.Errorf(gateway.KindConflict, "the disk of %s has %d layers, and its next start makes it one", m.Name, len(chain)).
-			WithHint("Start it again: lodge restart %s", m.Name)
+		return gateway.Errorf(gateway.KindConflict, "the disk of %s has %d layers, which are being merged", m.Name, len(chain)).
+			WithHint("Try again in a minute; lodge restart %s merges them too. The log of lodged has why a merge fails.", m.Name)
 	}
 	return disk.CheckRoom(h.cfg.diskDir(), 0)
 }
@@ -121,7 +122,12 @@ func (h *Host) push(ctx context.Context, m gateway.VM, state libvirt.State, c ga
 		}
 		return h.virt.Pivot(ctx, m.ID, path, c.Quiesced)
 	}
-	_, err := h.layers.Push(ctx, m.ID, pivot, func(err error) bool { return errors.Is(err, libvirt.ErrRefused) })
+	if !hasEnded(state) {
+		if err := h.endMerge(ctx, m, c.Kind); err != nil {
+			return err
+		}
+	}
+	_, err := h.layers.Push(ctx, m.ID, pivot, isRefused)
 	h.at("pushed")
 	if below, missing := h.layers.Get(c.Layer); err == nil && missing == nil {
 		if err := libvirt.Seal(h.layers.Path(below)); err != nil { // the next start tries again

@@ -121,7 +121,7 @@ func (h *Host) keepRunning(ctx context.Context, w *worker, m gateway.VM, state l
 		if state != libvirt.Running {
 			return 0, nil
 		}
-		return 0, checkHeld(m.Identity)
+		return h.merge(ctx, w), checkHeld(m.Identity)
 	}
 }
 

@@ -17,6 +17,8 @@ type worker struct {
 	due  chan struct{} // holds a token while a reconcile is due
 	pace pace          // of automatic starts and resumes; guarded by turn
 
+	nextMerge time.Time // of the disk's layers, after one that failed; guarded by turn
+
 	rolling atomic.Bool  // a rollback was asked for, and is not done
 	verbs   atomic.Int32 // that change the VM, or wait for their turn to
 

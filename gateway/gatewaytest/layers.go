@@ -28,7 +28,7 @@ func (l *Layers) Put(_ context.Context, layers ...gateway.Layer) error {
 	defer l.mu.Unlock()
 	for _, layer := range layers {
 		if i := slices.IndexFunc(l.all, func(have gateway.Layer) bool { return have.ID == layer.ID }); i >= 0 {
-			l.all[i].State = layer.State
+			l.all[i].State, l.all[i].Parent = layer.State, layer.Parent
 		} else {
 			l.all = append(l.all, layer)
 		}

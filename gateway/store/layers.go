@@ -43,7 +43,7 @@ func (l *Layers) All(ctx context.Context) ([]gateway.Layer, error) {
 	return all, nil
 }
 
-// Put writes all of the layers, or none: new ones, and new states of those that exist.
+// Put writes all of the layers, or none: new ones, and the states and parents of those that exist.
 func (l *Layers) Put(ctx context.Context, layers ...gateway.Layer) error {
 	tx, err := l.db.BeginTx(ctx, nil)
 	if err != nil {
@@ -57,7 +57,7 @@ func (l *Layers) Put(ctx context.Context, layers ...gateway.Layer) error {
 			vm = layer.VM[:]
 		}
 		if _, err := tx.ExecContext(ctx, `INSERT INTO layers (id, parent, vm, file, format, bytes, state, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-			ON CONFLICT (id) DO UPDATE SET state = excluded.state`,
+			ON CONFLICT (id) DO UPDATE SET state = excluded.state, parent = excluded.parent`,
 			layer.ID, parent, vm, layer.File, layer.Format, layer.Bytes, layer.State, layer.Created.Unix()); err != nil {
 			return refine(err)
 		}

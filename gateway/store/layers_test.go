@@ -29,6 +29,11 @@ func TestLayers(t *testing.T) {
 	gatewaytest.Must(t, s.Layers().Put(t.Context(), base, over))
 	over.State = gateway.LayerReady
 	gatewaytest.Must(t, s.Layers().Put(t.Context(), over))
+	top := over
+	top.ID, top.Parent, top.File = "top", over.ID, "disks/top.qcow2"
+	gatewaytest.Must(t, s.Layers().Put(t.Context(), top))
+	top.Parent = base.ID // its layers were merged
+	gatewaytest.Must(t, s.Layers().Put(t.Context(), top))
 	same := over
 	same.ID = "c"
 	if err := s.Layers().Put(t.Context(), same); err == nil {
@@ -42,8 +47,8 @@ func TestLayers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	want := []gateway.Layer{base, over}
-	for _, id := range []gateway.LayerID{over.ID, base.ID, "none"} {
+	want := []gateway.Layer{base, over, top}
+	for _, id := range []gateway.LayerID{top.ID, over.ID, base.ID, "none"} {
 		got, err := s.Layers().All(t.Context())
 		if diff := cmp.Diff(want, got); err != nil || diff != "" {
 			t.Errorf("%v, -want +got:\n%s", err, diff)

@@ -50,7 +50,7 @@ import (
 type Records interface {
 	// All returns every layer, each after its parent.
 	All(ctx context.Context) ([]gateway.Layer, error)
-	// Put writes all of the layers, or none: new ones, and new states of those that exist.
+	// Put writes all of the layers, or none: new ones, and the states and parents of those that exist.
 	Put(ctx context.Context, layers ...gateway.Layer) error
 	// Delete deletes a layer that has no children.
 	Delete(ctx context.Context, id gateway.LayerID) error

@@ -7,8 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"lodge/gateway"
+	"lodge/gateway/durable"
 	"lodge/vmhost/disk"
 )
 
@@ -154,6 +156,32 @@ func (t *Tree) Flatten(ctx context.Context, vm gateway.ID) (gateway.Layer, error
 		return gateway.Layer{}, errors.Join(err, t.removeLayer(context.WithoutCancel(ctx), l.ID))
 	}
 	return l, t.Finish(ctx, l.ID)
+}
+
+// Shorten records that a layer needs nothing of those between it and base, which is below it: QEMU has
+// copied that into it, and has flushed it. Nothing writes to it any more. Errors: KindInvalid when base
+// is not below it.
+func (t *Tree) Shorten(ctx context.Context, id, base gateway.LayerID) error {
+	chain, err := t.Chain(id)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(chain[1:], func(l gateway.Layer) bool { return l.ID == base }) {
+		return gateway.Invalid("the layer %s is not over %s", id, base)
+	}
+	if err := durable.Sync(t.Path(chain[0])); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l, ok := t.all[id]
+	if !ok {
+		return missing(id)
+	}
+	l.Parent = base
+	err = t.put(ctx, l)
+	t.at("shortened")
+	return err
 }
 
 // Push puts a new layer on the disk of a VM: what was there so far never changes any more. pivot has

@@ -159,6 +159,39 @@ func (m *model) flatten(t *testing.T, id gateway.ID) error {
 	return m.sweep(t)
 }
 
+// merge has QEMU copy what is between the uppermost and the lowest layer of a running VM into the
+// uppermost, and lets the layers in between go.
+func (m *model) merge(t *testing.T, id gateway.ID) error {
+	t.Helper()
+	v := m.vms[id]
+	chain, err := m.tree.Chain(v.disk)
+	if err != nil || v.domain == "" || len(chain) < 3 {
+		return err
+	}
+	top, base := chain[0], chain[len(chain)-1]
+	if err := m.tree.Shorten(t.Context(), base.ID, top.ID); gateway.KindOf(err) != gateway.KindInvalid {
+		t.Errorf("a layer over one that is above it: %v", err)
+	}
+	out, err := exec.CommandContext(t.Context(), "qemu-img", "rebase", "-t", "unsafe", "-f", "qcow2", "-F", "raw", "-b", m.tree.Path(base), v.domain).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("pull: %w: %s", err, out)
+	}
+	pivot := func(path string) error {
+		v.domain = path
+		return nil
+	}
+	if _, err := m.tree.Push(t.Context(), id, pivot, func(error) bool { return false }); err != nil {
+		return err
+	}
+	if err := m.tree.Shorten(t.Context(), top.ID, base.ID); err != nil {
+		return err
+	}
+	if chain, err := m.tree.Chain(v.disk); err != nil || len(chain) != 3 {
+		t.Errorf("merged to %v, %v", chain, err)
+	}
+	return m.sweep(t)
+}
+
 // rollback gives a VM that is off the content of one of its checkpoints.
 func (m *model) rollback(t *testing.T, id gateway.ID) error {
 	t.Helper()

@@ -143,6 +143,7 @@ func (m *model) operate(t *testing.T) (name string) {
 		{"push", m.push},
 		{"push", m.push},
 		{"flatten", m.flatten},
+		{"merge", m.merge},
 		{"rollback", m.rollback},
 		{"fork", m.fork},
 		{"remove", m.remove},

@@ -113,6 +113,16 @@ func (c *Client) Thaw(ctx context.Context, id gateway.ID) {
 // DiskFile returns the file that the domain writes its root disk to; with saved, that of its saved
 // memory.
 func (c *Client) DiskFile(ctx context.Context, id gateway.ID, saved bool) (string, error) {
+	files, err := c.DiskFiles(ctx, id, saved)
+	if err != nil {
+		return "", err
+	}
+	return files[0], nil
+}
+
+// DiskFiles returns the files of the domain's root disk: the one that it writes to, and the layers
+// below that, the uppermost first; with saved, those of its saved memory.
+func (c *Client) DiskFiles(ctx context.Context, id gateway.ID, saved bool) ([]string, error) {
 	var text string
 	err := c.call(ctx, "describe the VM", func(l *rpc.Libvirt) (err error) {
 		if saved {
@@ -123,18 +133,25 @@ func (c *Client) DiskFile(ctx context.Context, id gateway.ID, saved bool) (strin
 		return err
 	})
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	var d libvirtxml.Domain
 	if err := d.Unmarshal(text); err != nil {
-		return "", fmt.Errorf("read domain definition: %w", err)
+		return nil, fmt.Errorf("read domain definition: %w", err)
 	}
 	if d.Devices != nil {
 		for _, disk := range d.Devices.Disks {
 			if disk.Target != nil && disk.Target.Dev == rootDisk && disk.Source != nil && disk.Source.File != nil {
-				return disk.Source.File.File, nil
+				return append([]string{disk.Source.File.File}, filesBelow(disk.BackingStore)...), nil
 			}
 		}
 	}
-	return "", errors.New("read domain definition: it has no root disk")
+	return nil, errors.New("read domain definition: it has no root disk")
+}
+
+func filesBelow(b *libvirtxml.DomainDiskBackingStore) (files []string) {
+	for ; b != nil && b.Source != nil && b.Source.File != nil; b = b.BackingStore {
+		files = append(files, b.Source.File.File)
+	}
+	return files
 }
