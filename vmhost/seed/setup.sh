@@ -8,8 +8,8 @@ last=
 [ ! -e /etc/lodge/instance ] || read -r last </etc/lodge/instance || true
 [ "$last" != "${INSTANCE_ID:?}" ] || exit 0
 
-# A fork has the disk of another VM: nothing of what identifies that one stays. Programs that run by now
-# have its machine id, as process 1 does until the next boot.
+# A fork has the disk of another VM: nothing of what identifies that one stays. Process 1 reads the
+# machine id once, so it executes itself anew.
 if [ -n "$last" ]; then
 	umount -l /etc/machine-id 2>/dev/null || true
 	rm -f /var/lib/systemd/random-seed /etc/ssh/ssh_host_*
@@ -17,7 +17,7 @@ if [ -n "$last" ]; then
 	mv -f /etc/machine-id.new /etc/machine-id
 	[ ! -d /var/lib/dbus ] || ln -sf /etc/machine-id /var/lib/dbus/machine-id
 	chmod 444 /etc/machine-id
-	systemctl try-restart --no-block systemd-journald.service || true # systemd may not run
+	systemctl daemon-reexec && systemctl try-restart --no-block systemd-journald.service || true # systemd may not run
 fi
 
 # Each program takes a tenth of a second to start under TCG, so the shell does what it can.
