@@ -2,17 +2,23 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"lodge/e2e/harness"
+	"lodge/gateway"
 	"lodge/gateway/api"
 )
 
 // ids are what no two VMs may share, a line each.
 const ids = `cat /etc/machine-id /etc/lodge/ssh_host_ed25519_key.pub /sys/class/net/e*/address; cat /var/lib/dbus/machine-id; hostname
-sudo sha256sum /var/lib/systemd/random-seed 2>/dev/null || echo none; cat /proc/sys/kernel/random/boot_id`
+sudo sha256sum /var/lib/systemd/random-seed 2>/dev/null || echo none; cat /proc/sys/kernel/random/boot_id
+printf '[Service]\nType=oneshot\nExecStart=/bin/sh -c "echo %%m >/run/machine"\n' | sudo tee /run/systemd/system/machine.service >/dev/null
+sudo systemctl daemon-reload; sudo systemctl start machine; cat /run/machine`
 
 // undo: a running VM is recorded, changed and rolled back, the rollback is undone, and a fork of it is a
 // VM of its own while it runs on.
@@ -28,6 +34,7 @@ func (s *suite) undo(t *testing.T) {
 		t.Errorf("checkpoints: %+v", got)
 	}
 	boot := vm.BootID(t)
+	s.seen(t)
 
 	s.forked(t, vm)
 
@@ -49,6 +56,69 @@ func (s *suite) undo(t *testing.T) {
 		}
 	}
 	s.undoInside(t, vm, back)
+	s.goesOn(t, vm)
+}
+
+// goesOn: a program runs on from a checkpoint with memory, with what it had then.
+func (s *suite) goesOn(t *testing.T, vm *harness.VM) {
+	t.Helper()
+	vm.Run(t, `sudo systemctl is-system-running --wait; mkdir -p count; cat >count/run <<'END'
+n=0
+while :; do n=$((n+1)); echo $n >/run/user/$(id -u)/count; sleep 0.1; done
+END
+setsid nohup sh count/run >/dev/null 2>&1 </dev/null & echo`)
+	harness.Eventually(t, "the program counts", time.Minute, func() error {
+		if r := vm.Try(t, "cat /run/user/$(id -u)/count"); r.Code != 0 {
+			return errors.New(r.Text())
+		}
+		return nil
+	})
+	boot := vm.BootID(t)
+	begun := time.Now()
+	s.h.Lodge(t, "checkpoint", "undo", "awake", "--memory")
+	t.Logf("a checkpoint with memory took %s", time.Since(begun).Round(time.Millisecond))
+	vm.Run(t, "pkill -f count/run; rm /run/user/$(id -u)/count; sudo systemctl reboot")
+	s.h.Lodge(t, "wait", "undo")
+	begun = time.Now()
+	s.h.Lodge(t, "rollback", "--yes", "undo", "awake")
+	s.h.Lodge(t, "wait", "undo")
+	t.Logf("the rollback to it took %s", time.Since(begun).Round(time.Millisecond))
+	if now := vm.BootID(t); now != boot {
+		t.Error("the VM has booted")
+	}
+	vm.Run(t, "a=$(cat /run/user/$(id -u)/count); sleep 1; b=$(cat /run/user/$(id -u)/count); test $b -gt $a")
+	harness.Eventually(t, "the clock is right", time.Minute, func() error {
+		host := time.Now().Unix()
+		guest, err := strconv.ParseInt(strings.TrimSpace(vm.Run(t, "date +%s")), 10, 64)
+		if err != nil || guest < host-5 || guest > host+5 {
+			return fmt.Errorf("%d at %d, %w", guest, host, err)
+		}
+		return nil
+	})
+}
+
+// seen: what was changed from checkpoint to checkpoint, while the VM runs on.
+func (s *suite) seen(t *testing.T) {
+	t.Helper()
+	begun := time.Now()
+	changes := s.h.Lodge(t, "diff", "undo", "one", "frozen", "--text")
+	t.Logf("a diff of two checkpoints took %s", time.Since(begun).Round(time.Millisecond))
+	contains(t, "from one checkpoint to another", changes, "/home/lodge/note", "/home/lodge/more", "-first", "+second", "+more")
+	contains(t, "from a checkpoint to now", s.h.Lodge(t, "diff", "undo", "one"), "/home/lodge/note")
+	begun = time.Now()
+	steps := harness.JSON[[]gateway.HistoryStep](t, s.h, "history", "undo", "--last", "2")
+	t.Logf("the history took %s", time.Since(begun).Round(time.Millisecond))
+	if len(steps) != 2 || steps[0].From != "one" || steps[0].To != "frozen" || steps[1].To != "" {
+		t.Fatalf("history: %+v", steps)
+	}
+	for _, path := range []string{"/home/lodge/note", "/home/lodge/more"} {
+		if !slices.ContainsFunc(steps[0].Changes.Files, func(f gateway.FileChange) bool { return f.Path == path }) {
+			t.Errorf("the history has no %s: %+v", path, steps[0].Changes)
+		}
+	}
+	if len(steps[1].Changes.Files) > 0 {
+		t.Errorf("nothing has changed since: %+v", steps[1].Changes.Files)
+	}
 }
 
 // undoInside: the VM undoes the rollback itself, once its owner allows that.

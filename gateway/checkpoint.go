@@ -18,6 +18,7 @@ type Checkpoint struct {
 	Kind     CheckpointKind
 	Layer    LayerID // the disk: from then on it never changes
 	Quiesced bool    // the guest's file systems were frozen meanwhile
+	Memory   bool    // the memory of the running guest is kept too
 	Shares   []Share // of the VM; never changed in place
 	Created  time.Time
 }
@@ -38,6 +39,7 @@ const (
 const (
 	MaxCheckpoints       = 1000 // of a VM
 	MaxCheckpointsInside = 100  // of those, made by the VM itself
+	MaxMemoriesInside    = 3    // of those, with memory
 	maxCheckpointName    = 64   // bytes
 )
 
@@ -56,6 +58,7 @@ func CheckCheckpointName(name string) error {
 type CheckpointRequest struct {
 	Name    string `json:"name,omitempty"`    // without one it is named by the time
 	Quiesce bool   `json:"quiesce,omitempty"` // freeze the file systems of the running guest, for 2 s at most, by its guest agent
+	Memory  bool   `json:"memory,omitempty"`  // keep the memory of the running guest too; not with Quiesce
 
 	Kind CheckpointKind `json:"-"`
 }

@@ -59,12 +59,15 @@ func (h *Host) atRest(ctx context.Context, id gateway.ID) (gateway.VM, libvirt.S
 // checkpoint makes a checkpoint of a settled VM. The caller holds the worker's turn.
 func (h *Host) checkpoint(ctx context.Context, m gateway.VM, state libvirt.State, r gateway.CheckpointRequest) (gateway.Checkpoint, error) {
 	name, err := h.checkpoints.Check(m.ID, r, time.Now())
-	if err = errors.Join(err, h.checkCheckpoint(m, state)); err != nil {
+	if err = errors.Join(err, h.checkCheckpoint(m, state)); err == nil && r.Memory {
+		err = h.checkMemory(m, state)
+	}
+	if err != nil {
 		return gateway.Checkpoint{}, err
 	}
 	c := gateway.Checkpoint{
 		ID: gateway.CheckpointID(gateway.NewID().String()), VM: m.ID, Name: name, Kind: r.Kind, Layer: m.Disk,
-		Quiesced: r.Quiesce && !hasEnded(state), Shares: m.Shares, Created: time.Now().UTC().Truncate(time.Second),
+		Quiesced: r.Quiesce && !hasEnded(state), Memory: r.Memory, Shares: m.Shares, Created: time.Now().UTC().Truncate(time.Second),
 	}
 	begun := time.Now()
 	err = h.push(ctx, m, state, c)
@@ -72,7 +75,7 @@ func (h *Host) checkpoint(ctx context.Context, m gateway.VM, state libvirt.State
 		err = h.checkpoints.Add(context.WithoutCancel(ctx), c)
 	}
 	if err != nil {
-		return gateway.Checkpoint{}, errors.Join(explainFull(err, h.cfg.diskDir()), h.dropMarks(context.WithoutCancel(ctx), m.ID, c.ID))
+		return gateway.Checkpoint{}, errors.Join(explainFull(err, h.cfg.diskDir()), h.dropMarks(context.WithoutCancel(ctx), m.ID, c.ID), h.dropMemory(c.ID))
 	}
 	h.at("complete")
 	h.log.InfoContext(ctx, "checkpoint was made", "vm", m.Name, "checkpoint", c.Name, "duration", time.Since(begun))
@@ -119,6 +122,9 @@ func (h *Host) push(ctx context.Context, m gateway.VM, state libvirt.State, c ga
 		}
 		if hasEnded(state) {
 			return nil
+		}
+		if c.Memory {
+			return h.pivotWithMemory(ctx, c, path)
 		}
 		return h.virt.Pivot(ctx, m.ID, path, c.Quiesced)
 	}
@@ -173,13 +179,16 @@ func (h *Host) dropMarks(ctx context.Context, vm gateway.ID, id gateway.Checkpoi
 }
 
 // Checkpoints returns the checkpoints of a VM, in the order of their making, and how many bytes each of
-// their layers takes: what was written since the one before.
+// them takes: what was written to the disk since the one before, and the memory.
 func (h *Host) Checkpoints(id gateway.ID) ([]gateway.Checkpoint, []int64) {
 	all := h.checkpoints.Of(id)
 	bytes := make([]int64, len(all))
 	for i, c := range all {
 		if l, err := h.layers.Get(c.Layer); err == nil {
 			bytes[i] = disk.Occupied(h.layers.Path(l))
+		}
+		if c.Memory {
+			bytes[i] += disk.Occupied(h.cfg.ramFile(c.ID))
 		}
 	}
 	return all, bytes
@@ -203,13 +212,13 @@ func (h *Host) removeCheckpoint(ctx context.Context, c gateway.Checkpoint) error
 		return err
 	}
 	h.at("unrecorded")
-	return errors.Join(h.dropExamined(c.ID), h.dropMarks(ctx, c.VM, c.ID), h.sweepLayers(ctx, gateway.ID{}))
+	return errors.Join(h.dropExamined(c.ID), h.dropMemory(c.ID), h.dropMarks(ctx, c.VM, c.ID), h.sweepLayers(ctx, gateway.ID{}))
 }
 
 // dropCheckpoints removes all checkpoints of a VM that is being removed.
 func (h *Host) dropCheckpoints(ctx context.Context, id gateway.ID) error {
 	for _, c := range h.checkpoints.Of(id) {
-		if err := errors.Join(h.dropExamined(c.ID), h.checkpoints.Remove(ctx, c)); err != nil {
+		if err := errors.Join(h.dropExamined(c.ID), h.dropMemory(c.ID), h.checkpoints.Remove(ctx, c)); err != nil {
 			return err
 		}
 	}
@@ -219,6 +228,9 @@ func (h *Host) dropCheckpoints(ctx context.Context, id gateway.ID) error {
 // recoverCheckpoints removes what a crash has left of checkpoints that were not complete, and those that
 // were made for a fork.
 func (h *Host) recoverCheckpoints(ctx context.Context) {
+	if err := h.sweepMemory(); err != nil {
+		h.log.ErrorContext(ctx, "memory of checkpoints was not removed", "err", err) // the next start tries again
+	}
 	for _, m := range h.dir.All() {
 		var errs []error
 		for _, c := range h.checkpoints.Of(m.ID) {

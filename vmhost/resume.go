@@ -11,9 +11,7 @@ import (
 
 	"lodge/gateway"
 	"lodge/gateway/durable"
-	"lodge/vmhost/disk"
 	"lodge/vmhost/image"
-	"lodge/vmhost/libvirt"
 	"lodge/vmhost/seed"
 	"lodge/vmhost/template"
 )
@@ -64,27 +62,8 @@ func (h *Host) resume(ctx context.Context, w *worker, t template.Template) error
 		if err != nil {
 			return err
 		}
-		def, err := h.definition(ctx, m)
-		if err != nil {
+		if err := h.startFromMemory(ctx, w, m, t.Memory, resumed); err != nil {
 			return err
-		}
-		memory := h.cfg.memoryFile(m.ID)
-		defer os.Remove(memory) //nolint:errcheck // removal of the VM, or the next daemon, tries again
-		if err := disk.CopyTemp(ctx, memory, t.Memory); err != nil {
-			return err
-		}
-		if err := libvirt.Adopt(memory, def); err != nil {
-			return fmt.Errorf("%w: %w", errUnusable, err)
-		}
-		if err := h.identify(ctx, w, m.Identity); err != nil {
-			return err
-		}
-		w.startsNow(resumed)
-		if err := h.virt.StartResumed(ctx, def, memory); err != nil {
-			return fmt.Errorf("%w: %w", errUnusable, err)
-		}
-		if err := h.virt.AnnounceDisk(ctx, m.ID, uint64(m.DiskGiB)<<30); err != nil { //nolint:gosec // check has limited it
-			h.log.WarnContext(ctx, "size of the disk was not announced", "vm", m.Name, "err", err) // the next boot reads it
 		}
 		h.log.InfoContext(ctx, "VM was resumed from a template", "vm", m.Name)
 		return nil

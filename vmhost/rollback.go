@@ -138,10 +138,23 @@ func (h *Host) finishRollback(ctx context.Context, w *worker) error {
 		return nil
 	}
 	w.pace = pace{}
-	if err := h.bringUp(ctx, w); err != nil {
+	if err := h.startRolledBack(ctx, w, m.Rollback.To); err != nil {
 		return fmt.Errorf("start after the rollback, which is complete: %w", err)
 	}
 	return nil
+}
+
+// startRolledBack starts a VM from the memory of the checkpoint that it went back to, if that has some,
+// or boots it.
+func (h *Host) startRolledBack(ctx context.Context, w *worker, to gateway.CheckpointID) error {
+	if c, err := h.checkpoints.Find(w.id, string(to)); err == nil && c.Memory {
+		err := h.goOn(ctx, w, c)
+		if err == nil || !h.wants(w.id, gateway.Running) {
+			return err
+		}
+		h.log.WarnContext(ctx, "VM boots, since it could not go on from the memory of the checkpoint", "vm", h.name(w.id), "err", err)
+	}
+	return h.bringUp(ctx, w)
 }
 
 // rewind gives the Parts, the disk and the shares of a VM that is off their state of the checkpoint.

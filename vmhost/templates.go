@@ -251,9 +251,9 @@ func (t *templates) endQueued(err error) {
 	}
 }
 
-// errUnusable marks an error of a template itself: libvirt could not restore it, or its save file
-// could not be read.
-var errUnusable = errors.New("the template could not be resumed")
+// errUnusable marks an error of a template, or of the memory of a checkpoint, itself: libvirt could not
+// restore it, or its save file could not be read.
+var errUnusable = errors.New("the saved memory could not be resumed")
 
 // distrust removes an unusable template: the next VM gets another.
 func (h *Host) distrust(ctx context.Context, t template.Template, err error) {

@@ -114,7 +114,7 @@ func New(c Config) (*Host, error) {
 	c = withDefaults(c)
 	for dir, mode := range map[string]os.FileMode{
 		c.StateDir: 0o711, c.diskDir(): 0o711, c.logDir(): 0o711, c.keyDir(): 0o700, c.removedDir(): 0o700,
-		c.RunDir: 0o711, c.consoleDir(): 0o711, c.readerDir(): 0o711, c.examinedDir(): 0o700,
+		c.ramDir(): 0o700, c.RunDir: 0o711, c.consoleDir(): 0o711, c.readerDir(): 0o711, c.examinedDir(): 0o700,
 	} {
 		if err := makeDir(dir, mode); err != nil {
 			return nil, fmt.Errorf("make directory: %w", err)

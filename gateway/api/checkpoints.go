@@ -32,8 +32,9 @@ type Checkpoint struct {
 	Name     string                 `json:"name"`
 	Kind     gateway.CheckpointKind `json:"kind"`     // "asked", "inside" (by the VM itself), "scheduled" (it expires), "undo" (by a rollback) or "fork"
 	Quiesced bool                   `json:"quiesced"` // the guest's file systems were frozen meanwhile
+	Memory   bool                   `json:"memory"`   // the memory of the running guest is kept too
 	Created  time.Time              `json:"created"`
-	Bytes    int64                  `json:"bytes"` // of the disk, written since the checkpoint before
+	Bytes    int64                  `json:"bytes"` // of the disk, written since the checkpoint before, and of the memory
 }
 
 // CheckpointPlan is a schedule of checkpoints. Without every_seconds there is none.
@@ -43,7 +44,7 @@ type CheckpointPlan struct {
 }
 
 func showCheckpoint(c gateway.Checkpoint, bytes int64) Checkpoint {
-	return Checkpoint{ID: c.ID, Name: c.Name, Kind: c.Kind, Quiesced: c.Quiesced, Created: c.Created, Bytes: bytes}
+	return Checkpoint{ID: c.ID, Name: c.Name, Kind: c.Kind, Quiesced: c.Quiesced, Memory: c.Memory, Created: c.Created, Bytes: bytes}
 }
 
 // Checkpoint records the state of a VM, which may run meanwhile. A VM may ask this of itself.

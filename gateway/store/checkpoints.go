@@ -27,8 +27,8 @@ type checkpointRow struct {
 // All returns every checkpoint, in the order of their making.
 func (c *Checkpoints) All(ctx context.Context) ([]gateway.Checkpoint, error) {
 	rows, err := query(ctx, c.db, func(r *checkpointRow) []any {
-		return []any{&r.ID, &r.vm, &r.Name, &r.Kind, &r.Layer, &r.Quiesced, &r.shares, &r.created}
-	}, `SELECT id, vm, name, kind, layer, quiesced, shares, created FROM checkpoints ORDER BY number`)
+		return []any{&r.ID, &r.vm, &r.Name, &r.Kind, &r.Layer, &r.Quiesced, &r.Memory, &r.shares, &r.created}
+	}, `SELECT id, vm, name, kind, layer, quiesced, memory, shares, created FROM checkpoints ORDER BY number`)
 	if err != nil {
 		return nil, refine(err)
 	}
@@ -50,8 +50,8 @@ func (c *Checkpoints) Create(ctx context.Context, p gateway.Checkpoint) error {
 	if err != nil {
 		return fmt.Errorf("encode checkpoint: %w", err)
 	}
-	_, err = c.db.ExecContext(ctx, `INSERT INTO checkpoints (id, vm, name, kind, layer, quiesced, shares, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-		p.ID, p.VM[:], p.Name, p.Kind, p.Layer, p.Quiesced, shares, p.Created.Unix())
+	_, err = c.db.ExecContext(ctx, `INSERT INTO checkpoints (id, vm, name, kind, layer, quiesced, memory, shares, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		p.ID, p.VM[:], p.Name, p.Kind, p.Layer, p.Quiesced, p.Memory, shares, p.Created.Unix())
 	return refine(err)
 }
 

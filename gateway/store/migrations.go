@@ -9,7 +9,7 @@ import (
 
 // migrations bring the schema from version i to i+1. They are only ever added to.
 func migrations() []string {
-	return []string{schemaFirst, schemaShared, schemaKV, schemaLogins, schemaClaims, schemaPeople, schemaLayers, schemaCheckpoints}
+	return []string{schemaFirst, schemaShared, schemaKV, schemaLogins, schemaClaims, schemaPeople, schemaLayers, schemaCheckpoints, schemaMemory}
 }
 
 // refuseNewer fails if the file's schema is newer than this program.
@@ -197,4 +197,9 @@ CREATE TABLE checkpoints (
 	UNIQUE (vm, name)
 );
 CREATE INDEX checkpoint_layers ON checkpoints (layer);
+`
+
+// A checkpoint may have the memory of its guest, in a file of its own.
+const schemaMemory = `
+ALTER TABLE checkpoints ADD COLUMN memory INTEGER NOT NULL DEFAULT 0;
 `

@@ -88,13 +88,21 @@ func (l *List) Find(vm gateway.ID, name string) (gateway.Checkpoint, error) {
 // too many.
 func (l *List) Check(vm gateway.ID, r gateway.CheckpointRequest, now time.Time) (string, error) {
 	of := l.Of(vm)
-	inside := 0
+	inside, memories := 0, 0
 	for _, c := range of {
 		if c.Kind == gateway.CheckpointInside {
 			inside++
+			if c.Memory {
+				memories++
+			}
 		}
 	}
 	switch {
+	case r.Memory && r.Quiesce:
+		return "", gateway.Invalid("a checkpoint with memory needs no frozen file systems").WithHint("Choose one of --memory and --quiesce.")
+	case r.Memory && r.Kind == gateway.CheckpointInside && memories >= gateway.MaxMemoriesInside:
+		return "", gateway.Errorf(gateway.KindConflict, "the VM itself has made %d checkpoints with memory, the most that it can", memories).
+			WithHint("Remove some of them first.")
 	case len(of) >= gateway.MaxCheckpoints:
 		return "", gateway.Errorf(gateway.KindConflict, "there are %d checkpoints, the most that a VM can have", len(of)).
 			WithHint("Remove some first: lodge checkpoint rm VM NAME")

@@ -23,7 +23,7 @@ func add(t *testing.T, l *checkpoint.List, vm gateway.ID, r gateway.CheckpointRe
 	if err != nil {
 		return gateway.Checkpoint{}, err
 	}
-	c := gateway.Checkpoint{ID: gateway.CheckpointID(gateway.NewID().String()), VM: vm, Name: name, Kind: r.Kind, Layer: gateway.LayerID("layer of " + name), Created: now}
+	c := gateway.Checkpoint{ID: gateway.CheckpointID(gateway.NewID().String()), VM: vm, Name: name, Kind: r.Kind, Memory: r.Memory, Layer: gateway.LayerID("layer of " + name), Created: now}
 	return c, l.Add(t.Context(), c)
 }
 
@@ -101,6 +101,29 @@ func TestCheckRefuses(t *testing.T) {
 	}
 	if _, err := l.Check(vm, gateway.CheckpointRequest{}, noon); gateway.KindOf(err) != gateway.KindConflict || !strings.Contains(err.Error(), "1000") {
 		t.Errorf("too many: %v", err)
+	}
+}
+
+// Memory is large: a VM itself keeps few, and no frozen file systems with it.
+func TestCheckMemory(t *testing.T) {
+	l, err := checkpoint.Open(t.Context(), new(gatewaytest.Checkpoints))
+	gatewaytest.Must(t, err)
+	vm := gateway.NewID()
+	if _, err := l.Check(vm, gateway.CheckpointRequest{Memory: true, Quiesce: true}, noon); gateway.KindOf(err) != gateway.KindInvalid {
+		t.Errorf("both: %v", err)
+	}
+	r := gateway.CheckpointRequest{Memory: true, Kind: gateway.CheckpointInside}
+	for range gateway.MaxMemoriesInside {
+		_, err := add(t, l, vm, r, noon)
+		gatewaytest.Must(t, err)
+	}
+	if _, err := l.Check(vm, r, noon); gateway.KindOf(err) != gateway.KindConflict {
+		t.Errorf("too many from inside: %v", err)
+	}
+	for _, r := range []gateway.CheckpointRequest{{Memory: true, Kind: gateway.CheckpointAsked}, {Kind: gateway.CheckpointInside}} {
+		if _, err := l.Check(vm, r, noon); err != nil {
+			t.Errorf("%+v: %v", r, err)
+		}
 	}
 }
 

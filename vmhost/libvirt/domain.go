@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"lodge/gateway"
 
@@ -208,6 +209,13 @@ func (c *Client) Destroy(ctx context.Context, id gateway.ID) error {
 // Resume continues a paused VM.
 func (c *Client) Resume(ctx context.Context, id gateway.ID) error {
 	return c.change(ctx, "resume the VM", func(l *rpc.Libvirt) error { return l.DomainResume(domain(id)) })
+}
+
+// SetClock has the guest's agent set the clock, which stands still while a guest's memory is kept.
+func (c *Client) SetClock(ctx context.Context, id gateway.ID, now time.Time) error {
+	return c.call(ctx, "set the clock of the guest", func(l *rpc.Libvirt) error {
+		return l.DomainSetTime(domain(id), now.Unix(), uint32(now.Nanosecond()), 0) //nolint:gosec // below 1e9
+	})
 }
 
 // change is call for operations that succeed without effect on a domain that is absent or not

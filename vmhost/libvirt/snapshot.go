@@ -26,7 +26,7 @@ var ErrRefused = errors.New("the domain writes to its old disk")
 // and thaw them after, also if this daemon ends meanwhile. After an error without ErrRefused libvirtd
 // may have done it, or may still do it: see DiskFile.
 func (c *Client) Pivot(ctx context.Context, id gateway.ID, file string, quiesce bool) error {
-	text, err := pivotXML(file)
+	text, err := pivotXML(file, "")
 	if err != nil {
 		return errors.Join(err, ErrRefused)
 	}
@@ -50,11 +50,10 @@ func (c *Client) Pivot(ctx context.Context, id gateway.ID, file string, quiesce 
 		return err
 	}
 	// The answer may be about the thawing alone.
-	now, failed := c.DiskFile(ctx, id, false)
-	switch {
+	switch done, failed := c.writesTo(ctx, id, file); {
 	case failed != nil:
 		return errors.Join(err, failed)
-	case now == file:
+	case done:
 		return nil
 	}
 	if agentFailed(err) {
@@ -62,6 +61,42 @@ func (c *Client) Pivot(ctx context.Context, id gateway.ID, file string, quiesce 
 			WithHint("Look whether qemu-guest-agent runs in the VM, or make the checkpoint without --quiesce.").Because(err)
 	}
 	return errors.Join(err, ErrRefused)
+}
+
+// PivotWithMemory is Pivot that also writes the memory of the guest at that moment to a file, in libvirt's
+// format. The guest runs on while most of that is written.
+func (c *Client) PivotWithMemory(ctx context.Context, id gateway.ID, file, memory string) error {
+	text, err := pivotXML(file, memory)
+	if err != nil {
+		return errors.Join(err, ErrRefused)
+	}
+	const flags = rpc.DomainSnapshotCreateLive | rpc.DomainSnapshotCreateReuseExt | rpc.DomainSnapshotCreateAtomic | rpc.DomainSnapshotCreateNoMetadata
+	err = c.callFor(ctx, c.startTimeout, "write the memory of the VM", func(l *rpc.Libvirt) error {
+		_, err := l.DomainSnapshotCreateXML(domain(id), text, uint32(flags))
+		return err
+	})
+	if err == nil {
+		return nil
+	}
+	if code(err) == rpc.ErrOk { // no answer
+		c.abortJob(ctx, id) // which would keep the domain busy
+		return err
+	}
+	if done, failed := c.writesTo(ctx, id, file); done || failed != nil {
+		return errors.Join(err, failed) // the memory may be incomplete
+	}
+	return errors.Join(err, ErrRefused)
+}
+
+// abortJob ends what libvirtd is doing with a domain. A failure is no error: it ends by itself too.
+func (c *Client) abortJob(ctx context.Context, id gateway.ID) {
+	_ = c.call(context.WithoutCancel(ctx), "end a job", func(l *rpc.Libvirt) error { return l.DomainAbortJob(domain(id)) })
+}
+
+// writesTo reports whether the domain writes its root disk to file.
+func (c *Client) writesTo(ctx context.Context, id gateway.ID, file string) (bool, error) {
+	now, err := c.DiskFile(ctx, id, false)
+	return err == nil && now == file, err
 }
 
 // agentFailed reports whether err is about the guest agent.
@@ -74,7 +109,8 @@ func agentFailed(err error) bool {
 	}
 }
 
-func pivotXML(file string) (string, error) {
+// pivotXML asks for an overlay of the root disk, and for the memory unless its file is empty.
+func pivotXML(file, memory string) (string, error) {
 	s := libvirtxml.DomainSnapshot{Disks: &libvirtxml.DomainSnapshotDisks{Disks: []libvirtxml.DomainSnapshotDisk{
 		{
 			Name: rootDisk, Snapshot: "external", Driver: &libvirtxml.DomainDiskDriver{Type: string(gateway.QCOW2)},
@@ -82,6 +118,9 @@ func pivotXML(file string) (string, error) {
 		},
 		{Name: "vdb", Snapshot: "no"}, // the seed
 	}}}
+	if memory != "" {
+		s.Memory = &libvirtxml.DomainSnapshotMemory{Snapshot: "external", File: memory}
+	}
 	text, err := s.Marshal()
 	if err != nil {
 		return "", fmt.Errorf("write definition of a disk: %w", err)

@@ -14,10 +14,10 @@ import (
 
 // The definition names the new file and its format, and leaves the seed alone.
 func TestPivotXML(t *testing.T) {
-	text, err := pivotXML("/var/lib/lodge/disks/a&b.qcow2")
+	text, err := pivotXML("/var/lib/lodge/disks/a&b.qcow2", "/var/lib/lodge/memory/one")
 	gatewaytest.Must(t, err)
 	for _, want := range []string{
-		` name="vda" snapshot="external">`, `<driver type="qcow2"></driver>`, `<source file="/var/lib/lodge/disks/a&amp;b.qcow2"></source>`, `<disk name="vdb" snapshot="no">`,
+		` name="vda" snapshot="external">`, `<driver type="qcow2"></driver>`, `<source file="/var/lib/lodge/disks/a&amp;b.qcow2"></source>`, `<disk name="vdb" snapshot="no">`, `<memory snapshot="external" file="/var/lib/lodge/memory/one"></memory>`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %s in\n%s", want, text)

@@ -21,6 +21,7 @@ type checkpointMakeCmd struct {
 
 	Checkpoint string `arg:"" help:"A name for the checkpoint; without one it is named by the time." name:"name" optional:""`
 	Quiesce    bool   `help:"Freeze the guest's file systems meanwhile, for 2 s at most, by its guest agent."`
+	Memory     bool   `help:"Keep the memory of the running guest too: a rollback goes on from there, without a boot."`
 	Every      string `help:"Make checkpoints of the running VM by a schedule, such as 1h; off ends it." placeholder:"TIME" xor:"once"`
 	Keep       int    `help:"With --every: how many scheduled checkpoints stay." default:"24" placeholder:"N"`
 }
@@ -28,8 +29,8 @@ type checkpointMakeCmd struct {
 // Help is the text below the usage.
 func (*checkpointMakeCmd) Help() string {
 	return "A checkpoint covers disk, mailbox, buckets and shares. The VM runs on meanwhile; its disk is recorded as after a loss of power, or with --quiesce after all is written.\n\n" +
-		"With --every, lodged makes them, and removes the oldest scheduled ones past --keep; those that you asked for stay. " +
-		"Each start of a VM makes its disk one file again if that has become 16 or more; a VM whose disk has 128 gets no more checkpoints before it is started again."
+		"With --every, lodged makes them, and removes the oldest scheduled ones past --keep; those that you asked for stay.\n\n" +
+		"--memory takes the space of the memory in use, and mail and objects of the VM wait for as long as it is written, 10 s at most."
 }
 
 // Run makes a checkpoint, or sets the schedule.
@@ -37,7 +38,7 @@ func (c *checkpointMakeCmd) Run(ctx context.Context, a *app) error {
 	if c.Every != "" {
 		return c.plan(ctx, a)
 	}
-	made, err := a.client.Checkpoint(ctx, c.Name, gateway.CheckpointRequest{Name: c.Checkpoint, Quiesce: c.Quiesce})
+	made, err := a.client.Checkpoint(ctx, c.Name, gateway.CheckpointRequest{Name: c.Checkpoint, Quiesce: c.Quiesce, Memory: c.Memory})
 	if err != nil {
 		return err
 	}
@@ -47,8 +48,8 @@ func (c *checkpointMakeCmd) Run(ctx context.Context, a *app) error {
 }
 
 func (c *checkpointMakeCmd) plan(ctx context.Context, a *app) error {
-	if c.Checkpoint != "" || c.Quiesce {
-		return gateway.Invalid("a schedule has no name and no --quiesce").WithHint("An example: lodge checkpoint %s --every 1h --keep 24", c.Name)
+	if c.Checkpoint != "" || c.Quiesce || c.Memory {
+		return gateway.Invalid("a schedule has no name, no --quiesce and no --memory").WithHint("An example: lodge checkpoint %s --every 1h --keep 24", c.Name)
 	}
 	var plan api.CheckpointPlan
 	if c.Every != "off" {
@@ -86,7 +87,7 @@ type checkpointsCmd struct{ named }
 
 // Help is the text below the usage.
 func (*checkpointsCmd) Help() string {
-	return "The size is what was written to the disk since the checkpoint before."
+	return "The size is what was written to the disk since the checkpoint before, and the memory if that is kept."
 }
 
 // Run lists the checkpoints of a VM.
@@ -115,6 +116,9 @@ func madeBy(p api.Checkpoint) string {
 	if p.Quiesced {
 		by += ", frozen"
 	}
+	if p.Memory {
+		by += ", with memory"
+	}
 	return by
 }
 
@@ -127,7 +131,7 @@ type rollbackCmd struct {
 
 // Help is the text below the usage.
 func (*rollbackCmd) Help() string {
-	return "The VM is ended at once, and started again if it ran. Its disk, buckets and shares become those of the checkpoint. Mail that came after it is delivered again. " +
+	return "The VM is ended at once, and started again if it ran: from the memory of the checkpoint if that is kept. Its disk, buckets and shares become those of the checkpoint. Mail that came after it is delivered again. " +
 		"Grants, domains and settings stay as they are, and a port that is closed to links now stays so.\n\n" +
 		"Before it, the present state is recorded as a checkpoint too: a second rollback, to that, undoes the first."
 }
