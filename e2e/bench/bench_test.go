@@ -38,6 +38,7 @@ func TestTable(t *testing.T) {
 	harness.NeedVMs(t)
 	identity()
 	t.Run("many", manyVMs) // each ends its libvirtd
+	t.Run("undo", undo)
 	t.Run("resume", resume)
 	t.Run("boot", boot)
 	t.Run("resumed", func(t *testing.T) { firstByte(t, "resumed", gateway.Spec{}) })
