@@ -64,11 +64,11 @@ func (s *suite) goesOn(t *testing.T, vm *harness.VM) {
 	t.Helper()
 	vm.Run(t, `sudo systemctl is-system-running --wait; mkdir -p count; cat >count/run <<'END'
 n=0
-while :; do n=$((n+1)); echo $n >/run/user/$(id -u)/count; sleep 0.1; done
+while :; do n=$((n+1)); echo $n >/dev/shm/count; sleep 0.1; done
 END
 setsid nohup sh count/run >/dev/null 2>&1 </dev/null & echo`)
 	harness.Eventually(t, "the program counts", time.Minute, func() error {
-		if r := vm.Try(t, "cat /run/user/$(id -u)/count"); r.Code != 0 {
+		if r := vm.Try(t, "cat /dev/shm/count"); r.Code != 0 {
 			return errors.New(r.Text())
 		}
 		return nil
@@ -77,7 +77,7 @@ setsid nohup sh count/run >/dev/null 2>&1 </dev/null & echo`)
 	begun := time.Now()
 	s.h.Lodge(t, "checkpoint", "undo", "awake", "--memory")
 	t.Logf("a checkpoint with memory took %s", time.Since(begun).Round(time.Millisecond))
-	vm.Run(t, "pkill -f count/run; rm /run/user/$(id -u)/count; sudo systemctl reboot")
+	vm.Run(t, "pkill -f count/run; rm /dev/shm/count; sudo systemctl reboot")
 	s.h.Lodge(t, "wait", "undo")
 	begun = time.Now()
 	s.h.Lodge(t, "rollback", "--yes", "undo", "awake")
@@ -86,7 +86,7 @@ setsid nohup sh count/run >/dev/null 2>&1 </dev/null & echo`)
 	if now := vm.BootID(t); now != boot {
 		t.Error("the VM has booted")
 	}
-	vm.Run(t, "a=$(cat /run/user/$(id -u)/count); sleep 1; b=$(cat /run/user/$(id -u)/count); test $b -gt $a")
+	vm.Run(t, "a=$(cat /dev/shm/count); sleep 1; b=$(cat /dev/shm/count); test $b -gt $a")
 	harness.Eventually(t, "the clock is right", time.Minute, func() error {
 		host := time.Now().Unix()
 		guest, err := strconv.ParseInt(strings.TrimSpace(vm.Run(t, "date +%s")), 10, 64)
