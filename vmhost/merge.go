@@ -51,7 +51,7 @@ func (h *Host) mergeStep(ctx context.Context, m gateway.VM, chain []gateway.Laye
 	}
 	top, base := chain[0], chain[len(chain)-1]
 	files, err := h.virt.DiskFiles(ctx, m.ID, false)
-	if err != nil {
+	if err != nil || files[0] != h.layers.Path(top) { // the latter: see checkDisk
 		return 0, err
 	}
 	if slices.Equal(files, []string{h.layers.Path(top), h.layers.Path(base)}) {
