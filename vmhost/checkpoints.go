@@ -28,7 +28,7 @@ const holdLimit = hold.DefaultLimit * 2 / 3
 // checkpoint; KindNoSpace.
 func (h *Host) Checkpoint(ctx context.Context, id gateway.ID, r gateway.CheckpointRequest) (c gateway.Checkpoint, err error) {
 	err = h.exclusively(ctx, id, func(w *worker) error {
-		m, state, err := h.atRest(ctx, id)
+		m, state, err := h.merged(ctx, id, r.Kind)
 		if err != nil {
 			return err
 		}
@@ -53,6 +53,16 @@ func (h *Host) atRest(ctx context.Context, id gateway.ID) (gateway.VM, libvirt.S
 	if err == nil && !ok {
 		err = errGone()
 	}
+	return m, state, err
+}
+
+// merged is atRest that waits for a merge.
+func (h *Host) merged(ctx context.Context, id gateway.ID, kind gateway.CheckpointKind) (gateway.VM, libvirt.State, error) {
+	m, state, err := h.atRest(ctx, id)
+	if err == nil {
+		err = h.awaitMerge(ctx, m, state, kind)
+	}
+	m, _ = h.dir.ByID(id) // with the disk of now
 	return m, state, err
 }
 
@@ -129,7 +139,7 @@ func (h *Host) push(ctx context.Context, m gateway.VM, state libvirt.State, c ga
 		return h.virt.Pivot(ctx, m.ID, path, c.Quiesced)
 	}
 	if !hasEnded(state) {
-		if err := h.endMerge(ctx, m, c.Kind); err != nil {
+		if err := h.endMerge(ctx, m.ID); err != nil {
 			return err
 		}
 	}

@@ -60,7 +60,7 @@ func (h *Host) forkPoint(ctx context.Context, id gateway.ID, name string) (gatew
 		}
 		return c, errors.Join(h.checkMarks(ctx, c), disk.CheckRoom(h.cfg.diskDir(), 0))
 	}
-	m, state, err := h.atRest(ctx, id)
+	m, state, err := h.merged(ctx, id, gateway.CheckpointFork)
 	if err != nil {
 		return gateway.Checkpoint{}, err
 	}

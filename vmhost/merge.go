@@ -22,6 +22,7 @@ import (
 const (
 	mergeMiB    = 100              // a second that QEMU copies at most
 	mergePoll   = 2 * time.Second  // until the next look at a merge that is in progress
+	mergeWait   = 2 * time.Second  // that a checkpoint waits for one: most are short
 	mergeRepeat = 10 * time.Minute // until the next try after one that failed
 )
 
@@ -64,7 +65,7 @@ func (h *Host) mergeStep(ctx context.Context, m gateway.VM, chain []gateway.Laye
 	if err := disk.CheckRoom(h.cfg.diskDir(), need); err != nil {
 		return 0, err
 	}
-	h.log.InfoContext(ctx, "disk is being merged", "vm", m.Name, "layers", len(chain))
+	h.log.InfoContext(ctx, "disk is being merged", "vm", m.Name)
 	return mergePoll, h.virt.Pull(ctx, m.ID, h.layers.Path(base), mergeMiB)
 }
 
@@ -93,16 +94,47 @@ func (h *Host) recordMerge(ctx context.Context, m gateway.VM, chain []gateway.La
 
 func isRefused(err error) bool { return errors.Is(err, libvirt.ErrRefused) }
 
-// endMerge makes a running VM ready for a change of its disk, which QEMU refuses during a merge: what
-// was merged by then stays, and the next merge does the rest. A scheduled checkpoint waits for it.
-func (h *Host) endMerge(ctx context.Context, m gateway.VM, kind gateway.CheckpointKind) error {
-	pulling, err := h.virt.Pulling(ctx, m.ID)
+// awaitMerge waits for a merge of a VM's disk that is in progress, for mergeWait or, when the disk can have
+// no more layers, for as long as ctx allows, and records it. A scheduled checkpoint waits for no merge, and
+// is tried again. The caller holds the worker's turn, and reads the VM's record anew.
+func (h *Host) awaitMerge(ctx context.Context, m gateway.VM, state libvirt.State, kind gateway.CheckpointKind) error {
+	chain, err := h.layers.Chain(m.Disk)
+	if err != nil || len(chain) < h.cfg.MergeAt || hasEnded(state) {
+		return err
+	}
+	if len(chain) < maxChain {
+		limited, cancel := context.WithTimeout(ctx, mergeWait)
+		defer cancel()
+		ctx = limited
+	}
+	poll := time.NewTicker(pollEvery / 5)
+	defer poll.Stop()
+	for {
+		again, err := h.mergeStep(ctx, m, chain)
+		if err != nil || again == 0 {
+			return err
+		}
+		if kind == gateway.CheckpointScheduled {
+			return errMerging(m.Name)
+		}
+		select {
+		case <-ctx.Done():
+			return nil // the change of the disk ends the merge
+		case <-poll.C:
+		}
+	}
+}
+
+func errMerging(name string) error {
+	return gateway.Errorf(gateway.KindUnavailable, "the layers of the disk of %s are being merged", name).WithHint("Try again in a minute.")
+}
+
+// endMerge ends a merge, during which QEMU refuses a change of the disk: what was merged by then stays, and
+// the next merge does the rest.
+func (h *Host) endMerge(ctx context.Context, id gateway.ID) error {
+	pulling, err := h.virt.Pulling(ctx, id)
 	if err != nil || !pulling {
 		return err
 	}
-	if kind == gateway.CheckpointScheduled {
-		return gateway.Errorf(gateway.KindUnavailable, "the layers of the disk of %s are being merged", m.Name).
-			WithHint("It is tried again.")
-	}
-	return h.virt.EndPull(ctx, m.ID)
+	return h.virt.EndPull(ctx, id)
 }

@@ -38,6 +38,10 @@ func TestMerge(t *testing.T) {
 		}
 	}
 	r.waitMerged(t, m.ID, 4)
+	for range 140 { // more than a disk can have layers
+		_, err := r.host.Checkpoint(t.Context(), m.ID, gateway.CheckpointRequest{})
+		gatewaytest.Must(t, err)
+	}
 	if got := pid(t, m.ID); got != before {
 		t.Errorf("QEMU was process %d and is %d now", before, got)
 	}
