@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -50,17 +52,43 @@ func (o Overlay) Create(ctx context.Context, path string) error {
 	return nil
 }
 
-// Flatten makes a raw disk at path, which must not exist, with the content of the disk at from and
-// of all below it. Nobody may write to them meanwhile. The disk is complete and synced, or absent.
-// Errors as those of Overlay.Create.
-func Flatten(ctx context.Context, path, from string, format gateway.DiskFormat) error {
+// Part is one of the disks in a chain.
+type Part struct {
+	File   string // its absolute path
+	Format gateway.DiskFormat
+}
+
+// Flatten makes a raw disk at path, which must not exist, with the content of a chain, whose uppermost
+// disk is the first. What a qcow2 header names below a disk does not count: QEMU changes it before all
+// that it has copied from there is on disk. Nobody may write to the chain meanwhile. The disk is complete
+// and synced, or absent. Errors as those of Overlay.Create.
+func Flatten(ctx context.Context, path string, chain []Part) error {
 	err := publish(path, 0o600, func(draft string) error {
-		return run(ctx, "qemu-img", "convert", "-q", "-f", string(format), "-O", "raw", from, draft)
+		from, err := ChainSpec(chain)
+		if err != nil {
+			return err
+		}
+		return run(ctx, "qemu-img", "convert", "-q", "-O", "raw", from, draft)
 	})
 	if err != nil {
 		return fmt.Errorf("flatten disk: %w", err)
 	}
 	return nil
+}
+
+// ChainSpec names a chain, which has a raw end, in QEMU's syntax of json: files (qemu(1)).
+func ChainSpec(chain []Part) (string, error) {
+	type node struct {
+		Driver  string `json:"driver"`
+		File    any    `json:"file"`
+		Backing *node  `json:"backing,omitempty"`
+	}
+	var below *node
+	for _, p := range slices.Backward(chain) {
+		below = &node{string(p.Format), map[string]string{"driver": "file", "filename": p.File}, below}
+	}
+	text, err := json.Marshal(below)
+	return "json:" + string(text), err
 }
 
 // run runs a program of QEMU.

@@ -137,8 +137,10 @@ func (t *Tree) Flatten(ctx context.Context, vm gateway.ID) (gateway.Layer, error
 		return gateway.Layer{}, err
 	}
 	var need int64
-	for _, l := range chain {
+	parts := make([]disk.Part, len(chain))
+	for i, l := range chain {
 		need += disk.Occupied(t.Path(l))
+		parts[i] = disk.Part{File: t.Path(l), Format: l.Format}
 	}
 	if err := disk.CheckRoom(filepath.Join(t.dir, diskDir), need); err != nil {
 		return gateway.Layer{}, err
@@ -147,7 +149,7 @@ func (t *Tree) Flatten(ctx context.Context, vm gateway.ID) (gateway.Layer, error
 	if err := t.reserveRoot(ctx, l); err != nil {
 		return gateway.Layer{}, err
 	}
-	err = disk.Flatten(ctx, t.Path(l), t.Path(chain[0]), chain[0].Format)
+	err = disk.Flatten(ctx, t.Path(l), parts)
 	if err == nil {
 		err = t.syncDir()
 	}
