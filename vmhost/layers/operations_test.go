@@ -176,6 +176,9 @@ func (m *model) merge(t *testing.T, id gateway.ID) error {
 		v.domain = ""
 		return m.rebase(t, top, base, "-u")
 	}
+	if err := m.rebase(t, top, chain[1], "-u"); err != nil { // qemu-img, unlike QEMU, goes by the header
+		return err
+	}
 	if err := m.rebase(t, top, base, "-t", "unsafe"); err != nil {
 		return err
 	}
@@ -198,7 +201,7 @@ func (m *model) merge(t *testing.T, id gateway.ID) error {
 // rebase puts the file of a layer over that of another.
 func (m *model) rebase(t *testing.T, l, over gateway.Layer, args ...string) error {
 	t.Helper()
-	args = append([]string{"rebase", "-f", "qcow2", "-F", "raw", "-b", m.tree.Path(over)}, append(args, m.tree.Path(l))...)
+	args = append([]string{"rebase", "-f", "qcow2", "-F", string(over.Format), "-b", m.tree.Path(over)}, append(args, m.tree.Path(l))...)
 	if out, err := exec.CommandContext(t.Context(), "qemu-img", args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("rebase: %w: %s", err, out)
 	}
