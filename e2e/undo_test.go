@@ -163,6 +163,8 @@ func (s *suite) forked(t *testing.T, vm *harness.VM) {
 	if want := strings.ReplaceAll(twin.Info(t).ID.String(), "-", ""); own[0] != want {
 		t.Errorf("the machine id of the fork is %s, not %s", own[0], want)
 	}
+	twin.Run(t, "test -d /run/log/journal/$(cat /etc/machine-id) -o -d /var/log/journal/$(cat /etc/machine-id)")
+	contains(t, "the environment of units", twin.Run(t, "systemctl show-environment"), "AWS_ENDPOINT_URL_S3=")
 	twin.Run(t, "nohup python3 -m http.server 8000 >/dev/null 2>&1 </dev/null & for i in $(seq 50); do curl -sf http://127.0.0.1:8000/page && break; sleep 0.2; done")
 	s.h.Lodge(t, "share", "twin", "public")
 	if status, body := get(t, s.client(), "https://twin.lodge.localhost/page"); status != 200 || body != "forked\n" {

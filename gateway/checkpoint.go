@@ -18,7 +18,7 @@ type Checkpoint struct {
 	Kind     CheckpointKind
 	Layer    LayerID // the disk: from then on it never changes
 	Quiesced bool    // the guest's file systems were frozen meanwhile
-	Memory   bool    // the memory of the running guest is kept too
+	Memory   string  // what the host has to be like to resume the memory, which is kept too; empty: none is
 	Shares   []Share // of the VM; never changed in place
 	Created  time.Time
 }

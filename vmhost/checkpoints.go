@@ -27,15 +27,29 @@ const holdLimit = hold.DefaultLimit * 2 / 3
 // is none. Errors: KindTaken, KindInvalid for the name; KindConflict for a state of the VM without a
 // checkpoint; KindNoSpace.
 func (h *Host) Checkpoint(ctx context.Context, id gateway.ID, r gateway.CheckpointRequest) (c gateway.Checkpoint, err error) {
-	err = h.exclusively(ctx, id, func(w *worker) error {
-		m, state, err := h.merged(ctx, id, r.Kind)
-		if err != nil {
-			return err
+	w, err := h.begin(ctx, id)
+	if err != nil {
+		return c, err
+	}
+	if r.Kind == gateway.CheckpointInside {
+		if !w.inside.CompareAndSwap(false, true) {
+			return c, gateway.Errorf(gateway.KindUnavailable, "another checkpoint of the VM's own is being made").WithHint("Try again in a moment.")
 		}
-		c, err = h.checkpoint(ctx, m, state, r)
-		w.wake() // the disk may have to be merged
+		defer w.inside.Store(false)
+	}
+	record := func(*worker) error {
+		m, state, err := h.atRest(ctx, id)
+		if err == nil {
+			c, err = h.checkpoint(ctx, m, state, r)
+		}
 		return err
-	})
+	}
+	if r.Kind == gateway.CheckpointScheduled {
+		err = h.exclusively(ctx, id, record)
+	} else {
+		err = h.pastMerge(ctx, id, func() error { return h.exclusively(ctx, id, record) })
+	}
+	w.wake() // the disk may have to be merged
 	return c, err
 }
 
@@ -56,31 +70,27 @@ func (h *Host) atRest(ctx context.Context, id gateway.ID) (gateway.VM, libvirt.S
 	return m, state, err
 }
 
-// merged is atRest that waits for a merge.
-func (h *Host) merged(ctx context.Context, id gateway.ID, kind gateway.CheckpointKind) (gateway.VM, libvirt.State, error) {
-	m, state, err := h.atRest(ctx, id)
-	if err == nil {
-		err = h.awaitMerge(ctx, m, state, kind)
-	}
-	m, _ = h.dir.ByID(id) // with the disk of now
-	return m, state, err
-}
-
 // checkpoint makes a checkpoint of a settled VM. The caller holds the worker's turn.
 func (h *Host) checkpoint(ctx context.Context, m gateway.VM, state libvirt.State, r gateway.CheckpointRequest) (gateway.Checkpoint, error) {
 	name, err := h.checkpoints.Check(m.ID, r, time.Now())
-	if err = errors.Join(err, h.checkCheckpoint(m, state)); err == nil && r.Memory {
-		err = h.checkMemory(m, state)
-	}
-	if err != nil {
+	if err = errors.Join(err, h.checkCheckpoint(ctx, m, state, r.Kind)); err != nil {
 		return gateway.Checkpoint{}, err
+	}
+	memory := ""
+	if r.Memory {
+		if memory, err = h.checkMemory(ctx, m, state); err != nil {
+			return gateway.Checkpoint{}, err
+		}
 	}
 	c := gateway.Checkpoint{
 		ID: gateway.CheckpointID(gateway.NewID().String()), VM: m.ID, Name: name, Kind: r.Kind, Layer: m.Disk,
-		Quiesced: r.Quiesce && !hasEnded(state), Memory: r.Memory, Shares: m.Shares, Created: time.Now().UTC().Truncate(time.Second),
+		Quiesced: r.Quiesce && !hasEnded(state), Memory: memory, Shares: m.Shares, Created: time.Now().UTC().Truncate(time.Second),
 	}
 	begun := time.Now()
 	err = h.push(ctx, m, state, c)
+	if err == nil {
+		err = h.syncMemory(c)
+	}
 	if err == nil {
 		err = h.checkpoints.Add(context.WithoutCancel(ctx), c)
 	}
@@ -92,8 +102,9 @@ func (h *Host) checkpoint(ctx context.Context, m gateway.VM, state libvirt.State
 	return c, nil
 }
 
-// checkCheckpoint checks that a VM can have a checkpoint made in this state.
-func (h *Host) checkCheckpoint(m gateway.VM, state libvirt.State) error {
+// checkCheckpoint checks that a VM can have a checkpoint made in this state. It ends a merge of the disk,
+// or fails with errMerging.
+func (h *Host) checkCheckpoint(ctx context.Context, m gateway.VM, state libvirt.State, kind gateway.CheckpointKind) error {
 	switch {
 	case m.Desired == gateway.Removed:
 		return errGone()
@@ -109,9 +120,14 @@ func (h *Host) checkCheckpoint(m gateway.VM, state libvirt.State) error {
 	if err != nil {
 		return err
 	}
+	if !hasEnded(state) {
+		if err := h.interruptMerge(ctx, m.ID, kind, len(chain)); err != nil {
+			return err
+		}
+	}
 	if len(chain) >= maxChain {
-		return gateway.Errorf(gateway.KindConflict, "the disk of %s has %d layers, which are being merged", m.Name, len(chain)).
-			WithHint("Try again in a minute; lodge restart %s merges them too. The log of lodged has why a merge fails.", m.Name)
+		return gateway.Errorf(gateway.KindConflict, "the disk of %s has %d layers", m.Name, len(chain)).
+			WithHint("A start merges them: lodge restart %s", m.Name)
 	}
 	return disk.CheckRoom(h.cfg.diskDir(), 0)
 }
@@ -133,15 +149,10 @@ func (h *Host) push(ctx context.Context, m gateway.VM, state libvirt.State, c ga
 		if hasEnded(state) {
 			return nil
 		}
-		if c.Memory {
+		if c.Memory != "" {
 			return h.pivotWithMemory(ctx, c, path)
 		}
 		return h.virt.Pivot(ctx, m.ID, path, c.Quiesced)
-	}
-	if !hasEnded(state) {
-		if err := h.endMerge(ctx, m.ID); err != nil {
-			return err
-		}
 	}
 	_, err := h.layers.Push(ctx, m.ID, pivot, isRefused)
 	h.at("pushed")
@@ -197,8 +208,8 @@ func (h *Host) Checkpoints(id gateway.ID) ([]gateway.Checkpoint, []int64) {
 		if l, err := h.layers.Get(c.Layer); err == nil {
 			bytes[i] = disk.Occupied(h.layers.Path(l))
 		}
-		if c.Memory {
-			bytes[i] += disk.Occupied(h.cfg.ramFile(c.ID))
+		if c.Memory != "" {
+			bytes[i] += disk.Occupied(h.cfg.savedFile(c.ID))
 		}
 	}
 	return all, bytes

@@ -28,14 +28,15 @@ func (h *Host) Fork(ctx context.Context, id gateway.ID, checkpoint string, spec 
 	}
 	var guest seed.Guest
 	var from gateway.Checkpoint
-	err := h.exclusively(ctx, id, func(*worker) (err error) {
-		step("checkpoint", "recording the state of "+h.name(id))
+	step("checkpoint", "recording the state of "+h.name(id))
+	begin := func(*worker) (err error) {
 		if from, err = h.forkPoint(ctx, id, checkpoint); err != nil {
 			return err
 		}
 		guest, err = h.recordFork(ctx, id, from, spec)
 		return err
-	})
+	}
+	err := h.pastMerge(ctx, id, func() error { return h.exclusively(ctx, id, begin) })
 	if from.Kind == gateway.CheckpointFork {
 		defer h.endFork(ctx, from)
 	}
@@ -60,7 +61,7 @@ func (h *Host) forkPoint(ctx context.Context, id gateway.ID, name string) (gatew
 		}
 		return c, errors.Join(h.checkMarks(ctx, c), disk.CheckRoom(h.cfg.diskDir(), 0))
 	}
-	m, state, err := h.merged(ctx, id, gateway.CheckpointFork)
+	m, state, err := h.atRest(ctx, id)
 	if err != nil {
 		return gateway.Checkpoint{}, err
 	}

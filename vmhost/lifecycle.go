@@ -61,7 +61,8 @@ func (h *Host) startFrom(ctx context.Context, w *worker, m gateway.VM, state lib
 	case libvirt.Saved:
 		return h.restore(ctx, w)
 	case libvirt.Off, libvirt.PoweredOff:
-		if err := h.checkDisk(ctx, m.ID); err != nil {
+		// Its definition names a layer that flattening removes.
+		if err := h.undefine(ctx, m.ID); err != nil {
 			return err
 		}
 		return h.bringUp(ctx, w)
@@ -128,7 +129,10 @@ func (h *Host) Restart(ctx context.Context, id gateway.ID) error {
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(h.checkMigrated(id, state), h.checkDisk(ctx, id)); err != nil {
+		if err := errors.Join(h.checkMigrated(id, state), h.settleDisk(ctx, id, state)); err != nil {
+			return err
+		}
+		if err := h.checkDisk(ctx, id); err != nil {
 			return err
 		}
 		m, err := h.record(ctx, id, func(m *gateway.VM) {

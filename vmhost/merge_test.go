@@ -37,6 +37,7 @@ func TestMerge(t *testing.T) {
 			r.restart(t)
 		}
 	}
+	r.restart(t) // a merge that a checkpoint has interrupted is tried again later, or by the next daemon
 	r.waitMerged(t, m.ID, 4)
 	for range 140 { // more than a disk can have layers
 		_, err := r.host.Checkpoint(t.Context(), m.ID, gateway.CheckpointRequest{})
@@ -45,12 +46,17 @@ func TestMerge(t *testing.T) {
 	if got := pid(t, m.ID); got != before {
 		t.Errorf("QEMU was process %d and is %d now", before, got)
 	}
-	r.press(t, m.ID, libvirttest.KeyWrite)
 	twin, err := r.host.Fork(t.Context(), m.ID, kept.Name, gateway.Spec{Name: "twin"}, func(gateway.Progress) {})
 	gatewaytest.Must(t, err)
 	r.waitGreetings(t, twin.ID, 1)
-	gatewaytest.Must(t, r.host.Restart(t.Context(), m.ID))
-	r.waitGreetings(t, m.ID, 2)
+	for _, vm := range []gateway.VM{m, twin} {
+		gatewaytest.Must(t, r.host.Stop(t.Context(), vm.ID, true))
+		if !r.written(t, vm) {
+			t.Errorf("%s has lost what its guest wrote before the merges", vm.Name)
+		}
+		gatewaytest.Must(t, r.host.Start(t.Context(), vm.ID))
+		r.waitGreetings(t, vm.ID, 2)
+	}
 	gatewaytest.Must(t, r.host.Remove(t.Context(), m.ID))
 	gatewaytest.Must(t, r.host.Remove(t.Context(), twin.ID))
 	r.wantNothing(t)

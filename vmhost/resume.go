@@ -11,6 +11,7 @@ import (
 
 	"lodge/gateway"
 	"lodge/gateway/durable"
+	"lodge/vmhost/disk"
 	"lodge/vmhost/image"
 	"lodge/vmhost/seed"
 	"lodge/vmhost/template"
@@ -62,7 +63,12 @@ func (h *Host) resume(ctx context.Context, w *worker, t template.Template) error
 		if err != nil {
 			return err
 		}
-		if err := h.startFromMemory(ctx, w, m, t.Memory, resumed); err != nil {
+		memory := h.cfg.memoryFile(m.ID)
+		defer os.Remove(memory) //nolint:errcheck // removal of the VM, or the next daemon, tries again
+		if err := disk.CopyTemp(ctx, memory, t.Memory); err != nil {
+			return err
+		}
+		if err := h.startFromMemory(ctx, w, m, memory, resumed); err != nil {
 			return err
 		}
 		h.log.InfoContext(ctx, "VM was resumed from a template", "vm", m.Name)

@@ -222,7 +222,7 @@ func (r *rig) wantNothing(t *testing.T) {
 		t.Errorf("the directory still has %v", all)
 	}
 	c := r.config
-	for _, dir := range []string{filepath.Join(c.StateDir, "disks"), filepath.Join(c.StateDir, "console"), filepath.Join(c.RunDir, "console")} {
+	for _, dir := range []string{filepath.Join(c.StateDir, "disks"), filepath.Join(c.StateDir, "memory"), filepath.Join(c.StateDir, "console"), filepath.Join(c.RunDir, "console")} {
 		entries, err := os.ReadDir(dir)
 		if err != nil || len(entries) != 0 {
 			t.Errorf("%s still has %v (%v)", dir, entries, err)

@@ -57,7 +57,7 @@ func (h *Host) beginRollback(ctx context.Context, m gateway.VM, state libvirt.St
 	if err != nil {
 		return undo, err
 	}
-	if err := errors.Join(h.checkMarks(ctx, to), h.checkCheckpoint(m, state)); err != nil {
+	if err := errors.Join(h.checkMarks(ctx, to), h.checkCheckpoint(ctx, m, state, gateway.CheckpointUndo)); err != nil {
 		return undo, err
 	}
 	below, err := h.layers.Get(to.Layer)
@@ -147,12 +147,12 @@ func (h *Host) finishRollback(ctx context.Context, w *worker) error {
 // startRolledBack starts a VM from the memory of the checkpoint that it went back to, if that has some,
 // or boots it.
 func (h *Host) startRolledBack(ctx context.Context, w *worker, to gateway.CheckpointID) error {
-	if c, err := h.checkpoints.Find(w.id, string(to)); err == nil && c.Memory {
-		err := h.goOn(ctx, w, c)
+	if c, err := h.checkpoints.Find(w.id, string(to)); err == nil && c.Memory != "" {
+		err := h.resumeSaved(ctx, w, c)
 		if err == nil || !h.wants(w.id, gateway.Running) {
 			return err
 		}
-		h.log.WarnContext(ctx, "VM boots, since it could not go on from the memory of the checkpoint", "vm", h.name(w.id), "err", err)
+		h.log.WarnContext(ctx, "VM boots, since the memory of the checkpoint could not be resumed", "vm", h.name(w.id), "err", err)
 	}
 	return h.bringUp(ctx, w)
 }

@@ -24,6 +24,7 @@ func (h *Host) Run(ctx context.Context) error {
 	close(h.ready)
 	var running sync.WaitGroup
 	defer h.virt.Close()
+	defer h.endMerge(context.WithoutCancel(ctx))
 	defer running.Wait()
 	running.Go(func() { _ = h.virt.Run(ctx) }) // it returns nil
 	running.Go(func() { h.repair(ctx) })

@@ -2,6 +2,7 @@ package vmhost
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"lodge/gateway"
@@ -42,7 +43,7 @@ func (h *Host) keepSchedule(ctx context.Context, m gateway.VM, now time.Time) er
 	ctx, cancel := context.WithTimeout(ctx, scheduleLimit)
 	defer cancel()
 	if m.Ready && m.Desired == gateway.Running && checkpoint.Due(h.checkpoints.Of(m.ID), m.CheckpointPlan, now) {
-		if _, err := h.Checkpoint(ctx, m.ID, gateway.CheckpointRequest{Kind: gateway.CheckpointScheduled}); err != nil {
+		if _, err := h.Checkpoint(ctx, m.ID, gateway.CheckpointRequest{Kind: gateway.CheckpointScheduled}); err != nil && !errors.Is(err, errMerging) { // the latter: the next look tries again
 			return err
 		}
 	}

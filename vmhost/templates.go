@@ -83,15 +83,19 @@ func (h *Host) templateKey(ctx context.Context, img image.Image, size gateway.Si
 		return template.Key{}, err
 	}
 	key := template.Key{
-		Image: img.Name, Sum: img.Sum, QEMU: qemu, Libvirt: virt, Machine: machine, Accel: "tcg", CPU: "maximum",
-		CPUs: size.CPUs, MemoryMiB: size.MemoryMiB,
+		Image: img.Name, Sum: img.Sum, QEMU: qemu, Libvirt: virt, Machine: machine, CPUs: size.CPUs, MemoryMiB: size.MemoryMiB,
 	}
-	if kvm {
-		key.Accel = "kvm"
-		key.CPU, err = hostCPU()
-		key.CPU += " " + hostKernel()
-	}
+	key.Accel, key.CPU, err = guestCPU(kvm)
 	return key, err
+}
+
+// guestCPU identifies the CPU that guests have on this host, with its accelerator.
+func guestCPU(kvm bool) (accel, cpu string, err error) {
+	if !kvm {
+		return "tcg", "maximum", nil
+	}
+	cpu, err = hostCPU()
+	return "kvm", cpu + " " + hostKernel(), err
 }
 
 // machineSum identifies all that this version of Lodge determines of a guest's devices.

@@ -68,11 +68,13 @@ func TestSnapshotByVirsh(t *testing.T) {
 	m = r.make(t, "shop")
 	_, err = r.host.Checkpoint(t.Context(), m.ID, gateway.CheckpointRequest{Name: "one"})
 	gatewaytest.Must(t, err)
-	file := r.snapshot(t, m, "others")
+	own = filepath.Join(r.config.StateDir, "disks", string(r.machine(t, m.ID).Disk)+".qcow2")
+	r.snapshot(t, m, "others")
+	file := r.snapshot(t, m, "more") // over that one
 	wantError(t, r.host.Stop(t.Context(), m.ID, false), gateway.KindConflict, "qemu-img commit")
 	r.restart(t)
 	r.wantState(t, m.ID, "stopped")
-	commit = "qemu-img commit " + file + " && virsh undefine --snapshots-metadata " + libvirt.DomainName(m.ID)
+	commit = "qemu-img commit -b " + own + " " + file + " && virsh undefine --snapshots-metadata " + libvirt.DomainName(m.ID)
 	refused(commit)
 	wantError(t, r.host.Start(t.Context(), m.ID), gateway.KindConflict, commit)
 	if r.written(t, m) {

@@ -103,6 +103,7 @@ type Host struct {
 	readers     sync.RWMutex  // held for reading while a reader may run (see reader.go)
 
 	mu      sync.Mutex
+	merges  merges
 	vms     map[gateway.ID]*worker
 	network error // the last error of taps and rules
 	asked   bool  // libvirtd has answered once, or not in time
@@ -114,7 +115,7 @@ func New(c Config) (*Host, error) {
 	c = withDefaults(c)
 	for dir, mode := range map[string]os.FileMode{
 		c.StateDir: 0o711, c.diskDir(): 0o711, c.logDir(): 0o711, c.keyDir(): 0o700, c.removedDir(): 0o700,
-		c.ramDir(): 0o700, c.RunDir: 0o711, c.consoleDir(): 0o711, c.readerDir(): 0o711, c.examinedDir(): 0o700,
+		c.memoryDir(): 0o700, c.RunDir: 0o711, c.consoleDir(): 0o711, c.readerDir(): 0o711, c.examinedDir(): 0o700,
 	} {
 		if err := makeDir(dir, mode); err != nil {
 			return nil, fmt.Errorf("make directory: %w", err)

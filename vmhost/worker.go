@@ -17,8 +17,11 @@ type worker struct {
 	due  chan struct{} // holds a token while a reconcile is due
 	pace pace          // of automatic starts and resumes; guarded by turn
 
-	nextMerge time.Time // of the disk's layers, after one that failed; guarded by turn
+	nextMerge time.Time       // after one that failed or was interrupted; guarded by turn
+	pulling   gateway.LayerID // into which QEMU was asked to merge; guarded by turn
+	missed    bool            // that was looked for once in vain; guarded by turn
 
+	inside  atomic.Bool  // a checkpoint that the VM itself asked for is being made
 	rolling atomic.Bool  // a rollback was asked for, and is not done
 	verbs   atomic.Int32 // that change the VM, or wait for their turn to
 

@@ -44,7 +44,7 @@ type CheckpointPlan struct {
 }
 
 func showCheckpoint(c gateway.Checkpoint, bytes int64) Checkpoint {
-	return Checkpoint{ID: c.ID, Name: c.Name, Kind: c.Kind, Quiesced: c.Quiesced, Memory: c.Memory, Created: c.Created, Bytes: bytes}
+	return Checkpoint{ID: c.ID, Name: c.Name, Kind: c.Kind, Quiesced: c.Quiesced, Memory: c.Memory != "", Created: c.Created, Bytes: bytes}
 }
 
 // Checkpoint records the state of a VM, which may run meanwhile. A VM may ask this of itself.

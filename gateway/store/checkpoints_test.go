@@ -20,7 +20,7 @@ func TestCheckpoints(t *testing.T) {
 	layer := gateway.Layer{ID: "a", VM: gateway.NewID(), File: "disks/a.img", Format: gateway.Raw, State: gateway.LayerReady, Created: created}
 	gatewaytest.Must(t, s.Layers().Put(t.Context(), layer))
 	first := gateway.Checkpoint{
-		ID: "1", VM: layer.VM, Name: "first", Kind: gateway.CheckpointAsked, Layer: "a", Quiesced: true, Memory: true,
+		ID: "1", VM: layer.VM, Name: "first", Kind: gateway.CheckpointAsked, Layer: "a", Quiesced: true, Memory: "tcg",
 		Shares: []gateway.Share{{Port: 80, Visibility: gateway.Public}}, Created: created,
 	}
 	second := gateway.Checkpoint{ID: "2", VM: layer.VM, Name: "second", Kind: gateway.CheckpointScheduled, Layer: "a", Created: created.Add(-time.Hour)}

@@ -199,7 +199,7 @@ CREATE TABLE checkpoints (
 CREATE INDEX checkpoint_layers ON checkpoints (layer);
 `
 
-// A checkpoint may have the memory of its guest, in a file of its own.
+// A checkpoint may have the memory of its guest, in a file of its own: see gateway.Checkpoint.
 const schemaMemory = `
-ALTER TABLE checkpoints ADD COLUMN memory INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE checkpoints ADD COLUMN memory TEXT NOT NULL DEFAULT '';
 `

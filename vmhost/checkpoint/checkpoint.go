@@ -92,7 +92,7 @@ func (l *List) Check(vm gateway.ID, r gateway.CheckpointRequest, now time.Time) 
 	for _, c := range of {
 		if c.Kind == gateway.CheckpointInside {
 			inside++
-			if c.Memory {
+			if c.Memory != "" {
 				memories++
 			}
 		}

@@ -23,7 +23,10 @@ func add(t *testing.T, l *checkpoint.List, vm gateway.ID, r gateway.CheckpointRe
 	if err != nil {
 		return gateway.Checkpoint{}, err
 	}
-	c := gateway.Checkpoint{ID: gateway.CheckpointID(gateway.NewID().String()), VM: vm, Name: name, Kind: r.Kind, Memory: r.Memory, Layer: gateway.LayerID("layer of " + name), Created: now}
+	c := gateway.Checkpoint{ID: gateway.CheckpointID(gateway.NewID().String()), VM: vm, Name: name, Kind: r.Kind, Layer: gateway.LayerID("layer of " + name), Created: now}
+	if r.Memory {
+		c.Memory = "tcg"
+	}
 	return c, l.Add(t.Context(), c)
 }
 

@@ -24,11 +24,15 @@
 //     is off, Finish names it: an overlay of which nothing was written has the content of its parent.
 //     If the domain still writes to the parent, the caller asks libvirt again.
 //
+// The disk of a running VM is merged by its caller: QEMU copies the content of the layers in between into
+// the uppermost, which a further layer then covers. Shorten records it, as the last step: until then the
+// longer chain on record has the same content. A header may name a layer further below than the record
+// does; the record counts, and is what QEMU is given.
+//
 // Removal: the row in state "removing", the file, the row. A crash in between is finished by Recover.
 //
-// This package never writes to a layer, never merges one under a running guest, never removes a
-// layer with children, and never removes a file that has no row: the database may have been lost. It
-// never talks to libvirt.
+// This package never writes to a layer, never removes a layer with children, and never removes a file
+// that has no row: the database may have been lost. It never talks to libvirt.
 package layers
 
 import (

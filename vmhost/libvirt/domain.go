@@ -213,6 +213,8 @@ func (c *Client) Resume(ctx context.Context, id gateway.ID) error {
 
 // SetClock has the guest's agent set the clock, which stands still while a guest's memory is kept.
 func (c *Client) SetClock(ctx context.Context, id gateway.ID, now time.Time) error {
+	defer c.setAgentTimeout(ctx, id, agentTimeoutDefault)
+	c.setAgentTimeout(ctx, id, int32(agentLimit/time.Second))
 	return c.call(ctx, "set the clock of the guest", func(l *rpc.Libvirt) error {
 		return l.DomainSetTime(domain(id), now.Unix(), uint32(now.Nanosecond()), 0) //nolint:gosec // below 1e9
 	})

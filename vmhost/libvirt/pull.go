@@ -9,10 +9,10 @@ import (
 	rpc "github.com/digitalocean/go-libvirt"
 )
 
-// Pull begins to copy what the layers of the running domain's root disk above base have into the one
-// that it writes to, at most mib MiB a second. It returns at once: see Pulling. In the end the domain
-// uses that one and what is from base downwards. If it fails or the domain ends, the layers are as
-// they were, and more is in the uppermost.
+// Pull begins to copy the content of all layers above base into the layer that the running domain writes
+// its root disk to, at most mib MiB a second. It returns at once: see Pulling. Afterwards the chain of the
+// domain is that layer, base, and what is below base. If it fails or the domain ends, the chain is the same
+// as before.
 func (c *Client) Pull(ctx context.Context, id gateway.ID, base string, mib uint64) error {
 	return c.call(ctx, "merge the layers of the disk", func(l *rpc.Libvirt) error {
 		return l.DomainBlockRebase(domain(id), rootDisk, rpc.OptString{base}, mib, 0)

@@ -15,8 +15,9 @@ import (
 // rootDisk is the target of the root disk.
 const rootDisk = "vda"
 
-// freezeLimit is how long the agent of a guest may take to freeze its file systems, and to thaw them.
-const freezeLimit = 2 * time.Second
+// agentLimit is how long the agent of a guest may take to freeze its file systems, to thaw them, and to set
+// the clock.
+const agentLimit = 2 * time.Second
 
 // ErrRefused marks the error of a Pivot that has certainly changed nothing.
 var ErrRefused = errors.New("the domain writes to its old disk")
@@ -34,7 +35,7 @@ func (c *Client) Pivot(ctx context.Context, id gateway.ID, file string, quiesce 
 	if quiesce {
 		flags |= rpc.DomainSnapshotCreateQuiesce
 		defer c.setAgentTimeout(ctx, id, agentTimeoutDefault)
-		c.setAgentTimeout(ctx, id, int32(freezeLimit/time.Second))
+		c.setAgentTimeout(ctx, id, int32(agentLimit/time.Second))
 	}
 	err = c.call(ctx, "change the disk of the VM over", func(l *rpc.Libvirt) error {
 		_, err := l.DomainSnapshotCreateXML(domain(id), text, uint32(flags))
@@ -143,7 +144,7 @@ func (c *Client) setAgentTimeout(ctx context.Context, id gateway.ID, seconds int
 // Thaw has the guest's agent thaw the file systems. It ignores cancellation. A guest without an agent
 // has frozen none, so there is no error.
 func (c *Client) Thaw(ctx context.Context, id gateway.ID) {
-	_ = c.callFor(context.WithoutCancel(ctx), 2*freezeLimit, "thaw the guest", func(l *rpc.Libvirt) error {
+	_ = c.callFor(context.WithoutCancel(ctx), 2*agentLimit, "thaw the guest", func(l *rpc.Libvirt) error {
 		_, err := l.DomainFsthaw(domain(id), nil, 0)
 		return err
 	})

@@ -17,7 +17,11 @@ if [ -n "$last" ]; then
 	mv -f /etc/machine-id.new /etc/machine-id
 	[ ! -d /var/lib/dbus ] || ln -sf /etc/machine-id /var/lib/dbus/machine-id
 	chmod 444 /etc/machine-id
-	systemctl daemon-reexec && systemctl try-restart --no-block systemd-journald.service || true # systemd may not run
+	if systemctl daemon-reexec; then # fails where systemd does not run
+		n=0
+		until systemctl show-environment >/dev/null 2>&1 || [ $((n += 1)) -gt 100 ]; do sleep 0.1; done
+		systemctl try-restart --no-block systemd-journald.service || true
+	fi
 fi
 
 # Each program takes a tenth of a second to start under TCG, so the shell does what it can.

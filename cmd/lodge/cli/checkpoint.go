@@ -21,7 +21,7 @@ type checkpointMakeCmd struct {
 
 	Checkpoint string `arg:"" help:"A name for the checkpoint; without one it is named by the time." name:"name" optional:""`
 	Quiesce    bool   `help:"Freeze the guest's file systems meanwhile, for 2 s at most, by its guest agent."`
-	Memory     bool   `help:"Keep the memory of the running guest too: a rollback goes on from there, without a boot."`
+	Memory     bool   `help:"Keep the memory of the running guest too: a rollback resumes it, without a boot."`
 	Every      string `help:"Make checkpoints of the running VM by a schedule, such as 1h; off ends it." placeholder:"TIME" xor:"once"`
 	Keep       int    `help:"With --every: how many scheduled checkpoints stay." default:"24" placeholder:"N"`
 }
@@ -87,7 +87,7 @@ type checkpointsCmd struct{ named }
 
 // Help is the text below the usage.
 func (*checkpointsCmd) Help() string {
-	return "The size is what was written to the disk since the checkpoint before, and the memory if that is kept."
+	return "The size is what was written to the disk since the checkpoint before, with what a merge of its layers has copied, and the memory if that is kept."
 }
 
 // Run lists the checkpoints of a VM.

@@ -27,7 +27,7 @@ func (f *fakeCheckpoints) Checkpoint(_ context.Context, id gateway.ID, r gateway
 	if err := gateway.CheckCheckpointName(name); err != nil {
 		return gateway.Checkpoint{}, err
 	}
-	c := gateway.Checkpoint{ID: gateway.CheckpointID(gateway.NewID().String()), VM: id, Name: name, Kind: r.Kind, Quiesced: r.Quiesce, Memory: r.Memory, Created: time.Unix(1_790_000_000, 0).UTC()}
+	c := gateway.Checkpoint{ID: gateway.CheckpointID(gateway.NewID().String()), VM: id, Name: name, Kind: r.Kind, Quiesced: r.Quiesce, Created: time.Unix(1_790_000_000, 0).UTC()}
 	f.all = append(f.all, c)
 	return c, nil
 }
