@@ -60,3 +60,12 @@ func (s *Server) DNSRecords() ([]gateway.DNSRecord, error) {
 	}
 	return s.queue.Records(), nil
 }
+
+// DomainDNSRecords are those that the mail of a VM's own domain needs: on a host that sends no mail, that by which
+// mail comes here.
+func (s *Server) DomainDNSRecords(domain string) []gateway.DNSRecord {
+	if s.queue == nil {
+		return []gateway.DNSRecord{relay.MX(domain, s.config.Domain)}
+	}
+	return s.queue.DomainRecords(domain)
+}

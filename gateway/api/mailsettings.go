@@ -16,6 +16,7 @@ import (
 type MailSettings struct {
 	VM             string        `json:"vm"`
 	Domain         string        `json:"domain"`          // mail to anything@ this goes to the VM
+	OwnDomains     []string      `json:"own_domains"`     // custom domains that are for mail too: as Domain
 	Receive        bool          `json:"receive"`         // false: all mail is refused
 	QuotaBytes     int64         `json:"quota_bytes"`     // of the mailbox on the host; 0: only the host's own limits
 	KeepSeconds    int64         `json:"keep_seconds"`    // mail is removed after it; 0: never
@@ -57,7 +58,7 @@ func (s Session) showMail(m gateway.VM) MailSettings {
 		route = gateway.MailRouteAuto
 	}
 	return MailSettings{
-		Route: route, VM: m.Name, Domain: m.Name + "." + s.api.Domain, Receive: !m.Mail.Off, QuotaBytes: m.Mail.QuotaBytes,
+		Route: route, VM: m.Name, Domain: m.Name + "." + s.api.Domain, OwnDomains: m.MailDomains(), Receive: !m.Mail.Off, QuotaBytes: m.Mail.QuotaBytes,
 		KeepSeconds: int64(m.Mail.Keep / time.Second), Wake: m.Mail.Wake, RefuseRejected: m.Mail.RefuseRejected,
 		SendTo:    m.Mail.SendTo.String(),
 		AllowFrom: append([]string{}, m.Mail.AllowFrom...), Aliases: append([]string{}, m.Mail.Aliases...), // an empty list is [] in JSON

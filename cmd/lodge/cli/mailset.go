@@ -171,6 +171,9 @@ func describeMail(w io.Writer, s api.MailSettings) {
 			row(w, "alias", "anything@"+alias+"."+host)
 		}
 	}
+	for _, domain := range s.OwnDomains {
+		row(w, "own domain", "anything@"+domain)
+	}
 	row(w, "receive", onOff[s.Receive])
 	row(w, "allow", allow)
 	row(w, "quota", quota)

@@ -333,6 +333,11 @@ func (h *Host) DNSRecords() ([]gateway.DNSRecord, error) {
 	return []gateway.DNSRecord{{Name: "lodge.localhost.", Type: "TXT", Value: `"v=spf1 a:lodge.localhost -all"`, Why: "only this host sends mail of the VMs"}}, nil
 }
 
+// DomainDNSRecords implements api.Mailbox.
+func (h *Host) DomainDNSRecords(domain string) []gateway.DNSRecord {
+	return []gateway.DNSRecord{{Name: domain + ".", Type: "MX", Value: "10 lodge.localhost.", Why: "mail for " + domain + " comes here"}}
+}
+
 // List implements api.Mailbox.
 func (h *Host) List(_ context.Context, id gateway.ID, limit int) ([]gateway.Message, error) {
 	h.mu.Lock()
