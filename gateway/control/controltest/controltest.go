@@ -53,6 +53,8 @@ type Host struct {
 	notices   []gateway.Notice
 	stuck     chan struct{}
 	messages  map[gateway.ID][]Mail
+
+	unreadable string // the VM whose mailbox cannot be read
 }
 
 // Mail is a message in a fake mailbox.
