@@ -117,8 +117,8 @@ func (g *sftpRoute) makeMaildir() error {
 	return nil
 }
 
-// Deliver writes one message into new, unless an earlier attempt did. It returns once the copy is
-// synced. The file in tmp stays as a mark, until the host's record has the message as delivered: a
+// Deliver writes one message into new, unless an earlier attempt did. It returns once the copy is synced, and
+// Settle syncs its name. The file in tmp stays as a mark, until the host's record has the message as delivered: a
 // mail reader may move the one in new to cur, or remove it, before a crash makes Deliver come again.
 func (g *sftpRoute) Deliver(ctx context.Context, m Message) error {
 	g.answer.left.Store(maxAnswerBytes)
@@ -143,11 +143,14 @@ func (g *sftpRoute) Deliver(ctx context.Context, m Message) error {
 				return err
 			}
 		}
-		if err := g.mark(m.QueueID); err != nil {
-			return err
-		}
-		return g.syncDir(newDir)
+		return g.mark(m.QueueID)
 	}))
+}
+
+// Settle syncs new, once for all that was linked there: a sync per message halves how many an sshd takes, which does
+// one at a time. What fails here has its mark, so that the next attempt makes no second copy.
+func (g *sftpRoute) Settle(ctx context.Context) error {
+	return at(stageMaildir, g.within(ctx, func() error { return g.syncDir(newDir) }))
 }
 
 // done is the name in tmp of a message that was linked into new.
@@ -170,13 +173,11 @@ func (g *sftpRoute) mark(name string) error {
 	return nil
 }
 
-// Recorded removes marks.
-func (g *sftpRoute) Recorded(ctx context.Context, names []string) error {
+// Recorded removes a mark.
+func (g *sftpRoute) Recorded(ctx context.Context, name string) error {
 	return g.within(ctx, func() error {
-		for _, name := range names {
-			if err := g.sftp.Remove(done(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("unlink ~/%s: %w", done(name), err)
-			}
+		if err := g.sftp.Remove(done(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("unlink ~/%s: %w", done(name), err)
 		}
 		return nil
 	})
