@@ -73,11 +73,13 @@ type Server struct {
 	guard   *guard.Server
 	parsing chan struct{} // holds one for each message that is being parsed
 	outside *outside      // nil: it is one for VMs
+
+	watchers watchers
 }
 
 // New returns a server that does not listen yet.
 func New(config Config) *Server {
-	s := &Server{config: config, parsing: make(chan struct{}, maxParsing)}
+	s := &Server{config: config, parsing: make(chan struct{}, maxParsing), watchers: watchers{n: map[*mailbox.Box]int{}}}
 	engine := imapserver.New(&imapserver.Options{
 		NewSession: s.newSession,
 		Caps: imap.CapSet{

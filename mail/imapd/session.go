@@ -165,27 +165,6 @@ func (s *session) answer(err error) error {
 
 func count[T any](all []T) uint32 { return uint32(len(all)) } // UIDs are 32 bits, so is their number
 
-// Idle sends the client each change as it happens.
-func (s *session) Idle(w *imapserver.UpdateWriter, stop <-chan struct{}) error {
-	s.turn.Lock()
-	defer s.turn.Unlock()
-	if s.box == nil {
-		<-stop
-		return nil
-	}
-	for {
-		_, changed := s.box.Changed()
-		if err := s.sendChanges(w, true); err != nil {
-			return err
-		}
-		select {
-		case <-stop:
-			return nil
-		case <-changed:
-		}
-	}
-}
-
 // Poll sends the client what has changed since the last update.
 func (s *session) Poll(w *imapserver.UpdateWriter, allowExpunge bool) error {
 	s.turn.Lock()
