@@ -98,20 +98,24 @@ func (s *session) Unselect() error {
 }
 
 // Status returns the counts of a folder.
-func (s *session) Status(name string, _ *imap.StatusOptions) (*imap.StatusData, error) {
+func (s *session) Status(name string, options *imap.StatusOptions) (*imap.StatusData, error) {
 	box, err := s.folders.Open(name)
 	if err != nil {
 		return nil, s.answer(err)
 	}
-	return s.status(name, box.Snapshot()), nil
+	return s.status(name, box.Snapshot(), options), nil
 }
 
-// status has all items; go-imap writes only the requested ones.
-func (s *session) status(name string, now mailbox.Snapshot) *imap.StatusData {
+// status has all items, but those that need a look at each message only if one is requested; go-imap writes only the
+// requested ones.
+func (s *session) status(name string, now mailbox.Snapshot, options *imap.StatusOptions) *imap.StatusData {
 	var unseen, deleted uint32
-	var size, deletedSize int64
+	var deletedSize int64
+	size := now.Bytes()
 	for _, e := range now.Entries.All() {
-		size += e.Bytes
+		if !options.NumUnseen && !options.NumDeleted && !options.DeletedStorage {
+			break
+		}
 		if e.Flags&mailbox.Seen == 0 {
 			unseen++
 		}

@@ -282,12 +282,17 @@ func (b *Box) checkBig() error {
 	for _, n := range names {
 		have[n.Name()] = true
 	}
-	for _, e := range b.state.list.All() {
-		if e.at.file && !have[e.QueueID] {
-			b.logger.Error("message body missing", "queue_id", e.QueueID)
+	for _, p := range b.state.list.Pages() {
+		if p.packed != nil && !p.packed.big {
+			continue
 		}
-		if e.at.file {
-			delete(have, e.QueueID)
+		for _, e := range p.Entries() {
+			if e.at.file && !have[e.QueueID] {
+				b.logger.Error("message body missing", "queue_id", e.QueueID)
+			}
+			if e.at.file {
+				delete(have, e.QueueID)
+			}
 		}
 	}
 	for name := range have {
