@@ -51,6 +51,7 @@ type way struct {
 	open    func(context.Context, Config, gateway.VM) (Route, error)
 	width   int  // messages in flight
 	keep    bool // the connection is kept while there is no mail
+	inHost  bool // it does not lead into the guest: the VM may be off
 }
 
 // wayInto returns the way into a VM.
@@ -63,6 +64,11 @@ func wayInto(m gateway.VM) way {
 	case route.Scheme == "http":
 		w.open = func(_ context.Context, config Config, m gateway.VM) (Route, error) {
 			return openHTTP(config, m, route), nil
+		}
+	case route.Scheme == "s3":
+		w.width, w.inHost = bucketWidth, true
+		w.open = func(_ context.Context, config Config, m gateway.VM) (Route, error) {
+			return openBucket(config, m, route)
 		}
 	case route.Scheme == "maildir":
 		w.open, w.width, w.keep = openSFTP, window, true
