@@ -3,6 +3,7 @@ package mail
 import (
 	"context"
 	"io"
+	"maps"
 	"strings"
 	"sync"
 	"testing"
@@ -51,11 +52,7 @@ func (b *bucket) setRoom(n int) {
 func (b *bucket) stored() map[string]string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	all := map[string]string{}
-	for key, text := range b.all {
-		all[key] = text
-	}
-	return all
+	return maps.Clone(b.all)
 }
 
 // By the route into a bucket, each message becomes one object, byte for byte, whether the VM runs or not. What has no

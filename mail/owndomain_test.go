@@ -66,8 +66,8 @@ func TestOwnDomain(t *testing.T) {
 // On a host that sends no mail, an own domain needs the record alone by which mail comes.
 func TestRecordsOfAnOwnDomain(t *testing.T) {
 	t.Parallel()
-	records := start(t, t.TempDir(), nil).DomainDNSRecords("own.example")
-	if len(records) != 1 || records[0].Type != "MX" || !strings.HasSuffix(records[0].Value, " "+domain+".") {
-		t.Errorf("%+v", records)
+	records, err := start(t, t.TempDir(), nil).DNSRecords("own.example")
+	if err != nil || len(records) != 1 || records[0].Type != "MX" || !strings.HasSuffix(records[0].Value, " "+domain+".") {
+		t.Errorf("%+v, %v", records, err)
 	}
 }

@@ -45,7 +45,7 @@ func (s Session) MailDNS(_ context.Context, name string) ([]gateway.DNSRecord, e
 		if err := s.allowed(verbMailDNS); err != nil {
 			return nil, err
 		}
-		return s.api.Mailbox.DNSRecords()
+		return s.api.Mailbox.DNSRecords("")
 	}
 	m, err := s.vm(verbMailDNS, name)
 	if err != nil {
@@ -53,7 +53,11 @@ func (s Session) MailDNS(_ context.Context, name string) ([]gateway.DNSRecord, e
 	}
 	var all []gateway.DNSRecord
 	for _, domain := range m.MailDomains() {
-		all = append(all, s.api.Mailbox.DomainDNSRecords(domain)...)
+		records, err := s.api.Mailbox.DNSRecords(domain)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, records...)
 	}
 	if len(all) == 0 {
 		return nil, gateway.Errorf(gateway.KindNotFound, "%s has no domain for mail", m.Name).

@@ -331,13 +331,11 @@ func (h *Host) Recipe(context.Context, gateway.ID) (gateway.Recipe, error) {
 }
 
 // DNSRecords implements api.Mailbox.
-func (h *Host) DNSRecords() ([]gateway.DNSRecord, error) {
+func (h *Host) DNSRecords(own string) ([]gateway.DNSRecord, error) {
+	if own != "" {
+		return []gateway.DNSRecord{{Name: own + ".", Type: "MX", Value: "10 lodge.localhost.", Why: "mail for " + own + " comes here"}}, nil
+	}
 	return []gateway.DNSRecord{{Name: "lodge.localhost.", Type: "TXT", Value: `"v=spf1 a:lodge.localhost -all"`, Why: "only this host sends mail of the VMs"}}, nil
-}
-
-// DomainDNSRecords implements api.Mailbox.
-func (h *Host) DomainDNSRecords(domain string) []gateway.DNSRecord {
-	return []gateway.DNSRecord{{Name: domain + ".", Type: "MX", Value: "10 lodge.localhost.", Why: "mail for " + domain + " comes here"}}
 }
 
 // List implements api.Mailbox.
