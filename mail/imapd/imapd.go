@@ -82,6 +82,8 @@ func New(config Config) *Server {
 	s := &Server{config: config, parsing: make(chan struct{}, maxParsing), watchers: watchers{n: map[*mailbox.Box]int{}}}
 	engine := imapserver.New(&imapserver.Options{
 		NewSession: s.newSession,
+		// LITERAL+ is left out: go-imap takes the bytes of a literal that it refuses and that did not wait for its reply, such
+		// as a message above APPENDLIMIT, for commands.
 		Caps: imap.CapSet{
 			imap.CapIMAP4rev1: {}, imap.CapUIDPlus: {}, imap.CapESearch: {}, imap.CapNamespace: {}, imap.CapStatusSize: {},
 			imap.CapListExtended: {}, imap.CapListStatus: {}, imap.CapMove: {}, imap.CapChildren: {}, imap.CapSpecialUse: {},
