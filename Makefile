@@ -90,11 +90,12 @@ bench-mail: go ## compare mail with Postfix, and measure its other goals, as roo
 	@packaging/deps mailbench
 	@$(GO) build -o build/bench-mail ./e2e/bench/mailbench && unshare --net --mount --pid --fork --kill-child --mount-proc build/bench-mail $(BENCHFLAGS)
 
-conformance: go ## check the web side with h2spec, testssl.sh, slowhttptest and odd WebSockets, and beside nginx; mail beside Postfix; S3 with the tests of minio-go and versitygw
+conformance: go ## check the web side with h2spec, testssl.sh, slowhttptest and odd WebSockets, and beside nginx; mail beside Postfix and into Dovecot; S3 with the tests of minio-go and versitygw
 	@$(GO) test -count=1 -run '^TestWebSocket' ./https
 	@packaging/deps conformance
 	@$(GO) test -count=1 -v -run '^TestTranscripts' ./mail/smtpd -args -transcripts 2000 -postfix | grep -vE '^ *(===|---)'
 	@$(GO) test -count=1 -run '^TestPostfix' ./mail/relay -args -postfix
+	@$(GO) test -count=1 -run '^TestRealServers' ./mail -args -postfix
 	@$(GO) test -count=1 -v -run 'OddRequests' ./https -args -odd 2000 | grep -vE '^ *(===|---)'
 	@test -x build/versitygw || GOBIN=$(CURDIR)/build $(GO) install github.com/versity/versitygw/cmd/versitygw@$(VERSITYGW)
 	@$(GO) test -count=1 -timeout 30m -v -run '^Test(MinioGo|Versitygw)$$' ./storage -args -conformance -versitygw $(CURDIR)/build/versitygw | grep -vE '^ *(===|---)'

@@ -14,6 +14,7 @@ type Domain struct {
 	Port uint16 `json:"port"` // DefaultPort (the port of the plain name) or 1 to 65535
 
 	Passthrough bool `json:"passthrough,omitempty"` // the VM ends TLS itself, at Port; everyone may connect
+	Mail        bool `json:"mail,omitempty"`        // mail to anything@ it goes to the VM, which may send from there; of no wildcard
 }
 
 // Wildcard returns the name that has host as one of the names that it covers: *.example.com for
@@ -65,6 +66,27 @@ func (d *Directory) PassedThrough(host string) (VM, uint16, bool) {
 		return VM{}, 0, false
 	}
 	return m, domain.Port, true
+}
+
+// ByMailDomain returns the VM that has a domain for mail too. Host is in lower case and A-labels. No wildcard
+// counts, and no domain that is for pages alone.
+func (d *Directory) ByMailDomain(host string) (VM, bool) {
+	m, ok := d.now.Load().byDomain[host]
+	if !ok || strings.HasPrefix(host, "*.") || !m.Domains[indexDomain(m.Domains, host)].Mail {
+		return VM{}, false
+	}
+	return m, true
+}
+
+// MailDomains are the domains that m has for mail too.
+func (m VM) MailDomains() []string {
+	names := []string{}
+	for _, d := range m.Domains {
+		if d.Mail {
+			names = append(names, d.Name)
+		}
+	}
+	return names
 }
 
 // HolderOf returns the VM that has a domain, an exact one or a wildcard.

@@ -87,3 +87,25 @@ func TestDomainsAreLimited(t *testing.T) {
 		t.Errorf("after one is removed: %v", err)
 	}
 }
+
+// A domain is for mail only if its VM has it so: none by a wildcard, nor one for pages.
+func TestByMailDomain(t *testing.T) {
+	d, _ := openDirectory(t)
+	blog, shop := create(t, d, "blog"), create(t, d, "shop")
+	set := func(m gateway.VM, all ...gateway.Domain) {
+		t.Helper()
+		_, err := d.Update(t.Context(), m.ID, func(m *gateway.VM) error { m.Domains = all; return nil })
+		fatal(t, err)
+	}
+	set(blog, gateway.Domain{Name: "mail.example", Mail: true}, gateway.Domain{Name: "*.mail.example", Mail: true}, gateway.Domain{Name: "pages.example"})
+	set(shop, gateway.Domain{Name: "shop.mail.example"})
+	for host, want := range map[string]string{"mail.example": "blog", "www.mail.example": "", "*.mail.example": "", "pages.example": "", "shop.mail.example": "", "": ""} {
+		if m, ok := d.ByMailDomain(host); m.Name != want || ok != (want != "") {
+			t.Errorf("mail for %q is %q's, want %q", host, m.Name, want)
+		}
+	}
+	set(blog, gateway.Domain{Name: "mail.example"})
+	if m, ok := d.ByMailDomain("mail.example"); ok {
+		t.Errorf("mail is still %q's", m.Name)
+	}
+}

@@ -37,6 +37,7 @@ type MailboxState struct {
 	Waiting  int       `json:"waiting"`         // messages that are not in the VM
 	Oldest   time.Time `json:"oldest,omitzero"` // when the oldest of these was received
 	Queued   int       `json:"queued"`          // recipients outside whose mail waits
+	Error    string    `json:"error,omitempty"` // why nothing is known of the mailbox
 }
 
 // MailRedelivery names messages that are delivered into their VM again, by one of queue_ids and since.

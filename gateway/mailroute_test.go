@@ -16,6 +16,9 @@ func TestParseMailRoute(t *testing.T) {
 		"http://8080":            {Scheme: "http", Port: 8080, Path: "/"},
 		"http://08080/":          {Scheme: "http", Port: 8080, Path: "/"},
 		"http://80/a/b?key=x%20": {Scheme: "http", Port: 80, Path: "/a/b?key=x%20"},
+		"s3://mail":              {Scheme: "s3", Bucket: "mail"},
+		"s3://mail/":             {Scheme: "s3", Bucket: "mail"},
+		"s3://my-mail/in/x-":     {Scheme: "s3", Bucket: "my-mail", Path: "in/x-"},
 		"http://1//b":            {Scheme: "http", Port: 1, Path: "//b"},
 	} {
 		got, err := gateway.ParseMailRoute(text)
@@ -36,11 +39,12 @@ func TestParseMailRoute(t *testing.T) {
 var badRoutes = []string{
 	"MAILDIR", "pop3", "http://", "http:///x", "http://0/", "http://65536/", "http://-1/", "http://+1/", "http://localhost/", "http://10.0.0.1:80/", "http://80:80/",
 	"https://443/", "http://80/a b", "http://80/a\r\nb", "http://80/#x", "http://80/ü", "http://80/%zz", "http://80\\x", "http://80@evil/", "http://80?x", "bucket",
+	"s3://", "s3:///x", "s3://ab/", "s3://Mail/", "s3://mail/a b", "s3://mail/\n", "s3://-mail/", "s3://ma_il/", "S3://mail/",
 }
 
 // Whatever is a route has the VM's own address alone, and one line.
 func FuzzMailRoute(f *testing.F) {
-	for _, text := range append(badRoutes, "http://80/a?b", "smtp") {
+	for _, text := range append(badRoutes, "http://80/a?b", "smtp", "s3://mail/in/") {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

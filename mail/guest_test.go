@@ -225,6 +225,7 @@ func TestDeliveryWaits(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	gatewaytest.WaitFor(t, "a line for the round", func() bool { return f.log.Count("mail delivery resumed") > 0 })
 	if f.log.Count("mail delivery resumed") != 1 || f.log.Count("mail delivery failed") != 2 {
 		t.Error("the log does not have each change once")
 	}

@@ -55,6 +55,7 @@ type Config struct {
 	Verdicts        *verdict.Checker // checks who sent a message; nil: nobody does
 	Out             *Out             // for sending mail; nil: none is sent
 	People          *people.Book     // to whom VMs may write; nil: nobody
+	Objects         deliver.Objects  // for the routes into buckets; nil: there are none
 	// Dial connects to a port of a guest; nil means over its tap.
 	Dial func(ctx context.Context, m gateway.VM, port uint16) (net.Conn, error)
 	// Arrived is called for each VM that gets a message, after it is synced to disk, and never for mail
@@ -169,7 +170,7 @@ func New(config Config) (*Server, error) {
 		imap:   imapServer(config, store, policy.Take, imapd.DefaultLimits(), nil),
 		people: imapsServer(config, store, policy.Take),
 		replica: deliver.New(deliver.Config{
-			Domain: config.Domain, Store: store, Directory: config.Directory, KeyFile: config.SSHKeyFile, Dial: config.Dial,
+			Domain: config.Domain, Store: store, Directory: config.Directory, KeyFile: config.SSHKeyFile, Dial: config.Dial, Objects: config.Objects,
 			Times: deliver.DefaultTimes(), Journal: log, Logger: config.Logger,
 		}),
 	}

@@ -53,9 +53,15 @@ func wayOut(config Config, queue *relay.Queue) submit.Relay {
 // Queue is where mail that leaves the host is handed over; nil if none is sent.
 func (s *Server) Queue() *relay.Queue { return s.queue }
 
-// DNSRecords are those that the mail of this host needs. It fails with KindConflict if no mail is sent.
-func (s *Server) DNSRecords() ([]gateway.DNSRecord, error) {
-	if s.queue == nil {
+// DNSRecords are those that the mail of a VM's own domain needs; for "", that of this host. On a host that sends no mail
+// an own domain needs that alone by which mail comes here, and for the host it fails with KindConflict.
+func (s *Server) DNSRecords(own string) ([]gateway.DNSRecord, error) {
+	switch {
+	case own != "" && s.queue == nil:
+		return []gateway.DNSRecord{relay.MX(own, s.config.Domain)}, nil
+	case own != "":
+		return s.queue.DomainRecords(own), nil
+	case s.queue == nil:
 		return nil, gateway.Errorf(gateway.KindConflict, "this host sends no mail").WithHint("Remove mail_out = false from lodge.toml, then restart lodged.")
 	}
 	return s.queue.Records(), nil

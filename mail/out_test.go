@@ -46,11 +46,11 @@ func TestOut(t *testing.T) {
 	if err := f.Notify(t.Context(), gateway.Notice{Kind: gateway.NoticeLogin, To: "x@null.example"}); gateway.KindOf(err) != gateway.KindConflict {
 		t.Errorf("a notice of %s: %v", domain, err)
 	}
-	records, err := f.DNSRecords()
+	records, err := f.DNSRecords("")
 	if err != nil || len(records) != 7 {
 		t.Errorf("%d records, %v", len(records), err)
 	}
-	if _, err := start(t, t.TempDir(), nil).DNSRecords(); gateway.KindOf(err) != gateway.KindConflict {
+	if _, err := start(t, t.TempDir(), nil).DNSRecords(""); gateway.KindOf(err) != gateway.KindConflict {
 		t.Errorf("without Out: %v", err)
 	}
 }

@@ -63,6 +63,8 @@ func commands(t *testing.T, h *controltest.Host) map[string]command {
 	return map[string]command{
 		// full fills the host's disk.
 		"full": func(*testscript.TestScript, bool, []string) { h.Fill() },
+		// spoil NAME makes the VM's mailbox one that cannot be read.
+		"spoil": func(_ *testscript.TestScript, _ bool, args []string) { h.Spoil(args[0]) },
 		// listening starts a listener in every VM.
 		"listening": func(*testscript.TestScript, bool, []string) { h.Listen() },
 		// ask NAME VM ADDRESS makes a request for port 8000, whose ID is $NAME.

@@ -18,7 +18,7 @@ import (
 func logKeys() []string {
 	return strings.Fields(`time level msg
 		vm vm_id tap remote host path from rcpt queue_id bucket object method status bytes duration err
-		addr kvm reason op checkpoint torn damaged stack audience jti event by person team to role level visibility with added removed port passthrough id until`)
+		addr kvm reason op checkpoint torn damaged stack audience jti event by person team to role level visibility with added removed port passthrough mail id until`)
 }
 
 var (

@@ -28,7 +28,7 @@ var (
 	allowedUsers    = with(allowedAnyone, "Show", "Wait", "Console", "Log", "SSH", "Changes", "History", "Recipe", "RecipeFile", "Credentials", "S3Usage", "NewS3Key", "Mail", "Message", "SearchMail", "MailLog", "MailQueue")
 	allowedManagers = with(allowedUsers, "Start", "Stop", "Restart", "Remove", "Set", "Share", "Grant", "Access", "NewPass", "ListPasses", "RemovePass", "Login", "AddDomain", "Domains", "RemoveDomain", "Approve", "Deny",
 		"Redeliver", "ChangeMailQueue", "RemoveMail", "MailSettings", "SetMail", "NewMailAddress", "MailAddresses", "RemoveMailAddress",
-		"NewMailPassword", "MailPasswords", "RemoveMailPassword",
+		"NewMailPassword", "MailPasswords", "RemoveMailPassword", "MailDNS",
 		"Checkpoint", "CheckpointList", "RemoveCheckpoint", "SetCheckpointPlan", "Rollback", "SetS3Quota", "RevokeS3Keys")
 )
 

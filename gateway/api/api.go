@@ -66,8 +66,9 @@ type Examiner interface {
 
 // Mailbox reads and removes VMs' mail; mail.Server is one.
 type Mailbox interface {
-	// DNSRecords are those that the mail of this host needs. KindConflict: it sends none.
-	DNSRecords() ([]gateway.DNSRecord, error)
+	// DNSRecords are those that the mail of a VM's own domain needs; for "", that of this host. KindConflict: this
+	// host sends none.
+	DNSRecords(own string) ([]gateway.DNSRecord, error)
 	// List returns the newest messages, at most limit, newest first.
 	List(ctx context.Context, id gateway.ID, limit int) ([]gateway.Message, error)
 	// Open reads one message as it is stored (RFC 5322). The caller closes it.

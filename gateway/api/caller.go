@@ -113,7 +113,7 @@ func (v verb) least() (gateway.Level, bool) {
 	case verbStart, verbStop, verbRestart, verbRemove, verbSet, verbShare, verbGrant, verbAccess, verbNewPass, verbListPasses,
 		verbRemovePass, verbLogin, verbAddDomain, verbRemoveDomain, verbDomains, verbApprove, verbDeny,
 		verbRemoveMail, verbRedeliver, verbChangeQueue, verbMailSettings, verbSetMail, verbNewAddress, verbAddresses, verbRemoveAddress,
-		verbNewPassword, verbPasswords, verbRemovePassword,
+		verbNewPassword, verbPasswords, verbRemovePassword, verbMailDNS,
 		verbCheckpoint, verbCheckpointList, verbRemoveCheckpoint, verbCheckpointPlan, verbRollback, verbFork, verbSetS3Quota, verbRevokeS3Keys:
 		return gateway.Manage, true
 	}

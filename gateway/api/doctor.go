@@ -38,10 +38,30 @@ func (s Session) Doctor(ctx context.Context) ([]Finding, error) {
 	return s.api.Doctor.Examine(ctx), nil
 }
 
-// MailDNS returns the DNS records that mail of this host needs.
-func (s Session) MailDNS(context.Context) ([]gateway.DNSRecord, error) {
-	if err := s.allowed(verbMailDNS); err != nil {
+// MailDNS returns the DNS records that mail of a VM's own domains needs; for the empty name, those that mail of
+// this host needs.
+func (s Session) MailDNS(_ context.Context, name string) ([]gateway.DNSRecord, error) {
+	if name == "" {
+		if err := s.allowed(verbMailDNS); err != nil {
+			return nil, err
+		}
+		return s.api.Mailbox.DNSRecords("")
+	}
+	m, err := s.vm(verbMailDNS, name)
+	if err != nil {
 		return nil, err
 	}
-	return s.api.Mailbox.DNSRecords()
+	var all []gateway.DNSRecord
+	for _, domain := range m.MailDomains() {
+		records, err := s.api.Mailbox.DNSRecords(domain)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, records...)
+	}
+	if len(all) == 0 {
+		return nil, gateway.Errorf(gateway.KindNotFound, "%s has no domain for mail", m.Name).
+			WithHint("Add one: lodge domain add %s example.com --mail. Its own name needs the host's records alone: lodge mail dns", m.Name)
+	}
+	return all, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"lodge/gateway"
@@ -39,7 +40,8 @@ func (s Session) showDomain(m gateway.VM, d gateway.Domain) Domain {
 }
 
 // AddDomain makes a custom domain lead to a port of a VM, once DNS proves that it belongs to the VM.
-// For one that the VM has already it sets the port, and who ends TLS. Addresses of this host are a proof
+// For one that the VM has already it sets the port, who ends TLS, and whether it is for mail too, for which the
+// proof is made again: who had the domain when its page was set up may not have it any more. Addresses of this host are a proof
 // for its owner alone: they do not name the VM. Of to the name may be in any spelling.
 func (s Session) AddDomain(ctx context.Context, name string, to gateway.Domain) (Domain, error) {
 	m, err := s.vm(verbAddDomain, name)
@@ -54,7 +56,7 @@ func (s Session) AddDomain(ctx context.Context, name string, to gateway.Domain) 
 		return Domain{}, err
 	}
 	var proof domains.Proof
-	if !m.HasDomain(d.Name) {
+	if !m.HasDomain(d.Name) || d.Mail && !slices.Contains(m.MailDomains(), d.Name) {
 		if proof, err = s.api.Domains.Prove(ctx, m, d.Name, s.owns()); err != nil {
 			return Domain{}, err
 		}
@@ -69,7 +71,7 @@ func (s Session) AddDomain(ctx context.Context, name string, to gateway.Domain) 
 	if err != nil {
 		return Domain{}, err
 	}
-	s.audit(ctx, gateway.EventDomainAdded, gateway.LogVM(m.Identity), slog.String("host", d.Name), slog.Int("port", int(d.Port)), slog.Bool("passthrough", d.Passthrough))
+	s.audit(ctx, gateway.EventDomainAdded, gateway.LogVM(m.Identity), slog.String("host", d.Name), slog.Int("port", int(d.Port)), slog.Bool("passthrough", d.Passthrough), slog.Bool("mail", d.Mail))
 	added := s.showDomain(m, d)
 	added.Proof = proof
 	if d.Passthrough && len(s.api.Ports.Listening(ctx, m, []uint16{d.Port})) == 0 {
@@ -83,13 +85,17 @@ const tlsPort = 443
 
 // parseDomain returns a domain in the form that records have. A wildcard is not passed through: browsers
 // use a connection for all names of its certificate (RFC 9113 §9.1.1), and a longer name below the
-// wildcard may be another VM's.
+// wildcard may be another VM's. It is not for mail either: a name without an MX record of its own gets
+// none by a wildcard that another record hides (RFC 4592 §2.2.1), and DKIM needs records at each name.
 func (s Session) parseDomain(d gateway.Domain) (gateway.Domain, error) {
 	name, err := s.api.Domains.Parse(d.Name)
 	if err != nil {
 		return gateway.Domain{}, err
 	}
 	d.Name = name
+	if d.Mail && strings.HasPrefix(d.Name, "*.") {
+		return gateway.Domain{}, gateway.Invalid("%s is a wildcard, which cannot be for mail", d.Name).WithHint("Add each name with --mail.")
+	}
 	if !d.Passthrough {
 		return d, nil
 	}

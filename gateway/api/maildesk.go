@@ -8,7 +8,7 @@ import (
 )
 
 // MailStates shows how much mail there is for each VM that the caller may use, ordered by name, and for postmaster to
-// owners, who is the last.
+// owners, who is the last. A mailbox that cannot be read has an Error, and hides no other.
 func (s Session) MailStates(ctx context.Context) ([]gateway.MailboxState, error) {
 	if err := s.allowed(verbList); err != nil {
 		return nil, err
@@ -28,8 +28,12 @@ func (s Session) MailStates(ctx context.Context) ([]gateway.MailboxState, error)
 		if gateway.KindOf(err) == gateway.KindNotFound { // removed meanwhile
 			continue
 		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		if err != nil {
-			return nil, err
+			s.api.Logger.Error("mailbox not read", gateway.LogVM(vm), "err", err)
+			state = gateway.MailboxState{Name: vm.Name, Error: "the mailbox cannot be read; the log of lodged has the cause"}
 		}
 		all = append(all, state)
 	}

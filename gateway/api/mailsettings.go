@@ -16,11 +16,12 @@ import (
 type MailSettings struct {
 	VM             string        `json:"vm"`
 	Domain         string        `json:"domain"`          // mail to anything@ this goes to the VM
+	OwnDomains     []string      `json:"own_domains"`     // custom domains that are for mail too: as Domain
 	Receive        bool          `json:"receive"`         // false: all mail is refused
 	QuotaBytes     int64         `json:"quota_bytes"`     // of the mailbox on the host; 0: only the host's own limits
 	KeepSeconds    int64         `json:"keep_seconds"`    // mail is removed after it; 0: never
 	Wake           bool          `json:"wake"`            // a new message starts the stopped VM
-	Route          string        `json:"route"`           // the way into the VM: auto, maildir, smtp, lmtp or http://PORT/PATH
+	Route          string        `json:"route"`           // the way into the VM: auto, maildir, smtp, lmtp, http://PORT/PATH or s3://BUCKET/PREFIX
 	RefuseRejected bool          `json:"refuse_rejected"` // refuse what the DMARC policy of its From rejects
 	SendTo         string        `json:"send_to"`         // to whom the VM may send: known (its people, and who wrote to it), anyone or nobody
 	AllowFrom      []string      `json:"allow_from"`      // senders: mail addresses and @domains; empty: anyone
@@ -34,7 +35,7 @@ type MailChange struct {
 	QuotaBytes     *int64    `json:"quota_bytes,omitempty"`     // of the mailbox on the host, 1 MiB to 1 PiB; 0: only the host's own limits
 	KeepSeconds    *int64    `json:"keep_seconds,omitempty"`    // after which mail is removed, an hour to 3650 days; 0: never
 	Wake           *bool     `json:"wake,omitempty"`            // whether a new message starts the stopped VM
-	Route          *string   `json:"route,omitempty"`           // auto, maildir, smtp (port 25 of the VM), lmtp (port 24) or http://PORT/PATH (a POST)
+	Route          *string   `json:"route,omitempty"`           // auto, maildir, smtp (port 25 of the VM), lmtp (port 24), http://PORT/PATH (a POST) or s3://BUCKET/PREFIX (an object)
 	RefuseRejected *bool     `json:"refuse_rejected,omitempty"` // whether to refuse what the DMARC policy of its From rejects
 	SendTo         *string   `json:"send_to,omitempty"`         // to whom the VM may send: known, anyone or nobody; an owner's alone
 	AllowFrom      *[]string `json:"allow_from,omitempty"`      // senders in place of those before: at most 256 mail addresses and @domains; the empty list: anyone
@@ -57,7 +58,7 @@ func (s Session) showMail(m gateway.VM) MailSettings {
 		route = gateway.MailRouteAuto
 	}
 	return MailSettings{
-		Route: route, VM: m.Name, Domain: m.Name + "." + s.api.Domain, Receive: !m.Mail.Off, QuotaBytes: m.Mail.QuotaBytes,
+		Route: route, VM: m.Name, Domain: m.Name + "." + s.api.Domain, OwnDomains: m.MailDomains(), Receive: !m.Mail.Off, QuotaBytes: m.Mail.QuotaBytes,
 		KeepSeconds: int64(m.Mail.Keep / time.Second), Wake: m.Mail.Wake, RefuseRejected: m.Mail.RefuseRejected,
 		SendTo:    m.Mail.SendTo.String(),
 		AllowFrom: append([]string{}, m.Mail.AllowFrom...), Aliases: append([]string{}, m.Mail.Aliases...), // an empty list is [] in JSON

@@ -37,7 +37,7 @@ func TestSetMail(t *testing.T) {
 	})
 	gatewaytest.Must(t, err)
 	want := api.MailSettings{
-		VM: "blog", Domain: "blog.lodge.localhost", QuotaBytes: quota, KeepSeconds: keep, Wake: true, RefuseRejected: true, Route: "http://8080/mail", SendTo: "anyone",
+		VM: "blog", Domain: "blog.lodge.localhost", OwnDomains: []string{}, QuotaBytes: quota, KeepSeconds: keep, Wake: true, RefuseRejected: true, Route: "http://8080/mail", SendTo: "anyone",
 		AllowFrom: []string{"@xn--bcher-kva.example", "ada@example.com"}, Aliases: []string{"info@", "sales@", "shop"}, Addresses: []api.MailAddress{},
 	}
 	if diff := cmp.Diff(want, set); diff != "" {

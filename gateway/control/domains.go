@@ -13,6 +13,7 @@ import (
 type DomainRequest struct {
 	Port        uint16 `json:"port,omitempty"`        // that the domain leads to; without it, the port of the VM's own name, or 443 with passthrough
 	Passthrough bool   `json:"passthrough,omitempty"` // the VM ends TLS itself
+	Mail        bool   `json:"mail,omitempty"`        // mail to anything@ the domain goes to the VM, which may send from there
 }
 
 func (s *Server) addDomain(w http.ResponseWriter, r *http.Request) error {
@@ -20,7 +21,7 @@ func (s *Server) addDomain(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(w, r, maxBodyBytes, &in); err != nil {
 		return err
 	}
-	to := gateway.Domain{Name: r.PathValue("domain"), Port: in.Port, Passthrough: in.Passthrough}
+	to := gateway.Domain{Name: r.PathValue("domain"), Port: in.Port, Passthrough: in.Passthrough, Mail: in.Mail}
 	added, err := s.as(r).AddDomain(r.Context(), r.PathValue("name"), to)
 	if err != nil {
 		return err
@@ -53,7 +54,7 @@ func (c *Client) AddDomain(ctx context.Context, name string, to gateway.Domain) 
 	if err != nil {
 		return added, err
 	}
-	err = c.onVM(ctx, http.MethodPut, name, path, DomainRequest{Port: to.Port, Passthrough: to.Passthrough}, &added)
+	err = c.onVM(ctx, http.MethodPut, name, path, DomainRequest{Port: to.Port, Passthrough: to.Passthrough, Mail: to.Mail}, &added)
 	return added, err
 }
 

@@ -108,3 +108,45 @@ func TestDomainsPassThrough(t *testing.T) {
 		}
 	}
 }
+
+// Mail is a domain's only if it is asked for, by a proof of its own, and never a wildcard's.
+func TestDomainsForMail(t *testing.T) {
+	h, c := start(t)
+	h.Add(t, "blog")
+	h.DNS.Set(t, "own.example.com. CNAME blog.lodge.localhost.", "*.own.example.com. CNAME blog.lodge.localhost.")
+	own := gateway.Domain{Name: "own.example.com"}
+	add := func(mail bool, want gateway.Kind) {
+		t.Helper()
+		own.Mail = mail
+		got, err := c.AddDomain(t.Context(), "blog", own)
+		if (err == nil) != (want == "") || err != nil && gateway.KindOf(err) != want || err == nil && got.Mail != mail {
+			t.Errorf("mail %v: %+v, %v", mail, got, err)
+		}
+	}
+	add(false, "")
+	if _, err := c.MailDNS(t.Context(), "blog"); gateway.KindOf(err) != gateway.KindNotFound {
+		t.Errorf("records of none: %v", err)
+	}
+	h.DNS.Set(t)
+	add(true, gateway.KindConflict)
+	if vm, err := c.Show(t.Context(), "blog"); err != nil || vm.Domains[0].Mail {
+		t.Errorf("%+v, %v", vm.Domains, err)
+	}
+	h.DNS.Set(t, "own.example.com. CNAME blog.lodge.localhost.")
+	add(true, "")
+	h.DNS.Set(t)
+	add(true, "")
+	if records, err := c.MailDNS(t.Context(), "blog"); err != nil || len(records) != 1 || records[0].Name != "own.example.com." {
+		t.Errorf("%+v, %v", records, err)
+	}
+	if set, err := c.MailSettings(t.Context(), "blog"); err != nil || len(set.OwnDomains) != 1 {
+		t.Errorf("%+v, %v", set, err)
+	}
+	add(false, "")
+	if set, err := c.MailSettings(t.Context(), "blog"); err != nil || len(set.OwnDomains) != 0 {
+		t.Errorf("%+v, %v", set, err)
+	}
+	if _, err := c.AddDomain(t.Context(), "blog", gateway.Domain{Name: "*.own.example.com", Mail: true}); gateway.KindOf(err) != gateway.KindInvalid {
+		t.Errorf("a wildcard: %v", err)
+	}
+}

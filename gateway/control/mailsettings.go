@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"net/http"
+	"net/url"
 	"time"
 
 	"lodge/gateway"
@@ -26,13 +27,18 @@ func (s *Server) mailRoutes() []route {
 		{"POST", vm + "/mail-redeliveries", asked(s, api.Session.Redeliver), gateway.MailRedelivery{}, gateway.MailRedelivered{}, "Delivers messages into the VM again. If one does not exist, none is."},
 		{"GET", "/v1/mail-queue", s.mailQueue, nil, []gateway.QueuedMail{}, "Lists the letters that wait to leave the host, the oldest first, at most `limit`; with `vm`, those of one VM."},
 		{"POST", "/v1/mail-queue", s.changeMailQueue, gateway.QueueChange{}, gateway.QueueChanged{}, "Retries such letters now, or removes them without a report to their sender; with `vm`, those of one VM."},
-		{"GET", "/v1/mail-dns", query(s, api.Session.MailDNS), nil, []gateway.DNSRecord{}, "Returns the DNS records that mail of this host needs."},
+		{"GET", "/v1/mail-dns", s.mailDNS, nil, []gateway.DNSRecord{}, "Returns the DNS records that mail of this host needs; with `vm`, those that mail of the VM's own domains needs."},
 		{"GET", vm + "/mail-settings", named(s, api.Session.MailSettings), nil, api.MailSettings{}, "Returns the settings of the VM's mail."},
 		{"PATCH", vm + "/mail-settings", s.setMail, api.MailChange{}, api.MailSettings{}, "Changes settings of the VM's mail, all or none."},
 		{"POST", vm + "/mail-addresses", s.newMailAddress, MailAddressRequest{}, api.MailAddress{}, "Makes an address of the VM that only some may write to, for a time."},
 		{"GET", vm + "/mail-addresses", named(s, api.Session.MailAddresses), nil, []api.MailAddress{}, "Lists these addresses; the first to expire is the first."},
 		{"DELETE", vm + "/mail-addresses/{address}", s.removeMailAddress, nil, nil, "Removes such an address, which may be given without its domain. Its mail is refused from then on."},
 	}
+}
+
+func (s *Server) mailDNS(w http.ResponseWriter, r *http.Request) error {
+	records, err := s.as(r).MailDNS(r.Context(), r.URL.Query().Get("vm"))
+	return answerOr(w, records, err)
 }
 
 func (s *Server) setMail(w http.ResponseWriter, r *http.Request) error {
@@ -68,10 +74,14 @@ func (c *Client) RemoveMail(ctx context.Context, name string, r gateway.MailRemo
 	return removed, err
 }
 
-// MailDNS returns the DNS records that mail of the host needs.
-func (c *Client) MailDNS(ctx context.Context) ([]gateway.DNSRecord, error) {
+// MailDNS returns the DNS records that mail of a VM's own domains needs; for the empty name, those of the host.
+func (c *Client) MailDNS(ctx context.Context, name string) ([]gateway.DNSRecord, error) {
+	path := "/v1/mail-dns"
+	if name != "" {
+		path += "?vm=" + url.QueryEscape(name)
+	}
 	var records []gateway.DNSRecord
-	err := c.call(ctx, http.MethodGet, "/v1/mail-dns", nil, &records)
+	err := c.call(ctx, http.MethodGet, path, nil, &records)
 	return records, err
 }
 

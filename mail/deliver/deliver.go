@@ -2,7 +2,7 @@
 // of its settings.
 //
 // The mailbox on the host is the record; what is in the VM is a replica with a cursor. One worker per VM
-// gives the messages behind the cursor to a Route, in rounds of four, and moves the cursor over those
+// gives the messages behind the cursor to a Route, in rounds of 16, and moves the cursor over those
 // that the guest has. A failure delays that VM's mail only: the worker retries after a growing pause,
 // when the VM's record changes (as it does at each start), and when new mail comes. Nothing is ever
 // bounced.
@@ -41,6 +41,7 @@ type Config struct {
 	Directory *gateway.Directory
 	KeyFile   string                                                                 // the host's private SSH key; read at every connect
 	Dial      func(ctx context.Context, m gateway.VM, port uint16) (net.Conn, error) // to the VM alone
+	Objects   Objects                                                                // for routes into buckets; nil: these lead nowhere
 	Times     Times
 	Journal   *journal.Journal // gets what was delivered and parked; nil: it is not recorded
 	Logger    *slog.Logger

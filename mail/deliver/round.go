@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"lodge/gateway"
@@ -11,7 +12,7 @@ import (
 )
 
 const (
-	window    = 4    // messages of a round
+	window    = 16   // messages of a round
 	maxMarked = 100  // marks that are to be removed and were not
 	maxErrors = 1000 // of pending messages that are kept
 )
@@ -78,18 +79,38 @@ func (w *worker) deliver(ctx context.Context, box *mailbox.Box, m gateway.VM, gr
 		return results
 	}
 	var all sync.WaitGroup
+	took := make([]time.Duration, len(group)) // 0: the message is gone, or was not delivered
 	for i, e := range group {
 		again := e.UID <= w.reached
 		w.reached = max(w.reached, e.UID)
-		all.Go(func() { results[i] = w.attempt(ctx, box, e, again) })
+		all.Go(func() { took[i], results[i] = w.attempt(ctx, box, e, again) })
 	}
 	all.Wait()
-	for _, err := range results {
-		if err != nil {
+	w.settle(ctx, results)
+	for i, e := range group {
+		switch {
+		case results[i] != nil:
 			w.disconnect()
+		case took[i] > 0:
+			w.delivered.Add(1)
+			w.logger.Info("message delivered", "queue_id", e.QueueID, "bytes", e.Bytes, "duration", took[i])
 		}
 	}
 	return results
+}
+
+// settle does what the route leaves to be done for all messages of a group. If it fails, so do those that had not.
+func (w *worker) settle(ctx context.Context, results []error) {
+	s, ok := w.route.(settler)
+	if !ok || !slices.Contains(results, nil) {
+		return
+	}
+	err := w.guarded(func() error { return s.Settle(ctx) })
+	for i := range results {
+		if results[i] == nil {
+			results[i] = err
+		}
+	}
 }
 
 // connect opens the route of the VM's settings, unless it is open. Marks that a crash left in the guest
@@ -112,8 +133,8 @@ func (w *worker) connect(ctx context.Context, box *mailbox.Box, m gateway.VM) er
 	})
 }
 
-// attempt delivers one message. A message that was expunged meanwhile counts as delivered.
-func (w *worker) attempt(ctx context.Context, box *mailbox.Box, e mailbox.Entry, again bool) error {
+// attempt delivers one message, and returns how long it took. One that was expunged meanwhile counts as delivered.
+func (w *worker) attempt(ctx context.Context, box *mailbox.Box, e mailbox.Entry, again bool) (took time.Duration, err error) {
 	from, rcpt, err := box.Envelope(e.UID)
 	var content *mailbox.Content
 	if err == nil {
@@ -121,22 +142,18 @@ func (w *worker) attempt(ctx context.Context, box *mailbox.Box, e mailbox.Entry,
 	}
 	switch {
 	case gateway.KindOf(err) == gateway.KindNotFound:
-		return nil
+		return 0, nil
 	case mailbox.Damaged(err):
-		return &Refusal{at(stageStore, err)}
+		return 0, &Refusal{at(stageStore, err)}
 	case err != nil:
-		return at(stageStore, err)
+		return 0, at(stageStore, err)
 	}
 	defer func() { _ = content.Close() }() // only read
 	start := time.Now()
 	err = w.guarded(func() error {
 		return w.route.Deliver(ctx, Message{QueueID: e.QueueID, From: from, Rcpt: rcpt, Bytes: e.Bytes, Again: again, Content: content})
 	})
-	if err == nil {
-		w.delivered.Add(1)
-		w.logger.Info("message delivered", "queue_id", e.QueueID, "bytes", e.Bytes, "duration", time.Since(start))
-	}
-	return err
+	return time.Since(start), err
 }
 
 // record moves the cursor over the messages that were delivered. What lies between them and was not is
@@ -213,7 +230,20 @@ func (w *worker) unmark(ctx context.Context, recorded []mailbox.Entry) {
 	if len(w.marked) == 0 {
 		return
 	}
-	if ok && w.guarded(func() error { return marks.Recorded(ctx, w.marked) }) != nil && len(w.marked) <= maxMarked {
+	var failed atomic.Bool
+	var all sync.WaitGroup
+	for _, id := range w.marked {
+		if !ok {
+			break
+		}
+		all.Go(func() {
+			if w.guarded(func() error { return marks.Recorded(ctx, id) }) != nil {
+				failed.Store(true)
+			}
+		})
+	}
+	all.Wait()
+	if failed.Load() && len(w.marked) <= maxMarked {
 		return // the next attempt is made with the next message, or the next connection
 	}
 	w.marked = nil

@@ -9,8 +9,8 @@ import (
 
 // Route is a way into one VM, which is not trusted: its answers have limits and timeouts.
 type Route interface {
-	// Deliver returns once the guest has the message on its disk, or has taken the duty for it. After
-	// any error the route is closed, and opened again for the next attempt.
+	// Deliver returns once the guest has the message on its disk, or has taken the duty for it; a settler's only
+	// with the next Settle. It may be called for several messages at once. After any error the route is closed, and opened again for the next attempt.
 	Deliver(ctx context.Context, m Message) error
 	// Close ends it without waiting for the guest.
 	Close()
@@ -19,9 +19,15 @@ type Route interface {
 // recorder is a Route that keeps a mark of a message in the guest until the host has recorded that it
 // was delivered.
 type recorder interface {
-	// Recorded removes the marks of messages that are recorded. After an error they are removed later:
-	// a mark that stays does no harm.
-	Recorded(ctx context.Context, queueIDs []string) error
+	// Recorded removes the mark of a message that is recorded. After an error it is removed later: a mark that
+	// stays does no harm. It may be called for several messages at once.
+	Recorded(ctx context.Context, queueID string) error
+}
+
+// settler is a Route whose Deliver leaves a step to be done for several messages at once.
+type settler interface {
+	// Settle returns once all that Deliver returned for before is on the guest's disk. After an error it may not be.
+	Settle(ctx context.Context) error
 }
 
 // Message is one message to deliver.
@@ -45,6 +51,7 @@ type way struct {
 	open    func(context.Context, Config, gateway.VM) (Route, error)
 	width   int  // messages in flight
 	keep    bool // the connection is kept while there is no mail
+	inHost  bool // it does not lead into the guest: the VM may be off
 }
 
 // wayInto returns the way into a VM.
@@ -57,6 +64,11 @@ func wayInto(m gateway.VM) way {
 	case route.Scheme == "http":
 		w.open = func(_ context.Context, config Config, m gateway.VM) (Route, error) {
 			return openHTTP(config, m, route), nil
+		}
+	case route.Scheme == "s3":
+		w.width, w.inHost = bucketWidth, true
+		w.open = func(_ context.Context, config Config, m gateway.VM) (Route, error) {
+			return openBucket(config, m, route)
 		}
 	case route.Scheme == "maildir":
 		w.open, w.width, w.keep = openSFTP, window, true

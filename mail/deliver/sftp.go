@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/pkg/sftp"
@@ -33,11 +34,13 @@ const maxAnswerBytes = 8 << 20
 // sftpRoute is a Route into a VM's Maildir. The guest is not trusted: every step has a timeout that
 // closes the connection, and its answers have a size limit.
 type sftpRoute struct {
-	raw    net.Conn
-	ssh    *ssh.Client
-	sftp   *sftp.Client
-	answer *meter
-	step   time.Duration
+	raw  net.Conn
+	ssh  *ssh.Client
+	step time.Duration
+
+	mu    sync.Mutex
+	lanes []*lane // at least one once it is open
+	full  bool    // the guest opens no further one
 }
 
 // openSFTP logs in and creates a missing Maildir.
@@ -59,7 +62,7 @@ func openSFTP(ctx context.Context, config Config, m gateway.VM) (Route, error) {
 		g.Close()
 		return nil, at(stageConnect, err)
 	}
-	if err := g.within(ctx, g.makeMaildir); err != nil {
+	if err := g.within(ctx, g.lanes[0].makeMaildir); err != nil {
 		g.Close()
 		return nil, at(stageMaildir, err)
 	}
@@ -72,33 +75,18 @@ func (g *sftpRoute) login(addr string, auth *ssh.ClientConfig) error {
 		return fmt.Errorf("log in: %w", err)
 	}
 	g.ssh = ssh.NewClient(conn, channels, requests)
-	session, err := g.ssh.NewSession()
+	first, err := openLane(g.ssh)
 	if err != nil {
-		return fmt.Errorf("open session: %w", err)
+		return err
 	}
-	in, err1 := session.StdinPipe()
-	out, err2 := session.StdoutPipe()
-	if err := errors.Join(err1, err2, session.RequestSubsystem("sftp")); err != nil {
-		return fmt.Errorf("start sftp: %w", err)
-	}
-	g.answer = &meter{r: out}
-	g.answer.left.Store(maxAnswerBytes)
-	g.sftp, err = sftp.NewClientPipe(g.answer, in)
-	if err != nil {
-		return fmt.Errorf("start sftp: %w", err)
-	}
-	for _, name := range []string{"fsync@openssh.com", "hardlink@openssh.com"} {
-		if _, ok := g.sftp.HasExtension(name); !ok {
-			return fmt.Errorf("start sftp: the server does not support %s", name)
-		}
-	}
+	g.lanes = []*lane{first}
 	return nil
 }
 
 // makeMaildir creates missing directories, with mode 0700.
-func (g *sftpRoute) makeMaildir() error {
+func (l *lane) makeMaildir() error {
 	for _, dir := range []string{maildir, tmpDir, newDir, curDir} {
-		info, err := g.sftp.Stat(dir)
+		info, err := l.client.Stat(dir)
 		switch {
 		case err == nil && info.IsDir():
 			continue
@@ -107,25 +95,27 @@ func (g *sftpRoute) makeMaildir() error {
 		case !errors.Is(err, fs.ErrNotExist):
 			return fmt.Errorf("look at ~/%s: %w", dir, err)
 		}
-		if err := g.sftp.Mkdir(dir); err != nil {
+		if err := l.client.Mkdir(dir); err != nil {
 			return fmt.Errorf("make ~/%s: %w", dir, err)
 		}
-		if err := g.sftp.Chmod(dir, 0o700); err != nil {
+		if err := l.client.Chmod(dir, 0o700); err != nil {
 			return fmt.Errorf("protect ~/%s: %w", dir, err)
 		}
 	}
 	return nil
 }
 
-// Deliver writes one message into new, unless an earlier attempt did. It returns once the copy is
-// synced. The file in tmp stays as a mark, until the host's record has the message as delivered: a
+// Deliver writes one message into new, unless an earlier attempt did. It returns once the copy is synced, and
+// Settle syncs its name. The file in tmp stays as a mark, until the host's record has the message as delivered: a
 // mail reader may move the one in new to cur, or remove it, before a crash makes Deliver come again.
 func (g *sftpRoute) Deliver(ctx context.Context, m Message) error {
-	g.answer.left.Store(maxAnswerBytes)
+	l := g.take(ctx)
+	defer g.give(l)
+	l.answer.left.Store(maxAnswerBytes)
 	there := false
 	if m.Again {
 		err := g.within(ctx, func() (err error) {
-			there, err = g.find(m.QueueID)
+			there, err = l.find(m.QueueID)
 			return err
 		})
 		if err != nil {
@@ -133,21 +123,24 @@ func (g *sftpRoute) Deliver(ctx context.Context, m Message) error {
 		}
 	}
 	if !there {
-		if err := g.write(ctx, tmpDir+"/"+m.QueueID, m.Content, m.Bytes); err != nil {
+		if err := g.write(ctx, l, tmpDir+"/"+m.QueueID, m.Content, m.Bytes); err != nil {
 			return at(stageWrite, err)
 		}
 	}
 	return at(stageMaildir, g.within(ctx, func() error {
 		if !there {
-			if err := g.link(m.QueueID); err != nil {
+			if err := l.link(m.QueueID); err != nil {
 				return err
 			}
 		}
-		if err := g.mark(m.QueueID); err != nil {
-			return err
-		}
-		return g.syncDir(newDir)
+		return l.mark(m.QueueID)
 	}))
+}
+
+// Settle syncs new, once for all that was linked there: a sync per message halves how many an sshd takes, which does
+// one at a time. What fails here has its mark, so that the next attempt makes no second copy.
+func (g *sftpRoute) Settle(ctx context.Context) error {
+	return at(stageMaildir, g.within(ctx, func() error { return g.lanes[0].syncDir(newDir) }))
 }
 
 // done is the name in tmp of a message that was linked into new.
@@ -155,14 +148,14 @@ func done(name string) string { return tmpDir + "/" + name + ".done" }
 
 // mark renames a message's file in tmp, which find takes as proof that it was linked. Where a crash
 // left both names, or a file of new alone, nothing is to be renamed.
-func (g *sftpRoute) mark(name string) error {
+func (l *lane) mark(name string) error {
 	file := tmpDir + "/" + name
-	err := g.sftp.Rename(file, done(name))
+	err := l.client.Rename(file, done(name))
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if both, _ := g.exists(done(name)); both {
-		err = g.sftp.Remove(file)
+	if both, _ := l.exists(done(name)); both {
+		err = l.client.Remove(file)
 	}
 	if err != nil {
 		return fmt.Errorf("rename ~/%s: %w", file, err)
@@ -170,13 +163,13 @@ func (g *sftpRoute) mark(name string) error {
 	return nil
 }
 
-// Recorded removes marks.
-func (g *sftpRoute) Recorded(ctx context.Context, names []string) error {
+// Recorded removes a mark.
+func (g *sftpRoute) Recorded(ctx context.Context, name string) error {
+	l := g.take(ctx)
+	defer g.give(l)
 	return g.within(ctx, func() error {
-		for _, name := range names {
-			if err := g.sftp.Remove(done(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("unlink ~/%s: %w", done(name), err)
-			}
+		if err := l.client.Remove(done(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("unlink ~/%s: %w", done(name), err)
 		}
 		return nil
 	})
@@ -186,25 +179,25 @@ func (g *sftpRoute) Recorded(ctx context.Context, names []string) error {
 // and mark leaves that open, if a mail reader has moved the file to cur meanwhile: find looks there
 // for all names by the Maildir's rules, without a listing, which has no bound. A second copy is made
 // if the reader also gave the file a name of its own.
-func (g *sftpRoute) find(name string) (bool, error) {
+func (l *lane) find(name string) (bool, error) {
 	for _, path := range []string{done(name), newDir + "/" + name} {
-		if there, err := g.exists(path); there || err != nil {
+		if there, err := l.exists(path); there || err != nil {
 			return there, err
 		}
 	}
-	if begun, err := g.exists(tmpDir + "/" + name); !begun || err != nil {
+	if begun, err := l.exists(tmpDir + "/" + name); !begun || err != nil {
 		return false, err
 	}
 	for _, suffix := range curSuffixes() {
-		if there, err := g.exists(curDir + "/" + name + suffix); there || err != nil {
+		if there, err := l.exists(curDir + "/" + name + suffix); there || err != nil {
 			return there, err
 		}
 	}
 	return false, nil
 }
 
-func (g *sftpRoute) exists(path string) (bool, error) {
-	_, err := g.sftp.Lstat(path)
+func (l *lane) exists(path string) (bool, error) {
+	_, err := l.client.Lstat(path)
 	switch {
 	case err == nil:
 		return true, nil
@@ -228,10 +221,10 @@ func curSuffixes() []string {
 }
 
 // write creates the file in tmp, replacing that of an earlier attempt, and syncs it.
-func (g *sftpRoute) write(ctx context.Context, path string, content io.Reader, size int64) error {
+func (g *sftpRoute) write(ctx context.Context, l *lane, path string, content io.Reader, size int64) error {
 	var f *sftp.File
 	err := g.within(ctx, func() (err error) {
-		if f, err = g.sftp.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC); err != nil {
+		if f, err = l.client.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC); err != nil {
 			return fmt.Errorf("make ~/%s: %w", path, err)
 		}
 		return f.Chmod(0o600)
@@ -252,7 +245,7 @@ func (g *sftpRoute) write(ctx context.Context, path string, content io.Reader, s
 		err = f.Sync()
 	}
 	if err := errors.Join(err, f.Close()); err != nil {
-		_ = g.sftp.Remove(path) // leave nothing on a full disk; the timer still runs
+		_ = l.client.Remove(path) // leave nothing on a full disk; the timer still runs
 		return fmt.Errorf("write ~/%s: %w", path, err)
 	}
 	return nil
@@ -260,20 +253,20 @@ func (g *sftpRoute) write(ctx context.Context, path string, content io.Reader, s
 
 // link links the message into new. OpenSSH does not report EEXIST, so after a failure link checks
 // for the name.
-func (g *sftpRoute) link(name string) error {
-	err := g.sftp.Link(tmpDir+"/"+name, newDir+"/"+name)
+func (l *lane) link(name string) error {
+	err := l.client.Link(tmpDir+"/"+name, newDir+"/"+name)
 	if err == nil {
 		return nil
 	}
-	if _, missing := g.sftp.Lstat(newDir + "/" + name); missing == nil {
+	if _, missing := l.client.Lstat(newDir + "/" + name); missing == nil {
 		return nil
 	}
 	return fmt.Errorf("link into ~/%s: %w", newDir, err)
 }
 
 // syncDir syncs a directory: OpenSSH opens one for reading like a file, and then syncs it.
-func (g *sftpRoute) syncDir(dir string) error {
-	d, err := g.sftp.Open(dir)
+func (l *lane) syncDir(dir string) error {
+	d, err := l.client.Open(dir)
 	if err != nil {
 		return fmt.Errorf("open ~/%s: %w", dir, err)
 	}
@@ -297,8 +290,8 @@ func (g *sftpRoute) cut() { _ = g.raw.Close() } // requests in progress fail
 // Close closes the connection without waiting for answers.
 func (g *sftpRoute) Close() {
 	g.cut()
-	if g.sftp != nil {
-		_ = g.sftp.Close() // after cut it only ends goroutines
+	for _, l := range g.lanes {
+		_ = l.client.Close() // after cut it only ends goroutines
 	}
 	if g.ssh != nil {
 		_ = g.ssh.Close() // as above

@@ -30,7 +30,7 @@ type smtpRoute struct {
 	client *smtp.Client
 	answer *meter
 	step   time.Duration
-	silent bool // no transaction is open
+	silent bool // the server has answered all there was, so that QUIT makes sense
 	used   bool
 }
 
@@ -67,10 +67,12 @@ func (s *smtpRoute) Deliver(ctx context.Context, m Message) error {
 	stop := context.AfterFunc(ctx, s.cut)
 	defer stop()
 	s.silent = false
-	if err := s.send(m); err != nil {
+	err := s.send(m)
+	_, replied := errors.AsType[*smtp.SMTPError](err)
+	s.silent = err == nil || replied
+	if err != nil {
 		return judge(err)
 	}
-	s.silent = true
 	return nil
 }
 

@@ -150,7 +150,7 @@ func (w *worker) restart() {
 // message further.
 func (w *worker) work(ctx context.Context, box *mailbox.Box, next []mailbox.Entry, late uint32) error {
 	m, ok := w.config.Directory.ByID(w.id)
-	if !ok || m.Desired != gateway.Running {
+	if !ok || m.Desired == gateway.Removed || m.Desired != gateway.Running && !wayInto(m).inHost {
 		return at(stageVM, errors.New("the VM is not running"))
 	}
 	err := w.round(ctx, box, m, next)

@@ -43,7 +43,7 @@ func (s *session) List(w *imapserver.ListWriter, ref string, patterns []string, 
 		}
 		if options.ReturnStatus != nil {
 			if box, err := s.folders.Open(data.Mailbox); err == nil { // else it was deleted meanwhile
-				data.Status = s.status(data.Mailbox, box.Snapshot())
+				data.Status = s.status(data.Mailbox, box.Snapshot(), options.ReturnStatus)
 			}
 		}
 		if err := w.WriteList(data); err != nil {

@@ -73,13 +73,17 @@ type Server struct {
 	guard   *guard.Server
 	parsing chan struct{} // holds one for each message that is being parsed
 	outside *outside      // nil: it is one for VMs
+
+	watchers watchers
 }
 
 // New returns a server that does not listen yet.
 func New(config Config) *Server {
-	s := &Server{config: config, parsing: make(chan struct{}, maxParsing)}
+	s := &Server{config: config, parsing: make(chan struct{}, maxParsing), watchers: watchers{n: map[*mailbox.Box]int{}}}
 	engine := imapserver.New(&imapserver.Options{
 		NewSession: s.newSession,
+		// LITERAL+ is left out: go-imap takes the bytes of a literal that it refuses and that did not wait for its reply, such
+		// as a message above APPENDLIMIT, for commands.
 		Caps: imap.CapSet{
 			imap.CapIMAP4rev1: {}, imap.CapUIDPlus: {}, imap.CapESearch: {}, imap.CapNamespace: {}, imap.CapStatusSize: {},
 			imap.CapListExtended: {}, imap.CapListStatus: {}, imap.CapMove: {}, imap.CapChildren: {}, imap.CapSpecialUse: {},

@@ -98,20 +98,24 @@ func (s *session) Unselect() error {
 }
 
 // Status returns the counts of a folder.
-func (s *session) Status(name string, _ *imap.StatusOptions) (*imap.StatusData, error) {
+func (s *session) Status(name string, options *imap.StatusOptions) (*imap.StatusData, error) {
 	box, err := s.folders.Open(name)
 	if err != nil {
 		return nil, s.answer(err)
 	}
-	return s.status(name, box.Snapshot()), nil
+	return s.status(name, box.Snapshot(), options), nil
 }
 
-// status has all items; go-imap writes only the requested ones.
-func (s *session) status(name string, now mailbox.Snapshot) *imap.StatusData {
+// status has all items, but those that need a look at each message only if one is requested; go-imap writes only the
+// requested ones.
+func (s *session) status(name string, now mailbox.Snapshot, options *imap.StatusOptions) *imap.StatusData {
 	var unseen, deleted uint32
-	var size, deletedSize int64
+	var deletedSize int64
+	size := now.Bytes()
 	for _, e := range now.Entries.All() {
-		size += e.Bytes
+		if !options.NumUnseen && !options.NumDeleted && !options.DeletedStorage {
+			break
+		}
 		if e.Flags&mailbox.Seen == 0 {
 			unseen++
 		}
@@ -164,27 +168,6 @@ func (s *session) answer(err error) error {
 }
 
 func count[T any](all []T) uint32 { return uint32(len(all)) } // UIDs are 32 bits, so is their number
-
-// Idle sends the client each change as it happens.
-func (s *session) Idle(w *imapserver.UpdateWriter, stop <-chan struct{}) error {
-	s.turn.Lock()
-	defer s.turn.Unlock()
-	if s.box == nil {
-		<-stop
-		return nil
-	}
-	for {
-		_, changed := s.box.Changed()
-		if err := s.sendChanges(w, true); err != nil {
-			return err
-		}
-		select {
-		case <-stop:
-			return nil
-		case <-changed:
-		}
-	}
-}
 
 // Poll sends the client what has changed since the last update.
 func (s *session) Poll(w *imapserver.UpdateWriter, allowExpunge bool) error {

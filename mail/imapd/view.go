@@ -1,6 +1,8 @@
 package imapd
 
 import (
+	"cmp"
+	"math"
 	"slices"
 	"strings"
 
@@ -28,8 +30,8 @@ type sentPage struct {
 
 func newView(now mailbox.Snapshot, readOnly bool) *view {
 	v := &view{readOnly: readOnly, keywords: len(now.Keywords), uids: make([]uint32, 0, now.Entries.Len())}
-	for _, e := range now.Entries.All() {
-		v.uids = append(v.uids, e.UID)
+	for _, p := range now.Entries.Pages() {
+		v.uids = p.AppendUIDs(v.uids)
 	}
 	v.sent(now)
 	return v
@@ -40,8 +42,8 @@ func (v *view) sent(now mailbox.Snapshot) {
 	v.mod, v.pages = now.Mod, v.pages[:0]
 	n := 0
 	for _, p := range now.Entries.Pages() {
-		v.pages = append(v.pages, sentPage{p.ID, n, n + len(p.Entries)})
-		n += len(p.Entries)
+		v.pages = append(v.pages, sentPage{p.ID, n, n + p.Len()})
+		n += p.Len()
 	}
 }
 
@@ -99,11 +101,11 @@ func (v *view) compare(list mailbox.List) (gone, added []uint32, changed []selec
 		for len(known) > 0 && known[0].start < n {
 			known = known[1:]
 		}
-		if len(known) > 0 && p.ID != 0 && known[0] == (sentPage{p.ID, n, n + len(p.Entries)}) {
+		if len(known) > 0 && p.ID != 0 && known[0] == (sentPage{p.ID, n, n + p.Len()}) {
 			n = known[0].end
 			continue
 		}
-		for _, e := range p.Entries {
+		for _, e := range p.Entries() {
 			for ; n < len(v.uids) && v.uids[n] < e.UID; n++ {
 				gone = append(gone, uint32(n)+1) // as count
 			}
@@ -131,18 +133,62 @@ type selected struct {
 
 // pick returns the messages of a set that are in the view and still in the mailbox.
 func (v *view) pick(set imap.NumSet, now mailbox.Snapshot) []selected {
-	has := v.matcher(set)
 	var picked []selected
-	for n, uid := range v.uids {
-		seq := uint32(n) + 1 // as count
-		if !has(seq, uid) {
-			continue
-		}
-		if e, ok := now.Entries.Find(uid); ok {
-			picked = append(picked, selected{e, seq})
+	for _, r := range v.ranges(set) {
+		for n := r.from; n < r.to; n++ {
+			if e, ok := now.Entries.Find(v.uids[n]); ok {
+				picked = append(picked, selected{e, uint32(n) + 1}) // as count
+			}
 		}
 	}
 	return picked
+}
+
+// span is a part of v.uids, from up to to.
+type span struct{ from, to int }
+
+// ranges returns the parts of v.uids that are in a set, in order and apart.
+func (v *view) ranges(set imap.NumSet) []span {
+	var all []span
+	add := func(start, stop, last uint32, find func(uint32) int) {
+		if start == 0 {
+			start = last
+		}
+		if stop == 0 {
+			stop = last
+		}
+		from, to := find(min(start, stop)), len(v.uids)
+		if highest := max(start, stop); highest < math.MaxUint32 {
+			to = find(highest + 1)
+		}
+		if from < to {
+			all = append(all, span{from, to})
+		}
+	}
+	switch set := set.(type) {
+	case imap.SeqSet:
+		for _, r := range set {
+			add(r.Start, r.Stop, count(v.uids), func(seq uint32) int { return min(int(max(seq, 1))-1, len(v.uids)) })
+		}
+	case imap.UIDSet:
+		var last uint32
+		if len(v.uids) > 0 {
+			last = v.uids[len(v.uids)-1]
+		}
+		for _, r := range set {
+			add(uint32(r.Start), uint32(r.Stop), last, func(uid uint32) int { i, _ := slices.BinarySearch(v.uids, uid); return i })
+		}
+	}
+	slices.SortFunc(all, func(a, b span) int { return cmp.Compare(a.from, b.from) })
+	apart := all[:0]
+	for _, r := range all {
+		if n := len(apart); n > 0 && r.from <= apart[n-1].to {
+			apart[n-1].to = max(apart[n-1].to, r.to)
+		} else {
+			apart = append(apart, r)
+		}
+	}
+	return apart
 }
 
 // matcher returns a function that reports whether a message is in set, where "*" is the last

@@ -3,6 +3,9 @@ package imapd
 import (
 	"errors"
 	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -114,6 +117,41 @@ func TestPick(t *testing.T) {
 	for _, all := range []imap.NumSet{imap.SeqSet{{Start: 1, Stop: 0}}, imap.UIDSet{{Start: 1, Stop: 0}}} {
 		if got := empty.pick(all, now); len(got) > 0 {
 			t.Errorf("%v of an empty view: %v", all, got)
+		}
+	}
+}
+
+// The parts of a view that a set picks are those that its matcher has, once and in order.
+func TestRangesAreWhatMatches(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4)) // not a secret
+	for range 2000 {
+		v := &view{}
+		for uid := uint32(1); len(v.uids) < random.IntN(9); uid += 1 + random.Uint32N(3) {
+			v.uids = append(v.uids, uid)
+		}
+		var seqs imap.SeqSet
+		var uids imap.UIDSet
+		for range random.IntN(4) {
+			start, stop := random.Uint32N(14), random.Uint32N(14)
+			if stop == 13 {
+				stop = math.MaxUint32
+			}
+			seqs, uids = append(seqs, imap.SeqRange{Start: start, Stop: stop}), append(uids, imap.UIDRange{Start: imap.UID(start), Stop: imap.UID(stop)})
+		}
+		for _, set := range []imap.NumSet{seqs, uids} {
+			var want, got []uint32
+			has := v.matcher(set)
+			for n, uid := range v.uids {
+				if has(uint32(n)+1, uid) {
+					want = append(want, uid)
+				}
+			}
+			for _, r := range v.ranges(set) {
+				got = append(got, v.uids[r.from:r.to]...)
+			}
+			if !slices.Equal(got, want) {
+				t.Fatalf("%v of %d picks %d, want %d", set, v.uids, got, want)
+			}
 		}
 	}
 }

@@ -1,7 +1,7 @@
 // Package inbound decides who gets mail on this host, and keeps it: it is the smtpd.Policy of port 25.
 //
-// Mail for anything@<vm>.<domain> and for a VM's aliases is the VM's, if its settings accept the sender;
-// that for postmaster@, abuse@ and lodge@ of the domain is the operator's. All other is refused at RCPT, so no
+// Mail for anything@<vm>.<domain>, for a VM's aliases and for its own domains that are for mail too is the
+// VM's, if its settings accept the sender; that for postmaster@, abuse@ and lodge@ of the domain is the operator's. All other is refused at RCPT, so no
 // bounce is ever made. RCPT reads the Directory's snapshot alone, and the size of a mailbox with a quota.
 //
 // A VM that does not exist, one that does not receive, and one that does not accept the sender get the
@@ -106,10 +106,15 @@ func (p *Policy) Holder(address smtpd.Path) gateway.VM {
 	return m
 }
 
-// IsLocal reports whether an address is at this host's domain or below it.
+// IsLocal reports whether an address is at this host's domain or below it, or at a domain that a VM has for
+// mail.
 func (p *Policy) IsLocal(address smtpd.Path) bool {
 	host := domainOf(address)
-	return host == "" || host == p.config.Domain || strings.HasSuffix(host, "."+p.config.Domain)
+	if host == "" || host == p.config.Domain || strings.HasSuffix(host, "."+p.config.Domain) {
+		return true
+	}
+	_, ok := p.config.Directory.ByMailDomain(host)
+	return ok
 }
 
 // mailboxOf returns the VM that an address belongs to, if it accepts mail of the sender; the operator for
@@ -129,8 +134,8 @@ func (p *Policy) mailboxOf(to, from smtpd.Path, now time.Time) (gateway.Identity
 	return m.Identity, nil
 }
 
-// holderOf returns the VM that a host name below the domain, or an address at the domain, belongs to; the
-// zero VM if there is none.
+// holderOf returns the VM that a host name below the domain, an address at the domain, or a domain of its own
+// belongs to; the zero VM if there is none below the domain.
 func (p *Policy) holderOf(host, local string) (gateway.VM, error) {
 	if host == p.config.Domain {
 		m, ok := p.config.Directory.ByAlias(gateway.PlainLocal(local) + "@")
@@ -141,6 +146,9 @@ func (p *Policy) holderOf(host, local string) (gateway.VM, error) {
 	}
 	name, ok := strings.CutSuffix(host, "."+p.config.Domain)
 	if !ok || name == "" {
+		if m, ok := p.config.Directory.ByMailDomain(host); ok {
+			return m, nil
+		}
 		return gateway.VM{}, replyRelay()
 	}
 	m, ok := p.config.Directory.ByName(name)
@@ -174,13 +182,14 @@ func domainOf(to smtpd.Path) string {
 	return host
 }
 
-// stillExist refuses a message for a VM that was removed between RCPT and the end of the message.
-func (p *Policy) stillExist(to []smtpd.Recipient) error {
+// StillExist refuses a message whose recipients have changed between RCPT and its end: a VM was removed, or an
+// alias or a domain of it, which may be another VM's now.
+func (p *Policy) StillExist(to []smtpd.Recipient) error {
 	for _, r := range to {
 		if r.VM == gateway.Postmaster() {
 			continue
 		}
-		if m, ok := p.config.Directory.ByID(r.VM.ID); !ok || m.Desired == gateway.Removed {
+		if m := p.Holder(r.Path); m.ID != r.VM.ID || m.Desired == gateway.Removed {
 			return replyUnknown()
 		}
 	}

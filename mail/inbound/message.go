@@ -43,7 +43,7 @@ func (m *message) Commit() (string, error) {
 		return "", err
 	}
 	letters := m.letters(time.Now(), results)
-	if err := m.policy.stillExist(m.envelope.To); err != nil {
+	if err := m.policy.StillExist(m.envelope.To); err != nil {
 		return "", err
 	}
 	undo, err := m.policy.TakeBytes(letters, m.filter.Size())

@@ -21,7 +21,9 @@ func settingsPolicy(tb testing.TB, now time.Time) (p *Policy, open, ended string
 	addresses := []gateway.MailAddress{
 		{Local: open, From: []string{"@shop.example"}, Expires: now.Add(time.Hour)}, {Local: ended, From: []string{"@shop.example"}, Expires: now},
 	}
-	directory := gatewaytest.NewDirectory(tb, new(gatewaytest.Records),
+	custom := vm("custom", gateway.MailSettings{Addresses: addresses})
+	custom.Domains = []gateway.Domain{{Name: "own.example", Mail: true}, {Name: "pages.example"}, {Name: "xn--bcher-kva.example", Mail: true}}
+	directory := gatewaytest.NewDirectory(tb, new(gatewaytest.Records), custom,
 		vm("plain", gateway.MailSettings{Aliases: []string{"sales@", "shop", "first.last@"}, Addresses: addresses}),
 		vm("off", gateway.MailSettings{Off: true, Aliases: []string{"off@"}, Addresses: addresses}),
 		vm("strict", gateway.MailSettings{AllowFrom: []string{"ada@example.com", "@example.org", "@xn--bcher-kva.example"}, Addresses: addresses}))
@@ -63,9 +65,19 @@ func TestSettingsDecideAtRCPT(t *testing.T) {
 		{"address that has expired", ended + "@plain", "a@shop.example", "5.1.1"},
 		{"address that never was", gateway.NewMailLocal() + "@plain", "a@shop.example", "5.1.1"},
 		{"no VM", "x@other", "ada@example.com", "5.1.1"},
+		{"own domain", "x@own.example.", "eve@evil.example", "custom"},
+		{"own domain: its postmaster", "Postmaster@OWN.example.", "", "custom"},
+		{"own domain in Unicode", "x@bücher.example.", "eve@evil.example", "custom"},
+		{"own domain: address", open + "@own.example.", "a@shop.example", "custom"},
+		{"own domain: not the address's sender", open + "@own.example.", "eve@evil.example", "5.1.1"},
+		{"below an own domain", "x@www.own.example.", "eve@evil.example", "5.7.1"},
+		{"longer than an own domain", "x@evilown.example.", "eve@evil.example", "5.7.1"},
+		{"own domain for pages alone", "x@pages.example.", "eve@evil.example", "5.7.1"},
 	} {
 		host := strings.TrimSuffix(row.to, "@") + ".lodge.localhost"
-		if local, ok := strings.CutSuffix(row.to, "@"); ok {
+		if strings.HasSuffix(row.to, ".") { // a whole name
+			host = row.to
+		} else if local, ok := strings.CutSuffix(row.to, "@"); ok {
 			host = local + "@lodge.localhost"
 		}
 		to, fine := smtpd.ParsePath("<" + host + ">")

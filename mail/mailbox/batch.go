@@ -162,7 +162,11 @@ func (b *Box) commit(batch []*ticket, size int64) {
 
 func (b *Box) write(batch []*ticket) error {
 	s := b.last()
-	var buf []byte
+	size := int64(0)
+	for _, t := range batch {
+		size += t.size()
+	}
+	buf := make([]byte, 0, size) // bodies are copied once
 	var places []place
 	for _, t := range batch {
 		for _, f := range t.frames {
@@ -266,7 +270,7 @@ func (b *Box) reserve(size int64, adds bool) error {
 }
 
 // roll begins a segment. Its first frame has what no message has, so that any one segment is
-// enough to go on. The file and its name are synced before a frame in it can be acknowledged; a
+// enough to go on. The file and all names above it are synced before a frame in it can be acknowledged; a
 // crash before leaves an empty segment. The index is written then, so that a start reads few frames.
 func (b *Box) roll() error {
 	s := segment{number: 1}
@@ -289,7 +293,7 @@ func (b *Box) roll() error {
 		buf = keywordFrame(b.state.Keywords).encode(buf, s.marker)
 	}
 	_, err = f.Write(buf)
-	if err = errors.Join(err, f.Sync(), durable.Sync(filepath.Dir(f.Name()))); err != nil {
+	if err = errors.Join(err, f.Sync(), durable.Sync(filepath.Dir(f.Name())), b.syncDirs()); err != nil {
 		_ = f.Close()                    // it is removed below
 		if removeFile(f.Name()) != nil { // it holds no message, but its number is taken
 			b.spoilt = s.number

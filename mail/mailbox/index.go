@@ -105,8 +105,8 @@ func (b *Box) writeIndex() error {
 			return fmt.Errorf("encode index: %w", err)
 		}
 	}
-	for _, e := range s.list.All() {
-		buf = appendEntry(buf, e)
+	for _, p := range s.list.Pages() {
+		buf = p.encode(buf)
 	}
 	buf = append(buf, strings.Join(s.Keywords, " ")...)
 	sum := checksum(buf[len(indexMagic)+4:])
@@ -180,14 +180,6 @@ func readIndex(path string) (*state, int64, error) {
 	for _, g := range p.segments {
 		s.segments = append(s.segments, segment{g.Number, g.Marker})
 	}
-	for entries := p.entries; len(entries) > 0; {
-		n := min(len(entries), pageEntries*indexEntryBytes)
-		page := decodePage(entries[:n])
-		s.list.addPage(page)
-		for _, e := range page {
-			s.count(e, 1)
-		}
-		entries = entries[n:]
-	}
+	s.take(p.entries)
 	return s, p.Offset, nil
 }

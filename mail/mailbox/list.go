@@ -18,11 +18,58 @@ type List struct {
 	n     int
 }
 
-// Page is a part of a List. Pages of one mailbox that have an ID and a length in common are the same, unless
-// the ID is 0.
+// Page is a part of a List, never empty. Pages of one mailbox that have an ID and a length in common are the same,
+// unless the ID is 0.
 type Page struct {
 	ID      uint64
-	Entries []Entry // never empty; what follows in its array may be another list's
+	entries []Entry  // what follows in its array may be another list's
+	packed  *packing // in place of entries: the page is as it was in the index
+}
+
+// Entries returns the messages, which are not to be changed.
+func (p Page) Entries() []Entry {
+	if p.packed != nil {
+		return p.packed.unpack()
+	}
+	return p.entries
+}
+
+// Len is the number of messages.
+func (p Page) Len() int {
+	if p.packed != nil {
+		return p.packed.n
+	}
+	return len(p.entries)
+}
+
+// last is the UID of the last message.
+func (p Page) last() uint32 {
+	if p.packed != nil {
+		return p.packed.last
+	}
+	return p.entries[len(p.entries)-1].UID
+}
+
+// AppendUIDs appends the UIDs of the messages to all.
+func (p Page) AppendUIDs(all []uint32) []uint32 {
+	if p.packed != nil {
+		return p.packed.appendUIDs(all)
+	}
+	for _, e := range p.entries {
+		all = append(all, e.UID)
+	}
+	return all
+}
+
+// encode appends the messages as an index has them.
+func (p Page) encode(buf []byte) []byte {
+	if p.packed != nil {
+		return p.packed.encode(buf)
+	}
+	for _, e := range p.entries {
+		buf = appendEntry(buf, e)
+	}
+	return buf
 }
 
 // NewList returns a list of these entries, which are by UID.
@@ -30,7 +77,7 @@ func NewList(entries ...Entry) List {
 	if len(entries) == 0 {
 		return List{}
 	}
-	return List{pages: []Page{{Entries: entries}}, n: len(entries)}
+	return List{pages: []Page{{entries: entries}}, n: len(entries)}
 }
 
 // Len is the number of messages.
@@ -44,7 +91,7 @@ func (l List) All() iter.Seq2[int, Entry] {
 	return func(yield func(int, Entry) bool) {
 		n := 0
 		for _, p := range l.pages {
-			for _, e := range p.Entries {
+			for _, e := range p.Entries() {
 				if !yield(n, e) {
 					return
 				}
@@ -58,7 +105,7 @@ func (l List) All() iter.Seq2[int, Entry] {
 func (l List) Backward() iter.Seq[Entry] {
 	return func(yield func(Entry) bool) {
 		for _, p := range slices.Backward(l.pages) {
-			for _, e := range slices.Backward(p.Entries) {
+			for _, e := range slices.Backward(p.Entries()) {
 				if !yield(e) {
 					return
 				}
@@ -79,18 +126,17 @@ func (l List) next(uid uint32) (Entry, bool) {
 	if page == len(l.pages) {
 		return Entry{}, false
 	}
-	return l.pages[page].Entries[i], true
+	return l.pages[page].Entries()[i], true
 }
 
 // search returns the place of the first message with at least uid: its page, and where it is in that. If
 // there is none, the page is behind the last one.
 func (l List) search(uid uint32) (page, i int) {
 	page = sort.Search(len(l.pages), func(i int) bool {
-		p := l.pages[i].Entries
-		return p[len(p)-1].UID >= uid
+		return l.pages[i].last() >= uid
 	})
 	if page < len(l.pages) {
-		i, _ = slices.BinarySearchFunc(l.pages[page].Entries, uid, func(e Entry, uid uint32) int { return cmp.Compare(e.UID, uid) })
+		i, _ = slices.BinarySearchFunc(l.pages[page].Entries(), uid, func(e Entry, uid uint32) int { return cmp.Compare(e.UID, uid) })
 	}
 	return page, i
 }
@@ -123,7 +169,7 @@ func (l *editor) page(i int) *Page {
 	l.own()
 	p := &l.pages[i]
 	if _, is := l.private[p.ID]; !is {
-		*p = l.newPage(slices.Clone(p.Entries))
+		*p = l.newPage(slices.Clone(p.Entries()))
 	}
 	return p
 }
@@ -134,7 +180,7 @@ func (l *editor) newPage(entries []Entry) Page {
 	}
 	l.lastID++
 	l.private[l.lastID] = struct{}{}
-	return Page{ID: l.lastID, Entries: entries}
+	return Page{ID: l.lastID, entries: entries}
 }
 
 // add puts a message where its UID belongs; there must be none with that.
@@ -146,30 +192,32 @@ func (l *editor) add(e Entry) {
 	switch {
 	case at <= last:
 		p := l.page(at)
-		p.Entries = slices.Insert(p.Entries, i, e)
-		if len(p.Entries) > 2*pageEntries {
-			behind := l.newPage(slices.Clone(p.Entries[pageEntries:]))
-			p.Entries = p.Entries[:pageEntries:pageEntries]
+		p.entries = slices.Insert(p.entries, i, e)
+		if len(p.entries) > 2*pageEntries {
+			behind := l.newPage(slices.Clone(p.entries[pageEntries:]))
+			p.entries = p.entries[:pageEntries:pageEntries]
 			l.pages = slices.Insert(l.pages, at+1, behind)
 		}
-	case last >= 0 && len(l.pages[last].Entries) < pageEntries:
-		l.pages[last].Entries = append(l.pages[last].Entries, e)
+	case last >= 0 && l.pages[last].Len() < pageEntries:
+		p := &l.pages[last]
+		*p = Page{ID: p.ID, entries: append(p.Entries(), e)}
 	default:
 		l.pages = append(l.pages, l.newPage([]Entry{e}))
 	}
 }
 
-// addPage puts a page behind all others.
-func (l *editor) addPage(entries []Entry) {
+// addPacked puts a page behind all others.
+func (l *editor) addPacked(p *packing) {
 	l.own()
-	l.pages = append(l.pages, l.newPage(entries))
-	l.n += len(entries)
+	l.lastID++ // not a private page: a change copies it
+	l.pages = append(l.pages, Page{ID: l.lastID, packed: p})
+	l.n += p.n
 }
 
 // edit calls f with the message that has a UID, if there is one.
 func (l *editor) edit(uid uint32, f func(*Entry)) {
-	if at, i := l.search(uid); at < len(l.pages) && l.pages[at].Entries[i].UID == uid {
-		f(&l.page(at).Entries[i])
+	if at, i := l.search(uid); at < len(l.pages) && l.pages[at].Entries()[i].UID == uid {
+		f(&l.page(at).entries[i])
 	}
 }
 
@@ -178,21 +226,21 @@ func (l *editor) remove(uids []uint32, gone func(Entry)) {
 	byPage := map[int]map[uint32]bool{}
 	for _, uid := range uids {
 		at, i := l.search(uid)
-		if at == len(l.pages) || l.pages[at].Entries[i].UID != uid || byPage[at][uid] {
+		if at == len(l.pages) || l.pages[at].Entries()[i].UID != uid || byPage[at][uid] {
 			continue
 		}
 		if byPage[at] == nil {
 			byPage[at] = map[uint32]bool{}
 		}
 		byPage[at][uid] = true
-		gone(l.pages[at].Entries[i])
+		gone(l.pages[at].Entries()[i])
 	}
 	for at, uids := range byPage {
 		p := l.page(at)
-		p.Entries = slices.DeleteFunc(p.Entries, func(e Entry) bool { return uids[e.UID] })
+		p.entries = slices.DeleteFunc(p.entries, func(e Entry) bool { return uids[e.UID] })
 		l.n -= len(uids)
 	}
 	if len(byPage) > 0 {
-		l.pages = slices.DeleteFunc(l.pages, func(p Page) bool { return len(p.Entries) == 0 })
+		l.pages = slices.DeleteFunc(l.pages, func(p Page) bool { return p.Len() == 0 })
 	}
 }

@@ -34,12 +34,27 @@ func newBox(dir, log string, logger *slog.Logger) *Box {
 	return b
 }
 
+// makeDirs makes the directories that are missing. Those that are there were synced before anything in them counted:
+// here, or after a crash in between by roll.
 func (b *Box) makeDirs() error {
+	made := false
 	for _, dir := range []string{b.log, b.big(""), b.lost("")} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		_, err := os.Stat(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			made, err = true, os.MkdirAll(dir, 0o700)
+		}
+		if err != nil {
 			return fmt.Errorf("make mailbox: %w", err)
 		}
 	}
+	if !made {
+		return nil
+	}
+	return b.syncDirs()
+}
+
+// syncDirs syncs the names of the directories.
+func (b *Box) syncDirs() error {
 	return errors.Join(durable.Sync(b.dir), durable.Sync(filepath.Dir(b.dir)))
 }
 
@@ -282,12 +297,17 @@ func (b *Box) checkBig() error {
 	for _, n := range names {
 		have[n.Name()] = true
 	}
-	for _, e := range b.state.list.All() {
-		if e.at.file && !have[e.QueueID] {
-			b.logger.Error("message body missing", "queue_id", e.QueueID)
+	for _, p := range b.state.list.Pages() {
+		if p.packed != nil && !p.packed.big {
+			continue
 		}
-		if e.at.file {
-			delete(have, e.QueueID)
+		for _, e := range p.Entries() {
+			if e.at.file && !have[e.QueueID] {
+				b.logger.Error("message body missing", "queue_id", e.QueueID)
+			}
+			if e.at.file {
+				delete(have, e.QueueID)
+			}
 		}
 	}
 	for name := range have {

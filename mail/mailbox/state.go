@@ -137,8 +137,13 @@ func (s *state) count(e Entry, n int) {
 	s.live += int64(n) * e.at.length
 	s.bytes += int64(n) * e.Bytes
 	s.parked += n * isParked(e.Flags)
-	if s.used[e.at.segment] += n; s.used[e.at.segment] == 0 {
-		delete(s.used, e.at.segment)
+	s.use(e.at.segment, n)
+}
+
+// use counts n messages of a segment.
+func (s *state) use(segment uint32, n int) {
+	if s.used[segment] += n; s.used[segment] == 0 {
+		delete(s.used, segment)
 	}
 }
 

@@ -17,7 +17,7 @@ func (b *Box) PendingAfter(uid uint32) (Entry, bool) {
 	pages := s.Entries.Pages()
 	page, i := s.Entries.search(max(s.cursor, uid) + 1)
 	for ; page < len(pages); page, i = page+1, 0 {
-		for _, e := range pages[page].Entries[i:] {
+		for _, e := range pages[page].Entries()[i:] {
 			if e.Flags&local == 0 {
 				return e, true
 			}
@@ -34,7 +34,7 @@ func (b *Box) Passed(n int) []Entry {
 	var passed []Entry
 	for ; page >= 0; page-- {
 		if page < len(pages) {
-			for _, e := range slices.Backward(pages[page].Entries[:i]) {
+			for _, e := range slices.Backward(pages[page].Entries()[:i]) {
 				if e.Flags&local == 0 && len(passed) < n {
 					passed = append(passed, e)
 				}
@@ -44,7 +44,7 @@ func (b *Box) Passed(n int) []Entry {
 			break
 		}
 		if page > 0 {
-			i = len(pages[page-1].Entries)
+			i = pages[page-1].Len()
 		}
 	}
 	slices.Reverse(passed)
@@ -54,7 +54,9 @@ func (b *Box) Passed(n int) []Entry {
 // Parked returns the first n messages that are parked.
 func (b *Box) Parked(n int) []Entry {
 	var parkedOnes []Entry
-	for _, e := range b.shown.Load().Entries.All() {
+	s := b.shown.Load()
+	n = min(n, s.parked)
+	for _, e := range s.Entries.All() {
 		if len(parkedOnes) == n {
 			break
 		}
@@ -97,7 +99,7 @@ func (b *Box) Waiting() (n int, oldest time.Time) {
 	}
 	page, i := s.Entries.search(s.cursor + 1)
 	for ; page < len(s.Entries.pages); page, i = page+1, 0 {
-		for _, e := range s.Entries.pages[page].Entries[i:] {
+		for _, e := range s.Entries.pages[page].Entries()[i:] {
 			if e.Flags&local == 0 {
 				older(e)
 			}

@@ -33,7 +33,8 @@ const (
 
 // key is a key of the host, which signs the mail of all VMs. d= is the host's domain: the VMs' names are
 // below it, so that DMARC's relaxed alignment holds for From at a VM's name (RFC 7489 §3.1.1), and no VM
-// needs records of its own.
+// needs records of its own. Mail from a VM's own domain is signed for that one: d= is signed too, so that a
+// signature for one domain is none for another, whatever key they share.
 type key struct {
 	selector string
 	signer   crypto.Signer

@@ -15,6 +15,9 @@ type Message struct {
 	UTF8 bool             // it needs SMTPUTF8 (RFC 6531)
 	Body io.Reader        // headers included, with CRLF line ends
 
+	// Signer is the domain of the DKIM signatures (d=): a domain of the VM's own, or empty for the host's.
+	Signer string
+
 	// Ready is called once the message is checked, signed and has room, before it is recorded. If it fails,
 	// nothing is sent. nil: nothing is done.
 	Ready func() error

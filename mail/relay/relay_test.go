@@ -74,6 +74,28 @@ func TestDelivery(t *testing.T) {
 }
 
 // judge checks a message as a receiver does that finds the host's records.
+// Mail from a domain of a VM's own passes DMARC there, by the records of that domain and the host's keys.
+func TestOwnDomain(t *testing.T) {
+	const own = "own.example"
+	far := new(sink).serve(t, "127.0.0.2", "", nil)
+	r := start(t, far.port, nil, "far.example. MX 10 mx.far.example.", "mx.far.example. A 127.0.0.2")
+	body := strings.ReplaceAll(fmt.Sprintf(text, "own"), "blog."+us, own)
+	_, err := r.Send(t.Context(), Message{VM: r.blog, From: "app@" + own, To: []string{"x@far.example"}, Body: strings.NewReader(body), Signer: own})
+	gatewaytest.Must(t, err)
+	got := far.wait(t, 1)[0].text
+	records := []string{us + ". A 192.0.2.1"}
+	for _, rec := range append(r.Records(), r.DomainRecords(own)...) {
+		records = append(records, rec.Name+" "+rec.Type+" "+rec.Value)
+	}
+	r.zone.Set(t, records...)
+	for remote, spf := range map[string]verdict.Result{"192.0.2.1": verdict.Pass, "192.0.2.2": verdict.SoftFail} {
+		v := judgeFrom(t, r.zone.Addr, own, got, remote)
+		if v.SPF != spf || len(v.DKIM) != 2 || v.DKIM[0].Result != verdict.Pass || v.DKIM[1].Result != verdict.Pass || v.DKIM[0].Domain != own || v.DMARC != verdict.Pass || v.Aligned != own {
+			t.Errorf("from %s: %+v\n%s", remote, v, got)
+		}
+	}
+}
+
 func (r *rig) judge(t *testing.T, message, remote string) verdict.Verdict {
 	t.Helper()
 	records := []string{us + ". A 192.0.2.1", "*." + us + ". A 192.0.2.1"}

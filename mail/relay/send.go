@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -29,7 +30,7 @@ func (q *Queue) Send(ctx context.Context, m Message) (queueID string, err error)
 		return "", err
 	}
 	defer staged.Remove()
-	bytes, signatures, err := q.stage(ctx, staged, m.Body)
+	bytes, signatures, err := q.stage(ctx, staged, m)
 	if err != nil {
 		return "", err
 	}
@@ -168,15 +169,15 @@ func checkAddress(address string, utf8 bool) error {
 }
 
 // stage copies a message to the store and signs it.
-func (q *Queue) stage(ctx context.Context, staged *mailbox.Staged, body io.Reader) (bytes int64, signatures string, err error) {
-	s, err := q.keys.sign(q.config.Domain)
+func (q *Queue) stage(ctx context.Context, staged *mailbox.Staged, m Message) (bytes int64, signatures string, err error) {
+	s, err := q.keys.sign(cmp.Or(m.Signer, q.config.Domain))
 	if err != nil {
 		return 0, "", err
 	}
 	defer s.abort()
 	buf := make([]byte, 32<<10)
 	for {
-		n, err := body.Read(buf)
+		n, err := m.Body.Read(buf)
 		bytes += int64(n)
 		if bytes > q.config.Limits.MessageBytes {
 			return 0, "", gateway.Invalid("the message is larger than %d bytes", q.config.Limits.MessageBytes)

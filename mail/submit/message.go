@@ -34,6 +34,7 @@ type message struct {
 	outside  []string
 	split    splitter
 	header   []byte // as it goes out
+	author   string // the domain in From, once the message has ended; empty if there are several
 	staged   *mailbox.Staged
 	filter   *verdict.Filter
 	begun    time.Time
@@ -96,9 +97,11 @@ func (m *message) Commit() (string, error) {
 			return "", refusal(err)
 		}
 	}
-	if _, err := m.filter.End(); err != nil {
+	header, err := m.filter.End()
+	if err != nil {
 		return "", refusal(err)
 	}
+	m.author = header.From
 	if err := m.stillExist(); err != nil {
 		return "", err
 	}
@@ -146,7 +149,7 @@ func (m *message) deliver(letters []mailbox.Letter) (queueID string, err error) 
 	defer cancel()
 	head := m.received("") + "\r\n"
 	queueID, err = m.policy.config.Relay.Send(ctx, relay.Message{
-		VM: m.vm.Identity, From: m.from.String(), To: m.outside, UTF8: m.needsUTF8(), Ready: commit,
+		VM: m.vm.Identity, From: m.from.String(), To: m.outside, UTF8: m.needsUTF8(), Ready: commit, Signer: m.signer(),
 		Body: io.MultiReader(strings.NewReader(head), io.NewSectionReader(m.staged, 0, m.filter.Size())),
 	})
 	switch {
@@ -183,17 +186,27 @@ func (m *message) takeBack(letters []mailbox.Letter) error {
 	return errors.Join(errs...)
 }
 
-// stillExist refuses a message of or for a VM that was removed since MAIL and RCPT.
+// stillExist refuses a message of or for a VM that was removed since MAIL and RCPT, or whose sender or
+// recipient is at a name that is the VM's no more.
 func (m *message) stillExist() error {
-	for _, vm := range append([]smtpd.Recipient{{VM: m.vm.Identity}}, m.local...) {
-		if vm.VM == gateway.Postmaster() {
-			continue
-		}
-		if now, ok := m.policy.config.Directory.ByID(vm.VM.ID); !ok || now.Desired == gateway.Removed {
-			return smtpd.Reply{Code: 550, Status: "5.1.1", Text: "User unknown, or it does not accept mail from you"}
-		}
+	now, err := m.policy.vm(smtpd.Client{VM: m.vm.Identity})
+	if err == nil && m.from != (smtpd.Path{}) && !m.policy.owns(now, m.from) {
+		err = m.policy.replyForged(now, "Sender address rejected")
 	}
-	return nil
+	if err != nil {
+		return err
+	}
+	return m.policy.config.Inbound.StillExist(m.local)
+}
+
+// signer is the domain that signs the message: one that the VM has for mail if From is there, so that DMARC's
+// alignment holds; else the host's.
+func (m *message) signer() string {
+	holder, ok := m.policy.config.Directory.ByMailDomain(m.author)
+	if ok && holder.ID == m.vm.ID {
+		return m.author
+	}
+	return m.policy.config.Domain
 }
 
 // letters are the copies for mailboxes of this host, in the order of the recipients.

@@ -32,7 +32,7 @@ func (p *Policy) host(m gateway.VM) string { return m.Name + "." + p.config.Doma
 
 // A reply has 512 bytes at most (RFC 5321 §4.5.3.1.5).
 const (
-	maxNamed    = 3 // aliases
+	maxNamed    = 3 // aliases, and domains
 	maxOwnBytes = 350
 )
 
@@ -49,6 +49,13 @@ func (p *Policy) replyForged(m gateway.VM, what string) error {
 		} else {
 			own += ", anything@" + alias + "." + p.config.Domain
 		}
+	}
+	for i, domain := range m.MailDomains() {
+		if i == maxNamed {
+			own += " and its other domains"
+			break
+		}
+		own += ", anything@" + domain
 	}
 	own = own[:min(len(own), maxOwnBytes)]
 	return smtpd.Reply{Code: 550, Status: "5.7.1", Text: fmt.Sprintf("%s: %s sends from %s", what, m.Name, own)}

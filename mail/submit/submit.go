@@ -1,8 +1,8 @@
 // Package submit takes in the mail that VMs send: it is the smtpd.Policy of the ports 25 and 587 on taps,
 // and the handler of POST /lodge/v1/mail. There is no password: the tap is the identity.
 //
-// A VM sends from its own addresses alone: anything@<vm>.<domain> and its aliases, in the envelope and in
-// the header. Recipients at this host's names are decided on like mail from outside (package inbound), and
+// A VM sends from its own addresses alone: anything@<vm>.<domain>, its aliases and its own domains for mail,
+// in the envelope and in the header. Recipients at this host's names are decided on like mail from outside (package inbound), and
 // get the message straight into their mailbox; it never leaves the host. Others are the Relay's. The VM's
 // settings decide to whom it may write outside: see Policy.mayWrite.
 //

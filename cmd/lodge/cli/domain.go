@@ -21,6 +21,7 @@ type domainAddCmd struct {
 	Domain      string `arg:"" help:"A name such as www.example.com, or *.example.com." name:"name"`
 	Port        uint16 `help:"The port that it leads to; without it, the one that the VM's own name leads to." placeholder:"N"`
 	Passthrough bool   `help:"Pass TLS on unread: the VM has the certificate, and decides who may open it. Without --port, to port 443."`
+	Mail        bool   `help:"Mail to anything@ this name goes to the VM too, which may send from there. Without it, none does."`
 }
 
 // Help is the text below the usage.
@@ -30,12 +31,13 @@ func (*domainAddCmd) Help() string {
 		"*.example.com stands for all names one label below example.com, and not for example.com, which is added by itself. " +
 		"An exact name goes before a wildcard. The domain has the visibility of its port: see lodge share.\n\n" +
 		"With --passthrough, everyone reaches the port, whatever its visibility, and the program there sees the VM's gateway as its peer. " +
-		"A second lodge domain add changes the port, and who ends TLS; it ends what is open."
+		"With --mail, mail to the name is the VM's as well, and nothing else of its mail settings changes. " +
+		"A second lodge domain add changes the port, who ends TLS, and whether the name is for mail; it ends what is open."
 }
 
 // Run adds a domain.
 func (c *domainAddCmd) Run(ctx context.Context, a *app) error {
-	added, err := a.client.AddDomain(ctx, c.Name, gateway.Domain{Name: c.Domain, Port: c.Port, Passthrough: c.Passthrough})
+	added, err := a.client.AddDomain(ctx, c.Name, gateway.Domain{Name: c.Domain, Port: c.Port, Passthrough: c.Passthrough, Mail: c.Mail})
 	if err != nil {
 		return err
 	}
@@ -44,18 +46,25 @@ func (c *domainAddCmd) Run(ctx context.Context, a *app) error {
 		if added.Note != "" {
 			row(w, added.Note)
 		}
+		if added.Mail {
+			row(w, fmt.Sprintf("Mail to anything@%s goes to %s, once DNS has these records: lodge mail dns %s", added.Name, added.VM, added.VM))
+		}
 	})
 }
 
 // target names what a domain leads to.
 func target(d api.Domain) string {
+	to := fmt.Sprintf("port %d of %s", d.Port, d.VM)
 	switch {
 	case d.Passthrough:
-		return fmt.Sprintf("port %d of %s, which ends TLS itself", d.Port, d.VM)
+		to += ", which ends TLS itself"
 	case d.Port == gateway.DefaultPort:
-		return d.VM
+		to = d.VM
 	}
-	return fmt.Sprintf("port %d of %s", d.Port, d.VM)
+	if d.Mail {
+		to += ", with mail"
+	}
+	return to
 }
 
 type domainRmCmd struct {

@@ -40,6 +40,12 @@ func TestDomainVerbs(t *testing.T) {
 		{"domain ls --json", `"port":443,"passthrough":true,`},
 		{"ls", "www.certified.example (port 443, passthrough)\n"},
 		{"share blog 443 private", "https://443-blog.lodge.localhost is private.\n"},
+		{"mail dns blog", "blog has no domain for mail\n"},
+		{"domain add blog www.certified.example --mail", "goes to blog, once DNS has these records: lodge mail dns blog\n"},
+		{"domain ls", "blog, with mail"},
+		{"ls", "www.certified.example (mail)\n"},
+		{"mail set blog", "anything@www.certified.example\n"},
+		{"mail dns blog", "www.certified.example. MX 10 lodge.localhost.\n"},
 		{"domain rm www.certified.example", "www.certified.example is removed.\n"},
 		{"domain rm www.certified.example", "lodge domain ls lists the domains.\nexit 1"},
 	} {

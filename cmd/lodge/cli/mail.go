@@ -16,7 +16,7 @@ type mailCmd struct {
 	Redeliver mailRedeliverCmd `cmd:"" help:"Deliver mail into its VM again."`
 	Rm        mailRmCmd        `cmd:"" help:"Remove mail of a VM, or of postmaster, from the host."`
 	Set       mailSetCmd       `cmd:"" help:"Change settings of a VM's mail, or show them."`
-	DNS       mailDNSCmd       `cmd:"" help:"Print the DNS records that mail of this host needs." name:"dns"`
+	DNS       mailDNSCmd       `cmd:"" help:"Print the DNS records that mail of this host, or of the own domains of a VM, needs." name:"dns"`
 	Address   mailAddressCmd   `cmd:"" help:"Make, list and remove addresses of a VM that only some may write to, for a time."`
 	Password  mailPasswordCmd  `cmd:"" help:"Make, list and revoke passwords for reading a VM's mail by IMAP from outside."`
 }

@@ -12,18 +12,38 @@ import (
 
 type mailLsCmd struct{}
 
-// Run lists mailboxes.
+// Help is the text below the usage.
+func (*mailLsCmd) Help() string {
+	return "Mailboxes that cannot be read are named after the others, with exit status 1."
+}
+
+// Run lists mailboxes. One that cannot be read fails it once the others are listed.
 func (*mailLsCmd) Run(ctx context.Context, a *app) error {
 	states, err := a.client.MailStates(ctx)
 	if err != nil {
 		return err
 	}
-	return a.print(states, func(w io.Writer) {
+	err = a.print(states, func(w io.Writer) {
 		row(w, "NAME", "MESSAGES", "SIZE", "WAITING", "OLDEST WAITS", "OUTGOING")
 		for _, s := range states {
-			row(w, s.Name, s.Messages, size(s.Bytes), s.Waiting, ago(s.Oldest), s.Queued)
+			if s.Error == "" {
+				row(w, s.Name, s.Messages, size(s.Bytes), s.Waiting, ago(s.Oldest), s.Queued)
+			}
 		}
 	})
+	if err != nil {
+		return err
+	}
+	var broken failures
+	for _, s := range states {
+		if s.Error != "" {
+			broken = append(broken, gateway.Errorf(gateway.KindInternal, "%s: %s", s.Name, s.Error).WithHint("On the host: journalctl -u lodged -g 'mailbox not read'"))
+		}
+	}
+	if len(broken) > 0 {
+		return broken
+	}
+	return nil
 }
 
 // ago is how long ago a time was, in its largest units; "-" for none.

@@ -7,7 +7,9 @@ import (
 	"lodge/gateway"
 )
 
-type mailDNSCmd struct{}
+type mailDNSCmd struct {
+	Name string `arg:"" help:"The VM whose own domains the records are for; without it, those of the host." name:"vm" optional:"" predictor:"vm"`
+}
 
 // Help is the text below the usage.
 func (*mailDNSCmd) Help() string {
@@ -17,8 +19,8 @@ func (*mailDNSCmd) Help() string {
 }
 
 // Run prints records.
-func (*mailDNSCmd) Run(ctx context.Context, a *app) error {
-	records, err := a.client.MailDNS(ctx)
+func (c *mailDNSCmd) Run(ctx context.Context, a *app) error {
+	records, err := a.client.MailDNS(ctx, c.Name)
 	if err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ type mailSetCmd struct {
 	Quota          string   `help:"The most that the VM's mail may take on the host, such as 2GiB; or none." placeholder:"SIZE"`
 	Keep           string   `help:"How long mail is kept on the host once it is in the VM, such as 90d; or forever." placeholder:"TIME"`
 	Wake           string   `help:"Whether a new message starts the stopped VM." placeholder:"on|off"`
-	Route          string   `help:"The way of the mail into the VM: auto, maildir, smtp, lmtp or http://PORT/PATH." placeholder:"ROUTE"`
+	Route          string   `help:"The way of the mail into the VM: auto, maildir, smtp, lmtp, http://PORT/PATH or s3://BUCKET/PREFIX." placeholder:"ROUTE"`
 	SendTo         string   `help:"To whom the VM may send mail outside of its host: its people and who wrote to it (known), anyone, or nobody. An owner of the host sets it." placeholder:"known|anyone|nobody"`
 	RefuseRejected string   `help:"Whether mail is refused that the DMARC policy of its sender rejects." placeholder:"on|off"`
 }
@@ -170,6 +170,9 @@ func describeMail(w io.Writer, s api.MailSettings) {
 		} else {
 			row(w, "alias", "anything@"+alias+"."+host)
 		}
+	}
+	for _, domain := range s.OwnDomains {
+		row(w, "own domain", "anything@"+domain)
 	}
 	row(w, "receive", onOff[s.Receive])
 	row(w, "allow", allow)

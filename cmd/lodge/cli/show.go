@@ -43,11 +43,18 @@ func describe(w io.Writer, v api.VM) {
 func domainNames(v api.VM) string {
 	var all []string
 	for _, d := range v.Domains {
-		switch {
-		case d.Passthrough:
-			d.Name += fmt.Sprintf(" (port %d, passthrough)", d.Port)
-		case d.Port != gateway.DefaultPort:
-			d.Name += fmt.Sprintf(" (port %d)", d.Port)
+		var notes []string
+		if d.Passthrough || d.Port != gateway.DefaultPort {
+			notes = append(notes, fmt.Sprintf("port %d", d.Port))
+		}
+		if d.Passthrough {
+			notes = append(notes, "passthrough")
+		}
+		if d.Mail {
+			notes = append(notes, "mail")
+		}
+		if len(notes) > 0 {
+			d.Name += " (" + strings.Join(notes, ", ") + ")"
 		}
 		all = append(all, d.Name)
 	}

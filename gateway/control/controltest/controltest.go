@@ -53,6 +53,8 @@ type Host struct {
 	notices   []gateway.Notice
 	stuck     chan struct{}
 	messages  map[gateway.ID][]Mail
+
+	unreadable string // the VM whose mailbox cannot be read
 }
 
 // Mail is a message in a fake mailbox.
@@ -293,7 +295,10 @@ func (h *Host) SSH(id gateway.ID) (gateway.SSHAccess, error) {
 }
 
 // DNSRecords implements api.Mailbox.
-func (h *Host) DNSRecords() ([]gateway.DNSRecord, error) {
+func (h *Host) DNSRecords(own string) ([]gateway.DNSRecord, error) {
+	if own != "" {
+		return []gateway.DNSRecord{{Name: own + ".", Type: "MX", Value: "10 lodge.localhost.", Why: "mail for " + own + " comes here"}}, nil
+	}
 	return []gateway.DNSRecord{{Name: "lodge.localhost.", Type: "TXT", Value: `"v=spf1 a:lodge.localhost -all"`, Why: "only this host sends mail of the VMs"}}, nil
 }
 

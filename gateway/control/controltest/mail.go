@@ -2,6 +2,7 @@ package controltest
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -9,10 +10,20 @@ import (
 	"lodge/gateway"
 )
 
+// Spoil makes the mailbox of a VM one that cannot be read.
+func (h *Host) Spoil(name string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.unreadable = name
+}
+
 // State implements api.Mailbox.
 func (h *Host) State(_ context.Context, vm gateway.Identity) (gateway.MailboxState, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.unreadable == vm.Name {
+		return gateway.MailboxState{}, errors.New("read index: input/output error")
+	}
 	state := gateway.MailboxState{Name: vm.Name}
 	for _, m := range h.messages[vm.ID] {
 		state.Messages++

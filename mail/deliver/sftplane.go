@@ -1,0 +1,79 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/pkg/sftp"
+	"golang.org/x/crypto/ssh"
+)
+
+// A sftp-server does one request at a time, syncs too, which are most of what a message costs. Several of them sync at
+// once, which file systems do together. So a backlog gets more of them, over the same connection; a few messages do not,
+// since each is a process in the guest.
+const (
+	maxLanes = 4 // of the 10 sessions that an sshd allows (MaxSessions in sshd_config(5))
+	perLane  = 4 // messages, before another lane is opened
+)
+
+// lane is one sftp-server of a guest.
+type lane struct {
+	client *sftp.Client
+	answer *meter
+	busy   int // messages
+}
+
+func openLane(guest *ssh.Client) (*lane, error) {
+	session, err := guest.NewSession()
+	if err != nil {
+		return nil, fmt.Errorf("open session: %w", err)
+	}
+	in, err1 := session.StdinPipe()
+	out, err2 := session.StdoutPipe()
+	if err := errors.Join(err1, err2, session.RequestSubsystem("sftp")); err != nil {
+		return nil, fmt.Errorf("start sftp: %w", err)
+	}
+	l := &lane{answer: &meter{r: out}}
+	l.answer.left.Store(maxAnswerBytes)
+	if l.client, err = sftp.NewClientPipe(l.answer, in); err != nil {
+		return nil, fmt.Errorf("start sftp: %w", err)
+	}
+	for _, name := range []string{"fsync@openssh.com", "hardlink@openssh.com"} {
+		if _, ok := l.client.HasExtension(name); !ok {
+			return nil, errors.Join(fmt.Errorf("start sftp: the server does not support %s", name), l.client.Close())
+		}
+	}
+	return l, nil
+}
+
+// take returns the lane with the fewest messages, a new one if that has many; give gives it back. A guest that opens no
+// further one has what there is.
+func (g *sftpRoute) take(ctx context.Context) *lane {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	least := g.lanes[0]
+	for _, l := range g.lanes {
+		if l.busy < least.busy {
+			least = l
+		}
+	}
+	if least.busy >= perLane && len(g.lanes) < maxLanes && !g.full {
+		err := g.within(ctx, func() error {
+			l, err := openLane(g.ssh)
+			if err == nil {
+				g.lanes, least = append(g.lanes, l), l
+			}
+			return err
+		})
+		g.full = err != nil
+	}
+	least.busy++
+	return least
+}
+
+func (g *sftpRoute) give(l *lane) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	l.busy--
+}
