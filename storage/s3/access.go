@@ -3,7 +3,6 @@ package s3
 import (
 	"encoding/xml"
 	"errors"
-	"net/http"
 	"slices"
 	"strings"
 
@@ -232,11 +231,4 @@ func ownershipOf(b store.Bucket) string {
 		return enforced
 	}
 	return conf.Rules[0].ObjectOwnership
-}
-
-// Public carries out a request without a signature, for a door outside: what the policy and the lists
-// of the VM's bucket allow to everyone, else AccessDenied.
-func (h *Handler) Public(w http.ResponseWriter, r *http.Request, who Caller, t Target) error {
-	who.Anonymous, who.Inside, who.Chain = true, false, nil
-	return h.Serve(w, r, who, t)
 }

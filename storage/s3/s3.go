@@ -54,14 +54,10 @@ type call struct {
 // error only if nothing has been answered yet; WriteError answers it. It panics with
 // http.ErrAbortHandler if an answer has become incomplete.
 func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, who Caller, t Target) error {
-	query, err := url.ParseQuery(r.URL.RawQuery)
+	c, err := h.newCall(w, r, who, t)
 	if err != nil {
-		return Errorf(http.StatusBadRequest, "InvalidArgument", "The query cannot be decoded.")
-	}
-	if r, err = unpresigned(r, query); err != nil {
 		return err
 	}
-	c := &call{Handler: h, Caller: who, Target: t, w: w, r: r, query: query}
 	c.cross()
 	if err := c.refuse(); err != nil {
 		return err
@@ -74,6 +70,17 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, who Caller, t Ta
 		return err
 	}
 	return to.verb(c)
+}
+
+func (h *Handler) newCall(w http.ResponseWriter, r *http.Request, who Caller, t Target) (*call, error) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, Errorf(http.StatusBadRequest, "InvalidArgument", "The query cannot be decoded.")
+	}
+	if r, err = unpresigned(r, query); err != nil {
+		return nil, err
+	}
+	return &call{Handler: h, Caller: who, Target: t, w: w, r: r, query: query}, nil
 }
 
 // storeKey is the target as the store names it.

@@ -150,7 +150,7 @@ func (c *call) sitePage(site *websiteXML) error {
 		index := *c
 		index.Key = asked + "/" + site.Index.Suffix
 		if _, found := c.Store.Head(index.storeKey(), ""); found == nil && index.authorize(route{http.MethodGet, "", nil}) == nil {
-			c.w.Header().Set("Location", "/"+(&url.URL{Path: asked + "/"}).EscapedPath())
+			c.w.Header().Set("Location", localPath(asked+"/"))
 			c.w.WriteHeader(http.StatusFound)
 			return nil
 		}
@@ -172,6 +172,12 @@ func (c *call) sitePage(site *websiteXML) error {
 		}
 	}
 	return err
+}
+
+// localPath is the path of a key in a URL: never "//", which would be another host.
+func localPath(key string) string {
+	rest := strings.TrimLeft(key, "/")
+	return "/" + strings.Repeat("%2F", len(key)-len(rest)) + (&url.URL{Path: "/" + rest}).EscapedPath()[1:]
 }
 
 // object answers with the object of the key, or its redirect.
