@@ -21,6 +21,13 @@ type S3Settings struct {
 	QuotaBytes int64         `json:"quota_bytes,omitempty"` // of all buckets; 0: the host's default; NoS3Quota: none
 	Buckets    []BucketQuota `json:"buckets,omitempty"`     // ordered by name, at most MaxBucketQuotas
 	KeyEpoch   uint32        `json:"key_epoch,omitempty"`   // counts how often its keys for outside were revoked
+	Shares     []BucketShare `json:"shares,omitempty"`      // ordered by bucket, at most MaxShares; VM.ShareRev counts their changes
+}
+
+// BucketShare is the visibility of a bucket, which need not exist yet. Of the Share, the port is 0.
+type BucketShare struct {
+	Bucket string `json:"bucket"`
+	Share
 }
 
 // BucketQuota is the quota of one bucket, which need not exist yet.
@@ -63,6 +70,50 @@ func (s S3Settings) WithBucketQuota(name string, bytes int64) S3Settings {
 
 func (s S3Settings) findBucket(name string) (int, bool) {
 	return slices.BinarySearchFunc(s.Buckets, name, func(b BucketQuota, name string) int { return cmp.Compare(b.Name, name) })
+}
+
+// Share returns that of a bucket; a private one if there is none.
+func (s S3Settings) Share(bucket string) Share {
+	if i, ok := s.findShare(bucket); ok && bucket != "" {
+		return s.Shares[i].Share
+	}
+	return Share{Visibility: Private}
+}
+
+func (s S3Settings) findShare(bucket string) (int, bool) {
+	return slices.BinarySearchFunc(s.Shares, bucket, func(b BucketShare, bucket string) int { return cmp.Compare(b.Bucket, bucket) })
+}
+
+// withShare returns s with the share of a bucket replaced; a private one is none.
+func (s S3Settings) withShare(bucket string, share Share) S3Settings {
+	i, ok := s.findShare(bucket)
+	s.Shares = slices.Clone(s.Shares)
+	if ok {
+		s.Shares = slices.Delete(s.Shares, i, i+1)
+	}
+	if share.Visibility != Private {
+		s.Shares = slices.Insert(s.Shares, i, BucketShare{bucket, share})
+	}
+	return s
+}
+
+// ShareOf returns the share of a bucket or, if that is "", of a port.
+func (m VM) ShareOf(bucket string, port uint16) Share {
+	if bucket == "" {
+		return m.Share(port)
+	}
+	return m.S3.Share(bucket)
+}
+
+// Reshare returns m with the share of a bucket or, if that is "", of the share's port replaced.
+func (m VM) Reshare(bucket string, share Share) VM {
+	if bucket == "" {
+		m.Shares = m.WithShare(share)
+	} else {
+		m.S3 = m.S3.withShare(bucket, share)
+	}
+	m.ShareRev++
+	return m
 }
 
 // S3Usage is how much is stored: bodies as clients see them, older versions included.

@@ -45,6 +45,9 @@ type Config struct {
 	Outside   string // the public name, s3.<domain>; names below it are those of VMs and their buckets
 	Quota     int64  // bytes that a VM may store by default; 0: no limit
 	AccessLog bool   // log every request
+
+	// Logins knows the people at the names of buckets. Without it there are none.
+	Logins Logins
 }
 
 // Server is the S3 service of one host.
@@ -58,6 +61,7 @@ type Server struct {
 	protocol  *s3.Handler
 	admission *admission
 
+	logins      Logins
 	outsideHost string
 	requests    *prometheus.CounterVec // by method and status
 }
@@ -76,7 +80,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.Join(err, objects.Close())
 	}
 	return &Server{
-		keyring: cfg.Keyring, directory: cfg.Directory, people: cfg.People, outsideHost: cfg.Outside, log: cfg.Logger, accessLog: cfg.AccessLog,
+		keyring: cfg.Keyring, directory: cfg.Directory, people: cfg.People, outsideHost: cfg.Outside, logins: cfg.Logins, log: cfg.Logger, accessLog: cfg.AccessLog,
 		objects: objects, protocol: &s3.Handler{Store: objects, Logger: cfg.Logger, Now: time.Now, SealKey: key},
 		admission: newAdmission(cfg.Directory), requests: newRequestCounter(),
 	}, nil

@@ -58,6 +58,7 @@ func (s *Server) routes() []route {
 		{"GET", vm + "/changes", s.changes, nil, gateway.Changes{}, "Returns what was changed in the VM since its image or the checkpoint `from`, until now or the checkpoint `to`; with `text=true` also a unified diff of text files."},
 		{"GET", vm + "/history", s.history, nil, []gateway.HistoryStep{}, "Returns what was changed from checkpoint to checkpoint, and from the last to now: the `last` steps, 10 unless asked."},
 		{"GET", vm + "/recipe", named(s, api.Session.Recipe), nil, gateway.Recipe{}, "Returns cloud-init user data that makes the same changes to a new VM. Files that may hold secrets, and large ones, are left out and listed."},
+		{"PUT", vm + "/buckets/{bucket}", s.shareBucket, PortRequest{}, api.VM{}, "Sets who may list and read a bucket of S3 at its name outside. The answer has the URL of the bucket."},
 		{"PUT", vm + "/ports/{port}", s.share, PortRequest{}, api.VM{}, "Sets who may open a port. Port 0 is the one that the VM's own name leads to. The answer has the URL of the port."},
 		{"POST", vm + "/forwards", asked(s, forward), ForwardRequest{}, api.Forward{}, "Opens a port of the host that leads to a port of the VM. It is kept over restarts, and removed with the VM."},
 		{"PUT", vm + "/domains/{domain}", s.addDomain, DomainRequest{}, api.Domain{}, "Makes a custom domain lead to a port of the VM, once DNS proves that it belongs to the VM. Without a proof the error is of kind conflict, and its hint has the records to set."},

@@ -164,7 +164,8 @@ func (j *judge) allows(action, name string) error {
 	if name != "" {
 		resource += "/" + name
 	}
-	allowed := !j.Anonymous
+	shared := j.Reads && (action == "GetObject" || action == "ListBucket")
+	allowed := !j.Anonymous || shared
 	for i, s := range j.policy {
 		if j.Anonymous && !s.everyone || !s.actions.match("s3:"+action) || !s.resources.match(resource) || !j.applies(i) {
 			continue
@@ -175,7 +176,7 @@ func (j *judge) allows(action, name string) error {
 		allowed = true
 	}
 	if j.Anonymous && j.block.RestrictPublicBuckets {
-		allowed = false
+		allowed = shared
 	}
 	if !allowed && !j.listed(action, name) {
 		return denied("Access Denied")

@@ -1,9 +1,12 @@
 package s3
 
 import (
+	"io"
 	"net/http"
+	"net/url"
 
 	"lodge/gateway"
+	"lodge/storage/store"
 )
 
 // ErrNotPublic is the one answer to who has not signed, for all that is not open to anybody: it is the same whether
@@ -14,8 +17,9 @@ func ErrNotPublic() error {
 
 // Face is what a bucket may show to anybody. The zero value is that of a bucket that does not exist, too.
 type Face struct {
-	Public bool // a policy, a list or a website may open something
-	Site   bool // it has a website
+	Public     bool // a policy, a list or a website may open something
+	Site       bool // it has a website
+	Restricted bool // its public access block forbids to share it with everybody
 }
 
 // Face returns that of a bucket.
@@ -26,7 +30,7 @@ func (h *Handler) Face(vm gateway.ID, bucket string) Face {
 	}
 	_, site := b.Config[websiteConfig]
 	_, policy := b.Config[policyConfig]
-	return Face{Public: site || policy || ownershipOf(b) != enforced, Site: site}
+	return Face{Public: site || policy || ownershipOf(b) != enforced, Site: site, Restricted: accessBlockOf(b).RestrictPublicBuckets}
 }
 
 // Public carries out a request without a signature, for a door outside: what the policy and the lists
@@ -69,4 +73,60 @@ func notPublic(err error) error {
 		return err
 	}
 	return ErrNotPublic()
+}
+
+// Page lists a part of a bucket for a person: what is below a prefix, by folders, behind after. Like Public it returns
+// ErrNotPublic for all that the caller may not see.
+func (h *Handler) Page(r *http.Request, who Caller, bucket, prefix, after string) (store.Page, error) {
+	c := &call{Handler: h, Caller: who, Target: Target{Bucket: bucket}, r: r, query: url.Values{}}
+	if err := c.authorize(route{http.MethodGet, "", nil}); err != nil {
+		return store.Page{}, notPublic(err)
+	}
+	return h.Store.List(r.Context(), store.Query{VM: who.VM.ID, Bucket: bucket, Prefix: prefix, Delimiter: "/", After: after, Max: maxPage})
+}
+
+// Upload stores the file of a form below a prefix, for a person who may write to the bucket. Of the form's other fields
+// none counts. It returns the key.
+func (h *Handler) Upload(w http.ResponseWriter, r *http.Request, who Caller, bucket, prefix string, form *Form) (string, error) {
+	if form.name == "" {
+		return "", invalidArgument("Choose a file first.")
+	}
+	t := Target{bucket, prefix + form.name}
+	if err := checkKey(t.Key); err != nil {
+		return "", err
+	}
+	r = r.Clone(r.Context())
+	r.Header = http.Header{}
+	if kind := form.file.Header.Get("Content-Type"); kind != "" {
+		r.Header.Set("Content-Type", kind)
+	}
+	c := &call{Handler: h, Caller: who, Target: t, w: w, r: r, query: url.Values{}}
+	if err := c.authorize(route{}); err != nil {
+		return "", err
+	}
+	meta, err := c.meta()
+	if err != nil {
+		return "", err
+	}
+	body := &payload{src: &atMost{form.file, maxPutBytes}, size: -1}
+	if err := body.announced(c.r.Header, algorithm{}); err != nil {
+		return "", err
+	}
+	_, err = c.putSealed(store.Write{Body: body, Size: -1, Meta: meta})
+	return t.Key, err
+}
+
+// atMost fails when a body goes above its limit.
+type atMost struct {
+	src  io.Reader
+	left int64
+}
+
+// Read implements io.Reader.
+func (a *atMost) Read(p []byte) (int, error) {
+	n, err := a.src.Read(p)
+	if a.left -= int64(n); a.left < 0 {
+		return 0, badRequest("EntityTooLarge", "The file is larger than 5 GiB.")
+	}
+	return n, err
 }

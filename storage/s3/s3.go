@@ -37,6 +37,7 @@ type Caller struct {
 	VM        gateway.Identity
 	Inside    bool         // the request came from inside the VM, on its tap
 	Anonymous bool         // nobody signed the request: only what is public is possible
+	Reads     bool         // with Anonymous: the bucket is shared with who asks, to list and to read what no policy denies
 	Chain     *sigv4.Chain // not nil: the signature is verified, and this verifies the chunks of the body
 }
 

@@ -108,14 +108,14 @@ func isHost(text string) bool {
 }
 
 // Website answers a request for a page of a bucket's website, for a door outside. who is the VM that has
-// the bucket; t.Key is the path, "" for the root. What is not public is AccessDenied, as for every anonymous request. A
+// the bucket, and who asks; t.Key is the path, "" for the root. What is not public is AccessDenied for who is anonymous. A
 // bucket without a website is NoSuchWebsiteConfiguration. Like Serve it returns an error only if nothing was
 // answered yet.
 func (h *Handler) Website(w http.ResponseWriter, r *http.Request, who Caller, t Target) error {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return Errorf(http.StatusMethodNotAllowed, "MethodNotAllowed", "A website has GET and HEAD alone.")
 	}
-	who.Anonymous, who.Inside, who.Chain = true, false, nil
+	who.Inside, who.Chain = false, nil
 	r = r.Clone(r.Context())
 	r.URL.RawQuery = "" // parameters are the pages' own
 	c := &call{Handler: h, Caller: who, Target: t, w: w, r: r, query: url.Values{}}
