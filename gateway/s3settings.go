@@ -22,6 +22,47 @@ type S3Settings struct {
 	Buckets    []BucketQuota `json:"buckets,omitempty"`     // ordered by name, at most MaxBucketQuotas
 	KeyEpoch   uint32        `json:"key_epoch,omitempty"`   // counts how often its keys for outside were revoked
 	Shares     []BucketShare `json:"shares,omitempty"`      // ordered by bucket, at most MaxShares; VM.ShareRev counts their changes
+	Grants     []BucketGrant `json:"grants,omitempty"`      // to other VMs, at most MaxBucketGrants
+}
+
+// BucketAccess is what another VM may do with a bucket.
+type BucketAccess string
+
+// The kinds of access. One of a later Lodge opens nothing.
+const (
+	NoBucketAccess BucketAccess = ""
+	ReadBucket     BucketAccess = "read"  // list and read
+	WriteBucket    BucketAccess = "write" // also write and delete
+)
+
+// BucketGrant lets another VM use a bucket, which need not exist yet. It ends with both VMs: their UUIDs are not used
+// again.
+type BucketGrant struct {
+	Bucket string       `json:"bucket"`
+	To     ID           `json:"to"`
+	Access BucketAccess `json:"access"`
+}
+
+// MaxBucketGrants limits the grants of a VM's buckets.
+const MaxBucketGrants = 256
+
+// GrantedTo returns what another VM may do with a bucket.
+func (s S3Settings) GrantedTo(bucket string, to ID) BucketAccess {
+	for _, g := range s.Grants {
+		if g.Bucket == bucket && g.To == to && (g.Access == ReadBucket || g.Access == WriteBucket) {
+			return g.Access
+		}
+	}
+	return NoBucketAccess
+}
+
+// WithGrant returns s with what a VM may do with a bucket replaced; NoBucketAccess removes it.
+func (s S3Settings) WithGrant(grant BucketGrant) S3Settings {
+	s.Grants = slices.DeleteFunc(slices.Clone(s.Grants), func(g BucketGrant) bool { return g.Bucket == grant.Bucket && g.To == grant.To })
+	if grant.Access != NoBucketAccess {
+		s.Grants = append(s.Grants, grant)
+	}
+	return s
 }
 
 // BucketShare is the visibility of a bucket, which need not exist yet. Of the Share, the port is 0.

@@ -46,12 +46,22 @@ func (s *Server) carryOut(w *access, r *http.Request, at door) error {
 		return err
 	}
 	w.vm = who.VM
+	use, leaveGrant, err := s.byGrant(r, who)
+	if err != nil {
+		return err
+	}
+	defer leaveGrant()
+	if use != nil {
+		r = r.WithContext(use.ctx)
+	}
 	r, out, leave, err := s.admit(w, r, who.VM.ID, at)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	if w.target, err = s.targetOf(r, at); err != nil {
+	if use != nil {
+		who, w.target = use.caller(who), use.target
+	} else if w.target, err = s.targetOf(r, at); err != nil {
 		return err
 	}
 	switch {

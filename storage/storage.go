@@ -60,6 +60,7 @@ type Server struct {
 	objects   *store.Store
 	protocol  *s3.Handler
 	admission *admission
+	grantees  *grantees
 
 	logins      Logins
 	outsideHost string
@@ -79,11 +80,13 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(err, objects.Close())
 	}
-	return &Server{
+	s := &Server{
 		keyring: cfg.Keyring, directory: cfg.Directory, people: cfg.People, outsideHost: cfg.Outside, logins: cfg.Logins, log: cfg.Logger, accessLog: cfg.AccessLog,
 		objects: objects, protocol: &s3.Handler{Store: objects, Logger: cfg.Logger, Now: time.Now, SealKey: key},
-		admission: newAdmission(cfg.Directory), requests: newRequestCounter(),
-	}, nil
+		admission: newAdmission(cfg.Directory), requests: newRequestCounter(), grantees: newGrantees(),
+	}
+	s.directory.Watch(s.grantees.changed)
+	return s, nil
 }
 
 // Run does the store's work in the background until ctx is done. Then it ends all requests, and closes

@@ -90,3 +90,41 @@ func TestBadSharesOfBuckets(t *testing.T) {
 		t.Errorf("a link to a public bucket: %v", err)
 	}
 }
+
+// Grants are of a bucket, to a VM that the caller may use; those to removed VMs make room.
+func TestGrantBucket(t *testing.T) {
+	a, log := sharing(t)
+	s := a.As(api.Owner())
+	all, err := s.GrantBucket(t.Context(), "blog", "photos", "web", gateway.ReadBucket)
+	if err != nil || len(all) != 1 || all[0] != (api.BucketGrant{VM: "blog", Bucket: "photos", To: "web", Access: gateway.ReadBucket, Name: "blog_photos"}) {
+		t.Fatalf("granted: %+v, %v", all, err)
+	}
+	if log.Count("event=s3.granted") != 1 {
+		t.Errorf("no record in\n%s", log)
+	}
+	ada, _, err := a.People.Add(t.Context(), "ada@example.com", "")
+	gatewaytest.Must(t, err)
+	_, err = s.Grant(t.Context(), "blog", api.Grant{Who: ada.Mail, Level: gateway.Manage})
+	gatewaytest.Must(t, err)
+	for what, to := range map[string]string{"a VM that she may not use": "web", "one that does not exist": "none"} {
+		if _, err := a.As(api.PersonCaller(ada.ID)).GrantBucket(t.Context(), "blog", "photos", to, gateway.WriteBucket); gateway.KindOf(err) != gateway.KindDenied {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	for _, access := range []gateway.BucketAccess{"rule", "none"} {
+		if _, err := s.GrantBucket(t.Context(), "blog", "photos", "web", access); gateway.KindOf(err) != gateway.KindInvalid {
+			t.Errorf("%q: %v", access, err)
+		}
+	}
+	m, _ := a.Directory.ByName("web")
+	for i := range gateway.MaxBucketGrants {
+		_, err := s.GrantBucket(t.Context(), "blog", fmt.Sprintf("b-%d", i), "web", gateway.ReadBucket)
+		if full := i == gateway.MaxBucketGrants-1; full != (gateway.KindOf(err) == gateway.KindConflict) {
+			t.Fatalf("grant %d: %v", i, err)
+		}
+	}
+	gatewaytest.Must(t, a.Directory.Delete(t.Context(), m.ID))
+	if all, err = s.BucketGrants(t.Context(), "blog"); err != nil || len(all) != 0 {
+		t.Errorf("after the other VM's removal: %+v, %v", all, err)
+	}
+}

@@ -35,10 +35,11 @@ type Handler struct {
 // Caller is the VM that a request is from, as established before.
 type Caller struct {
 	VM        gateway.Identity
-	Inside    bool         // the request came from inside the VM, on its tap
-	Anonymous bool         // nobody signed the request: only what is public is possible
-	Reads     bool         // with Anonymous: the bucket is shared with who asks, to list and to read what no policy denies
-	Chain     *sigv4.Chain // not nil: the signature is verified, and this verifies the chunks of the body
+	Inside    bool                 // the request came from inside the VM, on its tap
+	Anonymous bool                 // nobody signed the request: only what is public is possible
+	Reads     bool                 // with Anonymous: the bucket is shared with who asks, to list and to read what no policy denies
+	Granted   gateway.BucketAccess // not "": the bucket is another VM's, in whose place VM is, and this is what that has granted
+	Chain     *sigv4.Chain         // not nil: the signature is verified, and this verifies the chunks of the body
 }
 
 // call is one request on its way through a verb.
