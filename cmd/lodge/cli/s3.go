@@ -18,6 +18,9 @@ import (
 type s3Cmd struct {
 	Ls s3LsCmd `cmd:"" help:"List a VM's buckets, or the objects of one."`
 	Cp s3CpCmd `cmd:"" help:"Copy one object in or out."`
+	Rm s3RmCmd `cmd:"" help:"Remove an object, or all below a prefix."`
+
+	Sync s3SyncCmd `cmd:"" help:"Make a bucket like a directory, or a directory like a bucket."`
 
 	Grant  s3GrantCmd  `cmd:"" help:"Let another VM use a bucket."`
 	Grants s3GrantsCmd `cmd:"" help:"List what VMs may do with each other's buckets."`
