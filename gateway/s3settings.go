@@ -164,3 +164,12 @@ type S3Usage struct {
 	PendingBytes int64 `json:"pending_bytes"` // in parts of multipart uploads in progress; they count for the quota
 	Uploads      int64 `json:"uploads"`       // in progress
 }
+
+// S3Damage is an object, or a file, that the check of what is stored has found damaged.
+type S3Damage struct {
+	VM     ID     // zero: of a file that is no VM's
+	Bucket string // "" when it is not known
+	Key    string
+	File   string // below the directory of the objects, if it is about one
+	Reason string
+}

@@ -61,6 +61,7 @@ type Server struct {
 	protocol  *s3.Handler
 	admission *admission
 	grantees  *grantees
+	checking  sync.Mutex // held by Damage
 
 	logins      Logins
 	outsideHost string

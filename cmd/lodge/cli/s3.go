@@ -28,6 +28,7 @@ type s3Cmd struct {
 	Creds s3CredsCmd `cmd:"" help:"Make credentials for a VM's objects from anywhere, or revoke them."`
 	URL   s3URLCmd   `cmd:"" help:"Make a link by which anybody reads one object, or uploads it." name:"url"`
 	Usage s3UsageCmd `cmd:"" help:"Show how much a VM has stored."`
+	Fsck  s3FsckCmd  `cmd:"" help:"Check what is stored, and list what is damaged."`
 	Quota s3QuotaCmd `cmd:"" help:"Limit how much a VM or a bucket may store."`
 }
 
