@@ -122,8 +122,7 @@ func commands(t *testing.T, h *controltest.Host) map[string]command {
 	}
 }
 
-// serveObjects runs the storage service until the test ends.
-// serveObjects returns the directory of the objects.
+// serveObjects runs the storage service until the test ends, and returns the directory of its objects.
 func serveObjects(t *testing.T, h *controltest.Host) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
