@@ -11,8 +11,9 @@ const (
 	TokenPass PassKind = "token"      // in the Authorization header of scripts
 )
 
-// Pass opens a port or a bucket of a VM to whoever holds its secret, without a login: a link to one whose
-// visibility is Link, or a token for scripts, which may open the ports that the person may who made it.
+// Pass opens a port or a bucket of a VM to whoever holds its secret, without a login: a link to one
+// whose visibility is Link, or a token for scripts, which may open the ports that the person may
+// who made it.
 type Pass struct {
 	ID       string // 16 hex digits, unique on the host
 	Kind     PassKind

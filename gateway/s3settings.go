@@ -35,8 +35,8 @@ const (
 	WriteBucket    BucketAccess = "write" // also write and delete
 )
 
-// BucketGrant lets another VM use a bucket, which need not exist yet. It ends with both VMs: their UUIDs are not used
-// again.
+// BucketGrant lets another VM use a bucket, which need not exist yet. It ends with both VMs: their
+// UUIDs are not used again.
 type BucketGrant struct {
 	Bucket string       `json:"bucket"`
 	To     ID           `json:"to"`

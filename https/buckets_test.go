@@ -52,7 +52,8 @@ func (b bucketSite) share(v gateway.Visibility, with ...gateway.Principal) {
 	b.change(b.blog, func(m *gateway.VM) { *m = m.Reshare("photos", gateway.Share{Visibility: v, With: with}) })
 }
 
-// A login at the domain opens the buckets that are shared with its person, and writes to those of VMs that they may use.
+// A login at the domain opens the buckets that are shared with its person, and writes to those of
+// VMs that they may use.
 func TestBucketLogin(t *testing.T) {
 	t.Parallel()
 	b := newBucketSite(t)
@@ -89,8 +90,8 @@ func TestBucketLogin(t *testing.T) {
 	}
 }
 
-// A session at a bucket's name is that name's: pages of other buckets, of VMs and of other sites do not use it, and it
-// leads to no port.
+// A session at a bucket's name is that name's: pages of other buckets, of VMs and of other sites do
+// not use it, and it leads to no port.
 func TestBucketSessionIsItsOwn(t *testing.T) {
 	t.Parallel()
 	b := newBucketSite(t)

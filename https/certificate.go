@@ -68,8 +68,9 @@ func (s *Server) certificateOwner(host string) (string, bool) {
 	return rt.VMName, rt.IsVM()
 }
 
-// serviceOwner is certificateOwner for a service's name. Names below <vm>.<service> are counted with the
-// VM, and have certificates as names below the VM's own; that of a bucket that is shared with everyone has one, too.
+// serviceOwner is certificateOwner for a service's name. Names below <vm>.<service> are counted
+// with the VM, and have certificates as names below the VM's own; that of a bucket that is shared
+// with everyone has one, too.
 func (s *Server) serviceOwner(rt names.Route) (string, bool) {
 	below, ok := strings.CutSuffix(rt.Host, "."+rt.Service)
 	if !ok {

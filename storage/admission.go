@@ -64,7 +64,8 @@ func (a *admission) enter(ctx context.Context, id gateway.ID, at door, long bool
 	}, nil
 }
 
-// join adds a request of another VM to those of a VM whose bucket it uses. It takes none of that one's places.
+// join adds a request of another VM to those of a VM whose bucket it uses. It takes none of that
+// one's places.
 func (a *admission) join(ctx context.Context, id gateway.ID) (_ context.Context, leave func(), err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -75,7 +76,8 @@ func (a *admission) join(ctx context.Context, id gateway.ID) (_ context.Context,
 	return ctx, leave, nil
 }
 
-// add notes a request, whose context ends with the VM. The caller holds a.mu; the one of end does not.
+// add notes a request, whose context ends with the VM. The caller holds a.mu; the one of end does
+// not.
 func (a *admission) add(ctx context.Context, id gateway.ID) (_ context.Context, end func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	vm := a.of(id)

@@ -10,8 +10,9 @@ import (
 // maxDamage limits the list of what is damaged.
 const maxDamage = 1000
 
-// Damage reads all that a VM has stored, or for the zero ID that all VMs have, and returns what is damaged: at most the
-// first 1,000. Requests go on meanwhile. KindConflict: another check is running.
+// Damage reads all that a VM has stored, or for the zero ID that all VMs have, and returns what is
+// damaged: at most the first 1,000. Requests go on meanwhile. KindConflict: another check is
+// running.
 func (s *Server) Damage(ctx context.Context, id gateway.ID) ([]gateway.S3Damage, error) {
 	if !s.checking.TryLock() { // each reads the disk as fast as it can
 		return nil, gateway.Errorf(gateway.KindConflict, "a check of the objects is running already").WithHint("Wait for its end.")

@@ -56,8 +56,9 @@ func errNotGranted() error {
 	return errDenied("No bucket of another VM is granted to this one by that name. Its owner grants it: lodge s3 grant VM/BUCKET read --to VM")
 }
 
-// byGrant finds the grant that a request at a tap needs, nil for one in the VM's own namespace. The tap alone proves
-// whose the request is: keys of the VM work elsewhere, and its grants do not. Call leave after the request.
+// byGrant finds the grant that a request at a tap needs, nil for one in the VM's own namespace. The
+// tap alone proves whose the request is: keys of the VM work elsewhere, and its grants do not. Call
+// leave after the request.
 func (s *Server) byGrant(r *http.Request, who s3.Caller) (_ *granted, leave func(), err error) {
 	name, target, ok, err := s3.ParseGranted(r)
 	if !ok || !who.Inside {

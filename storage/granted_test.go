@@ -17,7 +17,8 @@ func (g guest) grant(t *testing.T, bucket string, to guest, access gateway.Bucke
 	})
 }
 
-// A bucket that is granted is at the other VM's tap under a name that no own bucket can have, and only there.
+// A bucket that is granted is at the other VM's tap under a name that no own bucket can have, and
+// only there.
 func TestGranted(t *testing.T) {
 	h := newHost(t)
 	g, shop, other := h.guest("blog"), h.guest("shop"), h.guest("other")
@@ -107,7 +108,8 @@ func TestGrantedToWrite(t *testing.T) {
 	}
 }
 
-// A grant ends at once, what is under way too: when it is taken back or changed, and when the bucket's VM is removed.
+// A grant ends at once, what is under way too: when it is taken back or changed, and when the
+// bucket's VM is removed.
 func TestGrantEnds(t *testing.T) {
 	for name, end := range map[string]func(t *testing.T, g, shop guest){
 		"taken back": func(t *testing.T, g, shop guest) {

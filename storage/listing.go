@@ -21,8 +21,9 @@ import (
 //go:embed listing.html
 var listingText string
 
-// listing is the page on which a browser shows a folder of a bucket: of all keys below a prefix the first parts. It has no script.
-// Its form may post to itself alone, so that no key makes another one.
+// listing is the page on which a browser shows a folder of a bucket: of all keys below a prefix the
+// first parts. It has no script. Its form may post to itself alone, so that no key makes another
+// one.
 type listing struct {
 	Title  string
 	Parent string // the folder above; "" at the top
@@ -37,7 +38,8 @@ type listed struct {
 	Name, URL, Size, Changed string // without a URL: no browser can ask for it
 }
 
-// wantsListing reports whether a browser asks for the page of a bucket, rather than a program for S3's own list.
+// wantsListing reports whether a browser asks for the page of a bucket, rather than a program for
+// S3's own list.
 func wantsListing(r *http.Request, t s3.Target) bool {
 	if t.Key != "" || r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return false
@@ -50,8 +52,8 @@ func wantsListing(r *http.Request, t s3.Target) bool {
 	return slices.ContainsFunc(r.Header.Values("Accept"), func(v string) bool { return strings.Contains(v, "text/html") })
 }
 
-// folderURL is the page of a folder. The prefix is in the query: any bytes are possible there, and browsers change a
-// path that has "..".
+// folderURL is the page of a folder. The prefix is in the query: any bytes are possible there, and
+// browsers change a path that has "..".
 func folderURL(prefix string) string {
 	if prefix == "" {
 		return "/"
@@ -59,8 +61,9 @@ func folderURL(prefix string) string {
 	return "/?prefix=" + url.QueryEscape(prefix)
 }
 
-// objectURL is the path of an object, as a browser asks for it: "//" at its start would be another host, and "." and
-// ".." are removed unless the slashes beside them are escaped. Nothing escapes a key that is one of the two.
+// objectURL is the path of an object, as a browser asks for it: "//" at its start would be another
+// host, and "." and ".." are removed unless the slashes beside them are escaped. Nothing escapes a
+// key that is one of the two.
 func objectURL(key string) string {
 	switch parts := strings.Split(key, "/"); {
 	case key == "." || key == "..":

@@ -89,7 +89,8 @@ func TestSharedBucket(t *testing.T) {
 
 var href = regexp.MustCompile(`href="([^"]*)"`)
 
-// The page of a bucket lists any keys, in parts, without letting one of them act; each link leads to its object.
+// The page of a bucket lists any keys, in parts, without letting one of them act; each link leads
+// to its object.
 func TestListingPage(t *testing.T) {
 	g, o := peopled(t)
 	g.share(t, "odd", gateway.People)
@@ -197,7 +198,8 @@ func (o outside) form(t *testing.T, address, file string, fields map[string]stri
 	return readReply(t, res)
 }
 
-// Who may use the VM uploads by the page's form, and nobody else; of the form nothing but the file counts.
+// Who may use the VM uploads by the page's form, and nobody else; of the form nothing but the file
+// counts.
 func TestUploadByForm(t *testing.T) {
 	g, o := peopled(t)
 	const at, origin = "http://box.blog.s3.lodge.localhost", "https://box.blog.s3.lodge.localhost"

@@ -11,25 +11,27 @@ import (
 	"lodge/storage/sigv4"
 )
 
-// Logins knows the people at the names of buckets, <bucket>.<vm>.s3.<domain>, by the sessions and links that browsers
-// have there. It never answers for what another site's page sends.
+// Logins knows the people at the names of buckets, <bucket>.<vm>.s3.<domain>, by the sessions and
+// links that browsers have there. It never answers for what another site's page sends.
 type Logins interface {
-	// EnterBucket returns what the one who sends a request may do with the bucket of its host name: gateway.View to
-	// list and to read, gateway.Use also to write. The context ends with that; leave is called after the request.
+	// EnterBucket returns what the one who sends a request may do with the bucket of its host name:
+	// gateway.View to list and to read, gateway.Use also to write. The context ends with that;
+	// leave is called after the request.
 	EnterBucket(r *http.Request) (ctx context.Context, level gateway.Level, leave func())
-	// TurnAwayFromBucket answers a browser's page load that opens nothing. It is false for all else, which it does not
-	// answer. The answer must be the same whether there is such a bucket.
+	// TurnAwayFromBucket answers a browser's page load that opens nothing. It is false for all
+	// else, which it does not answer. The answer must be the same whether there is such a bucket.
 	TurnAwayFromBucket(w http.ResponseWriter, r *http.Request) bool
 }
 
-// unsigned reports whether nobody claims to have signed a request. A browser's form is signed in its fields, but for
-// that of a listing.
+// unsigned reports whether nobody claims to have signed a request. A browser's form is signed in
+// its fields, but for that of a listing.
 func unsigned(r *http.Request) bool {
 	_, err := sigv4.Parse(r)
 	return errors.Is(err, sigv4.ErrUnsigned) && (!s3.IsForm(r) || r.URL.Query().Has("upload"))
 }
 
-// visit is an unsigned request at a public name, about a bucket that shows something to who sends it.
+// visit is an unsigned request at a public name, about a bucket that shows something to who sends
+// it.
 type visit struct {
 	vm     gateway.VM
 	target s3.Target
@@ -38,8 +40,8 @@ type visit struct {
 	level  gateway.Level
 }
 
-// carryOutPublic answers a request that nobody has signed, at a public name. Every refusal is the same answer,
-// with the same headers, so that nothing shows which VMs, buckets and keys there are.
+// carryOutPublic answers a request that nobody has signed, at a public name. Every refusal is the
+// same answer, with the same headers, so that nothing shows which VMs, buckets and keys there are.
 func (s *Server) carryOutPublic(w *access, r *http.Request) error {
 	before := w.Header().Clone()
 	isolated := w.isolated
@@ -102,8 +104,9 @@ func (s *Server) visitOf(r *http.Request) (v visit, ok bool) {
 	return v, err == nil && v.target.Bucket != ""
 }
 
-// login sets what the sender of a request may do with the bucket. Who may write to it sends the requests of a browser
-// alone: a program has credentials. The context of the request that it returns ends with that.
+// login sets what the sender of a request may do with the bucket. Who may write to it sends the
+// requests of a browser alone: a program has credentials. The context of the request that it
+// returns ends with that.
 func (s *Server) login(v *visit, r *http.Request, face s3.Face) (_ *http.Request, leave func()) {
 	public := v.vm.S3.Share(v.target.Bucket).Visibility == gateway.Public
 	if public && !face.Restricted {
@@ -121,8 +124,9 @@ func (s *Server) login(v *visit, r *http.Request, face s3.Face) (_ *http.Request
 
 // show carries out an admitted request.
 //
-// A bucket with a website is one at its own name, for every unsigned GET and HEAD there: a script of its pages has that
-// origin, which no other bucket, no page of a VM and no login shares. By path, and with a signature, there is S3 alone.
+// A bucket with a website is one at its own name, for every unsigned GET and HEAD there: a script
+// of its pages has that origin, which no other bucket, no page of a VM and no login shares. By
+// path, and with a signature, there is S3 alone.
 func (s *Server) show(w *access, out http.ResponseWriter, r *http.Request, v visit) error {
 	who := s3.Caller{VM: v.vm.Identity, Anonymous: v.level != gateway.Use, Reads: v.level == gateway.View}
 	reading := r.Method == http.MethodGet || r.Method == http.MethodHead
@@ -149,8 +153,8 @@ func (s *Server) show(w *access, out http.ResponseWriter, r *http.Request, v vis
 	return s.protocol.Public(out, r, who, v.target)
 }
 
-// upload stores a file from a listing's form. A browser sends Origin with each form: without it, or from another site
-// (see Logins), a form of somebody else's page would act for its visitor.
+// upload stores a file from a listing's form. A browser sends Origin with each form: without it, or
+// from another site (see Logins), a form of somebody else's page would act for its visitor.
 func (s *Server) upload(w http.ResponseWriter, r *http.Request, v visit, who s3.Caller) error {
 	if v.level != gateway.Use || r.Header.Get("Origin") == "" || v.target.Key != "" {
 		return s3.ErrNotPublic()

@@ -41,7 +41,8 @@ func (r reply) shape() string {
 
 const publicRule = `<CORSConfiguration><CORSRule><AllowedOrigin>*</AllowedOrigin><AllowedMethod>GET</AllowedMethod></CORSRule></CORSConfiguration>`
 
-// What a policy opens to anybody is open at the VM's public names, by path and by name, and isolated there.
+// What a policy opens to anybody is open at the VM's public names, by path and by name, and
+// isolated there.
 func TestPublicOutside(t *testing.T) {
 	h := newHost(t)
 	g := h.guest("blog")
@@ -133,8 +134,8 @@ func TestClosedTakesNoPlace(t *testing.T) {
 	o.ask(t, "GET", "box.blog.s3", "/k").want(t, "public", 503, code("SlowDown"))
 }
 
-// A bucket's website is at the bucket's own name, for what is not signed. Its pages may run script there; no
-// object is a page by path, or by a signature.
+// A bucket's website is at the bucket's own name, for what is not signed. Its pages may run script
+// there; no object is a page by path, or by a signature.
 func TestSite(t *testing.T) {
 	h := newHost(t)
 	g := h.guest("blog")

@@ -3,7 +3,8 @@
 //
 // A request arrives at Handler. identify determines its VM: that of the tap of the connection, or
 // without a tap that of the issued credentials that signed it, which at a public name (outside.go) may be
-// ones for outside. admission limits the VM's requests. Then
+// ones for outside. There public.go serves what nobody has signed, and on taps granted.go finds buckets of
+// other VMs. admission limits the VM's requests. Then
 // package s3 carries the request out, in package store, which keeps objects under the VM's UUID. The
 // first write to a bucket makes it.
 //

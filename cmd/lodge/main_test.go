@@ -122,7 +122,8 @@ func commands(t *testing.T, h *controltest.Host) map[string]command {
 	}
 }
 
-// serveObjects runs the storage service until the test ends, and returns the directory of its objects.
+// serveObjects runs the storage service until the test ends, and returns the directory of its
+// objects.
 func serveObjects(t *testing.T, h *controltest.Host) (dir string) {
 	t.Helper()
 	dir = t.TempDir()

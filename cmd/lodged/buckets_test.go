@@ -33,7 +33,8 @@ func newBucketHost(t *testing.T) bucketHost {
 	return h
 }
 
-// browser is a browser of somebody who is logged in at the domain; of a stranger if the address is "".
+// browser is a browser of somebody who is logged in at the domain; of a stranger if the address is
+// "".
 func (h bucketHost) browser(t *testing.T, address string) *http.Client {
 	t.Helper()
 	jar, err := cookiejar.New(nil)

@@ -68,7 +68,8 @@ func (s Session) Access(ctx context.Context, name string) (Access, error) {
 	return a, nil
 }
 
-// openPorts returns those public ports of a VM, but for the one of its name, where something listens.
+// openPorts returns those public ports of a VM, but for the one of its name, where something
+// listens.
 func (s Session) openPorts(ctx context.Context, m gateway.VM) []uint16 {
 	var public []uint16
 	for _, share := range m.Shares {

@@ -17,8 +17,8 @@ type BucketGrant struct {
 	Name   string               `json:"name"` // of the bucket, inside the other VM
 }
 
-// GrantBucket sets what another VM may do with a bucket: gateway.ReadBucket, gateway.WriteBucket, or
-// gateway.NoBucketAccess, which ends what is under way. It answers with the VM's grants.
+// GrantBucket sets what another VM may do with a bucket: gateway.ReadBucket, gateway.WriteBucket,
+// or gateway.NoBucketAccess, which ends what is under way. It answers with the VM's grants.
 func (s Session) GrantBucket(ctx context.Context, name, bucket, to string, access gateway.BucketAccess) ([]BucketGrant, error) {
 	m, err := s.vm(verbGrantBucket, name)
 	if err != nil {

@@ -12,7 +12,8 @@ import (
 	"lodge/gateway/gatewaytest"
 )
 
-// twoLinks has a link to the VM's page and one to its bucket photos, and notes which of them is removed.
+// twoLinks has a link to the VM's page and one to its bucket photos, and notes which of them is
+// removed.
 type twoLinks struct {
 	noPasses
 

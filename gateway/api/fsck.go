@@ -6,7 +6,8 @@ import (
 	"lodge/gateway"
 )
 
-// S3Damage is what is damaged of what VMs have stored. An object is refused when it is read, and can be replaced or removed.
+// S3Damage is what is damaged of what VMs have stored. An object is refused when it is read, and
+// can be replaced or removed.
 type S3Damage struct {
 	VM     string `json:"vm,omitempty"`     // a UUID for a VM that does not exist any more
 	Bucket string `json:"bucket,omitempty"` // without one it is not known
@@ -15,8 +16,8 @@ type S3Damage struct {
 	Reason string `json:"reason"`
 }
 
-// CheckVMObjects reads all that a VM has stored in S3, and returns what is damaged: at most the first 1,000. It can take
-// long. KindConflict: another check is running.
+// CheckVMObjects reads all that a VM has stored in S3, and returns what is damaged: at most the
+// first 1,000. It can take long. KindConflict: another check is running.
 func (s Session) CheckVMObjects(ctx context.Context, name string) ([]S3Damage, error) {
 	m, err := s.vm(verbCheckVMObjects, name)
 	if err != nil {

@@ -57,8 +57,8 @@ type Sharing struct {
 	Rev uint64 // the Access.Rev that the caller has read: if it has changed since, KindConflict; 0: whatever it is
 }
 
-// Share sets who may open a port of a VM, or list and read a bucket. People who are not known yet become guests. The
-// URL of the answer is that of the port or the bucket.
+// Share sets who may open a port of a VM, or list and read a bucket. People who are not known yet
+// become guests. The URL of the answer is that of the port or the bucket.
 func (s Session) Share(ctx context.Context, name string, to Sharing) (VM, error) {
 	m, err := s.vm(verbShare, name)
 	if err != nil {

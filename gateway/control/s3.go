@@ -74,7 +74,8 @@ func grantBucket(s api.Session, ctx context.Context, name string, in BucketGrant
 	return s.GrantBucket(ctx, name, in.Bucket, in.To, in.Access)
 }
 
-// S3Damage reads all that a VM, or for the empty name that all VMs have stored, and returns what is damaged.
+// S3Damage reads all that a VM, or for the empty name that all VMs have stored, and returns what is
+// damaged.
 func (c *Client) S3Damage(ctx context.Context, name string) ([]api.S3Damage, error) {
 	var all []api.S3Damage
 	if name == "" {

@@ -75,8 +75,9 @@ func (p Policy) Opens(who Visitor, rt names.Route) bool {
 	return rt.IsVM() && p.MayOpen(who, rt.VM, rt.Port)
 }
 
-// BucketLevel is what who may do with the bucket of a route: gateway.View is to list and to read, gateway.Use also to
-// write. A VM has what anybody has, with its own buckets too: who makes an app in it fetch a URL must not act as the VM.
+// BucketLevel is what who may do with the bucket of a route: gateway.View is to list and to read,
+// gateway.Use also to write. A VM has what anybody has, with its own buckets too: who makes an app
+// in it fetch a URL must not act as the VM.
 func (p Policy) BucketLevel(who Visitor, rt names.Route) gateway.Level {
 	if !rt.IsVM() || rt.Bucket == "" {
 		return gateway.NoLevel
@@ -96,8 +97,9 @@ func (p Policy) BucketLevel(who Visitor, rt names.Route) gateway.Level {
 	return gateway.NoLevel
 }
 
-// Enters reports whether a person may have a session at a route's name. That at a VM's plain name hands over to the
-// others, so it is for everyone who may open one of them; what it opens is decided with each request.
+// Enters reports whether a person may have a session at a route's name. That at a VM's plain name
+// hands over to the others, so it is for everyone who may open one of them; what it opens is
+// decided with each request.
 func (p Policy) Enters(person gateway.Principal, rt names.Route) bool {
 	if rt.Service == "" && rt.Host == rt.Plain {
 		if _, ok := p.People.FirstPort(person, rt.VM); ok {
@@ -107,8 +109,8 @@ func (p Policy) Enters(person gateway.Principal, rt names.Route) bool {
 	return p.Opens(Visitor{Person: person}, rt)
 }
 
-// LinkOpens reports whether a link that a person made opens a route: that is shared by link, and the
-// person may still share it.
+// LinkOpens reports whether a link that a person made opens a route: that is shared by link, and
+// the person may still share it.
 func (p Policy) LinkOpens(by gateway.Principal, rt names.Route) bool {
 	return p.linkOpens(by, rt.VM, rt.Share())
 }

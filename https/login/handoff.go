@@ -70,7 +70,8 @@ func (h *Handler) callback(w http.ResponseWriter, r *http.Request, rt names.Rout
 	h.startSession(w, r, rt, g.session(secret.Person), browser.LocalPath(r.URL.Query().Get("path")))
 }
 
-// mayEnter reports whether a code may start a session here: also what was allowed when it was made may have changed.
+// mayEnter reports whether a code may start a session here: also what was allowed when it was made
+// may have changed.
 func (h *Handler) mayEnter(person gateway.Principal, rt names.Route) bool {
 	if rt.Service != "" {
 		return h.Policy.Enters(person, rt)

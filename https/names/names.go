@@ -20,8 +20,8 @@ type Zone struct {
 	Port   int      // the port that people reach; it is part of URLs unless it is 443
 	Inside []string // names for guests only, each with the names directly below it
 
-	// Services are names below Domain of services of the host, each with all names below it. <bucket>.<vm>.<service>
-	// is the name of a VM's bucket, which people log in to.
+	// Services are names below Domain of services of the host, each with all names below it.
+	// <bucket>.<vm>.<service> is the name of a VM's bucket, which people log in to.
 	Services []string
 }
 
@@ -165,8 +165,8 @@ func (z Zone) parseInside(host string) (Name, bool) {
 	return Name{Host: host, Subject: name, Guests: true, Inside: name}, true
 }
 
-// parseService reads a name of Zone.Services. It has no VM, so that no page there counts as one of a VM (see
-// SameVM), but for that of a bucket, which is a site of its own.
+// parseService reads a name of Zone.Services. It has no VM, so that no page there counts as one of
+// a VM (see SameVM), but for that of a bucket, which is a site of its own.
 func (z Zone) parseService(host string) (Name, bool) {
 	for _, service := range z.Services {
 		if host != service && !strings.HasSuffix(host, "."+service) {

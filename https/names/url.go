@@ -42,8 +42,9 @@ func PortSeen(r *http.Request) int {
 	return 443
 }
 
-// SameVM reports whether a URL is on one of the names of the route's VM, custom domains included.
-// A bucket's name counts as that of another VM, but for itself. Names of the guests' domain count among themselves: outside the host, they may be anyone's.
+// SameVM reports whether a URL is on one of the names of the route's VM, custom domains included. A
+// bucket's name counts as that of another VM, but for itself. Names of the guests' domain count
+// among themselves: outside the host, they may be anyone's.
 func (z Zone) SameVM(from string, rt Route, vms VMs) bool {
 	u, err := url.Parse(from)
 	if err != nil || u.Scheme != "https" {

@@ -8,8 +8,9 @@ import (
 	"lodge/gateway"
 )
 
-// ParseGranted is ParseTarget for a bucket of another VM, whose name is <vm>_<bucket> in the host or the path. No VM and
-// no bucket has an underscore in its name, so no own bucket is meant, now or later. ok is false for any other request.
+// ParseGranted is ParseTarget for a bucket of another VM, whose name is <vm>_<bucket> in the host
+// or the path. No VM and no bucket has an underscore in its name, so no own bucket is meant, now or
+// later. ok is false for any other request.
 func ParseGranted(r *http.Request) (vm string, t Target, ok bool, err error) {
 	named, inHost := gateway.SplitS3Host(r.Host)
 	key := strings.TrimPrefix(r.URL.Path, "/")
@@ -28,8 +29,8 @@ func ParseGranted(r *http.Request) (vm string, t Target, ok bool, err error) {
 	return vm, t, true, err
 }
 
-// readActions and writeActions are what a VM may do with another one's bucket. What decides about a bucket, its
-// versions and its protection is its owner's.
+// readActions and writeActions are what a VM may do with another one's bucket. What decides about a
+// bucket, its versions and its protection is its owner's.
 func readActions() []string {
 	return []string{
 		"GetObject", "GetObjectVersion", "GetObjectAttributes", "GetObjectVersionAttributes", "GetObjectTagging", "GetObjectVersionTagging",

@@ -9,8 +9,8 @@ import (
 	"lodge/gateway"
 )
 
-// FuzzParseGranted: no request for an own bucket is taken for one by a grant, nor the other way round, and what is parsed
-// can be the name of a VM's bucket and of a key.
+// FuzzParseGranted: no request for an own bucket is taken for one by a grant, nor the other way
+// round, and what is parsed can be the name of a VM's bucket and of a key.
 func FuzzParseGranted(f *testing.F) {
 	for _, s := range []string{"/blog_photos/a", "/photos/a", "/_photos/a", "/blog_/a", "/a_b_c/k", "//blog_photos", "/blog_photos", "/blog_photos/../x", "/"} {
 		f.Add(s, "")

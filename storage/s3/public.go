@@ -9,13 +9,14 @@ import (
 	"lodge/storage/store"
 )
 
-// ErrNotPublic is the one answer to who has not signed, for all that is not open to anybody: it is the same whether
-// there is such a VM, bucket or key.
+// ErrNotPublic is the one answer to who has not signed, for all that is not open to anybody: it is
+// the same whether there is such a VM, bucket or key.
 func ErrNotPublic() error {
 	return denied("The request is not signed, and what it asks for is not public.")
 }
 
-// Face is what a bucket may show to anybody. The zero value is that of a bucket that does not exist, too.
+// Face is what a bucket may show to anybody. The zero value is that of a bucket that does not
+// exist, too.
 type Face struct {
 	Public     bool // a policy, a list or a website may open something
 	Site       bool // it has a website
@@ -33,10 +34,10 @@ func (h *Handler) Face(vm gateway.ID, bucket string) Face {
 	return Face{Public: site || policy || ownershipOf(b) != enforced, Site: site, Restricted: accessBlockOf(b).RestrictPublicBuckets}
 }
 
-// Public carries out a request without a signature, for a door outside: what the policy and the lists
-// of the VM's bucket allow to everyone, else ErrNotPublic. As in S3, a key that is missing shows so to
-// those alone who may list the bucket. Like Serve it returns an error only if nothing was answered yet; a header
-// that was set before must not be sent with ErrNotPublic.
+// Public carries out a request without a signature, for a door outside: what the policy and the
+// lists of the VM's bucket allow to everyone, else ErrNotPublic. As in S3, a key that is missing
+// shows so to those alone who may list the bucket. Like Serve it returns an error only if nothing
+// was answered yet; a header that was set before must not be sent with ErrNotPublic.
 func (h *Handler) Public(w http.ResponseWriter, r *http.Request, who Caller, t Target) error {
 	who.Anonymous, who.Inside, who.Chain = true, false, nil
 	c, err := h.newCall(w, r, who, t)
@@ -75,8 +76,8 @@ func notPublic(err error) error {
 	return ErrNotPublic()
 }
 
-// Page lists a part of a bucket for a person: what is below a prefix, by folders, behind after. Like Public it returns
-// ErrNotPublic for all that the caller may not see.
+// Page lists a part of a bucket for a person: what is below a prefix, by folders, behind after.
+// Like Public it returns ErrNotPublic for all that the caller may not see.
 func (h *Handler) Page(r *http.Request, who Caller, bucket, prefix, after string) (store.Page, error) {
 	c := &call{Handler: h, Caller: who, Target: Target{Bucket: bucket}, r: r, query: url.Values{}}
 	if err := c.authorize(route{http.MethodGet, "", nil}); err != nil {
@@ -85,8 +86,8 @@ func (h *Handler) Page(r *http.Request, who Caller, bucket, prefix, after string
 	return h.Store.List(r.Context(), store.Query{VM: who.VM.ID, Bucket: bucket, Prefix: prefix, Delimiter: "/", After: after, Max: maxPage})
 }
 
-// Upload stores the file of a form below a prefix, for a person who may write to the bucket. Of the form's other fields
-// none counts. It returns the key.
+// Upload stores the file of a form below a prefix, for a person who may write to the bucket. Of the
+// form's other fields none counts. It returns the key.
 func (h *Handler) Upload(w http.ResponseWriter, r *http.Request, who Caller, bucket, prefix string, form *Form) (string, error) {
 	if form.name == "" {
 		return "", invalidArgument("Choose a file first.")

@@ -107,10 +107,10 @@ func isHost(text string) bool {
 	return err == nil && u.Host == text && u.Hostname() != "" && !strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r >= 0x7f })
 }
 
-// Website answers a request for a page of a bucket's website, for a door outside. who is the VM that has
-// the bucket, and who asks; t.Key is the path, "" for the root. What is not public is AccessDenied for who is anonymous. A
-// bucket without a website is NoSuchWebsiteConfiguration. Like Serve it returns an error only if nothing was
-// answered yet.
+// Website answers a request for a page of a bucket's website, for a door outside. who is the VM
+// that has the bucket, and who asks; t.Key is the path, "" for the root. What is not public is
+// AccessDenied for who is anonymous. A bucket without a website is NoSuchWebsiteConfiguration. Like
+// Serve it returns an error only if nothing was answered yet.
 func (h *Handler) Website(w http.ResponseWriter, r *http.Request, who Caller, t Target) error {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return Errorf(http.StatusMethodNotAllowed, "MethodNotAllowed", "A website has GET and HEAD alone.")

@@ -100,7 +100,8 @@ func (c *s3SyncCmd) Run(ctx context.Context, a *app) error {
 	return err
 }
 
-// parseSync finds which side is the bucket. A prefix is that of a directory: it ends with a slash, unless it is empty.
+// parseSync finds which side is the bucket. A prefix is that of a directory: it ends with a slash,
+// unless it is empty.
 func parseSync(src, dst string) (*syncJob, error) {
 	srcVM, srcPath, srcRemote := cutRemote(src)
 	dstVM, dstPath, dstRemote := cutRemote(dst)
@@ -179,7 +180,8 @@ func (j *syncJob) files() (map[string]syncFile, error) {
 	return all, err
 }
 
-// objects are those below the prefix, by the rest of their keys. Where the bucket is the target, it may not exist yet.
+// objects are those below the prefix, by the rest of their keys. Where the bucket is the target, it
+// may not exist yet.
 func (j *syncJob) objects(ctx context.Context) (map[string]syncFile, error) {
 	all := map[string]syncFile{}
 	for o := range j.client.ListObjects(ctx, j.bucket, minio.ListObjectsOptions{Prefix: j.key, Recursive: true}) {
