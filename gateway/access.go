@@ -16,7 +16,7 @@ type Level string
 const (
 	NoLevel Level = ""
 	View    Level = "view"   // open its pages
-	Use     Level = "use"    // also its shell, mail and files
+	Use     Level = "use"    // also its shell, mail, files and buckets
 	Manage  Level = "manage" // everything
 )
 
@@ -69,7 +69,7 @@ func (m VM) WithGrant(to Principal, level Level) []Grant {
 // MaxShares limits the shares of a VM.
 const MaxShares = 256
 
-// Visibility is the set of people who can open a port's page.
+// Visibility is the set of people who can open a port's page, or list and read a bucket.
 type Visibility string
 
 // The visibilities. What is not shared is private, and so is a visibility of a later Lodge.
@@ -115,9 +115,10 @@ func (s Share) Admitting(p Principal) Share {
 // Visibility returns that of a port.
 func (m VM) Visibility(port uint16) Visibility { return m.Share(port).Visibility }
 
-// SharedWithDomain reports whether a port is open to who has an address of a domain.
+// SharedWithDomain reports whether a port or a bucket is open to who has an address of a domain.
 func (m VM) SharedWithDomain(domain string) bool {
-	return slices.ContainsFunc(m.Shares, func(s Share) bool { return s.Visibility == People && slices.Contains(s.Domains, domain) })
+	with := func(s Share) bool { return s.Visibility == People && slices.Contains(s.Domains, domain) }
+	return slices.ContainsFunc(m.Shares, with) || slices.ContainsFunc(m.S3.Shares, func(b BucketShare) bool { return with(b.Share) })
 }
 
 // WithShare returns m's shares with that of share's port replaced.

@@ -45,6 +45,7 @@ const (
 	EventPasswordMade      AuditEvent = "mail.password.made" // for IMAP from outside
 	EventPasswordRemoved   AuditEvent = "mail.password.removed"
 	EventS3QuotaSet        AuditEvent = "s3.quota.set"
+	EventBucketGranted     AuditEvent = "s3.granted"  // to another VM
 	EventS3KeyMade         AuditEvent = "s3.key.made" // for outside
 	EventS3KeysRevoked     AuditEvent = "s3.keys.revoked"
 )

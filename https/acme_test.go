@@ -29,6 +29,7 @@ func newPublicSite(t *testing.T, wildcard bool, change ...func(*acme.Config)) (*
 	s := newSiteWith(t, func(s *site, c *https.Config) {
 		p = acmetest.Start(t, acmetest.Config{HTTPPort: portOf(t, s.plain), TLSPort: portOf(t, s.addr)})
 		c.Domain = "vm.example"
+		c.Services = map[string]http.Handler{"s3.vm.example": echo("s3")}
 		c.ACME = &acme.Config{Email: "ann@example.org", Directory: p.Directory, Roots: p.Roots, KV: s.kv}
 		for _, f := range change {
 			f(c.ACME)
@@ -94,6 +95,13 @@ func TestPublicCertificates(t *testing.T) {
 	// what exists and is private, and what does not exist
 	for _, name := range []string{"secret", "nobody", "any.secret", "any.nobody", "a.b.secret", "65536-x"} {
 		if leaf, _ := s.leafOf(p.Issuers, name+".vm.example"); !leaf.Equal(wildcard) { // deeper names are not covered
+			t.Errorf("%s is served with the certificate of %v", name, leaf.DNSNames)
+		}
+	}
+	shop := s.vm("shop") // whose page is private, and one of whose buckets is public
+	s.change(shop, func(m *gateway.VM) { *m = m.Reshare("photos", gateway.Share{Visibility: gateway.Public}) })
+	for name, own := range map[string]bool{"photos.shop.s3": true, "wares.shop.s3": false, "shop.s3": false, "photos.nobody.s3": false} {
+		if leaf, _ := s.leafOf(p.Issuers, name+".vm.example"); leaf.Equal(wildcard) == own {
 			t.Errorf("%s is served with the certificate of %v", name, leaf.DNSNames)
 		}
 	}

@@ -68,15 +68,16 @@ func (s *Server) certificateOwner(host string) (string, bool) {
 	return rt.VMName, rt.IsVM()
 }
 
-// serviceOwner is certificateOwner for a service's name. Names below <vm>.<service> are counted with the
-// VM, and have certificates as names below the VM's own.
+// serviceOwner is certificateOwner for a service's name. Names below <vm>.<service> are counted
+// with the VM, and have certificates as names below the VM's own; that of a bucket that is shared
+// with everyone has one, too.
 func (s *Server) serviceOwner(rt names.Route) (string, bool) {
 	below, ok := strings.CutSuffix(rt.Host, "."+rt.Service)
 	if !ok {
 		return rt.Host, s.ACME.Records == nil
 	}
 	vm, ok := s.Directory.ByName(below[strings.LastIndexByte(below, '.')+1:])
-	return vm.Name, ok && (s.ACME.Records == nil || vm.Visibility(gateway.DefaultPort) == gateway.Public)
+	return vm.Name, ok && (s.ACME.Records == nil || vm.Visibility(gateway.DefaultPort) == gateway.Public || rt.Share().Visibility == gateway.Public)
 }
 
 // beyondWildcard reports whether a name is below the domain, but not directly.

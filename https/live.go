@@ -182,5 +182,5 @@ func (s *Server) allows(rt names.Route, who access.Visitor) bool {
 		inside = rt.VM.Identity
 	}
 	now, ok := s.zone.Route(rt.Host, inside, s.Directory)
-	return ok && now.VM.ID == rt.VM.ID && now.Port == rt.Port && s.policy.MayOpen(who, now.VM, now.Port)
+	return ok && now.VM.ID == rt.VM.ID && now.Port == rt.Port && s.policy.Opens(who, now)
 }

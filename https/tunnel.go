@@ -20,5 +20,5 @@ func isTunnel(r *http.Request) bool {
 // isWebSocket reports whether a tunnel is a WebSocket to an app. A status of 200 opens a tunnel, so none
 // leads to the gateway's own pages.
 func isWebSocket(r *http.Request, rt names.Route) bool {
-	return r.Method == http.MethodConnect && r.Header.Get(protocolField) == "websocket" && rt.VMName != "" && !strings.HasPrefix(r.URL.Path, login.Prefix)
+	return r.Method == http.MethodConnect && r.Header.Get(protocolField) == "websocket" && rt.VMName != "" && rt.Service == "" && !strings.HasPrefix(r.URL.Path, login.Prefix)
 }

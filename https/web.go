@@ -199,6 +199,10 @@ func (s *Server) serveService(w http.ResponseWriter, r *http.Request, rt names.R
 		return
 	}
 	defer leave()
+	if rt.Bucket != "" && strings.HasPrefix(r.URL.Path, login.Prefix) && r.Header.Get("Authorization") == "" && !r.URL.Query().Has("X-Amz-Signature") {
+		s.login.Serve(w, r, rt)
+		return
+	}
 	s.Services[rt.Service].ServeHTTP(w, r)
 }
 

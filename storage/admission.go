@@ -56,6 +56,29 @@ func (a *admission) enter(ctx context.Context, id gateway.ID, at door, long bool
 			return nil, nil, errSlowDown()
 		}
 	}
+	ctx, end := a.add(ctx, id)
+	return ctx, func() {
+		leaveLists()
+		leaveRequests()
+		end()
+	}, nil
+}
+
+// join adds a request of another VM to those of a VM whose bucket it uses. It takes none of that
+// one's places.
+func (a *admission) join(ctx context.Context, id gateway.ID) (_ context.Context, leave func(), err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if m, ok := a.directory.ByID(id); a.closed || !ok || m.Desired == gateway.Removed { // with the lock: see end
+		return nil, nil, errGone()
+	}
+	ctx, leave = a.add(ctx, id)
+	return ctx, leave, nil
+}
+
+// add notes a request, whose context ends with the VM. The caller holds a.mu; the one of end does
+// not.
+func (a *admission) add(ctx context.Context, id gateway.ID) (_ context.Context, end func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	vm := a.of(id)
 	vm.requests++
@@ -63,10 +86,8 @@ func (a *admission) enter(ctx context.Context, id gateway.ID, at door, long bool
 	return ctx, func() {
 		stop()
 		cancel()
-		leaveLists()
-		leaveRequests()
 		a.leave(id, vm)
-	}, nil
+	}
 }
 
 func (a *admission) of(id gateway.ID) *admitted {

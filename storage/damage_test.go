@@ -4,6 +4,7 @@ import (
 	"os"
 	"testing"
 
+	"lodge/gateway"
 	"lodge/gateway/gatewaytest"
 )
 
@@ -38,7 +39,16 @@ func TestDamage(t *testing.T) {
 	if log.Count("damaged") < 4 {
 		t.Errorf("the log has\n%s", &log)
 	}
+	for what, id := range map[string]gateway.ID{"the VM": g.ID, "all": {}} {
+		found, err := h.Damage(t.Context(), id)
+		if err != nil || len(found) != 1 || found[0].VM != g.ID || found[0].Bucket != "box" || found[0].Key != "k" || found[0].Reason == "" {
+			t.Errorf("the check of %s: %+v, %v", what, found, err)
+		}
+	}
 	put(t, g.dummy(), "box", "k", data) // it can be replaced
+	if found, err := h.Damage(t.Context(), g.ID); err != nil || len(found) != 0 {
+		t.Errorf("the check afterwards: %+v, %v", found, err)
+	}
 	if got := get(t, g.dummy(), "box", "k"); string(got) != string(data) {
 		t.Error("other bytes")
 	}

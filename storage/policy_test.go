@@ -82,8 +82,8 @@ func TestAnonymousReads(t *testing.T) {
 			t.Errorf("%s %s: %d", method, path, got.status)
 		}
 	}
-	g.anonymous(t, "PUT", "/new/k").want(t, "a new bucket", 404, code("NoSuchBucket"))
-	other.anonymous(t, "GET", "/box/public/a").want(t, "of another VM", 404, code("NoSuchBucket"))
+	g.anonymous(t, "PUT", "/new/k").want(t, "a new bucket", 403, code("AccessDenied"))
+	other.anonymous(t, "GET", "/box/public/a").want(t, "of another VM", 403, code("AccessDenied"))
 	block := func(name string) string {
 		return "<PublicAccessBlockConfiguration><" + name + ">true</" + name + "></PublicAccessBlockConfiguration>"
 	}

@@ -34,6 +34,9 @@ func (s *Server) carryOut(w *access, r *http.Request, at door) error {
 	body := &patientReader{ReadCloser: r.Body}
 	r = r.WithContext(r.Context()) // a copy: net/http must find its own body, to count what of it is unread
 	r.Body = body
+	if at == atOutside && unsigned(r) && r.Method != http.MethodOptions {
+		return s.carryOutPublic(w, r)
+	}
 	form, err := s.readForm(w, r)
 	if err != nil {
 		return err
@@ -43,23 +46,24 @@ func (s *Server) carryOut(w *access, r *http.Request, at door) error {
 		return err
 	}
 	w.vm = who.VM
-	ctx, leave, err := s.admission.enter(r.Context(), who.VM.ID, at, mayBeLong(r))
+	use, leaveGrant, err := s.byGrant(r, who)
+	if err != nil {
+		return err
+	}
+	defer leaveGrant()
+	if use != nil {
+		r = r.WithContext(use.ctx)
+	}
+	r, out, leave, err := s.admit(w, r, who.VM.ID, at)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	if err := s.objects.Readable(who.VM.ID); err != nil {
+	if use != nil {
+		who, w.target = use.caller(who), use.target
+	} else if w.target, err = s.targetOf(r, at); err != nil {
 		return err
 	}
-	client, release := newClientConn(ctx, w)
-	defer release()
-	r = r.WithContext(ctx)
-	body.client = &client
-	if w.target, err = s.targetOf(r, at); err != nil {
-		return err
-	}
-	defer client.hasWritten()
-	out := &patientWriter{w, client}
 	switch {
 	case form != nil:
 		return s.protocol.Post(out, r, who, w.target, form)
@@ -67,6 +71,28 @@ func (s *Server) carryOut(w *access, r *http.Request, at door) error {
 		return s.protocol.Preflight(out, r, who, w.target)
 	}
 	return s.protocol.Serve(out, r, who, w.target)
+}
+
+// admit gives a request one of the VM's places until leave, and its client the time that it may
+// take. The request that it returns ends with the VM.
+func (s *Server) admit(w *access, r *http.Request, vm gateway.ID, at door) (_ *http.Request, _ *patientWriter, leave func(), err error) {
+	ctx, leaveAdmission, err := s.admission.enter(r.Context(), vm, at, mayBeLong(r))
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if err := s.objects.Readable(vm); err != nil {
+		leaveAdmission()
+		return nil, nil, nil, err
+	}
+	client, release := newClientConn(ctx, w)
+	if body, ok := r.Body.(*patientReader); ok {
+		body.client = &client
+	}
+	return r.WithContext(ctx), &patientWriter{w, client}, func() {
+		client.hasWritten()
+		release()
+		leaveAdmission()
+	}, nil
 }
 
 // mayBeLong reports whether the body of a request may be a long list. A chunked one has no length

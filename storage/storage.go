@@ -3,7 +3,8 @@
 //
 // A request arrives at Handler. identify determines its VM: that of the tap of the connection, or
 // without a tap that of the issued credentials that signed it, which at a public name (outside.go) may be
-// ones for outside. admission limits the VM's requests. Then
+// ones for outside. There public.go serves what nobody has signed, and on taps granted.go finds buckets of
+// other VMs. admission limits the VM's requests. Then
 // package s3 carries the request out, in package store, which keeps objects under the VM's UUID. The
 // first write to a bucket makes it.
 //
@@ -45,6 +46,9 @@ type Config struct {
 	Outside   string // the public name, s3.<domain>; names below it are those of VMs and their buckets
 	Quota     int64  // bytes that a VM may store by default; 0: no limit
 	AccessLog bool   // log every request
+
+	// Logins knows the people at the names of buckets. Without it there are none.
+	Logins Logins
 }
 
 // Server is the S3 service of one host.
@@ -57,7 +61,10 @@ type Server struct {
 	objects   *store.Store
 	protocol  *s3.Handler
 	admission *admission
+	grantees  *grantees
+	checking  sync.Mutex // held by Damage
 
+	logins      Logins
 	outsideHost string
 	requests    *prometheus.CounterVec // by method and status
 }
@@ -75,11 +82,13 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(err, objects.Close())
 	}
-	return &Server{
-		keyring: cfg.Keyring, directory: cfg.Directory, people: cfg.People, outsideHost: cfg.Outside, log: cfg.Logger, accessLog: cfg.AccessLog,
+	s := &Server{
+		keyring: cfg.Keyring, directory: cfg.Directory, people: cfg.People, outsideHost: cfg.Outside, logins: cfg.Logins, log: cfg.Logger, accessLog: cfg.AccessLog,
 		objects: objects, protocol: &s3.Handler{Store: objects, Logger: cfg.Logger, Now: time.Now, SealKey: key},
-		admission: newAdmission(cfg.Directory), requests: newRequestCounter(),
-	}, nil
+		admission: newAdmission(cfg.Directory), requests: newRequestCounter(), grantees: newGrantees(),
+	}
+	s.directory.Watch(s.grantees.changed)
+	return s, nil
 }
 
 // Run does the store's work in the background until ctx is done. Then it ends all requests, and closes

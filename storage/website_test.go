@@ -18,7 +18,7 @@ func (g guest) page(t *testing.T, method, key string, header map[string]string) 
 	}
 	w := httptest.NewRecorder()
 	target := s3.Target{Bucket: "box", Key: key}
-	if err := g.host.protocol.Website(w, r, s3.Caller{VM: g.Identity}, target); err != nil {
+	if err := g.host.protocol.Website(w, r, s3.Caller{VM: g.Identity, Anonymous: true}, target); err != nil {
 		s3.WriteError(w, r, target, err)
 	}
 	return reply{w.Code, w.Body.String(), w.Header()}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -60,6 +61,7 @@ type command = func(ts *testscript.TestScript, neg bool, args []string)
 // commands are the scripts' commands for the fakes, and for the last command's output.
 func commands(t *testing.T, h *controltest.Host) map[string]command {
 	t.Helper()
+	var objectsDir string
 	return map[string]command{
 		// full fills the host's disk.
 		"full": func(*testscript.TestScript, bool, []string) { h.Fill() },
@@ -78,7 +80,11 @@ func commands(t *testing.T, h *controltest.Host) map[string]command {
 			ts.Setenv(args[0], q.ID)
 		},
 		// objects starts the real S3 service, on the socket beside that of lodged.
-		"objects": func(*testscript.TestScript, bool, []string) { serveObjects(t, h) },
+		"objects": func(*testscript.TestScript, bool, []string) { objectsDir = serveObjects(t, h) },
+		// harm cuts the files of all objects.
+		"harm": func(ts *testscript.TestScript, _ bool, _ []string) {
+			ts.Check(cutFiles(filepath.Join(objectsDir, "blobs")))
+		},
 		// random FILE BYTES makes a file of random bytes.
 		"random": func(ts *testscript.TestScript, _ bool, args []string) {
 			n, err := strconv.Atoi(args[1])
@@ -118,11 +124,13 @@ func commands(t *testing.T, h *controltest.Host) map[string]command {
 	}
 }
 
-// serveObjects runs the storage service until the test ends.
-func serveObjects(t *testing.T, h *controltest.Host) {
+// serveObjects runs the storage service until the test ends, and returns the directory of its
+// objects.
+func serveObjects(t *testing.T, h *controltest.Host) (dir string) {
 	t.Helper()
+	dir = t.TempDir()
 	s3, err := storage.New(storage.Config{
-		Dir: t.TempDir(), Keyring: h.Keyring, Directory: h.Directory, People: h.People, Outside: "s3.lodge.localhost", Logger: slog.New(slog.DiscardHandler),
+		Dir: dir, Keyring: h.Keyring, Directory: h.Directory, People: h.People, Outside: "s3.lodge.localhost", Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -145,6 +153,17 @@ func serveObjects(t *testing.T, h *controltest.Host) {
 		_ = server.Close()
 		cancel()
 		running.Wait()
+	})
+	return dir
+}
+
+// cutFiles cuts each file below a directory to 5 bytes.
+func cutFiles(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		return os.Truncate(path, 5)
 	})
 }
 

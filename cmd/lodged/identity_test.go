@@ -27,6 +27,7 @@ import (
 // loopback.
 type lodged struct {
 	*parts
+	state    *state
 	cfg      Config
 	vms      map[string]gateway.VM
 	stranger *http.Client // who trusts the host's certificates
@@ -43,6 +44,7 @@ func newLodged(t *testing.T) *lodged {
 	d.cfg.HTTPSPort = web.Addr().(*net.TCPAddr).Port
 	state, err := openState(t.Context(), d.cfg)
 	gatewaytest.Must(t, err)
+	d.state = state
 	t.Cleanup(func() { gatewaytest.Must(t, state.close()) })
 	for _, name := range []string{"alpha", "beta"} {
 		d.vms[name], err = state.directory.Create(t.Context(), gateway.VM{

@@ -86,7 +86,7 @@ func assemble(cfg Config, s *state, kept *sockets.Set, log *slog.Logger) (p *par
 	p = new(parts)
 	if p.objects, err = storage.New(storage.Config{
 		Dir: cfg.path("objects"), Keyring: s.keyring, Directory: s.directory, People: s.people, Logger: log,
-		Outside: s3Name(cfg), Quota: int64(cfg.S3Quota), AccessLog: cfg.AccessLog,
+		Outside: s3Name(cfg), Quota: int64(cfg.S3Quota), AccessLog: cfg.AccessLog, Logins: bucketLogins{p},
 	}); err != nil {
 		return nil, fmt.Errorf("object storage: %w", err)
 	}
@@ -205,6 +205,19 @@ func (p *parts) guestMail(w http.ResponseWriter, r *http.Request) { p.mail.Insid
 // guestCheckpoints are a VM's verbs on its own checkpoints. They work once all parts are assembled.
 func (p *parts) guestCheckpoints(vm gateway.Identity) metadata.Checkpoints {
 	return p.verbs.As(api.VMCaller(vm))
+}
+
+// bucketLogins are the logins at the names of buckets. They work once all parts are assembled.
+type bucketLogins struct{ *parts }
+
+// EnterBucket implements storage.Logins.
+func (b bucketLogins) EnterBucket(r *http.Request) (context.Context, gateway.Level, func()) {
+	return b.web.EnterBucket(r)
+}
+
+// TurnAwayFromBucket implements storage.Logins.
+func (b bucketLogins) TurnAwayFromBucket(w http.ResponseWriter, r *http.Request) bool {
+	return b.web.TurnAwayFromBucket(w, r)
 }
 
 // wake starts a stopped VM for a web request. It works once all parts are assembled.

@@ -29,7 +29,7 @@ var (
 	allowedManagers = with(allowedUsers, "Start", "Stop", "Restart", "Remove", "Set", "Share", "Grant", "Access", "NewPass", "ListPasses", "RemovePass", "Login", "AddDomain", "Domains", "RemoveDomain", "Approve", "Deny",
 		"Redeliver", "ChangeMailQueue", "RemoveMail", "MailSettings", "SetMail", "NewMailAddress", "MailAddresses", "RemoveMailAddress",
 		"NewMailPassword", "MailPasswords", "RemoveMailPassword", "MailDNS",
-		"Checkpoint", "CheckpointList", "RemoveCheckpoint", "SetCheckpointPlan", "Rollback", "SetS3Quota", "RevokeS3Keys")
+		"Checkpoint", "CheckpointList", "RemoveCheckpoint", "SetCheckpointPlan", "Rollback", "SetS3Quota", "RevokeS3Keys", "GrantBucket", "BucketGrants", "CheckVMObjects")
 )
 
 func with(verbs map[string]bool, more ...string) map[string]bool {

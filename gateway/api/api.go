@@ -101,6 +101,9 @@ type Objects interface {
 	// UsageBelow counts the objects of a bucket below a prefix. It reads all their records. KindNotFound: there is no such
 	// bucket.
 	UsageBelow(ctx context.Context, id gateway.ID, bucket, prefix string) (gateway.S3Usage, error)
+	// Damage reads all that a VM has stored, or for the zero ID that all have, and returns what is
+	// damaged.
+	Damage(ctx context.Context, id gateway.ID) ([]gateway.S3Damage, error)
 }
 
 // Notices sends mail of the host itself; mail.Server does.

@@ -61,6 +61,10 @@ const (
 	verbNewS3Key         verb = "news3key"
 	verbRevokeS3Keys     verb = "revokes3keys"
 	verbSetS3Quota       verb = "sets3quota"
+	verbCheckObjects     verb = "checkobjects"
+	verbCheckVMObjects   verb = "checkvmobjects"
+	verbGrantBucket      verb = "grantbucket"
+	verbBucketGrants     verb = "bucketgrants"
 	verbMail             verb = "mail"
 	verbMessage          verb = "message"
 	verbRemoveMail       verb = "removemail"
@@ -114,7 +118,7 @@ func (v verb) least() (gateway.Level, bool) {
 		verbRemovePass, verbLogin, verbAddDomain, verbRemoveDomain, verbDomains, verbApprove, verbDeny,
 		verbRemoveMail, verbRedeliver, verbChangeQueue, verbMailSettings, verbSetMail, verbNewAddress, verbAddresses, verbRemoveAddress,
 		verbNewPassword, verbPasswords, verbRemovePassword, verbMailDNS,
-		verbCheckpoint, verbCheckpointList, verbRemoveCheckpoint, verbCheckpointPlan, verbRollback, verbFork, verbSetS3Quota, verbRevokeS3Keys:
+		verbCheckpoint, verbCheckpointList, verbRemoveCheckpoint, verbCheckpointPlan, verbRollback, verbFork, verbSetS3Quota, verbRevokeS3Keys, verbGrantBucket, verbBucketGrants, verbCheckVMObjects:
 		return gateway.Manage, true
 	}
 	return gateway.NoLevel, false

@@ -25,10 +25,11 @@ const (
 	DefaultLinkLife  = 7 * 24 * time.Hour
 )
 
-// Pass is a link to a port, or a token for scripts, as every face shows it.
+// Pass is a link to a port or a bucket, or a token for scripts, as every face shows it.
 type Pass struct {
 	ID       string    `json:"id"`
 	Port     uint16    `json:"port"`                // 0: the VM's own name
+	Bucket   string    `json:"bucket,omitempty"`    // of a link to one, in place of the port
 	AllPorts bool      `json:"all_ports,omitempty"` // of a token; then port does not count
 	Label    string    `json:"label,omitempty"`
 	By       string    `json:"by"`                 // the mail address of who made it
@@ -42,6 +43,7 @@ type Pass struct {
 // PassSpec is the request for a pass. Zero values mean the defaults.
 type PassSpec struct {
 	Port     uint16        // of a link, and of a token unless AllPorts
+	Bucket   string        // of a link, in place of the port
 	AllPorts bool          // of a token
 	Label    string        // at most 64 bytes
 	MaxUses  int           // of a link: 1 to 1000
@@ -58,7 +60,7 @@ func (s Session) NewPass(ctx context.Context, name string, kind gateway.PassKind
 		return Pass{}, err
 	}
 	p := gateway.Pass{
-		Kind: kind, VM: m.ID, Person: s.person().ID, Port: spec.Port, AllPorts: spec.AllPorts, Label: spec.Label,
+		Kind: kind, VM: m.ID, Person: s.person().ID, Port: spec.Port, Bucket: spec.Bucket, AllPorts: spec.AllPorts, Label: spec.Label,
 		MaxUses: spec.MaxUses, Expires: time.Now().Add(spec.Life),
 	}
 	held, made, err := s.api.Passes.NewPass(ctx, p)
@@ -108,7 +110,7 @@ func (spec *PassSpec) check(m gateway.VM, kind gateway.PassKind) error {
 		return err
 	}
 	if kind == gateway.TokenPass {
-		spec.MaxUses = 0
+		spec.MaxUses, spec.Bucket = 0, ""
 		return nil
 	}
 	if spec.MaxUses == 0 {
@@ -118,8 +120,12 @@ func (spec *PassSpec) check(m gateway.VM, kind gateway.PassKind) error {
 		return gateway.Invalid("a link for %d browsers", spec.MaxUses).WithHint("It lets in 1 to %d.", gateway.MaxPassUses)
 	}
 	spec.AllPorts = false
-	if m.Visibility(spec.Port) != gateway.Link {
-		return gateway.Errorf(gateway.KindConflict, "the port is not shared by link").WithHint("Share it: lodge share %s --port N link", m.Name)
+	if spec.Bucket != "" && spec.Port != 0 {
+		return gateway.Invalid("a link opens a port or a bucket")
+	}
+	if m.ShareOf(spec.Bucket, spec.Port).Visibility != gateway.Link {
+		return gateway.Errorf(gateway.KindConflict, "the port or bucket is not shared by link").
+			WithHint("Share it: lodge share %s --port N link, or lodge share %s s3:BUCKET link", m.Name, m.Name)
 	}
 	return nil
 }
@@ -133,15 +139,18 @@ func checkPassKind(kind gateway.PassKind) error {
 
 // ports names what a pass opens.
 func (p Pass) ports() string {
-	if p.AllPorts {
+	switch {
+	case p.AllPorts:
 		return "all"
+	case p.Bucket != "":
+		return "s3:" + p.Bucket
 	}
 	return fmt.Sprint(p.Port)
 }
 
 func (s Session) showPass(p gateway.Pass) Pass {
 	return Pass{
-		ID: p.ID, Port: p.Port, AllPorts: p.AllPorts, Label: p.Label, By: s.api.People.Name(p.Person), Uses: p.Uses, MaxUses: p.MaxUses, Expires: p.Expires,
+		ID: p.ID, Port: p.Port, Bucket: p.Bucket, AllPorts: p.AllPorts, Label: p.Label, By: s.api.People.Name(p.Person), Uses: p.Uses, MaxUses: p.MaxUses, Expires: p.Expires,
 	}
 }
 
@@ -192,14 +201,14 @@ func (s Session) removePass(ctx context.Context, m gateway.VM, kind gateway.Pass
 	return err
 }
 
-// removeLinks removes the links to a port.
-func (s Session) removeLinks(ctx context.Context, m gateway.VM, port uint16) error {
+// removeLinks removes the links to a port or a bucket.
+func (s Session) removeLinks(ctx context.Context, m gateway.VM, to Share) error {
 	links, err := s.api.Passes.Passes(ctx, m.ID, gateway.LinkPass)
 	if err != nil {
 		return err
 	}
 	for _, link := range links {
-		if link.Port != port {
+		if link.Port != to.Port || link.Bucket != to.Bucket {
 			continue
 		}
 		if err := s.removePass(ctx, m, gateway.LinkPass, link.ID); err != nil && gateway.KindOf(err) != gateway.KindNotFound {

@@ -88,9 +88,10 @@ func (s Session) SetS3Quota(ctx context.Context, name, bucket string, bytes int6
 var bucketName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
 
 func checkS3Quota(bucket string, bytes int64) error {
-	if bucket != "" && !bucketName.MatchString(bucket) {
-		return gateway.Invalid("not a bucket's name: %.100q", bucket).
-			WithHint("It is 3 to 63 lower-case letters, digits, dots and dashes, with a letter or a digit at both ends.")
+	if bucket != "" {
+		if err := checkBucketName(bucket); err != nil {
+			return err
+		}
 	}
 	if bytes != 0 && bytes != gateway.NoS3Quota && (bytes < gateway.MinS3Quota || bytes > gateway.MaxS3Quota) {
 		return gateway.Invalid("a quota of %d bytes", bytes).WithHint("A quota is 1MiB to 1PiB, such as 10GiB, or none.")

@@ -23,6 +23,8 @@ func (objects) UsageBelow(context.Context, gateway.ID, string, string) (gateway.
 	return gateway.S3Usage{Bytes: 5, Objects: 1}, nil
 }
 
+func (objects) Damage(context.Context, gateway.ID) ([]gateway.S3Damage, error) { return nil, nil }
+
 func TestS3Quotas(t *testing.T) {
 	a, log := mailAPI(t)
 	a.Objects, a.S3Quota = objects{}, 1<<30

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -13,25 +12,33 @@ import (
 
 // Share is the visibility of a port as every face shows it.
 type Share struct {
-	Port       uint16             `json:"port"`           // 0: the one that the VM's own name leads to
-	Visibility gateway.Visibility `json:"visibility"`     // "private", "people", "team", "link" or "public"
-	With       []string           `json:"with,omitempty"` // the mail addresses and @domains, or the teams; of each, who was let in by a request
+	Port       uint16             `json:"port"`             // 0: the one that the VM's own name leads to
+	Bucket     string             `json:"bucket,omitempty"` // of S3, in place of the port
+	Visibility gateway.Visibility `json:"visibility"`       // "private", "people", "team", "link" or "public"
+	With       []string           `json:"with,omitempty"`   // the mail addresses and @domains, or the teams; of each, who was let in by a request
 }
 
 func (s Session) showShares(m gateway.VM) []Share {
 	shares := []Share{} // an empty list is [] in JSON
 	for _, share := range m.Shares {
-		shown := s.showShare(share)
-		if s.caller.vm != (gateway.ID{}) {
-			shown.With = nil // its programs need nobody's address
-		}
-		shares = append(shares, shown)
+		shares = append(shares, s.showShare("", share))
 	}
 	return shares
 }
 
-func (s Session) showShare(share gateway.Share) Share {
-	shown := Share{Port: share.Port, Visibility: share.Visibility}
+func (s Session) showBucketShares(m gateway.VM) []Share {
+	shares := []Share{} // as above
+	for _, share := range m.S3.Shares {
+		shares = append(shares, s.showShare(share.Bucket, share.Share))
+	}
+	return shares
+}
+
+func (s Session) showShare(bucket string, share gateway.Share) Share {
+	shown := Share{Port: share.Port, Bucket: bucket, Visibility: share.Visibility}
+	if s.caller.vm != (gateway.ID{}) {
+		return shown // a VM's programs need nobody's address
+	}
 	for _, id := range share.With {
 		if name := s.api.People.Name(id); name != "" { // else it is removed
 			shown.With = append(shown.With, name)
@@ -50,8 +57,8 @@ type Sharing struct {
 	Rev uint64 // the Access.Rev that the caller has read: if it has changed since, KindConflict; 0: whatever it is
 }
 
-// Share sets who may open a port of a VM. People who are not known yet become guests. The URL of the
-// answer is that of the port.
+// Share sets who may open a port of a VM, or list and read a bucket. People who are not known yet
+// become guests. The URL of the answer is that of the port or the bucket.
 func (s Session) Share(ctx context.Context, name string, to Sharing) (VM, error) {
 	m, err := s.vm(verbShare, name)
 	if err != nil {
@@ -64,8 +71,8 @@ func (s Session) Share(ctx context.Context, name string, to Sharing) (VM, error)
 	if err != nil {
 		return VM{}, err
 	}
-	if share.Visibility == gateway.Link && m.Visibility(share.Port) != gateway.Link { // what a crash has left of its last links
-		if err := s.removeLinks(ctx, m, share.Port); err != nil {
+	if share.Visibility == gateway.Link && m.ShareOf(to.Bucket, to.Port).Visibility != gateway.Link { // what a crash has left of its last links
+		if err := s.removeLinks(ctx, m, to.Share); err != nil {
 			return VM{}, err
 		}
 	}
@@ -74,23 +81,22 @@ func (s Session) Share(ctx context.Context, name string, to Sharing) (VM, error)
 		if err := to.check(*m); err != nil {
 			return err
 		}
-		before = m.Visibility(share.Port)
-		m.Shares = m.WithShare(share)
-		m.ShareRev++
+		before = m.ShareOf(to.Bucket, to.Port).Visibility
+		*m = m.Reshare(to.Bucket, share)
 		return nil
 	})
 	if err != nil {
 		return VM{}, err
 	}
 	if before == gateway.Link && share.Visibility != gateway.Link {
-		if err := s.removeLinks(ctx, m, share.Port); err != nil {
+		if err := s.removeLinks(ctx, m, to.Share); err != nil {
 			return VM{}, err
 		}
 	}
-	s.audit(ctx, gateway.EventShared, gateway.LogVM(m.Identity), slog.Int("port", int(share.Port)), slog.String("visibility", string(share.Visibility)),
-		slog.String("with", strings.Join(s.showShare(share).With, ",")))
+	s.audit(ctx, gateway.EventShared, gateway.LogVM(m.Identity), to.logged(), slog.String("visibility", string(share.Visibility)),
+		slog.String("with", strings.Join(s.showShare(to.Bucket, share).With, ",")))
 	answer := s.shown(ctx, m)
-	answer.URL = s.api.Web.URL(m, share.Port)
+	answer.URL = s.urlOf(m, to.Bucket, to.Port)
 	return answer, nil
 }
 
@@ -99,8 +105,17 @@ func (to Sharing) check(m gateway.VM) error {
 	if to.Rev != 0 && to.Rev != m.ShareRev+1 {
 		return gateway.Errorf(gateway.KindConflict, "who may open %s was changed meanwhile", m.Name).WithHint("Look again: lodge share %s", m.Name)
 	}
-	if len(m.WithShare(gateway.Share{Port: to.Port, Visibility: to.Visibility})) > gateway.MaxShares {
-		return gateway.Errorf(gateway.KindConflict, "%s has %d shared ports, which is the limit", m.Name, gateway.MaxShares).
+	next := m.Reshare(to.Bucket, gateway.Share{Port: to.Port, Visibility: to.Visibility})
+	switch {
+	case to.Bucket != "" && to.Port != 0:
+		return gateway.Invalid("a share is of a port or of a bucket")
+	case to.Bucket != "":
+		if err := checkBucketName(to.Bucket); err != nil {
+			return err
+		}
+	}
+	if len(next.Shares) > gateway.MaxShares || len(next.S3.Shares) > gateway.MaxShares {
+		return gateway.Errorf(gateway.KindConflict, "%s has %d shared ports or buckets, which is the limit", m.Name, gateway.MaxShares).
 			WithHint("Make one private: lodge share %s --port N private", m.Name)
 	}
 	return nil
@@ -284,114 +299,4 @@ func (s Session) personOf(address string) (people.Person, error) {
 		return people.Person{}, people.NotFound(mail)
 	}
 	return p, nil
-}
-
-// Access is all that opens a VM.
-type Access struct {
-	VM       string       `json:"vm"`
-	Rev      uint64       `json:"rev"` // of ports and grants, for a change that must not undo another one
-	Ports    []PortAccess `json:"ports"`
-	Grants   []Grant      `json:"grants"`   // may open all ports
-	Links    []Pass       `json:"links"`    // each opens one port that is shared by link
-	Tokens   []Pass       `json:"tokens"`   // for scripts
-	Forwards []Forward    `json:"forwards"` // whoever reaches the host's port reaches the VM
-
-	Requests []AccessRequest `json:"requests"` // for ports that are not open to who asks
-}
-
-// PortAccess is who may open a port of a VM.
-type PortAccess struct {
-	Share
-	URL      string   `json:"url"`
-	Domains  []string `json:"domains"`            // custom domains that lead to it
-	Bypass   []string `json:"bypass"`             // custom domains that are passed through to it: everyone may connect there
-	Stranger int      `json:"stranger,omitempty"` // the status that a stranger gets: 401, or what the VM's state gives everyone
-	Sees     string   `json:"sees"`               // the same in words
-}
-
-// Access returns all that opens a VM, and what a stranger sees at each port.
-func (s Session) Access(ctx context.Context, name string) (Access, error) {
-	m, err := s.vm(verbAccess, name)
-	if err != nil {
-		return Access{}, err
-	}
-	a := Access{VM: m.Name, Rev: m.ShareRev + 1, Grants: s.grants(m), Forwards: []Forward{}}
-	a.Requests = s.requests(func(other gateway.VM) bool { return other.ID == m.ID })
-	ports := []uint16{gateway.DefaultPort}
-	for _, share := range m.Shares {
-		ports = append(ports, share.Port)
-	}
-	for _, d := range m.Domains {
-		ports = append(ports, d.Port)
-	}
-	slices.Sort(ports)
-	ports = slices.Compact(ports)
-	open := s.openPorts(ctx, m)
-	for _, port := range ports {
-		a.Ports = append(a.Ports, s.portAccess(ctx, m, port, slices.Contains(open, port)))
-	}
-	if a.Links, err = s.passes(ctx, m, gateway.LinkPass); err != nil {
-		return Access{}, err
-	}
-	if a.Tokens, err = s.passes(ctx, m, gateway.TokenPass); err != nil {
-		return Access{}, err
-	}
-	for _, status := range s.api.Forwarder.List() {
-		if status.VM == m.ID {
-			a.Forwards = append(a.Forwards, s.forward(status))
-		}
-	}
-	return a, nil
-}
-
-// openPorts returns those public ports of a VM, but for the one of its name, where something listens.
-func (s Session) openPorts(ctx context.Context, m gateway.VM) []uint16 {
-	var public []uint16
-	for _, share := range m.Shares {
-		if share.Port != gateway.DefaultPort && share.Visibility == gateway.Public {
-			public = append(public, share.Port)
-		}
-	}
-	if len(public) == 0 || m.Desired != gateway.Running {
-		return nil
-	}
-	return s.api.Ports.Listening(ctx, m, public)
-}
-
-func (s Session) portAccess(ctx context.Context, m gateway.VM, port uint16, open bool) PortAccess {
-	a := PortAccess{Share: s.showShare(m.Share(port)), URL: s.api.Web.URL(m, port), Domains: []string{}, Bypass: []string{}}
-	for _, d := range m.Domains {
-		switch {
-		case d.Port != port:
-		case d.Passthrough:
-			a.Bypass = append(a.Bypass, d.Name)
-		default:
-			a.Domains = append(a.Domains, d.Name)
-		}
-	}
-	a.Stranger, a.Sees = s.strangerSees(ctx, m, port, open)
-	return a
-}
-
-// strangerSees returns the status that a stranger gets at a port now, and the words for it; open is
-// whether anything listens there.
-func (s Session) strangerSees(ctx context.Context, m gateway.VM, port uint16, open bool) (int, string) {
-	listens := func() bool {
-		if port == gateway.DefaultPort {
-			_, ok := s.api.Ports.Probe(ctx, m)
-			return ok
-		}
-		return open
-	}
-	switch visibility := m.Visibility(port); {
-	case visibility != gateway.Public:
-		return 401, "a page that says to log in"
-	case m.Desired != gateway.Running && m.WakeOnRequest:
-		return 0, "the app, once the VM is woken"
-	case m.Desired != gateway.Running:
-		return 503, fmt.Sprintf("that %s is stopped", m.Name)
-	case !listens():
-		return 502, "that nothing listens there"
-	}
-	return 0, "the app"
 }

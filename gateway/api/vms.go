@@ -19,6 +19,7 @@ type VM struct {
 	URL        string           `json:"url"`         // its page
 	MailDomain string           `json:"mail_domain"` // mail to anything@ this goes to the VM
 	Shares     []Share          `json:"shares"`      // what is not here is private
+	Buckets    []Share          `json:"buckets"`     // of S3, that are shared
 	Domains    []gateway.Domain `json:"domains"`     // custom domains that lead to it
 	Created    time.Time        `json:"created"`
 
@@ -35,6 +36,7 @@ func (s Session) show(m gateway.VM, status gateway.Status) VM {
 		URL:        s.api.Web.URL(m, gateway.DefaultPort),
 		MailDomain: m.Name + "." + s.api.Domain,
 		Shares:     s.showShares(m),
+		Buckets:    s.showBucketShares(m),
 		Domains:    append([]gateway.Domain{}, m.Domains...),
 	}
 }
@@ -68,7 +70,7 @@ func (s Session) listed(m gateway.VM, status gateway.Status) VM {
 		return s.show(m, status)
 	}
 	port, _ := s.api.People.FirstPort(s.caller.person, m)
-	return VM{ID: m.ID, Name: m.Name, Status: gateway.Status{State: status.State}, URL: s.api.Web.URL(m, port), Shares: []Share{}, Domains: []gateway.Domain{}}
+	return VM{ID: m.ID, Name: m.Name, Status: gateway.Status{State: status.State}, URL: s.api.Web.URL(m, port), Shares: []Share{}, Buckets: []Share{}, Domains: []gateway.Domain{}}
 }
 
 // List returns all VMs that the caller may open, ordered by name.

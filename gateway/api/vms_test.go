@@ -31,7 +31,7 @@ func TestShownVM(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		"addr", "cpus", "created", "direct_boot", "disk_gib", "domains", "id", "image", "mail_domain", "memory_mib", "name", "reason", "rollback_inside",
+		"addr", "buckets", "cpus", "created", "direct_boot", "disk_gib", "domains", "id", "image", "mail_domain", "memory_mib", "name", "reason", "rollback_inside",
 		"shares", "state", "url", "wake_on_request",
 	}
 	if diff := cmp.Diff(want, slices.Sorted(maps.Keys(shown))); diff != "" {

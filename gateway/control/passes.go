@@ -14,7 +14,7 @@ func newLink(s api.Session, ctx context.Context, name string, in LinkRequest) (a
 	if err != nil {
 		return api.Pass{}, err
 	}
-	return s.NewPass(ctx, name, gateway.LinkPass, api.PassSpec{Port: in.Port, Label: in.Label, MaxUses: in.MaxUses, Life: life})
+	return s.NewPass(ctx, name, gateway.LinkPass, api.PassSpec{Port: in.Port, Bucket: in.Bucket, Label: in.Label, MaxUses: in.MaxUses, Life: life})
 }
 
 func newToken(s api.Session, ctx context.Context, name string, in TokenRequest) (api.Pass, error) { //nolint:revive // as above

@@ -41,7 +41,8 @@ type GrantRequest struct {
 
 // LinkRequest is the body that makes a link to a port.
 type LinkRequest struct {
-	Port        uint16 `json:"port,omitempty"` // whose visibility is link; without it, the one that the VM's own name leads to
+	Port        uint16 `json:"port,omitempty"`   // whose visibility is link; without it, the one that the VM's own name leads to
+	Bucket      string `json:"bucket,omitempty"` // whose visibility is link, in place of the port
 	Label       string `json:"label,omitempty"`
 	MaxUses     int    `json:"max_uses,omitempty"`     // browsers that it lets in, at most 1000, which is the default
 	LifeSeconds int64  `json:"life_seconds,omitempty"` // 7 days by default, at most 366
@@ -140,12 +141,21 @@ func (s *Server) share(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
+	return s.shareAs(w, r, api.Share{Port: port})
+}
+
+func (s *Server) shareBucket(w http.ResponseWriter, r *http.Request) error {
+	return s.shareAs(w, r, api.Share{Bucket: r.PathValue("bucket")})
+}
+
+// shareAs sets the visibility of a port or a bucket to what the body has.
+func (s *Server) shareAs(w http.ResponseWriter, r *http.Request, share api.Share) error {
 	var in PortRequest
 	if err := decode(w, r, maxSpecBytes, &in); err != nil {
 		return err
 	}
-	to := api.Sharing{Share: api.Share{Port: port, Visibility: in.Visibility, With: in.With}, Rev: in.Rev}
-	vm, err := s.as(r).Share(r.Context(), r.PathValue("name"), to)
+	share.Visibility, share.With = in.Visibility, in.With
+	vm, err := s.as(r).Share(r.Context(), r.PathValue("name"), api.Sharing{Share: share, Rev: in.Rev})
 	return answerOr(w, vm, err)
 }
 
@@ -216,10 +226,18 @@ func (c *Client) Access(ctx context.Context, name string) (api.Access, error) {
 	return access, err
 }
 
-// Share sets who may open a port; the answer's URL is that port's.
+// Share sets who may open a port or a bucket; the answer's URL is that one's.
 func (c *Client) Share(ctx context.Context, name string, to api.Sharing) (api.VM, error) {
-	port := strconv.Itoa(int(to.Port))
-	return c.infoOf(ctx, http.MethodPut, name, "/ports/"+port, PortRequest{Visibility: to.Visibility, With: to.With, Rev: to.Rev})
+	in := PortRequest{Visibility: to.Visibility, With: to.With, Rev: to.Rev}
+	if to.Bucket == "" {
+		return c.infoOf(ctx, http.MethodPut, name, "/ports/"+strconv.Itoa(int(to.Port)), in)
+	}
+	path, err := vmPath(name, "/buckets/")
+	if err != nil {
+		return api.VM{}, err
+	}
+	var vm api.VM
+	return vm, c.onPath(ctx, http.MethodPut, path, to.Bucket, "", in, &vm)
 }
 
 // Grant sets what a person or a team may do with a VM; gateway.NoLevel removes the grant.

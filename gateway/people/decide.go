@@ -45,6 +45,21 @@ func (b *Book) MayOpen(who gateway.Principal, vm gateway.VM, port uint16) bool {
 	return ok && (s.level(p, vm) != gateway.NoLevel || s.admits(p, vm.Share(port)))
 }
 
+// BucketLevel returns what a person may do with a bucket of a VM: who may use the VM lists, reads
+// and writes (gateway.Use), with whom it is shared lists and reads (gateway.View). It does not know
+// that public ones are open to anyone.
+func (b *Book) BucketLevel(who gateway.Principal, vm gateway.VM, bucket string) gateway.Level {
+	s := b.now.Load()
+	p, ok := s.person(who)
+	switch {
+	case ok && s.level(p, vm).Covers(gateway.Use):
+		return gateway.Use
+	case ok && s.admits(p, vm.S3.Share(bucket)):
+		return gateway.View
+	}
+	return gateway.NoLevel
+}
+
 // FirstPort returns the first port of a VM that a person may open, of the plain name and of those that
 // are shared. It is false when there is none.
 func (b *Book) FirstPort(who gateway.Principal, vm gateway.VM) (uint16, bool) {

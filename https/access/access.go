@@ -60,24 +60,70 @@ func (p Policy) MayOpen(who Visitor, vm gateway.VM, port uint16) bool {
 		return who.VM.ID == vm.ID
 	case who.Token != 0:
 		return p.People.MayOpen(who.Token, vm, port)
-	case who.Link != 0 && p.LinkOpens(who.Link, vm, port):
+	case who.Link != 0 && p.linkOpens(who.Link, vm, vm.Share(port)):
 		return true
 	default:
 		return p.People.MayOpen(who.Person, vm, port)
 	}
 }
 
-// LinkOpens reports whether a link that a person made opens a port: the port is shared by link, and the
-// person may still share it.
-func (p Policy) LinkOpens(by gateway.Principal, vm gateway.VM, port uint16) bool {
-	return vm.Visibility(port) == gateway.Link && p.People.Level(by, vm) == gateway.Manage
+// Opens reports whether who may open a route: a port of a VM, or a bucket.
+func (p Policy) Opens(who Visitor, rt names.Route) bool {
+	if rt.Service != "" {
+		return p.BucketLevel(who, rt) != gateway.NoLevel
+	}
+	return rt.IsVM() && p.MayOpen(who, rt.VM, rt.Port)
+}
+
+// BucketLevel is what who may do with the bucket of a route: gateway.View is to list and to read,
+// gateway.Use also to write. A VM has what anybody has, with its own buckets too: who makes an app
+// in it fetch a URL must not act as the VM.
+func (p Policy) BucketLevel(who Visitor, rt names.Route) gateway.Level {
+	if !rt.IsVM() || rt.Bucket == "" {
+		return gateway.NoLevel
+	}
+	share := rt.Share()
+	if !who.VM.Known() && who.Token == 0 {
+		if level := p.People.BucketLevel(who.Person, rt.VM, rt.Bucket); level != gateway.NoLevel {
+			return level
+		}
+		if who.Link != 0 && p.linkOpens(who.Link, rt.VM, share) {
+			return gateway.View
+		}
+	}
+	if share.Visibility == gateway.Public {
+		return gateway.View
+	}
+	return gateway.NoLevel
+}
+
+// Enters reports whether a person may have a session at a route's name. That at a VM's plain name
+// hands over to the others, so it is for everyone who may open one of them; what it opens is
+// decided with each request.
+func (p Policy) Enters(person gateway.Principal, rt names.Route) bool {
+	if rt.Service == "" && rt.Host == rt.Plain {
+		if _, ok := p.People.FirstPort(person, rt.VM); ok {
+			return true
+		}
+	}
+	return p.Opens(Visitor{Person: person}, rt)
+}
+
+// LinkOpens reports whether a link that a person made opens a route: that is shared by link, and
+// the person may still share it.
+func (p Policy) LinkOpens(by gateway.Principal, rt names.Route) bool {
+	return p.linkOpens(by, rt.VM, rt.Share())
+}
+
+func (p Policy) linkOpens(by gateway.Principal, vm gateway.VM, share gateway.Share) bool {
+	return share.Visibility == gateway.Link && p.People.Level(by, vm) == gateway.Manage
 }
 
 // Decide applies the policy to a request for a name of a VM, or for one that no VM has: that is
 // decided like a private one. Of r it reads the method and the headers.
 func (p Policy) Decide(r *http.Request, rt names.Route, who Visitor) Decision {
 	switch {
-	case rt.IsVM() && p.MayOpen(who, rt.VM, rt.Port):
+	case rt.IsVM() && p.Opens(who, rt):
 		return Allow
 	case who.VM.Known():
 		return DenyVM

@@ -133,7 +133,7 @@ func (h *Handler) goOn(w http.ResponseWriter, r *http.Request, rt names.Route) {
 		h.Pages.Render(w, r, h.PrivateAt(r, rt, query.Get("at"), query.Get("path")))
 		return
 	}
-	if !ok || to.VM.ID != rt.VM.ID {
+	if !ok || to.VM.ID != rt.VM.ID || to.Service != "" {
 		h.Pages.Render(w, r, pages.NotFound())
 		return
 	}
@@ -214,7 +214,7 @@ func (h *Handler) PrivateAt(r *http.Request, rt names.Route, host, path string) 
 		return pages.Private(rt, "", "")
 	}
 	to := h.queryFor(r, rt, host, path)
-	return pages.Private(rt, h.apexOrigin(r)+ApexLoginPath+to, h.apexOrigin(r)+pages.AskPath+to)
+	return pages.Private(rt, h.apexOrigin(r)+ApexLoginPath+to, h.askURL(r, rt, to))
 }
 
 // Refused is the page for a visitor with a session at the route's name, who may not open a path at host.
@@ -222,7 +222,15 @@ func (h *Handler) Refused(r *http.Request, rt names.Route, address, host, path s
 	if rt.Guests {
 		return pages.Refused(address, "")
 	}
-	return pages.Refused(address, h.apexOrigin(r)+pages.AskPath+h.queryFor(r, rt, host, path))
+	return pages.Refused(address, h.askURL(r, rt, h.queryFor(r, rt, host, path)))
+}
+
+// askURL is the page that asks for access; "" for a bucket, since requests are for ports.
+func (h *Handler) askURL(r *http.Request, rt names.Route, query string) string {
+	if rt.Service != "" {
+		return ""
+	}
+	return h.apexOrigin(r) + pages.AskPath + query
 }
 
 // queryFor is the query with which the domain's own pages know what a visitor wants to open.

@@ -32,7 +32,7 @@ func (h *Handler) continueHandoff(w http.ResponseWriter, r *http.Request, rt nam
 		}
 		h.Pages.Render(w, r, h.PrivateAt(r, rt, query.Get("to"), query.Get("path")))
 		return
-	case !ok || to.VM.ID != rt.VM.ID || to.Host == rt.Host || rt.Host != rt.Plain:
+	case !ok || to.VM.ID != rt.VM.ID || to.Host == rt.Host || rt.Host != rt.Plain || to.Service != "":
 		h.Pages.Render(w, r, pages.NotFound())
 		return
 	case !h.Policy.MayOpen(access.Visitor{Person: session.Person}, rt.VM, to.Port):
@@ -62,11 +62,20 @@ func (h *Handler) callback(w http.ResponseWriter, r *http.Request, rt names.Rout
 		return
 	}
 	secret, g, err := h.sessions.take(r.Context(), kindHandoff, r.URL.Query().Get("code"))
-	_, opens := h.Policy.People.FirstPort(secret.Person, rt.VM) // also what was allowed may have changed
-	if err != nil || secret.VM != rt.VM.ID || g.Host != rt.Host || g.Bound != bound || !opens {
+	if err != nil || secret.VM != rt.VM.ID || g.Host != rt.Host || g.Bound != bound || !h.mayEnter(secret.Person, rt) {
 		h.refuse(w, r, rt, pages.LoginFailed(rt), err)
 		return
 	}
 	browser.Unbind(w)
 	h.startSession(w, r, rt, g.session(secret.Person), browser.LocalPath(r.URL.Query().Get("path")))
+}
+
+// mayEnter reports whether a code may start a session here: also what was allowed when it was made
+// may have changed.
+func (h *Handler) mayEnter(person gateway.Principal, rt names.Route) bool {
+	if rt.Service != "" {
+		return h.Policy.Enters(person, rt)
+	}
+	_, ok := h.Policy.People.FirstPort(person, rt.VM)
+	return ok
 }

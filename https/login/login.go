@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -113,6 +114,8 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, rt names.Route) 
 	switch path := r.URL.Path; {
 	case gateway.VMFrom(r.Context()).Known():
 		h.Pages.Render(w, r, pages.DeniedToVM(rt))
+	case rt.Service != "" && !slices.Contains([]string{linkPath, logoutPath, enterPath, callbackPath}, path): // others lead to ports
+		h.Pages.Render(w, r, pages.NotFound())
 	case path == loginPath && isGet:
 		h.loginLinkPage(w, r, rt, r.URL.Query().Get("token"))
 	case path == loginPath && r.Method == http.MethodPost:

@@ -19,6 +19,7 @@ import (
 // passData is what the store has of a Pass beside its VM, its person and its end.
 type passData struct {
 	Port     uint16 `json:"port,omitempty"`
+	Bucket   string `json:"bucket,omitempty"`
 	AllPorts bool   `json:"all,omitempty"`
 	Label    string `json:"label,omitempty"`
 	Uses     int    `json:"uses,omitempty"`
@@ -32,7 +33,7 @@ func passOf(key gateway.SecretKey, s gateway.Secret) (gateway.Pass, error) {
 		return gateway.Pass{}, err
 	}
 	return gateway.Pass{
-		ID: passID(key.Hash), Kind: gateway.PassKind(key.Kind), VM: s.VM, Person: s.Person, Port: d.Port, AllPorts: d.AllPorts, Label: d.Label,
+		ID: passID(key.Hash), Kind: gateway.PassKind(key.Kind), VM: s.VM, Person: s.Person, Port: d.Port, Bucket: d.Bucket, AllPorts: d.AllPorts, Label: d.Label,
 		Uses: d.Uses, MaxUses: d.MaxUses, Expires: s.Expires,
 	}, nil
 }
@@ -40,7 +41,7 @@ func passOf(key gateway.SecretKey, s gateway.Secret) (gateway.Pass, error) {
 func passID(hash [32]byte) string { return hex.EncodeToString(hash[:8]) }
 
 func encodePass(p gateway.Pass) (string, error) {
-	data, err := json.Marshal(passData{Port: p.Port, AllPorts: p.AllPorts, Label: p.Label, Uses: p.Uses, MaxUses: p.MaxUses})
+	data, err := json.Marshal(passData{Port: p.Port, Bucket: p.Bucket, AllPorts: p.AllPorts, Label: p.Label, Uses: p.Uses, MaxUses: p.MaxUses})
 	return string(data), err
 }
 
@@ -78,7 +79,11 @@ func (h *Handler) NewPass(ctx context.Context, vm gateway.VM, p gateway.Pass) (h
 	if p.Kind == gateway.TokenPass {
 		return tokenPrefix + secret, made, nil
 	}
-	return h.Policy.Zone.URL(vm.Name, p.Port) + linkPath + "?secret=" + secret, made, nil
+	at := h.Policy.Zone.URL(vm.Name, p.Port)
+	if p.Bucket != "" {
+		at = names.Origin(h.Policy.Zone.BucketHost(vm.Name, p.Bucket), h.Policy.Zone.Port)
+	}
+	return at + linkPath + "?secret=" + secret, made, nil
 }
 
 // Passes returns those of a VM that have not expired; the first to expire is the first.
@@ -169,7 +174,7 @@ func (h *Handler) countUse(s *gateway.Secret, rt names.Route) error {
 	if err != nil {
 		return err
 	}
-	if s.VM != rt.VM.ID || p.Port != rt.Port || p.Uses >= p.MaxUses || !h.Policy.LinkOpens(s.Person, rt.VM, rt.Port) {
+	if s.VM != rt.VM.ID || p.Port != rt.Port || p.Bucket != rt.Bucket || p.Uses >= p.MaxUses || !h.Policy.LinkOpens(s.Person, rt) {
 		return errNoSecret()
 	}
 	p.Uses++

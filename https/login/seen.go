@@ -55,7 +55,7 @@ func (h *Handler) SeenFrom(r *http.Request, rt names.Route) bool {
 		return false // through a tunnel that is not trusted, anyone comes from there
 	}
 	return slices.ContainsFunc(h.seenBy(r.Context(), n), func(person gateway.Principal) bool {
-		return h.Policy.People.MayOpen(person, rt.VM, rt.Port)
+		return rt.Service == "" && h.Policy.People.MayOpen(person, rt.VM, rt.Port)
 	})
 }
 
@@ -71,7 +71,7 @@ func (h *Handler) seenBy(ctx context.Context, n network) (persons []gateway.Prin
 // note stores that a session is used, unless its person may open nothing there.
 func (h *Handler) note(r *http.Request, rt names.Route, person gateway.Principal) {
 	n, ok := h.networkOf(r, rt)
-	if _, opens := h.Policy.People.FirstPort(person, rt.VM); !ok || !opens || h.seen.cached(n, person) {
+	if _, opens := h.Policy.People.FirstPort(person, rt.VM); !ok || !opens || rt.Service != "" || h.seen.cached(n, person) {
 		return
 	}
 	ctx := context.WithoutCancel(r.Context())

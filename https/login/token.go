@@ -89,7 +89,7 @@ func (h *Handler) token(r *http.Request, rt names.Route, secret string) (k known
 		h.Logger.With(gateway.LogVM(rt.VM.Identity)).Warn("token lookup failed", "err", err)
 	}
 	_, there := h.Policy.People.Person(k.Person) // also for a public port
-	return k, err == nil && there && k.VM == rt.VM.ID && (k.AllPorts || k.Port == rt.Port)
+	return k, err == nil && there && k.VM == rt.VM.ID && rt.Service == "" && (k.AllPorts || k.Port == rt.Port)
 }
 
 // RefuseSecret returns the page for a request whose link, code or token opens nothing, here or at the

@@ -41,7 +41,7 @@ func (h *Handler) Visitor(r *http.Request, rt names.Route) (access.Visitor, Proo
 	}
 	session, _ := h.Session(r, rt)
 	who, proof := access.Visitor{Person: session.Person, Mail: session.Mail}, Proof{Session: session}
-	if rt.VM.Visibility(rt.Port) != gateway.Link || h.Policy.MayOpen(who, rt.VM, rt.Port) {
+	if rt.Share().Visibility != gateway.Link || h.Policy.Opens(who, rt) {
 		return who, proof
 	}
 	if k, ok := h.visit(r, rt); ok {

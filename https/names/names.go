@@ -20,7 +20,9 @@ type Zone struct {
 	Port   int      // the port that people reach; it is part of URLs unless it is 443
 	Inside []string // names for guests only, each with the names directly below it
 
-	Services []string // names below Domain of services of the host, each with all names below it
+	// Services are names below Domain of services of the host, each with all names below it.
+	// <bucket>.<vm>.<service> is the name of a VM's bucket, which people log in to.
+	Services []string
 }
 
 // Name is a host name that was read but not looked up. It is a VM's name, or one of Zone.Inside or
@@ -34,6 +36,7 @@ type Name struct {
 	Guests  bool   // only guests may use the name
 	Inside  string // for a service of the host: the element of Zone.Inside
 	Service string // for one that is not for guests alone: the element of Zone.Services
+	Bucket  string // with Service: what is before the VM's name; Plain is Host then, since each bucket has one name
 	Deep    bool   // for a VM's name: two labels or more below the plain one, so Subject is one of any number
 }
 
@@ -46,6 +49,9 @@ type Route struct {
 
 // IsVM reports whether a VM has the name.
 func (rt Route) IsVM() bool { return rt.VM.Known() }
+
+// Share is that of the route's bucket or, without one, of its port.
+func (rt Route) Share() gateway.Share { return rt.VM.ShareOf(rt.Bucket, rt.Port) }
 
 // VMs finds the VM that has a name or a custom domain now. gateway.Directory is one.
 type VMs interface {
@@ -159,13 +165,20 @@ func (z Zone) parseInside(host string) (Name, bool) {
 	return Name{Host: host, Subject: name, Guests: true, Inside: name}, true
 }
 
-// parseService reads a name of Zone.Services. It has no VM, so that no page there counts as one of a VM.
+// parseService reads a name of Zone.Services. It has no VM, so that no page there counts as one of
+// a VM (see SameVM), but for that of a bucket, which is a site of its own.
 func (z Zone) parseService(host string) (Name, bool) {
 	for _, service := range z.Services {
-		if host == service || strings.HasSuffix(host, "."+service) {
-			name, ok := unknown(host, z.Domain)
-			return Name{Host: host, Subject: name.Subject, Deep: name.Deep, Service: service}, ok
+		if host != service && !strings.HasSuffix(host, "."+service) {
+			continue
 		}
+		below, ok := unknown(host, z.Domain)
+		name := Name{Host: host, Subject: below.Subject, Deep: below.Deep, Service: service}
+		labels := strings.TrimSuffix(strings.TrimSuffix(host, service), ".")
+		if i := strings.LastIndexByte(labels, '.'); i > 0 {
+			name.Bucket, name.VMName, name.Plain = labels[:i], labels[i+1:], host
+		}
+		return name, ok
 	}
 	return Name{}, false
 }

@@ -21,6 +21,9 @@ func (z Zone) Host(vm string, port uint16) string {
 	return host
 }
 
+// BucketHost returns the host name of a VM's bucket. It needs a service.
+func (z Zone) BucketHost(vm, bucket string) string { return bucket + "." + vm + "." + z.Services[0] }
+
 // Origin returns https://host, with the port unless it is 443.
 func Origin(host string, port int) string {
 	if port != 443 {
@@ -39,8 +42,9 @@ func PortSeen(r *http.Request) int {
 	return 443
 }
 
-// SameVM reports whether a URL is on one of the names of the route's VM, custom domains included.
-// Names of the guests' domain count among themselves: outside the host, they may be anyone's.
+// SameVM reports whether a URL is on one of the names of the route's VM, custom domains included. A
+// bucket's name counts as that of another VM, but for itself. Names of the guests' domain count
+// among themselves: outside the host, they may be anyone's.
 func (z Zone) SameVM(from string, rt Route, vms VMs) bool {
 	u, err := url.Parse(from)
 	if err != nil || u.Scheme != "https" {
@@ -54,6 +58,8 @@ func (z Zone) SameVM(from string, rt Route, vms VMs) bool {
 	switch {
 	case !ok || other.Guests != rt.Guests:
 		return false
+	case rt.Service != "" || other.Service != "": // each bucket is a site of its own
+		return rt.Bucket != "" && other.Host == rt.Host
 	case !rt.IsVM(): // a name without a VM looks like a private one
 		return rt.VMName != "" && !other.IsVM() && other.VMName == rt.VMName
 	}

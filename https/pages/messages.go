@@ -102,7 +102,10 @@ func Private(rt names.Route, login, ask string) Page {
 		Command: "lodge open " + rt.VMName, Where: "on the host",
 	}
 	if login != "" {
-		p.Buttons = []Link{{"Log in", login}, {"Ask for access", ask}}
+		p.Buttons = []Link{{"Log in", login}}
+	}
+	if ask != "" {
+		p.Buttons = append(p.Buttons, Link{"Ask for access", ask})
 	}
 	return p
 }

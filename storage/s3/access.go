@@ -3,10 +3,10 @@ package s3
 import (
 	"encoding/xml"
 	"errors"
-	"net/http"
 	"slices"
 	"strings"
 
+	"lodge/gateway"
 	"lodge/storage/store"
 )
 
@@ -113,18 +113,20 @@ func (c *call) authorize(r route) error {
 		}
 		return nil
 	}
-	if r.query == policyConfig && !c.Anonymous {
+	owns := !c.Anonymous && c.Granted == gateway.NoBucketAccess
+	if r.query == policyConfig && owns {
 		return nil
 	}
 	j, err := c.judge(c.Bucket)
-	if errors.Is(err, store.ErrNoBucket) && !c.Anonymous {
+	if errors.Is(err, store.ErrNoBucket) && owns {
 		return nil // the verb answers that, or makes it
 	}
 	if err != nil {
 		return err
 	}
 	actions := c.actions(r)
-	if len(actions) == 0 && c.Anonymous {
+	eachKey := r.query == "delete" && !c.Anonymous // the verb authorizes it
+	if len(actions) == 0 && !owns && !eachKey {
 		return denied("Access Denied")
 	}
 	for _, action := range actions {
@@ -161,11 +163,15 @@ func (c *call) judge(bucket string) (*judge, error) {
 // allows evaluates one action on an object, or on the bucket. The owner may do what no statement denies;
 // who is anonymous, what a statement or a list allows and no statement denies.
 func (j *judge) allows(action, name string) error {
+	if !j.covers(action) {
+		return denied("The bucket is another VM's, which has granted to %s. That does not include s3:%s.", j.Granted, action)
+	}
 	resource := j.bucket.Name
 	if name != "" {
 		resource += "/" + name
 	}
-	allowed := !j.Anonymous
+	shared := j.Reads && (action == "GetObject" || action == "ListBucket")
+	allowed := !j.Anonymous || shared
 	for i, s := range j.policy {
 		if j.Anonymous && !s.everyone || !s.actions.match("s3:"+action) || !s.resources.match(resource) || !j.applies(i) {
 			continue
@@ -176,7 +182,7 @@ func (j *judge) allows(action, name string) error {
 		allowed = true
 	}
 	if j.Anonymous && j.block.RestrictPublicBuckets {
-		allowed = false
+		allowed = shared
 	}
 	if !allowed && !j.listed(action, name) {
 		return denied("Access Denied")
@@ -232,11 +238,4 @@ func ownershipOf(b store.Bucket) string {
 		return enforced
 	}
 	return conf.Rules[0].ObjectOwnership
-}
-
-// Public carries out a request without a signature, for a door outside: what the policy and the lists
-// of the VM's bucket allow to everyone, else AccessDenied.
-func (h *Handler) Public(w http.ResponseWriter, r *http.Request, who Caller, t Target) error {
-	who.Anonymous, who.Inside, who.Chain = true, false, nil
-	return h.Serve(w, r, who, t)
 }

@@ -35,9 +35,11 @@ type Handler struct {
 // Caller is the VM that a request is from, as established before.
 type Caller struct {
 	VM        gateway.Identity
-	Inside    bool         // the request came from inside the VM, on its tap
-	Anonymous bool         // nobody signed the request: only what is public is possible
-	Chain     *sigv4.Chain // not nil: the signature is verified, and this verifies the chunks of the body
+	Inside    bool                 // the request came from inside the VM, on its tap
+	Anonymous bool                 // nobody signed the request: only what is public is possible
+	Reads     bool                 // with Anonymous: the bucket is shared with who asks, to list and to read what no policy denies
+	Granted   gateway.BucketAccess // not "": the bucket is another VM's, in whose place VM is, and this is what that has granted
+	Chain     *sigv4.Chain         // not nil: the signature is verified, and this verifies the chunks of the body
 }
 
 // call is one request on its way through a verb.
@@ -54,14 +56,10 @@ type call struct {
 // error only if nothing has been answered yet; WriteError answers it. It panics with
 // http.ErrAbortHandler if an answer has become incomplete.
 func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, who Caller, t Target) error {
-	query, err := url.ParseQuery(r.URL.RawQuery)
+	c, err := h.newCall(w, r, who, t)
 	if err != nil {
-		return Errorf(http.StatusBadRequest, "InvalidArgument", "The query cannot be decoded.")
-	}
-	if r, err = unpresigned(r, query); err != nil {
 		return err
 	}
-	c := &call{Handler: h, Caller: who, Target: t, w: w, r: r, query: query}
 	c.cross()
 	if err := c.refuse(); err != nil {
 		return err
@@ -74,6 +72,17 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, who Caller, t Ta
 		return err
 	}
 	return to.verb(c)
+}
+
+func (h *Handler) newCall(w http.ResponseWriter, r *http.Request, who Caller, t Target) (*call, error) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, Errorf(http.StatusBadRequest, "InvalidArgument", "The query cannot be decoded.")
+	}
+	if r, err = unpresigned(r, query); err != nil {
+		return nil, err
+	}
+	return &call{Handler: h, Caller: who, Target: t, w: w, r: r, query: query}, nil
 }
 
 // storeKey is the target as the store names it.

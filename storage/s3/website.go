@@ -107,15 +107,15 @@ func isHost(text string) bool {
 	return err == nil && u.Host == text && u.Hostname() != "" && !strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r >= 0x7f })
 }
 
-// Website answers a request for a page of a bucket's website, for a door outside. who is the VM that has
-// the bucket; t.Key is the path, "" for the root. What is not public is AccessDenied, as for every anonymous request. A
-// bucket without a website is NoSuchWebsiteConfiguration. Like Serve it returns an error only if nothing was
-// answered yet.
+// Website answers a request for a page of a bucket's website, for a door outside. who is the VM
+// that has the bucket, and who asks; t.Key is the path, "" for the root. What is not public is
+// AccessDenied for who is anonymous. A bucket without a website is NoSuchWebsiteConfiguration. Like
+// Serve it returns an error only if nothing was answered yet.
 func (h *Handler) Website(w http.ResponseWriter, r *http.Request, who Caller, t Target) error {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return Errorf(http.StatusMethodNotAllowed, "MethodNotAllowed", "A website has GET and HEAD alone.")
 	}
-	who.Anonymous, who.Inside, who.Chain = true, false, nil
+	who.Inside, who.Chain = false, nil
 	r = r.Clone(r.Context())
 	r.URL.RawQuery = "" // parameters are the pages' own
 	c := &call{Handler: h, Caller: who, Target: t, w: w, r: r, query: url.Values{}}
@@ -150,7 +150,7 @@ func (c *call) sitePage(site *websiteXML) error {
 		index := *c
 		index.Key = asked + "/" + site.Index.Suffix
 		if _, found := c.Store.Head(index.storeKey(), ""); found == nil && index.authorize(route{http.MethodGet, "", nil}) == nil {
-			c.w.Header().Set("Location", "/"+(&url.URL{Path: asked + "/"}).EscapedPath())
+			c.w.Header().Set("Location", localPath(asked+"/"))
 			c.w.WriteHeader(http.StatusFound)
 			return nil
 		}
@@ -172,6 +172,12 @@ func (c *call) sitePage(site *websiteXML) error {
 		}
 	}
 	return err
+}
+
+// localPath is the path of a key in a URL: never "//", which would be another host.
+func localPath(key string) string {
+	rest := strings.TrimLeft(key, "/")
+	return "/" + strings.Repeat("%2F", len(key)-len(rest)) + (&url.URL{Path: "/" + rest}).EscapedPath()[1:]
 }
 
 // object answers with the object of the key, or its redirect.

@@ -19,6 +19,11 @@ func (s *Store) Check(ctx context.Context, tell func(Damage)) error {
 	return s.check(ctx, tell, func() error { return ctx.Err() })
 }
 
+// CheckVM is Check for one VM. Files that no record has are not looked for.
+func (s *Store) CheckVM(ctx context.Context, vm gateway.ID, tell func(Damage)) error {
+	return s.checkVM(vm, tell, func() error { return ctx.Err() })
+}
+
 // check calls pause before each body and each MiB of one.
 func (s *Store) check(ctx context.Context, tell func(Damage), pause func() error) error {
 	vms, err := s.vms()

@@ -18,10 +18,17 @@ import (
 type s3Cmd struct {
 	Ls s3LsCmd `cmd:"" help:"List a VM's buckets, or the objects of one."`
 	Cp s3CpCmd `cmd:"" help:"Copy one object in or out."`
+	Rm s3RmCmd `cmd:"" help:"Remove an object, or all below a prefix."`
+
+	Sync s3SyncCmd `cmd:"" help:"Make a bucket like a directory, or a directory like a bucket."`
+
+	Grant  s3GrantCmd  `cmd:"" help:"Let another VM use a bucket."`
+	Grants s3GrantsCmd `cmd:"" help:"List what VMs may do with each other's buckets."`
 
 	Creds s3CredsCmd `cmd:"" help:"Make credentials for a VM's objects from anywhere, or revoke them."`
 	URL   s3URLCmd   `cmd:"" help:"Make a link by which anybody reads one object, or uploads it." name:"url"`
 	Usage s3UsageCmd `cmd:"" help:"Show how much a VM has stored."`
+	Fsck  s3FsckCmd  `cmd:"" help:"Check what is stored, and list what is damaged."`
 	Quota s3QuotaCmd `cmd:"" help:"Limit how much a VM or a bucket may store."`
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 type shareCmd struct {
 	named
 
-	What []string `arg:"" help:"private, public, link, people ada@example.com,@example.org or team devs. Without it, all that opens the VM is shown." optional:"" name:"who"`
+	What []string `arg:"" help:"private, public, link, people ada@example.com,@example.org or team devs; before it, a bucket as s3:photos. Without it, all that opens the VM is shown." optional:"" name:"who"`
 	Rev  uint64   `help:"Only if nobody has changed who may open the VM since this revision, which lodge share VM --json shows." placeholder:"N"`
 	Port uint16   `help:"The port; without it, the VM's page. It may also stand before who." placeholder:"N"`
 
@@ -28,6 +29,7 @@ func (*shareCmd) Help() string {
 	return "A share opens exactly one port, in place of what was shared there before. private: the owner, and who has a grant (lodge grant). " +
 		"people: those with these addresses; @example.org is everyone with an address there. team: the members of a team. " +
 		"link: whoever has a link, which is printed; each time another one. public: anyone.\n\n" +
+		"lodge share blog s3:photos public opens a bucket in place of a port: to list and to read, at https://photos.blog.s3.DOMAIN. Who may use the VM also uploads there.\n\n" +
 		"People need a login: lodge person link prints one. What a change no longer allows ends at once, open streams included."
 }
 
@@ -47,19 +49,22 @@ func (c *shareCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	for _, set := range info.Shares {
-		if set.Port == share.Port {
+	for _, set := range slices.Concat(info.Shares, info.Buckets) {
+		if set.Port == share.Port && set.Bucket == share.Bucket {
 			share = set // as it is kept
 		}
 	}
 	domains := []string{} // an empty list is [] in JSON
 	for _, d := range info.Domains {
-		if d.Port == share.Port && !d.Passthrough { // else everyone may open it
+		if share.Bucket == "" && d.Port == share.Port && !d.Passthrough { // else everyone may open it
 			domains = append(domains, d.Name)
 		}
 	}
 	answer := map[string]any{
 		"name": c.Name, "port": share.Port, "visibility": share.Visibility, "with": append([]string{}, share.With...), "url": info.URL, "domains": domains,
+	}
+	if share.Bucket != "" {
+		answer["bucket"] = share.Bucket
 	}
 	return a.print(answer, func(w io.Writer) {
 		for _, name := range append([]string{info.URL}, domains...) {
@@ -80,7 +85,7 @@ func (c *shareCmd) link(ctx context.Context, a *app, share api.Share) error {
 	if _, err := a.client.Share(ctx, c.Name, api.Sharing{Share: share, Rev: c.Rev}); err != nil {
 		return err
 	}
-	made, err := a.client.NewLink(ctx, c.Name, control.LinkRequest{Port: share.Port, MaxUses: c.Uses, LifeSeconds: int64(life / time.Second)})
+	made, err := a.client.NewLink(ctx, c.Name, control.LinkRequest{Port: share.Port, Bucket: share.Bucket, MaxUses: c.Uses, LifeSeconds: int64(life / time.Second)})
 	if err != nil {
 		return err
 	}
@@ -100,9 +105,17 @@ func openTo(s api.Share) string {
 
 // parseShare reads "public", "8080 people ada@example.com,@example.org" and the like.
 func parseShare(port uint16, words []string) (share api.Share, err error) {
-	hint := "Examples: lodge share blog public; lodge share blog --port 8080 people ada@example.com,@example.org; lodge share blog team devs"
+	hint := "Examples: lodge share blog public; lodge share blog --port 8080 people ada@example.com,@example.org; lodge share blog team devs; lodge share blog s3:photos public"
 	share.Port = port
-	if port == 0 && len(words) > 1 && !isVisibility(words[0]) {
+	if len(words) > 0 {
+		if bucket, ok := strings.CutPrefix(words[0], "s3:"); ok {
+			if share.Bucket = bucket; bucket == "" || port != 0 {
+				return api.Share{}, gateway.Invalid("expected a port, or a bucket as s3:NAME").WithHint("%s", hint)
+			}
+			words = words[1:]
+		}
+	}
+	if share.Bucket == "" && port == 0 && len(words) > 1 && !isVisibility(words[0]) {
 		if share.Port, err = gateway.ParsePort(words[0]); err != nil {
 			return api.Share{}, err
 		}
@@ -159,6 +172,9 @@ func (a *app) showAccess(ctx context.Context, name string) error {
 			for _, domain := range p.Bypass {
 				row(w, portName(p.Port), "everyone: TLS is passed through", "what the VM answers", domain)
 			}
+		}
+		for _, b := range access.Buckets {
+			row(w, "s3:"+b.Bucket, strings.TrimPrefix(openTo(b.Share), "open to "), stranger(b), b.URL)
 		}
 		for _, g := range access.Grants {
 			row(w, "all ports", fmt.Sprintf("%s (%s)", g.Who, g.Level), "-", "-")

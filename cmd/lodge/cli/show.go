@@ -26,6 +26,13 @@ func describe(w io.Writer, v api.VM) {
 	row(w, "image", v.Image)
 	row(w, "size", fmt.Sprintf("%d CPUs, %d MiB memory, %d GiB disk", v.CPUs, v.MemoryMiB, v.DiskGiB))
 	row(w, "shared", shares(v.Shares))
+	if len(v.Buckets) > 0 {
+		var names []string
+		for _, b := range v.Buckets {
+			names = append(names, b.Bucket)
+		}
+		row(w, "shared buckets", strings.Join(names, ", "))
+	}
 	if len(v.Domains) > 0 {
 		row(w, "domains", domainNames(v))
 	}

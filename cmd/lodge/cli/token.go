@@ -72,8 +72,11 @@ func (c *tokenLsCmd) Run(ctx context.Context, a *app) error {
 
 // opens names what a link or a token opens.
 func opens(p api.Pass) string {
-	if p.AllPorts {
+	switch {
+	case p.AllPorts:
 		return "all ports"
+	case p.Bucket != "":
+		return "s3:" + p.Bucket
 	}
 	return portName(p.Port)
 }

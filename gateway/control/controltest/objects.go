@@ -21,6 +21,14 @@ func (l lateObjects) Usage(ctx context.Context, id gateway.ID) (gateway.S3Usage,
 	return gateway.S3Usage{}, nil, nil
 }
 
+// Damage implements api.Objects.
+func (l lateObjects) Damage(ctx context.Context, id gateway.ID) ([]gateway.S3Damage, error) {
+	if objects := l.h.objects.Load(); objects != nil {
+		return (*objects).Damage(ctx, id)
+	}
+	return nil, nil
+}
+
 // UsageBelow implements api.Objects.
 func (l lateObjects) UsageBelow(ctx context.Context, id gateway.ID, bucket, prefix string) (gateway.S3Usage, error) {
 	if set := l.h.objects.Load(); set != nil {

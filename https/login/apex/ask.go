@@ -44,6 +44,7 @@ func (h *Handler) askPage(w http.ResponseWriter, r *http.Request) {
 // a path.
 func (h *Handler) asksFor(r *http.Request, wanted string) (rt names.Route, to string, ok bool) {
 	rt, path, ok := h.Login.Wanted(wanted)
+	ok = ok && rt.Service == "" // requests are for ports
 	return rt, names.Origin(rt.Host, names.PortSeen(r)) + path, ok
 }
 

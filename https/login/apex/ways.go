@@ -148,8 +148,12 @@ func (h *Handler) handOver(w http.ResponseWriter, r *http.Request) {
 		browser.Redirect(w, http.StatusFound, login.ApexLoginPath)
 		return
 	}
-	if !found || !rt.IsVM() || rt.Guests || !h.mayEnter(s.Person, rt) {
-		h.Pages.Render(w, r, pages.Refused(s.Address, pages.AskPath+"?"+url.Values{"to": {login.WantedAt(query.Get("to"), path, port)}}.Encode()))
+	if !found || !rt.IsVM() || rt.Guests || !h.Policy.Enters(s.Person, rt) {
+		ask := pages.AskPath + "?" + url.Values{"to": {login.WantedAt(query.Get("to"), path, port)}}.Encode()
+		if rt.Service != "" {
+			ask = "" // requests are for ports
+		}
+		h.Pages.Render(w, r, pages.Refused(s.Address, ask))
 		return
 	}
 	session := login.Session{Person: s.Person, Mail: s.Address, Login: s.ID, Apex: true, Until: s.Until}
@@ -163,13 +167,4 @@ func (h *Handler) handOver(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	browser.Redirect(w, http.StatusFound, back)
-}
-
-// mayEnter reports whether a person may have a session at a VM's name. That at the plain name hands over to
-// the others, so it is for everyone who may open one of them; what it opens is decided with each request.
-func (h *Handler) mayEnter(person gateway.Principal, rt names.Route) bool {
-	if _, ok := h.Policy.People.FirstPort(person, rt.VM); ok && rt.Host == rt.Plain {
-		return true
-	}
-	return h.Policy.MayOpen(access.Visitor{Person: person}, rt.VM, rt.Port)
 }

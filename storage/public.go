@@ -1,0 +1,173 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net/http"
+
+	"lodge/gateway"
+	"lodge/storage/s3"
+	"lodge/storage/sigv4"
+)
+
+// Logins knows the people at the names of buckets, <bucket>.<vm>.s3.<domain>, by the sessions and
+// links that browsers have there. It never answers for what another site's page sends.
+type Logins interface {
+	// EnterBucket returns what the one who sends a request may do with the bucket of its host name:
+	// gateway.View to list and to read, gateway.Use also to write. The context ends with that;
+	// leave is called after the request.
+	EnterBucket(r *http.Request) (ctx context.Context, level gateway.Level, leave func())
+	// TurnAwayFromBucket answers a browser's page load that opens nothing. It is false for all
+	// else, which it does not answer. The answer must be the same whether there is such a bucket.
+	TurnAwayFromBucket(w http.ResponseWriter, r *http.Request) bool
+}
+
+// unsigned reports whether nobody claims to have signed a request. A browser's form is signed in
+// its fields, but for that of a listing.
+func unsigned(r *http.Request) bool {
+	_, err := sigv4.Parse(r)
+	return errors.Is(err, sigv4.ErrUnsigned) && (!s3.IsForm(r) || r.URL.Query().Has("upload"))
+}
+
+// visit is an unsigned request at a public name, about a bucket that shows something to who sends
+// it.
+type visit struct {
+	vm     gateway.VM
+	target s3.Target
+	named  bool // the host names the bucket
+	site   bool // the request is for a page of the bucket's website
+	level  gateway.Level
+}
+
+// carryOutPublic answers a request that nobody has signed, at a public name. Every refusal is the
+// same answer, with the same headers, so that nothing shows which VMs, buckets and keys there are.
+func (s *Server) carryOutPublic(w *access, r *http.Request) error {
+	before := w.Header().Clone()
+	isolated := w.isolated
+	err := s.servePublic(w, r)
+	if err == nil {
+		return nil
+	}
+	w.isolated = isolated
+	if known, ok := s3.AsError(err); !ok || known.Status != http.StatusForbidden {
+		return err
+	}
+	clear(w.Header())
+	maps.Copy(w.Header(), before)
+	w.target = s3.Target{}
+	if s.logins != nil {
+		if w.isolated = false; s.logins.TurnAwayFromBucket(w, r) {
+			return nil
+		}
+		w.isolated = isolated
+	}
+	return s3.ErrNotPublic()
+}
+
+func (s *Server) servePublic(w *access, r *http.Request) error {
+	v, ok := s.visitOf(r)
+	if !ok {
+		return s3.ErrNotPublic()
+	}
+	face := s.protocol.Face(v.vm.ID, v.target.Bucket)
+	r, leave := s.login(&v, r, face)
+	defer leave()
+	if !face.Public && v.level == gateway.NoLevel {
+		return s3.ErrNotPublic() // before the request takes one of the VM's places
+	}
+	v.site = face.Site && v.named && (r.Method == http.MethodGet || r.Method == http.MethodHead)
+	if v.site && r.Header.Get("Service-Worker") != "" {
+		return s3.ErrNotPublic() // it would outlive the website
+	}
+	w.vm, w.target = v.vm.Identity, v.target
+	r, out, leaveVM, err := s.admit(w, r, v.vm.ID, atOutside)
+	if err != nil {
+		return err
+	}
+	defer leaveVM()
+	return s.show(w, out, r, v)
+}
+
+// visitOf reads the names of an unsigned request. It is false where nothing can be open to anybody.
+func (s *Server) visitOf(r *http.Request) (v visit, ok bool) {
+	inName, name, ok := s.splitOutside(r.Host)
+	if !ok {
+		return v, false
+	}
+	if v.vm, ok = s.directory.ByName(name); !ok || v.vm.Desired == gateway.Removed {
+		return v, false
+	}
+	var err error
+	v.named = inName != ""
+	v.target, err = s3.TargetBelow(inName, r)
+	return v, err == nil && v.target.Bucket != ""
+}
+
+// login sets what the sender of a request may do with the bucket. Who may write to it sends the
+// requests of a browser alone: a program has credentials. The context of the request that it
+// returns ends with that.
+func (s *Server) login(v *visit, r *http.Request, face s3.Face) (_ *http.Request, leave func()) {
+	public := v.vm.S3.Share(v.target.Bucket).Visibility == gateway.Public
+	if public && !face.Restricted {
+		v.level = gateway.View
+	}
+	if s.logins == nil || !v.named {
+		return r, func() {}
+	}
+	ctx, level, leave := s.logins.EnterBucket(r)
+	if level.Covers(v.level) && (level != gateway.View || !public) {
+		v.level = level
+	}
+	return r.WithContext(ctx), leave
+}
+
+// show carries out an admitted request.
+//
+// A bucket with a website is one at its own name, for every unsigned GET and HEAD there: a script
+// of its pages has that origin, which no other bucket, no page of a VM and no login shares. By
+// path, and with a signature, there is S3 alone.
+func (s *Server) show(w *access, out http.ResponseWriter, r *http.Request, v visit) error {
+	who := s3.Caller{VM: v.vm.Identity, Anonymous: v.level != gateway.Use, Reads: v.level == gateway.View}
+	reading := r.Method == http.MethodGet || r.Method == http.MethodHead
+	switch {
+	case v.site:
+		w.isolated = false
+		return s.protocol.Website(out, r, who, v.target)
+	case s3.IsForm(r):
+		return s.upload(out, r, v, who)
+	case v.named && wantsListing(r, v.target):
+		q := r.URL.Query()
+		page, err := s.protocol.Page(r, who, v.target.Bucket, q.Get("prefix"), q.Get("marker"))
+		if err != nil {
+			return err
+		}
+		l := newListing(v.target.Bucket, q.Get("prefix"), page)
+		if v.level == gateway.Use {
+			l.Upload = uploadURL(q.Get("prefix"))
+		}
+		return l.write(w)
+	case v.level == gateway.Use && reading:
+		return s.protocol.Serve(out, r, who, v.target)
+	}
+	return s.protocol.Public(out, r, who, v.target)
+}
+
+// upload stores a file from a listing's form. A browser sends Origin with each form: without it, or
+// from another site (see Logins), a form of somebody else's page would act for its visitor.
+func (s *Server) upload(w http.ResponseWriter, r *http.Request, v visit, who s3.Caller) error {
+	if v.level != gateway.Use || r.Header.Get("Origin") == "" || v.target.Key != "" {
+		return s3.ErrNotPublic()
+	}
+	form, err := s3.ReadForm(r)
+	if err != nil {
+		return err
+	}
+	prefix := r.URL.Query().Get("prefix")
+	if _, err := s.protocol.Upload(w, r, who, v.target.Bucket, prefix, form); err != nil {
+		return err
+	}
+	w.Header().Set("Location", folderURL(prefix))
+	w.WriteHeader(http.StatusSeeOther)
+	return nil
+}

@@ -1,0 +1,133 @@
+package s3
+
+import (
+	"io"
+	"net/http"
+	"net/url"
+
+	"lodge/gateway"
+	"lodge/storage/store"
+)
+
+// ErrNotPublic is the one answer to who has not signed, for all that is not open to anybody: it is
+// the same whether there is such a VM, bucket or key.
+func ErrNotPublic() error {
+	return denied("The request is not signed, and what it asks for is not public.")
+}
+
+// Face is what a bucket may show to anybody. The zero value is that of a bucket that does not
+// exist, too.
+type Face struct {
+	Public     bool // a policy, a list or a website may open something
+	Site       bool // it has a website
+	Restricted bool // its public access block forbids to share it with everybody
+}
+
+// Face returns that of a bucket.
+func (h *Handler) Face(vm gateway.ID, bucket string) Face {
+	b, err := h.Store.Bucket(vm, bucket)
+	if err != nil {
+		return Face{}
+	}
+	_, site := b.Config[websiteConfig]
+	_, policy := b.Config[policyConfig]
+	return Face{Public: site || policy || ownershipOf(b) != enforced, Site: site, Restricted: accessBlockOf(b).RestrictPublicBuckets}
+}
+
+// Public carries out a request without a signature, for a door outside: what the policy and the
+// lists of the VM's bucket allow to everyone, else ErrNotPublic. As in S3, a key that is missing
+// shows so to those alone who may list the bucket. Like Serve it returns an error only if nothing
+// was answered yet; a header that was set before must not be sent with ErrNotPublic.
+func (h *Handler) Public(w http.ResponseWriter, r *http.Request, who Caller, t Target) error {
+	who.Anonymous, who.Inside, who.Chain = true, false, nil
+	c, err := h.newCall(w, r, who, t)
+	if err != nil || r.Header.Get("X-Amz-Copy-Source") != "" { // a copy would show what other buckets have
+		return ErrNotPublic()
+	}
+	to, err := c.route()
+	if err == nil {
+		err = c.authorize(to)
+	}
+	if err != nil {
+		return notPublic(err)
+	}
+	c.cross()
+	if err := c.refuse(); err != nil {
+		return err
+	}
+	err = to.verb(c)
+	if known, ok := AsError(err); err == nil || !ok || known.Status != http.StatusNotFound || c.mayList() {
+		return err
+	}
+	return ErrNotPublic()
+}
+
+// mayList reports whether the caller may list the bucket.
+func (c *call) mayList() bool {
+	j, err := c.judge(c.Bucket)
+	return err == nil && j.allows("ListBucket", "") == nil
+}
+
+// notPublic is ErrNotPublic in place of any refusal. What the log must have stays as it is.
+func notPublic(err error) error {
+	if _, known := AsError(err); !known {
+		return err
+	}
+	return ErrNotPublic()
+}
+
+// Page lists a part of a bucket for a person: what is below a prefix, by folders, behind after.
+// Like Public it returns ErrNotPublic for all that the caller may not see.
+func (h *Handler) Page(r *http.Request, who Caller, bucket, prefix, after string) (store.Page, error) {
+	c := &call{Handler: h, Caller: who, Target: Target{Bucket: bucket}, r: r, query: url.Values{}}
+	if err := c.authorize(route{http.MethodGet, "", nil}); err != nil {
+		return store.Page{}, notPublic(err)
+	}
+	return h.Store.List(r.Context(), store.Query{VM: who.VM.ID, Bucket: bucket, Prefix: prefix, Delimiter: "/", After: after, Max: maxPage})
+}
+
+// Upload stores the file of a form below a prefix, for a person who may write to the bucket. Of the
+// form's other fields none counts. It returns the key.
+func (h *Handler) Upload(w http.ResponseWriter, r *http.Request, who Caller, bucket, prefix string, form *Form) (string, error) {
+	if form.name == "" {
+		return "", invalidArgument("Choose a file first.")
+	}
+	t := Target{bucket, prefix + form.name}
+	if err := checkKey(t.Key); err != nil {
+		return "", err
+	}
+	r = r.Clone(r.Context())
+	r.Header = http.Header{}
+	if kind := form.file.Header.Get("Content-Type"); kind != "" {
+		r.Header.Set("Content-Type", kind)
+	}
+	c := &call{Handler: h, Caller: who, Target: t, w: w, r: r, query: url.Values{}}
+	if err := c.authorize(route{}); err != nil {
+		return "", err
+	}
+	meta, err := c.meta()
+	if err != nil {
+		return "", err
+	}
+	body := &payload{src: &atMost{form.file, maxPutBytes}, size: -1}
+	if err := body.announced(c.r.Header, algorithm{}); err != nil {
+		return "", err
+	}
+	_, err = c.putSealed(store.Write{Body: body, Size: -1, Meta: meta})
+	return t.Key, err
+}
+
+// atMost fails when a body goes above its limit.
+type atMost struct {
+	src  io.Reader
+	left int64
+}
+
+// Read implements io.Reader.
+func (a *atMost) Read(p []byte) (int, error) {
+	n, err := a.src.Read(p)
+	if a.left -= int64(n); a.left < 0 {
+		return 0, badRequest("EntityTooLarge", "The file is larger than 5 GiB.")
+	}
+	return n, err
+}
