@@ -74,6 +74,7 @@ type Store struct {
 	blobs   *blobs
 	disk    *disk
 	garbage collector
+	recent  recent
 	sealID  sealID
 
 	stepSize   int   // how many values of a history one batch changes
