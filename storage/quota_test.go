@@ -52,7 +52,7 @@ func TestQuota(t *testing.T) {
 
 	g.setS3(t, func(s *gateway.S3Settings) {
 		s.QuotaBytes = 0
-		*s = s.WithBucketQuota("photos", 12<<20)
+		*s = s.WithBucketQuota("photos", 12<<20+8<<10) // 1 KiB for each object
 	})
 	_, err = part(2)
 	wantCode(t, err, "QuotaExceeded", 507)
@@ -90,7 +90,7 @@ func TestUsage(t *testing.T) {
 	}
 	put(t, g.dummy(), "log", "x", random(3))
 	all, buckets, err := h.Usage(t.Context(), g.ID)
-	if want := (gateway.S3Usage{Bytes: 73, Objects: 4}); err != nil || all != want || len(buckets) != 2 || buckets["photos"].Bytes != 70 {
+	if want := (gateway.S3Usage{Bytes: 73, Objects: 4, RecordBytes: 4 << 10}); err != nil || all != want || len(buckets) != 2 || buckets["photos"].Bytes != 70 {
 		t.Errorf("%+v %+v %v", all, buckets, err)
 	}
 	if u, err := h.UsageBelow(t.Context(), g.ID, "photos", "2024/"); err != nil || u.Bytes != 30 || u.Objects != 2 {

@@ -36,5 +36,8 @@ func (s *Server) UsageBelow(ctx context.Context, id gateway.ID, bucket, prefix s
 }
 
 func shownUsage(u store.Usage) gateway.S3Usage {
-	return gateway.S3Usage{Bytes: u.Bytes, Objects: u.Objects, PendingBytes: u.Pending, Uploads: u.Uploads}
+	return gateway.S3Usage{
+		Bytes: u.Bytes, Objects: u.Objects, PendingBytes: u.Pending, Uploads: u.Uploads,
+		RecordBytes: u.Records(), HeldBytes: u.Held,
+	}
 }

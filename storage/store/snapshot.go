@@ -60,6 +60,7 @@ func (x *tx) keep(key, old []byte) (bool, error) {
 	if _, err := value(x.b, at); !missing(err) {
 		return false, err
 	}
+	x.disk.values++
 	return true, x.b.Set(at, historyValue(old), nil)
 }
 
@@ -280,13 +281,14 @@ func (s *Store) dropStep(a *account, at uint64) (more bool, err error) {
 		if before != 0 {
 			moved := historyKey(a.vm, before, key)
 			if _, err := value(x.b, moved); missing(err) {
+				x.disk.values++
 				return x.b.Set(moved, historyValue(old), nil)
 			} else if err != nil {
 				return err
 			}
 		}
 		held, err := heldBy(key, old)
-		x.release(held.content)
+		x.release(held.content, held.Size+held.extra)
 		return err
 	})
 	if err != nil || more {
@@ -346,6 +348,7 @@ func (s *Store) takeHistory(a *account, at uint64, f func(x *tx, key, old []byte
 		if err != nil {
 			return err
 		}
+		x.disk.values--
 		return errors.Join(x.b.Delete(h, nil), f(x, key, old))
 	})
 	if err != nil && !errors.Is(err, errFound) {

@@ -113,7 +113,7 @@ func (x *tx) putPart(b *Bucket, key Key, upload string, p *payload, made *part) 
 		if err != nil {
 			return err
 		}
-		x.release(replaced.content)
+		x.release(replaced.content, replaced.Size+replaced.extra)
 		x.count(b.Name, Usage{Pending: -replaced.Size})
 	}
 	if err := x.own(p); err != nil {
@@ -198,7 +198,7 @@ func (x *tx) abort(b *Bucket, key Key, upload string) error {
 		return err
 	}
 	for _, p := range parts {
-		x.release(p.content)
+		x.release(p.content, p.Size+p.extra)
 	}
 	return x.endUpload(b, u, parts)
 }
