@@ -2,6 +2,8 @@ package storage
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"strings"
 	"testing"
 
@@ -98,5 +100,25 @@ func TestUsage(t *testing.T) {
 	}
 	if _, err := h.UsageBelow(t.Context(), other.ID, "photos", ""); gateway.KindOf(err) != gateway.KindNotFound {
 		t.Errorf("another VM's bucket: %v", err)
+	}
+}
+
+// TestScansAreBounded starts a scan while as many as may be are under way: it waits for one of them, as long as its caller
+// does.
+func TestScansAreBounded(t *testing.T) {
+	h := newHost(t)
+	g := h.guest("blog")
+	put(t, g.dummy(), "photos", "a", random(10))
+	for range maxScans {
+		h.scans <- struct{}{}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := h.UsageBelow(ctx, g.ID, "photos", ""); !errors.Is(err, context.Canceled) {
+		t.Errorf("one too many: %v", err)
+	}
+	<-h.scans
+	if u, err := h.UsageBelow(t.Context(), g.ID, "photos", ""); err != nil || u.Objects != 1 {
+		t.Errorf("%+v %v", u, err)
 	}
 }

@@ -57,6 +57,7 @@ type Server struct {
 	objects   *store.Store
 	protocol  *s3.Handler
 	admission *admission
+	scans     chan struct{} // has those under way, see UsageBelow
 
 	outsideHost string
 	requests    *prometheus.CounterVec // by method and status
@@ -78,7 +79,7 @@ func New(cfg Config) (*Server, error) {
 	return &Server{
 		keyring: cfg.Keyring, directory: cfg.Directory, people: cfg.People, outsideHost: cfg.Outside, log: cfg.Logger, accessLog: cfg.AccessLog,
 		objects: objects, protocol: &s3.Handler{Store: objects, Logger: cfg.Logger, Now: time.Now, SealKey: key},
-		admission: newAdmission(cfg.Directory), requests: newRequestCounter(),
+		admission: newAdmission(cfg.Directory), scans: make(chan struct{}, maxScans), requests: newRequestCounter(),
 	}, nil
 }
 

@@ -134,7 +134,9 @@ func TestAFailedRestoreStopsNobodyElse(t *testing.T) {
 // TestAForkUsesQuota counts what a fork has from its source, as own writes.
 func TestAForkUsesQuota(t *testing.T) {
 	dir := t.TempDir()
-	limit := func(c *Config) { c.Limits = func(gateway.ID, string) Limits { return Limits{VM: 100_000 + 2*recordBytes} } }
+	limit := func(c *Config) {
+		c.Limits = func(gateway.ID, string) Limits { return Limits{VM: 100_000 + 2*recordBytes} }
+	}
 	s := open(t, dir, limit)
 	put(t, s, Key{blog, "box", "x"}, random(1, 60_000))
 	mark(t, s, blog, "at")
