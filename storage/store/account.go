@@ -23,7 +23,8 @@ type account struct {
 	progress []byte     // the record of a restore or drop that has not ended, or nil
 	snaps    []snapshot // in ascending order
 
-	mixed atomic.Bool // a restore or fork has begun and not ended: records are of two moments
+	mixed atomic.Bool   // a restore or fork has begun and not ended: records are of two moments
+	turns atomic.Uint64 // how often mixed has changed, see moment
 
 	// clearing is held shared while a collection commits, and alone while all records of the VM go.
 	clearing sync.RWMutex
@@ -157,7 +158,7 @@ func (a *account) cleared(commit func() error) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.snaps, a.progress, a.used, a.stored = nil, nil, map[string]Usage{}, footprint{}
-	a.mixed.Store(false)
+	a.setMixed(false)
 	return nil
 }
 

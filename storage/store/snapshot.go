@@ -199,7 +199,7 @@ func (s *Store) setProgress(a *account, what byte, record []byte) error {
 	a.inProgress(record) // readers see it before records change
 	if err := s.index.Set(vmKey(a.vm, kindProgress, 0), record, pebble.Sync); err != nil {
 		a.progress = nil
-		a.mixed.Store(false)
+		a.setMixed(false)
 		return full(err)
 	}
 	return nil
@@ -208,20 +208,7 @@ func (s *Store) setProgress(a *account, what byte, record []byte) error {
 // inProgress sets what is in progress: until endProgress.
 func (a *account) inProgress(record []byte) {
 	a.progress = record
-	a.mixed.Store(!bytes.HasPrefix(record, []byte{dropping}))
-}
-
-// Readable waits while a restore of a VM is under way, as long as a commit does. Errors: ErrUnfinished.
-func (s *Store) Readable(vm gateway.ID) error {
-	a, err := s.account(vm)
-	if err != nil || !a.mixed.Load() {
-		return err
-	}
-	a.gate.Pass(func() bool { return true })
-	if a.mixed.Load() {
-		return ErrUnfinished
-	}
-	return nil
+	a.setMixed(!bytes.HasPrefix(record, []byte{dropping}))
 }
 
 // resume goes on with what a crash has interrupted. After an error the VM takes no commits.
@@ -310,7 +297,7 @@ func (s *Store) endProgress(a *account, drop ...uint64) error {
 		return err
 	}
 	a.progress = nil
-	a.mixed.Store(false)
+	a.setMixed(false)
 	a.snaps = slices.DeleteFunc(a.snaps, func(n snapshot) bool { return slices.Contains(drop, n.id) })
 	return nil
 }

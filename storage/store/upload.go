@@ -219,11 +219,16 @@ func (x *tx) endUpload(b *Bucket, u Upload, parts []part) error {
 // their Meta they have what List has.
 // ErrNoBucket.
 func (s *Store) Uploads(ctx context.Context, q Query) (page UploadPage, err error) {
-	b, err := bucketOf(s.index, q.VM, q.Bucket)
+	at, err := s.moment(q.VM)
 	if err != nil {
 		return page, err
 	}
-	w, err := walkOver(ctx, s.index, b, q, kindUpload)
+	defer func() { err = errors.Join(err, at.Close()) }()
+	b, err := bucketOf(at, q.VM, q.Bucket)
+	if err != nil {
+		return page, err
+	}
+	w, err := walkOver(ctx, at, b, q, kindUpload)
 	if err != nil {
 		return page, err
 	}
