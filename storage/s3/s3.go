@@ -61,6 +61,11 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, who Caller, t Ta
 	if r, err = unpresigned(r, query); err != nil {
 		return err
 	}
+	if query.Has("versionId") {
+		if err := checkVersion(query.Get("versionId")); err != nil {
+			return err
+		}
+	}
 	c := &call{Handler: h, Caller: who, Target: t, w: w, r: r, query: query}
 	c.cross()
 	if err := c.refuse(); err != nil {

@@ -157,6 +157,12 @@ func parseUploadID(id string) (uint64, bool) {
 	return ^n, ok
 }
 
+// IsVersion reports whether an object can have a version of that name.
+func IsVersion(id string) bool {
+	_, ok := parseID(id)
+	return ok || id == NullVersion
+}
+
 // parseID is the reverse of versionID.
 func parseID(id string) (uint64, bool) {
 	if len(id) != 16 {
