@@ -65,10 +65,10 @@ soak: image ## run the long versions of tests: 5000 operations on layers, 20 VMs
 upgrades: deps go ## run the long version of a test: 200,000 requests over 5 upgrades, none is lost
 	$(GO) test -count=1 -timeout 30m -v -run 'RefusesNothing$$' ./e2e -args -upgrades 5 -requests 200000
 
-kills: go ## run the long versions of tests: mail and storage are killed again and again amid writes, marks and rewinds, and nothing is lost or torn
+kills: go ## run the long versions of tests: mail and storage are killed again and again amid writes, versions, expiry, marks and rewinds, and nothing is lost or torn
 	$(GO) test -count=1 -timeout 60m -v -run '^TestKill$$' ./mail -args -kills 1000
-	$(GO) test -count=1 -timeout 60m -v -run '^TestKill$$' ./storage -args -kills 200
-	$(GO) test -count=1 -timeout 60m -v -run '^(TestKill|TestAgainstModel)$$' ./storage/store -args -kills 200 -long
+	$(GO) test -count=1 -timeout 60m -v -run '^TestKill$$' ./storage -args -kills 500
+	$(GO) test -count=1 -timeout 60m -v -run '^(TestKill|TestAgainstModel)$$' ./storage/store -args -kills 500 -long
 
 lint: go ## run the linters
 	@GOLANGCI_LINT_CACHE=$(CURDIR)/build/lint $(LINT) run ./...
