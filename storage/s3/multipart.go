@@ -110,6 +110,11 @@ type checksumsXML struct {
 	ChecksumCRC64NVME string `xml:",omitempty"`
 	ChecksumSHA1      string `xml:",omitempty"`
 	ChecksumSHA256    string `xml:",omitempty"`
+	ChecksumSHA512    string `xml:",omitempty"`
+	ChecksumMD5       string `xml:",omitempty"`
+	ChecksumXXHASH64  string `xml:",omitempty"`
+	ChecksumXXHASH3   string `xml:",omitempty"`
+	ChecksumXXHASH128 string `xml:",omitempty"`
 }
 
 // field is the element of an algorithm.
@@ -123,6 +128,16 @@ func (x *checksumsXML) field(name string) *string {
 		return &x.ChecksumCRC64NVME
 	case "SHA1":
 		return &x.ChecksumSHA1
+	case "SHA512":
+		return &x.ChecksumSHA512
+	case "MD5":
+		return &x.ChecksumMD5
+	case "XXHASH64":
+		return &x.ChecksumXXHASH64
+	case "XXHASH3":
+		return &x.ChecksumXXHASH3
+	case "XXHASH128":
+		return &x.ChecksumXXHASH128
 	}
 	return &x.ChecksumSHA256
 }
