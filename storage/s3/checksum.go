@@ -64,7 +64,7 @@ func (a algorithm) header() string { return "x-amz-checksum-" + strings.ToLower(
 func (a algorithm) parse(value string) ([]byte, error) {
 	sum, err := base64.StdEncoding.DecodeString(value)
 	if err != nil || len(sum) != a.size {
-		return nil, invalidRequest("Value for %s header is invalid: it is not %d bytes in base64.", a.header(), a.size)
+		return nil, invalidRequest("Value for %s header is invalid.", a.header())
 	}
 	return sum, nil
 }
@@ -90,11 +90,11 @@ func rawChecksum(h http.Header) (found algorithm, text string, _ error) {
 			return found, "", invalidRequest("Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.")
 		}
 		a, err := algorithmOf(rest)
-		if err != nil {
-			return found, "", err
+		if err != nil || a.name == "" {
+			return found, "", invalidRequest("The algorithm type you specified in x-amz-checksum- header is invalid.")
 		}
 		if found, text = a, values[0]; text == "" {
-			return found, "", invalidRequest("Value for %s header is invalid: it is empty.", a.header())
+			return found, "", invalidRequest("Value for %s header is invalid.", a.header())
 		}
 	}
 	return found, text, nil

@@ -33,7 +33,7 @@ func (c *call) parseSource(header string) (source, error) {
 	}
 	plain, err := url.PathUnescape(strings.TrimPrefix(path, "/"))
 	if err != nil {
-		return source{}, invalidArgument("Invalid copy source encoding.")
+		return source{}, invalidArgument("Invalid copy source encoding")
 	}
 	bucket, key, _ := strings.Cut(strings.TrimPrefix(plain, "/"), "/")
 	if checkBucket(bucket) != nil {

@@ -78,7 +78,7 @@ func answers() []answerOf {
 		{store.ErrPart, 400, "InvalidPart", "One or more of the specified parts were not found, or their ETags differ."},
 		{store.ErrPartOrder, 400, "InvalidPartOrder", "The list of parts was not in ascending order. Parts must be ordered by part number."},
 		{store.ErrPartNumber, 400, "InvalidArgument", "Part number must be an integer between 1 and 10000, inclusive."},
-		{store.ErrPartSmall, 400, "EntityTooSmall", "A part other than the last is smaller than 5 MiB."},
+		{store.ErrPartSmall, 400, "EntityTooSmall", "Your proposed upload is smaller than the minimum allowed size"},
 		{store.ErrFull, 507, "InsufficientStorage", "The host has no space left for objects; nothing was stored. " +
 			"Delete objects, or ask the host's operator to make room."},
 		{store.ErrSize, 400, "IncompleteBody", "The body does not have the length that the request announces."},
