@@ -26,7 +26,8 @@ type account struct {
 	mixed atomic.Bool   // a restore or fork has begun and not ended: records are of two moments
 	turns atomic.Uint64 // how often mixed has changed, see moment
 
-	// clearing is held shared while a collection commits, and alone while all records of the VM go.
+	// clearing is held shared while a collection commits, and alone while all records of the VM go, or the footprint is
+	// read anew.
 	clearing sync.RWMutex
 
 	mu       sync.Mutex

@@ -57,22 +57,30 @@ func TestListsAreOfOneMoment(t *testing.T) {
 			return
 		default:
 		}
-		p, err := s.List(t.Context(), Query{VM: blog, Bucket: "box"})
-		if errors.Is(err, ErrUnfinished) {
-			continue
-		}
-		must(t, err)
-		for _, o := range p.Objects {
-			if len(p.Objects) != keys || o.Size != p.Objects[0].Size {
-				t.Fatalf("%d objects; one has %d bytes, the first %d", len(p.Objects), o.Size, p.Objects[0].Size)
-			}
-		}
-		seen[p.Objects[0].Size]++
-		u, err := s.UsageOf(t.Context(), blog, "box", "")
-		if err == nil && u.Bytes != keys && u.Bytes != 2*keys {
-			t.Fatalf("usage of two moments: %d", u.Bytes)
+		if size := listedSize(t, s, keys); size > 0 {
+			seen[size]++
 		}
 	}
+}
+
+// listedSize lists a bucket whose objects all have one size, which it returns; 0 while it is refused.
+func listedSize(t *testing.T, s *Store, keys int) int64 {
+	t.Helper()
+	p, err := s.List(t.Context(), Query{VM: blog, Bucket: "box"})
+	if errors.Is(err, ErrUnfinished) {
+		return 0
+	}
+	must(t, err)
+	for _, o := range p.Objects {
+		if len(p.Objects) != keys || o.Size != p.Objects[0].Size {
+			t.Fatalf("%d objects; one has %d bytes, the first %d", len(p.Objects), o.Size, p.Objects[0].Size)
+		}
+	}
+	u, err := s.UsageOf(t.Context(), blog, "box", "")
+	if n := int64(keys); err == nil && u.Bytes != n && u.Bytes != 2*n {
+		t.Fatalf("usage of two moments: %d", u.Bytes)
+	}
+	return p.Objects[0].Size
 }
 
 // TestRestoreIsTriedAgain lets the disk become full in the middle of a restore. The VM is refused until there is room, and

@@ -165,6 +165,8 @@ func (s *Store) recount(a *account) error {
 		used[name] = m.usage()
 		return err
 	})
+	a.clearing.Lock() // no collection between the read and what follows
+	defer a.clearing.Unlock()
 	stored, failed := s.loadFootprint(a.vm)
 	a.mu.Lock()
 	defer a.mu.Unlock()
