@@ -95,8 +95,9 @@ func TestMinioGo(t *testing.T) {
 	}
 }
 
-// versitygwPasses is how many of versitygw's tests must pass (1.8.0): 263 did when it was set.
-const versitygwPasses = 250
+// versitygwPasses is how many of versitygw's 765 tests must pass (1.8.0): 325 did when it was set, of those that failed 71
+// make accounts by verbs of that server, and 113 compare the words of messages.
+const versitygwPasses = 320
 
 // TestVersitygw runs the tests that another S3 server has. Many compare the words of messages, or make
 // accounts by verbs of that server.

@@ -75,7 +75,7 @@ func answers() []answerOf {
 		{store.ErrLocked, 403, "AccessDenied", "Access Denied because object protected by object lock."},
 		{store.ErrNoUpload, 404, "NoSuchUpload", "The specified multipart upload does not exist. The upload ID may be invalid, or the upload may have been aborted or completed."},
 		{store.ErrTooManyUploads, 400, "TooManyUploads", "The VM has 10,000 multipart uploads in progress. Complete or abort some of them."},
-		{store.ErrPart, 400, "InvalidPart", "One or more of the specified parts were not found, or their ETags differ."},
+		{store.ErrPart, 400, "InvalidPart", "One or more of the specified parts could not be found.  The part may not have been uploaded, or the specified entity tag may not match the part's entity tag."},
 		{store.ErrPartOrder, 400, "InvalidPartOrder", "The list of parts was not in ascending order. Parts must be ordered by part number."},
 		{store.ErrPartNumber, 400, "InvalidArgument", "Part number must be an integer between 1 and 10000, inclusive."},
 		{store.ErrPartSmall, 400, "EntityTooSmall", "Your proposed upload is smaller than the minimum allowed size"},

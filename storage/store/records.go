@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"lodge/gateway"
@@ -157,10 +158,10 @@ func parseUploadID(id string) (uint64, bool) {
 	return ^n, ok
 }
 
-// IsVersion reports whether an object can have a version of that name.
+// IsVersion reports whether a version of this or of another store can have that name: 16 letters and digits or more.
 func IsVersion(id string) bool {
-	_, ok := parseID(id)
-	return ok || id == NullVersion
+	other := func(c rune) bool { return c < '0' || c > '9' && c < 'A' || c > 'Z' && c < 'a' || c > 'z' }
+	return id == NullVersion || len(id) >= 16 && len(id) <= maxNameBytes && !strings.ContainsFunc(id, other)
 }
 
 // parseID is the reverse of versionID.
