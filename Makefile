@@ -7,13 +7,14 @@ FUZZTIME   ?= 500x
 E2EFLAGS   ?= -v
 CADDY      ?= v2.11.9
 VERSITYGW  ?= v1.8.0
+MINIO      ?= v0.0.0-20260212201848-7aac2a2c5b7c
 LINT       := $(GO) tool -modfile=.lint/golangci-lint.mod golangci-lint
 export PATH := $(PATH):/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
 # Go cannot stamp the version where git rejects the clone, such as one that another user owns.
 export GOFLAGS := $(GOFLAGS) $(shell git rev-parse --git-dir >/dev/null 2>&1 || echo -buildvcs=false)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down purge build man image test check unit e2e soak upgrades kills lint fuzz bench bench-https bench-mail conformance fmt deps go
+.PHONY: help up down purge build man image test check unit e2e soak upgrades kills lint fuzz bench bench-https bench-mail bench-s3 conformance fmt deps go
 
 help: ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -65,10 +66,10 @@ soak: image ## run the long versions of tests: 5000 operations on layers, 5000 v
 upgrades: deps go ## run the long version of a test: 200,000 requests over 5 upgrades, none is lost
 	$(GO) test -count=1 -timeout 30m -v -run 'RefusesNothing$$' ./e2e -args -upgrades 5 -requests 200000
 
-kills: go ## run the long versions of tests: mail and storage are killed again and again amid writes, marks and rewinds, and nothing is lost or torn
+kills: go ## run the long versions of tests: mail and storage are killed again and again amid writes, versions, expiry, marks and rewinds, and nothing is lost or torn
 	$(GO) test -count=1 -timeout 60m -v -run '^TestKill$$' ./mail -args -kills 1000
-	$(GO) test -count=1 -timeout 60m -v -run '^TestKill$$' ./storage -args -kills 200
-	$(GO) test -count=1 -timeout 60m -v -run '^(TestKill|TestAgainstModel)$$' ./storage/store -args -kills 200 -long
+	$(GO) test -count=1 -timeout 60m -v -run '^TestKill$$' ./storage -args -kills 500
+	$(GO) test -count=1 -timeout 60m -v -run '^(TestKill|TestAgainstModel)$$' ./storage/store -args -kills 500 -long
 
 lint: go ## run the linters
 	@GOLANGCI_LINT_CACHE=$(CURDIR)/build/lint $(LINT) run ./...
@@ -89,6 +90,12 @@ bench-https: go ## compare the web side with nginx, HAProxy and Caddy (BENCHFLAG
 bench-mail: go ## compare mail with Postfix, and measure its other goals, as root (BENCHFLAGS=-short: smaller numbers)
 	@packaging/deps mailbench
 	@$(GO) build -o build/bench-mail ./e2e/bench/mailbench && unshare --net --mount --pid --fork --kill-child --mount-proc build/bench-mail $(BENCHFLAGS)
+
+bench-s3: go ## compare storage with MinIO, versitygw and nginx, and measure its other goals (BENCHFLAGS="-seconds 20 -objects 1000000": long)
+	@packaging/deps bench
+	@test -x build/versitygw || GOBIN=$(CURDIR)/build $(GO) install github.com/versity/versitygw/cmd/versitygw@$(VERSITYGW)
+	@test -x build/minio || GOBIN=$(CURDIR)/build timeout 15m $(GO) install github.com/minio/minio@$(MINIO) || echo "MinIO cannot be built here"
+	@$(GO) build -o build/bench-s3 ./e2e/bench/s3bench && build/bench-s3 -minio build/minio -versitygw build/versitygw $(BENCHFLAGS)
 
 conformance: go ## check the web side with h2spec, testssl.sh, slowhttptest and odd WebSockets, and beside nginx; mail beside Postfix and into Dovecot; S3 with the tests of minio-go and versitygw
 	@$(GO) test -count=1 -run '^TestWebSocket' ./https

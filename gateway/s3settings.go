@@ -163,6 +163,8 @@ type S3Usage struct {
 	Objects      int64 `json:"objects"`       // versions and delete markers
 	PendingBytes int64 `json:"pending_bytes"` // in parts of multipart uploads in progress; they count for the quota
 	Uploads      int64 `json:"uploads"`       // in progress
+	RecordBytes  int64 `json:"record_bytes"`  // what the records of objects count for the quota: 1 KiB each
+	HeldBytes    int64 `json:"held_bytes"`    // of the VM: what only checkpoints hold; it counts for the quota
 }
 
 // S3Damage is an object, or a file, that the check of what is stored has found damaged.

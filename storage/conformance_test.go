@@ -57,9 +57,8 @@ func minioTests(t *testing.T) string {
 	return program
 }
 
-// minioPasses is how many of minio-go's tests must pass (7.4.1): 60 did without TLS, and so without those of
-// encryption, when it was set.
-const minioPasses = 60
+// minioPasses is how many of minio-go's tests must pass (7.4.1): 80 did when it was set.
+const minioPasses = 78
 
 // TestMinioGo runs minio-go's own functional tests over TLS. Those of signature version 2 fail.
 func TestMinioGo(t *testing.T) {
@@ -95,8 +94,9 @@ func TestMinioGo(t *testing.T) {
 	}
 }
 
-// versitygwPasses is how many of versitygw's tests must pass (1.8.0): 263 did when it was set.
-const versitygwPasses = 250
+// versitygwPasses is how many of versitygw's 765 tests must pass (1.8.0): 325 did when it was set, of those that failed 71
+// make accounts by verbs of that server, and 113 compare the words of messages.
+const versitygwPasses = 320
 
 // TestVersitygw runs the tests that another S3 server has. Many compare the words of messages, or make
 // accounts by verbs of that server.

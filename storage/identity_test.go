@@ -104,12 +104,15 @@ func TestForgedRequests(t *testing.T) {
 		header map[string]string
 		code   string
 	}{
-		"forwarded for":        {"GET", "/box/k", map[string]string{"X-Forwarded-For": "1.2.3.4"}, "AccessDenied"},
-		"forwarded":            {"GET", "/box/k", map[string]string{"Forwarded": "for=1.2.3.4"}, "AccessDenied"},
-		"via":                  {"GET", "/box/k", map[string]string{"Via": "1.1 proxy"}, "AccessDenied"},
-		"basic":                {"GET", "/box/k", map[string]string{"Authorization": "Basic eDp5"}, "InvalidRequest"},
-		"version 2":            {"GET", "/box/k", map[string]string{"Authorization": "AWS x:y"}, "InvalidRequest"},
-		"nonsense":             {"GET", "/box/k", map[string]string{"Authorization": "AWS4-HMAC-SHA256 x"}, "AuthorizationHeaderMalformed"},
+		"forwarded for": {"GET", "/box/k", map[string]string{"X-Forwarded-For": "1.2.3.4"}, "AccessDenied"},
+		"forwarded":     {"GET", "/box/k", map[string]string{"Forwarded": "for=1.2.3.4"}, "AccessDenied"},
+		"via":           {"GET", "/box/k", map[string]string{"Via": "1.1 proxy"}, "AccessDenied"},
+		"basic":         {"GET", "/box/k", map[string]string{"Authorization": "Basic eDp5"}, "InvalidArgument"},
+		"version 2":     {"GET", "/box/k", map[string]string{"Authorization": "AWS x:y"}, "InvalidRequest"},
+		"nonsense":      {"GET", "/box/k", map[string]string{"Authorization": "AWS4-HMAC-SHA256 x"}, "AuthorizationHeaderMalformed"},
+		"no date": {"GET", "/box/k", map[string]string{
+			"Authorization": "AWS4-HMAC-SHA256 Credential=x/20261129/r/s3/aws4_request,SignedHeaders=host,Signature=" + strings.Repeat("0", 64), "X-Amz-Date": "today",
+		}, "AccessDenied"},
 		"PATCH":                {"PATCH", "/create-user", nil, "MethodNotAllowed"},
 		"encryption":           {"PUT", "/box/e", map[string]string{"X-Amz-Server-Side-Encryption": "aws:kms"}, "NotImplemented"},
 		"customer's key":       {"PUT", "/box/e", map[string]string{"X-Amz-Server-Side-Encryption-Customer-Algorithm": "AES256"}, "InvalidArgument"},

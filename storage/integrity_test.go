@@ -181,10 +181,12 @@ func TestPresigned(t *testing.T) {
 		"dummy key":                {link(g.dummy(), time.Hour), "AccessDenied"},
 		"other key changed":        {strings.Replace(link(keyed, time.Hour), "box/k", "box/l", 1), "SignatureDoesNotMatch"},
 		"longer life":              {strings.Replace(link(keyed, time.Hour), "Expires=3600", "Expires=7200", 1), "SignatureDoesNotMatch"},
-		"life of 8 days":           {strings.Replace(link(keyed, time.Hour), "Expires=3600", "Expires=691200", 1), "AuthorizationHeaderMalformed"},
+		"life of 8 days":           {strings.Replace(link(keyed, time.Hour), "Expires=3600", "Expires=691200", 1), "AuthorizationQueryParametersError"},
 		"at another VM's tap":      {strings.Replace(link(keyed, time.Hour), g.url, other.url, 1), "InvalidAccessKeyId"},
 		"signature version 2":      {g.url + "/box/k?AWSAccessKeyId=a&Signature=b&Expires=9999999999", "InvalidRequest"},
 		"unsigned":                 {g.url + "/box/k", "AccessDenied"},
+		"no parameters":            {g.url + "/box/k?X-Amz-Algorithm=AWS4-HMAC-SHA256", "AuthorizationQueryParametersError"},
+		"version 4a":               {g.url + "/box/k?X-Amz-Algorithm=AWS4-ECDSA-P256-SHA256", "AuthorizationQueryParametersError"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, err := http.NewRequestWithContext(t.Context(), "GET", c.url, nil)

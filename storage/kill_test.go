@@ -39,6 +39,10 @@ func TestChild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	old, err := directory.Create(t.Context(), gateway.VM{Identity: gateway.Identity{ID: expiringID, Name: "old"}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	s, err := New(Config{
 		Dir: dir, Keyring: gateway.NewKeyring([32]byte{}, directory), Directory: directory, People: book(t), Logger: slog.New(slog.DiscardHandler),
 	})
@@ -46,16 +50,29 @@ func TestChild(t *testing.T) {
 		t.Fatal(err)
 	}
 	go func() { _ = s.Run(t.Context()) }()
+	go s.expireAlways(t.Context())
+	first, second := listenChild(t), listenChild(t)
+	fmt.Printf("listening http://%s http://%s\n", first.Addr(), second.Addr())
+	go serveChild(second, s.Handler(), old.Identity)
+	serveChild(first, checkpoints(s), m.Identity)
+}
+
+func listenChild(t *testing.T) net.Listener {
+	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	fmt.Printf("listening http://%s\n", l.Addr())
-	_ = (&http.Server{Handler: checkpoints(s), ConnContext: func(ctx context.Context, _ net.Conn) context.Context { return gateway.WithVM(ctx, m.Identity) }}).Serve(l)
+	return l
 }
 
-// child is one life of the server.
-func child(t *testing.T, dir string) (url string, kill func()) {
+// serveChild serves a VM until the kill.
+func serveChild(l net.Listener, h http.Handler, vm gateway.Identity) {
+	_ = (&http.Server{Handler: h, ConnContext: func(ctx context.Context, _ net.Conn) context.Context { return gateway.WithVM(ctx, vm) }}).Serve(l)
+}
+
+// child is one life of the server, with the addresses of its two VMs.
+func child(t *testing.T, dir string) (url, expiring string, kill func()) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestChild$", "-test.v")
 	cmd.Env = append(os.Environ(), "LODGE_KILL_DIR="+dir)
@@ -74,11 +91,12 @@ func child(t *testing.T, dir string) (url string, kill func()) {
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		if u, ok := strings.CutPrefix(lines.Text(), "listening "); ok {
-			return u, kill
+			u, expiring, _ = strings.Cut(u, " ")
+			return u, expiring, kill
 		}
 	}
 	t.Fatalf("the server did not start: %v", lines.Err())
-	return "", nil
+	return "", "", nil
 }
 
 // checkpoints serves S3, and at /checkpoint the server's own marks.
@@ -106,14 +124,19 @@ func checkpoints(s *Server) http.Handler {
 	})
 }
 
-// TestKill kills the server at any moment, again and again, amid writes, marks and rewinds: what it answered with 200 is
-// there unless it was rewound, nothing is torn, nothing is back but by a rewind, nothing is left behind.
+// TestKill kills the server at any moment, again and again, amid writes, marks and rewinds, and in another VM amid versions
+// and their expiry: what it answered with 200 is there unless it was rewound or has expired, nothing is torn, nothing is back
+// but by a rewind, nothing is left behind.
 func TestKill(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	l := &ledger{now: map[string]contents{}, inFlight: map[string]string{}, marks: map[string]map[string]contents{}}
-	for range *kills {
-		url, kill := child(t, dir)
+	versions := newVersionLog()
+	for n := range *kills {
+		url, expiring, kill := child(t, dir)
+		if n == 0 {
+			versions.prepare(t, client(t, expiring, "x", "y"))
+		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		written := make(chan struct{}, 1000)
 		var workers sync.WaitGroup
@@ -127,6 +150,7 @@ func TestKill(t *testing.T) {
 				})
 			})
 		}
+		workers.Go(func() { versions.write(ctx, client(t, expiring, "x", "y")) })
 		open := ""
 		workers.Go(func() { open = l.goBackAndForth(ctx, t, url) })
 		for range 5 + rand.IntN(40) {
@@ -139,16 +163,17 @@ func TestKill(t *testing.T) {
 		kill()
 		cancel()
 		workers.Wait()
-		url, kill = child(t, dir)
+		url, expiring, kill = child(t, dir)
 		l.recover(t, url, open)
 		l.check(t, client(t, url, "x", "y"))
+		versions.check(t, client(t, expiring, "x", "y"))
 		if left := unfinished(t, dir); len(left) > 0 {
 			t.Errorf("left behind: %v", left)
 		}
 		kill()
 	}
-	t.Logf("%d kills, %d marks, %d rewinds", *kills, len(l.marks), l.done)
-	if l.done == 0 {
-		t.Error("nothing was rewound")
+	t.Logf("%d kills, %d marks, %d rewinds; %d versions, %d objects expired", *kills, len(l.marks), l.done, len(versions.kept), len(versions.gone))
+	if l.done == 0 || len(versions.kept) == 0 || len(versions.gone) == 0 {
+		t.Error("nothing was rewound, kept or expired")
 	}
 }

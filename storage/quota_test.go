@@ -2,6 +2,8 @@ package storage
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"strings"
 	"testing"
 
@@ -52,7 +54,7 @@ func TestQuota(t *testing.T) {
 
 	g.setS3(t, func(s *gateway.S3Settings) {
 		s.QuotaBytes = 0
-		*s = s.WithBucketQuota("photos", 12<<20)
+		*s = s.WithBucketQuota("photos", 12<<20+8<<10) // 1 KiB for each object
 	})
 	_, err = part(2)
 	wantCode(t, err, "QuotaExceeded", 507)
@@ -90,7 +92,7 @@ func TestUsage(t *testing.T) {
 	}
 	put(t, g.dummy(), "log", "x", random(3))
 	all, buckets, err := h.Usage(t.Context(), g.ID)
-	if want := (gateway.S3Usage{Bytes: 73, Objects: 4}); err != nil || all != want || len(buckets) != 2 || buckets["photos"].Bytes != 70 {
+	if want := (gateway.S3Usage{Bytes: 73, Objects: 4, RecordBytes: 4 << 10}); err != nil || all != want || len(buckets) != 2 || buckets["photos"].Bytes != 70 {
 		t.Errorf("%+v %+v %v", all, buckets, err)
 	}
 	if u, err := h.UsageBelow(t.Context(), g.ID, "photos", "2024/"); err != nil || u.Bytes != 30 || u.Objects != 2 {
@@ -98,5 +100,25 @@ func TestUsage(t *testing.T) {
 	}
 	if _, err := h.UsageBelow(t.Context(), other.ID, "photos", ""); gateway.KindOf(err) != gateway.KindNotFound {
 		t.Errorf("another VM's bucket: %v", err)
+	}
+}
+
+// TestScansAreBounded starts a scan while as many as may be are under way: it waits for one of them, as long as its caller
+// does.
+func TestScansAreBounded(t *testing.T) {
+	h := newHost(t)
+	g := h.guest("blog")
+	put(t, g.dummy(), "photos", "a", random(10))
+	for range maxScans {
+		h.scans <- struct{}{}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := h.UsageBelow(ctx, g.ID, "photos", ""); !errors.Is(err, context.Canceled) {
+		t.Errorf("one too many: %v", err)
+	}
+	<-h.scans
+	if u, err := h.UsageBelow(t.Context(), g.ID, "photos", ""); err != nil || u.Objects != 1 {
+		t.Errorf("%+v %v", u, err)
 	}
 }

@@ -63,6 +63,7 @@ type Server struct {
 	admission *admission
 	grantees  *grantees
 	checking  sync.Mutex // held by Damage
+	scans     chan struct{} // has those under way, see UsageBelow
 
 	logins      Logins
 	outsideHost string
@@ -85,7 +86,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		keyring: cfg.Keyring, directory: cfg.Directory, people: cfg.People, outsideHost: cfg.Outside, logins: cfg.Logins, log: cfg.Logger, accessLog: cfg.AccessLog,
 		objects: objects, protocol: &s3.Handler{Store: objects, Logger: cfg.Logger, Now: time.Now, SealKey: key},
-		admission: newAdmission(cfg.Directory), requests: newRequestCounter(), grantees: newGrantees(),
+		admission: newAdmission(cfg.Directory), scans: make(chan struct{}, maxScans), requests: newRequestCounter(), grantees: newGrantees(),
 	}
 	s.directory.Watch(s.grantees.changed)
 	return s, nil

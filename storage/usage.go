@@ -25,9 +25,18 @@ func (s *Server) Usage(_ context.Context, id gateway.ID) (gateway.S3Usage, map[s
 	return shownUsage(all), buckets, err
 }
 
+// maxScans is how many UsageBelow may be under way. Each reads the records of a whole bucket; further ones wait.
+const maxScans = 2
+
 // UsageBelow counts the objects of a bucket below a prefix, older versions included. It reads all their
 // records. KindNotFound: there is no such bucket.
 func (s *Server) UsageBelow(ctx context.Context, id gateway.ID, bucket, prefix string) (gateway.S3Usage, error) {
+	select {
+	case s.scans <- struct{}{}:
+		defer func() { <-s.scans }()
+	case <-ctx.Done():
+		return gateway.S3Usage{}, ctx.Err()
+	}
 	u, err := s.objects.UsageOf(ctx, id, bucket, prefix)
 	if errors.Is(err, store.ErrNoBucket) {
 		err = gateway.Errorf(gateway.KindNotFound, "no bucket %.100q", bucket)
@@ -36,5 +45,8 @@ func (s *Server) UsageBelow(ctx context.Context, id gateway.ID, bucket, prefix s
 }
 
 func shownUsage(u store.Usage) gateway.S3Usage {
-	return gateway.S3Usage{Bytes: u.Bytes, Objects: u.Objects, PendingBytes: u.Pending, Uploads: u.Uploads}
+	return gateway.S3Usage{
+		Bytes: u.Bytes, Objects: u.Objects, PendingBytes: u.Pending, Uploads: u.Uploads,
+		RecordBytes: u.Records(), HeldBytes: u.Held,
+	}
 }

@@ -35,7 +35,13 @@ func TestVersions(t *testing.T) {
 			t.Errorf("%s: %v", id, res.header)
 		}
 	}
-	g.do(t, "GET", "/box/k?versionId=nonsense", nil).want(t, "no version", 404, code("NoSuchVersion"))
+	for _, id := range []string{"0123456789abcdef", "0123456789ABCDEF", "01BX5ZZKBKACTAV9WEVGEMMVRZ"} {
+		g.do(t, "GET", "/box/k?versionId="+id, nil).want(t, "no version", 404, code("NoSuchVersion"))
+	}
+	for _, id := range []string{"", "nonsense", "0123456789-bcdef"} {
+		g.do(t, "GET", "/box/k?versionId="+id, nil).want(t, "malformed", 400, code("InvalidArgument"))
+	}
+	g.do(t, "PUT", "/box/old", map[string]string{"X-Amz-Copy-Source": "box/k?versionId=nonsense"}).want(t, "copy of none", 400, code("InvalidArgument"))
 	g.do(t, "PUT", "/box/old", map[string]string{"X-Amz-Copy-Source": "box/k?versionId=" + ids[0]}).want(t, "copy of a version", 200)
 	g.do(t, "GET", "/box/old", nil).want(t, "the copy", 200, "one")
 	g.doBody(t, "PUT", "/box/k?tagging&versionId="+ids[0], "<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>").want(t, "tags of a version", 200)

@@ -2,16 +2,10 @@ package mailbox
 
 import (
 	"errors"
-	"fmt"
 	"os"
-	"syscall"
 
 	"lodge/gateway"
-)
-
-const (
-	reservePercent  = 5       // of the host's disk stay free
-	maxReserveBytes = 1 << 30 // and no more than that
+	"lodge/gateway/durable"
 )
 
 // maxMessages is how many messages a VM may have with those that IMAP adds. Received mail has a rate instead.
@@ -27,18 +21,14 @@ func OverQuota(err error) bool { return errors.Is(err, errOverQuota) }
 func (s *Store) Obey(settings func(gateway.ID) gateway.MailSettings) { s.settings = settings }
 
 // Room fails with KindNoSpace if a message of that many bytes would take from the reserve of the host's
-// disk: 5 % of the file system, at most 1 GiB. Mail is refused before the disk is full, so that
+// disk, see durable.Room. Mail is refused before the disk is full, so that
 // flags, expunges and indexes can still be written, as can the host's other records.
 func (s *Store) Room(bytes int64) error {
-	var fs syscall.Statfs_t
-	if err := syscall.Statfs(s.dir, &fs); err != nil {
-		return fmt.Errorf("read free space: %w", err)
+	err := durable.Room(s.dir, bytes)
+	if durable.IsFull(err) {
+		return withKind(err)
 	}
-	free, all := int64(fs.Bavail)*fs.Frsize, int64(fs.Blocks)*fs.Frsize //nolint:gosec // no file system is that large
-	if free-bytes < min(all/100*reservePercent, maxReserveBytes) {
-		return withKind(fmt.Errorf("reserve of the disk: %w", syscall.ENOSPC))
-	}
-	return nil
+	return err
 }
 
 // Fits fails if a message of that many bytes would go above the VM's quota now, or if the mailbox is

@@ -1,8 +1,10 @@
 package s3
 
 import (
-	"crypto/sha1" //nolint:gosec // S3 has it, as a checksum
+	"crypto/md5"  //nolint:gosec // S3 has it, as a checksum
+	"crypto/sha1" //nolint:gosec // as above
 	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/base64"
 	"encoding/binary"
 	"hash"
@@ -11,7 +13,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/minio/crc64nvme"
+	"github.com/zeebo/xxh3"
 
 	"lodge/storage/store"
 )
@@ -24,7 +28,7 @@ type algorithm struct {
 	poly uint64 // of a CRC, reflected; 0 for others. CRCs of parts can be joined to that of the whole
 }
 
-// algorithms are S3's five. The others of its newest SDKs (MD5, SHA512, XXHASH) are refused.
+// algorithms are all of S3's.
 func algorithms() []algorithm {
 	return []algorithm{
 		{"CRC32", 4, func() hash.Hash { return crc32.NewIEEE() }, crc32.IEEE},
@@ -32,6 +36,11 @@ func algorithms() []algorithm {
 		{"CRC64NVME", 8, func() hash.Hash { return crc64nvme.New() }, 0x9a6c9329ac4bc9b5},
 		{"SHA1", 20, sha1.New, 0},
 		{"SHA256", 32, sha256.New, 0},
+		{"SHA512", 64, sha512.New, 0},
+		{"MD5", 16, md5.New, 0},
+		{"XXHASH64", 8, func() hash.Hash { return xxhash.New() }, 0},
+		{"XXHASH3", 8, func() hash.Hash { return xxh3.New() }, 0},
+		{"XXHASH128", 16, func() hash.Hash { return xxh3.New128() }, 0},
 	}
 }
 
@@ -45,7 +54,7 @@ func algorithmOf(name string) (algorithm, error) {
 			return a, nil
 		}
 	}
-	return algorithm{}, invalidRequest("Checksum algorithm provided is unsupported: %.40q. Use CRC32, CRC32C, CRC64NVME, SHA1 or SHA256.", name)
+	return algorithm{}, invalidRequest("Checksum algorithm provided is unsupported: %.40q. Use CRC32, CRC32C, CRC64NVME, SHA1, SHA256, SHA512, MD5, XXHASH64, XXHASH3 or XXHASH128.", name)
 }
 
 // header is the lower-case name of the header with its value.
@@ -55,7 +64,7 @@ func (a algorithm) header() string { return "x-amz-checksum-" + strings.ToLower(
 func (a algorithm) parse(value string) ([]byte, error) {
 	sum, err := base64.StdEncoding.DecodeString(value)
 	if err != nil || len(sum) != a.size {
-		return nil, invalidRequest("Value for %s header is invalid: it is not %d bytes in base64.", a.header(), a.size)
+		return nil, invalidRequest("Value for %s header is invalid.", a.header())
 	}
 	return sum, nil
 }
@@ -81,11 +90,11 @@ func rawChecksum(h http.Header) (found algorithm, text string, _ error) {
 			return found, "", invalidRequest("Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.")
 		}
 		a, err := algorithmOf(rest)
-		if err != nil {
-			return found, "", err
+		if err != nil || a.name == "" {
+			return found, "", invalidRequest("The algorithm type you specified in x-amz-checksum- header is invalid.")
 		}
 		if found, text = a, values[0]; text == "" {
-			return found, "", invalidRequest("Value for %s header is invalid: it is empty.", a.header())
+			return found, "", invalidRequest("Value for %s header is invalid.", a.header())
 		}
 	}
 	return found, text, nil

@@ -3,6 +3,7 @@ package s3
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -15,7 +16,8 @@ import (
 func TestAlgorithms(t *testing.T) {
 	for name, want := range map[string]string{ // of "123456789", as published for each
 		"CRC32": "y/Q5Jg==", "CRC32C": "4waSgw==", "CRC64NVME": "rosUhgp5mIg=",
-		"SHA1": "98O8HYCOBHMq32eZZczDTKeuNEE=", "SHA256": "FeKw08M4keuw8e9gnsQZQgwg4yDOlMZfvIwzEkSOsiU=",
+		"SHA512": "2eZ2LdHI6vbWGzxhkvxAjU1tXxF20MKRabwk5xw/J0rSf81YEbMT1oH35V7ALXPUmclUVba1u1A6z1dPuo/+hQ==",
+		"SHA1":   "98O8HYCOBHMq32eZZczDTKeuNEE=", "SHA256": "FeKw08M4keuw8e9gnsQZQgwg4yDOlMZfvIwzEkSOsiU=",
 	} {
 		a, err := algorithmOf(name)
 		if err != nil {
@@ -27,8 +29,19 @@ func TestAlgorithms(t *testing.T) {
 			t.Errorf("%s: %s, not %s", name, base64.StdEncoding.EncodeToString(sum), want)
 		}
 	}
-	if _, err := algorithmOf("MD5"); err == nil {
-		t.Error("MD5 is taken for one")
+	if _, err := algorithmOf("MD4"); err == nil {
+		t.Error("MD4 is taken for one")
+	}
+	for name, want := range map[string]string{ // of nothing
+		"MD5": "d41d8cd98f00b204e9800998ecf8427e", "XXHASH64": "ef46db3751d8e999", "XXHASH3": "2d06800538d394c2", "XXHASH128": "99aa06d3014798d86001c324468d497f",
+	} {
+		a, err := algorithmOf(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sum := a.make().Sum(nil); len(sum) != a.size || hex.EncodeToString(sum) != want {
+			t.Errorf("%s: %x, not %s", name, sum, want)
+		}
 	}
 }
 
@@ -76,7 +89,9 @@ func TestUploadChecksums(t *testing.T) {
 		"SHA256 of the whole":    {algorithm: "SHA256", kind: "FULL_OBJECT", bad: true},
 		"SHA256":                 {algorithm: "SHA256"},
 		"another type":           {algorithm: "SHA256", kind: "OTHER", bad: true},
-		"another algorithm":      {algorithm: "XXHASH64", bad: true},
+		"another algorithm":      {algorithm: "MD4", bad: true},
+		"an XXHASH of the whole": {algorithm: "XXHASH64", kind: "FULL_OBJECT", bad: true},
+		"of the parts":           {algorithm: "XXHASH64", kind: "COMPOSITE"},
 	} {
 		h := http.Header{}
 		if tt.algorithm != "" {

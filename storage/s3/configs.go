@@ -13,20 +13,21 @@ import (
 // config is a sub-resource of a bucket that is kept as a document.
 type config struct {
 	missing string             // the code of GET without one
+	text    string             // and the message
 	check   func([]byte) error // refuses what is malformed, and what would have no effect; nil: PUT is refused
 }
 
 // configOf is the table of the documents of a bucket, by the name in the query.
 func configOf(name string) (config, bool) {
 	c, ok := map[string]config{
-		"policy":            {missing: "NoSuchBucketPolicy"},
-		"cors":              {missing: "NoSuchCORSConfiguration", check: checkCORS},
-		"lifecycle":         {missing: "NoSuchLifecycleConfiguration", check: checkLifecycle},
-		"website":           {missing: "NoSuchWebsiteConfiguration", check: checkWebsite},
-		"replication":       {missing: "ReplicationConfigurationNotFoundError"},
-		"encryption":        {missing: "ServerSideEncryptionConfigurationNotFoundError", check: checkEncryption},
-		"publicAccessBlock": {missing: "NoSuchPublicAccessBlockConfiguration", check: checkAccessBlock},
-		"ownershipControls": {missing: "OwnershipControlsNotFoundError", check: checkOwnership},
+		"policy":            {missing: "NoSuchBucketPolicy", text: "The bucket policy does not exist."},
+		"cors":              {missing: "NoSuchCORSConfiguration", text: "The CORS configuration does not exist", check: checkCORS},
+		"lifecycle":         {missing: "NoSuchLifecycleConfiguration", text: "The lifecycle configuration does not exist", check: checkLifecycle},
+		"website":           {missing: "NoSuchWebsiteConfiguration", text: "The specified bucket does not have a website configuration", check: checkWebsite},
+		"replication":       {missing: "ReplicationConfigurationNotFoundError", text: "The replication configuration was not found"},
+		"encryption":        {missing: "ServerSideEncryptionConfigurationNotFoundError", text: "The server side encryption configuration was not found", check: checkEncryption},
+		"publicAccessBlock": {missing: "NoSuchPublicAccessBlockConfiguration", text: "The public access block configuration was not found", check: checkAccessBlock},
+		"ownershipControls": {missing: "OwnershipControlsNotFoundError", text: "The bucket ownership controls were not found.", check: checkOwnership},
 	}[name]
 	return c, ok
 }
@@ -40,7 +41,7 @@ func getConfig(name string) verb {
 		conf, _ := configOf(name)
 		text, ok := b.Config[name]
 		if !ok {
-			return Errorf(http.StatusNotFound, conf.missing, "The bucket has no configuration of the kind %s.", name)
+			return Errorf(http.StatusNotFound, conf.missing, "%s", conf.text)
 		}
 		c.w.Header().Set("Content-Type", "application/xml")
 		_, _ = c.w.Write(text) // the client may have left

@@ -25,10 +25,15 @@ type source struct {
 // parseSource parses an x-amz-copy-source: bucket/key, with or without a slash before, percent-encoded
 // once, and a versionId behind. Its bucket is looked up in the VM's own namespace like any other.
 func (c *call) parseSource(header string) (source, error) {
-	path, version, _ := strings.Cut(header, "?versionId=")
+	path, version, versioned := strings.Cut(header, "?versionId=")
+	if versioned {
+		if err := checkVersion(version); err != nil {
+			return source{}, err
+		}
+	}
 	plain, err := url.PathUnescape(strings.TrimPrefix(path, "/"))
 	if err != nil {
-		return source{}, invalidArgument("Invalid copy source encoding.")
+		return source{}, invalidArgument("Invalid copy source encoding")
 	}
 	bucket, key, _ := strings.Cut(strings.TrimPrefix(plain, "/"), "/")
 	if checkBucket(bucket) != nil {

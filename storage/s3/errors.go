@@ -65,20 +65,20 @@ func answers() []answerOf {
 	return []answerOf{
 		{store.ErrNoBucket, 404, "NoSuchBucket", "The specified bucket does not exist."},
 		{store.ErrBucketExists, 409, "BucketAlreadyOwnedByYou", "The bucket exists already, and is yours."},
-		{store.ErrBucketNotEmpty, 409, "BucketNotEmpty", "The bucket that you tried to delete is not empty."},
+		{store.ErrBucketNotEmpty, 409, "BucketNotEmpty", "The bucket you tried to delete is not empty."},
 		{store.ErrTooManyBuckets, 400, "TooManyBuckets", "The VM has 1,000 buckets, which is the most. Delete some of them."},
 		{store.ErrNoKey, 404, "NoSuchKey", "The specified key does not exist."},
 		{store.ErrDeleted, 404, "NoSuchKey", "The specified key does not exist: its latest version is a delete marker."},
 		{store.ErrNoVersion, 404, "NoSuchVersion", "The specified version does not exist."},
-		{store.ErrPrecondition, 412, "PreconditionFailed", "At least one of the preconditions that you specified did not hold."},
+		{store.ErrPrecondition, 412, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold."},
 		{store.ErrDigest, 400, "BadDigest", "The Content-MD5 that you specified did not match what the host received."},
-		{store.ErrLocked, 403, "AccessDenied", "The version is protected by object lock (a retention date or a legal hold)."},
-		{store.ErrNoUpload, 404, "NoSuchUpload", "The specified upload does not exist: it was completed or aborted, or never begun."},
+		{store.ErrLocked, 403, "AccessDenied", "Access Denied because object protected by object lock."},
+		{store.ErrNoUpload, 404, "NoSuchUpload", "The specified multipart upload does not exist. The upload ID may be invalid, or the upload may have been aborted or completed."},
 		{store.ErrTooManyUploads, 400, "TooManyUploads", "The VM has 10,000 multipart uploads in progress. Complete or abort some of them."},
-		{store.ErrPart, 400, "InvalidPart", "One or more of the specified parts were not found, or their ETags differ."},
-		{store.ErrPartOrder, 400, "InvalidPartOrder", "The list of parts was not in ascending order."},
+		{store.ErrPart, 400, "InvalidPart", "One or more of the specified parts could not be found.  The part may not have been uploaded, or the specified entity tag may not match the part's entity tag."},
+		{store.ErrPartOrder, 400, "InvalidPartOrder", "The list of parts was not in ascending order. Parts must be ordered by part number."},
 		{store.ErrPartNumber, 400, "InvalidArgument", "Part number must be an integer between 1 and 10000, inclusive."},
-		{store.ErrPartSmall, 400, "EntityTooSmall", "A part other than the last is smaller than 5 MiB."},
+		{store.ErrPartSmall, 400, "EntityTooSmall", "Your proposed upload is smaller than the minimum allowed size"},
 		{store.ErrFull, 507, "InsufficientStorage", "The host has no space left for objects; nothing was stored. " +
 			"Delete objects, or ask the host's operator to make room."},
 		{store.ErrSize, 400, "IncompleteBody", "The body does not have the length that the request announces."},
@@ -116,16 +116,26 @@ func SignatureError(err error) error {
 	switch {
 	case errors.Is(err, sigv4.ErrUnsigned):
 		return denied("The request is not signed. Any S3 tool signs, and inside a VM any key will do.")
-	case errors.Is(err, sigv4.ErrMechanism):
-		return invalidRequest("Please use AWS4-HMAC-SHA256 (signature version 4).")
+	case errors.Is(err, sigv4.ErrMechanism) && !errors.Is(err, sigv4.ErrQuery):
+		return invalidRequest("The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.")
+	case errors.Is(err, sigv4.ErrHeader):
+		return invalidArgument("Unsupported Authorization Type")
+	case errors.Is(err, sigv4.ErrDate):
+		return denied("AWS authentication requires a valid Date or x-amz-date header")
+	case errors.Is(err, sigv4.ErrNotSigned):
+		return denied("There were headers present in the request which were not signed: %v.", err)
 	case errors.Is(err, sigv4.ErrMismatch):
-		return Errorf(http.StatusForbidden, "SignatureDoesNotMatch", "The signature does not match the request.")
+		return Errorf(http.StatusForbidden, "SignatureDoesNotMatch",
+			"The request signature we calculated does not match the signature you provided. Check your key and signing method.")
 	case errors.Is(err, sigv4.ErrSkewed):
 		return Errorf(http.StatusForbidden, "RequestTimeTooSkewed", "The request's time is too far from the host's. Set the clock.")
 	case errors.Is(err, sigv4.ErrExpired):
 		return denied("Request has expired")
 	case errors.Is(err, sigv4.ErrChunked):
 		return badRequest("IncompleteBody", "The request's body: %v.", err)
+	}
+	if errors.Is(err, sigv4.ErrQuery) {
+		return badRequest("AuthorizationQueryParametersError", "The request: %v.", err)
 	}
 	return badRequest("AuthorizationHeaderMalformed", "The request: %v.", err)
 }

@@ -202,6 +202,10 @@ type versionXML struct {
 	IsLatest     bool
 	LastModified string
 	ETag         string `xml:",omitempty"`
+
+	ChecksumAlgorithm string `xml:",omitempty"`
+	ChecksumType      string `xml:",omitempty"`
+
 	Size         *int64 `xml:",omitempty"`
 	StorageClass string `xml:",omitempty"`
 	Owner        *owner
@@ -254,6 +258,9 @@ func listVersions(c *call) error {
 		}
 		if !o.Deleted {
 			v.XMLName.Local, v.ETag, v.Size, v.StorageClass = "Version", quote(o.ETag), &o.Size, class(o.Meta)
+			if o.Checksum.Algorithm != "" {
+				v.ChecksumAlgorithm, v.ChecksumType = o.Checksum.Algorithm, checksumType(o.Checksum)
+			}
 		}
 		out.Versions = append(out.Versions, v)
 	}

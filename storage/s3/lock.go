@@ -28,7 +28,7 @@ type lockRuleXML struct {
 const lockConfig = "object-lock"
 
 func errNoLock() error {
-	return invalidRequest("Bucket is missing Object Lock Configuration")
+	return invalidRequest("Bucket is missing ObjectLockConfiguration")
 }
 
 func checkMode(mode string) error {

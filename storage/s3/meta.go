@@ -56,7 +56,7 @@ func (c *call) meta() (store.Meta, error) {
 		}
 	}
 	if size > maxMetadata {
-		return m, badRequest("MetadataTooLarge", "Your metadata headers have %d bytes; at most %d are possible.", size, maxMetadata)
+		return m, badRequest("MetadataTooLarge", "Your metadata headers exceed the maximum allowed metadata size")
 	}
 	if err := c.storageClass(&m); err != nil {
 		return m, err
@@ -85,8 +85,11 @@ func (c *call) storageClass(m *store.Meta) error {
 	if redirect == "" {
 		return nil
 	}
-	if !strings.HasPrefix(redirect, "/") && !strings.HasPrefix(redirect, "http://") && !strings.HasPrefix(redirect, "https://") || len(redirect) > maxMetadata {
-		return badRequest("InvalidRedirectLocation", "The website redirect location must begin with /, http:// or https://, and be no longer than 2 KiB.")
+	if len(redirect) > maxMetadata {
+		return badRequest("InvalidRedirectLocation", "The length of website redirect location cannot exceed %d characters.", maxMetadata)
+	}
+	if !strings.HasPrefix(redirect, "/") && !strings.HasPrefix(redirect, "http://") && !strings.HasPrefix(redirect, "https://") {
+		return badRequest("InvalidRedirectLocation", "The website redirect location must have a prefix of 'http://' or 'https://' or '/'.")
 	}
 	m.Header["x-amz-website-redirect-location"] = redirect
 	return nil
@@ -138,9 +141,9 @@ func checkTags(tags map[string]string, most int) error {
 	for name, value := range tags {
 		switch {
 		case name == "" || utf8.RuneCountInString(name) > maxTagName || !utf8.ValidString(name):
-			return badRequest("InvalidTag", "The TagKey you have provided is invalid: it has 1 to %d characters.", maxTagName)
+			return badRequest("InvalidTag", "The TagKey you have provided is invalid")
 		case utf8.RuneCountInString(value) > maxTagValue || !utf8.ValidString(value):
-			return badRequest("InvalidTag", "The TagValue you have provided is invalid: it has at most %d characters.", maxTagValue)
+			return badRequest("InvalidTag", "The TagValue you have provided is invalid")
 		case strings.HasPrefix(strings.ToLower(name), "aws:"):
 			return badRequest("InvalidTag", "System tags cannot be added/updated by requester.")
 		}

@@ -103,37 +103,6 @@ func (c *call) putSealedPart(up store.Upload, number int, w store.Write) (store.
 	return part, err
 }
 
-// checksumsXML are the elements of a checksum; one of them is set.
-type checksumsXML struct {
-	ChecksumCRC32     string `xml:",omitempty"`
-	ChecksumCRC32C    string `xml:",omitempty"`
-	ChecksumCRC64NVME string `xml:",omitempty"`
-	ChecksumSHA1      string `xml:",omitempty"`
-	ChecksumSHA256    string `xml:",omitempty"`
-}
-
-// field is the element of an algorithm.
-func (x *checksumsXML) field(name string) *string {
-	switch name {
-	case "CRC32":
-		return &x.ChecksumCRC32
-	case "CRC32C":
-		return &x.ChecksumCRC32C
-	case "CRC64NVME":
-		return &x.ChecksumCRC64NVME
-	case "SHA1":
-		return &x.ChecksumSHA1
-	}
-	return &x.ChecksumSHA256
-}
-
-func checksumsOf(sum store.Checksum, parts int) (x checksumsXML) {
-	if len(sum.Value) > 0 {
-		*x.field(sum.Algorithm) = checksumText(sum, parts)
-	}
-	return x
-}
-
 type completeXML struct {
 	Parts []struct {
 		PartNumber int

@@ -98,6 +98,16 @@ func headObject(c *call) error {
 	return nil
 }
 
+func checkVersion(id string) error {
+	switch {
+	case id == "":
+		return invalidArgument("Version id cannot be the empty string")
+	case !store.IsVersion(id):
+		return invalidArgument("Invalid version id specified")
+	}
+	return nil
+}
+
 // version is the version that a request names; "" for the latest.
 func (c *call) version() string { return c.query.Get("versionId") }
 
@@ -111,7 +121,7 @@ func (c *call) missing(o store.Object, err error) error {
 	c.setVersion(o)
 	if c.version() != "" {
 		c.set("Last-Modified", o.Modified.UTC().Format(http.TimeFormat))
-		return Errorf(http.StatusMethodNotAllowed, "MethodNotAllowed", "The version is a delete marker: it has no content.")
+		return Errorf(http.StatusMethodNotAllowed, "MethodNotAllowed", "The specified method is not allowed against this resource.")
 	}
 	return err
 }
@@ -225,6 +235,7 @@ func putObject(c *call) error {
 		return err
 	}
 	c.set("Etag", quote(o.ETag))
+	c.set("x-amz-object-size", strconv.FormatInt(o.Size, 10))
 	c.setVersion(o)
 	c.setChecksum(o.Checksum, 0)
 	return nil // 200

@@ -116,7 +116,7 @@ func (p *payload) checksums(h http.Header, kind algorithm) error {
 		if a, err := algorithmOf(name); err != nil {
 			return err
 		} else if announced.name != "" && a.name != announced.name {
-			return invalidRequest("Value for x-amz-sdk-checksum-algorithm header is invalid: the request has a %s checksum.", announced.name)
+			return invalidRequest("Value for x-amz-sdk-checksum-algorithm header is invalid.")
 		} else if announced.name == "" {
 			announced = a // as if it were to be computed here
 		}

@@ -3,6 +3,7 @@ package s3
 import (
 	"net/http"
 	"slices"
+	"sync"
 )
 
 // verb carries out one kind of request.
@@ -55,7 +56,15 @@ func refused(what string) verb {
 	return func(*call) error { return notImplemented("%s is not implemented.", what) }
 }
 
-func objectRoutes() []route {
+// objectRoutes and bucketRoutes are made once: they are searched for each request.
+//
+//nolint:gochecknoglobals // constant tables
+var (
+	objectRoutes = sync.OnceValue(newObjectRoutes)
+	bucketRoutes = sync.OnceValue(newBucketRoutes)
+)
+
+func newObjectRoutes() []route {
 	routes := []route{
 		{http.MethodGet, "attributes", getAttributes},
 		{http.MethodGet, "acl", getACL},
@@ -100,7 +109,7 @@ func putPart(c *call) error {
 	return uploadPart(c)
 }
 
-func bucketRoutes() []route {
+func newBucketRoutes() []route {
 	routes := []route{
 		{http.MethodPost, "delete", deleteObjects},
 		{http.MethodGet, "location", getLocation},

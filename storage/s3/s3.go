@@ -60,6 +60,11 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, who Caller, t Ta
 	if err != nil {
 		return err
 	}
+	if c.query.Has("versionId") {
+		if err := checkVersion(c.query.Get("versionId")); err != nil {
+			return err
+		}
+	}
 	c.cross()
 	if err := c.refuse(); err != nil {
 		return err

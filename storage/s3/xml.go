@@ -69,7 +69,7 @@ func (c *call) decode(v any, limit int64, items int) error {
 		return err
 	}
 	if err := xml.Unmarshal(text, v); err != nil {
-		return errXML("The XML that you provided was not well-formed or did not validate against our published schema.")
+		return errXML("The XML you provided was not well-formed or did not validate against our published schema.")
 	}
 	return nil
 }

@@ -16,11 +16,15 @@ import (
 	"time"
 )
 
-// The errors of a signature. Parse and Verify wrap these with the detail.
+// The errors of a signature. Parse and Verify wrap these with the detail, and those of a presigned query in ErrQuery, too.
 var (
 	ErrUnsigned  = errors.New("the request is not signed")
 	ErrMechanism = errors.New("the signature is not of version 4 (AWS4-HMAC-SHA256)")
+	ErrHeader    = errors.New("the Authorization header is of no known type")
 	ErrMalformed = errors.New("the signature is malformed")
+	ErrDate      = errors.New("the request has no valid X-Amz-Date or Date header")
+	ErrNotSigned = errors.New("the request has headers that must be signed")
+	ErrQuery     = errors.New("the signature is in the query")
 	ErrMismatch  = errors.New("the signature does not match")
 	ErrSkewed    = errors.New("the request's time is too far from the host's")
 	ErrExpired   = errors.New("the presigned URL has expired")
@@ -65,7 +69,8 @@ func Parse(r *http.Request) (Auth, error) {
 	case header != "":
 		return parseHeader(header, r.Header)
 	case query.Has("X-Amz-Algorithm") || query.Has("X-Amz-Signature") || query.Has("X-Amz-Credential"):
-		return parseQuery(query)
+		a, err := parseQuery(query)
+		return a, a.inQuery(err)
 	case query.Has("AWSAccessKeyId") || query.Has("Signature"):
 		return Auth{}, ErrMechanism
 	}
@@ -73,9 +78,13 @@ func Parse(r *http.Request) (Auth, error) {
 }
 
 func parseHeader(header string, h http.Header) (Auth, error) {
-	rest, ok := strings.CutPrefix(header, algorithm)
-	if !ok || rest == "" || rest[0] != ' ' && rest[0] != '\t' {
+	kind, rest, ok := strings.Cut(strings.ReplaceAll(header, "\t", " "), " ")
+	switch {
+	case kind == algorithm && ok:
+	case kind == "AWS": // version 2
 		return Auth{}, ErrMechanism
+	default:
+		return Auth{}, ErrHeader
 	}
 	parts := map[string]string{}
 	for part := range strings.SplitSeq(rest, ",") {
@@ -97,29 +106,29 @@ func headerTime(h http.Header) (time.Time, error) {
 	if v := h.Get(dateHeader); v != "" {
 		t, err := time.Parse(timeFormat, v)
 		if err != nil {
-			return time.Time{}, fmt.Errorf("%w: X-Amz-Date is %q", ErrMalformed, v)
+			return time.Time{}, fmt.Errorf("%w: X-Amz-Date is %q", ErrDate, v)
 		}
 		return t, nil
 	}
 	t, err := http.ParseTime(h.Get("Date"))
 	if err != nil {
-		return time.Time{}, fmt.Errorf("%w: neither X-Amz-Date nor Date can be read", ErrMalformed)
+		return time.Time{}, ErrDate
 	}
 	return t.UTC(), nil
 }
 
 func parseQuery(q url.Values) (Auth, error) {
 	if q.Get("X-Amz-Algorithm") != algorithm {
-		return Auth{}, ErrMechanism
+		return Auth{Presigned: true}, ErrMechanism
 	}
 	date, err := time.Parse(timeFormat, q.Get(dateHeader))
 	if err != nil {
-		return Auth{}, fmt.Errorf("%w: X-Amz-Date is %q", ErrMalformed, q.Get(dateHeader))
+		return Auth{Presigned: true}, fmt.Errorf("%w: X-Amz-Date is %q", ErrMalformed, q.Get(dateHeader))
 	}
 	seconds, err := strconv.ParseInt(q.Get("X-Amz-Expires"), 10, 32)
 	expires := time.Duration(seconds) * time.Second
 	if err != nil || expires < 0 || expires > maxExpires {
-		return Auth{}, fmt.Errorf("%w: X-Amz-Expires must be 0 to %d seconds", ErrMalformed, int(maxExpires.Seconds()))
+		return Auth{Presigned: true}, fmt.Errorf("%w: X-Amz-Expires must be 0 to %d seconds", ErrMalformed, int(maxExpires.Seconds()))
 	}
 	a, err := newAuth(q.Get("X-Amz-Credential"), q.Get("X-Amz-SignedHeaders"), q.Get("X-Amz-Signature"), date)
 	a.Presigned, a.Expires = true, expires
@@ -155,6 +164,14 @@ func newAuth(credential, signedHeaders, signature string, date time.Time) (Auth,
 		}
 	}
 	return a, nil
+}
+
+// inQuery wraps an error of a presigned request.
+func (a Auth) inQuery(err error) error {
+	if a.Presigned && err != nil {
+		return fmt.Errorf("%w: %w", ErrQuery, err)
+	}
+	return err
 }
 
 // scope is the credential scope.

@@ -17,7 +17,7 @@ import (
 // ErrMalformed.
 func (a Auth) Verify(r *http.Request, secret string, now time.Time) (*Chain, error) {
 	if err := a.checkTime(now); err != nil {
-		return nil, err
+		return nil, a.inQuery(err)
 	}
 	if err := a.checkSigned(r); err != nil {
 		return nil, err
@@ -53,7 +53,7 @@ func (a Auth) checkTime(now time.Time) error {
 // checkSigned refuses headers that change a request's meaning without being signed.
 func (a Auth) checkSigned(r *http.Request) error {
 	if !slices.Contains(a.SignedHeaders, "host") {
-		return fmt.Errorf("%w: Host is not signed", ErrMalformed)
+		return fmt.Errorf("%w: host", ErrNotSigned)
 	}
 	for name := range r.Header {
 		lower := strings.ToLower(name)
@@ -61,7 +61,7 @@ func (a Auth) checkSigned(r *http.Request) error {
 			continue // presigned URLs name their payload in the query, or sign none
 		}
 		if strings.HasPrefix(lower, "x-amz-") && !slices.Contains(a.SignedHeaders, lower) {
-			return fmt.Errorf("%w: the header %s is not signed", ErrMalformed, lower)
+			return fmt.Errorf("%w: %s", ErrNotSigned, lower)
 		}
 	}
 	return nil

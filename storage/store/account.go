@@ -23,10 +23,16 @@ type account struct {
 	progress []byte     // the record of a restore or drop that has not ended, or nil
 	snaps    []snapshot // in ascending order
 
-	mixed atomic.Bool // a restore or fork has begun and not ended: records are of two moments
+	mixed atomic.Bool   // a restore or fork has begun and not ended: records are of two moments
+	turns atomic.Uint64 // how often mixed has changed, see moment
+
+	// clearing is held shared while a collection commits, and alone while all records of the VM go, or the footprint is
+	// read anew.
+	clearing sync.RWMutex
 
 	mu       sync.Mutex
 	used     map[string]Usage // of each bucket
+	stored   footprint
 	reserved map[string]int64 // by bucket: what writes in progress may add
 }
 
@@ -48,7 +54,9 @@ func (s *Store) account(vm gateway.ID) (*account, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(s.loadSnapshots(a), s.loadProgress(a)); err != nil {
+	stored, err := s.loadFootprint(vm)
+	a.stored = stored
+	if err := errors.Join(err, s.loadSnapshots(a), s.loadProgress(a)); err != nil {
 		return nil, err
 	}
 	s.accounts[vm] = a
@@ -112,9 +120,10 @@ func (u *Usage) add(d Usage) {
 }
 
 // apply adds what a commit has changed, and ends the count of a bucket that it has deleted, which was empty.
-func (a *account) apply(deltas map[string]Usage, ended string) {
+func (a *account) apply(deltas map[string]Usage, stored footprint, ended string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.stored.add(stored)
 	for bucket, d := range deltas {
 		u := a.used[bucket]
 		u.add(d)
@@ -140,12 +149,18 @@ func (a *account) buckets() int {
 	return len(a.used)
 }
 
-// clear ends the counts of a VM that was removed.
-func (a *account) clear() {
+// cleared calls commit, which removes all records of the VM, and ends the counts of it.
+func (a *account) cleared(commit func() error) error {
+	a.clearing.Lock()
+	defer a.clearing.Unlock()
+	if err := commit(); err != nil {
+		return err
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.snaps, a.progress, a.used = nil, nil, map[string]Usage{}
-	a.mixed.Store(false)
+	a.snaps, a.progress, a.used, a.stored = nil, nil, map[string]Usage{}, footprint{}
+	a.setMixed(false)
+	return nil
 }
 
 // reservation is room for one write, within the limits. Two writes cannot have the same room.
@@ -161,11 +176,8 @@ func (r *reservation) add(n int64) error {
 	a := r.a
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	var all int64
 	if r.limits.VM > 0 {
-		for _, u := range a.used {
-			all += u.Bytes + u.Pending
-		}
+		all := a.charged()
 		for _, n := range a.reserved {
 			all += n
 		}
@@ -174,7 +186,7 @@ func (r *reservation) add(n int64) error {
 		}
 	}
 	u := a.used[r.bucket]
-	if here := u.Bytes + u.Pending + a.reserved[r.bucket]; r.limits.Bucket > 0 && here+n > r.limits.Bucket {
+	if here := u.Charged() + a.reserved[r.bucket]; r.limits.Bucket > 0 && here+n > r.limits.Bucket {
 		return &QuotaError{Bucket: r.bucket, Limit: r.limits.Bucket, Used: here - r.bytes, Asks: r.bytes + n}
 	}
 	r.bytes += n
@@ -225,6 +237,7 @@ func (s *Store) Usage(vm gateway.ID) (Usage, error) {
 		all.Buckets[name] = u
 		all.add(u)
 	}
+	all.Held = a.held(all)
 	return all, nil
 }
 

@@ -13,8 +13,8 @@ import (
 )
 
 // Body is the body of an object as it is stored: an io.ReadSeekCloser and io.WriterTo. Each MiB of it is compared with its
-// checksum before its first byte is returned: what is damaged is ErrDamaged, and never returned. It is for
-// one goroutine.
+// checksum before its first byte is returned, unless that was done within the last minute and the file has not been
+// written to: what is damaged is ErrDamaged, and never returned. It is for one goroutine.
 type Body struct {
 	Object
 
@@ -40,9 +40,14 @@ type piece struct {
 type opened struct {
 	io.ReaderAt
 	f        *os.File // nil for a small body
+	small    []byte   // what ReaderAt reads then
+	id       uint64   // of the file
+	changed  int64    // when the file was, in nanoseconds
 	crcs     []uint64
 	verified int // the chunk that was compared last, or -1
 }
+
+func openSmall(body []byte) opened { return opened{ReaderAt: bytes.NewReader(body), small: body} }
 
 // small reads a small body.
 func (s *Store) small(c content, vm gateway.ID, size int64) ([]byte, error) {
@@ -72,7 +77,7 @@ func (s *Store) newBody(v *version) (*Body, error) {
 		if err != nil {
 			return nil, err
 		}
-		b.here, b.open = 0, opened{ReaderAt: bytes.NewReader(small)}
+		b.here, b.open = 0, openSmall(small)
 		b.pieces = []piece{{v.content, 0, b.stored}}
 	case kindFile:
 		b.pieces = []piece{{v.content, 0, b.stored}}
@@ -193,14 +198,14 @@ func (b *Body) CopyN(w io.Writer, n int64) (sent int64, err error) {
 // send writes n bytes of the open piece.
 func (b *Body) send(w io.Writer, n int64) (int64, error) {
 	from := b.at - b.pieces[b.here].from
-	var r io.Reader = io.NewSectionReader(b.open, from, n)
-	if b.open.f != nil {
-		if _, err := b.open.f.Seek(from, io.SeekStart); err != nil {
-			return 0, err
-		}
-		r = &io.LimitedReader{R: b.open.f, N: n}
+	if b.open.f == nil {
+		now, err := w.Write(b.open.small[from : from+n])
+		return int64(now), err
 	}
-	now, err := io.Copy(w, r)
+	if _, err := b.open.f.Seek(from, io.SeekStart); err != nil {
+		return 0, err
+	}
+	now, err := io.Copy(w, &io.LimitedReader{R: b.open.f, N: n})
 	if err == nil && now < n {
 		err = damaged("a file is shorter than it was")
 	}
@@ -233,10 +238,27 @@ func (b *Body) ready(most int64) (int64, error) {
 		return min(most, p.size-from), nil
 	}
 	chunk := from / chunkBytes
-	if err := b.open.verify(int(chunk), p.size); err != nil {
+	if err := b.verify(int(chunk), p.size); err != nil {
 		return 0, err
 	}
 	return min(most, (chunk+1)*chunkBytes-from, p.size-from), nil
+}
+
+// verify compares a chunk of the open file, unless a reader has just done so.
+func (b *Body) verify(chunk int, size int64) error {
+	o, now := &b.open, b.s.cfg.Now()
+	if o.verified == chunk || len(o.crcs) == 0 {
+		return nil
+	}
+	if b.s.recent.has(o.id, chunk, o.changed, now) {
+		o.verified = chunk
+		return nil
+	}
+	err := o.verify(chunk, size)
+	if err == nil {
+		b.s.recent.add(o.id, chunk, o.changed, now)
+	}
+	return err
 }
 
 // enter opens a piece, and compares its size.
@@ -250,7 +272,7 @@ func (b *Body) enter(i int) error {
 		if err != nil {
 			return err
 		}
-		b.here, b.open = i, opened{ReaderAt: bytes.NewReader(small)}
+		b.here, b.open = i, openSmall(small)
 		return nil
 	}
 	o, err := b.s.openFile(vm, p.id, p.size)
@@ -284,7 +306,7 @@ func (s *Store) openFile(vm gateway.ID, id uint64, size int64) (opened, error) {
 	if err != nil {
 		return opened{}, errors.Join(err, f.Close())
 	}
-	return opened{ReaderAt: f, f: f, crcs: record.crcs, verified: -1}, nil
+	return opened{ReaderAt: f, f: f, id: id, changed: info.ModTime().UnixNano(), crcs: record.crcs, verified: -1}, nil
 }
 
 // verify compares a chunk with its checksum, unless it was the last to be compared.

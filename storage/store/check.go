@@ -63,7 +63,7 @@ func (s *Store) checkVM(vm gateway.ID, tell func(Damage), pause func() error) er
 	if err := c.history(); err != nil {
 		return err
 	}
-	return c.references()
+	return errors.Join(c.references(), c.footprint())
 }
 
 // checker checks one VM at one point in time.
@@ -193,6 +193,24 @@ func (c *checker) file(held content, size int64) (found, stop error) {
 		}
 	}
 	return err, stop
+}
+
+// footprint compares the record of what the VM has on disk with that.
+func (c *checker) footprint() error {
+	want, err := countFootprint(c.at, c.vm)
+	if err != nil {
+		return err
+	}
+	m, err := readSum(c.at, footprintKey(c.vm))
+	if err != nil {
+		return err
+	}
+	m = append(m, 0, 0)
+	if got := (footprint{m[0], m[1]}); got != want {
+		c.damage(Damage{Err: damaged("what is on disk is counted as %d bytes and %d values of histories, and is %d and %d",
+			got.bytes, got.values, want.bytes, want.values)})
+	}
+	return nil
 }
 
 // references compares the counts of references with the records that hold.

@@ -116,6 +116,10 @@ func (s *Store) tryCollect(vm gateway.ID, c content, synced uint64) error {
 	if held {
 		return b.Commit(pebble.NoSync)
 	}
+	size, err := s.sizeOf(vm, c)
+	if err != nil {
+		return err
+	}
 	freed, err := s.destroy(b, vm, c)
 	if err != nil {
 		return err
@@ -124,7 +128,7 @@ func (s *Store) tryCollect(vm gateway.ID, c content, synced uint64) error {
 	if len(freed) > 0 {
 		sync = pebble.Sync
 	}
-	if err := b.Commit(sync); err != nil {
+	if err := s.commitDestroyed(b, vm, marks[0], size, sync); err != nil {
 		return err
 	}
 	for _, f := range freed {

@@ -109,7 +109,7 @@ func (x *tx) choose(all []part, listed []CompletedPart) ([]part, error) {
 	for _, p := range all {
 		i := len(chosen)
 		if i == len(listed) || listed[i].Number != p.Number {
-			x.release(p.content)
+			x.release(p.content, p.Size+p.extra)
 			continue
 		}
 		if listed[i].ETag != p.ETag || listed[i].Checksum != nil && !bytes.Equal(listed[i].Checksum, p.Checksum.Value) {

@@ -83,7 +83,7 @@ func (s *Store) reserve(p *payload, vm gateway.ID, bucket string, written, size 
 		return err
 	}
 	p.room = &reservation{a: a, bucket: bucket, limits: s.cfg.Limits(vm, bucket)}
-	return p.room.add(size)
+	return p.room.add(size + recordBytes)
 }
 
 // CopyPart is PutPart with length bytes of another object from offset on; length -1 is all the rest. It

@@ -157,6 +157,9 @@ func FuzzRecords(f *testing.F) {
 		same("bucket", func() []byte { return bucket.encode() }, func(b []byte) error { _, err := decodeBucket(blog, "box", b); return err }, err)
 		file, err := decodeFile(b)
 		same("file", func() []byte { return file.encode() }, func(b []byte) error { _, err := decodeFile(b); return err }, err)
+		if size, failed := sizeOfFile(b); err == nil && (failed != nil || size != file.size) {
+			t.Errorf("a file of %d bytes has %d, %v", file.size, size, failed)
+		}
 		list, err := decodeList(b)
 		same("list", func() []byte { return encodeList(list) }, func(b []byte) error { _, err := decodeList(b); return err }, err)
 		_, _ = decodeBucketHead(blog, "box", b) // it must not panic, and nor must the next

@@ -10,7 +10,8 @@ import (
 // Delete deletes. With a version it removes that one. Without, the latest is removed if the bucket has no
 // versioning, else it gets a delete marker above it. The object returned is what was removed, or the
 // marker that was made; it is zero when there was nothing to remove, which is no error. With bypass,
-// a GOVERNANCE retention does not hold. Errors: ErrNoBucket, ErrLocked, ErrPrecondition, ErrNoKey (If.IfMatch).
+// a GOVERNANCE retention does not hold. Errors: ErrNoBucket, ErrLocked, ErrPrecondition, ErrNoKey (If.IfMatch),
+// ErrQuota (a marker that hides nothing).
 func (s *Store) Delete(ctx context.Context, key Key, id string, c Condition, bypass bool) (Object, error) {
 	if err := check(key); err != nil {
 		return Object{}, err
@@ -50,7 +51,7 @@ func (s *Store) DeleteAll(ctx context.Context, vm gateway.ID, bucket string, wha
 
 // expected reports whether an error of delete came before its first change.
 func expected(err error) bool {
-	for _, e := range []error{ErrName, ErrNoKey, ErrLocked, ErrPrecondition} {
+	for _, e := range []error{ErrName, ErrNoKey, ErrLocked, ErrPrecondition, ErrQuota} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -82,8 +83,18 @@ func (x *tx) delete(b *Bucket, d Deletion) (Object, error) {
 	return cur.Object, x.remove(b.Name, cur.key, cur.raw, cur.version)
 }
 
-// mark makes a delete marker the latest version.
+// mark makes a delete marker the latest version. One that hides nothing is refused when the quota is reached: else they
+// would be without end.
 func (x *tx) mark(b *Bucket, key Key) (Object, error) {
+	if cur, err := x.current(b, key.Name); err != nil {
+		return Object{}, err
+	} else if cur == nil {
+		room := &reservation{a: x.a, bucket: b.Name, limits: x.s.cfg.Limits(x.a.vm, b.Name)}
+		if err := room.add(recordBytes); err != nil {
+			return Object{}, err
+		}
+		defer room.end()
+	}
 	if err := x.displace(b, key.Name); err != nil {
 		return Object{}, err
 	}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"golang.org/x/sys/unix"
+
+	"lodge/gateway/durable"
 )
 
 const (
@@ -24,18 +26,17 @@ const (
 // disk watches the free space. Pebble cannot survive a log that it cannot write, so a ballast file is removed
 // when the disk is full: Pebble repeats the write, bodies are refused, and deletes go on for a while.
 type disk struct {
-	dir     string
-	reserve int64
-	small   bool        // less than 4 times the ballast in all: it has none
-	gone    atomic.Bool // there is no ballast
+	dir   string
+	small bool        // less than 4 times the ballast in all: it has none
+	gone  atomic.Bool // there is no ballast
 }
 
-func openDisk(dir string, reserve int64) (*disk, error) {
+func openDisk(dir string) (*disk, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
 		return nil, &fs.PathError{Op: "statfs", Path: dir, Err: err}
 	}
-	d := &disk{dir: dir, reserve: reserve, small: st.Blocks*uint64(st.Bsize) < 4*ballastBytes} // not negative
+	d := &disk{dir: dir, small: st.Blocks*uint64(st.Bsize) < 4*ballastBytes} // not negative
 	return d, d.fill()
 }
 
@@ -56,7 +57,7 @@ func (d *disk) fill() error {
 		return nil
 	}
 	d.gone.Store(true)
-	if free, err := d.free(); err != nil || d.small || free < 2*ballastBytes {
+	if free, _, err := durable.Free(d.dir); err != nil || d.small || free < 2*ballastBytes {
 		return err
 	}
 	f, err := os.OpenFile(d.ballast(), os.O_CREATE|os.O_WRONLY, 0o600)
@@ -75,21 +76,13 @@ func (d *disk) fill() error {
 	return fmt.Errorf("make ballast: %w", err)
 }
 
-func (d *disk) free() (int64, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(d.dir, &st); err != nil {
-		return 0, &fs.PathError{Op: "statfs", Path: d.dir, Err: err}
-	}
-	return int64(st.Bavail) * st.Bsize, nil // no disk has 2^63 bytes
-}
-
-// room returns ErrFull unless n bytes fit beside the reserve and what the index needs.
+// room returns ErrFull unless n bytes fit beside the host's reserve and what the index needs.
 func (d *disk) room(n int64) error {
-	free, err := d.free()
+	free, reserve, err := durable.Free(d.dir)
 	if err != nil {
 		return err
 	}
-	free -= n + d.reserve + indexReserve
+	free -= n + reserve + indexReserve
 	if !d.small && d.gone.Load() {
 		if free -= 2 * ballastBytes; free >= 0 {
 			if err := d.fill(); err != nil {
@@ -108,7 +101,7 @@ func (d *disk) last(n int) error {
 	if !d.gone.Load() {
 		return nil
 	}
-	free, err := d.free()
+	free, _, err := durable.Free(d.dir)
 	if err == nil && free < lastReserve+2*int64(n) {
 		err = ErrFull
 	}

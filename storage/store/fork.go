@@ -52,7 +52,13 @@ func (s *Store) Fork(vm gateway.ID, name string, to gateway.ID) error {
 		return ErrNoSnapshot
 	}
 	all := vmKey(to, 0, 0)[:vmKeyLen]
-	if err := each(s.index, all, func([]byte, []byte) error { return ErrNotEmpty }); err != nil {
+	err = each(s.index, all, func(key, _ []byte) error {
+		if key[vmKeyLen] == kindFootprint {
+			return nil // of what was removed
+		}
+		return ErrNotEmpty
+	})
+	if err != nil {
 		return err
 	}
 	return s.fork(from, target, id, source)
@@ -206,9 +212,13 @@ func (f *fork) content(c content) error {
 	if err != nil {
 		return fmt.Errorf("copy content %x: %w", c.id, err)
 	}
+	var copied footprint
 	switch c.kind {
+	case kindSmall:
+		copied.bytes = int64(len(v))
 	case kindFile:
 		record, err := decodeFile(v)
+		copied.bytes = record.size
 		if err == nil && len(record.crcs) == 0 {
 			err = f.b.Set(numKey(f.to.vm, kindUnsealed, c.id), nil, nil)
 		}
@@ -226,7 +236,7 @@ func (f *fork) content(c content) error {
 			}
 		}
 	}
-	return f.b.Set(at, v, nil)
+	return errors.Join(copied.merge(f.b, f.to.vm), f.b.Set(at, v, nil))
 }
 
 func (f *fork) link(id uint64) error {

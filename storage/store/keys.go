@@ -29,6 +29,7 @@ import (
 //	V <vm> r <id>                         references to f or l beyond the first (merged)
 //	V <vm> g <id> <seq>                   content that lost a reference: it may have been the last
 //	V <vm> q <bucket>                     usage (merged)
+//	V <vm> w                              footprint (merged)
 //	V <vm> m <id>                         f without checksums, until they are computed
 //	V <vm> a                              a restore, drop or fork that is in progress
 //	V <vm> c                              of what VM and snapshot this one is a fork
@@ -39,23 +40,24 @@ const (
 	ofVM      = 'V'
 	ofRemoval = 'X'
 
-	kindBucket   = 'b'
-	kindObject   = 'o'
-	kindVersion  = 'v'
-	kindNull     = 'n'
-	kindUpload   = 'u'
-	kindPart     = 'p'
-	kindSmall    = 'd'
-	kindFile     = 'f'
-	kindList     = 'l'
-	kindRefs     = 'r'
-	kindGarbage  = 'g'
-	kindUsage    = 'q'
-	kindSnapshot = 's'
-	kindHistory  = 'h'
-	kindUnsealed = 'm'
-	kindProgress = 'a'
-	kindForked   = 'c'
+	kindBucket    = 'b'
+	kindObject    = 'o'
+	kindVersion   = 'v'
+	kindNull      = 'n'
+	kindUpload    = 'u'
+	kindPart      = 'p'
+	kindSmall     = 'd'
+	kindFile      = 'f'
+	kindList      = 'l'
+	kindRefs      = 'r'
+	kindGarbage   = 'g'
+	kindUsage     = 'q'
+	kindFootprint = 'w'
+	kindSnapshot  = 's'
+	kindHistory   = 'h'
+	kindUnsealed  = 'm'
+	kindProgress  = 'a'
+	kindForked    = 'c'
 )
 
 const (

@@ -20,7 +20,7 @@ func TestQuota(t *testing.T) {
 	limits := func(c *Config) {
 		c.Limits = func(vm gateway.ID, _ string) Limits {
 			if vm == blog {
-				return Limits{VM: 300_000, Bucket: 200_000}
+				return Limits{VM: 300_000 + 3*recordBytes, Bucket: 200_000 + recordBytes}
 			}
 			return Limits{}
 		}
@@ -30,7 +30,7 @@ func TestQuota(t *testing.T) {
 	_, err := s.Put(t.Context(), Key{blog, "a", "y"}, Write{Body: bytes.NewReader(random(1, 60_000)), Size: -1})
 	wantErr(t, err, ErrQuota)
 	var figures *QuotaError
-	if !errors.As(err, &figures) || figures.Bucket != "a" || figures.Limit != 200_000 || figures.Used != 150_000 {
+	if !errors.As(err, &figures) || figures.Bucket != "a" || figures.Limit != 200_000+recordBytes || figures.Used != 150_000+recordBytes {
 		t.Errorf("figures %+v", figures)
 	}
 	put(t, s, Key{blog, "b", "x"}, random(1, 100_000))

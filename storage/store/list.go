@@ -13,7 +13,10 @@ import (
 // and tags if the query asks for them. It reads what the page has and, with a delimiter, one record of each
 // prefix. ErrNoBucket.
 func (s *Store) List(ctx context.Context, q Query) (p Page, err error) {
-	at := s.index.NewSnapshot() // all of the page is of one moment
+	at, err := s.moment(q.VM) // all of the page is of one
+	if err != nil {
+		return Page{}, err
+	}
 	defer func() { err = errors.Join(err, at.Close()) }()
 	b, err := bucketOf(at, q.VM, q.Bucket)
 	if err != nil {

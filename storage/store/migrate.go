@@ -277,7 +277,7 @@ func (x *tx) migrate(b *Bucket, f oldFile) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		p.content, p.file = content{kind: kindFile, id: id}, file{size: f.v.Size}
+		p.content, p.size, p.file = content{kind: kindFile, id: id}, f.v.Size, file{size: f.v.Size}
 		if err := x.b.Set(numKey(x.a.vm, kindUnsealed, id), nil, nil); err != nil {
 			return false, err
 		}

@@ -138,7 +138,7 @@ func (s *Store) readLarge(p *payload, size int64, in *source, buf *[copyBuffer]b
 
 // grow reserves room for a body of size bytes.
 func (s *Store) grow(p *payload, size int64) error {
-	more := size - p.room.bytes
+	more := size + recordBytes - p.room.bytes
 	if more <= 0 {
 		return nil
 	}

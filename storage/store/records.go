@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"lodge/gateway"
@@ -155,6 +156,12 @@ func uploadID(number uint64) string { return versionID(^number) }
 func parseUploadID(id string) (uint64, bool) {
 	n, ok := parseID(id)
 	return ^n, ok
+}
+
+// IsVersion reports whether a version of this or of another store can have that name: 16 letters and digits or more.
+func IsVersion(id string) bool {
+	other := func(c rune) bool { return c < '0' || c > '9' && c < 'A' || c > 'Z' && c < 'a' || c > 'z' }
+	return id == NullVersion || len(id) >= 16 && len(id) <= maxNameBytes && !strings.ContainsFunc(id, other)
 }
 
 // parseID is the reverse of versionID.

@@ -134,10 +134,9 @@ func (s *Store) remove(a *account) error {
 	if err != nil {
 		return err
 	}
-	if err := b.Commit(pebble.Sync); err != nil {
+	if err := a.cleared(func() error { return b.Commit(pebble.Sync) }); err != nil {
 		return err
 	}
-	a.clear()
 	return s.finishRemoval(a.vm)
 }
 

@@ -87,7 +87,7 @@ func (x *tx) revert(names map[uint64]string, key, old []byte) error {
 		return err
 	}
 	if !kept {
-		x.release(gone.content)
+		x.release(gone.content, gone.Size+gone.extra)
 	}
 	x.hold(back.content)
 	if kind := key[vmKeyLen]; kind == kindObject || kind == kindVersion {
@@ -165,8 +165,11 @@ func (s *Store) recount(a *account) error {
 		used[name] = m.usage()
 		return err
 	})
+	a.clearing.Lock() // no collection between the read and what follows
+	defer a.clearing.Unlock()
+	stored, failed := s.loadFootprint(a.vm)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.used = used
-	return err
+	a.used, a.stored = used, stored
+	return errors.Join(err, failed)
 }

@@ -15,8 +15,8 @@ const (
 	uploadsLast = 7 * 24 * time.Hour
 )
 
-// Run ends abandoned uploads and reads all bodies once a week to find damage, which it logs, until ctx is
-// done. It returns an error at once if the index has become unusable: then the process should end, since calls
+// Run ends abandoned uploads, goes on with restores that have failed, and reads all bodies once a week to find damage, which
+// it logs, until ctx is done. It returns an error at once if the index has become unusable: then the process should end, since calls
 // may be blocked for ever.
 func (s *Store) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -25,6 +25,7 @@ func (s *Store) Run(ctx context.Context) error {
 		var wg sync.WaitGroup
 		wg.Go(func() { s.repeat(ctx, tidyEvery, s.tidy) })
 		wg.Go(func() { s.repeat(ctx, scrubEvery, s.scrub) })
+		wg.Go(func() { s.repeat(ctx, finishEvery, s.finish) })
 		wg.Wait()
 		return nil
 	})

@@ -60,6 +60,7 @@ func (x *tx) keep(key, old []byte) (bool, error) {
 	if _, err := value(x.b, at); !missing(err) {
 		return false, err
 	}
+	x.disk.values++
 	return true, x.b.Set(at, historyValue(old), nil)
 }
 
@@ -198,7 +199,7 @@ func (s *Store) setProgress(a *account, what byte, record []byte) error {
 	a.inProgress(record) // readers see it before records change
 	if err := s.index.Set(vmKey(a.vm, kindProgress, 0), record, pebble.Sync); err != nil {
 		a.progress = nil
-		a.mixed.Store(false)
+		a.setMixed(false)
 		return full(err)
 	}
 	return nil
@@ -207,20 +208,7 @@ func (s *Store) setProgress(a *account, what byte, record []byte) error {
 // inProgress sets what is in progress: until endProgress.
 func (a *account) inProgress(record []byte) {
 	a.progress = record
-	a.mixed.Store(!bytes.HasPrefix(record, []byte{dropping}))
-}
-
-// Readable waits while a restore of a VM is under way, as long as a commit does. Errors: ErrUnfinished.
-func (s *Store) Readable(vm gateway.ID) error {
-	a, err := s.account(vm)
-	if err != nil || !a.mixed.Load() {
-		return err
-	}
-	a.gate.Pass(func() bool { return true })
-	if a.mixed.Load() {
-		return ErrUnfinished
-	}
-	return nil
+	a.setMixed(!bytes.HasPrefix(record, []byte{dropping}))
 }
 
 // resume goes on with what a crash has interrupted. After an error the VM takes no commits.
@@ -280,13 +268,14 @@ func (s *Store) dropStep(a *account, at uint64) (more bool, err error) {
 		if before != 0 {
 			moved := historyKey(a.vm, before, key)
 			if _, err := value(x.b, moved); missing(err) {
+				x.disk.values++
 				return x.b.Set(moved, historyValue(old), nil)
 			} else if err != nil {
 				return err
 			}
 		}
 		held, err := heldBy(key, old)
-		x.release(held.content)
+		x.release(held.content, held.Size+held.extra)
 		return err
 	})
 	if err != nil || more {
@@ -308,7 +297,7 @@ func (s *Store) endProgress(a *account, drop ...uint64) error {
 		return err
 	}
 	a.progress = nil
-	a.mixed.Store(false)
+	a.setMixed(false)
 	a.snaps = slices.DeleteFunc(a.snaps, func(n snapshot) bool { return slices.Contains(drop, n.id) })
 	return nil
 }
@@ -346,6 +335,7 @@ func (s *Store) takeHistory(a *account, at uint64, f func(x *tx, key, old []byte
 		if err != nil {
 			return err
 		}
+		x.disk.values--
 		return errors.Join(x.b.Delete(h, nil), f(x, key, old))
 	})
 	if err != nil && !errors.Is(err, errFound) {

@@ -55,7 +55,6 @@ type Config struct {
 	Log     *slog.Logger
 	Now     func() time.Time                          // time.Now
 	Limits  func(vm gateway.ID, bucket string) Limits // nil: none
-	Reserve int64                                     // bytes of the disk that bodies leave free
 	Cache   int64                                     // bytes of Pebble's cache: 64 MiB
 	MinPart int64                                     // the least size of a part but the last: 5 MiB
 
@@ -74,6 +73,7 @@ type Store struct {
 	blobs   *blobs
 	disk    *disk
 	garbage collector
+	recent  recent
 	sealID  sealID
 
 	stepSize   int   // how many values of a history one batch changes
@@ -110,7 +110,7 @@ func Open(dir string, cfg Config) (*Store, error) {
 		}
 	}
 	var err error
-	if s.disk, err = openDisk(dir, cfg.Reserve); err != nil {
+	if s.disk, err = openDisk(dir); err != nil {
 		return nil, err
 	}
 	db, err := pebble.Open(s.path("index"), s.options())

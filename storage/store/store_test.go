@@ -115,7 +115,11 @@ func TestPutGetDelete(t *testing.T) {
 // wantNothing fails if any record of a VM or any blob is left.
 func wantNothing(t testing.TB, s *Store) {
 	t.Helper()
-	err := each(s.index, []byte{ofVM}, func(key, _ []byte) error {
+	err := each(s.index, []byte{ofVM}, func(key, v []byte) error {
+		var m sum
+		if err := m.MergeNewer(v); key[vmKeyLen] == kindFootprint && err == nil && slices.Equal(m, sum{0, 0}) {
+			return nil
+		}
 		t.Errorf("left in the index: %q", key)
 		return nil
 	})

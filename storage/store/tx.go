@@ -18,10 +18,12 @@ type tx struct {
 	b     *pebble.Batch
 	usage map[string]Usage // what changes, by bucket
 	refs  map[content]int
-	fresh []content // made for this commit; the first holder is not counted
-	files []uint64  // of fresh: to leave blobs/new after the commit
-	dead  []release // to look at after the commit
-	ended string    // the bucket that the commit deletes
+	sizes map[content]int64 // of what was released
+	disk  footprint         // what changes
+	fresh []content         // made for this commit; the first holder is not counted
+	files []uint64          // of fresh: to leave blobs/new after the commit
+	dead  []release         // to look at after the commit
+	ended string            // the bucket that the commit deletes
 }
 
 // target is what a commit needs locked: a bucket, and names in it.
@@ -101,7 +103,7 @@ func (s *Store) lockBucket(x *tx, to target) (*Bucket, func(), error) {
 }
 
 func (s *Store) begin(a *account) *tx {
-	return &tx{s: s, a: a, b: s.index.NewIndexedBatch(), usage: map[string]Usage{}, refs: map[content]int{}}
+	return &tx{s: s, a: a, b: s.index.NewIndexedBatch(), usage: map[string]Usage{}, refs: map[content]int{}, sizes: map[content]int64{}}
 }
 
 // set writes a record that snapshots keep. old is its present value, nil if there is none.
@@ -131,7 +133,7 @@ func (x *tx) remove(bucket string, key, old []byte, v *version) error {
 		return err
 	}
 	if !kept {
-		x.release(v.content)
+		x.release(v.content, v.Size+v.extra)
 	}
 	return x.b.Delete(key, nil)
 }
@@ -142,9 +144,11 @@ func (x *tx) hold(c content) {
 	}
 }
 
-func (x *tx) release(c content) {
+// release ends the hold of a record on a content of size bytes.
+func (x *tx) release(c content, size int64) {
 	if c.kind != 0 {
 		x.refs[c]--
+		x.sizes[c] = size
 	}
 }
 
@@ -166,6 +170,7 @@ func (x *tx) own(p *payload) error {
 		x.files = append(x.files, c.id)
 	}
 	x.fresh = append(x.fresh, c)
+	x.disk.bytes += p.size
 	return nil
 }
 
@@ -200,13 +205,16 @@ func (x *tx) commit() error {
 			return err
 		}
 	}
+	if err := x.disk.merge(x.b, x.a.vm); err != nil {
+		return err
+	}
 	if err := x.s.disk.last(x.b.Len()); err != nil {
 		return err
 	}
 	if err := x.b.Commit(pebble.Sync); err != nil {
 		return full(err)
 	}
-	x.a.apply(x.usage, x.ended)
+	x.a.apply(x.usage, x.disk, x.ended)
 	for _, id := range x.files {
 		x.s.blobs.place(x.a.vm, id)
 	}
@@ -224,6 +232,7 @@ func (x *tx) refer(c content, n int) error {
 	refs := numKey(x.a.vm, kindRefs, c.id)
 	if c.kind == kindSmall && n == -1 {
 		if _, err := value(x.b, refs); missing(err) {
+			x.disk.bytes -= x.sizes[c]
 			return x.b.Delete(numKey(x.a.vm, kindSmall, c.id), nil) // the only holder is gone
 		}
 	}

@@ -113,7 +113,7 @@ func (x *tx) putPart(b *Bucket, key Key, upload string, p *payload, made *part) 
 		if err != nil {
 			return err
 		}
-		x.release(replaced.content)
+		x.release(replaced.content, replaced.Size+replaced.extra)
 		x.count(b.Name, Usage{Pending: -replaced.Size})
 	}
 	if err := x.own(p); err != nil {
@@ -198,7 +198,7 @@ func (x *tx) abort(b *Bucket, key Key, upload string) error {
 		return err
 	}
 	for _, p := range parts {
-		x.release(p.content)
+		x.release(p.content, p.Size+p.extra)
 	}
 	return x.endUpload(b, u, parts)
 }
@@ -219,11 +219,16 @@ func (x *tx) endUpload(b *Bucket, u Upload, parts []part) error {
 // their Meta they have what List has.
 // ErrNoBucket.
 func (s *Store) Uploads(ctx context.Context, q Query) (page UploadPage, err error) {
-	b, err := bucketOf(s.index, q.VM, q.Bucket)
+	at, err := s.moment(q.VM)
 	if err != nil {
 		return page, err
 	}
-	w, err := walkOver(ctx, s.index, b, q, kindUpload)
+	defer func() { err = errors.Join(err, at.Close()) }()
+	b, err := bucketOf(at, q.VM, q.Bucket)
+	if err != nil {
+		return page, err
+	}
+	w, err := walkOver(ctx, at, b, q, kindUpload)
 	if err != nil {
 		return page, err
 	}

@@ -15,7 +15,8 @@ type s3UsageCmd struct {
 
 // Help is the text below the usage.
 func (*s3UsageCmd) Help() string {
-	return "Older versions of objects count, and so do the parts of multipart uploads that are not complete."
+	return "Older versions of objects count, and so do the parts of multipart uploads that are not complete, 1 KiB for the record of each object, " +
+		"and what only checkpoints of the VM hold, until those are removed."
 }
 
 // Run shows what is stored.
@@ -79,13 +80,16 @@ func describeUsage(w io.Writer, u api.S3Usage) {
 		}
 		return size(bytes)
 	}
-	row(w, "BUCKET", "STORED", "OBJECTS", "IN UPLOADS", "QUOTA")
+	row(w, "BUCKET", "STORED", "OBJECTS", "IN UPLOADS", "RECORDS", "QUOTA")
 	for _, b := range u.Buckets {
-		row(w, b.Name, size(b.Bytes), b.Objects, size(b.PendingBytes), quota(b.QuotaBytes))
+		row(w, b.Name, size(b.Bytes), b.Objects, size(b.PendingBytes), size(b.RecordBytes), quota(b.QuotaBytes))
 	}
 	what := "all"
 	if u.Bucket != "" {
 		what = strings.TrimSuffix(u.Bucket+"/"+u.Prefix, "/")
 	}
-	row(w, what, size(u.Bytes), u.Objects, size(u.PendingBytes), quota(u.QuotaBytes))
+	row(w, what, size(u.Bytes), u.Objects, size(u.PendingBytes), size(u.RecordBytes), quota(u.QuotaBytes))
+	if u.HeldBytes > 0 {
+		row(w, "in checkpoints", size(u.HeldBytes))
+	}
 }
