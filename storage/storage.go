@@ -62,7 +62,7 @@ type Server struct {
 	protocol  *s3.Handler
 	admission *admission
 	grantees  *grantees
-	checking  sync.Mutex // held by Damage
+	checking  sync.Mutex    // held by Damage
 	scans     chan struct{} // has those under way, see UsageBelow
 
 	logins      Logins
