@@ -146,7 +146,11 @@ type judge struct {
 	block  accessBlock
 }
 
+// judge reads the settings of a bucket. By a grant there is the granted one alone.
 func (c *call) judge(bucket string) (*judge, error) {
+	if c.Granted != gateway.NoBucketAccess && bucket != c.Bucket {
+		return nil, denied("The grant is for another bucket.")
+	}
 	b, err := c.Store.Bucket(c.VM.ID, bucket)
 	if err != nil {
 		return nil, err

@@ -29,8 +29,13 @@ func ParseGranted(r *http.Request) (vm string, t Target, ok bool, err error) {
 	return vm, t, true, err
 }
 
-// readActions and writeActions are what a VM may do with another one's bucket. What decides about a
-// bucket, its versions and its protection is its owner's.
+// ErrGrantedCopy is the answer to a copy into another VM's bucket.
+func ErrGrantedCopy() error {
+	return notImplemented("Copies into another VM's bucket are not implemented. Read the object, and write it.")
+}
+
+// readActions and writeActions are what a VM may do with another one's bucket. What decides about a bucket, its
+// versions and its protection is its owner's.
 func readActions() []string {
 	return []string{
 		"GetObject", "GetObjectVersion", "GetObjectAttributes", "GetObjectVersionAttributes", "GetObjectTagging", "GetObjectVersionTagging",

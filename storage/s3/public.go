@@ -41,7 +41,7 @@ func (h *Handler) Face(vm gateway.ID, bucket string) Face {
 func (h *Handler) Public(w http.ResponseWriter, r *http.Request, who Caller, t Target) error {
 	who.Anonymous, who.Inside, who.Chain = true, false, nil
 	c, err := h.newCall(w, r, who, t)
-	if err != nil || r.Header.Get("X-Amz-Copy-Source") != "" { // a copy would show what other buckets have
+	if err != nil || c.r.Header.Get("X-Amz-Copy-Source") != "" { // a copy would show what other buckets have
 		return ErrNotPublic()
 	}
 	to, err := c.route()
