@@ -116,10 +116,22 @@ func (s *Server) login(v *visit, r *http.Request, face s3.Face) (_ *http.Request
 		return r, func() {}
 	}
 	ctx, level, leave := s.logins.EnterBucket(r)
+	if face.Site {
+		level = atWebsite(level, v.vm.S3.Share(v.target.Bucket))
+	}
 	if level.Covers(v.level) && (level != gateway.View || !public) {
 		v.level = level
 	}
 	return r.WithContext(ctx), leave
+}
+
+// atWebsite is what a session is worth at a website's name. The pages' scripts send requests with it: they write
+// nothing, and read no bucket that is shared with nobody.
+func atWebsite(level gateway.Level, share gateway.Share) gateway.Level {
+	if share.Visibility == gateway.Private || !level.Covers(gateway.View) {
+		return gateway.NoLevel
+	}
+	return gateway.View
 }
 
 // show carries out an admitted request.
@@ -156,7 +168,7 @@ func (s *Server) show(w *access, out http.ResponseWriter, r *http.Request, v vis
 // upload stores a file from a listing's form. A browser sends Origin with each form: without it, or
 // from another site (see Logins), a form of somebody else's page would act for its visitor.
 func (s *Server) upload(w http.ResponseWriter, r *http.Request, v visit, who s3.Caller) error {
-	if v.level != gateway.Use || r.Header.Get("Origin") == "" || v.target.Key != "" {
+	if v.level != gateway.Use || !v.named || r.Header.Get("Origin") == "" || v.target.Key != "" {
 		return s3.ErrNotPublic()
 	}
 	form, err := s3.ReadForm(r)
