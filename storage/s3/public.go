@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 
 	"lodge/gateway"
 	"lodge/storage/store"
@@ -79,7 +80,11 @@ func notPublic(err error) error {
 // Page lists a part of a bucket for a person: what is below a prefix, by folders, behind after.
 // Like Public it returns ErrNotPublic for all that the caller may not see.
 func (h *Handler) Page(r *http.Request, who Caller, bucket, prefix, after string) (store.Page, error) {
-	c := &call{Handler: h, Caller: who, Target: Target{Bucket: bucket}, r: r, query: url.Values{}}
+	query := url.Values{"delimiter": {"/"}, "max-keys": {strconv.Itoa(maxPage)}} // what the same list of S3 has
+	if prefix != "" {
+		query.Set("prefix", prefix)
+	}
+	c := &call{Handler: h, Caller: who, Target: Target{Bucket: bucket}, r: r, query: query}
 	if err := c.authorize(route{http.MethodGet, "", nil}); err != nil {
 		return store.Page{}, notPublic(err)
 	}
@@ -97,7 +102,7 @@ func (h *Handler) Upload(w http.ResponseWriter, r *http.Request, who Caller, buc
 		return "", err
 	}
 	r = r.Clone(r.Context())
-	r.Header = http.Header{}
+	r.Header = senderOf(r.Header)
 	if kind := form.file.Header.Get("Content-Type"); kind != "" {
 		r.Header.Set("Content-Type", kind)
 	}
@@ -115,6 +120,18 @@ func (h *Handler) Upload(w http.ResponseWriter, r *http.Request, who Caller, buc
 	}
 	_, err = c.putSealed(store.Write{Body: body, Size: -1, Meta: meta})
 	return t.Key, err
+}
+
+// senderOf is what the headers of a request have about its sender, for the conditions of policies. All others are about
+// what it asks for.
+func senderOf(h http.Header) http.Header {
+	kept := http.Header{}
+	for _, name := range []string{"Referer", "User-Agent"} {
+		if values, ok := h[name]; ok {
+			kept[name] = values
+		}
+	}
+	return kept
 }
 
 // atMost fails when a body goes above its limit.
