@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 
 	"lodge/gateway"
@@ -19,7 +20,7 @@ func ErrNotPublic() error {
 // Face is what a bucket may show to anybody. The zero value is that of a bucket that does not
 // exist, too.
 type Face struct {
-	Public     bool // a policy, a list or a website may open something
+	Public     bool // a policy, a list or a website may open something to anybody
 	Site       bool // it has a website
 	Restricted bool // its public access block forbids to share it with everybody
 }
@@ -31,8 +32,22 @@ func (h *Handler) Face(vm gateway.ID, bucket string) Face {
 		return Face{}
 	}
 	_, site := b.Config[websiteConfig]
-	_, policy := b.Config[policyConfig]
-	return Face{Public: site || policy || ownershipOf(b) != enforced, Site: site, Restricted: accessBlockOf(b).RestrictPublicBuckets}
+	block := accessBlockOf(b)
+	lists := ownershipOf(b) != enforced && !block.IgnorePublicAcls
+	return Face{
+		Public: !block.RestrictPublicBuckets && (site || lists || h.opens(b)),
+		Site:   site, Restricted: block.RestrictPublicBuckets,
+	}
+}
+
+// opens reports whether the policy of a bucket allows something to everyone.
+func (h *Handler) opens(b store.Bucket) bool {
+	text, ok := b.Config[policyConfig]
+	if !ok {
+		return false
+	}
+	policy, err := h.policies.parse(text, b.Name) // a policy that cannot be applied opens nothing
+	return err == nil && slices.ContainsFunc(policy, func(s statement) bool { return s.allow && s.everyone })
 }
 
 // Public carries out a request without a signature, for a door outside: what the policy and the
