@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"strings"
 	"testing"
 
 	"lodge/gateway/gatewaytest"
@@ -49,4 +50,37 @@ func TestClosedByPolicyTakesNoPlace(t *testing.T) {
 	o.ask(t, "GET", "box.blog.s3", "/public/k").want(t, "open", 503)
 	g.doBody(t, "PUT", "/box?publicAccessBlock", restricted).want(t, "restrict", 200)
 	o.ask(t, "GET", "box.blog.s3", "/public/k").want(t, "restricted", 403)
+}
+
+// A fork is closed to everyone from its first moment, whatever its source has opened, until its block is removed.
+func TestForkIsNotPublic(t *testing.T) {
+	h := newHost(t)
+	g, fork := h.guest("blog"), h.guest("trial")
+	for _, bucket := range []string{"policy", "site", "list", "plain"} {
+		g.send(t, "PUT", "/"+bucket+"/public/a", "", "x", nil).want(t, bucket, 200)
+	}
+	g.doBody(t, "PUT", "/policy?policy", policyOf(strings.ReplaceAll(readAll, "box/", "policy/"))).want(t, "policy", 204)
+	g.doBody(t, "PUT", "/site?website", siteXML).want(t, "website", 200)
+	g.doBody(t, "PUT", "/list?ownershipControls", ownership).want(t, "ownership", 200)
+	g.do(t, "PUT", "/list/public/a?acl", map[string]string{"X-Amz-Acl": "public-read"}).want(t, "list", 200)
+	h.mark(t, g.ID, "at")
+	for range 2 {
+		gatewaytest.Must(t, h.Fork(t.Context(), g.ID, "at", fork.ID))
+	}
+	o := h.outside(noVM())
+	paths := map[string]int{"policy": 200, "site": 301, "list": 200, "plain": 403}
+	path := func(bucket string) string {
+		if bucket == "site" {
+			return "/old/a"
+		}
+		return "/public/a"
+	}
+	for bucket, status := range paths {
+		o.ask(t, "GET", bucket+".blog.s3", path(bucket)).want(t, "the source: "+bucket, status)
+		o.ask(t, "GET", bucket+".trial.s3", path(bucket)).want(t, "the fork: "+bucket, 403)
+		fork.do(t, "GET", "/"+bucket+"/public/a", nil).want(t, "the fork itself", 200)
+		fork.do(t, "GET", "/"+bucket+"?publicAccessBlock", nil).want(t, "the block", 200, "<RestrictPublicBuckets>true<", "<BlockPublicPolicy>true<")
+		fork.do(t, "DELETE", "/"+bucket+"?publicAccessBlock", nil).want(t, "remove the block", 204)
+		o.ask(t, "GET", bucket+".trial.s3", path(bucket)).want(t, "opened: "+bucket, status)
+	}
 }
