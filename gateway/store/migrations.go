@@ -9,7 +9,7 @@ import (
 
 // migrations bring the schema from version i to i+1. They are only ever added to.
 func migrations() []string {
-	return []string{schemaFirst, schemaShared, schemaKV, schemaLogins, schemaClaims, schemaPeople, schemaLayers, schemaCheckpoints}
+	return []string{schemaFirst, schemaShared, schemaKV, schemaLogins, schemaClaims, schemaPeople, schemaLayers, schemaCheckpoints, schemaBucketShares}
 }
 
 // refuseNewer fails if the file's schema is newer than this program.
@@ -197,4 +197,9 @@ CREATE TABLE checkpoints (
 	UNIQUE (vm, name)
 );
 CREATE INDEX checkpoint_layers ON checkpoints (layer);
+`
+
+// The shares of a VM's buckets at a checkpoint, a list of gateway.BucketShare as JSON. Without them a rollback shares none.
+const schemaBucketShares = `
+ALTER TABLE checkpoints ADD COLUMN bucket_shares TEXT NOT NULL DEFAULT 'null';
 `
