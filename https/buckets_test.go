@@ -212,3 +212,31 @@ func TestBucketRevoked(t *testing.T) {
 		t.Errorf("who is removed: %s", a.Status)
 	}
 }
+
+// Who loses the right to write to a bucket loses what is under way with it, though the bucket stays readable.
+func TestBucketWriterBecomesReader(t *testing.T) {
+	t.Parallel()
+	b := newBucketSite(t)
+	at := b.url("photos.blog.s3")
+	eve := b.client()
+	b.loginAtRootAs(eve, b.eve)
+	for name, c := range map[string]struct {
+		v    gateway.Visibility
+		with []gateway.Principal
+	}{"public": {gateway.Public, nil}, "for people": {gateway.People, []gateway.Principal{b.eve.ID, b.ada.ID}}} {
+		b.change(b.blog, func(m *gateway.VM) { m.Grants = m.WithGrant(b.eve.ID, gateway.Use) })
+		if a := b.through(eve, at+"/"); a.body != "level=use" { // while it is closed, or nobody logs in
+			t.Fatalf("%s: %s %s", name, a.Status, a.body)
+		}
+		b.share(c.v, c.with...)
+		writes := b.openStream(eve, at+"/stream")
+		b.change(b.blog, func(m *gateway.VM) { m.Grants = m.WithGrant(b.eve.ID, gateway.NoLevel) })
+		wantEnded(t, writes)
+		reads := b.openStream(eve, at+"/stream")
+		if a := b.get(eve, at+"/"); a.body != "level=view" {
+			t.Errorf("%s: %s %s", name, a.Status, a.body)
+		}
+		b.share(gateway.Private)
+		wantEnded(t, reads)
+	}
+}
