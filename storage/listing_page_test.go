@@ -16,10 +16,13 @@ import (
 	"lodge/gateway/gatewaytest"
 )
 
-// logins knows who has a level by a header, in place of a session.
+// logins knows who has a level by a header, in place of a session. Another origin's page has none.
 type logins struct{}
 
 func (logins) EnterBucket(r *http.Request) (context.Context, gateway.Level, func()) {
+	if origin := r.Header.Get("Origin"); origin != "" && origin != "https://"+r.Host && origin != "http://"+r.Host {
+		return r.Context(), gateway.NoLevel, func() {}
+	}
 	return r.Context(), gateway.Level(r.Header.Get("Level")), func() {}
 }
 
