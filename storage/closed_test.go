@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"lodge/gateway"
 	"lodge/gateway/gatewaytest"
 )
 
@@ -82,5 +83,36 @@ func TestForkIsNotPublic(t *testing.T) {
 		fork.do(t, "GET", "/"+bucket+"?publicAccessBlock", nil).want(t, "the block", 200, "<RestrictPublicBuckets>true<", "<BlockPublicPolicy>true<")
 		fork.do(t, "DELETE", "/"+bucket+"?publicAccessBlock", nil).want(t, "remove the block", 204)
 		o.ask(t, "GET", bucket+".trial.s3", path(bucket)).want(t, "opened: "+bucket, status)
+	}
+}
+
+// What a login or a link opens is kept by no cache for others, whatever the object asks for; what is public may be.
+func TestPrivateAnswersAreNotCached(t *testing.T) {
+	g, o := peopled(t)
+	g.send(t, "PUT", "/box/k", "", "x", map[string]string{"Cache-Control": "public, max-age=3600"}).want(t, "put", 200)
+	for v, want := range map[gateway.Visibility]string{gateway.People: "private, no-cache", gateway.Link: "private, no-cache", gateway.Public: "public, max-age=3600"} {
+		g.share(t, "box", v)
+		for _, level := range []string{"view", "use"} {
+			for _, header := range [][]string{nil, {"Range", "bytes=0-0"}} {
+				got := o.ask(t, "GET", "box.blog.s3", "/k", append([]string{"Level", level}, header...)...)
+				if kept := got.header.Values("Cache-Control"); got.status >= 300 || len(kept) != 1 || kept[0] != want {
+					t.Errorf("%s, %s: %d %q", v, level, got.status, kept)
+				}
+			}
+			again := o.ask(t, "GET", "box.blog.s3", "/k", "Level", level, "If-None-Match", `"9dd4e461268c8034f5c8564e155c67a6"`)
+			if kept := again.header.Get("Cache-Control"); again.status != 304 || kept != want {
+				t.Errorf("%s, %s, not modified: %d %q", v, level, again.status, kept)
+			}
+		}
+	}
+	g.share(t, "box", gateway.People)
+	if got := o.ask(t, "GET", "box.blog.s3", "/?list-type=2", "Level", "view"); got.header.Get("Cache-Control") != "private, no-cache" {
+		t.Errorf("a list: %v", got.header)
+	}
+	if got := o.ask(t, "GET", "box.blog.s3", "/", "Level", "use", "Accept", "text/html"); got.header.Get("Cache-Control") != "no-store" {
+		t.Errorf("the page: %v", got.header)
+	}
+	if got := o.ask(t, "GET", "box.blog.s3", "/k"); got.status != 403 || got.header.Get("Cache-Control") != "" {
+		t.Errorf("closed: %d %v", got.status, got.header)
 	}
 }

@@ -49,7 +49,7 @@ func (s *Server) carryOutPublic(w *access, r *http.Request) error {
 	if err == nil {
 		return nil
 	}
-	w.isolated = isolated
+	w.isolated, w.private = isolated, false
 	if known, ok := s3.AsError(err); !ok || known.Status != http.StatusForbidden {
 		return err
 	}
@@ -142,6 +142,7 @@ func atWebsite(level gateway.Level, share gateway.Share) gateway.Level {
 func (s *Server) show(w *access, out http.ResponseWriter, r *http.Request, v visit) error {
 	who := s3.Caller{VM: v.vm.Identity, Anonymous: v.level != gateway.Use, Reads: v.level == gateway.View}
 	reading := r.Method == http.MethodGet || r.Method == http.MethodHead
+	w.private = v.level != gateway.NoLevel && v.vm.S3.Share(v.target.Bucket).Visibility != gateway.Public
 	switch {
 	case v.site:
 		w.isolated = false
