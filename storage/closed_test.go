@@ -116,3 +116,24 @@ func TestPrivateAnswersAreNotCached(t *testing.T) {
 		t.Errorf("closed: %d %v", got.status, got.header)
 	}
 }
+
+// Who has not signed a request sets no headers of its answer.
+func TestOverridesNeedASignature(t *testing.T) {
+	g, o := peopled(t)
+	g.send(t, "PUT", "/box/k", "", "x", map[string]string{"Content-Type": "text/plain"}).want(t, "put", 200)
+	g.share(t, "box", gateway.Public)
+	for _, header := range []string{"content-type=text%2Fhtml", "content-disposition=attachment", "cache-control=public", "content-encoding=gzip", "content-language=en", "expires=x", "content-type="} {
+		for _, level := range []string{"view", "use"} {
+			o.ask(t, "GET", "box.blog.s3", "/k?response-"+header, "Level", level).want(t, level+" "+header, 400, code("InvalidRequest"))
+		}
+		o.ask(t, "GET", "blog.s3", "/box/k?response-"+header).want(t, "by path, "+header, 400, code("InvalidRequest"))
+		o.ask(t, "GET", "none.blog.s3", "/k?response-"+header).want(t, "no bucket, "+header, 403)
+	}
+	got := o.send(t, "GET", "http://box.blog.s3.lodge.localhost/k?response-content-type=text%2Fcsv", signed(t, g.forOutside(t)))
+	if got.status != 200 || got.header.Get("Content-Type") != "text/csv" {
+		t.Errorf("signed: %d %v", got.status, got.header)
+	}
+	if got := g.do(t, "GET", "/box/k?response-content-type=text%2Fcsv", nil); got.header.Get("Content-Type") != "text/csv" {
+		t.Errorf("in the VM: %d %v", got.status, got.header)
+	}
+}

@@ -161,6 +161,9 @@ func (s *Server) show(w *access, out http.ResponseWriter, r *http.Request, v vis
 		}
 		return l.write(w)
 	case v.level == gateway.Use && reading:
+		if err := s3.CheckOverrides(r); err != nil {
+			return err
+		}
 		return s.protocol.Serve(out, r, who, v.target)
 	}
 	return s.protocol.Public(out, r, who, v.target)

@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"cmp"
 	"io"
 	"net/http"
 	"net/url"
@@ -68,7 +69,7 @@ func (h *Handler) Public(w http.ResponseWriter, r *http.Request, who Caller, t T
 		return notPublic(err)
 	}
 	c.cross()
-	if err := c.refuse(); err != nil {
+	if err := cmp.Or(c.refuse(), CheckOverrides(r)); err != nil {
 		return err
 	}
 	err = to.verb(c)
