@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"net/http"
 	"strings"
 	"testing"
 
@@ -136,4 +137,32 @@ func TestOverridesNeedASignature(t *testing.T) {
 	if got := g.do(t, "GET", "/box/k?response-content-type=text%2Fcsv", nil); got.header.Get("Content-Type") != "text/csv" {
 		t.Errorf("in the VM: %d %v", got.status, got.header)
 	}
+}
+
+// Strangers see neither how much a VM stores nor its id.
+func TestStrangersSeeNoFigures(t *testing.T) {
+	h := newHost(t)
+	g := h.guest("blog")
+	g.send(t, "PUT", "/box/k", "", "x", nil).want(t, "put", 200)
+	g.doBody(t, "PUT", "/box?policy", policyOf(`{"Effect": "Allow", "Principal": "*", "Action": ["s3:PutObject", "s3:ListBucket", "s3:ListBucketVersions", "s3:ListBucketMultipartUploads", "s3:GetBucketAcl"], "Resource": ["arn:aws:s3:::box", "arn:aws:s3:::box/*"]}`)).want(t, "set", 204)
+	o := h.outside(noVM())
+	for _, path := range []string{"/", "/?list-type=2&fetch-owner=true", "/?versions", "/?uploads", "/?acl"} {
+		got := o.ask(t, "GET", "box.blog.s3", path)
+		got.want(t, path, 200)
+		if strings.Contains(got.body, "<Owner>") || strings.Contains(got.body, g.ID.String()) {
+			t.Errorf("%s: %s", path, got.body)
+		}
+	}
+	g.do(t, "GET", "/box", nil).want(t, "in the VM", 200, "<Owner><ID>"+g.ID.String())
+	g.setS3(t, func(s *gateway.S3Settings) { s.QuotaBytes = 1 })
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://box.blog.s3.lodge.localhost/up", strings.NewReader("too much"))
+	gatewaytest.Must(t, err)
+	res, err := o.http.Do(r)
+	gatewaytest.Must(t, err)
+	got := readReply(t, res)
+	got.want(t, "above the quota", 507, code("QuotaExceeded"))
+	if strings.Contains(got.body, "byte") || strings.Contains(got.body, "quota of") || strings.ContainsAny(between(got.body, "<Message>", "</Message>"), "0123456789") {
+		t.Errorf("above the quota: %s", got.body)
+	}
+	g.send(t, "PUT", "/box/more", "", "too much", nil).want(t, "in the VM", 507, code("QuotaExceeded"))
 }

@@ -2,6 +2,7 @@ package s3
 
 import (
 	"cmp"
+	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -73,6 +74,9 @@ func (h *Handler) Public(w http.ResponseWriter, r *http.Request, who Caller, t T
 		return err
 	}
 	err = to.verb(c)
+	if errors.Is(err, store.ErrQuota) { // without the figures
+		return Errorf(http.StatusInsufficientStorage, "QuotaExceeded", "Nothing was stored: there is no space left in the bucket.")
+	}
 	if known, ok := AsError(err); err == nil || !ok || known.Status != http.StatusNotFound || c.mayList() {
 		return err
 	}
