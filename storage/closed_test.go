@@ -166,3 +166,12 @@ func TestStrangersSeeNoFigures(t *testing.T) {
 	}
 	g.send(t, "PUT", "/box/more", "", "too much", nil).want(t, "in the VM", 507, code("QuotaExceeded"))
 }
+
+// At a bucket's name Logins decides about what is public too: what it lets in ends when that changes.
+func TestLoginsDecideAboutPublic(t *testing.T) {
+	g, o := peopled(t)
+	g.share(t, "box", gateway.Public)
+	o.ask(t, "GET", "box.blog.s3", "/dir/a.html").want(t, "public", 200)
+	o.ask(t, "GET", "box.blog.s3", "/dir/a.html", "Level", "none").want(t, "not by the logins", 403)
+	o.ask(t, "GET", "blog.s3", "/box/dir/a.html", "Level", "none").want(t, "by path", 200)
+}

@@ -41,7 +41,7 @@ func chromium(t *testing.T, level gateway.Level) context.Context {
 
 // A browser uploads by the page's form: what it sends of the page's origin lets it act as the visitor.
 func TestUploadInChromium(t *testing.T) {
-	h := newHostWith(t, func(c *Config) { c.Logins = logins{} })
+	h := newHostWith(t, func(c *Config) { c.Logins = logins{c.Directory} })
 	g := h.guest("blog")
 	g.do(t, "PUT", "/box", nil).want(t, "make", 200)
 	at, err := url.Parse(h.serve(h.OutsideHandler(), noVM()))

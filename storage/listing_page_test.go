@@ -16,14 +16,31 @@ import (
 	"lodge/gateway/gatewaytest"
 )
 
-// logins knows who has a level by a header, in place of a session. Another origin's page has none.
-type logins struct{}
+// logins knows who has a level by a header, in place of a session. Without one, and from another origin's page, there is
+// what anybody has; "none" is nothing at all.
+type logins struct{ vms *gateway.Directory }
 
-func (logins) EnterBucket(r *http.Request) (context.Context, gateway.Level, func()) {
+func (l logins) EnterBucket(r *http.Request) (context.Context, gateway.Level, func()) {
 	if origin := r.Header.Get("Origin"); origin != "" && origin != "https://"+r.Host && origin != "http://"+r.Host {
-		return r.Context(), gateway.NoLevel, func() {}
+		return r.Context(), l.anybodys(r), func() {}
 	}
-	return r.Context(), gateway.Level(r.Header.Get("Level")), func() {}
+	switch level := gateway.Level(r.Header.Get("Level")); level {
+	case "":
+		return r.Context(), l.anybodys(r), func() {}
+	case "none":
+		return r.Context(), gateway.NoLevel, func() {}
+	default:
+		return r.Context(), level, func() {}
+	}
+}
+
+func (l logins) anybodys(r *http.Request) gateway.Level {
+	labels, _ := gateway.SplitHostBelow(r.Host, outsideName)
+	dot := strings.LastIndexByte(labels, '.')
+	if m, ok := l.vms.ByName(labels[dot+1:]); ok && dot > 0 && m.S3.Share(labels[:dot]).Visibility == gateway.Public {
+		return gateway.View
+	}
+	return gateway.NoLevel
 }
 
 func (logins) TurnAwayFromBucket(w http.ResponseWriter, r *http.Request) bool {
@@ -37,7 +54,7 @@ func (logins) TurnAwayFromBucket(w http.ResponseWriter, r *http.Request) bool {
 // peopled is a host that knows people at the names of buckets, and a VM with the bucket box.
 func peopled(t *testing.T) (guest, outside) {
 	t.Helper()
-	h := newHostWith(t, func(c *Config) { c.Logins = logins{} })
+	h := newHostWith(t, func(c *Config) { c.Logins = logins{c.Directory} })
 	g := h.guest("blog")
 	g.send(t, "PUT", "/box/dir/a.html", "", "<script>", map[string]string{"Content-Type": "text/html"}).want(t, "put", 200)
 	return g, h.outside(noVM())

@@ -104,22 +104,23 @@ func (s *Server) visitOf(r *http.Request) (v visit, ok bool) {
 	return v, err == nil && v.target.Bucket != ""
 }
 
-// login sets what the sender of a request may do with the bucket. Who may write to it sends the
-// requests of a browser alone: a program has credentials. The context of the request that it
-// returns ends with that.
+// login sets what the sender of a request may do with the bucket. Who may write to it sends the requests of a browser
+// alone: a program has credentials. The context of the request that it returns ends with that, so at a bucket's name
+// Logins alone decides, about what is public too.
 func (s *Server) login(v *visit, r *http.Request, face s3.Face) (_ *http.Request, leave func()) {
-	public := v.vm.S3.Share(v.target.Bucket).Visibility == gateway.Public
-	if public && !face.Restricted {
-		v.level = gateway.View
-	}
+	share := v.vm.S3.Share(v.target.Bucket)
+	closed := share.Visibility != gateway.Public || face.Restricted // to everyone
 	if s.logins == nil || !v.named {
+		if !closed {
+			v.level = gateway.View
+		}
 		return r, func() {}
 	}
 	ctx, level, leave := s.logins.EnterBucket(r)
 	if face.Site {
-		level = atWebsite(level, v.vm.S3.Share(v.target.Bucket))
+		level = atWebsite(level, share)
 	}
-	if level.Covers(v.level) && (level != gateway.View || !public) {
+	if level != gateway.View || share.Visibility != gateway.Public || !closed {
 		v.level = level
 	}
 	return r.WithContext(ctx), leave
