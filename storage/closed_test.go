@@ -1,6 +1,8 @@
 package storage
 
 import (
+	"fmt"
+	"html"
 	"net/http"
 	"strings"
 	"testing"
@@ -174,4 +176,43 @@ func TestLoginsDecideAboutPublic(t *testing.T) {
 	o.ask(t, "GET", "box.blog.s3", "/dir/a.html").want(t, "public", 200)
 	o.ask(t, "GET", "box.blog.s3", "/dir/a.html", "Level", "none").want(t, "not by the logins", 403)
 	o.ask(t, "GET", "blog.s3", "/box/dir/a.html", "Level", "none").want(t, "by path", 200)
+}
+
+// Lists for strangers and browsers are bounded in bytes, whatever the keys are, and go on where they end.
+func TestStrangersListsAreBounded(t *testing.T) {
+	g, o := peopled(t)
+	const n = 300
+	for i := range n {
+		put(t, g.dummy(), "long", fmt.Sprintf("%s%04d", strings.Repeat("\"", 1000), i), nil)
+	}
+	g.share(t, "long", gateway.Public)
+	pages, seen, at := 0, 0, "/"
+	for ; at != "" && pages < n; pages++ {
+		got := o.ask(t, "GET", "long.blog.s3", at, "Accept", "text/html")
+		if len(got.body) > 270<<10 || got.status != 200 {
+			t.Fatalf("a page: %d, %d bytes", got.status, len(got.body))
+		}
+		seen += strings.Count(got.body, "<tr><td>")
+		at = html.UnescapeString(between(got.body, `<p><a href="`, `"`))
+	}
+	if seen != n || pages < 2 {
+		t.Errorf("%d keys on %d pages", seen, pages)
+	}
+	seen, at = 0, "/long?list-type=2"
+	for pages = 0; at != "" && pages < n; pages++ {
+		got := o.ask(t, "GET", "blog.s3", at)
+		if len(got.body) > 270<<10 || got.status != 200 {
+			t.Fatalf("a list: %d, %d bytes", got.status, len(got.body))
+		}
+		seen += strings.Count(got.body, "<Key>")
+		if at = ""; strings.Contains(got.body, "<IsTruncated>true") {
+			at = "/long?list-type=2&continuation-token=" + between(got.body, "<NextContinuationToken>", "<")
+		}
+	}
+	if seen != n || pages < 2 {
+		t.Errorf("%d keys in %d lists", seen, pages)
+	}
+	if got := g.do(t, "GET", "/long?list-type=2", nil); strings.Count(got.body, "<Key>") != n {
+		t.Errorf("in the VM: %d bytes", len(got.body))
+	}
 }

@@ -109,8 +109,8 @@ func newListing(bucket, prefix string, page store.Page) listing {
 
 var listingPage = template.Must(template.New("listing").Parse(listingText)) //nolint:gochecknoglobals // a constant
 
-// write answers with the page.
-func (l listing) write(w *access) error {
+// write answers with the page, while its client accepts it.
+func (l listing) write(w *patientWriter) error {
 	var text bytes.Buffer
 	if err := listingPage.Execute(&text, l); err != nil {
 		return fmt.Errorf("render a listing: %w", err)

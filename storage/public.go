@@ -137,10 +137,9 @@ func atWebsite(level gateway.Level, share gateway.Share) gateway.Level {
 
 // show carries out an admitted request.
 //
-// A bucket with a website is one at its own name, for every unsigned GET and HEAD there: a script
-// of its pages has that origin, which no other bucket, no page of a VM and no login shares. By
-// path, and with a signature, there is S3 alone.
-func (s *Server) show(w *access, out http.ResponseWriter, r *http.Request, v visit) error {
+// A bucket with a website is one at its own name, for every unsigned GET and HEAD there: a script of its pages has that
+// origin, which no other bucket, no page of a VM and no login shares. By path, and with a signature, there is S3 alone.
+func (s *Server) show(w *access, out *patientWriter, r *http.Request, v visit) error {
 	who := s3.Caller{VM: v.vm.Identity, Anonymous: v.level != gateway.Use, Reads: v.level == gateway.View}
 	reading := r.Method == http.MethodGet || r.Method == http.MethodHead
 	w.private = v.level != gateway.NoLevel && v.vm.S3.Share(v.target.Bucket).Visibility != gateway.Public
@@ -160,7 +159,7 @@ func (s *Server) show(w *access, out http.ResponseWriter, r *http.Request, v vis
 		if v.level == gateway.Use {
 			l.Upload = uploadURL(q.Get("prefix"))
 		}
-		return l.write(w)
+		return l.write(out)
 	case v.level == gateway.Use && reading:
 		if err := s3.CheckOverrides(r); err != nil {
 			return err

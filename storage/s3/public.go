@@ -3,6 +3,7 @@ package s3
 import (
 	"cmp"
 	"errors"
+	"html"
 	"io"
 	"net/http"
 	"net/url"
@@ -97,8 +98,19 @@ func notPublic(err error) error {
 	return ErrNotPublic()
 }
 
-// Page lists a part of a bucket for a person: what is below a prefix, by folders, behind after.
-// Like Public it returns ErrNotPublic for all that the caller may not see.
+// Limits of a list for a stranger, or for a browser.
+const (
+	maxStrangersPage = 256 << 10 // bytes, and the last entry
+	maxStrangersList = 100       // of versions or uploads
+)
+
+// rowBytes is how long the entry of a name is in a list, in XML or in a page, at most.
+func rowBytes(name string) int {
+	return 200 + len(html.EscapeString(name)) + len(url.QueryEscape(name))
+}
+
+// Page lists a part of a bucket for a person: what is below a prefix, by folders, behind after. Like Public it returns
+// ErrNotPublic for all that the caller may not see.
 func (h *Handler) Page(r *http.Request, who Caller, bucket, prefix, after string) (store.Page, error) {
 	query := url.Values{"delimiter": {"/"}, "max-keys": {strconv.Itoa(maxPage)}} // what the same list of S3 has
 	if prefix != "" {
@@ -108,7 +120,7 @@ func (h *Handler) Page(r *http.Request, who Caller, bucket, prefix, after string
 	if err := c.authorize(route{http.MethodGet, "", nil}); err != nil {
 		return store.Page{}, notPublic(err)
 	}
-	return h.Store.List(r.Context(), store.Query{VM: who.VM.ID, Bucket: bucket, Prefix: prefix, Delimiter: "/", After: after, Max: maxPage})
+	return h.Store.List(r.Context(), store.Query{VM: who.VM.ID, Bucket: bucket, Prefix: prefix, Delimiter: "/", After: after, Max: maxPage, Most: maxStrangersPage, Weigh: rowBytes})
 }
 
 // Upload stores the file of a form below a prefix, for a person who may write to the bucket. Of the
