@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"html"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -38,8 +39,8 @@ func TestClosedByPolicyTakesNoPlace(t *testing.T) {
 	h := newHost(t)
 	g := h.guest("blog")
 	g.send(t, "PUT", "/box/k", "", "x", nil).want(t, "put", 200)
-	for range 128 {
-		_, leave, err := h.admission.enter(t.Context(), g.ID, atOutside, false)
+	for range 64 {
+		_, leave, err := h.admission.enter(t.Context(), g.ID, atPublic, false)
 		gatewaytest.Must(t, err)
 		defer leave()
 	}
@@ -93,9 +94,9 @@ func TestForkIsNotPublic(t *testing.T) {
 func TestPrivateAnswersAreNotCached(t *testing.T) {
 	g, o := peopled(t)
 	g.send(t, "PUT", "/box/k", "", "x", map[string]string{"Cache-Control": "public, max-age=3600"}).want(t, "put", 200)
-	for v, want := range map[gateway.Visibility]string{gateway.People: "private, no-cache", gateway.Link: "private, no-cache", gateway.Public: "public, max-age=3600"} {
+	for v, shared := range map[gateway.Visibility]string{gateway.People: "private, no-cache", gateway.Link: "private, no-cache", gateway.Public: "public, max-age=3600"} {
 		g.share(t, "box", v)
-		for _, level := range []string{"view", "use"} {
+		for level, want := range map[string]string{"view": shared, "use": "private, no-cache"} { // who may use the VM reads versions too
 			for _, header := range [][]string{nil, {"Range", "bytes=0-0"}} {
 				got := o.ask(t, "GET", "box.blog.s3", "/k", append([]string{"Level", level}, header...)...)
 				if kept := got.header.Values("Cache-Control"); got.status >= 300 || len(kept) != 1 || kept[0] != want {
@@ -215,4 +216,47 @@ func TestStrangersListsAreBounded(t *testing.T) {
 	if got := g.do(t, "GET", "/long?list-type=2", nil); strings.Count(got.body, "<Key>") != n {
 		t.Errorf("in the VM: %d bytes", len(got.body))
 	}
+}
+
+// Strangers take none of the places of who has a key or a login, whatever they ask for; one of them has few, at all VMs
+// together.
+func TestStrangersHavePlacesOfTheirOwn(t *testing.T) {
+	h := newHostWith(t, func(c *Config) { c.Logins = logins{c.Directory} })
+	g, shop := h.guest("blog"), h.guest("shop")
+	for _, of := range []guest{g, shop} {
+		of.send(t, "PUT", "/box/k", "", "x", nil).want(t, "put", 200)
+		of.share(t, "box", gateway.Public)
+	}
+	o := h.outside(noVM())
+	var leave []func()
+	for range 64 {
+		_, left, err := h.admission.enter(t.Context(), g.ID, atPublic, false)
+		gatewaytest.Must(t, err)
+		leave = append(leave, left)
+	}
+	o.ask(t, "GET", "box.blog.s3", "/k").want(t, "a stranger more", 503, code("SlowDown"))
+	o.ask(t, "GET", "box.blog.s3", "/k", "Level", "use").want(t, "a login", 200)
+	o.send(t, "GET", "http://box.blog.s3.lodge.localhost/k", signed(t, g.forOutside(t))).want(t, "a key", 200)
+	g.do(t, "GET", "/box/k", nil).want(t, "the VM", 200)
+	o.ask(t, "GET", "box.shop.s3", "/k").want(t, "another VM", 200)
+	for _, left := range leave {
+		left()
+	}
+	for range maxStrangersLists {
+		_, left, err := h.admission.enter(t.Context(), g.ID, atPublic, true)
+		gatewaytest.Must(t, err)
+		defer left()
+	}
+	o.ask(t, "GET", "box.blog.s3", "/?list-type=2").want(t, "a list more", 503, code("SlowDown"))
+	o.ask(t, "GET", "box.blog.s3", "/k").want(t, "an object", 200)
+	o.send(t, "GET", "http://box.blog.s3.lodge.localhost/?list-type=2", signed(t, g.forOutside(t))).want(t, "a list, by a key", 200)
+	for range maxRequestsPerPeer {
+		_, ok := h.admission.peers.Enter(gateway.PeerAt(netip.MustParseAddr("127.0.0.1")))
+		if !ok {
+			t.Fatal("too few")
+		}
+	}
+	o.ask(t, "GET", "box.shop.s3", "/k").want(t, "of one peer", 503, code("SlowDown"))
+	o.ask(t, "GET", "none.shop.s3", "/k").want(t, "closed", 403)
+	h.outside(shop.Identity).ask(t, "GET", "box.shop.s3", "/k").want(t, "another peer", 200)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"net/netip"
 
 	"lodge/gateway"
 	"lodge/storage/s3"
@@ -81,12 +82,44 @@ func (s *Server) servePublic(w *access, r *http.Request) error {
 		return s3.ErrNotPublic() // it would outlive the website
 	}
 	w.vm, w.target = v.vm.Identity, v.target
-	r, out, leaveVM, err := s.admit(w, r, v.vm.ID, atOutside)
+	r, out, leaveVM, err := s.admitVisit(w, r, v)
 	if err != nil {
 		return err
 	}
 	defer leaveVM()
 	return s.show(w, out, r, v)
+}
+
+// admitVisit is admit. Strangers have places of their own, so that a crowd of them takes none of who has a key or a
+// login, and one of them has few.
+func (s *Server) admitVisit(w *access, r *http.Request, v visit) (_ *http.Request, _ *patientWriter, leave func(), err error) {
+	if v.byLogin() {
+		return s.admit(w, r, v.vm.ID, atOutside, mayBeLong(r))
+	}
+	leavePeer, ok := s.admission.peers.Enter(peerOf(r))
+	if !ok {
+		return nil, nil, nil, errSlowDown()
+	}
+	r, out, leaveVM, err := s.admit(w, r, v.vm.ID, atPublic, mayBeLong(r) || v.target.Key == "" && !v.site)
+	if err != nil {
+		leavePeer()
+		return nil, nil, nil, err
+	}
+	return r, out, func() { leaveVM(); leavePeer() }, nil
+}
+
+// byLogin reports whether a login, or a link, opens what is asked for. Of a public bucket it opens
+// more to who may use the VM: older versions, for one.
+func (v visit) byLogin() bool {
+	return v.level == gateway.Use || v.level != gateway.NoLevel && v.vm.S3.Share(v.target.Bucket).Visibility != gateway.Public
+}
+
+func peerOf(r *http.Request) gateway.Peer {
+	if vm := gateway.VMFrom(r.Context()); vm.Known() {
+		return gateway.Peer{VM: vm.ID}
+	}
+	from, _ := netip.ParseAddrPort(r.RemoteAddr) // without an address: all share one
+	return gateway.PeerAt(from.Addr())
 }
 
 // visitOf reads the names of an unsigned request. It is false where nothing can be open to anybody.
@@ -142,7 +175,7 @@ func atWebsite(level gateway.Level, share gateway.Share) gateway.Level {
 func (s *Server) show(w *access, out *patientWriter, r *http.Request, v visit) error {
 	who := s3.Caller{VM: v.vm.Identity, Anonymous: v.level != gateway.Use, Reads: v.level == gateway.View}
 	reading := r.Method == http.MethodGet || r.Method == http.MethodHead
-	w.private = v.level != gateway.NoLevel && v.vm.S3.Share(v.target.Bucket).Visibility != gateway.Public
+	w.private = v.byLogin()
 	switch {
 	case v.site:
 		w.isolated = false
