@@ -189,9 +189,14 @@ func (s *Server) notAllowed(w http.ResponseWriter, r *http.Request, rt names.Rou
 	s.pages.Render(w, r, s.login.Private(r, rt))
 }
 
-// serveService passes a request on to a service of the host. All of them are shared like those to one VM.
+// serveService passes a request on to a service of the host. All of them are shared like those to one VM, but for those
+// to a VM's bucket by its name: they count as the VM's.
 func (s *Server) serveService(w http.ResponseWriter, r *http.Request, rt names.Route) {
-	leave, over := s.quota.Enter(gateway.ID{}, unitOf(r, access.Visitor{VM: gateway.VMFrom(r.Context())}))
+	var of gateway.ID
+	if rt.IsVM() {
+		of = rt.VM.ID
+	}
+	leave, over := s.quota.Enter(of, unitOf(r, access.Visitor{VM: gateway.VMFrom(r.Context())}))
 	if over != quota.None {
 		s.metrics.refused.WithLabelValues(string(over)).Inc()
 		w.Header().Set("Retry-After", "1")
