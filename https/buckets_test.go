@@ -240,3 +240,35 @@ func TestBucketWriterBecomesReader(t *testing.T) {
 		wantEnded(t, reads)
 	}
 }
+
+// Where a session or a visit begins at a bucket's name, nothing is left of earlier pages there; at a VM's it stays.
+func TestBucketLoginClearsStorage(t *testing.T) {
+	t.Parallel()
+	b := newBucketSite(t)
+	b.share(gateway.Link)
+	held, _ := b.pass(b.blog, gateway.Pass{Kind: gateway.LinkPass, Bucket: "photos"})
+	if got := b.openLink(b.client(), held).Header.Get("Clear-Site-Data"); got != `"cache", "storage"` {
+		t.Errorf("a link: %q", got)
+	}
+	c := b.client()
+	b.loginAtRoot(c)
+	var cleared []string
+	jar := c.Transport
+	c.Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
+		res, err := jar.RoundTrip(r)
+		if err == nil && res.Header.Get("Clear-Site-Data") != "" {
+			cleared = append(cleared, r.URL.Hostname()+" "+res.Header.Get("Clear-Site-Data"))
+		}
+		return res, err
+	})
+	b.app(b.blog, 80, echo("blog"))
+	b.through(c, b.url("photos.blog.s3")+"/")
+	b.through(c, b.url("blog")+"/")
+	if len(cleared) != 1 || cleared[0] != `photos.blog.s3.lodge.localhost "cache", "storage"` {
+		t.Errorf("cleared: %q", cleared)
+	}
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

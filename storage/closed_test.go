@@ -5,6 +5,7 @@ import (
 	"html"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -259,4 +260,18 @@ func TestStrangersHavePlacesOfTheirOwn(t *testing.T) {
 	o.ask(t, "GET", "box.shop.s3", "/k").want(t, "of one peer", 503, code("SlowDown"))
 	o.ask(t, "GET", "none.shop.s3", "/k").want(t, "closed", 403)
 	h.outside(shop.Identity).ask(t, "GET", "box.shop.s3", "/k").want(t, "another peer", 200)
+}
+
+// No cache answers a service worker's script with a website's page.
+func TestSiteVaries(t *testing.T) {
+	g, o := peopled(t)
+	g.send(t, "PUT", "/box/index.html", "", "home", map[string]string{"Content-Type": "text/html"}).want(t, "put", 200)
+	g.doBody(t, "PUT", "/box?website", siteXML).want(t, "set", 200)
+	g.share(t, "box", gateway.Public)
+	for path, status := range map[string]int{"/": 200, "/old/a": 301, "/none": 404} {
+		got := o.ask(t, "GET", "box.blog.s3", path)
+		if got.status != status || !slices.Contains(got.header.Values("Vary"), "Service-Worker") {
+			t.Errorf("%s: %d %v", path, got.status, got.header)
+		}
+	}
 }

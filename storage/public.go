@@ -179,6 +179,7 @@ func (s *Server) show(w *access, out *patientWriter, r *http.Request, v visit) e
 	switch {
 	case v.site:
 		w.isolated = false
+		w.Header().Add("Vary", "Service-Worker") // with it, the same page is refused
 		return s.protocol.Website(out, r, who, v.target)
 	case s3.IsForm(r):
 		return s.upload(out, r, v, who)
