@@ -272,3 +272,30 @@ func TestBucketLoginClearsStorage(t *testing.T) {
 type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// A logout at a bucket's name, which a website's script can send, ends the session there, and no other one.
+func TestBucketLogoutIsOfItsName(t *testing.T) {
+	t.Parallel()
+	b := newBucketSite(t)
+	b.app(b.blog, 80, http.HandlerFunc(endless))
+	c := b.client()
+	b.loginAtRoot(c)
+	b.enter(c, "blog")
+	at := b.url("photos.blog.s3")
+	b.through(c, at+"/")
+	b.through(c, b.url("other.blog.s3")+"/")
+	here, other, page := b.openStream(c, at+"/stream"), b.openStream(c, b.url("other.blog.s3")+"/stream"), b.openStream(c, b.url("blog"))
+	if a := b.logout(c, "photos.blog.s3", "Origin", at); a.StatusCode != http.StatusOK {
+		t.Fatalf("logout: %s", a.Status)
+	}
+	wantEnded(t, here)
+	if other() != nil || page() != nil {
+		t.Error("what is open elsewhere has ended")
+	}
+	if a := b.get(c, at+"/"); a.StatusCode != http.StatusForbidden {
+		t.Errorf("the session at the name: %s %s", a.Status, a.body)
+	}
+	if a := b.get(c, b.url("other.blog.s3")+"/"); a.body != "level=use" {
+		t.Errorf("another bucket: %s %s", a.Status, a.body)
+	}
+}
