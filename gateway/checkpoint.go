@@ -9,8 +9,9 @@ import (
 // CheckpointID names a checkpoint of a VM: the text of a UUID, which is never used again.
 type CheckpointID string
 
-// Checkpoint is the state of a VM at one moment: its disk, the marks of its Parts, and the shares of its ports and buckets. It is
-// recorded once all of that is complete; without this record there is no checkpoint.
+// Checkpoint is the state of a VM at one moment: its disk, the marks of its Parts, and the shares
+// of its ports and buckets. It is recorded once all of that is complete; without this record there
+// is no checkpoint.
 type Checkpoint struct {
 	ID       CheckpointID
 	VM       ID

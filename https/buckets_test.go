@@ -213,7 +213,8 @@ func TestBucketRevoked(t *testing.T) {
 	}
 }
 
-// Who loses the right to write to a bucket loses what is under way with it, though the bucket stays readable.
+// Who loses the right to write to a bucket loses what is under way with it, though the bucket stays
+// readable.
 func TestBucketWriterBecomesReader(t *testing.T) {
 	t.Parallel()
 	b := newBucketSite(t)
@@ -241,7 +242,8 @@ func TestBucketWriterBecomesReader(t *testing.T) {
 	}
 }
 
-// Where a session or a visit begins at a bucket's name, nothing is left of earlier pages there; at a VM's it stays.
+// Where a session or a visit begins at a bucket's name, nothing is left of earlier pages there; at
+// a VM's it stays.
 func TestBucketLoginClearsStorage(t *testing.T) {
 	t.Parallel()
 	b := newBucketSite(t)
@@ -273,7 +275,8 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// A logout at a bucket's name, which a website's script can send, ends the session there, and no other one.
+// A logout at a bucket's name, which a website's script can send, ends the session there, and no
+// other one.
 func TestBucketLogoutIsOfItsName(t *testing.T) {
 	t.Parallel()
 	b := newBucketSite(t)

@@ -176,8 +176,8 @@ func (s *Server) known(person gateway.Principal) bool {
 	return ok
 }
 
-// allows reports whether rt's name leads to the same port of the same VM now, which who may open, or to the same
-// bucket, with which who may do what level is.
+// allows reports whether rt's name leads to the same port of the same VM now, which who may open,
+// or to the same bucket, with which who may do what level is.
 func (s *Server) allows(rt names.Route, who access.Visitor, level gateway.Level) bool {
 	var inside gateway.Identity
 	if rt.Guests {

@@ -189,8 +189,8 @@ func (s *Server) notAllowed(w http.ResponseWriter, r *http.Request, rt names.Rou
 	s.pages.Render(w, r, s.login.Private(r, rt))
 }
 
-// serveService passes a request on to a service of the host. All of them are shared like those to one VM, but for those
-// to a VM's bucket by its name: they count as the VM's.
+// serveService passes a request on to a service of the host. All of them are shared like those to
+// one VM, but for those to a VM's bucket by its name: they count as the VM's.
 func (s *Server) serveService(w http.ResponseWriter, r *http.Request, rt names.Route) {
 	var of gateway.ID
 	if rt.IsVM() {

@@ -34,8 +34,8 @@ func (s *Server) Rewind(_ context.Context, vm gateway.ID, id gateway.CheckpointI
 	return s.checkpoint(id, func() error { return s.objects.Restore(vm, string(id)) })
 }
 
-// Fork implements gateway.Part. What opens the buckets to everyone is copied, and has no effect in the fork until
-// its public access block is removed.
+// Fork implements gateway.Part. What opens the buckets to everyone is copied, and has no effect in
+// the fork until its public access block is removed.
 func (s *Server) Fork(_ context.Context, vm gateway.ID, id gateway.CheckpointID, to gateway.ID) error {
 	return s.checkpoint(id, func() error { return s.objects.ForkWith(vm, string(id), to, s3.BlockPublic) })
 }

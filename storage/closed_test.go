@@ -15,7 +15,8 @@ import (
 
 const restricted = "<PublicAccessBlockConfiguration><RestrictPublicBuckets>true</RestrictPublicBuckets></PublicAccessBlockConfiguration>"
 
-// A public access block closes websites too, with their redirects: the answer is that for no bucket at all.
+// A public access block closes websites too, with their redirects: the answer is that for no bucket
+// at all.
 func TestRestrictedWebsite(t *testing.T) {
 	h := newHost(t)
 	g := h.guest("blog")
@@ -58,7 +59,8 @@ func TestClosedByPolicyTakesNoPlace(t *testing.T) {
 	o.ask(t, "GET", "box.blog.s3", "/public/k").want(t, "restricted", 403)
 }
 
-// A fork is closed to everyone from its first moment, whatever its source has opened, until its block is removed.
+// A fork is closed to everyone from its first moment, whatever its source has opened, until its
+// block is removed.
 func TestForkIsNotPublic(t *testing.T) {
 	h := newHost(t)
 	g, fork := h.guest("blog"), h.guest("trial")
@@ -91,7 +93,8 @@ func TestForkIsNotPublic(t *testing.T) {
 	}
 }
 
-// What a login or a link opens is kept by no cache for others, whatever the object asks for; what is public may be.
+// What a login or a link opens is kept by no cache for others, whatever the object asks for; what
+// is public may be.
 func TestPrivateAnswersAreNotCached(t *testing.T) {
 	g, o := peopled(t)
 	g.send(t, "PUT", "/box/k", "", "x", map[string]string{"Cache-Control": "public, max-age=3600"}).want(t, "put", 200)
@@ -171,7 +174,8 @@ func TestStrangersSeeNoFigures(t *testing.T) {
 	g.send(t, "PUT", "/box/more", "", "too much", nil).want(t, "in the VM", 507, code("QuotaExceeded"))
 }
 
-// At a bucket's name Logins decides about what is public too: what it lets in ends when that changes.
+// At a bucket's name Logins decides about what is public too: what it lets in ends when that
+// changes.
 func TestLoginsDecideAboutPublic(t *testing.T) {
 	g, o := peopled(t)
 	g.share(t, "box", gateway.Public)
@@ -180,7 +184,8 @@ func TestLoginsDecideAboutPublic(t *testing.T) {
 	o.ask(t, "GET", "blog.s3", "/box/dir/a.html", "Level", "none").want(t, "by path", 200)
 }
 
-// Lists for strangers and browsers are bounded in bytes, whatever the keys are, and go on where they end.
+// Lists for strangers and browsers are bounded in bytes, whatever the keys are, and go on where
+// they end.
 func TestStrangersListsAreBounded(t *testing.T) {
 	g, o := peopled(t)
 	const n = 300
@@ -219,8 +224,8 @@ func TestStrangersListsAreBounded(t *testing.T) {
 	}
 }
 
-// Strangers take none of the places of who has a key or a login, whatever they ask for; one of them has few, at all VMs
-// together.
+// Strangers take none of the places of who has a key or a login, whatever they ask for; one of them
+// has few, at all VMs together.
 func TestStrangersHavePlacesOfTheirOwn(t *testing.T) {
 	h := newHostWith(t, func(c *Config) { c.Logins = logins{c.Directory} })
 	g, shop := h.guest("blog"), h.guest("shop")

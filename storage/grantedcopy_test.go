@@ -12,7 +12,8 @@ import (
 	"lodge/gateway/gatewaytest"
 )
 
-// A copy into a granted bucket is refused however its source is named: it would be read in the owner's namespace.
+// A copy into a granted bucket is refused however its source is named: it would be read in the
+// owner's namespace.
 func TestGrantedCopyIsRefused(t *testing.T) {
 	h := newHost(t)
 	g, shop := h.guest("blog"), h.guest("shop")

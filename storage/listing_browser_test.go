@@ -39,7 +39,8 @@ func chromium(t *testing.T, level gateway.Level) context.Context {
 	return ctx
 }
 
-// A browser uploads by the page's form: what it sends of the page's origin lets it act as the visitor.
+// A browser uploads by the page's form: what it sends of the page's origin lets it act as the
+// visitor.
 func TestUploadInChromium(t *testing.T) {
 	h := newHostWith(t, func(c *Config) { c.Logins = logins{c.Directory} })
 	g := h.guest("blog")

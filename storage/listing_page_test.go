@@ -16,8 +16,8 @@ import (
 	"lodge/gateway/gatewaytest"
 )
 
-// logins knows who has a level by a header, in place of a session. Without one, and from another origin's page, there is
-// what anybody has; "none" is nothing at all.
+// logins knows who has a level by a header, in place of a session. Without one, and from another
+// origin's page, there is what anybody has; "none" is nothing at all.
 type logins struct{ vms *gateway.Directory }
 
 func (l logins) EnterBucket(r *http.Request) (context.Context, gateway.Level, func()) {
@@ -286,8 +286,8 @@ func TestSiteForPeople(t *testing.T) {
 	}
 }
 
-// A website's script acts with the session of its visitor, whatever that may do with the bucket: it reads what the
-// website shows, and uploads nothing.
+// A website's script acts with the session of its visitor, whatever that may do with the bucket: it
+// reads what the website shows, and uploads nothing.
 func TestSiteScriptHasNoRights(t *testing.T) {
 	g, o := peopled(t)
 	const at, origin = "http://box.blog.s3.lodge.localhost", "https://box.blog.s3.lodge.localhost"

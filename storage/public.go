@@ -90,8 +90,8 @@ func (s *Server) servePublic(w *access, r *http.Request) error {
 	return s.show(w, out, r, v)
 }
 
-// admitVisit is admit. Strangers have places of their own, so that a crowd of them takes none of who has a key or a
-// login, and one of them has few.
+// admitVisit is admit. Strangers have places of their own, so that a crowd of them takes none of
+// who has a key or a login, and one of them has few.
 func (s *Server) admitVisit(w *access, r *http.Request, v visit) (_ *http.Request, _ *patientWriter, leave func(), err error) {
 	if v.byLogin() {
 		return s.admit(w, r, v.vm.ID, atOutside, mayBeLong(r))
@@ -137,9 +137,9 @@ func (s *Server) visitOf(r *http.Request) (v visit, ok bool) {
 	return v, err == nil && v.target.Bucket != ""
 }
 
-// login sets what the sender of a request may do with the bucket. Who may write to it sends the requests of a browser
-// alone: a program has credentials. The context of the request that it returns ends with that, so at a bucket's name
-// Logins alone decides, about what is public too.
+// login sets what the sender of a request may do with the bucket. Who may write to it sends the
+// requests of a browser alone: a program has credentials. The context of the request that it
+// returns ends with that, so at a bucket's name Logins alone decides, about what is public too.
 func (s *Server) login(v *visit, r *http.Request, face s3.Face) (_ *http.Request, leave func()) {
 	share := v.vm.S3.Share(v.target.Bucket)
 	closed := share.Visibility != gateway.Public || face.Restricted // to everyone
@@ -159,8 +159,8 @@ func (s *Server) login(v *visit, r *http.Request, face s3.Face) (_ *http.Request
 	return r.WithContext(ctx), leave
 }
 
-// atWebsite is what a session is worth at a website's name. The pages' scripts send requests with it: they write
-// nothing, and read no bucket that is shared with nobody.
+// atWebsite is what a session is worth at a website's name. The pages' scripts send requests with
+// it: they write nothing, and read no bucket that is shared with nobody.
 func atWebsite(level gateway.Level, share gateway.Share) gateway.Level {
 	if share.Visibility == gateway.Private || !level.Covers(gateway.View) {
 		return gateway.NoLevel
@@ -170,8 +170,9 @@ func atWebsite(level gateway.Level, share gateway.Share) gateway.Level {
 
 // show carries out an admitted request.
 //
-// A bucket with a website is one at its own name, for every unsigned GET and HEAD there: a script of its pages has that
-// origin, which no other bucket, no page of a VM and no login shares. By path, and with a signature, there is S3 alone.
+// A bucket with a website is one at its own name, for every unsigned GET and HEAD there: a script
+// of its pages has that origin, which no other bucket, no page of a VM and no login shares. By
+// path, and with a signature, there is S3 alone.
 func (s *Server) show(w *access, out *patientWriter, r *http.Request, v visit) error {
 	who := s3.Caller{VM: v.vm.Identity, Anonymous: v.level != gateway.Use, Reads: v.level == gateway.View}
 	reading := r.Method == http.MethodGet || r.Method == http.MethodHead

@@ -73,8 +73,8 @@ func (s *Server) carryOut(w *access, r *http.Request, at door) error {
 	return s.protocol.Serve(out, r, who, w.target)
 }
 
-// admit gives a request one of the VM's places until leave, and its client the time that it may take. The request
-// that it returns ends with the VM.
+// admit gives a request one of the VM's places until leave, and its client the time that it may
+// take. The request that it returns ends with the VM.
 func (s *Server) admit(w *access, r *http.Request, vm gateway.ID, at door, long bool) (_ *http.Request, _ *patientWriter, leave func(), err error) {
 	ctx, leaveAdmission, err := s.admission.enter(r.Context(), vm, at, long)
 	if err != nil {

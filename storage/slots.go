@@ -18,9 +18,9 @@ const (
 	doors
 )
 
-// A request in progress has a place. Each body on its way has a buffer of 64 KiB, and a second one if it is
-// encrypted, so the places bound the memory that slow clients of all VMs take together: 1,024 common places,
-// and 32 for each VM.
+// A request in progress has a place. Each body on its way has a buffer of 64 KiB, and a second one
+// if it is encrypted, so the places bound the memory that slow clients of all VMs take together:
+// 1,024 common places, and 32 for each VM.
 const (
 	maxRequestsPerVM = 256 // at its tap; further ones get SlowDown
 	ownRequests      = 16  // of these, which no other VM can take
@@ -40,7 +40,8 @@ const (
 // those that all share.
 type slots struct{ own, common *limit.Limit[gateway.ID] }
 
-// Strangers hold few places each, at all VMs together, and few lists of a VM: the lists of who has a key are others.
+// Strangers hold few places each, at all VMs together, and few lists of a VM: the lists of who has
+// a key are others.
 const (
 	maxRequestsPerPeer  = 16
 	maxStrangersLists   = 8 // of a VM

@@ -9,8 +9,8 @@ import (
 	"lodge/gateway/gatewaytest"
 )
 
-// A rollback shares the buckets as they were, since it brings back what was in them; one from inside the VM shares them
-// as they are now. What other VMs are granted stays.
+// A rollback shares the buckets as they were, since it brings back what was in them; one from
+// inside the VM shares them as they are now. What other VMs are granted stays.
 func TestRollbackOfBucketShares(t *testing.T) {
 	public := func(bucket string) []gateway.BucketShare {
 		return []gateway.BucketShare{{Bucket: bucket, Share: gateway.Share{Visibility: gateway.Public}}}

@@ -199,7 +199,8 @@ CREATE TABLE checkpoints (
 CREATE INDEX checkpoint_layers ON checkpoints (layer);
 `
 
-// The shares of a VM's buckets at a checkpoint, a list of gateway.BucketShare as JSON. Without them a rollback shares none.
+// The shares of a VM's buckets at a checkpoint, a list of gateway.BucketShare as JSON. Without them
+// a rollback shares none.
 const schemaBucketShares = `
 ALTER TABLE checkpoints ADD COLUMN bucket_shares TEXT NOT NULL DEFAULT 'null';
 `

@@ -206,8 +206,8 @@ func (h *Handler) audit(r *http.Request, rt names.Route, event gateway.AuditEven
 		slog.String("host", rt.Host), slog.String("remote", r.RemoteAddr))
 }
 
-// clearStorage removes from a browser what pages at a bucket's name have stored there, with their workers, before a
-// session begins: scripts of a website that is gone must not act with it.
+// clearStorage removes from a browser what pages at a bucket's name have stored there, with their
+// workers, before a session begins: scripts of a website that is gone must not act with it.
 func clearStorage(w http.ResponseWriter, rt names.Route) {
 	if rt.Bucket != "" {
 		w.Header().Set("Clear-Site-Data", `"cache", "storage"`)

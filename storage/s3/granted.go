@@ -34,8 +34,8 @@ func ErrGrantedCopy() error {
 	return notImplemented("Copies into another VM's bucket are not implemented. Read the object, and write it.")
 }
 
-// readActions and writeActions are what a VM may do with another one's bucket. What decides about a bucket, its
-// versions and its protection is its owner's.
+// readActions and writeActions are what a VM may do with another one's bucket. What decides about a
+// bucket, its versions and its protection is its owner's.
 func readActions() []string {
 	return []string{
 		"GetObject", "GetObjectVersion", "GetObjectAttributes", "GetObjectVersionAttributes", "GetObjectTagging", "GetObjectVersionTagging",

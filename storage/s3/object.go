@@ -195,8 +195,8 @@ func (c *call) sameRange(o store.Object) bool {
 	return unquote(since) == o.ETag
 }
 
-// CheckOverrides refuses a request without a signature that sets headers of its answer, as S3 does: anybody could give
-// an object another type or name.
+// CheckOverrides refuses a request without a signature that sets headers of its answer, as S3 does:
+// anybody could give an object another type or name.
 func CheckOverrides(r *http.Request) error {
 	query := r.URL.Query()
 	if slices.ContainsFunc(keptHeaders(), func(name string) bool { return query.Has("response-" + name) }) {

@@ -109,8 +109,8 @@ func rowBytes(name string) int {
 	return 200 + len(html.EscapeString(name)) + len(url.QueryEscape(name))
 }
 
-// Page lists a part of a bucket for a person: what is below a prefix, by folders, behind after. Like Public it returns
-// ErrNotPublic for all that the caller may not see.
+// Page lists a part of a bucket for a person: what is below a prefix, by folders, behind after.
+// Like Public it returns ErrNotPublic for all that the caller may not see.
 func (h *Handler) Page(r *http.Request, who Caller, bucket, prefix, after string) (store.Page, error) {
 	query := url.Values{"delimiter": {"/"}, "max-keys": {strconv.Itoa(maxPage)}} // what the same list of S3 has
 	if prefix != "" {
@@ -154,8 +154,8 @@ func (h *Handler) Upload(w http.ResponseWriter, r *http.Request, who Caller, buc
 	return t.Key, err
 }
 
-// senderOf is what the headers of a request have about its sender, for the conditions of policies. All others are about
-// what it asks for.
+// senderOf is what the headers of a request have about its sender, for the conditions of policies.
+// All others are about what it asks for.
 func senderOf(h http.Header) http.Header {
 	kept := http.Header{}
 	for _, name := range []string{"Referer", "User-Agent"} {

@@ -92,8 +92,9 @@ func putOrCopy(c *call) error { return c.orCopy(putObject, copyObject) }
 
 func putPart(c *call) error { return c.orCopy(uploadPart, copyPart) }
 
-// orCopy carries out a write, or the copy that the request's source makes of it. A source is looked up in the namespace
-// of the bucket's VM, so who is not that VM copies nothing. A presigned URL may name the source in its query.
+// orCopy carries out a write, or the copy that the request's source makes of it. A source is looked
+// up in the namespace of the bucket's VM, so who is not that VM copies nothing. A presigned URL may
+// name the source in its query.
 func (c *call) orCopy(write, copies verb) error {
 	switch {
 	case c.r.Header.Get("X-Amz-Copy-Source") == "":

@@ -24,7 +24,8 @@ func (s *Store) Fork(vm gateway.ID, name string, to gateway.ID) error {
 	return s.ForkWith(vm, name, to, func(*Bucket) {})
 }
 
-// ForkWith is Fork that changes the settings of each bucket's copy: the fork has never had those of the source.
+// ForkWith is Fork that changes the settings of each bucket's copy: the fork has never had those of
+// the source.
 func (s *Store) ForkWith(vm gateway.ID, name string, to gateway.ID, change func(*Bucket)) error {
 	from, err := s.account(vm)
 	if err != nil {
