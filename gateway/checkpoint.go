@@ -9,8 +9,9 @@ import (
 // CheckpointID names a checkpoint of a VM: the text of a UUID, which is never used again.
 type CheckpointID string
 
-// Checkpoint is the state of a VM at one moment: its disk, the marks of its Parts, and its shares. It is
-// recorded once all of that is complete; without this record there is no checkpoint.
+// Checkpoint is the state of a VM at one moment: its disk, the marks of its Parts, and the shares
+// of its ports and buckets. It is recorded once all of that is complete; without this record there
+// is no checkpoint.
 type Checkpoint struct {
 	ID       CheckpointID
 	VM       ID
@@ -21,6 +22,8 @@ type Checkpoint struct {
 	Memory   string  // what the host has to be like to resume the memory, which is kept too; empty: none is
 	Shares   []Share // of the VM; never changed in place
 	Created  time.Time
+
+	BucketShares []BucketShare // of the VM; never changed in place. Those of earlier versions are none
 }
 
 // CheckpointKind is who made a checkpoint, and so what may remove it.
@@ -92,6 +95,8 @@ type Rollback struct {
 	To     CheckpointID `json:"to"`
 	Disk   LayerID      `json:"disk"`   // over that of the checkpoint; it becomes the VM's
 	Shares []Share      `json:"shares"` // which the VM has afterwards
+
+	BucketShares []BucketShare `json:"bucket_shares,omitempty"` // as above
 }
 
 // Part is something kept for a VM beside its disk that the VM's checkpoints cover: its mail, its

@@ -23,8 +23,8 @@ func (s *Server) EnterBucket(r *http.Request) (ctx context.Context, level gatewa
 	if level = s.policy.BucketLevel(who, rt); level == gateway.NoLevel {
 		return r.Context(), level, none
 	}
-	ctx, leave = s.live.enter(r, rt, who, proof)
-	if s.live.changes.Load() != changes && !s.stillAllowed(r, rt, who) {
+	ctx, leave = s.live.enter(r, rt, who, proof, level)
+	if s.live.changes.Load() != changes && !s.stillAllowed(r, rt, who, level) {
 		leave()
 		return r.Context(), gateway.NoLevel, none
 	}

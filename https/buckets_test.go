@@ -212,3 +212,93 @@ func TestBucketRevoked(t *testing.T) {
 		t.Errorf("who is removed: %s", a.Status)
 	}
 }
+
+// Who loses the right to write to a bucket loses what is under way with it, though the bucket stays
+// readable.
+func TestBucketWriterBecomesReader(t *testing.T) {
+	t.Parallel()
+	b := newBucketSite(t)
+	at := b.url("photos.blog.s3")
+	eve := b.client()
+	b.loginAtRootAs(eve, b.eve)
+	for name, c := range map[string]struct {
+		v    gateway.Visibility
+		with []gateway.Principal
+	}{"public": {gateway.Public, nil}, "for people": {gateway.People, []gateway.Principal{b.eve.ID, b.ada.ID}}} {
+		b.change(b.blog, func(m *gateway.VM) { m.Grants = m.WithGrant(b.eve.ID, gateway.Use) })
+		if a := b.through(eve, at+"/"); a.body != "level=use" { // while it is closed, or nobody logs in
+			t.Fatalf("%s: %s %s", name, a.Status, a.body)
+		}
+		b.share(c.v, c.with...)
+		writes := b.openStream(eve, at+"/stream")
+		b.change(b.blog, func(m *gateway.VM) { m.Grants = m.WithGrant(b.eve.ID, gateway.NoLevel) })
+		wantEnded(t, writes)
+		reads := b.openStream(eve, at+"/stream")
+		if a := b.get(eve, at+"/"); a.body != "level=view" {
+			t.Errorf("%s: %s %s", name, a.Status, a.body)
+		}
+		b.share(gateway.Private)
+		wantEnded(t, reads)
+	}
+}
+
+// Where a session or a visit begins at a bucket's name, nothing is left of earlier pages there; at
+// a VM's it stays.
+func TestBucketLoginClearsStorage(t *testing.T) {
+	t.Parallel()
+	b := newBucketSite(t)
+	b.share(gateway.Link)
+	held, _ := b.pass(b.blog, gateway.Pass{Kind: gateway.LinkPass, Bucket: "photos"})
+	if got := b.openLink(b.client(), held).Header.Get("Clear-Site-Data"); got != `"cache", "storage"` {
+		t.Errorf("a link: %q", got)
+	}
+	c := b.client()
+	b.loginAtRoot(c)
+	var cleared []string
+	jar := c.Transport
+	c.Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
+		res, err := jar.RoundTrip(r)
+		if err == nil && res.Header.Get("Clear-Site-Data") != "" {
+			cleared = append(cleared, r.URL.Hostname()+" "+res.Header.Get("Clear-Site-Data"))
+		}
+		return res, err
+	})
+	b.app(b.blog, 80, echo("blog"))
+	b.through(c, b.url("photos.blog.s3")+"/")
+	b.through(c, b.url("blog")+"/")
+	if len(cleared) != 1 || cleared[0] != `photos.blog.s3.lodge.localhost "cache", "storage"` {
+		t.Errorf("cleared: %q", cleared)
+	}
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// A logout at a bucket's name, which a website's script can send, ends the session there, and no
+// other one.
+func TestBucketLogoutIsOfItsName(t *testing.T) {
+	t.Parallel()
+	b := newBucketSite(t)
+	b.app(b.blog, 80, http.HandlerFunc(endless))
+	c := b.client()
+	b.loginAtRoot(c)
+	b.enter(c, "blog")
+	at := b.url("photos.blog.s3")
+	b.through(c, at+"/")
+	b.through(c, b.url("other.blog.s3")+"/")
+	here, other, page := b.openStream(c, at+"/stream"), b.openStream(c, b.url("other.blog.s3")+"/stream"), b.openStream(c, b.url("blog"))
+	if a := b.logout(c, "photos.blog.s3", "Origin", at); a.StatusCode != http.StatusOK {
+		t.Fatalf("logout: %s", a.Status)
+	}
+	wantEnded(t, here)
+	if other() != nil || page() != nil {
+		t.Error("what is open elsewhere has ended")
+	}
+	if a := b.get(c, at+"/"); a.StatusCode != http.StatusForbidden {
+		t.Errorf("the session at the name: %s %s", a.Status, a.body)
+	}
+	if a := b.get(c, b.url("other.blog.s3")+"/"); a.body != "level=use" {
+		t.Errorf("another bucket: %s %s", a.Status, a.body)
+	}
+}

@@ -39,6 +39,7 @@ type liveRequest struct {
 	rt    names.Route
 	who   access.Visitor
 	proof login.Proof
+	level gateway.Level // of a bucket: what the request may do there
 	end   context.CancelCauseFunc
 
 	tunnel bool // a WebSocket of HTTP/2
@@ -48,9 +49,9 @@ func newLive() *live { return &live{byVM: map[gateway.ID]map[*liveRequest]struct
 
 // enter adds a request. Its context ends with its permission; leave removes it. A change of which the
 // decision knew nothing may have missed it: compare changes with its value from before the decision.
-func (l *live) enter(r *http.Request, rt names.Route, who access.Visitor, proof login.Proof) (_ context.Context, leave func()) {
+func (l *live) enter(r *http.Request, rt names.Route, who access.Visitor, proof login.Proof, level gateway.Level) (_ context.Context, leave func()) {
 	ctx, end := context.WithCancelCause(r.Context())
-	q := &liveRequest{rt: rt, who: who, proof: proof, end: end, tunnel: isTunnel(r)}
+	q := &liveRequest{rt: rt, who: who, proof: proof, level: level, end: end, tunnel: isTunnel(r)}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.drain && q.tunnel {
@@ -142,14 +143,14 @@ func (l *live) endLogin(vm gateway.ID, id login.ID) {
 // connections itself.
 func (s *Server) vmChanged(old, _ gateway.VM) {
 	s.cutPassed()
-	s.live.endWhere(old.ID, func(q *liveRequest) bool { return !s.allows(q.rt, q.who) })
+	s.live.endWhere(old.ID, func(q *liveRequest) bool { return !s.allows(q.rt, q.who, q.level) })
 }
 
 // peopleChanged ends what a change of people and teams no longer allows. Who is removed loses what is
 // open on public ports too (the app there knows the person), and then what is kept of them.
 func (s *Server) peopleChanged() {
 	s.live.endWhere(gateway.ID{}, func(q *liveRequest) bool {
-		return q.who.Person != 0 && !s.known(q.who.Person) || q.who.Token != 0 && !s.known(q.who.Token) || !s.allows(q.rt, q.who)
+		return q.who.Person != 0 && !s.known(q.who.Person) || q.who.Token != 0 && !s.known(q.who.Token) || !s.allows(q.rt, q.who, q.level)
 	})
 	if slices.ContainsFunc(s.persons, func(p people.Person) bool { return !s.known(p.ID) }) {
 		s.removeOthers()
@@ -175,12 +176,14 @@ func (s *Server) known(person gateway.Principal) bool {
 	return ok
 }
 
-// allows reports whether rt's name leads to the same port of the same VM now, which who may open.
-func (s *Server) allows(rt names.Route, who access.Visitor) bool {
+// allows reports whether rt's name leads to the same port of the same VM now, which who may open,
+// or to the same bucket, with which who may do what level is.
+func (s *Server) allows(rt names.Route, who access.Visitor, level gateway.Level) bool {
 	var inside gateway.Identity
 	if rt.Guests {
 		inside = rt.VM.Identity
 	}
 	now, ok := s.zone.Route(rt.Host, inside, s.Directory)
-	return ok && now.VM.ID == rt.VM.ID && now.Port == rt.Port && s.policy.Opens(who, now)
+	return ok && now.VM.ID == rt.VM.ID && now.Port == rt.Port && s.policy.Opens(who, now) &&
+		(rt.Bucket == "" || s.policy.BucketLevel(who, now).Covers(level))
 }

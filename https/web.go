@@ -71,10 +71,10 @@ func (s *Server) serveVM(w http.ResponseWriter, r *http.Request, rt names.Route)
 	if !ok || who.Person != 0 && rt.VM.Desired == gateway.Running && access.OpensTab(r) && s.login.StartNames(w, r, rt, proof.Session) {
 		return
 	}
-	ctx, remove := s.live.enter(r, rt, who, proof)
+	ctx, remove := s.live.enter(r, rt, who, proof, gateway.NoLevel)
 	defer remove()
 	r = r.WithContext(ctx)
-	if s.live.changes.Load() != changes && !s.stillAllowed(r, rt, who) {
+	if s.live.changes.Load() != changes && !s.stillAllowed(r, rt, who, gateway.NoLevel) {
 		s.notAllowed(w, r, rt, who)
 		return
 	}
@@ -138,8 +138,8 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, rt names.Route) (
 }
 
 // stillAllowed reports whether the decision to let a request through holds now.
-func (s *Server) stillAllowed(r *http.Request, rt names.Route, who access.Visitor) bool {
-	if !s.allows(rt, who) {
+func (s *Server) stillAllowed(r *http.Request, rt names.Route, who access.Visitor, level gateway.Level) bool {
+	if !s.allows(rt, who, level) {
 		return false
 	}
 	now, _ := s.login.Visitor(r, rt)
@@ -189,9 +189,14 @@ func (s *Server) notAllowed(w http.ResponseWriter, r *http.Request, rt names.Rou
 	s.pages.Render(w, r, s.login.Private(r, rt))
 }
 
-// serveService passes a request on to a service of the host. All of them are shared like those to one VM.
+// serveService passes a request on to a service of the host. All of them are shared like those to
+// one VM, but for those to a VM's bucket by its name: they count as the VM's.
 func (s *Server) serveService(w http.ResponseWriter, r *http.Request, rt names.Route) {
-	leave, over := s.quota.Enter(gateway.ID{}, unitOf(r, access.Visitor{VM: gateway.VMFrom(r.Context())}))
+	var of gateway.ID
+	if rt.IsVM() {
+		of = rt.VM.ID
+	}
+	leave, over := s.quota.Enter(of, unitOf(r, access.Visitor{VM: gateway.VMFrom(r.Context())}))
 	if over != quota.None {
 		s.metrics.refused.WithLabelValues(string(over)).Inc()
 		w.Header().Set("Retry-After", "1")

@@ -20,6 +20,7 @@ type access struct {
 	bytes  int64
 
 	isolated bool // see isolate
+	private  bool // a session has opened what is answered: no cache may show it to others
 }
 
 // WriteHeader implements http.ResponseWriter.
@@ -28,6 +29,9 @@ func (a *access) WriteHeader(status int) {
 		a.status = status
 		if a.isolated {
 			isolate(a.Header())
+		}
+		if h := a.Header(); a.private && h.Get("Cache-Control") != "no-store" {
+			h.Set("Cache-Control", "private, no-cache")
 		}
 	}
 	a.ResponseWriter.WriteHeader(status)

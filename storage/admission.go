@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"lodge/gateway"
+	"lodge/gateway/limit"
 )
 
 // admission has the requests of each VM from their admission to the end of all work on them: it limits
@@ -14,6 +15,8 @@ type admission struct {
 	directory *gateway.Directory
 	requests  [doors]slots
 	lists     slots
+	public    slots                      // lists at atPublic
+	peers     *limit.Limit[gateway.Peer] // requests at atPublic
 
 	mu     sync.Mutex
 	all    map[gateway.ID]*admitted // with requests in progress
@@ -30,12 +33,14 @@ type admitted struct {
 func newAdmission(directory *gateway.Directory) *admission {
 	return &admission{
 		directory: directory, requests: newDoors(), all: map[gateway.ID]*admitted{},
-		lists: newSlots(ownLongLists, maxLongListsPerVM, commonLongLists),
+		lists:  newSlots(ownLongLists, maxLongListsPerVM, commonLongLists),
+		public: newSlots(ownLongLists, maxStrangersLists, commonStrangersList),
+		peers:  limit.New[gateway.Peer](maxRequestsPerPeer, 0),
 	}
 }
 
 // enter admits a request of a VM that is not being removed; long means that its body is a long
-// list. The context that it returns ends with the VM, too.
+// list, or its answer to a stranger. The context that it returns ends with the VM, too.
 func (a *admission) enter(ctx context.Context, id gateway.ID, at door, long bool) (_ context.Context, leave func(), err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -51,7 +56,11 @@ func (a *admission) enter(ctx context.Context, id gateway.ID, at door, long bool
 	}
 	leaveLists := func() {}
 	if long {
-		if leaveLists, ok = a.lists.enter(id); !ok {
+		lists := a.lists
+		if at == atPublic {
+			lists = a.public
+		}
+		if leaveLists, ok = lists.enter(id); !ok {
 			leaveRequests()
 			return nil, nil, errSlowDown()
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"lodge/gateway"
+	"lodge/storage/s3"
 	"lodge/storage/store"
 )
 
@@ -33,9 +34,10 @@ func (s *Server) Rewind(_ context.Context, vm gateway.ID, id gateway.CheckpointI
 	return s.checkpoint(id, func() error { return s.objects.Restore(vm, string(id)) })
 }
 
-// Fork implements gateway.Part.
+// Fork implements gateway.Part. What opens the buckets to everyone is copied, and has no effect in
+// the fork until its public access block is removed.
 func (s *Server) Fork(_ context.Context, vm gateway.ID, id gateway.CheckpointID, to gateway.ID) error {
-	return s.checkpoint(id, func() error { return s.objects.Fork(vm, string(id), to) })
+	return s.checkpoint(id, func() error { return s.objects.ForkWith(vm, string(id), to, s3.BlockPublic) })
 }
 
 // Drop implements gateway.Part.

@@ -73,7 +73,7 @@ func (s *Server) byGrant(r *http.Request, who s3.Caller) (_ *granted, leave func
 		return nil, nil, errNotGranted()
 	}
 	if r.Header.Get("X-Amz-Copy-Source") != "" {
-		return nil, nil, s3.Errorf(http.StatusNotImplemented, "NotImplemented", "Copies into another VM's bucket are not implemented. Read the object, and write it.")
+		return nil, nil, s3.ErrGrantedCopy()
 	}
 	ctx, leaveOwner, err := s.admission.join(r.Context(), owner.ID)
 	if err != nil {

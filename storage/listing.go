@@ -109,8 +109,8 @@ func newListing(bucket, prefix string, page store.Page) listing {
 
 var listingPage = template.Must(template.New("listing").Parse(listingText)) //nolint:gochecknoglobals // a constant
 
-// write answers with the page.
-func (l listing) write(w *access) error {
+// write answers with the page, while its client accepts it.
+func (l listing) write(w *patientWriter) error {
 	var text bytes.Buffer
 	if err := listingPage.Execute(&text, l); err != nil {
 		return fmt.Errorf("render a listing: %w", err)
@@ -120,7 +120,7 @@ func (l listing) write(w *access) error {
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'nonce-"+l.Nonce+"'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
 	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Referrer-Policy", "same-origin") // with no-referrer, a form's POST has the origin null (Fetch, section 3.2)
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusOK)
 	_, _ = text.WriteTo(w) // the client may have left

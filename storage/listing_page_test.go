@@ -16,11 +16,31 @@ import (
 	"lodge/gateway/gatewaytest"
 )
 
-// logins knows who has a level by a header, in place of a session.
-type logins struct{}
+// logins knows who has a level by a header, in place of a session. Without one, and from another
+// origin's page, there is what anybody has; "none" is nothing at all.
+type logins struct{ vms *gateway.Directory }
 
-func (logins) EnterBucket(r *http.Request) (context.Context, gateway.Level, func()) {
-	return r.Context(), gateway.Level(r.Header.Get("Level")), func() {}
+func (l logins) EnterBucket(r *http.Request) (context.Context, gateway.Level, func()) {
+	if origin := r.Header.Get("Origin"); origin != "" && origin != "https://"+r.Host && origin != "http://"+r.Host {
+		return r.Context(), l.anybodys(r), func() {}
+	}
+	switch level := gateway.Level(r.Header.Get("Level")); level {
+	case "":
+		return r.Context(), l.anybodys(r), func() {}
+	case "none":
+		return r.Context(), gateway.NoLevel, func() {}
+	default:
+		return r.Context(), level, func() {}
+	}
+}
+
+func (l logins) anybodys(r *http.Request) gateway.Level {
+	labels, _ := gateway.SplitHostBelow(r.Host, outsideName)
+	dot := strings.LastIndexByte(labels, '.')
+	if m, ok := l.vms.ByName(labels[dot+1:]); ok && dot > 0 && m.S3.Share(labels[:dot]).Visibility == gateway.Public {
+		return gateway.View
+	}
+	return gateway.NoLevel
 }
 
 func (logins) TurnAwayFromBucket(w http.ResponseWriter, r *http.Request) bool {
@@ -34,7 +54,7 @@ func (logins) TurnAwayFromBucket(w http.ResponseWriter, r *http.Request) bool {
 // peopled is a host that knows people at the names of buckets, and a VM with the bucket box.
 func peopled(t *testing.T) (guest, outside) {
 	t.Helper()
-	h := newHostWith(t, func(c *Config) { c.Logins = logins{} })
+	h := newHostWith(t, func(c *Config) { c.Logins = logins{c.Directory} })
 	g := h.guest("blog")
 	g.send(t, "PUT", "/box/dir/a.html", "", "<script>", map[string]string{"Content-Type": "text/html"}).want(t, "put", 200)
 	return g, h.outside(noVM())
@@ -246,15 +266,48 @@ func TestUploadByForm(t *testing.T) {
 	}
 }
 
-// The website of a bucket that is shared with people is theirs.
+// The website of a bucket that is shared with people is theirs. A session opens nothing else there.
 func TestSiteForPeople(t *testing.T) {
 	g, o := peopled(t)
 	g.send(t, "PUT", "/box/index.html", "", "home", map[string]string{"Content-Type": "text/html"}).want(t, "put", 200)
 	g.doBody(t, "PUT", "/box?website", siteXML).want(t, "set", 200)
-	for level, status := range map[string]int{"": 401, "view": 200, "use": 200} {
-		got := o.ask(t, "GET", "box.blog.s3", "/", "Accept", "text/html", "Level", level)
-		if got.status != status || status == 200 && got.body != "home" {
-			t.Errorf("%q: %d %s", level, got.status, got.body)
+	for v, want := range map[gateway.Visibility]map[string]int{
+		gateway.Private: {"": 401, "view": 401, "use": 401},
+		gateway.People:  {"": 401, "view": 200, "use": 200},
+		gateway.Link:    {"": 401, "view": 200, "use": 200},
+	} {
+		g.share(t, "box", v)
+		for level, status := range want {
+			got := o.ask(t, "GET", "box.blog.s3", "/", "Accept", "text/html", "Level", level)
+			if got.status != status || status == 200 && got.body != "home" {
+				t.Errorf("%s, %q: %d %s", v, level, got.status, got.body)
+			}
 		}
 	}
+}
+
+// A website's script acts with the session of its visitor, whatever that may do with the bucket: it
+// reads what the website shows, and uploads nothing.
+func TestSiteScriptHasNoRights(t *testing.T) {
+	g, o := peopled(t)
+	const at, origin = "http://box.blog.s3.lodge.localhost", "https://box.blog.s3.lodge.localhost"
+	g.send(t, "PUT", "/box/secret", "", "x", nil).want(t, "put", 200)
+	g.send(t, "PUT", "/box/public/a", "", "shown", nil).want(t, "put", 200)
+	g.doBody(t, "PUT", "/box?policy", policyOf(readAll)).want(t, "policy", 204)
+	o.form(t, at+uploadURL(""), "before", nil, "Origin", origin, "Level", "use").want(t, "no website", 303)
+	g.doBody(t, "PUT", "/box?website", siteXML).want(t, "set", 200)
+	for _, level := range []string{"", "view", "use"} {
+		o.form(t, at+uploadURL(""), "index.html", nil, "Origin", origin, "Level", level).want(t, "upload, "+level, 403)
+		o.form(t, at+"/?upload", "index.html", nil, "Origin", origin, "Level", level).want(t, "upload, "+level, 403)
+		for _, method := range []string{"GET", "HEAD"} {
+			o.ask(t, method, "box.blog.s3", "/public/a", "Level", level).want(t, level+", shown", 200)
+			for _, path := range []string{"/secret", "/secret?versionId=null", "/secret?acl"} {
+				o.ask(t, method, "box.blog.s3", path, "Level", level).want(t, level+", "+path, 403)
+			}
+		}
+		for _, path := range []string{"/secret", "/?delete", "/secret?uploads"} {
+			o.ask(t, "POST", "box.blog.s3", path, "Level", level).want(t, level+", POST "+path, 403)
+		}
+	}
+	g.do(t, "GET", "/box/index.html", nil).want(t, "nothing was stored", 404)
 }

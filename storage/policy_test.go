@@ -109,7 +109,6 @@ func TestLists(t *testing.T) {
 	g.send(t, "PUT", "/box/n", "", "x", public).want(t, "enforced", 400, code("AccessControlListNotSupported"))
 	g.do(t, "PUT", "/new", public).want(t, "enforced", 400, code("AccessControlListNotSupported"))
 	g.send(t, "PUT", "/box/n", "", "x", map[string]string{"X-Amz-Acl": "bucket-owner-full-control"}).want(t, "the owner's", 200)
-	ownership := "<OwnershipControls><Rule><ObjectOwnership>BucketOwnerPreferred</ObjectOwnership></Rule></OwnershipControls>"
 	g.doBody(t, "PUT", "/box?ownershipControls", ownership).want(t, "preferred", 200)
 	g.do(t, "PUT", "/box/k?acl", public).want(t, "public", 200)
 	g.do(t, "GET", "/box/k?acl", nil).want(t, "get", 200, groupAll, "<Permission>READ</Permission>", "FULL_CONTROL")
@@ -157,6 +156,8 @@ func TestLists(t *testing.T) {
 	g.doBody(t, "PUT", "/box?ownershipControls", strings.Replace(ownership, "Preferred", "Enforced", 1)).want(t, "enforced", 200)
 	g.anonymous(t, "GET", "/box/k").want(t, "none counts", 403)
 }
+
+const ownership = "<OwnershipControls><Rule><ObjectOwnership>BucketOwnerPreferred</ObjectOwnership></Rule></OwnershipControls>"
 
 const groupAll = "<URI>http://acs.amazonaws.com/groups/global/AllUsers</URI>"
 

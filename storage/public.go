@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"net/netip"
 
 	"lodge/gateway"
 	"lodge/storage/s3"
@@ -49,7 +50,7 @@ func (s *Server) carryOutPublic(w *access, r *http.Request) error {
 	if err == nil {
 		return nil
 	}
-	w.isolated = isolated
+	w.isolated, w.private = isolated, false
 	if known, ok := s3.AsError(err); !ok || known.Status != http.StatusForbidden {
 		return err
 	}
@@ -81,12 +82,44 @@ func (s *Server) servePublic(w *access, r *http.Request) error {
 		return s3.ErrNotPublic() // it would outlive the website
 	}
 	w.vm, w.target = v.vm.Identity, v.target
-	r, out, leaveVM, err := s.admit(w, r, v.vm.ID, atOutside)
+	r, out, leaveVM, err := s.admitVisit(w, r, v)
 	if err != nil {
 		return err
 	}
 	defer leaveVM()
 	return s.show(w, out, r, v)
+}
+
+// admitVisit is admit. Strangers have places of their own, so that a crowd of them takes none of
+// who has a key or a login, and one of them has few.
+func (s *Server) admitVisit(w *access, r *http.Request, v visit) (_ *http.Request, _ *patientWriter, leave func(), err error) {
+	if v.byLogin() {
+		return s.admit(w, r, v.vm.ID, atOutside, mayBeLong(r))
+	}
+	leavePeer, ok := s.admission.peers.Enter(peerOf(r))
+	if !ok {
+		return nil, nil, nil, errSlowDown()
+	}
+	r, out, leaveVM, err := s.admit(w, r, v.vm.ID, atPublic, mayBeLong(r) || v.target.Key == "" && !v.site)
+	if err != nil {
+		leavePeer()
+		return nil, nil, nil, err
+	}
+	return r, out, func() { leaveVM(); leavePeer() }, nil
+}
+
+// byLogin reports whether a login, or a link, opens what is asked for. Of a public bucket it opens
+// more to who may use the VM: older versions, for one.
+func (v visit) byLogin() bool {
+	return v.level == gateway.Use || v.level != gateway.NoLevel && v.vm.S3.Share(v.target.Bucket).Visibility != gateway.Public
+}
+
+func peerOf(r *http.Request) gateway.Peer {
+	if vm := gateway.VMFrom(r.Context()); vm.Known() {
+		return gateway.Peer{VM: vm.ID}
+	}
+	from, _ := netip.ParseAddrPort(r.RemoteAddr) // without an address: all share one
+	return gateway.PeerAt(from.Addr())
 }
 
 // visitOf reads the names of an unsigned request. It is false where nothing can be open to anybody.
@@ -106,20 +139,33 @@ func (s *Server) visitOf(r *http.Request) (v visit, ok bool) {
 
 // login sets what the sender of a request may do with the bucket. Who may write to it sends the
 // requests of a browser alone: a program has credentials. The context of the request that it
-// returns ends with that.
+// returns ends with that, so at a bucket's name Logins alone decides, about what is public too.
 func (s *Server) login(v *visit, r *http.Request, face s3.Face) (_ *http.Request, leave func()) {
-	public := v.vm.S3.Share(v.target.Bucket).Visibility == gateway.Public
-	if public && !face.Restricted {
-		v.level = gateway.View
-	}
+	share := v.vm.S3.Share(v.target.Bucket)
+	closed := share.Visibility != gateway.Public || face.Restricted // to everyone
 	if s.logins == nil || !v.named {
+		if !closed {
+			v.level = gateway.View
+		}
 		return r, func() {}
 	}
 	ctx, level, leave := s.logins.EnterBucket(r)
-	if level.Covers(v.level) && (level != gateway.View || !public) {
+	if face.Site {
+		level = atWebsite(level, share)
+	}
+	if level != gateway.View || share.Visibility != gateway.Public || !closed {
 		v.level = level
 	}
 	return r.WithContext(ctx), leave
+}
+
+// atWebsite is what a session is worth at a website's name. The pages' scripts send requests with
+// it: they write nothing, and read no bucket that is shared with nobody.
+func atWebsite(level gateway.Level, share gateway.Share) gateway.Level {
+	if share.Visibility == gateway.Private || !level.Covers(gateway.View) {
+		return gateway.NoLevel
+	}
+	return gateway.View
 }
 
 // show carries out an admitted request.
@@ -127,12 +173,14 @@ func (s *Server) login(v *visit, r *http.Request, face s3.Face) (_ *http.Request
 // A bucket with a website is one at its own name, for every unsigned GET and HEAD there: a script
 // of its pages has that origin, which no other bucket, no page of a VM and no login shares. By
 // path, and with a signature, there is S3 alone.
-func (s *Server) show(w *access, out http.ResponseWriter, r *http.Request, v visit) error {
+func (s *Server) show(w *access, out *patientWriter, r *http.Request, v visit) error {
 	who := s3.Caller{VM: v.vm.Identity, Anonymous: v.level != gateway.Use, Reads: v.level == gateway.View}
 	reading := r.Method == http.MethodGet || r.Method == http.MethodHead
+	w.private = v.byLogin()
 	switch {
 	case v.site:
 		w.isolated = false
+		w.Header().Add("Vary", "Service-Worker") // with it, the same page is refused
 		return s.protocol.Website(out, r, who, v.target)
 	case s3.IsForm(r):
 		return s.upload(out, r, v, who)
@@ -146,8 +194,11 @@ func (s *Server) show(w *access, out http.ResponseWriter, r *http.Request, v vis
 		if v.level == gateway.Use {
 			l.Upload = uploadURL(q.Get("prefix"))
 		}
-		return l.write(w)
+		return l.write(out)
 	case v.level == gateway.Use && reading:
+		if err := s3.CheckOverrides(r); err != nil {
+			return err
+		}
 		return s.protocol.Serve(out, r, who, v.target)
 	}
 	return s.protocol.Public(out, r, who, v.target)
@@ -156,7 +207,7 @@ func (s *Server) show(w *access, out http.ResponseWriter, r *http.Request, v vis
 // upload stores a file from a listing's form. A browser sends Origin with each form: without it, or
 // from another site (see Logins), a form of somebody else's page would act for its visitor.
 func (s *Server) upload(w http.ResponseWriter, r *http.Request, v visit, who s3.Caller) error {
-	if v.level != gateway.Use || r.Header.Get("Origin") == "" || v.target.Key != "" {
+	if v.level != gateway.Use || !v.named || r.Header.Get("Origin") == "" || v.target.Key != "" {
 		return s3.ErrNotPublic()
 	}
 	form, err := s3.ReadForm(r)

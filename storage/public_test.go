@@ -123,8 +123,8 @@ func TestClosedTakesNoPlace(t *testing.T) {
 	h := newHost(t)
 	g := h.guest("blog")
 	g.send(t, "PUT", "/box/k", "", "x", nil).want(t, "put", 200)
-	for range 128 {
-		_, leave, err := h.admission.enter(t.Context(), g.ID, atOutside, false)
+	for range 64 {
+		_, leave, err := h.admission.enter(t.Context(), g.ID, atPublic, false)
 		gatewaytest.Must(t, err)
 		defer leave()
 	}

@@ -54,7 +54,7 @@ func (s *Server) carryOut(w *access, r *http.Request, at door) error {
 	if use != nil {
 		r = r.WithContext(use.ctx)
 	}
-	r, out, leave, err := s.admit(w, r, who.VM.ID, at)
+	r, out, leave, err := s.admit(w, r, who.VM.ID, at, mayBeLong(r))
 	if err != nil {
 		return err
 	}
@@ -75,8 +75,8 @@ func (s *Server) carryOut(w *access, r *http.Request, at door) error {
 
 // admit gives a request one of the VM's places until leave, and its client the time that it may
 // take. The request that it returns ends with the VM.
-func (s *Server) admit(w *access, r *http.Request, vm gateway.ID, at door) (_ *http.Request, _ *patientWriter, leave func(), err error) {
-	ctx, leaveAdmission, err := s.admission.enter(r.Context(), vm, at, mayBeLong(r))
+func (s *Server) admit(w *access, r *http.Request, vm gateway.ID, at door, long bool) (_ *http.Request, _ *patientWriter, leave func(), err error) {
+	ctx, leaveAdmission, err := s.admission.enter(r.Context(), vm, at, long)
 	if err != nil {
 		return nil, nil, nil, err
 	}

@@ -12,14 +12,15 @@ type door int
 const (
 	atTap     door = iota // of the VM
 	atHost                // the host's own socket
-	atOutside             // the public names
+	atOutside             // the public names, with a key or a login
+	atPublic              // there, without either
 
 	doors
 )
 
-// A request in progress has a place. Each body on its way has a buffer of 64 KiB, and a second one if it is
-// encrypted, so the places bound the memory that slow clients of all VMs take together: 896 common places,
-// and 28 for each VM.
+// A request in progress has a place. Each body on its way has a buffer of 64 KiB, and a second one
+// if it is encrypted, so the places bound the memory that slow clients of all VMs take together:
+// 1,024 common places, and 32 for each VM.
 const (
 	maxRequestsPerVM = 256 // at its tap; further ones get SlowDown
 	ownRequests      = 16  // of these, which no other VM can take
@@ -39,6 +40,14 @@ const (
 // those that all share.
 type slots struct{ own, common *limit.Limit[gateway.ID] }
 
+// Strangers hold few places each, at all VMs together, and few lists of a VM: the lists of who has
+// a key are others.
+const (
+	maxRequestsPerPeer  = 16
+	maxStrangersLists   = 8 // of a VM
+	commonStrangersList = 32
+)
+
 // newSlots returns slots of which each VM has at most each, own of them for itself.
 func newSlots(own, each, common int) slots {
 	return slots{limit.New[gateway.ID](own, 0), limit.New[gateway.ID](each-own, common)}
@@ -50,6 +59,7 @@ func newDoors() [doors]slots {
 		atTap:     newSlots(ownRequests, maxRequestsPerVM, commonRequests),
 		atHost:    newSlots(4, 64, 128),
 		atOutside: newSlots(8, 128, 256),
+		atPublic:  newSlots(4, 64, 128),
 	}
 }
 

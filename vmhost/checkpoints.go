@@ -84,7 +84,7 @@ func (h *Host) checkpoint(ctx context.Context, m gateway.VM, state libvirt.State
 	}
 	c := gateway.Checkpoint{
 		ID: gateway.CheckpointID(gateway.NewID().String()), VM: m.ID, Name: name, Kind: r.Kind, Layer: m.Disk,
-		Quiesced: r.Quiesce && !hasEnded(state), Memory: memory, Shares: m.Shares, Created: time.Now().UTC().Truncate(time.Second),
+		Quiesced: r.Quiesce && !hasEnded(state), Memory: memory, Shares: m.Shares, BucketShares: m.S3.Shares, Created: time.Now().UTC().Truncate(time.Second),
 	}
 	begun := time.Now()
 	err = h.push(ctx, m, state, c)

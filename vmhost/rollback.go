@@ -105,11 +105,11 @@ func (h *Host) recordRollback(ctx context.Context, to gateway.Checkpoint, layer 
 		return err
 	}
 	_, err := h.record(ctx, to.VM, func(m *gateway.VM) {
-		shares := m.Shares
+		shares, buckets := m.Shares, m.S3.Shares
 		if !inside {
-			shares = checkpoint.Restored(*m, to.Shares)
+			shares, buckets = checkpoint.Restored(*m, to.Shares), checkpoint.RestoredBuckets(*m, to.BucketShares)
 		}
-		m.Rollback = &gateway.Rollback{To: to.ID, Disk: layer, Shares: shares}
+		m.Rollback = &gateway.Rollback{To: to.ID, Disk: layer, Shares: shares, BucketShares: buckets}
 	})
 	return err
 }
@@ -167,7 +167,7 @@ func (h *Host) rewind(ctx context.Context, m gateway.VM) error {
 		h.at("rewound")
 	}
 	_, err := h.record(ctx, m.ID, func(m *gateway.VM) {
-		m.Disk, m.Shares, m.Rollback = r.Disk, r.Shares, nil
+		m.Disk, m.Shares, m.S3.Shares, m.Rollback = r.Disk, r.Shares, r.BucketShares, nil
 		m.ShareRev++
 		m.Restarting, m.ForceStop = false, false
 	})

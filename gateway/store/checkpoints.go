@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -21,14 +22,15 @@ type checkpointRow struct {
 	gateway.Checkpoint
 	vm      []byte
 	shares  string
+	buckets string // their shares
 	created int64
 }
 
 // All returns every checkpoint, in the order of their making.
 func (c *Checkpoints) All(ctx context.Context) ([]gateway.Checkpoint, error) {
 	rows, err := query(ctx, c.db, func(r *checkpointRow) []any {
-		return []any{&r.ID, &r.vm, &r.Name, &r.Kind, &r.Layer, &r.Quiesced, &r.Memory, &r.shares, &r.created}
-	}, `SELECT id, vm, name, kind, layer, quiesced, memory, shares, created FROM checkpoints ORDER BY number`)
+		return []any{&r.ID, &r.vm, &r.Name, &r.Kind, &r.Layer, &r.Quiesced, &r.Memory, &r.shares, &r.created, &r.buckets}
+	}, `SELECT id, vm, name, kind, layer, quiesced, memory, shares, created, bucket_shares FROM checkpoints ORDER BY number`)
 	if err != nil {
 		return nil, refine(err)
 	}
@@ -36,7 +38,8 @@ func (c *Checkpoints) All(ctx context.Context) ([]gateway.Checkpoint, error) {
 	for i, r := range rows {
 		all[i] = r.Checkpoint
 		all[i].Created = time.Unix(r.created, 0).UTC()
-		if copy(all[i].VM[:], r.vm) != len(all[i].VM) || json.Unmarshal([]byte(r.shares), &all[i].Shares) != nil {
+		broken := errors.Join(json.Unmarshal([]byte(r.shares), &all[i].Shares), json.Unmarshal([]byte(r.buckets), &all[i].BucketShares))
+		if copy(all[i].VM[:], r.vm) != len(all[i].VM) || broken != nil {
 			return nil, fmt.Errorf("decode checkpoint %s: %w", r.ID, errCorrupt)
 		}
 	}
@@ -47,11 +50,12 @@ func (c *Checkpoints) All(ctx context.Context) ([]gateway.Checkpoint, error) {
 // exist.
 func (c *Checkpoints) Create(ctx context.Context, p gateway.Checkpoint) error {
 	shares, err := json.Marshal(p.Shares)
-	if err != nil {
+	buckets, badBuckets := json.Marshal(p.BucketShares)
+	if err := errors.Join(err, badBuckets); err != nil {
 		return fmt.Errorf("encode checkpoint: %w", err)
 	}
-	_, err = c.db.ExecContext(ctx, `INSERT INTO checkpoints (id, vm, name, kind, layer, quiesced, memory, shares, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		p.ID, p.VM[:], p.Name, p.Kind, p.Layer, p.Quiesced, p.Memory, shares, p.Created.Unix())
+	_, err = c.db.ExecContext(ctx, `INSERT INTO checkpoints (id, vm, name, kind, layer, quiesced, memory, shares, created, bucket_shares)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, p.ID, p.VM[:], p.Name, p.Kind, p.Layer, p.Quiesced, p.Memory, shares, p.Created.Unix(), buckets)
 	return refine(err)
 }
 

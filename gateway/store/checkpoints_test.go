@@ -22,6 +22,7 @@ func TestCheckpoints(t *testing.T) {
 	first := gateway.Checkpoint{
 		ID: "1", VM: layer.VM, Name: "first", Kind: gateway.CheckpointAsked, Layer: "a", Quiesced: true, Memory: "tcg",
 		Shares: []gateway.Share{{Port: 80, Visibility: gateway.Public}}, Created: created,
+		BucketShares: []gateway.BucketShare{{Bucket: "photos", Share: gateway.Share{Visibility: gateway.People, With: []gateway.Principal{3}, Domains: []string{"example.com"}}}},
 	}
 	second := gateway.Checkpoint{ID: "2", VM: layer.VM, Name: "second", Kind: gateway.CheckpointScheduled, Layer: "a", Created: created.Add(-time.Hour)}
 	for _, c := range []gateway.Checkpoint{first, second} {

@@ -9,7 +9,7 @@ import (
 
 // migrations bring the schema from version i to i+1. They are only ever added to.
 func migrations() []string {
-	return []string{schemaFirst, schemaShared, schemaKV, schemaLogins, schemaClaims, schemaPeople, schemaLayers, schemaCheckpoints, schemaMemory}
+	return []string{schemaFirst, schemaShared, schemaKV, schemaLogins, schemaClaims, schemaPeople, schemaLayers, schemaCheckpoints, schemaMemory, schemaBucketShares}
 }
 
 // refuseNewer fails if the file's schema is newer than this program.
@@ -202,4 +202,10 @@ CREATE INDEX checkpoint_layers ON checkpoints (layer);
 // A checkpoint may have the memory of its guest, in a file of its own: see gateway.Checkpoint.
 const schemaMemory = `
 ALTER TABLE checkpoints ADD COLUMN memory TEXT NOT NULL DEFAULT '';
+`
+
+// The shares of a VM's buckets at a checkpoint, a list of gateway.BucketShare as JSON. Without them
+// a rollback shares none.
+const schemaBucketShares = `
+ALTER TABLE checkpoints ADD COLUMN bucket_shares TEXT NOT NULL DEFAULT 'null';
 `

@@ -206,6 +206,14 @@ func (h *Handler) audit(r *http.Request, rt names.Route, event gateway.AuditEven
 		slog.String("host", rt.Host), slog.String("remote", r.RemoteAddr))
 }
 
+// clearStorage removes from a browser what pages at a bucket's name have stored there, with their
+// workers, before a session begins: scripts of a website that is gone must not act with it.
+func clearStorage(w http.ResponseWriter, rt names.Route) {
+	if rt.Bucket != "" {
+		w.Header().Set("Clear-Site-Data", `"cache", "storage"`)
+	}
+}
+
 // startSession starts a session of a login at the route's name and redirects to path, which may be on
 // another name of the VM.
 func (h *Handler) startSession(w http.ResponseWriter, r *http.Request, rt names.Route, s Session, path string) {
@@ -215,6 +223,7 @@ func (h *Handler) startSession(w http.ResponseWriter, r *http.Request, rt names.
 		h.refuse(w, r, rt, pages.InternalError(), err)
 		return
 	}
+	clearStorage(w, rt)
 	browser.SetCookie(w, sessionCookie, secret, life)
 	h.note(r, rt, s.Person)
 	h.audit(r, rt, gateway.EventLogin, s.Person)

@@ -11,16 +11,21 @@ import (
 	"lodge/https/pages"
 )
 
-// logout ends the login of the request's session: that of this browser, at all names of the VM or, if it
-// is one at the domain itself, everywhere, with what is open. Only a POST by the VM's own pages does
-// that.
+// logout ends the login of the request's session: that of this browser, at all names of the VM or,
+// if it is one at the domain itself, everywhere, with what is open. Only a POST by the VM's own
+// pages does that. At a bucket's name, where pages of a website may send it, it ends the session
+// there alone.
 func (h *Handler) logout(w http.ResponseWriter, r *http.Request, rt names.Route) {
 	if h.Policy.CrossSite(r, rt) {
 		h.Pages.Render(w, r, pages.CrossSite(rt))
 		return
 	}
 	if s, ok := h.Session(r, rt); ok {
-		if err := h.end(r.Context(), rt.VM.ID, s); err != nil {
+		end := h.end
+		if rt.Bucket != "" {
+			end = h.endSession
+		}
+		if err := end(r.Context(), rt.VM.ID, s); err != nil {
 			h.refuse(w, r, rt, pages.InternalError(), err)
 			return
 		}
@@ -42,5 +47,16 @@ func (h *Handler) end(ctx context.Context, vm gateway.ID, s Session) error {
 		return err
 	}
 	h.ended(vm, s.Login)
+	return nil
+}
+
+// endSession ends a session, and not the login that it belongs to. One that has ended by now is no
+// error.
+func (h *Handler) endSession(ctx context.Context, vm gateway.ID, s Session) error {
+	_, err := h.Store.ChangeSecret(ctx, gateway.SecretKey{Kind: kindSession, Hash: s.ID}, time.Now(), nil)
+	if err != nil && gateway.KindOf(err) != gateway.KindNotFound {
+		return err
+	}
+	h.ended(vm, s.ID)
 	return nil
 }

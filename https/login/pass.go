@@ -162,6 +162,7 @@ func (h *Handler) useLink(w http.ResponseWriter, r *http.Request, rt names.Route
 		h.refuse(w, r, rt, pages.InternalError(), err)
 		return
 	}
+	clearStorage(w, rt)
 	browser.SetCookie(w, visitCookie, visit, life)
 	gateway.Audit(r.Context(), h.Logger, gateway.EventLinkUsed, gateway.LogVM(rt.VM.Identity), slog.String("id", passID(hash)),
 		slog.String("host", rt.Host), slog.String("remote", r.RemoteAddr))

@@ -143,6 +143,9 @@ func CrossSite(rt names.Route) Page {
 }
 
 func shareCommand(rt names.Route) string {
+	if rt.Bucket != "" {
+		return fmt.Sprintf("lodge share %s s3:%s public", rt.VMName, rt.Bucket)
+	}
 	if rt.Port == gateway.DefaultPort {
 		return "lodge share " + rt.VMName + " public"
 	}

@@ -22,6 +22,7 @@ func TestPages(t *testing.T) {
 		Name: names.Name{Host: "8080-blog.lodge.localhost", VMName: "blog", Plain: "blog.lodge.localhost", Port: 8080},
 		VM:   gateway.VM{Identity: gateway.Identity{ID: gateway.ID{1}, Name: "blog"}},
 	}
+	bucket := names.Route{Name: names.Name{Host: "my.photos.blog.s3.lodge.localhost", VMName: "blog", Service: "s3.lodge.localhost", Bucket: "my.photos"}, VM: rt.VM}
 	open := []pages.Link{{Text: "port 9090", URL: "https://9090-blog.lodge.localhost"}}
 	for name, tt := range map[string]struct {
 		page pages.Page
@@ -36,6 +37,7 @@ func TestPages(t *testing.T) {
 		"private":                   {pages.Private(rt, "https://lodge.localhost/.lodge/login", "https://lodge.localhost/.lodge/ask"), []string{"lodge open blog", "Ask for access"}},
 		"denied to a VM":            {pages.DeniedToVM(rt), []string{"lodge share blog 8080 public"}},
 		"cross-site":                {pages.CrossSite(rt), []string{"lodge share blog 8080 public"}},
+		"cross-site, a bucket":      {pages.CrossSite(bucket), []string{"lodge share blog s3:my.photos public"}},
 		"login button":              {pages.LoginButton(rt, "abc"), []string{`value="abc"`}},
 		"link used":                 {pages.LinkUsed(rt), []string{"lodge open blog"}},
 		"login failed":              {pages.LoginFailed(rt), []string{"Login failed"}},

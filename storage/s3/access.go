@@ -3,6 +3,7 @@ package s3
 import (
 	"encoding/xml"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 
@@ -146,7 +147,11 @@ type judge struct {
 	block  accessBlock
 }
 
+// judge reads the settings of a bucket. By a grant there is the granted one alone.
 func (c *call) judge(bucket string) (*judge, error) {
+	if c.Granted != gateway.NoBucketAccess && bucket != c.Bucket {
+		return nil, denied("The grant is for another bucket.")
+	}
 	b, err := c.Store.Bucket(c.VM.ID, bucket)
 	if err != nil {
 		return nil, err
@@ -217,13 +222,31 @@ func (j *judge) listed(action, name string) bool {
 	return false
 }
 
+const accessBlockConfig = "publicAccessBlock"
+
 // accessBlock is the setting against what is public.
 type accessBlock struct {
 	BlockPublicAcls, IgnorePublicAcls, BlockPublicPolicy, RestrictPublicBuckets bool
 }
 
+// BlockPublic closes a bucket to everyone, whatever its policy, its lists and its website are.
+func BlockPublic(b *store.Bucket) {
+	text, err := xml.Marshal(struct {
+		XMLName xml.Name `xml:"PublicAccessBlockConfiguration"`
+		accessBlock
+	}{accessBlock: accessBlock{true, true, true, true}})
+	if err != nil {
+		panic(err) // truths are always XML
+	}
+	config := maps.Clone(b.Config) // configurations are shared, and never changed in place
+	if config == nil {
+		config = map[string][]byte{}
+	}
+	config[accessBlockConfig], b.Config = text, config
+}
+
 func accessBlockOf(b store.Bucket) (block accessBlock) {
-	if text, ok := b.Config["publicAccessBlock"]; ok && xml.Unmarshal(text, &block) != nil {
+	if text, ok := b.Config[accessBlockConfig]; ok && xml.Unmarshal(text, &block) != nil {
 		return accessBlock{true, true, true, true} // it was checked when it was set
 	}
 	return block

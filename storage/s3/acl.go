@@ -98,7 +98,9 @@ func getACL(c *call) error {
 		g := granteeXML{Type: groupType, XSI: xsiNamespace}
 		switch grantee {
 		case granteeOwner:
-			g.Type, g.ID, g.DisplayName = userType, who.ID, who.DisplayName
+			if g.Type = userType; who != nil {
+				g.ID, g.DisplayName = who.ID, who.DisplayName
+			}
 		case granteeAll:
 			g.URI = groupURIs + "AllUsers"
 		default:

@@ -29,6 +29,11 @@ func ParseGranted(r *http.Request) (vm string, t Target, ok bool, err error) {
 	return vm, t, true, err
 }
 
+// ErrGrantedCopy is the answer to a copy into another VM's bucket.
+func ErrGrantedCopy() error {
+	return notImplemented("Copies into another VM's bucket are not implemented. Read the object, and write it.")
+}
+
 // readActions and writeActions are what a VM may do with another one's bucket. What decides about a
 // bucket, its versions and its protection is its owner's.
 func readActions() []string {

@@ -31,3 +31,11 @@ func FuzzParseGranted(f *testing.F) {
 		}
 	})
 }
+
+// A grant is bound to its bucket, whatever names another one.
+func TestGrantIsBound(t *testing.T) {
+	c := &call{Caller: Caller{Granted: gateway.WriteBucket}, Target: Target{Bucket: "photos"}}
+	if _, err := c.judge("secret"); err == nil {
+		t.Error("another bucket of the owner is judged")
+	}
+}

@@ -35,6 +35,12 @@ func (c *call) listing(most string) (listing, error) {
 	}
 	var err error
 	l.query.Max, err = c.number(most, maxPage, maxPage)
+	if c.Anonymous {
+		l.query.Most, l.query.Weigh = maxStrangersPage, rowBytes
+		if c.query.Has("versions") || c.query.Has("uploads") { // their entries are longer
+			l.query.Max = min(l.query.Max, maxStrangersList)
+		}
+	}
 	return l, err
 }
 

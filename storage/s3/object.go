@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -202,6 +203,16 @@ func (c *call) sameRange(o store.Object) bool {
 		return t.Equal(o.Modified.UTC().Truncate(time.Second))
 	}
 	return unquote(since) == o.ETag
+}
+
+// CheckOverrides refuses a request without a signature that sets headers of its answer, as S3 does:
+// anybody could give an object another type or name.
+func CheckOverrides(r *http.Request) error {
+	query := r.URL.Query()
+	if slices.ContainsFunc(keptHeaders(), func(name string) bool { return query.Has("response-" + name) }) {
+		return invalidRequest("Request specific response headers cannot be used for anonymous GET requests.")
+	}
+	return nil
 }
 
 // override sets the headers that the query asks for.

@@ -1,9 +1,14 @@
 package s3
 
 import (
+	"cmp"
+	"errors"
+	"html"
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
+	"strconv"
 
 	"lodge/gateway"
 	"lodge/storage/store"
@@ -18,7 +23,7 @@ func ErrNotPublic() error {
 // Face is what a bucket may show to anybody. The zero value is that of a bucket that does not
 // exist, too.
 type Face struct {
-	Public     bool // a policy, a list or a website may open something
+	Public     bool // a policy, a list or a website may open something to anybody
 	Site       bool // it has a website
 	Restricted bool // its public access block forbids to share it with everybody
 }
@@ -30,8 +35,22 @@ func (h *Handler) Face(vm gateway.ID, bucket string) Face {
 		return Face{}
 	}
 	_, site := b.Config[websiteConfig]
-	_, policy := b.Config[policyConfig]
-	return Face{Public: site || policy || ownershipOf(b) != enforced, Site: site, Restricted: accessBlockOf(b).RestrictPublicBuckets}
+	block := accessBlockOf(b)
+	lists := ownershipOf(b) != enforced && !block.IgnorePublicAcls
+	return Face{
+		Public: !block.RestrictPublicBuckets && (site || lists || h.opens(b)),
+		Site:   site, Restricted: block.RestrictPublicBuckets,
+	}
+}
+
+// opens reports whether the policy of a bucket allows something to everyone.
+func (h *Handler) opens(b store.Bucket) bool {
+	text, ok := b.Config[policyConfig]
+	if !ok {
+		return false
+	}
+	policy, err := h.policies.parse(text, b.Name) // a policy that cannot be applied opens nothing
+	return err == nil && slices.ContainsFunc(policy, func(s statement) bool { return s.allow && s.everyone })
 }
 
 // Public carries out a request without a signature, for a door outside: what the policy and the
@@ -41,7 +60,7 @@ func (h *Handler) Face(vm gateway.ID, bucket string) Face {
 func (h *Handler) Public(w http.ResponseWriter, r *http.Request, who Caller, t Target) error {
 	who.Anonymous, who.Inside, who.Chain = true, false, nil
 	c, err := h.newCall(w, r, who, t)
-	if err != nil || r.Header.Get("X-Amz-Copy-Source") != "" { // a copy would show what other buckets have
+	if err != nil || c.r.Header.Get("X-Amz-Copy-Source") != "" { // a copy would show what other buckets have
 		return ErrNotPublic()
 	}
 	to, err := c.route()
@@ -52,10 +71,13 @@ func (h *Handler) Public(w http.ResponseWriter, r *http.Request, who Caller, t T
 		return notPublic(err)
 	}
 	c.cross()
-	if err := c.refuse(); err != nil {
+	if err := cmp.Or(c.refuse(), CheckOverrides(r)); err != nil {
 		return err
 	}
 	err = to.verb(c)
+	if errors.Is(err, store.ErrQuota) { // without the figures
+		return Errorf(http.StatusInsufficientStorage, "QuotaExceeded", "Nothing was stored: there is no space left in the bucket.")
+	}
 	if known, ok := AsError(err); err == nil || !ok || known.Status != http.StatusNotFound || c.mayList() {
 		return err
 	}
@@ -76,14 +98,29 @@ func notPublic(err error) error {
 	return ErrNotPublic()
 }
 
+// Limits of a list for a stranger, or for a browser.
+const (
+	maxStrangersPage = 256 << 10 // bytes, and the last entry
+	maxStrangersList = 100       // of versions or uploads
+)
+
+// rowBytes is how long the entry of a name is in a list, in XML or in a page, at most.
+func rowBytes(name string) int {
+	return 200 + len(html.EscapeString(name)) + len(url.QueryEscape(name))
+}
+
 // Page lists a part of a bucket for a person: what is below a prefix, by folders, behind after.
 // Like Public it returns ErrNotPublic for all that the caller may not see.
 func (h *Handler) Page(r *http.Request, who Caller, bucket, prefix, after string) (store.Page, error) {
-	c := &call{Handler: h, Caller: who, Target: Target{Bucket: bucket}, r: r, query: url.Values{}}
+	query := url.Values{"delimiter": {"/"}, "max-keys": {strconv.Itoa(maxPage)}} // what the same list of S3 has
+	if prefix != "" {
+		query.Set("prefix", prefix)
+	}
+	c := &call{Handler: h, Caller: who, Target: Target{Bucket: bucket}, r: r, query: query}
 	if err := c.authorize(route{http.MethodGet, "", nil}); err != nil {
 		return store.Page{}, notPublic(err)
 	}
-	return h.Store.List(r.Context(), store.Query{VM: who.VM.ID, Bucket: bucket, Prefix: prefix, Delimiter: "/", After: after, Max: maxPage})
+	return h.Store.List(r.Context(), store.Query{VM: who.VM.ID, Bucket: bucket, Prefix: prefix, Delimiter: "/", After: after, Max: maxPage, Most: maxStrangersPage, Weigh: rowBytes})
 }
 
 // Upload stores the file of a form below a prefix, for a person who may write to the bucket. Of the
@@ -97,7 +134,7 @@ func (h *Handler) Upload(w http.ResponseWriter, r *http.Request, who Caller, buc
 		return "", err
 	}
 	r = r.Clone(r.Context())
-	r.Header = http.Header{}
+	r.Header = senderOf(r.Header)
 	if kind := form.file.Header.Get("Content-Type"); kind != "" {
 		r.Header.Set("Content-Type", kind)
 	}
@@ -115,6 +152,18 @@ func (h *Handler) Upload(w http.ResponseWriter, r *http.Request, who Caller, buc
 	}
 	_, err = c.putSealed(store.Write{Body: body, Size: -1, Meta: meta})
 	return t.Key, err
+}
+
+// senderOf is what the headers of a request have about its sender, for the conditions of policies.
+// All others are about what it asks for.
+func senderOf(h http.Header) http.Header {
+	kept := http.Header{}
+	for _, name := range []string{"Referer", "User-Agent"} {
+		if values, ok := h[name]; ok {
+			kept[name] = values
+		}
+	}
+	return kept
 }
 
 // atMost fails when a body goes above its limit.

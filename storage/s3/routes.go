@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+
+	"lodge/gateway"
 )
 
 // verb carries out one kind of request.
@@ -95,18 +97,23 @@ func newObjectRoutes() []route {
 	}...)
 }
 
-func putOrCopy(c *call) error {
-	if c.r.Header.Get("X-Amz-Copy-Source") != "" {
-		return copyObject(c)
-	}
-	return putObject(c)
-}
+func putOrCopy(c *call) error { return c.orCopy(putObject, copyObject) }
 
-func putPart(c *call) error {
-	if c.r.Header.Get("X-Amz-Copy-Source") != "" {
-		return copyPart(c)
+func putPart(c *call) error { return c.orCopy(uploadPart, copyPart) }
+
+// orCopy carries out a write, or the copy that the request's source makes of it. A source is looked
+// up in the namespace of the bucket's VM, so who is not that VM copies nothing. A presigned URL may
+// name the source in its query.
+func (c *call) orCopy(write, copies verb) error {
+	switch {
+	case c.r.Header.Get("X-Amz-Copy-Source") == "":
+		return write(c)
+	case c.Anonymous:
+		return ErrNotPublic()
+	case c.Granted != gateway.NoBucketAccess:
+		return ErrGrantedCopy()
 	}
-	return uploadPart(c)
+	return copies(c)
 }
 
 func newBucketRoutes() []route {

@@ -166,7 +166,7 @@ func (c *call) sitePage(site *websiteXML) error {
 	if site.Error != nil && known.Status < http.StatusInternalServerError {
 		c.Key = site.Error.Key
 		c.w = &withStatus{c.w, known.Status}
-		c.r.Header = http.Header{} // its conditions and ranges are about the page
+		c.r.Header = senderOf(c.r.Header) // its conditions and ranges are about the page
 		if c.object() == nil {
 			return nil
 		}

@@ -110,4 +110,10 @@ type owner struct {
 	DisplayName string
 }
 
-func (c *call) owner() *owner { return &owner{c.VM.ID.String(), c.VM.Name} }
+// owner is nil for who is anonymous: the VM's id is not for everyone.
+func (c *call) owner() *owner {
+	if c.Anonymous {
+		return nil
+	}
+	return &owner{c.VM.ID.String(), c.VM.Name}
+}

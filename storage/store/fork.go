@@ -21,6 +21,12 @@ import (
 // are hard links. It may be repeated: what has been forked from there already stays as it is. Commits of the source
 // go on meanwhile. Errors: ErrNoSnapshot, ErrNotEmpty.
 func (s *Store) Fork(vm gateway.ID, name string, to gateway.ID) error {
+	return s.ForkWith(vm, name, to, func(*Bucket) {})
+}
+
+// ForkWith is Fork that changes the settings of each bucket's copy: the fork has never had those of
+// the source.
+func (s *Store) ForkWith(vm gateway.ID, name string, to gateway.ID, change func(*Bucket)) error {
 	from, err := s.account(vm)
 	if err != nil {
 		return err
@@ -61,12 +67,14 @@ func (s *Store) Fork(vm gateway.ID, name string, to gateway.ID) error {
 	if err != nil {
 		return err
 	}
-	return s.fork(from, target, id, source)
+	f := &fork{s: s, from: from, to: target, change: change}
+	return f.make(id, source)
 }
 
-// fork makes the copy, or leaves nothing of it. The record source is written with the last of it.
-func (s *Store) fork(from, to *account, at uint64, source []byte) error {
-	f := &fork{s: s, from: from, to: to, at: s.index.NewSnapshot(), b: s.index.NewIndexedBatch()}
+// make makes the copy, or leaves nothing of it. The record source is written with the last of it.
+func (f *fork) make(at uint64, source []byte) error {
+	s, to := f.s, f.to
+	f.at, f.b = s.index.NewSnapshot(), s.index.NewIndexedBatch()
 	defer func() { _ = errors.Join(f.at.Close(), f.b.Close()) }() // what the batch has is committed step by step
 	err := f.b.Set(vmKey(to.vm, kindProgress, 0), []byte{forking}, nil)
 	if err == nil {
@@ -86,6 +94,7 @@ func (s *Store) fork(from, to *account, at uint64, source []byte) error {
 type fork struct {
 	s        *Store
 	from, to *account
+	change   func(*Bucket)    // of the copies
 	at       *pebble.Snapshot // the source's records
 	b        *pebble.Batch
 }
@@ -108,7 +117,7 @@ func (f *fork) run(at uint64, source []byte) error {
 	if err := f.step(0); err != nil {
 		return err
 	}
-	if err := f.contents(); err != nil {
+	if err := errors.Join(f.buckets(), f.contents()); err != nil {
 		return err
 	}
 	if err := f.syncDirs(); err != nil {
@@ -142,6 +151,19 @@ func (f *fork) goBack(at uint64) error {
 		}
 	}
 	return nil
+}
+
+// buckets changes the copies of the buckets.
+func (f *fork) buckets() error {
+	prefix := vmKey(f.to.vm, kindBucket, 0)[:vmKeyLen+1]
+	return each(f.s.index, prefix, func(key, v []byte) error {
+		b, err := decodeBucket(f.to.vm, string(key[len(prefix):]), v)
+		if err != nil {
+			return err
+		}
+		f.change(&b)
+		return errors.Join(f.b.Set(bytes.Clone(key), b.encode(), nil), f.step(4<<20))
+	})
 }
 
 // ours returns the key of the copy of a record.

@@ -102,11 +102,18 @@ func (w *walk) fold(name string) (string, bool) {
 	return name[:len(w.q.Prefix)+i+len(w.q.Delimiter)], true
 }
 
+func (w *walk) weigh(name string) int {
+	if w.q.Weigh == nil {
+		return 0
+	}
+	return w.q.Weigh(name)
+}
+
 // page calls add for each record of a page whose kind has one record for a name.
 func (w *walk) page(add func(*pebble.Iterator) error) (prefixes []string, next string, more bool, err error) {
-	n := 0
+	n, weight := 0, 0
 	for ok := w.start(); ok; n++ {
-		if n == w.q.Max {
+		if n == w.q.Max || w.q.Most > 0 && weight > w.q.Most {
 			return prefixes, next, true, nil
 		}
 		if err := w.ctx.Err(); err != nil {
@@ -115,6 +122,7 @@ func (w *walk) page(add func(*pebble.Iterator) error) (prefixes []string, next s
 		name := nameIn(w.it.Key())
 		if folded, yes := w.fold(name); yes {
 			prefixes, next = append(prefixes, folded), folded
+			weight += w.weigh(folded)
 			ok = w.skip(folded)
 			continue
 		}
@@ -122,6 +130,7 @@ func (w *walk) page(add func(*pebble.Iterator) error) (prefixes []string, next s
 			return nil, "", false, err
 		}
 		next = name
+		weight += w.weigh(name)
 		ok = w.it.Next()
 	}
 	return prefixes, next, false, w.it.Error()

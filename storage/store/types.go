@@ -148,8 +148,10 @@ type Query struct {
 	From              string // the first possible key; inclusive
 	AfterVersion      string // with After: go on within that key, after this version or upload
 	Max               int    // of objects and prefixes together; at most 1,000
-	Versions          bool   // older versions and delete markers too
-	Tags              bool   // objects have their tags
+	Most              int    // of what Weigh returns for the names of a page; 0 is no limit
+	Weigh             func(name string) int
+	Versions          bool // older versions and delete markers too
+	Tags              bool // objects have their tags
 }
 
 // Page is a page of a listing.

@@ -202,3 +202,10 @@ func Restored(now gateway.VM, then []gateway.Share) []gateway.Share {
 		return s.Visibility == gateway.Link && now.Visibility(s.Port) != gateway.Link
 	})
 }
+
+// RestoredBuckets is Restored for the shares of buckets.
+func RestoredBuckets(now gateway.VM, then []gateway.BucketShare) []gateway.BucketShare {
+	return slices.DeleteFunc(slices.Clone(then), func(s gateway.BucketShare) bool {
+		return s.Visibility == gateway.Link && now.S3.Share(s.Bucket).Visibility != gateway.Link
+	})
+}

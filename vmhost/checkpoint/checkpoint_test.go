@@ -172,3 +172,17 @@ func TestRestoredShares(t *testing.T) {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 }
+
+func TestRestoredBucketShares(t *testing.T) {
+	share := func(bucket string, v gateway.Visibility) gateway.BucketShare {
+		return gateway.BucketShare{Bucket: bucket, Share: gateway.Share{Visibility: v}}
+	}
+	then := []gateway.BucketShare{share("a", gateway.Public), share("b", gateway.Link), share("c", gateway.Link)}
+	now := gateway.VM{S3: gateway.S3Settings{Shares: []gateway.BucketShare{share("c", gateway.Link), share("d", gateway.Public)}}}
+	if diff := cmp.Diff([]gateway.BucketShare{then[0], then[2]}, checkpoint.RestoredBuckets(now, then)); diff != "" || then[1].Bucket != "b" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if got := checkpoint.RestoredBuckets(now, nil); len(got) != 0 {
+		t.Errorf("of a checkpoint without any: %v", got)
+	}
+}
