@@ -97,6 +97,7 @@ type Rollback struct {
 	Shares []Share      `json:"shares"` // which the VM has afterwards
 
 	BucketShares []BucketShare `json:"bucket_shares,omitempty"` // as above
+	ShareRev     uint64        `json:"share_rev,omitempty"`     // of the VM when it began: if that has changed, the shares stay as they are then
 }
 
 // Part is something kept for a VM beside its disk that the VM's checkpoints cover: its mail, its

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -70,7 +71,8 @@ func (r MailRoute) String() string {
 
 // isBucketName reports whether S3 clients can make a bucket of a name.
 func isBucketName(name string) bool {
-	return len(name) >= 3 && len(name) <= 63 && isPlainLocal(name) && !strings.Contains(name, "_")
+	_, notAddress := netip.ParseAddr(name)
+	return len(name) >= 3 && len(name) <= 63 && isPlainLocal(name) && !strings.Contains(name, "_") && notAddress != nil
 }
 
 // isNoURLByte reports whether a character is in no path of a URL, or begins a fragment.

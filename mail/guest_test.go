@@ -118,7 +118,9 @@ func (g *guest) up(t *testing.T) {
 			t.Logf("sshd: %s", log.String())
 		}
 	})
-	cmd.WaitDelay = 100 * time.Millisecond // sessions outlive the listener and hold its log open
+	// Sessions outlive the listener and hold its log open: what they have read of a connection that is cut, they still
+	// carry out, also on files of a message that was delivered again and recorded by then.
+	cmd.WaitDelay = 10 * time.Second
 	gatewaytest.Must(t, cmd.Start())
 	g.stop = func() {
 		_ = cmd.Process.Kill()

@@ -31,7 +31,13 @@ func (s *Server) Deposit(ctx context.Context, vm gateway.Identity, bucket, name,
 	r.ContentLength = bytes
 	r.Header.Set("Content-Type", contentType)
 	r.Header.Set("If-None-Match", "*")
-	return depositError(s.protocol.Serve(nowhere{}, r, s3.Caller{VM: vm, Inside: true}, s3.Target{Bucket: bucket, Key: name}))
+	target, err := s3.ParseTarget(r)
+	if err != nil {
+		return depositError(err)
+	}
+	return depositError(s.objects.UnlessFailed(func() error {
+		return s.protocol.Serve(nowhere{}, r, s3.Caller{VM: vm, Inside: true}, target)
+	}))
 }
 
 // depositError is the one table from S3's answers to the errors of Deposit. That there is such an object is none.

@@ -96,7 +96,10 @@ func (s *Server) admitVisit(w *access, r *http.Request, v visit) (_ *http.Reques
 	if v.byLogin() {
 		return s.admit(w, r, v.vm.ID, atOutside, mayBeLong(r))
 	}
-	leavePeer, ok := s.admission.peers.Enter(peerOf(r))
+	leavePeer, ok := func() {}, true
+	if peer := peerOf(r); !peer.Loopback() { // a tunnel or a proxy ends there, with all who come by it
+		leavePeer, ok = s.admission.peers.Enter(peer)
+	}
 	if !ok {
 		return nil, nil, nil, errSlowDown()
 	}

@@ -43,8 +43,8 @@ type slots struct{ own, common *limit.Limit[gateway.ID] }
 // Strangers hold few places each, at all VMs together, and few lists of a VM: the lists of who has
 // a key are others.
 const (
-	maxRequestsPerPeer  = 16
-	maxStrangersLists   = 8 // of a VM
+	maxRequestsPerPeer  = 64 // a page with its images is one address's, as are all who share one
+	maxStrangersLists   = 8  // of a VM
 	commonStrangersList = 32
 )
 

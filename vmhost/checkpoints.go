@@ -73,7 +73,7 @@ func (h *Host) atRest(ctx context.Context, id gateway.ID) (gateway.VM, libvirt.S
 // checkpoint makes a checkpoint of a settled VM. The caller holds the worker's turn.
 func (h *Host) checkpoint(ctx context.Context, m gateway.VM, state libvirt.State, r gateway.CheckpointRequest) (gateway.Checkpoint, error) {
 	name, err := h.checkpoints.Check(m.ID, r, time.Now())
-	if err = errors.Join(err, h.checkCheckpoint(ctx, m, state, r.Kind)); err != nil {
+	if err != nil {
 		return gateway.Checkpoint{}, err
 	}
 	memory := ""
@@ -81,6 +81,9 @@ func (h *Host) checkpoint(ctx context.Context, m gateway.VM, state libvirt.State
 		if memory, err = h.checkMemory(ctx, m, state); err != nil {
 			return gateway.Checkpoint{}, err
 		}
+	}
+	if err := h.checkCheckpoint(ctx, m, state, r.Kind); err != nil {
+		return gateway.Checkpoint{}, err
 	}
 	c := gateway.Checkpoint{
 		ID: gateway.CheckpointID(gateway.NewID().String()), VM: m.ID, Name: name, Kind: r.Kind, Layer: m.Disk,
@@ -120,7 +123,10 @@ func (h *Host) checkCheckpoint(ctx context.Context, m gateway.VM, state libvirt.
 	if err != nil {
 		return err
 	}
-	if !hasEnded(state) {
+	if err := disk.CheckRoom(h.cfg.diskDir(), 0); err != nil {
+		return err
+	}
+	if !hasEnded(state) { // the last check: what is refused ends no merge
 		if err := h.interruptMerge(ctx, m.ID, kind, len(chain)); err != nil {
 			return err
 		}
@@ -129,7 +135,7 @@ func (h *Host) checkCheckpoint(ctx context.Context, m gateway.VM, state libvirt.
 		return gateway.Errorf(gateway.KindConflict, "the disk of %s has %d layers", m.Name, len(chain)).
 			WithHint("A start merges them: lodge restart %s", m.Name)
 	}
-	return disk.CheckRoom(h.cfg.diskDir(), 0)
+	return nil
 }
 
 // push puts a new layer on the disk, and marks the Parts in the same moment.

@@ -101,7 +101,7 @@ func (h *Host) sweepMemory() error {
 }
 
 // resumeSaved starts a VM that was just rolled back from the memory of the checkpoint. The incarnation
-// stays, so programs in the guest keep their credentials. After an error nothing runs.
+// stays, so programs in the guest keep their credentials. After an error it ends what may run.
 func (h *Host) resumeSaved(ctx context.Context, w *worker, c gateway.Checkpoint) error {
 	m, ok := h.dir.ByID(w.id)
 	if !ok {

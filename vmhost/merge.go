@@ -60,6 +60,22 @@ func (h *Host) leaveMerge(id gateway.ID) {
 	}
 }
 
+// leaveMerging is for a reconcile that takes no step of a merge: the VM does not run, or is to be stopped. What
+// was copied stays.
+func (h *Host) leaveMerging(ctx context.Context, w *worker, state libvirt.State) {
+	if w.pulling == "" {
+		return
+	}
+	w.pulling = ""
+	h.leaveMerge(w.id)
+	if hasEnded(state) {
+		return
+	}
+	if err := h.virt.EndPull(ctx, w.id); err != nil {
+		h.log.WarnContext(ctx, "merge of a disk was not ended", "vm", h.name(w.id), "err", err)
+	}
+}
+
 // merge takes the next step of the merge of a running VM's disk, if one is due, and returns the time
 // until the one after it; 0: none. A failure is no error: the VM runs from the disk as it is. The
 // caller holds the worker's turn.

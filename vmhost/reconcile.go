@@ -79,6 +79,9 @@ func (h *Host) reconcile(ctx context.Context, w *worker) (again time.Duration, e
 			return err
 		}
 		defer w.setPace()
+		if m.Desired != gateway.Running || state != libvirt.Running {
+			h.leaveMerging(ctx, w, state)
+		}
 		if m.Desired == gateway.Stopped {
 			return h.keepStopped(ctx, m, state)
 		}

@@ -57,7 +57,10 @@ func (h *Host) beginRollback(ctx context.Context, m gateway.VM, state libvirt.St
 	if err != nil {
 		return undo, err
 	}
-	if err := errors.Join(h.checkMarks(ctx, to), h.checkCheckpoint(ctx, m, state, gateway.CheckpointUndo)); err != nil {
+	if err := h.checkMarks(ctx, to); err != nil {
+		return undo, err
+	}
+	if err := h.checkCheckpoint(ctx, m, state, gateway.CheckpointUndo); err != nil {
 		return undo, err
 	}
 	below, err := h.layers.Get(to.Layer)
@@ -109,7 +112,7 @@ func (h *Host) recordRollback(ctx context.Context, to gateway.Checkpoint, layer 
 		if !inside {
 			shares, buckets = checkpoint.Restored(*m, to.Shares), checkpoint.RestoredBuckets(*m, to.BucketShares)
 		}
-		m.Rollback = &gateway.Rollback{To: to.ID, Disk: layer, Shares: shares, BucketShares: buckets}
+		m.Rollback = &gateway.Rollback{To: to.ID, Disk: layer, Shares: shares, BucketShares: buckets, ShareRev: m.ShareRev}
 	})
 	return err
 }
@@ -152,6 +155,10 @@ func (h *Host) startRolledBack(ctx context.Context, w *worker, to gateway.Checkp
 		if err == nil || !h.wants(w.id, gateway.Running) {
 			return err
 		}
+		// libvirtd may not have answered: the guest may run, and write to this disk.
+		if state, unknown := h.virt.State(ctx, w.id); unknown != nil || !hasEnded(state) {
+			return errors.Join(err, unknown)
+		}
 		h.log.WarnContext(ctx, "VM boots, since the memory of the checkpoint could not be resumed", "vm", h.name(w.id), "err", err)
 	}
 	return h.bringUp(ctx, w)
@@ -167,7 +174,10 @@ func (h *Host) rewind(ctx context.Context, m gateway.VM) error {
 		h.at("rewound")
 	}
 	_, err := h.record(ctx, m.ID, func(m *gateway.VM) {
-		m.Disk, m.Shares, m.S3.Shares, m.Rollback = r.Disk, r.Shares, r.BucketShares, nil
+		if m.ShareRev == r.ShareRev { // else somebody has closed or opened something since
+			m.Shares, m.S3.Shares = r.Shares, r.BucketShares
+		}
+		m.Disk, m.Rollback = r.Disk, nil
 		m.ShareRev++
 		m.Restarting, m.ForceStop = false, false
 	})

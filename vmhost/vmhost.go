@@ -78,7 +78,7 @@ type Config struct {
 	LibvirtSocket string        // libvirt.DefaultSocket
 	Defaults      gateway.Size  // for what a Spec leaves out; debian-13, 2 CPUs, 1024 MiB, 10 GiB
 	StartsAtOnce  int           // how many VMs are started at the same time; 2
-	MergeAt       int           // how many layers the disk of a running VM has when they are merged; 32
+	MergeAt       int           // how many layers the disk of a running VM has when they are merged, at least 4; 32
 	StopTimeout   time.Duration // how long a guest may take to shut down; 90 s
 	Logger        *slog.Logger
 }
@@ -183,7 +183,7 @@ func withDefaults(c Config) Config {
 	if c.StartsAtOnce <= 0 {
 		c.StartsAtOnce = 2
 	}
-	if c.MergeAt <= 0 {
+	if c.MergeAt < 4 { // after a merge there are three
 		c.MergeAt = 32
 	}
 	if c.StopTimeout == 0 {

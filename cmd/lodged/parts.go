@@ -173,7 +173,9 @@ func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
 	hostConfig.OnRemove = []func(context.Context, gateway.ID) error{
 		p.web.Remove, p.mail.Remove, p.objects.Remove, p.forwards.RemoveVM, p.issuer.Remove,
 	}
-	hostConfig.Parts = []gateway.Part{p.mail, p.objects}
+	// A rollback rewinds them in this order. Mail that came later is delivered again at once, also into buckets,
+	// which go back before.
+	hostConfig.Parts = []gateway.Part{p.objects, p.mail}
 	if p.host, err = vmhost.New(hostConfig); err != nil {
 		return fmt.Errorf("virtual machines: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"time"
 
 	"lodge/gateway"
 )
@@ -154,5 +155,9 @@ func (s *sized) Write(p []byte) (int, error) {
 		s.Header().Set("Content-Type", "application/octet-stream")
 		s.Header().Set("Content-Length", strconv.FormatInt(s.bytes, 10))
 	}
-	return s.ResponseWriter.Write(p)
+	c := http.NewResponseController(s.ResponseWriter) // a client stopped by ^Z must not hold up the VM
+	_ = c.SetWriteDeadline(time.Now().Add(stalled))   // without one, a slow reader is waited for
+	n, err := s.ResponseWriter.Write(p)
+	_ = c.SetWriteDeadline(time.Time{}) // as above
+	return n, err
 }

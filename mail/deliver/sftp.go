@@ -165,7 +165,7 @@ func (l *lane) mark(name string) error {
 
 // Recorded removes a mark.
 func (g *sftpRoute) Recorded(ctx context.Context, name string) error {
-	l := g.take(ctx)
+	l := g.join() // after a reconnect there are many of these, and mostly nothing to remove
 	defer g.give(l)
 	return g.within(ctx, func() error {
 		if err := l.client.Remove(done(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/pkg/sftp"
 	"golang.org/x/crypto/ssh"
@@ -47,17 +48,24 @@ func openLane(guest *ssh.Client) (*lane, error) {
 	return l, nil
 }
 
-// take returns the lane with the fewest messages, a new one if that has many; give gives it back. A guest that opens no
-// further one has what there is.
+// join returns the open lane with the fewest messages; give gives it back.
+func (g *sftpRoute) join() *lane {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	l := g.least()
+	l.busy++
+	return l
+}
+
+func (g *sftpRoute) least() *lane {
+	return slices.MinFunc(g.lanes, func(a, b *lane) int { return a.busy - b.busy })
+}
+
+// take is join that opens a further lane if all have many messages. A guest that opens none has what there is.
 func (g *sftpRoute) take(ctx context.Context) *lane {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	least := g.lanes[0]
-	for _, l := range g.lanes {
-		if l.busy < least.busy {
-			least = l
-		}
-	}
+	least := g.least()
 	if least.busy >= perLane && len(g.lanes) < maxLanes && !g.full {
 		err := g.within(ctx, func() error {
 			l, err := openLane(g.ssh)

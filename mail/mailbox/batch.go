@@ -174,6 +174,9 @@ func (b *Box) write(batch []*ticket) error {
 			buf = f.encode(buf, s.marker)
 		}
 	}
+	if err := b.syncNames(); err != nil {
+		return err
+	}
 	if err := b.append(buf); err != nil {
 		return err
 	}
@@ -204,6 +207,19 @@ func (b *Box) append(buf []byte) error {
 		defer b.seal()
 	}
 	return fmt.Errorf("append to log: %w", err)
+}
+
+// syncNames syncs the names of the tail before the first batch goes into it: a process that was killed while it began
+// the segment, or made the mailbox, may not have done so.
+func (b *Box) syncNames() error {
+	if b.named {
+		return nil
+	}
+	if err := errors.Join(durable.Sync(b.log), b.syncDirs()); err != nil {
+		return err
+	}
+	b.named = true
+	return nil
 }
 
 // publish makes a durable batch visible.
@@ -301,7 +317,7 @@ func (b *Box) roll() error {
 		return fmt.Errorf("begin segment: %w", err)
 	}
 	b.seal()
-	b.tail, b.end, b.reserved = f, int64(len(buf)), 0
+	b.tail, b.end, b.reserved, b.named = f, int64(len(buf)), 0, true
 	b.state.segments = append(b.state.segments, s)
 	if err := b.writeIndex(); err != nil {
 		b.logger.Warn("mailbox index not written", "err", err)

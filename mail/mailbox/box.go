@@ -36,6 +36,7 @@ type Box struct {
 	state    *state
 	tail     *os.File // the last segment; nil: the next write begins a new one
 	end      int64    // of the tail's last frame
+	named    bool     // the names of the tail, and above it, are synced
 	reserved int64    // the tail may grow to here even on a full disk
 	dirty    bool     // the index is older than the log
 	grown    int64    // bytes of the log since the index was written

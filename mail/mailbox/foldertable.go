@@ -157,10 +157,10 @@ func (f *Folders) writeTable(t *folderTable) error {
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(f.dir); errors.Is(err, fs.ErrNotExist) {
-		if err := os.Mkdir(f.dir, 0o700); err != nil {
-			return fmt.Errorf("make folders: %w", err)
-		}
+	if err := os.Mkdir(f.dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make folders: %w", err)
+	}
+	if f.fresh { // a process that was killed may have made it without that
 		if err := durable.Sync(filepath.Dir(f.dir)); err != nil {
 			return fmt.Errorf("make folders: %w", err)
 		}

@@ -34,8 +34,8 @@ func newBox(dir, log string, logger *slog.Logger) *Box {
 	return b
 }
 
-// makeDirs makes the directories that are missing. Those that are there were synced before anything in them counted:
-// here, or after a crash in between by roll.
+// makeDirs makes the directories that are missing. Those that are there were synced before anything in them counts:
+// here, or after a crash in between by syncNames.
 func (b *Box) makeDirs() error {
 	made := false
 	for _, dir := range []string{b.log, b.big(""), b.lost("")} {

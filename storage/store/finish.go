@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -30,8 +31,8 @@ func (s *Store) finish(ctx context.Context) error {
 }
 
 func (s *Store) finishOne(a *account) error {
-	what, name := a.unfinished()
-	if what == 0 {
+	record := a.unfinished()
+	if record == nil {
 		return nil
 	}
 	if err := s.hasRoom(0); err != nil {
@@ -40,31 +41,36 @@ func (s *Store) finishOne(a *account) error {
 		}
 		return err
 	}
-	err := error(nil)
-	switch what {
-	case restoring:
-		err = s.Restore(a.vm, name)
-	case dropping:
-		err = s.Drop(a.vm, name)
-	}
-	if errors.Is(err, ErrNoSnapshot) || errors.Is(err, ErrRemoved) {
-		return nil // it has ended meanwhile
+	err := s.goOn(a, record)
+	if errors.Is(err, ErrRemoved) {
+		return nil
 	}
 	return err
 }
 
-// unfinished returns what is in progress and with which snapshot; 0 for nothing, or a fork.
-func (a *account) unfinished() (what byte, name string) {
+// goOn goes on with what a record of the progress is about, unless that has ended: whoever began it may have tried
+// again meanwhile. It begins nothing.
+func (s *Store) goOn(a *account, record []byte) error {
+	id := decodeSeq(record[1:])
+	if record[0] == dropping {
+		return s.dropSnapshot(a, id)
+	}
+	return a.gate.While(func() error {
+		a.commits.Lock()
+		defer a.commits.Unlock()
+		if a.removed || !bytes.Equal(a.progress, record) {
+			return nil
+		}
+		return s.restore(a, id)
+	})
+}
+
+// unfinished returns the record of what is in progress; nil for nothing, or a fork.
+func (a *account) unfinished() []byte {
 	a.commits.RLock()
 	defer a.commits.RUnlock()
-	if a.removed || len(a.progress) != 9 {
-		return 0, ""
+	if a.removed || len(a.progress) != 9 || a.progress[0] != restoring && a.progress[0] != dropping {
+		return nil
 	}
-	id := decodeSeq(a.progress[1:])
-	for _, n := range a.snaps {
-		if n.id == id {
-			return a.progress[0], n.name
-		}
-	}
-	return 0, ""
+	return bytes.Clone(a.progress)
 }

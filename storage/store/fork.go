@@ -117,7 +117,7 @@ func (f *fork) run(at uint64, source []byte) error {
 	if err := f.step(0); err != nil {
 		return err
 	}
-	if err := errors.Join(f.buckets(), f.contents()); err != nil {
+	if err := f.contents(); err != nil {
 		return err
 	}
 	if err := f.syncDirs(); err != nil {
@@ -153,19 +153,6 @@ func (f *fork) goBack(at uint64) error {
 	return nil
 }
 
-// buckets changes the copies of the buckets.
-func (f *fork) buckets() error {
-	prefix := vmKey(f.to.vm, kindBucket, 0)[:vmKeyLen+1]
-	return each(f.s.index, prefix, func(key, v []byte) error {
-		b, err := decodeBucket(f.to.vm, string(key[len(prefix):]), v)
-		if err != nil {
-			return err
-		}
-		f.change(&b)
-		return errors.Join(f.b.Set(bytes.Clone(key), b.encode(), nil), f.step(4<<20))
-	})
-}
-
 // ours returns the key of the copy of a record.
 func (f *fork) ours(key []byte) []byte {
 	k := bytes.Clone(key)
@@ -173,7 +160,16 @@ func (f *fork) ours(key []byte) []byte {
 	return k
 }
 
+// set copies a record. That of a bucket is changed at once: the copy is never as open as the source.
 func (f *fork) set(key, v []byte) error {
+	if key[vmKeyLen] == kindBucket {
+		b, err := decodeBucket(f.to.vm, string(key[vmKeyLen+1:]), v)
+		if err != nil {
+			return err
+		}
+		f.change(&b)
+		v = b.encode()
+	}
 	return errors.Join(f.b.Set(f.ours(key), v, nil), f.step(4<<20))
 }
 

@@ -239,9 +239,10 @@ func (s *Store) resume(vm gateway.ID) error {
 // the rest. Commits between two steps may add to this history, if no later snapshot is there: what they add is newer
 // than what was moved, so it is released.
 func (s *Store) dropSnapshot(a *account, at uint64) error {
+	record := binary.BigEndian.AppendUint64([]byte{dropping}, at)
 	for more := true; more; {
 		var err error
-		if more, err = s.dropStep(a, at); err != nil {
+		if more, err = s.dropStep(a, at, record); err != nil {
 			return err
 		}
 	}
@@ -249,13 +250,13 @@ func (s *Store) dropSnapshot(a *account, at uint64) error {
 }
 
 // dropStep drops some values of a snapshot's history, or else ends the drop.
-func (s *Store) dropStep(a *account, at uint64) (more bool, err error) {
+func (s *Store) dropStep(a *account, at uint64, record []byte) (more bool, err error) {
 	a.commits.Lock()
 	defer a.commits.Unlock()
 	switch {
 	case a.removed:
 		return false, ErrRemoved
-	case a.progress == nil: // another call has ended it
+	case !bytes.Equal(a.progress, record): // another call has ended it, and one may have begun something else
 		return false, nil
 	}
 	before := uint64(0)

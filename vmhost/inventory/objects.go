@@ -71,8 +71,8 @@ func Scan(at string, r io.Reader) (Scanned, error) {
 // fetchScript has the new VM fetch a file: its path, URL, SHA-256, owner and mode. A VM of this host
 // reaches the host at its gateway alone, whatever port the URL has; another machine by the name.
 const fetchScript = `mkdir -p -- "$(dirname -- "$1")" && t=$(mktemp -- "$1.XXXXXX") || exit
-get() { curl -fsS --connect-timeout 10 --retry 5 -o "$t" "$@"; }
-{ get --connect-to ::169.254.169.254:443 -- "$2" || get -- "$2"; } && [ "$(sha256sum <"$t")" = "$3  -" ] && chown -- "$4" "$t" && chmod -- "$5" "$t" && mv -fT -- "$t" "$1" && exit
+get() { curl -fsS --connect-timeout 10 -o "$t" "$@"; }
+{ get --connect-to ::169.254.169.254:443 -- "$2" || get --retry 5 -- "$2"; } && [ "$(sha256sum <"$t")" = "$3  -" ] && chown -- "$4" "$t" && chmod -- "$5" "$t" && mv -fT -- "$t" "$1" && exit
 rm -f -- "$t"; printf 'not fetched: %s\n' "$1" >&2; exit 1`
 
 // fetch has a large file fetched, or leaves it out.

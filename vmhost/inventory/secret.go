@@ -11,7 +11,7 @@ import (
 var (
 	secretName = regexp.MustCompile(`(?i)^(id_(rsa|dsa|ecdsa|ed25519)(_sk)?|ssh_host_.*_key|.*\.(key|p12|pfx|jks|kdbx|keytab|ppk)|\.?(netrc|pgpass|my\.cnf|npmrc|pypirc|dockercfg|htpasswd|env(\..+)?)|.*(secret|token|passw|passphrase|credential|shadow|sasldb).*|.*_history|secring\..*|otp.*)$`)
 	secretPath = regexp.MustCompile(`/(\.ssh/[^/]*_?key|\.gnupg/.*|\.aws/(cli|sso)/.*|\.docker/config\.json|\.kube/.*|\.config/(gh|gcloud|doctl|op)/.*|\.password-store/.*|ssl/private/.*|letsencrypt/(archive|live|accounts|keys)/.*|wireguard/.*|openvpn/.*|NetworkManager/system-connections/.*|opendkim/keys/.*)$`)
-	secretText = regexp.MustCompile(`(?i)-----BEGIN ([A-Z0-9 ]+ )?PRIVATE KEY( BLOCK)?-----|age-secret-key-1|\b(AKIA|ASIA)[0-9A-Z]{16}\b|\bgh[pousr]_[0-9A-Za-z]{30,}|\bgithub_pat_[0-9A-Za-z_]{30,}|\bglpat-[0-9A-Za-z_-]{20,}|\bxox[abpors]-[0-9A-Za-z-]{10,}|\bsk[-_](live|test|ant|proj)?[-_]?[0-9A-Za-z_-]{20,}|\bAIza[0-9A-Za-z_-]{35}|\beyJ[0-9A-Za-z_-]{10,}\.eyJ[0-9A-Za-z_-]{10,}\.` +
+	secretText = regexp.MustCompile(`(?i)-----BEGIN ([A-Z0-9 ]+ )?PRIVATE KEY( BLOCK)?-----|age-secret-key-1|\b(AKIA|ASIA)[0-9A-Z]{16}\b|\bgh[pousr]_[0-9A-Za-z]{30,}|\bgithub_pat_[0-9A-Za-z_]{30,}|\bglpat-[0-9A-Za-z_-]{20,}|\bxox[abpors]-[0-9A-Za-z-]{10,}|\bsk[-_](live|test|ant|proj)?[-_]?[0-9A-Za-z_-]{20,}|\bAIza[0-9A-Za-z_-]{35}|\beyJ[0-9A-Za-z_-]{10,}\.eyJ[0-9A-Za-z_-]{10,}` +
 		`|[a-z][a-z0-9+.-]*://[^/\s:@]*:[^/\s@]{2,}@|(?m:^[^:\s]+:\$(2[aby]|apr1|[156y]|argon2[a-z]*)\$)`)
 	// a name of which a part stands for a secret, and what is set to it; in a quoted value, in XML, or behind a space as well
 	secretSet  = regexp.MustCompile(`(?im)(?:pass(?:wd|word|phrase|code)?|secret|token|credential|(?:api|access|private|auth|secret|encryption|signing)[_-]?key|\bsalt|requirepass|masterauth)\w*["']?\]?[ \t]*(=>|:=|[:=,>]|[ \t])[ \t]*(.*)$`)
@@ -47,14 +47,21 @@ const (
 	maxLine    = 4 << 10
 )
 
+// effort is how many bytes the expressions may go over for a content of so many bytes. A file that needs
+// more was made to take long, and counts as one with a secret.
+func effort(bytes int) int { return 4*bytes + 64<<10 }
+
 // hasSecret reports whether content has the form of a secret anywhere.
 func hasSecret(content []byte) bool {
+	left := effort(len(content))
 	return hinted(content, textHints, func(at int, hint string) bool {
 		to := min(len(content), at+behindHint)
 		if hint == "://" && !namesPassword(content[at+len(hint):to]) {
 			return false
 		}
-		return secretText.Match(content[max(0, at-beforeHint):to])
+		from := max(0, at-beforeHint)
+		left -= to - from
+		return left < 0 || secretText.Match(content[from:to])
 	})
 }
 
@@ -90,6 +97,7 @@ func hinted(content []byte, hints string, found func(at int, hint string) bool) 
 // setsSecret reports whether a line gives a value to something whose name is that of a secret. A value that
 // refers to another place (an environment variable, a call) is none.
 func setsSecret(content []byte) bool {
+	left := effort(len(content))
 	return hinted(content, setHints, func(at int, _ string) bool {
 		from := max(0, at-beforeHint)
 		from += bytes.LastIndexByte(content[from:at], '\n') + 1
@@ -97,7 +105,8 @@ func setsSecret(content []byte) bool {
 		if end := bytes.IndexByte(content[at:to], '\n'); end >= 0 {
 			to = at + end
 		}
-		return setsOne(content[from:to])
+		left -= to - from
+		return left < 0 || setsOne(content[from:to])
 	})
 }
 
