@@ -173,14 +173,16 @@ func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
 	hostConfig.OnRemove = []func(context.Context, gateway.ID) error{
 		p.web.Remove, p.mail.Remove, p.objects.Remove, p.forwards.RemoveVM, p.issuer.Remove,
 	}
-	// A rollback rewinds them in this order. Mail that came later is delivered again at once, also into buckets,
-	// which go back before.
-	hostConfig.Parts = []gateway.Part{p.objects, p.mail}
+	hostConfig.Parts = p.covered()
 	if p.host, err = vmhost.New(hostConfig); err != nil {
 		return fmt.Errorf("virtual machines: %w", err)
 	}
 	return nil
 }
+
+// covered are what a VM's checkpoints cover beside its disk. A rollback rewinds them in this order: mail that came
+// later is delivered again at once, also into buckets, which go back before.
+func (p *parts) covered() []gateway.Part { return []gateway.Part{p.objects, p.mail} }
 
 // verdicts returns what checks the senders of mail; nil if nothing does.
 func verdicts(cfg Config) *verdict.Checker {

@@ -199,6 +199,8 @@ func TestShows(t *testing.T) {
 		{"/etc/a", "requirepass x1\n", false},
 		{"/etc/a", "  password hunter22\n", false},
 		{"/etc/a", "PASS=ab\n", false},
+		{"/etc/a", `{"id":"eyJhbGciOiJSUzI1NiJ9.eyJ` + strings.Repeat("a", 1200) + `.c2ln"}`, false},
+		{"/etc/a", strings.Repeat("keyx", 16<<10), false}, // it would take minutes
 		{"/etc/postfix/sasl_passwd.db", "x", false},
 		{"/etc/ppp/chap-secrets", "x", false},
 		{"/etc/a", "# Set a password for the user.\n", true},
