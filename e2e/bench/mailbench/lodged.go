@@ -19,6 +19,7 @@ import (
 
 	"lodge/cmd/lodged/memory"
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
 	"lodge/gateway/store"
 	"lodge/mail"
 	"lodge/mail/verdict"
@@ -95,26 +96,12 @@ func serve(ctx context.Context, server *mail.Server, addr string, first gateway.
 	fmt.Println(smtp.Addr(), imap.Addr())
 	ended := make(chan error, 3)
 	go func() { ended <- server.ServeSMTP(smtp) }()
-	go func() { ended <- server.ServeIMAP(tap{imap, first}) }()
+	go func() { ended <- server.ServeIMAP(gatewaytest.Listener(imap, first)) }()
 	go func() { ended <- server.Run(ctx) }()
 	<-ctx.Done()
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	return errors.Join(server.Shutdown(last), <-ended, <-ended, <-ended)
-}
-
-// tap is a listener whose connections are a VM's.
-type tap struct {
-	net.Listener
-	vm gateway.Identity
-}
-
-func (t tap) Accept() (net.Conn, error) {
-	c, err := t.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return gateway.NewConn(c, t.vm), nil
 }
 
 // lodged is a running server.

@@ -17,6 +17,7 @@ import (
 
 	"lodge/cmd/lodged/memory"
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
 	"lodge/gateway/people"
 	kv "lodge/gateway/store"
 	"lodge/storage"
@@ -75,7 +76,7 @@ func serveLodged(ctx context.Context, dir string) error {
 	web := &http.Server{Handler: server.Handler(), ConnContext: gateway.ConnContext, ReadHeaderTimeout: time.Minute}
 	ended := make(chan error, 2)
 	go func() { ended <- server.Run(ctx) }()
-	go func() { ended <- web.Serve(tap{l, vm.Identity}) }()
+	go func() { ended <- web.Serve(gatewaytest.Listener(l, vm.Identity)) }()
 	<-ctx.Done()
 	err = web.Close()
 	for range 2 {
@@ -84,20 +85,6 @@ func serveLodged(ctx context.Context, dir string) error {
 		}
 	}
 	return err
-}
-
-// tap is a listener whose connections are a VM's.
-type tap struct {
-	net.Listener
-	vm gateway.Identity
-}
-
-func (t tap) Accept() (net.Conn, error) {
-	c, err := t.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return gateway.NewConn(c, t.vm), nil
 }
 
 // fill stores n objects of a few bytes in a state directory that is not being served.
