@@ -75,7 +75,7 @@ func newLab(t *testing.T) *lab {
 	l.openListeners(t)
 	l.host = l.listen(t, "host", nil, closedHost)
 	l.listen(t, "host's own DNS", nil, "198.51.100.1:53")
-	l.listen(t, "host's own DNS", nil, "127.0.0.1:53")
+	l.listen(t, "host's own DNS on loopback", nil, "127.0.0.1:53")
 	l.listen(t, "alice", l.alice, closedHost)
 	l.listen(t, "bob", l.bob, closedHost)
 	l.listen(t, "outside", l.outside, closedHost)
@@ -184,8 +184,9 @@ func fromOutside(payload string) datagram {
 	}
 }
 
-// settle sends one datagram along every way and waits for all of them. Ways keep the order, so what
-// was sent earlier and was not received by then never will be. It returns what else was received.
+// settle sends one datagram along every way and to every socket, and waits for all of them. Ways and
+// sockets keep the order, so what was sent earlier and was not received by then never will be. It
+// returns what else was received.
 func (l *lab) settle(t *testing.T) []arrival {
 	t.Helper()
 	l.markers++
@@ -193,11 +194,14 @@ func (l *lab) settle(t *testing.T) []arrival {
 	l.alice.send(t, from(l.a, marker).frame())
 	l.bob.send(t, from(l.b, marker).frame())
 	l.outside.send(t, fromOutside(marker).frame())
-	for _, to := range []netip.Addr{l.a.Addr, l.b.Addr, neighbour.Addr()} {
-		_, err := l.host.WriteTo([]byte(marker), net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, closedPort)))
+	for _, to := range []string{"10.213.0.2:9999", "10.213.0.3:9999", "198.51.100.2:9999", "198.51.100.1:53", "127.0.0.1:53"} {
+		_, err := l.host.WriteTo([]byte(marker), net.UDPAddrFromAddrPort(netip.MustParseAddrPort(to)))
 		fatal(t, err)
 	}
-	missing := []string{"listener of alice", "listener of bob", "host", "alice", "bob", "outside"}
+	missing := []string{
+		"listener of alice", "listener of bob", "host", "alice", "bob", "outside",
+		"host's own DNS", "host's own DNS on loopback",
+	}
 	var others []arrival
 	deadline := time.After(patience)
 	for len(missing) > 0 {
