@@ -32,7 +32,7 @@ func (h *Host) remove(ctx context.Context, w *worker) error {
 		return nil // an earlier holder of the turn has removed it
 	}
 	h.cfg.TapListeners.Close(w.id)
-	if err := h.virt.Destroy(ctx, w.id); err != nil {
+	if err := h.virt.Kill(ctx, w.id); err != nil {
 		return err
 	}
 	if err := h.virt.Undefine(ctx, w.id); err != nil {

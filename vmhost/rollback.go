@@ -124,7 +124,7 @@ func (h *Host) finishRollback(ctx context.Context, w *worker) error {
 	if !ok || m.Rollback == nil || m.Desired == gateway.Removed {
 		return nil
 	}
-	if err := h.virt.Destroy(ctx, w.id); err != nil {
+	if err := h.virt.Kill(ctx, w.id); err != nil {
 		return err
 	}
 	if err := h.virt.Undefine(ctx, w.id); err != nil {

@@ -159,7 +159,7 @@ func (c *Client) Start(ctx context.Context, def Definition) error {
 		return err
 	}
 	err = c.callFor(ctx, c.startTimeout, startTheVM, func(l *rpc.Libvirt) error {
-		d, err := l.DomainDefineXMLFlags(text, rpc.DomainDefineValidate)
+		d, err := l.DomainDefineXML(text)
 		if err != nil {
 			return err
 		}

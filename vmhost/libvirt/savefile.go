@@ -130,7 +130,7 @@ func (d Definition) over(saved string) (string, error) {
 	}
 	own := d.domain()
 	dom.ID, dom.Name, dom.UUID, dom.Title, dom.GenID, dom.SecLabel = nil, own.Name, own.UUID, own.Title, own.GenID, nil
-	dom.OnReboot = own.OnReboot
+	dom.OnReboot, dom.QEMUCapabilities = own.OnReboot, own.QEMUCapabilities
 	have, want := dom.Devices, own.Devices
 	if have == nil || len(have.Disks) != len(want.Disks) || len(have.Interfaces) != 1 || len(have.Serials) != 1 || len(have.Consoles) > 1 {
 		return "", fmt.Errorf("%w: the template has other devices than the VM", errSaveFormat)

@@ -3,6 +3,7 @@ package libvirt
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/xml"
 	"errors"
 	"flag"
 	"fmt"
@@ -123,6 +124,8 @@ func TestAdoptKeepsTheMachine(t *testing.T) {
 	}
 	own := adopting()
 	want.Name, want.UUID, want.Title, want.GenID.Value = DomainName(own.VM.ID), own.VM.ID.String(), "blog", own.Generation.String()
+	want.QEMUCapabilities = own.domain().QEMUCapabilities
+	want.QEMUCapabilities.XMLName = xml.Name{Space: "http://libvirt.org/schemas/domain/qemu/1.0", Local: "capabilities"}
 	root, seed := &want.Devices.Disks[0], &want.Devices.Disks[1]
 	root.Driver.Type, root.Source.File.File = "qcow2", own.Disks[0].File
 	root.BackingStore = &libvirtxml.DomainDiskBackingStore{

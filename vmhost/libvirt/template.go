@@ -80,7 +80,7 @@ func (c *Client) StartResumed(ctx context.Context, def Definition, file string) 
 		return err
 	}
 	err = c.callFor(ctx, c.startTimeout, startTheVM, func(l *rpc.Libvirt) error {
-		if _, err := l.DomainDefineXMLFlags(text, rpc.DomainDefineValidate); err != nil {
+		if _, err := l.DomainDefineXML(text); err != nil {
 			return err
 		}
 		return l.DomainRestoreFlags(file, nil, uint32(rpc.DomainSaveRunning))
