@@ -11,6 +11,7 @@ import (
 	"lodge/vmhost/disk"
 	"lodge/vmhost/image"
 	"lodge/vmhost/seed"
+	"lodge/vmhost/template"
 )
 
 // undoLimit is how long the removal of a half-made VM may take.
@@ -99,8 +100,11 @@ func randomBytes() []byte {
 func (h *Host) build(ctx context.Context, guest seed.Guest, from source, step func(phase, text string)) error {
 	return h.exclusively(ctx, guest.VM.ID, func(w *worker) error {
 		step("disk", "making the disk")
-		if err := h.makeDisks(ctx, guest, from); err != nil {
-			return err
+		copying := h.copyMemory(ctx, w.id, from.template) // while the disk is being synced
+		made := h.makeDisks(ctx, guest, from)
+		copied := <-copying
+		if made != nil {
+			return made
 		}
 		step("define", "starting the VM")
 		if err := h.setReady(ctx, w.id); err != nil {
@@ -109,7 +113,7 @@ func (h *Host) build(ctx context.Context, guest seed.Guest, from source, step fu
 		if from.template.ID == "" {
 			return h.bringUp(ctx, w)
 		}
-		err := h.resume(ctx, w, from.template)
+		err := h.resume(ctx, w, copied)
 		if err == nil || ctx.Err() != nil || !h.wants(w.id, gateway.Running) {
 			return err
 		}
@@ -121,6 +125,17 @@ func (h *Host) build(ctx context.Context, guest seed.Guest, from source, step fu
 		h.distrust(ctx, from.template, err)
 		return nil
 	})
+}
+
+// copyMemory copies the memory of a template, if there is one, for a VM that adopts it.
+func (h *Host) copyMemory(ctx context.Context, id gateway.ID, t template.Template) <-chan error {
+	copied := make(chan error, 1)
+	if t.ID == "" {
+		copied <- nil
+		return copied
+	}
+	go func() { copied <- disk.CopyTemp(ctx, h.cfg.memoryFile(id), t.Memory) }()
+	return copied
 }
 
 // setReady records that the VM's disk and seed are complete.

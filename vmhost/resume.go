@@ -11,7 +11,6 @@ import (
 
 	"lodge/gateway"
 	"lodge/gateway/durable"
-	"lodge/vmhost/disk"
 	"lodge/vmhost/image"
 	"lodge/vmhost/seed"
 	"lodge/vmhost/template"
@@ -54,18 +53,18 @@ func (h *Host) claim(ctx context.Context, m gateway.VM, s *source) (gateway.VM, 
 	return m, err
 }
 
-// resume starts a new VM from the memory of a template, with the VM's own identity: its tap, rules
-// and listeners are there before the guest runs. The guest reads the rest of it from its seed. The
-// caller holds the worker's turn.
-func (h *Host) resume(ctx context.Context, w *worker, t template.Template) error {
+// resume starts a new VM from its copy of a template's memory, which it removes, with the VM's own
+// identity: its tap, rules and listeners are there before the guest runs. The guest reads the rest of it
+// from its seed. copied is the error of the copy. The caller holds the worker's turn.
+func (h *Host) resume(ctx context.Context, w *worker, copied error) error {
+	memory := h.cfg.memoryFile(w.id)
+	defer os.Remove(memory) //nolint:errcheck // removal of the VM, or the next daemon, tries again
+	if copied != nil {
+		return copied
+	}
 	return h.starting(ctx, w, func() error {
 		m, err := h.nextIncarnation(ctx, w.id)
 		if err != nil {
-			return err
-		}
-		memory := h.cfg.memoryFile(m.ID)
-		defer os.Remove(memory) //nolint:errcheck // removal of the VM, or the next daemon, tries again
-		if err := disk.CopyTemp(ctx, memory, t.Memory); err != nil {
 			return err
 		}
 		if err := h.startFromMemory(ctx, w, m, memory, resumed); err != nil {
