@@ -39,8 +39,12 @@ func (s *suite) changes(t *testing.T) {
 	recipe := s.h.TryLodge(t, "recipe", "shop")
 	contains(t, "what was left out", recipe.Stderr, "/srv/shop/.env", "/srv/shop/id_ed25519", "/srv/shop/large")
 	lacks(t, "lodge recipe", recipe.Stdout, "sk_live", "PRIVATE KEY")
+	whole := s.h.TryLodge(t, "recipe", "shop", "--objects", "shop/recipe/")
+	contains(t, "what was left out", whole.Stderr, "/srv/shop/.env", "/srv/shop/id_ed25519")
+	lacks(t, "what was left out", whole.Stderr, "/srv/shop/large")
+	lacks(t, "lodge recipe --objects", whole.Stdout, "sk_live", "PRIVATE KEY")
 	file := filepath.Join(t.TempDir(), "shop.yaml")
-	if err := os.WriteFile(file, []byte(recipe.Stdout), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(whole.Stdout), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	twin := s.fresh(t, "shop2", "--user-data", file)
@@ -51,6 +55,10 @@ func (s *suite) changes(t *testing.T) {
 	want, same := s.built(t, "shop"), s.built(t, "shop2")
 	if diff := cmp.Diff(want, same); diff != "" {
 		t.Errorf("the VM made from the recipe differs:\n%s\n%s", diff, twin.Run(t, "sudo cat /var/log/cloud-init-output.log"))
+	}
+	const large = "sha256sum /srv/shop/large"
+	if want, got := shop.Run(t, large), twin.Run(t, large); got != want {
+		t.Errorf("the large file that the recipe fetches: %s, want %s", got, want)
 	}
 	s.examinedOff(t, twin, same)
 	s.notExamined(t, shop)
@@ -128,7 +136,7 @@ func (s *suite) builtAs(t *testing.T, vm string, q gateway.ChangesQuery) gateway
 	}
 	c.Files = slices.DeleteFunc(c.Files, func(f gateway.FileChange) bool {
 		return slices.Contains([]string{
-			"/srv/shop/.env", "/srv/shop/id_ed25519", "/srv/shop/large", // left out
+			"/srv/shop/.env", "/srv/shop/id_ed25519", // left out
 			"/etc/sudoers.d", "/etc/sudoers.d/90-cloud-init-users", "/home/lodge/.ssh", "/home/lodge/.ssh/authorized_keys", "/root/.ssh/authorized_keys", // cloud-init's
 		}, f.Path)
 	})

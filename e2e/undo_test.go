@@ -34,6 +34,7 @@ func (s *suite) undo(t *testing.T) {
 		t.Errorf("checkpoints: %+v", got)
 	}
 	boot := vm.BootID(t)
+	s.wrongAgents(t, vm)
 	s.seen(t)
 
 	s.forked(t, vm)
