@@ -35,6 +35,7 @@ func Handler(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
+		growStack(0)
 		c.requests.Add(1)
 		c.last.Store(c.guard.now())
 		defer func() {
