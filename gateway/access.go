@@ -91,7 +91,7 @@ type Share struct {
 
 // Share returns that of a port; a private one if there is none. A share of DefaultPort opens the plain
 // name only, and a share of a port opens <port>-<vm> only.
-func (m VM) Share(port uint16) Share {
+func (m *VM) Share(port uint16) Share {
 	for _, s := range m.Shares {
 		if s.Port == port {
 			return s
@@ -113,7 +113,7 @@ func (s Share) Admitting(p Principal) Share {
 }
 
 // Visibility returns that of a port.
-func (m VM) Visibility(port uint16) Visibility { return m.Share(port).Visibility }
+func (m *VM) Visibility(port uint16) Visibility { return m.Share(port).Visibility }
 
 // SharedWithDomain reports whether a port or a bucket is open to who has an address of a domain.
 func (m VM) SharedWithDomain(domain string) bool {

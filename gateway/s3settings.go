@@ -139,7 +139,7 @@ func (s S3Settings) withShare(bucket string, share Share) S3Settings {
 }
 
 // ShareOf returns the share of a bucket or, if that is "", of a port.
-func (m VM) ShareOf(bucket string, port uint16) Share {
+func (m *VM) ShareOf(bucket string, port uint16) Share {
 	if bucket == "" {
 		return m.Share(port)
 	}

@@ -15,12 +15,13 @@ import (
 // cookies and bodies never reach the log: they carry secrets.
 func (s *Server) logged(w http.ResponseWriter, r *http.Request, rt names.Route) (http.ResponseWriter, func()) {
 	start, counted := time.Now(), &countingWriter{ResponseWriter: w}
+	vm, host := rt.VM.Name, cmp.Or(rt.Host, r.Host) // the closure must not hold the whole route
 	return counted, func() {
 		s.metrics.served(counted.status)
 		if !s.AccessLog {
 			return
 		}
-		s.Logger.Info("web request served", "vm", rt.VM.Name, "method", r.Method, "host", cmp.Or(rt.Host, r.Host), "path", r.URL.Path,
+		s.Logger.Info("web request served", "vm", vm, "method", r.Method, "host", host, "path", r.URL.Path,
 			"status", counted.status, "bytes", counted.bytes, "duration", time.Since(start), "remote", r.RemoteAddr)
 	}
 }

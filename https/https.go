@@ -266,7 +266,8 @@ func (s *Server) Remove(ctx context.Context, id gateway.ID) error {
 }
 
 // tlsConfig returns a configuration that refuses names without a route. The check is in
-// GetConfigForClient because a resumed session asks for no certificate.
+// GetConfigForClient because a resumed session asks for no certificate. The key exchange is crypto/tls's
+// choice, X25519MLKEM768 before X25519: it takes a third more CPU time per full handshake.
 func (s *Server) tlsConfig() *tls.Config {
 	// no certificate: alert unrecognized_name
 	refuse := &tls.Config{MinVersion: tls.VersionTLS12, SessionTicketsDisabled: true}

@@ -36,7 +36,8 @@ type live struct {
 }
 
 type liveRequest struct {
-	rt    names.Route
+	name  names.Name // of the route, without the VM's record, which is large
+	vm    gateway.Identity
 	who   access.Visitor
 	proof login.Proof
 	level gateway.Level // of a bucket: what the request may do there
@@ -51,7 +52,7 @@ func newLive() *live { return &live{byVM: map[gateway.ID]map[*liveRequest]struct
 // decision knew nothing may have missed it: compare changes with its value from before the decision.
 func (l *live) enter(r *http.Request, rt names.Route, who access.Visitor, proof login.Proof, level gateway.Level) (_ context.Context, leave func()) {
 	ctx, end := context.WithCancelCause(r.Context())
-	q := &liveRequest{rt: rt, who: who, proof: proof, level: level, end: end, tunnel: isTunnel(r)}
+	q := &liveRequest{name: rt.Name, vm: rt.VM.Identity, who: who, proof: proof, level: level, end: end, tunnel: isTunnel(r)}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.drain && q.tunnel {
@@ -70,9 +71,9 @@ func (l *live) enter(r *http.Request, rt names.Route, who access.Visitor, proof 
 func (l *live) remove(q *liveRequest) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.byVM[q.rt.VM.ID], q)
-	if len(l.byVM[q.rt.VM.ID]) == 0 {
-		delete(l.byVM, q.rt.VM.ID)
+	delete(l.byVM[q.vm.ID], q)
+	if len(l.byVM[q.vm.ID]) == 0 {
+		delete(l.byVM, q.vm.ID)
 	}
 }
 
@@ -143,14 +144,14 @@ func (l *live) endLogin(vm gateway.ID, id login.ID) {
 // connections itself.
 func (s *Server) vmChanged(old, _ gateway.VM) {
 	s.cutPassed()
-	s.live.endWhere(old.ID, func(q *liveRequest) bool { return !s.allows(q.rt, q.who, q.level) })
+	s.live.endWhere(old.ID, func(q *liveRequest) bool { return !s.allows(q.name, q.vm, q.who, q.level) })
 }
 
 // peopleChanged ends what a change of people and teams no longer allows. Who is removed loses what is
 // open on public ports too (the app there knows the person), and then what is kept of them.
 func (s *Server) peopleChanged() {
 	s.live.endWhere(gateway.ID{}, func(q *liveRequest) bool {
-		return q.who.Person != 0 && !s.known(q.who.Person) || q.who.Token != 0 && !s.known(q.who.Token) || !s.allows(q.rt, q.who, q.level)
+		return q.who.Person != 0 && !s.known(q.who.Person) || q.who.Token != 0 && !s.known(q.who.Token) || !s.allows(q.name, q.vm, q.who, q.level)
 	})
 	if slices.ContainsFunc(s.persons, func(p people.Person) bool { return !s.known(p.ID) }) {
 		s.removeOthers()
@@ -176,14 +177,14 @@ func (s *Server) known(person gateway.Principal) bool {
 	return ok
 }
 
-// allows reports whether rt's name leads to the same port of the same VM now, which who may open,
+// allows reports whether a name leads to the same port of the same VM now, which who may open,
 // or to the same bucket, with which who may do what level is.
-func (s *Server) allows(rt names.Route, who access.Visitor, level gateway.Level) bool {
+func (s *Server) allows(name names.Name, vm gateway.Identity, who access.Visitor, level gateway.Level) bool {
 	var inside gateway.Identity
-	if rt.Guests {
-		inside = rt.VM.Identity
+	if name.Guests {
+		inside = vm
 	}
-	now, ok := s.zone.Route(rt.Host, inside, s.Directory)
-	return ok && now.VM.ID == rt.VM.ID && now.Port == rt.Port && s.policy.Opens(who, now) &&
-		(rt.Bucket == "" || s.policy.BucketLevel(who, now).Covers(level))
+	now, ok := s.zone.Route(name.Host, inside, s.Directory)
+	return ok && now.VM.ID == vm.ID && now.Port == name.Port && s.policy.Opens(who, now) &&
+		(name.Bucket == "" || s.policy.BucketLevel(who, now).Covers(level))
 }

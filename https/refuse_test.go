@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"lodge/gateway"
+	"lodge/gateway/gatewaytest"
 )
 
 // TestBrokenBodyIsTheClientsFault: the app is not to blame, and its port stays found.
@@ -66,6 +67,22 @@ func TestNoCBCInTLS12(t *testing.T) {
 		if err := connect(suite); err != nil {
 			t.Errorf("%s: %v", tls.CipherSuiteName(suite), err)
 		}
+	}
+}
+
+// TestKeyExchangeIsHybrid: what is recorded today stays secret from a quantum computer of tomorrow.
+// Clients that lack ML-KEM are served.
+func TestKeyExchangeIsHybrid(t *testing.T) {
+	s := newSite(t)
+	s.vm("blog")
+	for _, offer := range [][]tls.CurveID{{tls.X25519MLKEM768, tls.X25519}, {tls.X25519}, {tls.CurveP256}} {
+		d := tls.Dialer{Config: &tls.Config{ServerName: "blog.lodge.localhost", RootCAs: s.roots, CurvePreferences: offer}}
+		c, err := d.DialContext(t.Context(), "tcp", s.addr)
+		gatewaytest.Must(t, err)
+		if got := c.(*tls.Conn).ConnectionState().CurveID; got != offer[0] {
+			t.Errorf("of %v the server takes %v", offer, got)
+		}
+		gatewaytest.Must(t, c.Close())
 	}
 }
 

@@ -139,7 +139,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, rt names.Route) (
 
 // stillAllowed reports whether the decision to let a request through holds now.
 func (s *Server) stillAllowed(r *http.Request, rt names.Route, who access.Visitor, level gateway.Level) bool {
-	if !s.allows(rt, who, level) {
+	if !s.allows(rt.Name, rt.VM.Identity, who, level) {
 		return false
 	}
 	now, _ := s.login.Visitor(r, rt)

@@ -19,8 +19,8 @@ import (
 	"lodge/gateway/gatewaytest"
 )
 
-// resolverOf asks a server that has one address for every name, or none.
-func resolverOf(t *testing.T, addr string) *net.Resolver {
+// resolverOf asks a server that has one address and one name server for every name, or none of them.
+func resolverOf(t *testing.T, addr, ns string) *net.Resolver {
 	t.Helper()
 	c, err := new(net.ListenConfig).ListenPacket(t.Context(), "udp", "127.0.0.1:0")
 	gatewaytest.Must(t, err)
@@ -29,8 +29,10 @@ func resolverOf(t *testing.T, addr string) *net.Resolver {
 		reply.RecursionAvailable = true
 		q := query.Question[0]
 		switch {
-		case addr == "":
+		case addr == "" && ns == "":
 			reply.Rcode = dns.RcodeNameError
+		case ns != "" && q.Qtype == dns.TypeNS:
+			reply.Answer = []dns.RR{&dns.NS{Hdr: dns.RR_Header{Name: q.Name, Rrtype: dns.TypeNS, Class: dns.ClassINET}, Ns: ns}}
 		case q.Qtype == dns.TypeA:
 			reply.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Name, Rrtype: dns.TypeA, Class: dns.ClassINET}, A: net.ParseIP(addr)}}
 		}
@@ -66,10 +68,40 @@ func TestDoctorOnNames(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg := defaultConfig()
 			cfg.Domain, cfg.Listen = tt.domain, []netip.Addr{netip.MustParseAddr(tt.listen)}
-			d := &doctor{cfg: cfg, resolver: resolverOf(t, tt.record)}
+			d := &doctor{cfg: cfg, resolver: resolverOf(t, tt.record, "")}
 			_, f := d.examineName(t.Context(), "a-vm."+tt.domain)
 			if f.Grade != tt.want || f.Check != "dns *."+tt.domain || (f.Fix == "") != (tt.want == api.Fine) {
 				t.Errorf("%+v, want %s", f, tt.want)
+			}
+		})
+	}
+}
+
+// The record by which the responder proves the domain is of no use to other challenges.
+func TestDoctorOnTheDelegation(t *testing.T) {
+	for name, tt := range map[string]struct {
+		challenge, ns string
+		want          []api.Grade
+	}{
+		"to this host":      {"responder", "VM.example.", []api.Grade{api.Fine}},
+		"to another host":   {"responder", "ns1.example.net.", []api.Grade{api.Broken}},
+		"no record":         {"responder", "", []api.Grade{api.Broken}},
+		"another challenge": {"exec", "", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := defaultConfig()
+			cfg.Domain, cfg.ACME = "vm.example", &acmeConfig{Challenge: tt.challenge}
+			cfg.ACME.Responder.Zone = "_acme-challenge.vm.example"
+			found := (&doctor{cfg: cfg, resolver: resolverOf(t, "", tt.ns)}).examineDelegation(t.Context())
+			var got []api.Grade
+			for _, f := range found {
+				got = append(got, f.Grade)
+				if f.Check != "dns _acme-challenge.vm.example" || (f.Fix == "") != (f.Grade == api.Fine) {
+					t.Errorf("%+v", f)
+				}
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Error(diff)
 			}
 		})
 	}

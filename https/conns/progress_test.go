@@ -119,15 +119,20 @@ func TestIdleStreamsLiveOn(t *testing.T) {
 // Over HTTP/2 one request ends; others on its connection go on.
 func TestSlowRequestOfHTTP2IsCut(t *testing.T) {
 	for _, tt := range []struct {
-		path  string
-		where func(*Conn) *flow
-		want  Reason
-	}{{"/read", streamIn, Body}, {"/write", streamOut, Answer}} {
+		path   string
+		where  func(*Conn) *flow
+		want   Reason
+		header []string
+	}{
+		{"/read", streamIn, Body, nil},
+		{"/write", streamOut, Answer, nil},
+		{"/read", streamIn, Body, []string{"Content-Type", "application/grpc-web+proto"}}, // for servers of HTTP/1.1
+	} {
 		s := newServer(t)
 		client := s.http2()
 		never, send := io.Pipe()
 		go func() {
-			res, err := s.do(client, tt.path, map[bool]io.Reader{true: never}[tt.want == Body])
+			res, err := s.do(client, tt.path, map[bool]io.Reader{true: never}[tt.want == Body], tt.header...)
 			if err == nil {
 				t.Cleanup(func() { _ = res.Body.Close() }) // never read
 			}

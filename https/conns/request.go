@@ -35,6 +35,7 @@ func Handler(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
+		growStack(0)
 		c.requests.Add(1)
 		c.last.Store(c.guard.now())
 		defer func() {
@@ -96,7 +97,15 @@ func (c *Conn) begin(w http.ResponseWriter, r *http.Request) *stream {
 // isOpenEnded reports whether the body is a stream of messages, which may be quiet: a tunnel (RFC
 // 8441) or gRPC.
 func isOpenEnded(r *http.Request) bool {
-	return r.Method == http.MethodConnect || strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")
+	return r.Method == http.MethodConnect || IsGRPC(r.Header.Get("Content-Type"))
+}
+
+// IsGRPC reports whether a Content-Type is that of gRPC, which requires HTTP/2: application/grpc, alone
+// or followed by "+" or ";". gRPC-Web has a media type that begins alike, and is plain HTTP.
+func IsGRPC(contentType string) bool {
+	mediaType, _, _ := strings.Cut(contentType, ";")
+	mediaType = strings.ToLower(strings.TrimSpace(mediaType))
+	return mediaType == "application/grpc" || strings.HasPrefix(mediaType, "application/grpc+")
 }
 
 // end ends the guard's work. net/http sends the last part of the answer afterwards, and has

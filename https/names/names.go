@@ -48,10 +48,10 @@ type Route struct {
 }
 
 // IsVM reports whether a VM has the name.
-func (rt Route) IsVM() bool { return rt.VM.Known() }
+func (rt *Route) IsVM() bool { return rt.VM.Known() }
 
 // Share is that of the route's bucket or, without one, of its port.
-func (rt Route) Share() gateway.Share { return rt.VM.ShareOf(rt.Bucket, rt.Port) }
+func (rt *Route) Share() gateway.Share { return rt.VM.ShareOf(rt.Bucket, rt.Port) }
 
 // VMs finds the VM that has a name or a custom domain now. gateway.Directory is one.
 type VMs interface {

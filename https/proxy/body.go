@@ -19,14 +19,16 @@ type clientBody struct {
 	failed atomic.Pointer[error]
 }
 
-// watchBody puts a clientBody in front of r's body. It returns nil when there is no body.
-func watchBody(r *http.Request) *clientBody {
+// watchBody returns a copy of r with a clientBody in front of its body. Without a body it returns r
+// and nil.
+func watchBody(r *http.Request) (*http.Request, *clientBody) {
 	if r.Body == nil || r.Body == http.NoBody {
-		return nil
+		return r, nil
 	}
 	body := &clientBody{ReadCloser: r.Body}
+	r = r.WithContext(r.Context())
 	r.Body = body
-	return body
+	return r, body
 }
 
 // Read implements io.Reader.

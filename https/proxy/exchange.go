@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"lodge/https/access"
+	"lodge/https/conns"
 )
 
 // max1xx is how many informational responses may precede the final one.
@@ -19,7 +20,7 @@ const max1xx = 5
 // isPlain reports whether exchange can pass r on. Upgrades, HTTP/2 to the app, and requests whose
 // body waits for an answer need the connection for longer, or in another way.
 func isPlain(r *http.Request) bool {
-	return r.Method != http.MethodConnect && len(r.Header["Upgrade"]) == 0 && len(r.Header["Expect"]) == 0 && !isGRPC(r.Header.Get("Content-Type"))
+	return r.Method != http.MethodConnect && len(r.Header["Upgrade"]) == 0 && len(r.Header["Expect"]) == 0 && !conns.IsGRPC(r.Header.Get("Content-Type"))
 }
 
 // exchange sends r to a port of a VM and its response to w, as ReverseProxy does, with less CPU

@@ -41,6 +41,12 @@ func (p *Proxy) Find(ctx context.Context, vm gateway.VM) (uint16, error) {
 	if ok && have.incarnation == vm.Incarnation && time.Now().Before(have.until) {
 		return have.port, nil
 	}
+	return p.search(ctx, vm)
+}
+
+// search is Find without a cached answer. Concurrent calls for a VM share one search.
+func (p *Proxy) search(ctx context.Context, vm gateway.VM) (uint16, error) {
+	f := &p.finder
 	result := f.flight.DoChan(Target{vm, gateway.DefaultPort}.key(), func() (any, error) {
 		listening, err := p.Listening(context.WithoutCancel(ctx), vm, gateway.WebPorts())
 		if err != nil {

@@ -78,8 +78,7 @@ func (p *Proxy) Forward(w http.ResponseWriter, r *http.Request, to Target, who a
 	if isPlain(r) {
 		road = p.exchange
 	}
-	r = r.WithContext(r.Context()) // its body is replaced
-	body := watchBody(r)
+	r, body := watchBody(r)
 	err := road(w, r, to, who)
 	switch failure := body.err(); {
 	case err == nil:

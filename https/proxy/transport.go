@@ -6,10 +6,10 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"lodge/gateway"
+	"lodge/https/conns"
 )
 
 // Target is a port of a VM, as the Directory had the VM when the request came.
@@ -76,20 +76,12 @@ func (p *Proxy) dial(ctx context.Context, t Target) (net.Conn, error) {
 	return c, nil
 }
 
-// isGRPC reports whether a Content-Type is that of gRPC, which requires HTTP/2: application/grpc, alone
-// or followed by "+" or ";". gRPC-Web has a media type that begins alike, and is plain HTTP.
-func isGRPC(contentType string) bool {
-	mediaType, _, _ := strings.Cut(contentType, ";")
-	mediaType = strings.ToLower(strings.TrimSpace(mediaType))
-	return mediaType == "application/grpc" || strings.HasPrefix(mediaType, "application/grpc+")
-}
-
 // transports selects the protocol by the request: HTTP/2 for gRPC, and HTTP/1.1 otherwise.
 type transports struct{ plain, grpc *http.Transport }
 
 // RoundTrip implements http.RoundTripper.
 func (t transports) RoundTrip(r *http.Request) (*http.Response, error) {
-	if isGRPC(r.Header.Get("Content-Type")) {
+	if conns.IsGRPC(r.Header.Get("Content-Type")) {
 		return t.grpc.RoundTrip(r)
 	}
 	return t.plain.RoundTrip(r)

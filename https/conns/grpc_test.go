@@ -1,4 +1,4 @@
-package proxy
+package conns
 
 import "testing"
 
@@ -7,7 +7,7 @@ func TestIsGRPC(t *testing.T) {
 		"application/grpc": true, "application/grpc+proto": true, "application/grpc;charset=utf-8": true, "Application/gRPC": true,
 		"application/grpc ; x=y": true, "application/grpc-web": false, "application/grpc-web+proto": false, "application/grpcx": false, "": false,
 	} {
-		if got := isGRPC(contentType); got != want {
+		if got := IsGRPC(contentType); got != want {
 			t.Errorf("%q: %t", contentType, got)
 		}
 	}
