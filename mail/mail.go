@@ -67,6 +67,7 @@ type Config struct {
 	sendRates  *submit.Rates // as above
 	inBytes    smtpd.Rate    // as above
 	relay      submit.Relay  // nil: the queue; for tests
+	deliver    deliver.Times // zero: the defaults; for tests
 }
 
 // Server is the host's mail service. Make it with New, run ServeSMTP, ServeIMAP and Run
@@ -107,6 +108,9 @@ func (config *Config) setDefaults() {
 	if config.smtpLimits == nil {
 		limits := smtpd.DefaultLimits()
 		config.smtpLimits = &limits
+	}
+	if config.deliver == (deliver.Times{}) {
+		config.deliver = deliver.DefaultTimes()
 	}
 	if config.sendRates == nil {
 		rates := submit.DefaultRates()
@@ -171,7 +175,7 @@ func New(config Config) (*Server, error) {
 		people: imapsServer(config, store, policy.Take),
 		replica: deliver.New(deliver.Config{
 			Domain: config.Domain, Store: store, Directory: config.Directory, KeyFile: config.SSHKeyFile, Dial: config.Dial, Objects: config.Objects,
-			Times: deliver.DefaultTimes(), Journal: log, Logger: config.Logger,
+			Times: config.deliver, Journal: log, Logger: config.Logger,
 		}),
 	}
 	s.inside = s.newInside()
