@@ -170,6 +170,9 @@ func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
 	}); err != nil {
 		return fmt.Errorf("mail: %w", err)
 	}
+	if err := publishKeys(p.responder, p.mail, cfg); err != nil {
+		return err
+	}
 	hostConfig.OnRemove = []func(context.Context, gateway.ID) error{
 		p.web.Remove, p.mail.Remove, p.objects.Remove, p.forwards.RemoveVM, p.issuer.Remove,
 	}
