@@ -72,6 +72,11 @@ func (s *Screen) Advise(ctx context.Context, m Message) (advice Advice, text str
 	if err != nil {
 		return Accept, ""
 	}
+	return s.follow(a)
+}
+
+// follow turns an answer into advice, as far as the operator wants it.
+func (s *Screen) follow(a answer) (advice Advice, text string) {
 	switch a.Action {
 	case "add header", "rewrite subject":
 		return Spam, ""
@@ -115,8 +120,12 @@ func (s *Screen) ask(ctx context.Context, m Message) (a answer, err error) {
 	case len(text) > maxRspamdBytes:
 		return a, errors.New("rspamd's answer is too large")
 	}
+	return decodeAnswer(text)
+}
+
+func decodeAnswer(text []byte) (a answer, err error) {
 	if err := json.Unmarshal(text, &a); err != nil {
-		return a, fmt.Errorf("read rspamd's answer: %w", err)
+		return answer{}, fmt.Errorf("read rspamd's answer: %w", err)
 	}
 	return a, nil
 }
