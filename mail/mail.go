@@ -36,6 +36,7 @@ import (
 	"lodge/mail/mailbox"
 	"lodge/mail/notice"
 	"lodge/mail/relay"
+	"lodge/mail/screen"
 	"lodge/mail/smtpd"
 	"lodge/mail/submit"
 	"lodge/mail/verdict"
@@ -53,6 +54,7 @@ type Config struct {
 	MaxMessageBytes int64            // of the largest message; 0 means DefaultMaxMessageBytes
 	TLS             *tls.Config      // for STARTTLS on port 25, and ServeIMAPS; nil: these are not offered
 	Verdicts        *verdict.Checker // checks who sent a message; nil: nobody does
+	Screen          screen.Config    // what else keeps mail of strangers out; zero: nothing
 	Out             *Out             // for sending mail; nil: none is sent
 	People          *people.Book     // to whom VMs may write; nil: nobody
 	Objects         deliver.Objects  // for the routes into buckets; nil: there are none
@@ -67,6 +69,7 @@ type Config struct {
 	sendRates  *submit.Rates // as above
 	inBytes    smtpd.Rate    // as above
 	relay      submit.Relay  // nil: the queue; for tests
+	deliver    deliver.Times // zero: the defaults; for tests
 }
 
 // Server is the host's mail service. Make it with New, run ServeSMTP, ServeIMAP and Run
@@ -108,6 +111,9 @@ func (config *Config) setDefaults() {
 		limits := smtpd.DefaultLimits()
 		config.smtpLimits = &limits
 	}
+	if config.deliver == (deliver.Times{}) {
+		config.deliver = deliver.DefaultTimes()
+	}
 	if config.sendRates == nil {
 		rates := submit.DefaultRates()
 		config.sendRates = &rates
@@ -136,18 +142,14 @@ func New(config Config) (*Server, error) {
 		m, _ := config.Directory.ByID(id)
 		return m.Mail
 	})
-	book, err := contacts.Open(filepath.Join(config.Dir, "contacts"))
-	log := journal.Open(filepath.Join(config.Dir, "journal"), config.Logger)
-	var queue *relay.Queue
-	if err == nil {
-		queue, err = newQueue(config, store, log)
-	}
+	k, err := openKept(config, store)
 	if err != nil {
 		store.Close()
 		return nil, err
 	}
+	book, log, queue := k.contacts, k.journal, k.queue
 	policy := inbound.New(inbound.Config{
-		Domain: config.Domain, Directory: config.Directory, Store: store, Verdicts: config.Verdicts, Contacts: book,
+		Domain: config.Domain, Directory: config.Directory, Store: store, Verdicts: config.Verdicts, Screen: k.screen, Contacts: book,
 		Arrived: config.Arrived, Journal: log, Bytes: config.bytes(), Logger: config.Logger,
 	})
 	outbound := submit.New(submit.Config{
@@ -171,11 +173,31 @@ func New(config Config) (*Server, error) {
 		people: imapsServer(config, store, policy.Take),
 		replica: deliver.New(deliver.Config{
 			Domain: config.Domain, Store: store, Directory: config.Directory, KeyFile: config.SSHKeyFile, Dial: config.Dial, Objects: config.Objects,
-			Times: deliver.DefaultTimes(), Journal: log, Logger: config.Logger,
+			Times: config.deliver, Journal: log, Logger: config.Logger,
 		}),
 	}
 	s.inside = s.newInside()
 	return s, nil
+}
+
+// kept is what is on disk beside the mailboxes.
+type kept struct {
+	contacts *contacts.Book
+	journal  *journal.Journal
+	screen   *screen.Screen
+	queue    *relay.Queue
+}
+
+func openKept(config Config, store *mailbox.Store) (k kept, err error) {
+	if k.contacts, err = contacts.Open(filepath.Join(config.Dir, "contacts")); err != nil {
+		return k, err
+	}
+	k.journal = journal.Open(filepath.Join(config.Dir, "journal"), config.Logger)
+	if k.screen, err = screen.New(config.Screen, filepath.Join(config.Dir, "greylist"), config.Logger); err != nil {
+		return k, err
+	}
+	k.queue, err = newQueue(config, store, k.journal)
+	return k, err
 }
 
 func imapServer(config Config, store *mailbox.Store, take imapd.Take, limits guard.Limits, secure *tls.Config) *imapd.Server {

@@ -47,6 +47,11 @@ type Config struct {
 	MailSmarthost             string `toml:"mail_smarthost" help:"server that takes all mail to other hosts, host:port; without it, mail goes to its recipients' servers"`
 	MailSmarthostUser         string `toml:"mail_smarthost_user" help:"user at that server"`
 	MailSmarthostPasswordFile string `toml:"mail_smarthost_password_file" help:"file with the password of that user"`
+
+	MailBlocklists   []string `toml:"mail_blocklists" help:"zones of DNS blocklists whose clients may not send mail, separated by commas"`
+	MailGreylist     bool     `toml:"mail_greylist" help:"delay the first mail of a sender without SPF and DKIM by 5 minutes"`
+	MailRspamd       string   `toml:"mail_rspamd" help:"URL of rspamd, which checks inbound mail, such as http://127.0.0.1:11333"`
+	MailRspamdReject bool     `toml:"mail_rspamd_reject" help:"refuse mail that rspamd rejects, instead of marking it as spam"`
 }
 
 const defaultConfigFile = "/etc/lodge/lodge.toml"
@@ -126,7 +131,7 @@ func (c Config) check() error {
 	if _, err := people.ParseAddress(c.Owner); err != nil {
 		return gateway.Invalid("owner: %v", err).WithHint("Give a mail address such as owner@example.com.")
 	}
-	if _, err := c.smarthost(); err != nil { // its file too
+	if err := c.checkMail(); err != nil {
 		return err
 	}
 	if _, err := c.LoginProviders.read(); err != nil { // the files too: a missing secret fails at the start

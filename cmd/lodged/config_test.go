@@ -14,6 +14,7 @@ import (
 	"lodge/gateway"
 	"lodge/https/login/oidc"
 	"lodge/mail/relay"
+	"lodge/mail/screen"
 )
 
 func TestFlagsBeatTheFileAndTheFileBeatsTheDefaults(t *testing.T) {
@@ -80,6 +81,28 @@ func TestSmarthost(t *testing.T) {
 	}
 }
 
+func TestMailScreen(t *testing.T) {
+	cfg, _, err := readConfig([]string{"-config", os.DevNull}, &bytes.Buffer{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := mailScreen(cfg); got.Blocklists != nil || got.Greylist || got.Rspamd != "" || got.Reject {
+		t.Errorf("not off: %+v", got)
+	}
+	args := []string{"-config", os.DevNull, "-mail-blocklists", "bl.example, two.example", "-mail-greylist", "-mail-rspamd", "http://127.0.0.1:11333/", "-mail-rspamd-reject"}
+	if cfg, _, err = readConfig(args, &bytes.Buffer{}); err != nil {
+		t.Fatal(err)
+	}
+	want := screen.Config{Blocklists: []string{"bl.example", "two.example"}, Greylist: true, Rspamd: "http://127.0.0.1:11333/", Reject: true}
+	got := mailScreen(cfg)
+	if got.Resolver == nil {
+		t.Error("no resolver")
+	}
+	if got.Resolver = nil; !cmp.Equal(got, want) {
+		t.Error(cmp.Diff(want, got))
+	}
+}
+
 func TestBadConfigIsRefused(t *testing.T) {
 	for name, content := range map[string]string{
 		"unknown key":       "domian = \"x.example\"",
@@ -106,6 +129,13 @@ func TestBadConfigIsRefused(t *testing.T) {
 		"smarthost, user":   "mail_smarthost = \"smtp.example:587\"\nmail_smarthost_user = \"x\"",
 		"smarthost, file":   "mail_smarthost = \"smtp.example:587\"\nmail_smarthost_user = \"x\"\nmail_smarthost_password_file = \"/none\"",
 		"smarthost, none":   "mail_smarthost_user = \"x\"\nmail_smarthost_password_file = \"/none\"",
+		"blocklist, URL":    "mail_blocklists = [\"https://bl.example\"]",
+		"blocklist, label":  "mail_blocklists = [\"bl\"]",
+		"blocklists":        "mail_blocklists = [\"a.x\", \"b.x\", \"c.x\", \"d.x\", \"e.x\", \"f.x\", \"g.x\", \"h.x\", \"i.x\"]",
+		"rspamd, host":      "mail_rspamd = \"127.0.0.1:11333\"",
+		"rspamd, path":      "mail_rspamd = \"http://127.0.0.1:11333/checkv2\"",
+		"rspamd, password":  "mail_rspamd = \"http://a:b@127.0.0.1:11333\"",
+		"rspamd, none":      "mail_rspamd_reject = true",
 		"S3 quota":          "s3_quota = \"plenty\"",
 		"log format":        "log_format = \"xml\"",
 		"provider, no id":   "[[login_provider]]\nname = \"x\"\nissuer = \"https://x.example\"",

@@ -85,7 +85,7 @@ func (v flagValue) String() string {
 		return ""
 	}
 	switch list := v.Interface().(type) {
-	case []netip.Addr, []netip.Prefix:
+	case []netip.Addr, []netip.Prefix, []string:
 		return strings.Trim(fmt.Sprint(list), "[]")
 	default:
 		return fmt.Sprint(list)
@@ -116,6 +116,8 @@ func (v flagValue) Set(s string) error {
 		return parseList(s, netip.ParseAddr, field)
 	case *[]netip.Prefix:
 		return parseList(s, netip.ParsePrefix, field)
+	case *[]string:
+		return parseList(s, func(one string) (string, error) { return one, nil }, field)
 	case encoding.TextUnmarshaler:
 		return field.UnmarshalText([]byte(s))
 	default:

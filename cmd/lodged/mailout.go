@@ -1,12 +1,14 @@
 package main
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"strings"
 
 	"lodge/gateway"
+	"lodge/https/acme"
 	"lodge/mail"
 	"lodge/mail/relay"
 	"lodge/mail/verdict"
@@ -24,6 +26,29 @@ func mailOut(cfg Config) (*mail.Out, error) {
 	return &mail.Out{
 		Dir: cfg.path("mail-out"), Resolver: verdict.NewResolver("/etc/resolv.conf"), Smarthost: smarthost, Refuse: []netip.Prefix{cfg.GuestNet},
 	}, nil
+}
+
+// publishKeys makes the name server of the domain, if there is one, answer for _domainkey.<domain> too, where the
+// keys of the mail that leaves are.
+func publishKeys(r *acme.Responder, m *mail.Server, cfg Config) error {
+	if r == nil || !cfg.MailOut {
+		return nil
+	}
+	all, err := m.DNSRecords("")
+	if err != nil {
+		return fmt.Errorf("records of mail: %w", err)
+	}
+	zone := "_domainkey." + cfg.Domain
+	var keys []string
+	for _, one := range all {
+		if strings.HasSuffix(one.Name, "."+zone+".") {
+			keys = append(keys, one.Name+" 3600 IN "+one.Type+" "+one.Value)
+		}
+	}
+	if err := r.Publish(zone, keys...); err != nil {
+		return fmt.Errorf("publish keys of mail: %w", err)
+	}
+	return nil
 }
 
 // smarthost reads the settings of the smarthost, its password too, so that a missing file fails at the

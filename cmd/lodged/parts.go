@@ -166,9 +166,12 @@ func (p *parts) assembleHost(cfg Config, s *state, log *slog.Logger) error {
 	}
 	if p.mail, err = mail.New(mail.Config{
 		Dir: cfg.path("mail"), Domain: cfg.Domain, Directory: s.directory, SSHKeyFile: hostConfig.LoginKeyFile(),
-		TLS: p.web.MailTLS(), Verdicts: verdicts(cfg), Arrived: p.mailWaker.arrived, People: s.people, Out: out, Objects: p.objects, Logger: log,
+		TLS: p.web.MailTLS(), Verdicts: verdicts(cfg), Screen: mailScreen(cfg), Arrived: p.mailWaker.arrived, People: s.people, Out: out, Objects: p.objects, Logger: log,
 	}); err != nil {
 		return fmt.Errorf("mail: %w", err)
+	}
+	if err := publishKeys(p.responder, p.mail, cfg); err != nil {
+		return err
 	}
 	hostConfig.OnRemove = []func(context.Context, gateway.ID) error{
 		p.web.Remove, p.mail.Remove, p.objects.Remove, p.forwards.RemoveVM, p.issuer.Remove,

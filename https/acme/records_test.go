@@ -268,6 +268,44 @@ func TestResponder(t *testing.T) {
 	}
 }
 
+// Zones that are published have their TXT records, and nothing else; the proof of the domain stays.
+func TestResponderPublishes(t *testing.T) {
+	t.Parallel()
+	r, addr := startResponder(t)
+	const zone = "_domainkey." + domain
+	for _, bad := range []string{"x." + domain + ". TXT \"a\"", "x." + zone + ". A 127.0.0.1", "x." + zone + ". TXT \"a"} {
+		if err := r.Publish(zone, bad); err == nil {
+			t.Errorf("%s: published", bad)
+		}
+	}
+	if reply := lookTXT(t, "udp", addr, "a."+zone); reply.Rcode != dns.RcodeRefused {
+		t.Errorf("before: %v", reply)
+	}
+	long := strings.Repeat("x", 250)
+	gatewaytest.Must(t, r.Publish(zone, "gone."+zone+". TXT \"x\""))
+	gatewaytest.Must(t, r.Publish(zone, "a."+zone+". 600 TXT \"one\" \"two\"", "b."+zone+". TXT \""+long+"\" \""+long+"\""))
+	gatewaytest.Must(t, r.Present(t.Context(), "", "proof"))
+	for _, network := range []string{"udp", "tcp"} {
+		for name, want := range map[string]string{
+			"A._DomainKey." + domain: "[one two] 600", zone: "", "_acme-challenge." + domain: "[proof] 0", "b." + zone: "[" + long + " " + long + "] 3600",
+		} {
+			var got strings.Builder
+			reply := lookTXT(t, network, addr, name)
+			for _, rr := range reply.Answer {
+				fmt.Fprint(&got, rr.(*dns.TXT).Txt, " ", rr.Header().Ttl)
+			}
+			if cut := network == "udp" && len(want) > 500; reply.Truncated != cut || !cut && (got.String() != want || !reply.Authoritative || reply.Rcode != dns.RcodeSuccess) {
+				t.Errorf("%s: %s: %v", network, name, reply)
+			}
+		}
+	}
+	for name, want := range map[string]int{"gone." + zone: dns.RcodeNameError, "x.a." + zone: dns.RcodeNameError, domain: dns.RcodeRefused} {
+		if reply := lookTXT(t, "udp", addr, name); reply.Rcode != want || len(reply.Answer) > 0 {
+			t.Errorf("%s: %v", name, reply)
+		}
+	}
+}
+
 // TestResponderRefersFloodsToTCP: addresses over UDP can be forged, so answers above the rate are no
 // larger than the questions.
 func TestResponderRefersFloodsToTCP(t *testing.T) {

@@ -3,6 +3,7 @@ package acme
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"slices"
@@ -28,7 +29,7 @@ const (
 )
 
 // Responder is a name server for one delegated name: it answers TXT, SOA and NS questions about the
-// name itself, and refuses all others. Above a rate it answers over UDP with the truncation bit
+// name itself and about zones of Publish, and refuses all others. Above a rate it answers over UDP with the truncation bit
 // alone, so that it is no amplifier for forged addresses. It implements Records.
 type Responder struct {
 	zone   string // the delegated name, in canonical form
@@ -39,7 +40,11 @@ type Responder struct {
 	mu     sync.Mutex
 	values []string // of the TXT records
 	serial uint32
+	zones  map[string]published // of Publish, by name in canonical form
 }
+
+// published are the records of a zone, by name in canonical form.
+type published map[string][]dns.RR
 
 // NewResponder returns a Responder for zone, such as "_acme-challenge.example.com". nameServer is
 // the host's name in the delegation.
@@ -48,7 +53,31 @@ func NewResponder(zone, nameServer string, logger *slog.Logger) *Responder {
 		zone: dns.CanonicalName(zone), server: dns.CanonicalName(nameServer), logger: logger,
 		conns:  limit.New[gateway.Peer](maxResponderConnsEach, maxResponderConns),
 		serial: uint32(time.Now().Unix()), //nolint:gosec // serial numbers wrap (RFC 1982)
+		zones:  map[string]published{},
 	}
+}
+
+// Publish replaces the records of a further zone, which is answered for from then on, whether it is delegated or
+// not. They are TXT records in the format of zone files, at names in the zone.
+func (r *Responder) Publish(zone string, records ...string) error {
+	zone = dns.CanonicalName(zone)
+	all := published{}
+	for _, text := range records {
+		rr, err := dns.NewRR(text)
+		if err != nil {
+			return fmt.Errorf("parse record: %w", err)
+		}
+		if _, ok := rr.(*dns.TXT); !ok || !dns.IsSubDomain(zone, dns.CanonicalName(rr.Header().Name)) {
+			return fmt.Errorf("publish %q: it is no TXT record in %s", text, zone)
+		}
+		name := dns.CanonicalName(rr.Header().Name)
+		all[name] = append(all[name], rr)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.zones[zone] = all
+	r.serial++
+	return nil
 }
 
 // Present implements Records. The name that the authority asks for is the zone, or is a CNAME of it.
@@ -155,12 +184,13 @@ func (r *Responder) answer(packet []byte, udp, full bool) []byte {
 			size = min(max(int(opt.UDPSize()), dns.MinMsgSize), maxResponderUDP)
 		}
 	}
-	switch reply.Rcode = r.refusal(query); {
+	var zone string
+	switch zone, reply.Rcode = r.zoneOf(query); {
 	case reply.Rcode != dns.RcodeSuccess:
 	case !full:
 		reply.Truncated = true
 	default:
-		r.records(reply, query.Question[0].Qtype)
+		r.records(reply, zone, query.Question[0])
 		reply.Truncate(size)
 	}
 	out, err := reply.Pack()
@@ -171,40 +201,60 @@ func (r *Responder) answer(packet []byte, udp, full bool) []byte {
 	return out
 }
 
-func (r *Responder) refusal(query *dns.Msg) int {
+// zoneOf returns the zone of a question, or why it gets no answer.
+func (r *Responder) zoneOf(query *dns.Msg) (zone string, rcode int) {
 	q := query.Question[0]
-	switch {
-	case query.Opcode != dns.OpcodeQuery:
-		return dns.RcodeNotImplemented
-	case q.Qclass != dns.ClassINET || !dns.IsSubDomain(r.zone, dns.CanonicalName(q.Name)):
-		return dns.RcodeRefused
-	case dns.CanonicalName(q.Name) != r.zone:
-		return dns.RcodeNameError
+	if query.Opcode != dns.OpcodeQuery {
+		return "", dns.RcodeNotImplemented
 	}
-	return dns.RcodeSuccess
+	if q.Qclass != dns.ClassINET {
+		return "", dns.RcodeRefused
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	name := dns.CanonicalName(q.Name)
+	for zone, records := range r.zones {
+		switch {
+		case !dns.IsSubDomain(zone, name):
+		case name == zone || records[name] != nil:
+			return zone, dns.RcodeSuccess
+		default:
+			return "", dns.RcodeNameError
+		}
+	}
+	switch {
+	case name == r.zone:
+		return r.zone, dns.RcodeSuccess
+	case dns.IsSubDomain(r.zone, name):
+		return "", dns.RcodeNameError
+	}
+	return "", dns.RcodeRefused
 }
 
-// records fills an answer about the zone's own name. Types that it does not have get the SOA, for
-// negative caching (RFC 2308 §3).
-func (r *Responder) records(reply *dns.Msg, qtype uint16) {
+// records fills an answer about a name in a zone. Types that it does not have get the SOA, for negative caching
+// (RFC 2308 §3).
+func (r *Responder) records(reply *dns.Msg, zone string, q dns.Question) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	reply.Authoritative = true
 	header := func(t uint16) dns.RR_Header {
-		return dns.RR_Header{Name: r.zone, Rrtype: t, Class: dns.ClassINET, Ttl: 0}
+		return dns.RR_Header{Name: zone, Rrtype: t, Class: dns.ClassINET, Ttl: 0}
 	}
 	soa := &dns.SOA{
 		Hdr: header(dns.TypeSOA), Ns: r.server, Mbox: "hostmaster." + r.server, Serial: r.serial, Refresh: 3600, Retry: 600, Expire: 86400,
 	}
-	switch qtype {
-	case dns.TypeSOA:
+	name := dns.CanonicalName(q.Name)
+	switch {
+	case q.Qtype == dns.TypeSOA && name == zone:
 		reply.Answer = []dns.RR{soa}
-	case dns.TypeNS:
+	case q.Qtype == dns.TypeNS && name == zone:
 		reply.Answer = []dns.RR{&dns.NS{Hdr: header(dns.TypeNS), Ns: r.server}}
-	case dns.TypeTXT:
+	case q.Qtype == dns.TypeTXT && name == r.zone:
 		for _, value := range r.values {
 			reply.Answer = append(reply.Answer, &dns.TXT{Hdr: header(dns.TypeTXT), Txt: []string{value}})
 		}
+	case q.Qtype == dns.TypeTXT:
+		reply.Answer = append(reply.Answer, r.zones[zone][name]...)
 	}
 	if len(reply.Answer) == 0 {
 		reply.Ns = []dns.RR{soa}

@@ -128,6 +128,9 @@ func (w *worker) connect(ctx context.Context, box *mailbox.Box, m gateway.VM) er
 			w.route = nil
 			return err
 		}
+		if route, ok := w.route.(bounded); ok {
+			route.bind(&w.lanes)
+		}
 		w.unmark(ctx, box.Passed(window))
 		return nil
 	})

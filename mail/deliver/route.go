@@ -30,6 +30,12 @@ type settler interface {
 	Settle(ctx context.Context) error
 }
 
+// bounded is a Route whose connections to a guest have a bound in common.
+type bounded interface {
+	// bind sets the bound, before the first Deliver.
+	bind(b *laneBound)
+}
+
 // Message is one message to deliver.
 type Message struct {
 	QueueID    string // the same at each attempt, and of no other message

@@ -38,6 +38,9 @@ type sftpRoute struct {
 	ssh  *ssh.Client
 	step time.Duration
 
+	relax time.Duration // for which one lane is used after another one hung
+	bound *laneBound    // of the worker; nil: none
+
 	mu    sync.Mutex
 	lanes []*lane // at least one once it is open
 	full  bool    // the guest opens no further one
@@ -55,19 +58,22 @@ func openSFTP(ctx context.Context, config Config, m gateway.VM) (Route, error) {
 	if err != nil {
 		return nil, at(stageConnect, fmt.Errorf("dial: %w", err))
 	}
-	g := &sftpRoute{raw: raw, step: config.Times.Step}
+	g := &sftpRoute{raw: raw, step: config.Times.Step, relax: config.Times.ParkedMax}
 	stop := context.AfterFunc(ctx, g.cut)
 	defer stop()
 	if err := g.login(m.Addr.String(), auth); err != nil {
 		g.Close()
 		return nil, at(stageConnect, err)
 	}
-	if err := g.within(ctx, g.lanes[0].makeMaildir); err != nil {
+	if err := g.within(ctx, g.lanes[0], g.lanes[0].makeMaildir); err != nil {
 		g.Close()
 		return nil, at(stageMaildir, err)
 	}
 	return g, nil
 }
+
+// bind implements bounded.
+func (g *sftpRoute) bind(b *laneBound) { g.bound = b }
 
 func (g *sftpRoute) login(addr string, auth *ssh.ClientConfig) error {
 	conn, channels, requests, err := ssh.NewClientConn(g.raw, addr, auth)
@@ -79,6 +85,7 @@ func (g *sftpRoute) login(addr string, auth *ssh.ClientConfig) error {
 	if err != nil {
 		return err
 	}
+	first.first = true
 	g.lanes = []*lane{first}
 	return nil
 }
@@ -114,7 +121,7 @@ func (g *sftpRoute) Deliver(ctx context.Context, m Message) error {
 	l.answer.left.Store(maxAnswerBytes)
 	there := false
 	if m.Again {
-		err := g.within(ctx, func() (err error) {
+		err := g.within(ctx, l, func() (err error) {
 			there, err = l.find(m.QueueID)
 			return err
 		})
@@ -127,7 +134,7 @@ func (g *sftpRoute) Deliver(ctx context.Context, m Message) error {
 			return at(stageWrite, err)
 		}
 	}
-	return at(stageMaildir, g.within(ctx, func() error {
+	return at(stageMaildir, g.within(ctx, l, func() error {
 		if !there {
 			if err := l.link(m.QueueID); err != nil {
 				return err
@@ -140,7 +147,7 @@ func (g *sftpRoute) Deliver(ctx context.Context, m Message) error {
 // Settle syncs new, once for all that was linked there: a sync per message halves how many an sshd takes, which does
 // one at a time. What fails here has its mark, so that the next attempt makes no second copy.
 func (g *sftpRoute) Settle(ctx context.Context) error {
-	return at(stageMaildir, g.within(ctx, func() error { return g.lanes[0].syncDir(newDir) }))
+	return at(stageMaildir, g.within(ctx, g.lanes[0], func() error { return g.lanes[0].syncDir(newDir) }))
 }
 
 // done is the name in tmp of a message that was linked into new.
@@ -167,7 +174,7 @@ func (l *lane) mark(name string) error {
 func (g *sftpRoute) Recorded(ctx context.Context, name string) error {
 	l := g.join() // after a reconnect there are many of these, and mostly nothing to remove
 	defer g.give(l)
-	return g.within(ctx, func() error {
+	return g.within(ctx, l, func() error {
 		if err := l.client.Remove(done(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("unlink ~/%s: %w", done(name), err)
 		}
@@ -223,7 +230,7 @@ func curSuffixes() []string {
 // write creates the file in tmp, replacing that of an earlier attempt, and syncs it.
 func (g *sftpRoute) write(ctx context.Context, l *lane, path string, content io.Reader, size int64) error {
 	var f *sftp.File
-	err := g.within(ctx, func() (err error) {
+	err := g.within(ctx, l, func() (err error) {
 		if f, err = l.client.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC); err != nil {
 			return fmt.Errorf("make ~/%s: %w", path, err)
 		}
@@ -232,7 +239,7 @@ func (g *sftpRoute) write(ctx context.Context, l *lane, path string, content io.
 	if err != nil {
 		return err
 	}
-	timer := time.AfterFunc(g.step, g.cut)
+	timer := time.AfterFunc(g.step, func() { g.hang(l) })
 	defer timer.Stop()
 	stop := context.AfterFunc(ctx, g.cut)
 	defer stop()
@@ -276,9 +283,9 @@ func (l *lane) syncDir(dir string) error {
 	return nil
 }
 
-// within runs f. It closes the connection when f takes longer than a step, or when ctx ends.
-func (g *sftpRoute) within(ctx context.Context, f func() error) error {
-	timer := time.AfterFunc(g.step, g.cut)
+// within runs f, which uses a lane. It closes the connection when f takes longer than a step, or when ctx ends.
+func (g *sftpRoute) within(ctx context.Context, l *lane, f func() error) error {
+	timer := time.AfterFunc(g.step, func() { g.hang(l) })
 	defer timer.Stop()
 	stop := context.AfterFunc(ctx, g.cut)
 	defer stop()

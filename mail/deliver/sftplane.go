@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
+	"time"
 
 	"github.com/pkg/sftp"
 	"golang.org/x/crypto/ssh"
@@ -18,8 +20,28 @@ const (
 	perLane  = 4 // messages, before another lane is opened
 )
 
+// laneBound is what a worker keeps of a guest, over its connections: whether a lane beside the first one has hung. With
+// it hangs the connection, and so every message of a round. It is safe for concurrent use.
+type laneBound struct {
+	until atomic.Int64 // Unix time in ns; before it one lane is used
+}
+
+// single reports whether only one lane is to be used.
+func (b *laneBound) single() bool { return b != nil && time.Now().UnixNano() < b.until.Load() }
+
+// hung notes that a lane beside the first one hangs. After a while another attempt is made: it costs a step.
+func (b *laneBound) hung(pause time.Duration) {
+	if b != nil {
+		b.until.Store(time.Now().Add(pause).UnixNano())
+	}
+}
+
+// reset allows several lanes again: the guest may have changed.
+func (b *laneBound) reset() { b.until.Store(0) }
+
 // lane is one sftp-server of a guest.
 type lane struct {
+	first  bool // of its connection
 	client *sftp.Client
 	answer *meter
 	busy   int // messages
@@ -66,8 +88,8 @@ func (g *sftpRoute) take(ctx context.Context) *lane {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	least := g.least()
-	if least.busy >= perLane && len(g.lanes) < maxLanes && !g.full {
-		err := g.within(ctx, func() error {
+	if least.busy >= perLane && len(g.lanes) < maxLanes && !g.full && !g.bound.single() {
+		err := g.within(ctx, nil, func() error {
 			l, err := openLane(g.ssh)
 			if err == nil {
 				g.lanes, least = append(g.lanes, l), l
@@ -84,4 +106,13 @@ func (g *sftpRoute) give(l *lane) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	l.busy--
+}
+
+// hang cuts the connection because a lane, or one that is being opened (nil), does not answer in time. If the first one
+// answers, the next connection has it alone.
+func (g *sftpRoute) hang(l *lane) {
+	if l == nil || !l.first {
+		g.bound.hung(g.relax)
+	}
+	g.cut()
 }

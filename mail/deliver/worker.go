@@ -31,6 +31,7 @@ type worker struct {
 	after   uint32   // the last message of a round that failed as a whole; 0 after any other
 	reached uint32   // an earlier attempt may have been made of messages up to this
 	marked  []string // messages whose marks are to be removed; see recorder
+	lanes   laneBound
 	parked  parked
 	pause   time.Duration
 	pauses  uint64 // of turn, that the worker has seen
@@ -142,6 +143,7 @@ func (w *worker) takeTurn(ctx context.Context, box *mailbox.Box) (worked bool, e
 func (w *worker) restart() {
 	w.disconnect()
 	w.after, w.reached, w.marked, w.pause = 0, 0, nil, 0
+	w.lanes.reset()
 	w.parked.clear()
 	w.clearErrors()
 }
@@ -188,7 +190,7 @@ func (w *worker) idle(ctx context.Context, changed <-chan struct{}) {
 		case <-changed:
 		case <-late.C:
 		case <-w.wake:
-			w.parked.hurry()
+			w.hurry()
 		case <-unused.C:
 			w.disconnect()
 			continue
@@ -227,6 +229,7 @@ func (w *worker) rest(ctx context.Context, changed <-chan struct{}) {
 // hurry makes everything due: the VM's record has changed, as it does at each start.
 func (w *worker) hurry() {
 	w.pause = 0
+	w.lanes.reset()
 	w.parked.hurry()
 }
 

@@ -32,16 +32,18 @@ import (
 	"lodge/mail/journal"
 	"lodge/mail/mailbox"
 	"lodge/mail/notice"
+	"lodge/mail/screen"
 	"lodge/mail/smtpd"
 	"lodge/mail/verdict"
 )
 
-// Config is what a Policy needs. Verdicts, Contacts, Arrived and Journal may be nil.
+// Config is what a Policy needs. Verdicts, Screen, Contacts, Arrived and Journal may be nil.
 type Config struct {
 	Domain    string
 	Directory *gateway.Directory
 	Store     *mailbox.Store
 	Verdicts  *verdict.Checker // nil: senders are not checked
+	Screen    *screen.Screen   // for mail of strangers; nil: all passes
 	Contacts  *contacts.Book   // gets the senders that are proven; nil: they are not recorded
 	// Arrived is called once for each VM that gets a message, after it is synced to disk. It must return
 	// at once: 250 waits for it.
@@ -79,11 +81,14 @@ func (p *Policy) Sender(_ context.Context, _ smtpd.Client, e smtpd.Envelope) err
 }
 
 // Recipient implements smtpd.Policy. A VM whose mailbox is full, or would be by the announced size, is
-// refused here, so that other recipients get the message.
-func (p *Policy) Recipient(_ context.Context, c smtpd.Client, e smtpd.Envelope, to smtpd.Recipient) (gateway.Identity, error) {
+// refused here, so that other recipients get the message; so is a client that a blocklist has.
+func (p *Policy) Recipient(ctx context.Context, c smtpd.Client, e smtpd.Envelope, to smtpd.Recipient) (gateway.Identity, error) {
 	vm, err := p.mailboxOf(to.Path, e.From, time.Now())
 	if err == nil {
 		err = p.Fits(vm.ID, e.Size)
+	}
+	if err == nil {
+		err = p.listed(ctx, c, vm)
 	}
 	if err != nil {
 		p.config.Logger.Debug("recipient refused", "rcpt", to.Path.String(), "remote", c.Remote, "err", err)

@@ -10,33 +10,48 @@ import (
 )
 
 // judge ends the message's header and checks where the message comes from, once for all recipients. It
-// returns the header that has the verdict, or a Reply for what is refused.
+// returns the headers that have the verdict, or a Reply for what is refused.
 //
 // One reply ends a message for all its recipients. So what DMARC rejects is refused only if the owners of
 // all of them want that; otherwise all get it, marked.
 func (m *message) judge() (results string, err error) {
 	header, err := m.filter.End()
-	checker := m.policy.config.Verdicts
-	if err != nil || checker == nil {
+	if err != nil {
 		return "", refusal(err)
 	}
 	remote, _ := netip.ParseAddr(m.client.Remote) // the zero Addr has no SPF
 	local := m.client.VM.Known() || remote.IsLoopback()
-	if header.From == "" && !local { // programs of the host leave it out, or have "From: root"
-		return "", smtpd.Reply{Code: 554, Status: "5.6.0", Text: "The From header must have an address, of one domain: From: Name <user@domain> (RFC 5322 section 3.6.2)"}
+	var v verdict.Verdict
+	if m.policy.config.Verdicts != nil {
+		if v, err = m.check(header, remote, local); err != nil {
+			return "", err
+		}
+		results = v.Field(m.policy.config.Domain)
 	}
-	v := checker.Check(context.Background(), verdict.Message{
+	if m.policy.config.Screen == nil || local {
+		return results, nil
+	}
+	mark, err := m.screen(remote, v.Authentic())
+	return results + mark, err
+}
+
+// check gets the verdict on the message, or a Reply.
+func (m *message) check(header verdict.Header, remote netip.Addr, local bool) (verdict.Verdict, error) {
+	if header.From == "" && !local { // programs of the host leave it out, or have "From: root"
+		return verdict.Verdict{}, smtpd.Reply{Code: 554, Status: "5.6.0", Text: "The From header must have an address, of one domain: From: Name <user@domain> (RFC 5322 section 3.6.2)"}
+	}
+	v := m.policy.config.Verdicts.Check(context.Background(), verdict.Message{
 		Local: local, Remote: remote, Helo: m.client.Helo,
 		From: m.envelope.From.Local, Domain: m.envelope.From.Domain,
 		Header: header, Content: m.filter.Original(m.staged),
 	})
 	if v.Rejected() && m.refuseRejected() {
-		return "", smtpd.Reply{Code: 550, Status: "5.7.1", Text: "Refused by the DMARC policy of " + v.From + ": neither SPF nor DKIM passed for it"}
+		return v, smtpd.Reply{Code: 550, Status: "5.7.1", Text: "Refused by the DMARC policy of " + v.From + ": neither SPF nor DKIM passed for it"}
 	}
 	if v.Proven {
 		m.author = header.Author
 	}
-	return v.Field(m.policy.config.Domain), nil
+	return v, nil
 }
 
 // refuseRejected is false if the operator is among the recipients: its mail has no settings.

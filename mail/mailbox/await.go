@@ -60,6 +60,8 @@ func (s *Store) opened(id gateway.ID) <-chan struct{} {
 	return s.awaited[id]
 }
 
+var errWaits = errors.New("a message waits")
+
 // quiet reports whether the index of a mailbox that is not open proves that no message waits: it is
 // sound, the log ends where it does, the cursor is at its last message, and none is parked.
 func (s *Store) quiet(id gateway.ID) bool {
@@ -68,19 +70,21 @@ func (s *Store) quiet(id gateway.ID) bool {
 		return true // no mail has come yet
 	}
 	log := filepath.Join(dir, "log")
-	buf, err := os.ReadFile(filepath.Join(log, indexName))
-	if err != nil {
-		return false
-	}
-	p, err := decodeIndex(buf)
-	if err != nil {
-		return false
-	}
-	for e := p.entries; len(e) > 0; e = e[indexEntryBytes:] {
-		flags := Flags(e[4])
-		if binary.LittleEndian.Uint32(e) > p.Cursor && flags&local == 0 || flags&parked != 0 {
-			return false
+	var last uint32 // UID of a message that is for the guest
+	p, err := scanIndex(filepath.Join(log, indexName), false, func(entries []byte) error {
+		for e := entries; len(e) > 0; e = e[indexEntryBytes:] {
+			flags := Flags(e[4])
+			if flags&parked != 0 {
+				return errWaits
+			}
+			if flags&local == 0 {
+				last = binary.LittleEndian.Uint32(e)
+			}
 		}
+		return nil
+	})
+	if err != nil || last > p.Cursor {
+		return false
 	}
 	have, strange, err := listSegments(log)
 	if err != nil || len(strange) > 0 || len(have) != len(p.segments) {

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -129,48 +131,121 @@ func (b *Box) index() {
 	}
 }
 
-// indexParts are the parts of an index. The entries are whole, and as many as the head has.
+// indexParts are the parts of an index without its entries.
 type indexParts struct {
 	indexHead
 
-	segments          []indexSegment
-	entries, keywords []byte
+	segments []indexSegment
+	keywords []byte
 }
 
-func decodeIndex(buf []byte) (p indexParts, err error) {
-	if len(buf) < len(indexMagic)+4 || string(buf[:len(indexMagic)]) != indexMagic {
+// pieceBytes is how much of the entries is read at once: whole pages, few enough to be in the processor's cache for all
+// that is done with them.
+const pieceBytes = 32 * pageEntries * indexEntryBytes
+
+// scanIndex reads an index, and calls visit with its entries, some whole pages at a time, all but the last ones of full
+// length. They are not checked before it returns: over damage it fails with errIndex at the end. visit may keep the
+// entries if fresh is set. It may end the scan by an error, which scanIndex returns.
+func scanIndex(path string, fresh bool, visit func(entries []byte) error) (p indexParts, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return p, fmt.Errorf("open index: %w", err)
+	}
+	defer func() { _ = f.Close() }() // only read
+	r := &indexReader{f: f}
+	p.indexHead, p.segments, err = r.head()
+	if err != nil {
+		return p, err
+	}
+	var buf []byte
+	for left := int64(p.Entries) * indexEntryBytes; left > 0; left -= int64(len(buf)) {
+		if n := min(left, pieceBytes); fresh || int64(len(buf)) != n {
+			buf = make([]byte, n)
+		}
+		if err := r.read(buf); err != nil {
+			return p, err
+		}
+		if err := visit(buf); err != nil {
+			return p, err
+		}
+	}
+	p.keywords = make([]byte, r.left)
+	if err := r.read(p.keywords); err != nil {
+		return p, err
+	}
+	if r.sum != r.want {
 		return p, errIndex
 	}
-	buf = buf[len(indexMagic):]
-	if checksum(buf[4:]) != binary.LittleEndian.Uint32(buf) {
-		return p, errIndex
-	}
-	n, err := binary.Decode(buf[4:], binary.LittleEndian, &p.indexHead)
-	buf = buf[4+n:]
-	size := int64(p.Segments)*int64(binary.Size(indexSegment{})) + int64(p.Entries)*indexEntryBytes
-	if err != nil || int64(len(buf)) < size {
-		return p, errIndex
-	}
-	p.segments = make([]indexSegment, p.Segments)
-	if n, err = binary.Decode(buf, binary.LittleEndian, p.segments); err != nil {
-		return p, errIndex
-	}
-	p.entries, p.keywords = buf[n:size], buf[size:]
 	return p, nil
+}
+
+// indexReader reads an index from its beginning.
+type indexReader struct {
+	f         *os.File
+	left      int64 // bytes of the file
+	sum, want uint32
+}
+
+// read fills p, and counts it into the checksum.
+func (r *indexReader) read(p []byte) error {
+	if r.left -= int64(len(p)); r.left < 0 {
+		return errIndex
+	}
+	switch _, err := io.ReadFull(r.f, p); {
+	case errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF): // it was cut meanwhile
+		return errIndex
+	case err != nil:
+		return fmt.Errorf("read index: %w", err)
+	}
+	r.sum = crc32.Update(r.sum, castagnoli(), p)
+	return nil
+}
+
+// head reads what is in front of the entries, which are as many as it has.
+func (r *indexReader) head() (h indexHead, segments []indexSegment, err error) {
+	info, err := r.f.Stat()
+	if err != nil {
+		return h, nil, fmt.Errorf("read index: %w", err)
+	}
+	r.left = info.Size()
+	begin := make([]byte, len(indexMagic)+4)
+	if err := r.read(begin); err != nil {
+		return h, nil, err
+	}
+	if string(begin[:len(indexMagic)]) != indexMagic {
+		return h, nil, errIndex
+	}
+	r.sum, r.want = 0, binary.LittleEndian.Uint32(begin[len(indexMagic):])
+	buf := make([]byte, binary.Size(h))
+	if err := r.read(buf); err != nil {
+		return h, nil, err
+	}
+	_, err = binary.Decode(buf, binary.LittleEndian, &h)
+	size := int64(h.Segments) * int64(binary.Size(indexSegment{}))
+	if err != nil || r.left < size+int64(h.Entries)*indexEntryBytes {
+		return h, nil, errIndex
+	}
+	buf, segments = make([]byte, size), make([]indexSegment, h.Segments)
+	if err := r.read(buf); err != nil {
+		return h, nil, err
+	}
+	if _, err := binary.Decode(buf, binary.LittleEndian, segments); err != nil {
+		return h, nil, errIndex
+	}
+	return h, segments, nil
 }
 
 // readIndex returns the state that an index holds, and the offset in its last segment up to which it
 // does. It fails with errIndex over damage.
 func readIndex(path string) (*state, int64, error) {
-	buf, err := os.ReadFile(path)
-	if err != nil {
-		return nil, 0, fmt.Errorf("read index: %w", err)
-	}
-	p, err := decodeIndex(buf)
+	s := newState()
+	p, err := scanIndex(path, true, func(entries []byte) error {
+		s.take(entries)
+		return nil
+	})
 	if err != nil {
 		return nil, 0, err
 	}
-	s := newState()
 	s.Validity, s.NextUID, s.cursor = p.Validity, p.NextUID, p.Cursor
 	if len(p.keywords) > 0 {
 		if s.Keywords, err = decodeKeywords(p.keywords); err != nil {
@@ -180,6 +255,5 @@ func readIndex(path string) (*state, int64, error) {
 	for _, g := range p.segments {
 		s.segments = append(s.segments, segment{g.Number, g.Marker})
 	}
-	s.take(p.entries)
 	return s, p.Offset, nil
 }

@@ -49,7 +49,7 @@ func (p *packing) encode(buf []byte) []byte {
 	return append(buf, p.packed...)
 }
 
-// take puts the entries of an index into an empty state, and counts them as count does.
+// take puts entries of an index behind those that a new state has, and counts them as count does.
 func (s *state) take(entries []byte) {
 	le := binary.LittleEndian
 	used, segment := 0, uint32(0) // messages of the last segment seen: most follow others of it

@@ -27,6 +27,7 @@ import (
 	"context"
 	"io"
 	"net/netip"
+	"slices"
 	"sync"
 )
 
@@ -81,6 +82,11 @@ type Signature struct {
 // Rejected reports whether the domain in From asks for the refusal of this message. After a temporary
 // error it never does.
 func (v Verdict) Rejected() bool { return v.DMARC == Fail && v.Policy == PolicyReject }
+
+// Authentic reports whether SPF or a signature passed, for whatever domain.
+func (v Verdict) Authentic() bool {
+	return v.SPF == Pass || slices.ContainsFunc(v.DKIM, func(s Signature) bool { return s.Result == Pass })
+}
 
 // Message is what Check looks at.
 type Message struct {

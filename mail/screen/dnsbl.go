@@ -1,0 +1,101 @@
+package screen
+
+import (
+	"context"
+	"encoding/hex"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+const dnsblPatience = 3 * time.Second
+
+// Listing is the entry of an address in a DNSBL.
+type Listing struct {
+	Zone string
+	Text string // why, as the zone has it: printable ASCII; may be empty
+}
+
+// Listed reports whether an address is on one of the lists; the first of them in the order of the settings counts.
+// Addresses that are not on the internet are on none.
+func (s *Screen) Listed(ctx context.Context, addr netip.Addr) (Listing, bool) {
+	addr = addr.Unmap().WithZone("")
+	if len(s.config.Blocklists) == 0 || !addr.IsGlobalUnicast() || addr.IsPrivate() {
+		return Listing{}, false
+	}
+	ctx, cancel := context.WithTimeout(ctx, dnsblPatience)
+	defer cancel()
+	found := make([]bool, len(s.config.Blocklists))
+	var all sync.WaitGroup
+	for i, zone := range s.config.Blocklists {
+		all.Go(func() { found[i] = s.has(ctx, zone, addr) && !s.has(ctx, zone, unlisted(addr)) })
+	}
+	all.Wait()
+	for i, zone := range s.config.Blocklists {
+		if found[i] {
+			return Listing{Zone: zone, Text: s.why(ctx, zone, addr)}, true
+		}
+	}
+	return Listing{}, false
+}
+
+// unlisted is the address that no list has (RFC 5782 §5).
+func unlisted(addr netip.Addr) netip.Addr {
+	if addr.Is4() {
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	return netip.MustParseAddr("::ffff:127.0.0.1")
+}
+
+// has reports whether a list has an address. Its answers are in 127.0.0.0/8 (RFC 5782 §2.1). Those in
+// 127.255.255.0/24 are how several lists report that they do not answer the question.
+func (s *Screen) has(ctx context.Context, zone string, addr netip.Addr) bool {
+	records, err := s.config.Resolver.Ask(ctx, listedName(zone, addr), dns.TypeA)
+	if err != nil {
+		return false
+	}
+	for _, rr := range records {
+		a, ok := rr.(*dns.A)
+		if !ok {
+			continue
+		}
+		if ip := a.A.To4(); ip != nil && ip[0] == 127 && (ip[1] != 255 || ip[2] != 255) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Screen) why(ctx context.Context, zone string, addr netip.Addr) string {
+	records, err := s.config.Resolver.Ask(ctx, listedName(zone, addr), dns.TypeTXT)
+	if err != nil {
+		return ""
+	}
+	for _, rr := range records {
+		if txt, ok := rr.(*dns.TXT); ok {
+			return printable(strings.Join(txt.Txt, ""))
+		}
+	}
+	return ""
+}
+
+// listedName is the name of an address in a list: its octets, or nibbles, the last one first (RFC 5782 §2.1, §2.4).
+func listedName(zone string, addr netip.Addr) string {
+	var parts []string
+	if addr.Is4() {
+		parts = strings.Split(addr.String(), ".")
+	} else {
+		b := addr.As16()
+		parts = strings.Split(hex.EncodeToString(b[:]), "")
+	}
+	var name strings.Builder
+	for _, part := range slices.Backward(parts) {
+		name.WriteString(part)
+		name.WriteByte('.')
+	}
+	return name.String() + zone
+}

@@ -1,0 +1,126 @@
+package screen
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"lodge/gateway/gatewaytest"
+)
+
+func delaying(tb testing.TB, dir string) *Screen {
+	tb.Helper()
+	s, err := New(Config{Greylist: true}, dir, slog.New(slog.DiscardHandler))
+	gatewaytest.Must(tb, err)
+	return s
+}
+
+var noon = time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+
+// A pair waits until it is repeated in time, from the same net; then it is known, over restarts, while it writes.
+func TestEarly(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := delaying(t, dir)
+	for _, step := range []struct {
+		what, remote, from, to string
+		after                  time.Duration // noon
+		early                  bool
+	}{
+		{"the first attempt", "192.0.2.1", "a@x", "b@y", 0, true},
+		{"too soon", "192.0.2.1", "a@x", "b@y", 4 * time.Minute, true},
+		{"another recipient", "192.0.2.1", "a@x", "c@y", 5 * time.Minute, true},
+		{"another sender", "192.0.2.1", "d@x", "b@y", 5 * time.Minute, true},
+		{"another net", "192.0.3.1", "a@x", "b@y", 5 * time.Minute, true},
+		{"in time, from its net", "192.0.2.200", "a@x", "b@y", 5 * time.Minute, false},
+		{"known", "192.0.2.1", "a@x", "b@y", 6 * time.Minute, false},
+		{"known for weeks", "192.0.2.1", "a@x", "b@y", 35 * day, false},
+		{"known from then on", "192.0.2.1", "a@x", "b@y", 70 * day, false},
+		{"out of date", "192.0.2.1", "a@x", "b@y", 107 * day, true},
+		{"a window", "2001:db8::1", "", "b@y", 200 * day, true},
+		{"too late", "2001:db8::1", "", "b@y", 202 * day, true},
+		{"a second window, from its net", "2001:db8::2:3", "", "b@y", 202*day + time.Hour, false},
+		{"from a net beside it", "2001:db8:0:1::1", "", "b@y", 202*day + time.Hour, true},
+	} {
+		if got := s.Early(netip.MustParseAddr(step.remote), step.from, []string{step.to}, noon.Add(step.after)); got != step.early {
+			t.Errorf("%s: early is %v", step.what, got)
+		}
+		next := delaying(t, dir) // a restart takes the attempts alone
+		next.grey.attempts, next.grey.count = s.grey.attempts, s.grey.count
+		s = next
+	}
+}
+
+// All recipients of one message become due together, and a message that has none is never early.
+func TestEarlyForSome(t *testing.T) {
+	t.Parallel()
+	s, remote := delaying(t, t.TempDir()), netip.MustParseAddr("192.0.2.1")
+	early := func(after time.Duration, to ...string) bool { return s.Early(remote, "a@x", to, noon.Add(after)) }
+	if !early(0, "b@y") || !early(10*time.Minute, "b@y", "c@y") || early(20*time.Minute, "b@y", "c@y") || early(0) {
+		t.Error("some recipients are decided on wrongly")
+	}
+	if off := (&Screen{}); off.Early(remote, "a@x", []string{"b@y"}, noon) {
+		t.Error("early without greylisting")
+	}
+}
+
+// A net displaces its own attempts alone, and where there is no room mail is not delayed.
+func TestManyAttempts(t *testing.T) {
+	t.Parallel()
+	s := delaying(t, t.TempDir())
+	try := func(net, sender int, at time.Time) bool {
+		remote := netip.AddrFrom4([4]byte{byte(1 + net>>16), byte(net >> 8), byte(net), 1})
+		return s.Early(remote, fmt.Sprint(sender), []string{"b@y"}, at)
+	}
+	later := noon.Add(greyDelay)
+	try(0, 0, noon)
+	for i := range maxAttemptsPerNet {
+		try(1, i, noon)
+	}
+	try(1, maxAttemptsPerNet, noon)
+	if try(0, 0, later) || !try(1, 0, later) || try(1, maxAttemptsPerNet, later) {
+		t.Error("a net has displaced another one's attempts, or not its own")
+	}
+	for i := range maxAttempts {
+		try(2+i/maxAttemptsPerNet, i, noon)
+	}
+	if s.grey.count != maxAttempts || try(1000, 0, later) {
+		t.Errorf("%d attempts, or mail is delayed where there is no room", s.grey.count)
+	}
+	if !try(1000, 0, noon.Add(greyWindow+time.Hour)) || s.grey.count > maxAttemptsPerNet {
+		t.Errorf("%d attempts after all ran out", s.grey.count)
+	}
+}
+
+// The pairs have a bound, in memory and in the file, and a file that was cut is read as far as it goes.
+func TestManyPairs(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := delaying(t, dir)
+	numbered := func(i int) pair { return pair{byte(i), byte(i >> 8), byte(i >> 16)} }
+	for i := range maxPairs + 1 {
+		s.grey.pass(numbered(i), dayOf(noon)+int64(i/(maxPairs/2)))
+	}
+	gatewaytest.Must(t, s.grey.save(noon))
+	if _, old := s.grey.pairs[numbered(maxPairs)]; !old || len(s.grey.pairs) > maxPairs || len(s.grey.pairs) < maxPairs*8/10 {
+		t.Errorf("%d pairs, the newest is kept: %v", len(s.grey.pairs), old)
+	}
+	for i := range 3 * maxPairs { // all of one day
+		s.grey.pass(numbered(i+maxPairs), dayOf(noon)+9)
+	}
+	gatewaytest.Must(t, s.grey.save(noon))
+	file := filepath.Join(dir, "pairs")
+	text, err := os.ReadFile(file)
+	gatewaytest.Must(t, err)
+	if len(s.grey.pairs) > maxPairs || len(text) > maxPairs*50 {
+		t.Errorf("%d pairs in %d bytes", len(s.grey.pairs), len(text))
+	}
+	gatewaytest.Must(t, os.WriteFile(file, append(text[:len(text)-5], "\nzz 1\n0102 x\n\xff"...), 0o600))
+	if again := delaying(t, dir); len(again.grey.pairs) != len(s.grey.pairs) && len(again.grey.pairs) != len(s.grey.pairs)-1 {
+		t.Errorf("%d pairs of %d after a cut", len(again.grey.pairs), len(s.grey.pairs))
+	}
+}
