@@ -157,6 +157,7 @@ func (c *call) copyBody(from source, o store.Object, w store.Write) (store.Objec
 	if w, err = to.seal(kind.sum(w), wholeBody); err != nil {
 		return store.Object{}, err
 	}
+	w.Event = store.CreatedByCopy
 	return c.Store.Put(c.r.Context(), c.storeKey(), w)
 }
 

@@ -132,7 +132,8 @@ func newBucketRoutes() []route {
 		{http.MethodGet, "object-lock", getLockConfig},
 		{http.MethodPut, "object-lock", putLockConfig},
 		{http.MethodGet, "logging", fixed("BucketLoggingStatus", "")},
-		{http.MethodGet, "notification", fixed("NotificationConfiguration", "")},
+		{http.MethodGet, notificationConfig, getNotification},
+		{http.MethodPut, notificationConfig, putNotification},
 		{http.MethodGet, "accelerate", fixed("AccelerateConfiguration", "")},
 		{http.MethodGet, "requestPayment", fixed("RequestPaymentConfiguration", "<Payer>BucketOwner</Payer>")},
 	}

@@ -34,6 +34,7 @@ type account struct {
 	used     map[string]Usage // of each bucket
 	stored   footprint
 	reserved map[string]int64 // by bucket: what writes in progress may add
+	events   int              // that wait
 }
 
 // account returns a VM's account.
@@ -56,7 +57,9 @@ func (s *Store) account(vm gateway.ID) (*account, error) {
 	}
 	stored, err := s.loadFootprint(vm)
 	a.stored = stored
-	if err := errors.Join(err, s.loadSnapshots(a), s.loadProgress(a)); err != nil {
+	events, failed := countEvents(s.index, vm)
+	a.events = events
+	if err := errors.Join(err, failed, s.loadSnapshots(a), s.loadProgress(a)); err != nil {
 		return nil, err
 	}
 	s.accounts[vm] = a
@@ -159,6 +162,7 @@ func (a *account) cleared(commit func() error) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.snaps, a.progress, a.used, a.stored = nil, nil, map[string]Usage{}, footprint{}
+	a.events = 0
 	a.setMixed(false)
 	return nil
 }

@@ -36,7 +36,7 @@ func (s *Store) DeleteAll(ctx context.Context, vm gateway.ID, bucket string, wha
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			done[i].Object, done[i].Err = x.delete(b, d)
+			done[i].Object, done[i].Err = x.deleted(b, d)
 			if err := done[i].Err; err != nil && !expected(err) {
 				return err // what the batch has of it is not known
 			}
@@ -57,6 +57,15 @@ func expected(err error) bool {
 		}
 	}
 	return false
+}
+
+// deleted is delete with the event.
+func (x *tx) deleted(b *Bucket, d Deletion) (Object, error) {
+	o, err := x.delete(b, d)
+	if err != nil || o.Key.Name == "" {
+		return o, err
+	}
+	return o, x.event(b, o, d.removal(o))
 }
 
 func (x *tx) delete(b *Bucket, d Deletion) (Object, error) {

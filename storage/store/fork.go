@@ -141,6 +141,9 @@ func (f *fork) goBack(at uint64) error {
 			if err != nil {
 				return err
 			}
+			if key[vmKeyLen] == kindEvent {
+				return nil // the fork did not make those writes
+			}
 			if old != nil {
 				return f.set(key, old)
 			}

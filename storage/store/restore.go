@@ -30,10 +30,17 @@ func (s *Store) restore(a *account, at uint64) error {
 		}
 		passed = append(passed, n.id)
 	}
+	if err := s.dropNewer(a, at); err != nil {
+		return err
+	}
 	if err := s.recount(a); err != nil {
 		return err
 	}
-	return s.endProgress(a)
+	if err := s.endProgress(a); err != nil {
+		return err
+	}
+	s.cfg.Queued(a.vm)
+	return nil
 }
 
 // revertAll reverts the records that the history of a snapshot has and those of earlier ones do not.

@@ -24,6 +24,9 @@ type tx struct {
 	files []uint64          // of fresh: to leave blobs/new after the commit
 	dead  []release         // to look at after the commit
 	ended string            // the bucket that the commit deletes
+
+	queued   int  // events, whose places in the account are given back unless the commit succeeds
+	unsynced bool // losing the commit in a crash is no harm
 }
 
 // target is what a commit needs locked: a bucket, and names in it.
@@ -54,10 +57,16 @@ func (s *Store) commit(to target, f func(*tx, *Bucket) error) error {
 		return err
 	}
 	defer s.lockNames(to)()
-	if err := f(x, b); err != nil {
-		return err
+	err = f(x, b)
+	if err == nil {
+		err = x.commit()
 	}
-	return x.commit()
+	if err != nil {
+		a.unqueue(x.queued)
+	} else if x.queued > 0 {
+		s.cfg.Queued(to.vm)
+	}
+	return err
 }
 
 // lockNames locks what a commit changes in its bucket, always in the same order: an upload, a part, names.
@@ -211,7 +220,11 @@ func (x *tx) commit() error {
 	if err := x.s.disk.last(x.b.Len()); err != nil {
 		return err
 	}
-	if err := x.b.Commit(pebble.Sync); err != nil {
+	o := pebble.Sync
+	if x.unsynced {
+		o = pebble.NoSync
+	}
+	if err := x.b.Commit(o); err != nil {
 		return full(err)
 	}
 	x.a.apply(x.usage, x.disk, x.ended)

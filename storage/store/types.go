@@ -115,6 +115,7 @@ type Write struct {
 	Plain    func() int64    // nil, or how many bytes clients see of a Body that is encrypted; called after io.EOF
 	Checksum func() Checksum // nil, or the verified checksum to record; called after io.EOF
 	If       Condition
+	Event    string // CreatedByPut unless set
 }
 
 // CopyOptions is what a copy has other than the body.
@@ -131,6 +132,7 @@ type Deletion struct {
 	If            Condition
 	Older         bool // only if the version is not the latest: else ErrPrecondition
 	Bypass        bool // GOVERNANCE retention does not hold
+	Expired       bool // by the bucket's lifecycle rules: the event has another name
 }
 
 // Deleted is the result of one Deletion. Object is zero when there was nothing to delete.
