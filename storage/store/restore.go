@@ -100,11 +100,14 @@ func (x *tx) revert(names map[uint64]string, key, old []byte) error {
 	if kind := key[vmKeyLen]; kind == kindObject || kind == kindVersion {
 		bucket := names[binary.BigEndian.Uint64(key[vmKeyLen+1:])]
 		if now != nil {
-			x.count(bucket, Usage{Bytes: -gone.Size, Objects: -1})
+			x.count(bucket, gone.usage(key, now).negative())
 		}
 		if old != nil {
-			x.count(bucket, Usage{Bytes: back.Size, Objects: 1})
+			x.count(bucket, back.usage(key, old))
 		}
+	}
+	if key[vmKeyLen] == kindBucket {
+		x.count(string(key[vmKeyLen+1:]), Usage{Overhead: overhead(key, old) - overhead(key, now)})
 	}
 	if old == nil {
 		return x.b.Delete(key, nil)

@@ -75,6 +75,7 @@ type Store struct {
 
 	ids     counter
 	locks   *locks
+	loading *locks // of accounts
 	blobs   *blobs
 	disk    *disk
 	garbage collector
@@ -101,7 +102,7 @@ type Store struct {
 // open at a time.
 func Open(dir string, cfg Config) (*Store, error) {
 	s := &Store{
-		cfg: cfg.withDefaults(), dir: dir, log: cfg.Log, locks: newLocks(),
+		cfg: cfg.withDefaults(), dir: dir, log: cfg.Log, locks: newLocks(), loading: newLocks(),
 		stepSize: historyStep, maxUploads: maxUploads, maxBuckets: maxBuckets, maxEvents: maxEvents,
 		accounts: map[gateway.ID]*account{}, failed: make(chan struct{}),
 	}

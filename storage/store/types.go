@@ -215,12 +215,13 @@ type Completion struct {
 // Usage is what is stored: bodies as clients see them (a copy counts like its source), older versions
 // and the parts of uploads included. A quota is compared with Charged, and of a VM with Held besides.
 type Usage struct {
-	Bytes   int64 // of all versions
-	Objects int64 // versions and delete markers
-	Pending int64 // bytes in parts of uploads; not in Bytes
-	Uploads int64 // in progress
-	Held    int64 // bytes that only snapshots hold, of a VM; not in Bytes
-	Buckets map[string]Usage
+	Bytes    int64 // of all versions
+	Objects  int64 // versions and delete markers
+	Pending  int64 // bytes in parts of uploads; not in Bytes
+	Uploads  int64 // in progress
+	Overhead int64 // bytes that records take beyond 1 KiB for each of Objects; not in Bytes
+	Held     int64 // bytes that only snapshots hold, of a VM; not in Bytes
+	Buckets  map[string]Usage
 }
 
 // Limits bounds what a VM and each of its buckets may store, in bytes; 0 is no limit.
