@@ -137,10 +137,7 @@ func notifyText(target, prefix, suffix string, names ...string) string {
 	if len(names) == 0 {
 		names = []string{"s3:ObjectCreated:*", "s3:ObjectRemoved:*"}
 	}
-	text := "<NotificationConfiguration><QueueConfiguration><Queue>" + target + "</Queue>"
-	for _, n := range names {
-		text += "<Event>" + n + "</Event>"
-	}
+	text := "<NotificationConfiguration><QueueConfiguration><Queue>" + target + "</Queue><Event>" + strings.Join(names, "</Event><Event>") + "</Event>"
 	for name, value := range map[string]string{"prefix": prefix, "suffix": suffix} {
 		if value != "" {
 			text += "<Filter><S3Key><FilterRule><Name>" + name + "</Name><Value>" + value + "</Value></FilterRule></S3Key></Filter>"

@@ -76,7 +76,8 @@ type cutter struct {
 	mu  sync.Mutex
 	cut bool
 
-	synced sync.Map // inodes of files
+	synced sync.Map        // inodes of files
+	left   map[string]bool // names of files that are kept as they are
 }
 
 func (c *cutter) open() *Store {
@@ -126,6 +127,7 @@ func (c *cutter) cutNow(random *rand.Rand) string {
 	defer c.mu.Unlock()
 	left := c.t.TempDir()
 	must(c.t, os.MkdirAll(filepath.Join(left, "new"), 0o700))
+	c.left = map[string]bool{}
 	c.keep(left, random) // before and after: a file is removed only after its commit, and committed only after its sync
 	c.cut = true
 	c.mem = c.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: random.IntN(101), RNG: random})
@@ -143,16 +145,8 @@ func (c *cutter) keep(left string, random *rand.Rand) {
 		inNew := filepath.Join(left, "new", d.Name())
 		below, _ := filepath.Rel(from, path)
 		inPlace := filepath.Join(left, below)
-		for _, at := range []string{inNew, inPlace} {
-			if _, err := os.Lstat(at); err == nil {
-				if info, err := d.Info(); err != nil || !c.isSynced(info) {
-					return nil
-				}
-				must(c.t, os.Remove(at)) // it was not synced before
-			}
-		}
 		info, err := d.Info()
-		if err != nil {
+		if err != nil || c.left[d.Name()] {
 			return nil //nolint:nilerr // as above
 		}
 		if !c.isSynced(info) {
@@ -162,10 +156,13 @@ func (c *cutter) keep(left string, random *rand.Rand) {
 			inPlace = inNew
 		}
 		must(c.t, os.MkdirAll(filepath.Dir(inPlace), 0o700))
-		if err := os.Link(path, inPlace); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+		linked := filepath.Join(c.dir, "linked")
+		if err := os.Link(path, linked); err != nil {
+			return nil //nolint:nilerr // as above
 		}
-		return nil
+		_ = os.Remove(inNew) // what it was before its sync
+		c.left[d.Name()] = true
+		return os.Rename(linked, inPlace)
 	}
 	// Files move out of new, so whatever is missed there is found in its place.
 	must(c.t, errors.Join(filepath.WalkDir(filepath.Join(from, "new"), one), filepath.WalkDir(from, one)))
@@ -187,11 +184,11 @@ func (c *cutter) write(s *Store, writer int, r *rand.Rand) bool {
 	var err error
 	switch r.IntN(5) {
 	case 0:
-		_, err = s.Delete(context.Background(), key, "", Condition{}, false) //nolint:usetesting // it goes on after a cut
+		_, err = s.Delete(context.Background(), key, "", Condition{}, false)
 	case 1:
 		made, err = c.upload(s, key, body)
 	default:
-		made, err = etag(s.Put(context.Background(), key, Write{Body: bytes.NewReader(body), Size: -1})) //nolint:usetesting // as above
+		made, err = etag(s.Put(context.Background(), key, Write{Body: bytes.NewReader(body), Size: -1}))
 	}
 	if errors.Is(err, ErrNoBucket) {
 		err = nil // nothing to delete
@@ -218,13 +215,13 @@ func (c *cutter) upload(s *Store, key Key, body []byte) (string, error) {
 	}
 	var listed []CompletedPart
 	for i, half := range [][]byte{body[:len(body)/2], body[len(body)/2:]} {
-		p, err := s.PutPart(context.Background(), key, u.ID, i+1, Write{Body: bytes.NewReader(half), Size: -1}) //nolint:usetesting // as above
+		p, err := s.PutPart(context.Background(), key, u.ID, i+1, Write{Body: bytes.NewReader(half), Size: -1})
 		if err != nil {
 			return "", err
 		}
 		listed = append(listed, CompletedPart{Number: i + 1, ETag: p.ETag})
 	}
-	o, err := s.Complete(context.Background(), key, u.ID, listed, Completion{}) //nolint:usetesting // as above
+	o, err := s.Complete(context.Background(), key, u.ID, listed, Completion{})
 	return o.ETag, err
 }
 
