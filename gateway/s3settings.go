@@ -165,6 +165,9 @@ type S3Usage struct {
 	Uploads      int64 `json:"uploads"`       // in progress
 	RecordBytes  int64 `json:"record_bytes"`  // what the records of objects count for the quota: 1 KiB each
 	HeldBytes    int64 `json:"held_bytes"`    // of the VM: what only checkpoints hold; it counts for the quota
+
+	// Open names what of a bucket's own settings may open it to everyone, whatever its share is: "policy", "acl", "website".
+	Open []string `json:"open,omitempty"`
 }
 
 // S3Damage is an object, or a file, that the check of what is stored has found damaged.

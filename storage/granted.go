@@ -72,18 +72,20 @@ func (s *Server) byGrant(r *http.Request, who s3.Caller) (_ *granted, leave func
 	if !found || access == gateway.NoBucketAccess {
 		return nil, nil, errNotGranted()
 	}
-	if r.Header.Get("X-Amz-Copy-Source") != "" {
-		return nil, nil, s3.ErrGrantedCopy()
-	}
-	ctx, leaveOwner, err := s.admission.join(r.Context(), owner.ID)
+	return s.enterGrant(r.Context(), owner, target, who.VM.ID, access)
+}
+
+// enterGrant begins a request by a grant.
+func (s *Server) enterGrant(parent context.Context, owner gateway.VM, target s3.Target, to gateway.ID, access gateway.BucketAccess) (_ *granted, leave func(), err error) {
+	ctx, leaveOwner, err := s.admission.join(parent, owner.ID)
 	if err != nil {
 		return nil, nil, errNotGranted()
 	}
-	use := &granted{owner: owner.Identity, to: who.VM.ID, target: target, access: access}
+	use := &granted{owner: owner.Identity, to: to, target: target, access: access}
 	use.ctx, use.end = context.WithCancel(ctx)
 	leaveUse := s.grantees.enter(use)
 	leave = func() { leaveUse(); leaveOwner() }
-	if now, _ := s.directory.ByID(owner.ID); now.S3.GrantedTo(target.Bucket, who.VM.ID) != access { // changed before enter
+	if now, _ := s.directory.ByID(owner.ID); now.S3.GrantedTo(target.Bucket, to) != access { // changed before enter
 		leave()
 		return nil, nil, errNotGranted()
 	}
@@ -96,5 +98,23 @@ func (s *Server) byGrant(r *http.Request, who s3.Caller) (_ *granted, leave func
 
 // caller is who carries out a request by a grant: it counts for the quota of the bucket's VM.
 func (g *granted) caller(who s3.Caller) s3.Caller {
-	return s3.Caller{VM: g.owner, Granted: g.access, Chain: who.Chain}
+	return s3.Caller{VM: g.owner, Granted: g.access, Source: who.Source, Chain: who.Chain}
+}
+
+// sources finds the sources of copies that a VM makes at its tap.
+func (s *Server) sources(vm gateway.Identity) s3.FindSource {
+	return func(ctx context.Context, bucket string) (s3.CopySource, error) {
+		return s3.InsideSource(ctx, vm, bucket, func(name, bucket string) (s3.CopySource, error) {
+			owner, found := s.directory.ByName(name)
+			access := owner.S3.GrantedTo(bucket, vm.ID)
+			if !found || access == gateway.NoBucketAccess {
+				return s3.CopySource{}, errNotGranted()
+			}
+			use, leave, err := s.enterGrant(ctx, owner, s3.Target{Bucket: bucket}, vm.ID, access)
+			if err != nil {
+				return s3.CopySource{}, err
+			}
+			return s3.CopySource{VM: use.owner, Bucket: bucket, Granted: access, Ctx: use.ctx, Leave: leave}, nil
+		})
+	}
 }

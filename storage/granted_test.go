@@ -93,14 +93,6 @@ func TestGrantedToWrite(t *testing.T) {
 		method, path, _ := strings.Cut(path, " ")
 		shop.do(t, method, path, nil).want(t, method+" "+path, 403)
 	}
-	for _, from := range []string{"/secret/a", "/photos/c", "/blog_secret/a", "/blog_photos/c"} {
-		if got := shop.do(t, "PUT", "/blog_photos/copy", map[string]string{"X-Amz-Copy-Source": from}); got.status != 501 {
-			t.Errorf("a copy of %s: %d", from, got.status)
-		}
-		if got := shop.do(t, "PUT", "/mine/copy", map[string]string{"X-Amz-Copy-Source": from}); got.status < 400 {
-			t.Errorf("a copy of %s into an own bucket: %d", from, got.status)
-		}
-	}
 	g.setS3(t, func(s *gateway.S3Settings) { s.QuotaBytes = 18 << 20 })
 	shop.send(t, "PUT", "/blog_photos/more", "", strings.Repeat("x", 2<<20), nil).want(t, "above the owner's quota", 507, code("QuotaExceeded"))
 	u, _, err := h.Usage(t.Context(), shop.ID)

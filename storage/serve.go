@@ -45,7 +45,9 @@ func (s *Server) carryOut(w *access, r *http.Request, at door) error {
 	if err != nil {
 		return err
 	}
-	w.vm = who.VM
+	if w.vm = who.VM; who.Inside {
+		who.Source = s.sources(who.VM)
+	}
 	use, leaveGrant, err := s.byGrant(r, who)
 	if err != nil {
 		return err

@@ -142,7 +142,7 @@ func TestSettings(t *testing.T) {
 		g.do(t, "GET", "/box?"+query, nil).want(t, query, 200, text)
 		g.do(t, "GET", "/no-such?"+query, nil).want(t, query, 404, code("NoSuchBucket"))
 	}
-	for _, query := range []string{"replication", "logging", "notification", "accelerate", "requestPayment", "inventory", "metrics"} {
+	for _, query := range []string{"replication", "logging", "accelerate", "requestPayment", "inventory", "metrics"} {
 		g.do(t, "PUT", "/box?"+query, nil).want(t, query, 501, code("NotImplemented"))
 	}
 	for _, query := range []string{"torrent", "restore", "select&select-type=2"} {

@@ -21,6 +21,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -32,6 +33,7 @@ import (
 
 	"lodge/gateway"
 	"lodge/gateway/people"
+	"lodge/storage/events"
 	"lodge/storage/s3"
 	"lodge/storage/store"
 )
@@ -46,9 +48,15 @@ type Config struct {
 	Outside   string // the public name, s3.<domain>; names below it are those of VMs and their buckets
 	Quota     int64  // bytes that a VM may store by default; 0: no limit
 	AccessLog bool   // log every request
+	Domain    string // of the VMs' names
+
+	// Dial connects to a port of a VM, to deliver events; nil: by its tap.
+	Dial func(ctx context.Context, m gateway.VM, port uint16) (net.Conn, error)
 
 	// Logins knows the people at the names of buckets. Without it there are none.
 	Logins Logins
+
+	eventTimes events.Times // of tests; zero: the daemon's
 }
 
 // Server is the S3 service of one host.
@@ -62,6 +70,7 @@ type Server struct {
 	protocol  *s3.Handler
 	admission *admission
 	grantees  *grantees
+	events    *events.Deliverer
 	checking  sync.Mutex    // held by Damage
 	scans     chan struct{} // has those under way, see UsageBelow
 
@@ -75,7 +84,8 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Dir == "" || cfg.Keyring == nil || cfg.Directory == nil || cfg.People == nil || cfg.Logger == nil {
 		return nil, errors.New("open storage: the configuration is incomplete")
 	}
-	objects, err := store.Open(filepath.Clean(cfg.Dir), store.Config{Log: cfg.Logger, Limits: cfg.limits})
+	rules, queued := new(s3.Events), new(wakeLater)
+	objects, err := store.Open(filepath.Clean(cfg.Dir), store.Config{Log: cfg.Logger, Limits: cfg.limits, Rule: rules.Rule, Queued: queued.wake})
 	if err != nil {
 		return nil, err
 	}
@@ -89,20 +99,27 @@ func New(cfg Config) (*Server, error) {
 		admission: newAdmission(cfg.Directory), scans: make(chan struct{}, maxScans), requests: newRequestCounter(), grantees: newGrantees(),
 	}
 	s.directory.Watch(s.grantees.changed)
+	s.events = cfg.deliverer(objects, rules)
+	queued.to.Store(s.events)
 	return s, nil
 }
 
 // Run does the store's work in the background until ctx is done. Then it ends all requests, and closes
 // the store. If the store fails, it returns that error at once: requests may be blocked for ever.
 func (s *Server) Run(ctx context.Context) error {
-	var expiring sync.WaitGroup
+	var others sync.WaitGroup
 	ctx, cancel := context.WithCancel(ctx)
-	expiring.Go(func() { s.expire(ctx) })
+	others.Go(func() { s.expire(ctx) })
+	others.Go(func() {
+		if err := s.events.Run(ctx); err != nil {
+			s.log.Error("events of buckets not read", "err", err)
+		}
+	})
 	err := s.objects.Run(ctx)
 	cancel()
 	err = cmp.Or(err, s.objects.UnlessFailed(func() error {
 		s.admission.close()
-		expiring.Wait()
+		others.Wait()
 		return nil
 	}))
 	return cmp.Or(err, s.objects.Close())

@@ -20,7 +20,11 @@ func (s *Server) Usage(_ context.Context, id gateway.ID) (gateway.S3Usage, map[s
 	all, err := s.objects.Usage(id)
 	buckets := make(map[string]gateway.S3Usage, len(all.Buckets))
 	for name, u := range all.Buckets {
-		buckets[name] = shownUsage(u)
+		shown := shownUsage(u)
+		if b, failed := s.objects.Bucket(id, name); failed == nil {
+			shown.Open = s.protocol.Opened(b)
+		}
+		buckets[name] = shown
 	}
 	return shownUsage(all), buckets, err
 }

@@ -22,7 +22,7 @@ type pkg struct {
 }
 
 // leaves are the packages below gateway that all may share. They import nothing of Lodge.
-var leaves = []string{module + "/gateway/durable", module + "/gateway/hold", module + "/gateway/limit", module + "/gateway/relay", module + "/gateway/sockets"}
+var leaves = []string{module + "/gateway/durable", module + "/gateway/hold", module + "/gateway/limit", module + "/gateway/post", module + "/gateway/relay", module + "/gateway/sockets"}
 
 // people is for all as well. It imports gateway, and nothing else of Lodge.
 const people = module + "/gateway/people"

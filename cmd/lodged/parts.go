@@ -86,7 +86,7 @@ func assemble(cfg Config, s *state, kept *sockets.Set, log *slog.Logger) (p *par
 	p = new(parts)
 	if p.objects, err = storage.New(storage.Config{
 		Dir: cfg.path("objects"), Keyring: s.keyring, Directory: s.directory, People: s.people, Logger: log,
-		Outside: s3Name(cfg), Quota: int64(cfg.S3Quota), AccessLog: cfg.AccessLog, Logins: bucketLogins{p},
+		Outside: s3Name(cfg), Domain: cfg.Domain, Quota: int64(cfg.S3Quota), AccessLog: cfg.AccessLog, Logins: bucketLogins{p},
 	}); err != nil {
 		return nil, fmt.Errorf("object storage: %w", err)
 	}

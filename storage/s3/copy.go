@@ -16,15 +16,15 @@ import (
 // maxCopyBytes limits the source of one copy.
 const maxCopyBytes = 5 << 30
 
-// source is the source of a copy: an object of the same VM, and which version; "" for the latest.
+// source is the source of a copy: an object, and which version; "" for the latest.
 type source struct {
 	key     store.Key
 	version string
 }
 
 // parseSource parses an x-amz-copy-source: bucket/key, with or without a slash before, percent-encoded
-// once, and a versionId behind. Its bucket is looked up in the VM's own namespace like any other.
-func (c *call) parseSource(header string) (source, error) {
+// once, and a versionId behind. The bucket's name is as the caller has it.
+func parseSource(header string) (source, error) {
 	path, version, versioned := strings.Cut(header, "?versionId=")
 	if versioned {
 		if err := checkVersion(version); err != nil {
@@ -36,22 +36,51 @@ func (c *call) parseSource(header string) (source, error) {
 		return source{}, invalidArgument("Invalid copy source encoding")
 	}
 	bucket, key, _ := strings.Cut(strings.TrimPrefix(plain, "/"), "/")
-	if checkBucket(bucket) != nil {
-		return source{}, invalidArgument("Invalid copy source bucket name")
-	}
 	if key == "" {
 		return source{}, invalidArgument("Invalid copy source object key")
 	}
-	return source{store.Key{VM: c.VM.ID, Bucket: bucket, Name: key}, version}, checkKey(key)
+	return source{store.Key{Bucket: bucket, Name: key}, version}, checkKey(key)
+}
+
+// findSource finds the bucket of the request's copy. The request ends with the right to read it. Call leave after it.
+func (c *call) findSource() (leave func(), err error) {
+	from, err := parseSource(c.r.Header.Get("X-Amz-Copy-Source"))
+	if err != nil {
+		return nil, err
+	}
+	bucket := from.key.Bucket
+	if c.Source != nil {
+		if c.from, err = c.Source(c.r.Context(), bucket); err != nil {
+			return nil, err
+		}
+	} else {
+		c.from = ownSource(c.r.Context(), c.VM, bucket)
+	}
+	expected := c.r.Header.Get("X-Amz-Source-Expected-Bucket-Owner")
+	switch {
+	case checkBucket(c.from.Bucket) != nil:
+		err = errSourceBucket()
+	case expected != "" && expected != c.from.VM.ID.String():
+		err = denied("The owner of the source's bucket is not the one expected.")
+	}
+	if err != nil {
+		c.from.Leave()
+		return nil, err
+	}
+	c.r = c.r.WithContext(c.from.Ctx)
+	return c.from.Leave, nil
 }
 
 // copySource finds the source of the request's copy, and checks its conditions.
 func (c *call) copySource() (source, store.Object, error) {
-	from, err := c.parseSource(c.r.Header.Get("X-Amz-Copy-Source"))
+	from, err := parseSource(c.r.Header.Get("X-Amz-Copy-Source"))
 	if err != nil {
 		return from, store.Object{}, err
 	}
-	j, err := c.judge(from.key.Bucket)
+	from.key.VM, from.key.Bucket = c.from.VM.ID, c.from.Bucket
+	reader := *c // who reads the source, which may be by another right than who writes
+	reader.VM, reader.Bucket, reader.Granted = c.from.VM, c.from.Bucket, c.from.Granted
+	j, err := reader.judge(from.key.Bucket)
 	if err != nil {
 		return from, store.Object{}, err
 	}
@@ -120,8 +149,8 @@ func (c *call) setSource(o store.Object) {
 }
 
 // copyBody copies the body of o, sealed by the request's headers, else by the default of the bucket, else
-// by the host if o is. No bytes of a large one are copied if the copy has the same checksum and is not
-// sealed, or by the host like its source.
+// by the host if o is. No bytes of a large one are copied within a VM if the copy has the same checksum and is
+// not sealed, or by the host like its source.
 func (c *call) copyBody(from source, o store.Object, w store.Write) (store.Object, error) {
 	kind, err := algorithmOf(c.r.Header.Get("X-Amz-Checksum-Algorithm"))
 	if err != nil {
@@ -140,7 +169,7 @@ func (c *call) copyBody(from source, o store.Object, w store.Write) (store.Objec
 	}
 	hosted := key != nil && to != nil && key.kind == sealedByHost && to.kind == sealedByHost
 	sameSum := kind.name == "" || kind.name == o.Checksum.Algorithm && !o.Checksum.Composite
-	if sameSum && (hosted || key == nil && to == nil) {
+	if sameSum && from.key.VM == c.VM.ID && (hosted || key == nil && to == nil) {
 		return c.shareBody(from, o, w)
 	}
 	if kind.name == "" {
@@ -157,6 +186,7 @@ func (c *call) copyBody(from source, o store.Object, w store.Write) (store.Objec
 	if w, err = to.seal(kind.sum(w), wholeBody); err != nil {
 		return store.Object{}, err
 	}
+	w.Event = store.CreatedByCopy
 	return c.Store.Put(c.r.Context(), c.storeKey(), w)
 }
 

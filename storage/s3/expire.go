@@ -69,7 +69,7 @@ func (e expirer) versions(ctx context.Context) error {
 		var ended []store.Deletion
 		marker := func() { // last is the oldest of its key
 			if last.Deleted && last.Latest && only && e.any(func(r lifecycleRule) bool { return r.expiresMarker(last) }) {
-				ended = append(ended, store.Deletion{Name: last.Key.Name, Version: last.Version})
+				ended = append(ended, store.Deletion{Name: last.Key.Name, Version: last.Version, Expired: true})
 			}
 		}
 		for _, o := range page.Objects {
@@ -81,10 +81,10 @@ func (e expirer) versions(ctx context.Context) error {
 			}
 			switch {
 			case o.Latest && e.any(func(r lifecycleRule) bool { return r.expires(o, e.now) }):
-				ended = append(ended, store.Deletion{Name: o.Key.Name, If: store.Condition{IfMatch: o.ETag, IfModified: o.Modified}})
+				ended = append(ended, store.Deletion{Name: o.Key.Name, If: store.Condition{IfMatch: o.ETag, IfModified: o.Modified}, Expired: true})
 			case !o.Latest:
 				if e.any(func(r lifecycleRule) bool { return r.expiresOld(o, last.Modified, older, e.now) }) {
-					ended = append(ended, store.Deletion{Name: o.Key.Name, Version: o.Version, Older: true})
+					ended = append(ended, store.Deletion{Name: o.Key.Name, Version: o.Version, Older: true, Expired: true})
 				}
 				older++
 			}

@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"context"
 	"net/http"
 	"slices"
 	"strings"
@@ -29,10 +30,34 @@ func ParseGranted(r *http.Request) (vm string, t Target, ok bool, err error) {
 	return vm, t, true, err
 }
 
-// ErrGrantedCopy is the answer to a copy into another VM's bucket.
-func ErrGrantedCopy() error {
-	return notImplemented("Copies into another VM's bucket are not implemented. Read the object, and write it.")
+// CopySource is the bucket of a copy's source.
+type CopySource struct {
+	VM      gateway.Identity // whose bucket it is
+	Bucket  string           // its name there
+	Granted gateway.BucketAccess
+	Ctx     context.Context // of the copy: it ends with the grant
+	Leave   func()          // to call after the copy
 }
+
+// ownSource is a source in a namespace of its own.
+func ownSource(ctx context.Context, vm gateway.Identity, bucket string) CopySource {
+	return CopySource{VM: vm, Bucket: bucket, Ctx: ctx, Leave: func() {}}
+}
+
+// InsideSource returns the source that a VM names at its tap: in its own namespace, whoever's bucket the copy goes to,
+// or in one that is granted to it. ByGrant finds such a one.
+func InsideSource(ctx context.Context, vm gateway.Identity, bucket string, byGrant func(vm, bucket string) (CopySource, error)) (CopySource, error) {
+	owner, name, granted := strings.Cut(bucket, "_")
+	if !granted {
+		return ownSource(ctx, vm, bucket), nil
+	}
+	if checkBucket(name) != nil {
+		return CopySource{}, errSourceBucket()
+	}
+	return byGrant(owner, name)
+}
+
+func errSourceBucket() error { return invalidArgument("Invalid copy source bucket name") }
 
 // readActions and writeActions are what a VM may do with another one's bucket. What decides about a
 // bucket, its versions and its protection is its owner's.

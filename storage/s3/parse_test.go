@@ -143,10 +143,15 @@ func FuzzSource(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, header string) {
-		c := &call{Caller: Caller{VM: gateway.Identity{ID: gateway.ID{1}}}}
-		got, err := c.parseSource(header)
-		if err == nil && (checkBucket(got.key.Bucket) != nil || checkKey(got.key.Name) != nil || got.key.VM != c.VM.ID) {
-			t.Fatalf("%q gives %+v", header, got)
+		r := &http.Request{Header: http.Header{"X-Amz-Copy-Source": {header}}}
+		c := &call{Caller: Caller{VM: gateway.Identity{ID: gateway.ID{1}}}, r: r}
+		got, err := parseSource(header)
+		if err != nil {
+			return
+		}
+		_, err = c.findSource()
+		if err == nil && (checkBucket(c.from.Bucket) != nil || checkKey(got.key.Name) != nil || c.from.VM != c.VM) {
+			t.Fatalf("%q gives %+v and %+v", header, got, c.from)
 		}
 	})
 }

@@ -66,7 +66,7 @@ func (h *Handler) Post(w http.ResponseWriter, r *http.Request, who Caller, t Tar
 	if err := body.announced(c.r.Header, algorithm{}); err != nil {
 		return err
 	}
-	o, err := c.putSealed(store.Write{Body: body, Size: -1, MD5: body.md5, Meta: meta, Checksum: body.checksum})
+	o, err := c.putSealed(store.Write{Body: body, Size: -1, MD5: body.md5, Meta: meta, Checksum: body.checksum, Event: store.CreatedByPost})
 	if err != nil {
 		return err
 	}

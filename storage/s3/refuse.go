@@ -48,7 +48,7 @@ func (c *call) refuseHeader(name, value string) error {
 		return notImplemented("Renaming an object is not implemented. Copy it, and delete the old one.")
 	case strings.HasPrefix(name, headerOfGrant), name == "X-Amz-Acl":
 		return c.refuseGrant(name)
-	case strings.HasSuffix(name, "Expected-Bucket-Owner") && value != c.VM.ID.String():
+	case name == "X-Amz-Expected-Bucket-Owner" && value != c.VM.ID.String():
 		return denied("The bucket's owner is this VM (%s), not the one expected.", c.VM.ID)
 	}
 	return nil

@@ -4,8 +4,6 @@ import (
 	"net/http"
 	"slices"
 	"sync"
-
-	"lodge/gateway"
 )
 
 // verb carries out one kind of request.
@@ -102,7 +100,7 @@ func putOrCopy(c *call) error { return c.orCopy(putObject, copyObject) }
 func putPart(c *call) error { return c.orCopy(uploadPart, copyPart) }
 
 // orCopy carries out a write, or the copy that the request's source makes of it. A source is looked
-// up in the namespace of the bucket's VM, so who is not that VM copies nothing. A presigned URL may
+// up in the namespace of who asks, which is not always that of the bucket's VM. A presigned URL may
 // name the source in its query.
 func (c *call) orCopy(write, copies verb) error {
 	switch {
@@ -110,9 +108,12 @@ func (c *call) orCopy(write, copies verb) error {
 		return write(c)
 	case c.Anonymous:
 		return ErrNotPublic()
-	case c.Granted != gateway.NoBucketAccess:
-		return ErrGrantedCopy()
 	}
+	leave, err := c.findSource()
+	if err != nil {
+		return err
+	}
+	defer leave()
 	return copies(c)
 }
 
@@ -132,7 +133,8 @@ func newBucketRoutes() []route {
 		{http.MethodGet, "object-lock", getLockConfig},
 		{http.MethodPut, "object-lock", putLockConfig},
 		{http.MethodGet, "logging", fixed("BucketLoggingStatus", "")},
-		{http.MethodGet, "notification", fixed("NotificationConfiguration", "")},
+		{http.MethodGet, notificationConfig, getNotification},
+		{http.MethodPut, notificationConfig, putNotification},
 		{http.MethodGet, "accelerate", fixed("AccelerateConfiguration", "")},
 		{http.MethodGet, "requestPayment", fixed("RequestPaymentConfiguration", "<Payer>BucketOwner</Payer>")},
 	}

@@ -11,6 +11,7 @@
 package s3
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -39,8 +40,12 @@ type Caller struct {
 	Anonymous bool                 // nobody signed the request: only what is public is possible
 	Reads     bool                 // with Anonymous: the bucket is shared with who asks, to list and to read what no policy denies
 	Granted   gateway.BucketAccess // not "": the bucket is another VM's, in whose place VM is, and this is what that has granted
+	Source    FindSource           // of copies; nil: in the VM's own namespace
 	Chain     *sigv4.Chain         // not nil: the signature is verified, and this verifies the chunks of the body
 }
+
+// FindSource finds the bucket of a copy's source by the name that the caller has for it.
+type FindSource func(ctx context.Context, bucket string) (CopySource, error)
 
 // call is one request on its way through a verb.
 type call struct {
@@ -50,6 +55,7 @@ type call struct {
 	w     http.ResponseWriter
 	r     *http.Request
 	query url.Values
+	from  CopySource // of a copy
 }
 
 // Serve carries out the request of a caller about t, which ParseTarget has returned. It returns an

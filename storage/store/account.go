@@ -34,32 +34,48 @@ type account struct {
 	used     map[string]Usage // of each bucket
 	stored   footprint
 	reserved map[string]int64 // by bucket: what writes in progress may add
+	events   int              // that wait
 }
 
 // account returns a VM's account.
 func (s *Store) account(vm gateway.ID) (*account, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if a := s.accounts[vm]; a != nil {
+	if a := s.known(vm); a != nil {
 		return a, nil
 	}
-	a := &account{vm: vm, used: map[string]Usage{}, reserved: map[string]int64{}}
-	prefix := vmKey(vm, kindUsage, 0)
-	err := each(s.index, prefix, func(key, value []byte) error {
-		var m sum
-		err := m.MergeNewer(value)
-		a.used[string(key[len(prefix):])] = m.usage()
-		return err
-	})
+	defer s.loading.lock(string(vm[:]))() // of this VM alone: it may take seconds after an update of Lodge
+	if a := s.known(vm); a != nil {
+		return a, nil
+	}
+	a, err := s.load(vm)
 	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.accounts[vm] = a
+	return a, nil
+}
+
+// known returns an account that was made, or nil.
+func (s *Store) known(vm gateway.ID) *account {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.accounts[vm]
+}
+
+// load reads a VM's account.
+func (s *Store) load(vm gateway.ID) (*account, error) {
+	a := &account{vm: vm, used: map[string]Usage{}, reserved: map[string]int64{}}
+	if err := s.loadUsage(a); err != nil {
 		return nil, err
 	}
 	stored, err := s.loadFootprint(vm)
 	a.stored = stored
-	if err := errors.Join(err, s.loadSnapshots(a), s.loadProgress(a)); err != nil {
+	events, failed := countEvents(s.index, vm)
+	a.events = events
+	if err := errors.Join(err, failed, s.loadSnapshots(a), s.loadProgress(a)); err != nil {
 		return nil, err
 	}
-	s.accounts[vm] = a
 	return a, nil
 }
 
@@ -105,18 +121,23 @@ func (a *account) alters() error {
 }
 
 func (m sum) usage() (u Usage) {
-	m = append(slices.Clip(m), 0, 0, 0, 0) // a sum without a later number has it as 0
-	u.Bytes, u.Objects, u.Pending, u.Uploads = m[0], m[1], m[2], m[3]
+	m = append(slices.Clip(m), make(sum, usageNumbers)...) // a sum without a later number has it as 0
+	u.Bytes, u.Objects, u.Pending, u.Uploads, u.Overhead = m[0], m[1], m[2], m[3], m[4]
 	return u
 }
 
-func (u *Usage) encode() []byte { return encodeSum(u.Bytes, u.Objects, u.Pending, u.Uploads) }
+const usageNumbers = 5
+
+func (u *Usage) encode() []byte {
+	return encodeSum(u.Bytes, u.Objects, u.Pending, u.Uploads, u.Overhead)
+}
 
 func (u *Usage) add(d Usage) {
 	u.Bytes += d.Bytes
 	u.Objects += d.Objects
 	u.Pending += d.Pending
 	u.Uploads += d.Uploads
+	u.Overhead += d.Overhead
 }
 
 // apply adds what a commit has changed, and ends the count of a bucket that it has deleted, which was empty.
@@ -159,6 +180,7 @@ func (a *account) cleared(commit func() error) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.snaps, a.progress, a.used, a.stored = nil, nil, map[string]Usage{}, footprint{}
+	a.events = 0
 	a.setMixed(false)
 	return nil
 }

@@ -23,12 +23,14 @@ type blobs struct {
 	s    *Store
 	mu   sync.Mutex
 	free []uint64 // empty files in blobs/new, whose directory entries are synced
+
+	datasync func(fd int) error // fdatasync(2); tests have others
 }
 
 // spareFiles is how many files share one sync of blobs/new.
 const spareFiles = 16
 
-func newBlobs(s *Store) *blobs { return &blobs{s: s} }
+func newBlobs(s *Store) *blobs { return &blobs{s: s, datasync: unix.Fdatasync} }
 
 // take returns the id of an empty file in blobs/new, whose directory entry is synced.
 func (b *blobs) take() (uint64, error) {
@@ -143,6 +145,8 @@ type blob struct {
 	f      *os.File
 	crc    uint64
 	filled int64 // of the last chunk
+
+	datasync func(fd int) error
 }
 
 func (b *blobs) create() (*blob, error) {
@@ -154,7 +158,7 @@ func (b *blobs) create() (*blob, error) {
 	if err != nil {
 		return nil, full(fmt.Errorf("write blob: %w", err))
 	}
-	return &blob{id: id, f: f}, nil
+	return &blob{id: id, f: f, datasync: b.datasync}, nil
 }
 
 func (w *blob) Write(p []byte) (int, error) {
@@ -181,7 +185,7 @@ func (w *blob) sync() error {
 	if w.filled > 0 {
 		w.endChunk()
 	}
-	if err := errors.Join(unix.Fdatasync(int(w.f.Fd())), w.f.Close()); err != nil {
+	if err := errors.Join(w.datasync(int(w.f.Fd())), w.f.Close()); err != nil {
 		return full(fmt.Errorf("sync blob: %w", err))
 	}
 	return nil

@@ -54,7 +54,7 @@ func (s *Store) alone(vm gateway.ID, bucket string, f func(*tx) error) error {
 	if err := f(x); err != nil {
 		return err
 	}
-	return x.commit()
+	return x.finish()
 }
 
 // newBucket makes a bucket, if the VM has not too many.
@@ -143,7 +143,9 @@ func (s *Store) ConfigureBucket(vm gateway.ID, name string, change func(*Bucket)
 		if len(record) > maxConfig {
 			return ErrTooLarge
 		}
-		return x.set(textKey(vm, kindBucket, name), old, record)
+		key := textKey(vm, kindBucket, name)
+		x.count(name, Usage{Overhead: overhead(key, record) - overhead(key, old)})
+		return x.set(key, old, record)
 	})
 }
 

@@ -205,8 +205,8 @@ func (c *checker) footprint() error {
 	if err != nil {
 		return err
 	}
-	m = append(m, 0, 0)
-	if got := (footprint{m[0], m[1]}); got != want {
+	m = append(m, 0, 0, 0)
+	if got := (footprint{m[0], m[1], m[2]}); got != want {
 		c.damage(Damage{Err: damaged("what is on disk is counted as %d bytes and %d values of histories, and is %d and %d",
 			got.bytes, got.values, want.bytes, want.values)})
 	}

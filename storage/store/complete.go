@@ -92,7 +92,7 @@ func (x *tx) complete(b *Bucket, u Upload, listed []CompletedPart, c Completion)
 	if err := x.endUpload(b, u, all); err != nil {
 		return nil, err
 	}
-	return v, x.write(b, v)
+	return v, x.created(b, v, CreatedFromParts)
 }
 
 // etagBytes returns what an ETag adds to that of the whole: the MD5 that it is of.

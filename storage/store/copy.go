@@ -51,7 +51,7 @@ func (s *Store) copyBody(ctx context.Context, source *Body, v *version, c Condit
 		if err := x.own(p); err != nil {
 			return err
 		}
-		return x.write(b, v)
+		return x.created(b, v, CreatedByCopy)
 	})
 	s.drop(p, err == nil)
 	return v.Object, err

@@ -32,11 +32,12 @@ func (s *Store) DeleteAll(ctx context.Context, vm gateway.ID, bucket string, wha
 		names[i] = d.Name
 	}
 	err := s.commit(target{vm: vm, bucket: bucket, names: names}, func(x *tx, b *Bucket) error {
+		x.unlimited = true
 		for i, d := range what {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			done[i].Object, done[i].Err = x.delete(b, d)
+			done[i].Object, done[i].Err = x.deleted(b, d)
 			if err := done[i].Err; err != nil && !expected(err) {
 				return err // what the batch has of it is not known
 			}
@@ -57,6 +58,15 @@ func expected(err error) bool {
 		}
 	}
 	return false
+}
+
+// deleted is delete with the event.
+func (x *tx) deleted(b *Bucket, d Deletion) (Object, error) {
+	o, err := x.delete(b, d)
+	if err != nil || o.Key.Name == "" {
+		return o, err
+	}
+	return o, x.event(b, o, d.removal(o))
 }
 
 func (x *tx) delete(b *Bucket, d Deletion) (Object, error) {
@@ -89,11 +99,12 @@ func (x *tx) mark(b *Bucket, key Key) (Object, error) {
 	if cur, err := x.current(b, key.Name); err != nil {
 		return Object{}, err
 	} else if cur == nil {
-		room := &reservation{a: x.a, bucket: b.Name, limits: x.s.cfg.Limits(x.a.vm, b.Name)}
-		if err := room.add(recordBytes); err != nil {
+		if x.markers == nil {
+			x.markers = x.reservation(b.Name) // until all of them are counted
+		}
+		if err := x.markers.add(recordBytes); err != nil {
 			return Object{}, err
 		}
-		defer room.end()
 	}
 	if err := x.displace(b, key.Name); err != nil {
 		return Object{}, err

@@ -141,6 +141,9 @@ func (f *fork) goBack(at uint64) error {
 			if err != nil {
 				return err
 			}
+			if key[vmKeyLen] == kindEvent {
+				return nil // the fork did not make those writes
+			}
 			if old != nil {
 				return f.set(key, old)
 			}
@@ -193,7 +196,12 @@ func (f *fork) contents() error {
 		return err
 	}
 	for _, name := range names {
-		if err := f.b.Merge(textKey(f.to.vm, kindUsage, name), (&Usage{}).encode(), nil); err != nil {
+		b, err := bucketOf(f.s.index, f.to.vm, name)
+		if err != nil {
+			return err
+		}
+		u := Usage{Overhead: overhead(textKey(f.to.vm, kindBucket, name), b.encode())}
+		if err := f.b.Merge(textKey(f.to.vm, kindUsage, name), u.encode(), nil); err != nil {
 			return err
 		}
 	}
@@ -204,7 +212,7 @@ func (f *fork) contents() error {
 				return err
 			}
 			bucket := names[binary.BigEndian.Uint64(key[vmKeyLen+1:])]
-			u := Usage{Bytes: v.Size, Objects: 1}
+			u := v.usage(key, raw)
 			usage := f.b.Merge(textKey(f.to.vm, kindUsage, bucket), u.encode(), nil)
 			return errors.Join(usage, f.content(v.content), f.step(4<<20))
 		})

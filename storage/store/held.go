@@ -8,22 +8,20 @@ import (
 	"lodge/gateway"
 )
 
-// recordBytes is what each version, delete marker and value of a history counts in a quota beside its body: its record, and
-// what the index and the file system need for it. Without that, empty objects would be free.
-const recordBytes = 1 << 10
-
 // footprint is what a VM has on disk, whoever holds it: records, uploads, checkpoints, readers. A body that several
 // records share is in it once. So it has what only checkpoints hold, which no count of a bucket has.
 type footprint struct {
 	bytes  int64 // of all bodies, as they are stored
 	values int64 // of histories
+	extra  int64 // that these take beyond recordBytes each
 }
 
-func (f footprint) encode() []byte { return encodeSum(f.bytes, f.values) }
+func (f footprint) encode() []byte { return encodeSum(f.bytes, f.values, f.extra) }
 
 func (f *footprint) add(d footprint) {
 	f.bytes += d.bytes
 	f.values += d.values
+	f.extra += d.extra
 }
 
 func footprintKey(vm gateway.ID) []byte { return vmKey(vm, kindFootprint, 0) }
@@ -40,12 +38,12 @@ func (f footprint) merge(b *pebble.Batch, vm gateway.ID) error {
 // once.
 func (s *Store) loadFootprint(vm gateway.ID) (footprint, error) {
 	m, err := readSum(s.index, footprintKey(vm))
-	if err != nil || len(m) == 2 {
-		m = append(m, 0, 0)
-		return footprint{m[0], m[1]}, err
+	if err != nil || len(m) == 3 {
+		m = append(m, 0, 0, 0)
+		return footprint{m[0], m[1], m[2]}, err
 	}
 	f, err := countFootprint(s.index, vm)
-	if err == nil && f != (footprint{}) {
+	if err == nil && (f != (footprint{}) || len(m) > 0) {
 		err = s.index.Set(footprintKey(vm), f.encode(), pebble.Sync)
 	}
 	return f, err
@@ -62,7 +60,8 @@ func countFootprint(r pebble.Reader, vm gateway.ID) (f footprint, err error) {
 		f.bytes += size
 		return err
 	})
-	histories := each(r, vmKey(vm, kindHistory, 0), func(_, _ []byte) error {
+	histories := each(r, vmKey(vm, kindHistory, 0), func(h, v []byte) error {
+		f.extra += overhead(h, v)
 		f.values++
 		return nil
 	})
@@ -126,7 +125,7 @@ func (a *account) held(live Usage) int64 {
 	if a.stored.values == 0 {
 		return 0
 	}
-	return max(0, a.stored.bytes-live.Bytes-live.Pending) + recordBytes*a.stored.values
+	return max(0, a.stored.bytes-live.Bytes-live.Pending) + recordBytes*a.stored.values + a.stored.extra
 }
 
 // charged is what a VM's quota is compared with, without what writes in progress have reserved: no less than is on disk.
@@ -136,11 +135,11 @@ func (a *account) charged() int64 {
 	for _, u := range a.used {
 		live.add(u)
 	}
-	return max(live.Bytes+live.Pending, a.stored.bytes) + recordBytes*(live.Objects+a.stored.values)
+	return max(live.Bytes+live.Pending, a.stored.bytes) + live.Records() + recordBytes*a.stored.values + a.stored.extra
 }
 
 // Charged is what a bucket's quota is compared with.
 func (u Usage) Charged() int64 { return u.Bytes + u.Pending + u.Records() }
 
-// Records is what the records of versions count in a quota.
-func (u Usage) Records() int64 { return recordBytes * u.Objects }
+// Records is what records count in a quota.
+func (u Usage) Records() int64 { return recordBytes*u.Objects + u.Overhead }

@@ -31,6 +31,8 @@ import (
 //	V <vm> q <bucket>                     usage (merged)
 //	V <vm> w                              footprint (merged)
 //	V <vm> m <id>                         f without checksums, until they are computed
+//	V <vm> e <number>                     event that waits for its delivery
+//	V <vm> k                              count of dropped events (merged)
 //	V <vm> a                              a restore, drop or fork that is in progress
 //	V <vm> c                              of what VM and snapshot this one is a fork
 //	V <vm> s <snapshot>                   name of the snapshot
@@ -58,6 +60,8 @@ const (
 	kindUnsealed  = 'm'
 	kindProgress  = 'a'
 	kindForked    = 'c'
+	kindEvent     = 'e'
+	kindDropped   = 'k'
 )
 
 const (

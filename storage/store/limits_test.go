@@ -20,7 +20,7 @@ func TestQuota(t *testing.T) {
 	limits := func(c *Config) {
 		c.Limits = func(vm gateway.ID, _ string) Limits {
 			if vm == blog {
-				return Limits{VM: 300_000 + 3*recordBytes, Bucket: 200_000 + recordBytes}
+				return Limits{VM: 300_000 + 5*recordBytes, Bucket: 200_000 + recordBytes}
 			}
 			return Limits{}
 		}

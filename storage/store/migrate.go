@@ -132,6 +132,7 @@ func (s *Store) migrateBucket(vm gateway.ID, dir string, info fs.FileInfo) error
 
 func (m *migration) makeBucket(info fs.FileInfo) error {
 	return m.s.alone(m.vm, m.bucket, func(x *tx) error {
+		x.unlimited = true // what is there already has room
 		_, err := bucketOf(x.b, m.vm, m.bucket)
 		if !errors.Is(err, ErrNoBucket) {
 			return err

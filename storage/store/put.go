@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 )
 
@@ -24,7 +25,7 @@ func (s *Store) Put(ctx context.Context, key Key, w Write) (Object, error) {
 		if err := x.own(p); err != nil {
 			return err
 		}
-		return x.write(b, v)
+		return x.created(b, v, cmp.Or(w.Event, CreatedByPut))
 	})
 	s.drop(p, err == nil)
 	if err != nil {

@@ -30,10 +30,17 @@ func (s *Store) restore(a *account, at uint64) error {
 		}
 		passed = append(passed, n.id)
 	}
+	if err := s.dropNewer(a, at); err != nil {
+		return err
+	}
 	if err := s.recount(a); err != nil {
 		return err
 	}
-	return s.endProgress(a)
+	if err := s.endProgress(a); err != nil {
+		return err
+	}
+	s.cfg.Queued(a.vm)
+	return nil
 }
 
 // revertAll reverts the records that the history of a snapshot has and those of earlier ones do not.
@@ -93,11 +100,14 @@ func (x *tx) revert(names map[uint64]string, key, old []byte) error {
 	if kind := key[vmKeyLen]; kind == kindObject || kind == kindVersion {
 		bucket := names[binary.BigEndian.Uint64(key[vmKeyLen+1:])]
 		if now != nil {
-			x.count(bucket, Usage{Bytes: -gone.Size, Objects: -1})
+			x.count(bucket, gone.usage(key, now).negative())
 		}
 		if old != nil {
-			x.count(bucket, Usage{Bytes: back.Size, Objects: 1})
+			x.count(bucket, back.usage(key, old))
 		}
+	}
+	if key[vmKeyLen] == kindBucket {
+		x.count(string(key[vmKeyLen+1:]), Usage{Overhead: overhead(key, old) - overhead(key, now)})
 	}
 	if old == nil {
 		return x.b.Delete(key, nil)

@@ -60,8 +60,9 @@ func (x *tx) keep(key, old []byte) (bool, error) {
 	if _, err := value(x.b, at); !missing(err) {
 		return false, err
 	}
-	x.disk.values++
-	return true, x.b.Set(at, historyValue(old), nil)
+	kept := historyValue(old)
+	x.disk.add(footprint{values: 1, extra: overhead(at, kept)})
+	return true, x.b.Set(at, kept, nil)
 }
 
 // Snapshot marks this point in time of a VM's objects, and holds further commits back until release is called,
@@ -269,8 +270,9 @@ func (s *Store) dropStep(a *account, at uint64, record []byte) (more bool, err e
 		if before != 0 {
 			moved := historyKey(a.vm, before, key)
 			if _, err := value(x.b, moved); missing(err) {
-				x.disk.values++
-				return x.b.Set(moved, historyValue(old), nil)
+				kept := historyValue(old)
+				x.disk.add(footprint{values: 1, extra: overhead(moved, kept)})
+				return x.b.Set(moved, kept, nil)
 			} else if err != nil {
 				return err
 			}
@@ -336,7 +338,7 @@ func (s *Store) takeHistory(a *account, at uint64, f func(x *tx, key, old []byte
 		if err != nil {
 			return err
 		}
-		x.disk.values--
+		x.disk.add(footprint{values: -1, extra: -overhead(h, v)})
 		return errors.Join(x.b.Delete(h, nil), f(x, key, old))
 	})
 	if err != nil && !errors.Is(err, errFound) {

@@ -58,6 +58,11 @@ type Config struct {
 	Cache   int64                                     // bytes of Pebble's cache: 64 MiB
 	MinPart int64                                     // the least size of a part but the last: 5 MiB
 
+	// Rule returns what in a bucket's Config asks for an event; nil: nothing does. Queued is called after each commit
+	// that made events of a VM wait, and after a restore; it may not call the Store.
+	Rule   func(b *Bucket, what, name string) (Rule, bool)
+	Queued func(vm gateway.ID)
+
 	fs vfs.FS // below the index; for tests
 }
 
@@ -70,6 +75,7 @@ type Store struct {
 
 	ids     counter
 	locks   *locks
+	loading *locks // of accounts
 	blobs   *blobs
 	disk    *disk
 	garbage collector
@@ -79,6 +85,7 @@ type Store struct {
 	stepSize   int   // how many values of a history one batch changes
 	maxUploads int64 // in progress, of one VM
 	maxBuckets int   // of one VM
+	maxEvents  int   // that wait, of one VM
 
 	mu       sync.Mutex
 	accounts map[gateway.ID]*account
@@ -95,8 +102,8 @@ type Store struct {
 // open at a time.
 func Open(dir string, cfg Config) (*Store, error) {
 	s := &Store{
-		cfg: cfg.withDefaults(), dir: dir, log: cfg.Log, locks: newLocks(),
-		stepSize: historyStep, maxUploads: maxUploads, maxBuckets: maxBuckets,
+		cfg: cfg.withDefaults(), dir: dir, log: cfg.Log, locks: newLocks(), loading: newLocks(),
+		stepSize: historyStep, maxUploads: maxUploads, maxBuckets: maxBuckets, maxEvents: maxEvents,
 		accounts: map[gateway.ID]*account{}, failed: make(chan struct{}),
 	}
 	for _, d := range []string{dir, s.path("index"), s.path("blobs"), s.path("blobs", "new"), s.path("removing")} {
@@ -157,6 +164,12 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Limits == nil {
 		c.Limits = func(gateway.ID, string) Limits { return Limits{} }
+	}
+	if c.Rule == nil {
+		c.Rule = func(*Bucket, string, string) (Rule, bool) { return Rule{}, false }
+	}
+	if c.Queued == nil {
+		c.Queued = func(gateway.ID) {}
 	}
 	if c.Cache == 0 {
 		c.Cache = cacheBytes

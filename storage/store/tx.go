@@ -24,6 +24,12 @@ type tx struct {
 	files []uint64          // of fresh: to leave blobs/new after the commit
 	dead  []release         // to look at after the commit
 	ended string            // the bucket that the commit deletes
+
+	queued    int          // events, whose places in the account are given back unless the commit succeeds
+	covered   int64        // bytes that were reserved for the body
+	markers   *reservation // for delete markers; nil without any
+	unlimited bool         // a deletion is possible above the quota
+	unsynced  bool         // losing the commit in a crash is no harm
 }
 
 // target is what a commit needs locked: a bucket, and names in it.
@@ -54,10 +60,19 @@ func (s *Store) commit(to target, f func(*tx, *Bucket) error) error {
 		return err
 	}
 	defer s.lockNames(to)()
-	if err := f(x, b); err != nil {
-		return err
+	err = f(x, b)
+	if err == nil {
+		err = x.finish()
 	}
-	return x.commit()
+	if x.markers != nil {
+		x.markers.end()
+	}
+	if err != nil {
+		a.unqueue(x.queued)
+	} else if x.queued > 0 {
+		s.cfg.Queued(to.vm)
+	}
+	return err
 }
 
 // lockNames locks what a commit changes in its bucket, always in the same order: an upload, a part, names.
@@ -121,13 +136,13 @@ func (x *tx) put(bucket string, key, old []byte, v *version) error {
 		return ErrTooLarge
 	}
 	x.hold(v.content)
-	x.count(bucket, Usage{Bytes: v.Size, Objects: 1})
+	x.count(bucket, v.usage(key, value))
 	return x.set(key, old, value)
 }
 
 // remove deletes the record of a version, whose present value is old.
 func (x *tx) remove(bucket string, key, old []byte, v *version) error {
-	x.count(bucket, Usage{Bytes: -v.Size, Objects: -1})
+	x.count(bucket, v.usage(key, old).negative())
 	kept, err := x.keep(key, old)
 	if err != nil {
 		return err
@@ -155,6 +170,9 @@ func (x *tx) release(c content, size int64) {
 // own adds a body that was written for this commit.
 func (x *tx) own(p *payload) error {
 	c := p.content
+	if p.room != nil {
+		x.covered = p.room.bytes
+	}
 	if c.kind == 0 || p.shared {
 		return nil
 	}
@@ -190,7 +208,7 @@ func (x *tx) count(bucket string, d Usage) {
 // nothing refers to any more.
 func (x *tx) commit() error {
 	for bucket, u := range x.usage {
-		if u.Bytes == 0 && u.Objects == 0 && u.Pending == 0 && u.Uploads == 0 {
+		if (&u).isZero() {
 			continue
 		}
 		if err := x.b.Merge(textKey(x.a.vm, kindUsage, bucket), u.encode(), nil); err != nil {
@@ -211,7 +229,11 @@ func (x *tx) commit() error {
 	if err := x.s.disk.last(x.b.Len()); err != nil {
 		return err
 	}
-	if err := x.b.Commit(pebble.Sync); err != nil {
+	o := pebble.Sync
+	if x.unsynced {
+		o = pebble.NoSync
+	}
+	if err := x.b.Commit(o); err != nil {
 		return full(err)
 	}
 	x.a.apply(x.usage, x.disk, x.ended)

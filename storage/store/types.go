@@ -115,6 +115,7 @@ type Write struct {
 	Plain    func() int64    // nil, or how many bytes clients see of a Body that is encrypted; called after io.EOF
 	Checksum func() Checksum // nil, or the verified checksum to record; called after io.EOF
 	If       Condition
+	Event    string // CreatedByPut unless set
 }
 
 // CopyOptions is what a copy has other than the body.
@@ -131,6 +132,7 @@ type Deletion struct {
 	If            Condition
 	Older         bool // only if the version is not the latest: else ErrPrecondition
 	Bypass        bool // GOVERNANCE retention does not hold
+	Expired       bool // by the bucket's lifecycle rules: the event has another name
 }
 
 // Deleted is the result of one Deletion. Object is zero when there was nothing to delete.
@@ -213,12 +215,13 @@ type Completion struct {
 // Usage is what is stored: bodies as clients see them (a copy counts like its source), older versions
 // and the parts of uploads included. A quota is compared with Charged, and of a VM with Held besides.
 type Usage struct {
-	Bytes   int64 // of all versions
-	Objects int64 // versions and delete markers
-	Pending int64 // bytes in parts of uploads; not in Bytes
-	Uploads int64 // in progress
-	Held    int64 // bytes that only snapshots hold, of a VM; not in Bytes
-	Buckets map[string]Usage
+	Bytes    int64 // of all versions
+	Objects  int64 // versions and delete markers
+	Pending  int64 // bytes in parts of uploads; not in Bytes
+	Uploads  int64 // in progress
+	Overhead int64 // bytes that records take beyond 1 KiB for each of Objects; not in Bytes
+	Held     int64 // bytes that only snapshots hold, of a VM; not in Bytes
+	Buckets  map[string]Usage
 }
 
 // Limits bounds what a VM and each of its buckets may store, in bytes; 0 is no limit.

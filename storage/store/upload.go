@@ -33,7 +33,7 @@ func (s *Store) NewUpload(key Key, o UploadOptions) (Upload, error) {
 		if len(record) > maxMeta {
 			return ErrTooLarge
 		}
-		x.count(b.Name, Usage{Uploads: 1})
+		x.count(b.Name, u.usage())
 		return x.b.Set(seqKey(key.VM, kindUpload, b.number, key.Name, u.number), record, nil)
 	})
 	return u, err
@@ -114,13 +114,13 @@ func (x *tx) putPart(b *Bucket, key Key, upload string, p *payload, made *part) 
 			return err
 		}
 		x.release(replaced.content, replaced.Size+replaced.extra)
-		x.count(b.Name, Usage{Pending: -replaced.Size})
+		x.count(b.Name, replaced.usage().negative())
 	}
 	if err := x.own(p); err != nil {
 		return err
 	}
 	x.hold(made.content)
-	x.count(b.Name, Usage{Pending: made.Size})
+	x.count(b.Name, made.usage())
 	return x.b.Set(at, made.encode(), nil)
 }
 
@@ -205,13 +205,13 @@ func (x *tx) abort(b *Bucket, key Key, upload string) error {
 
 // endUpload removes the records of an upload, but not what its parts hold.
 func (x *tx) endUpload(b *Bucket, u Upload, parts []part) error {
-	var pending int64
+	all := u.usage()
 	for _, p := range parts {
-		pending += p.Size
+		all.add(p.usage())
 	}
-	x.count(b.Name, Usage{Pending: -pending, Uploads: -1})
-	all := numKey(u.Key.VM, kindPart, u.number)
-	return errors.Join(x.b.DeleteRange(all, after(all), nil),
+	x.count(b.Name, all.negative())
+	records := numKey(u.Key.VM, kindPart, u.number)
+	return errors.Join(x.b.DeleteRange(records, after(records), nil),
 		x.b.Delete(seqKey(u.Key.VM, kindUpload, b.number, u.Key.Name, u.number), nil))
 }
 

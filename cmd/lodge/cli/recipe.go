@@ -105,6 +105,9 @@ func (a *app) storeObjects(ctx context.Context, vm string, to recipeStore, recip
 		recipe.UserData = strings.ReplaceAll(recipe.UserData, o.Link(), link)
 	}
 	p.end()
+	if err := a.warnPublic(ctx, to.vm, to.bucket); err != nil {
+		return err
+	}
 	note := fmt.Sprintf("stored: %s in %s/%s; links valid until %s", english.Plural(len(recipe.Objects), "large file", ""), to.vm, to.bucket, day(keys.Expires))
 	if !a.JSON {
 		_, _ = fmt.Fprintln(a.err, note) // as above

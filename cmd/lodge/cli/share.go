@@ -66,6 +66,15 @@ func (c *shareCmd) Run(ctx context.Context, a *app) error {
 	if share.Bucket != "" {
 		answer["bucket"] = share.Bucket
 	}
+	if share.Bucket != "" && share.Visibility != gateway.Public {
+		by, err := a.opened(ctx, c.Name, share.Bucket)
+		if err != nil {
+			return err
+		}
+		if answer["open"] = append([]string{}, by...); !a.JSON {
+			defer a.warnOpen(c.Name, share.Bucket, by)
+		}
+	}
 	return a.print(answer, func(w io.Writer) {
 		for _, name := range append([]string{info.URL}, domains...) {
 			row(w, name+" is "+openTo(share)+".")
