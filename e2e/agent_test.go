@@ -13,7 +13,7 @@ import (
 // wrongAgent takes the place of the guest's agent: it answers libvirtd's first question as it should
 // (QEMU Guest Agent Protocol, guest-sync), and then as its argument says.
 const wrongAgent = `cat >wrong-agent <<'END'
-import json, os, sys
+import json, os, sys, time
 port = os.open('/dev/virtio-ports/org.qemu.guest_agent.0', os.O_RDWR)
 def write(data):
     while data:
@@ -21,7 +21,10 @@ def write(data):
 open('/run/asked', 'w').close()
 text = b''
 while True:
-    text += os.read(port, 4096) or sys.exit('libvirtd is gone')
+    read = os.read(port, 4096)
+    if not read:
+        time.sleep(0.1) # libvirtd has not connected yet
+    text += read
     while b'\n' in text:
         line, text = text.split(b'\n', 1)
         try:
@@ -49,17 +52,21 @@ func (s *suite) wrongAgents(t *testing.T, vm *harness.VM) {
 	t.Helper()
 	before := len(harness.JSON[[]api.Checkpoint](t, s.h, "checkpoints", vm.Name))
 	for _, agent := range []string{"hangs", "floods", "babbles", "lies"} {
-		vm.Run(t, wrongAgent+"sudo systemctl stop qemu-guest-agent; sudo rm -f /run/asked; sudo systemd-run --quiet --unit=wrong-agent python3 $PWD/wrong-agent "+agent+
+		vm.Run(t, wrongAgent+"sudo systemctl stop qemu-guest-agent; sudo rm -f /run/asked; sudo systemd-run --quiet --collect --unit=wrong-agent python3 $PWD/wrong-agent "+agent+
 			"; until test -e /run/asked; do sleep 0.1; done")
-		begun := time.Now()
-		r := s.h.TryLodge(t, "checkpoint", vm.Name, "by-"+agent, "--quiesce")
-		if took := time.Since(begun); took > agentPatience {
-			t.Errorf("an agent that %s held the checkpoint up for %s", agent, took)
-		}
-		asked := vm.Run(t, "cat /run/asked; sudo systemctl stop wrong-agent; sudo systemctl start qemu-guest-agent; echo written >written; sync")
-		if !strings.Contains(asked, "guest-fsfreeze-freeze") {
-			t.Errorf("the agent that %s was asked %q", agent, asked)
-		}
+		var r harness.Result
+		harness.Eventually(t, "the agent that "+agent+" is asked to freeze", 5*agentPatience, func() error {
+			begun := time.Now()
+			r = s.h.TryLodge(t, "checkpoint", vm.Name, "by-"+agent, "--quiesce")
+			if took := time.Since(begun); took > agentPatience {
+				t.Errorf("an agent that %s held the checkpoint up for %s", agent, took)
+			}
+			if asked := vm.Run(t, "cat /run/asked"); !strings.Contains(asked, "guest-fsfreeze-freeze") {
+				return errors.New(asked)
+			}
+			return nil
+		})
+		vm.Run(t, "sudo systemctl stop wrong-agent; sudo systemctl start qemu-guest-agent; echo written >written; sync")
 		want := before
 		if agent == "lies" {
 			want++
