@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"lodge/gateway"
@@ -58,7 +59,7 @@ func (c *Client) Pivot(ctx context.Context, id gateway.ID, file string, quiesce 
 		return nil
 	}
 	if agentFailed(err) {
-		err = gateway.Errorf(gateway.KindConflict, "the file systems of the guest could not be frozen: its guest agent does not answer").
+		err = gateway.Errorf(gateway.KindConflict, "the file systems of the guest could not be frozen: its guest agent does not answer as it should").
 			WithHint("Look whether qemu-guest-agent runs in the VM, or make the checkpoint without --quiesce.").Because(err)
 	}
 	return errors.Join(err, ErrRefused)
@@ -105,6 +106,8 @@ func agentFailed(err error) bool {
 	switch code(err) {
 	case rpc.ErrAgentUnresponsive, rpc.ErrAgentUnsynced, rpc.ErrAgentCommandTimeout, rpc.ErrAgentCommandFailed:
 		return true
+	case rpc.ErrInternalError:
+		return strings.Contains(err.Error(), "malformed return value") // qemu_agent.c: not what was asked for
 	default:
 		return false
 	}
