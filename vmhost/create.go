@@ -11,7 +11,6 @@ import (
 	"lodge/vmhost/disk"
 	"lodge/vmhost/image"
 	"lodge/vmhost/seed"
-	"lodge/vmhost/template"
 )
 
 // undoLimit is how long the removal of a half-made VM may take.
@@ -100,21 +99,14 @@ func randomBytes() []byte {
 func (h *Host) build(ctx context.Context, guest seed.Guest, from source, step func(phase, text string)) error {
 	return h.exclusively(ctx, guest.VM.ID, func(w *worker) error {
 		step("disk", "making the disk")
-		copying := h.copyMemory(ctx, w.id, from.template) // while the disk is being synced
-		made := h.makeDisks(ctx, guest, from)
-		copied := <-copying
-		if made != nil {
-			return made
-		}
-		step("define", "starting the VM")
-		if err := h.setReady(ctx, w.id); err != nil {
-			return err
-		}
 		if from.template.ID == "" {
+			if err := h.makeReady(ctx, guest, from, step); err != nil {
+				return err
+			}
 			return h.bringUp(ctx, w)
 		}
-		err := h.resume(ctx, w, copied)
-		if err == nil || ctx.Err() != nil || !h.wants(w.id, gateway.Running) {
+		made, err := h.buildResumed(ctx, w, guest, from, step)
+		if err == nil || !made || ctx.Err() != nil || !h.wants(w.id, gateway.Running) {
 			return err
 		}
 		h.log.WarnContext(ctx, "VM boots, resuming it failed", "vm", guest.VM.Name, "err", err)
@@ -127,15 +119,13 @@ func (h *Host) build(ctx context.Context, guest seed.Guest, from source, step fu
 	})
 }
 
-// copyMemory copies the memory of a template, if there is one, for a VM that adopts it.
-func (h *Host) copyMemory(ctx context.Context, id gateway.ID, t template.Template) <-chan error {
-	copied := make(chan error, 1)
-	if t.ID == "" {
-		copied <- nil
-		return copied
+// makeReady makes the disks of a VM, and records that.
+func (h *Host) makeReady(ctx context.Context, guest seed.Guest, from source, step func(phase, text string)) error {
+	if err := h.makeDisks(ctx, guest, from); err != nil {
+		return err
 	}
-	go func() { copied <- disk.CopyTemp(ctx, h.cfg.memoryFile(id), t.Memory) }()
-	return copied
+	step("define", "starting the VM")
+	return h.setReady(ctx, guest.VM.ID)
 }
 
 // setReady records that the VM's disk and seed are complete.

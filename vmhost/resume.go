@@ -11,6 +11,7 @@ import (
 
 	"lodge/gateway"
 	"lodge/gateway/durable"
+	"lodge/vmhost/disk"
 	"lodge/vmhost/image"
 	"lodge/vmhost/seed"
 	"lodge/vmhost/template"
@@ -53,26 +54,50 @@ func (h *Host) claim(ctx context.Context, m gateway.VM, s *source) (gateway.VM, 
 	return m, err
 }
 
-// resume starts a new VM from its copy of a template's memory, which it removes, with the VM's own
-// identity: its tap, rules and listeners are there before the guest runs. The guest reads the rest of it
-// from its seed. copied is the error of the copy. The caller holds the worker's turn.
-func (h *Host) resume(ctx context.Context, w *worker, copied error) error {
-	memory := h.cfg.memoryFile(w.id)
-	defer os.Remove(memory) //nolint:errcheck // removal of the VM, or the next daemon, tries again
-	if copied != nil {
-		return copied
-	}
-	return h.starting(ctx, w, func() error {
-		m, err := h.nextIncarnation(ctx, w.id)
-		if err != nil {
+// buildResumed makes a new VM and resumes it from a template. Made is true once its disks are ready: after
+// an error it may boot. The caller holds the worker's turn.
+func (h *Host) buildResumed(ctx context.Context, w *worker, guest seed.Guest, from source, step func(phase, text string)) (made bool, err error) {
+	err = h.starting(ctx, w, func() error { // so that few copies of memory are on disk at once
+		memory := h.cfg.memoryFile(w.id)
+		defer os.Remove(memory) //nolint:errcheck // removal of the VM, or the next daemon, tries again
+		copying, stop := context.WithCancel(ctx)
+		defer stop()
+		copied := make(chan error, 1)
+		go func() { copied <- h.copyMemory(copying, memory, from.template) }() // while the disks are synced
+		if err := h.makeReady(ctx, guest, from, step); err != nil {
+			stop()
+			<-copied
 			return err
 		}
-		if err := h.startFromMemory(ctx, w, m, memory, resumed); err != nil {
+		made = true
+		if err := <-copied; err != nil {
 			return err
 		}
-		h.log.InfoContext(ctx, "VM was resumed from a template", "vm", m.Name)
-		return nil
+		return h.resume(ctx, w, memory)
 	})
+	return made, err
+}
+
+// copyMemory copies the memory of a template for a VM that adopts it.
+func (h *Host) copyMemory(ctx context.Context, to string, t template.Template) error {
+	if err := disk.CheckRoom(h.cfg.diskDir(), disk.Occupied(t.Memory)); err != nil {
+		return err
+	}
+	return disk.CopyTemp(ctx, to, t.Memory)
+}
+
+// resume starts a new VM from its copy of a template's memory, with the VM's own identity: its tap, rules
+// and listeners are there before the guest runs. The guest reads the rest of it from its seed.
+func (h *Host) resume(ctx context.Context, w *worker, memory string) error {
+	m, err := h.nextIncarnation(ctx, w.id)
+	if err != nil {
+		return err
+	}
+	if err := h.startFromMemory(ctx, w, m, memory, resumed); err != nil {
+		return err
+	}
+	h.log.InfoContext(ctx, "VM was resumed from a template", "vm", m.Name)
+	return nil
 }
 
 // bootInstead gives a VM that could not be resumed a disk of its own, and boots it.
