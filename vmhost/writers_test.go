@@ -209,6 +209,7 @@ func TestRollbackAmidWrites(t *testing.T) {
 	gatewaytest.Must(t, err)
 	back := objects.accepted.Load() // which may have been written before the end
 	letters.more(t)
+	r.waitGreetings(t, m.ID, 2) // else the next rollback may end the guest before
 	gone := objects.more(t)
 	_, err = r.host.Rollback(t.Context(), m.ID, undo.Name, false)
 	gatewaytest.Must(t, err)
@@ -250,6 +251,7 @@ func TestRollbacksAtOnce(t *testing.T) {
 	libvirttest.Start(t)
 	r := newRig(t, "/var/tmp")
 	m := r.make(t, "blog")
+	r.waitGreetings(t, m.ID, 1)
 	for _, name := range []string{"one", "two"} {
 		_, err := r.host.Checkpoint(t.Context(), m.ID, gateway.CheckpointRequest{Name: name})
 		gatewaytest.Must(t, err)

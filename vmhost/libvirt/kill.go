@@ -22,14 +22,18 @@ const (
 	endEvery = 2 * time.Millisecond
 )
 
-// Kill is Destroy for a VM whose present disk nobody will read again: what QEMU has not written yet is
-// lost. It kills QEMU first, since Destroy looks only every 200 ms whether QEMU has ended.
+// Kill is Destroy for a VM whose QEMU has nothing more to write that anybody will read: all layers of its
+// disk are removed, or the top one is, and Pivot, for which QEMU flushes those below, has made that. Kill
+// ends QEMU first, since Destroy looks only every 200 ms whether it has ended.
 func (c *Client) Kill(ctx context.Context, id gateway.ID) error {
-	if p, err := qemuOf(DomainName(id)); err == nil {
-		awaitEnd(ctx, p)
-		_ = p.Release() // it is no child: there is nothing to wait for
+	if _, err := c.Ping(ctx); err != nil { // the VM could not be started again
+		return err
 	}
-	return c.Destroy(ctx, id) // also if QEMU was not found or has not ended
+	if p, err := qemuOf(DomainName(id)); err == nil {
+		_ = endProcess(ctx, p) // Destroy ends what is left
+		_ = p.Release()        // it is no child: there is nothing to wait for
+	}
+	return c.Destroy(ctx, id)
 }
 
 // qemuOf finds the process of a running domain.
@@ -54,16 +58,22 @@ func qemuOf(name string) (*os.Process, error) {
 	return p, nil
 }
 
-// awaitEnd kills a process and waits until it has ended, at most endLimit.
-func awaitEnd(ctx context.Context, p *os.Process) {
+// endProcess kills a process and waits until it has ended, at most endLimit.
+func endProcess(ctx context.Context, p *os.Process) error {
 	ctx, cancel := context.WithTimeout(ctx, endLimit)
 	defer cancel()
 	tick := time.NewTicker(endEvery)
 	defer tick.Stop()
-	for p.Kill() == nil { // an error: it has ended
+	for {
+		switch err := p.Kill(); {
+		case errors.Is(err, os.ErrProcessDone):
+			return nil
+		case err != nil:
+			return fmt.Errorf("kill QEMU: %w", err)
+		}
 		select {
 		case <-ctx.Done():
-			return
+			return fmt.Errorf("kill QEMU: %w", ctx.Err())
 		case <-tick.C:
 		}
 	}

@@ -88,9 +88,10 @@ func (d Definition) domain() *libvirtxml.Domain {
 	}
 }
 
-// oneQuery has libvirt read the CPU's features from QEMU in one query. By its other way, which gives the
-// same on x86, it reads some 350 properties one by one, and QEMU each of its commands byte by byte:
-// more than half of the time of a start. Later versions of libvirt ignore it.
+// oneQuery has libvirt read the CPU's features from QEMU in one query, since it compares none of them for
+// the CPUs of cpu. By its other way it reads some 350 properties one by one, and QEMU each of its commands
+// byte by byte: more than half of the time of a start. The name is in libvirt's files of running domains,
+// so that no version of it stops reading it.
 func oneQuery() *libvirtxml.DomainQEMUCapabilities {
 	return &libvirtxml.DomainQEMUCapabilities{Del: []libvirtxml.DomainQEMUCapabilitiesEntry{{Name: "cpu-unavailable-features"}}}
 }
