@@ -3,10 +3,12 @@ package e2e
 import (
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -66,6 +68,45 @@ func (s *suite) storage(t *testing.T) {
 		contains(t, "buckets that the first write makes", listed, " "+bucket)
 	}
 	t.Run("host", func(t *testing.T) { s.fromTheHost(t, large) })
+	t.Run("events", s.events)
+}
+
+// hook is a web server that notes the events of a bucket.
+const hook = `cat >~/hook.py <<'END'
+import http.server, json
+class Hook(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        record = json.loads(self.rfile.read(int(self.headers['Content-Length'])))['Records'][0]
+        with open('/home/lodge/events', 'a') as f:
+            print(self.path, self.headers['X-Lodge-Event'], record['s3']['bucket']['name'], record['s3']['object']['key'], file=f)
+        self.send_response(204)
+        self.end_headers()
+http.server.HTTPServer(('', 8090), Hook).serve_forever()
+END
+nohup python3 ~/hook.py >~/hook.log 2>&1 </dev/null &
+`
+
+// events: what is written to a bucket, from the host too, is posted to a program in the VM.
+func (s *suite) events(t *testing.T) {
+	s.beta.Run(t, hook+`aws s3 mb s3://hooked
+aws s3api put-bucket-notification-configuration --bucket hooked --notification-configuration '{"QueueConfigurations": [
+  {"QueueArn": "arn:lodge:http:::8090/hook", "Events": ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"],
+   "Filter": {"Key": {"FilterRules": [{"Name": "prefix", "Value": "in/"}]}}}]}'
+echo one | aws s3 cp - s3://hooked/in/one
+echo two | aws s3 cp - s3://hooked/elsewhere
+aws s3 rm s3://hooked/in/one`)
+	up := filepath.Join(t.TempDir(), "up")
+	if err := os.WriteFile(up, []byte("three"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.h.Lodge(t, "s3", "cp", up, "beta:hooked/in/three")
+	const want = "/hook s3:ObjectCreated:Put hooked in/one\n/hook s3:ObjectRemoved:Delete hooked in/one\n/hook s3:ObjectCreated:Put hooked in/three\n"
+	harness.Eventually(t, "the events have come", 2*time.Minute, func() error {
+		if got := s.beta.Run(t, "cat events hook.log 2>&1"); !strings.HasPrefix(got+"\n", want) {
+			return errors.New(got)
+		}
+		return nil
+	})
 }
 
 // fromTheHost uses lodge s3 both ways.
