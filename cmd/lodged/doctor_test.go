@@ -140,7 +140,7 @@ func TestDoctorOnTheDelegation(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := defaultConfig()
-			cfg.Domain, cfg.ACME = "vm.example", &acmeConfig{Challenge: tt.challenge}
+			cfg.Domain, cfg.MailOut, cfg.ACME = "vm.example", false, &acmeConfig{Challenge: tt.challenge}
 			cfg.ACME.Responder.Zone = tt.zone
 			cfg.ACME.setDefaults(cfg.Domain)
 			host := []netip.Addr{netip.MustParseAddr("192.0.2.1")}
@@ -154,6 +154,37 @@ func TestDoctorOnTheDelegation(t *testing.T) {
 				}
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// The keys of mail may be records of the domain, so no delegation is no finding.
+func TestDoctorOnTheKeysOfMail(t *testing.T) {
+	const proof = "_acme-challenge.vm.example. NS vm.example."
+	for name, tt := range map[string]struct {
+		mailOut bool
+		records []string
+		want    []string
+	}{
+		"not delegated": {true, []string{"a._domainkey.vm.example. TXT key"}, nil},
+		"to this host":  {true, []string{"_domainkey.vm.example. NS vm.example."}, []string{"ok dns _domainkey.vm.example"}},
+		"to another host": {
+			true, []string{"_domainkey.vm.example. NS ns.example.net.", "ns.example.net. A 192.0.2.9"},
+			[]string{"warning dns _domainkey.vm.example"},
+		},
+		"without mail": {false, []string{"_domainkey.vm.example. NS ns.example.net."}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := defaultConfig()
+			cfg.Domain, cfg.MailOut, cfg.ACME = "vm.example", tt.mailOut, &acmeConfig{Challenge: "responder"}
+			cfg.ACME.setDefaults(cfg.Domain)
+			var got []string
+			for _, f := range (&doctor{cfg: cfg, resolver: resolverOf(t, append(tt.records, proof)...)}).examineDelegation(t.Context(), nil) {
+				got = append(got, fmt.Sprintf("%s %s", f.Grade, f.Check))
+			}
+			if diff := cmp.Diff(append([]string{"ok dns _acme-challenge.vm.example"}, tt.want...), got); diff != "" {
 				t.Error(diff)
 			}
 		})
