@@ -36,8 +36,8 @@ func (d *doctor) examineDelegation(ctx context.Context, host []netip.Addr) []api
 	return append(findings, d.delegated(ctx, keys, keys, servers, err, host))
 }
 
-// delegated checks the name servers of a name, or the error of their look-up. The name is that of the
-// zone, or an alias of it.
+// delegated checks the name servers of a name, or the error of their look-up. The name is that of
+// the zone, or an alias of it.
 func (d *doctor) delegated(ctx context.Context, name, zone string, servers []*net.NS, err error, host []netip.Addr) api.Finding {
 	f := api.Finding{Check: "dns " + name, Grade: api.Fine, Text: "this host answers for it"}
 	others := d.otherServers(ctx, servers, host)

@@ -88,7 +88,7 @@ func (r *Responder) Publish(zone string, records ...string) error {
 	return nil
 }
 
-// Present implements Records. The name that the authority asks for is the zone, or is a CNAME of it.
+// Present implements Records. The name that the authority asks for is the zone, or a CNAME of it.
 func (r *Responder) Present(_ context.Context, _, value string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -246,8 +246,8 @@ func (r *Responder) zoneOf(query *dns.Msg) (zone string, rcode int) {
 	return "", dns.RcodeRefused
 }
 
-// records fills an answer about a name in a zone. Names and types that it does not have get the SOA,
-// for negative caching (RFC 2308 §3).
+// records fills an answer about a name in a zone. Names and types that it does not have get the
+// SOA, for negative caching (RFC 2308 §3).
 func (r *Responder) records(reply *dns.Msg, zone string, q dns.Question) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
