@@ -17,6 +17,8 @@ type Out struct {
 	Resolver  relay.Resolver
 	Smarthost *relay.Smarthost // nil: mail goes to the servers of its recipients' domains
 	Refuse    []netip.Prefix   // no mail goes there, whatever DNS has: the guests' net
+	// ServesKeys: a name server of this host has the keys, if _domainkey.<domain> is delegated to it.
+	ServesKeys bool
 }
 
 // newQueue opens the queue; nil if nothing is sent.
@@ -30,7 +32,8 @@ func newQueue(config Config, mailboxes *mailbox.Store, log *journal.Journal) (*r
 	}
 	queue, err := relay.New(relay.Config{
 		Dir: config.Out.Dir, Domain: config.Domain, Mailboxes: mailboxes, Resolver: config.Out.Resolver, Smarthost: config.Out.Smarthost,
-		Refuse: config.Out.Refuse, Known: known, Arrived: config.Arrived, Journal: log, Limits: relay.DefaultLimits(), Times: relay.DefaultTimes(), Logger: config.Logger,
+		Refuse: config.Out.Refuse, ServesKeys: config.Out.ServesKeys, Known: known, Arrived: config.Arrived, Journal: log,
+		Limits: relay.DefaultLimits(), Times: relay.DefaultTimes(), Logger: config.Logger,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("outgoing mail: %w", err)

@@ -164,7 +164,7 @@ type responderSockets struct {
 // openResponder takes or opens the sockets, if the configuration asks for the name server.
 func openResponder(ctx context.Context, cfg Config, kept *sockets.Set) (_ *responderSockets, err error) {
 	s := &responderSockets{}
-	if cfg.ACME == nil || cfg.ACME.Challenge != "responder" {
+	if !cfg.answersDNS() {
 		return s, nil
 	}
 	defer func() {

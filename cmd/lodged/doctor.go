@@ -47,7 +47,7 @@ func (d *doctor) Examine(ctx context.Context) []api.Finding {
 		looking.Go(func() { findings[len(names)+i] = d.examinePort(ctx, at, port, standard[i]) })
 	}
 	var delegation []api.Finding
-	looking.Go(func() { delegation = d.examineDelegation(ctx) })
+	looking.Go(func() { delegation = d.examineDelegation(ctx, addrs[0]) })
 	looking.Wait()
 	return slices.Concat(findings, delegation, []api.Finding{d.examineCertificate(time.Now()), d.examineIdentity()})
 }
@@ -83,30 +83,6 @@ func (d *doctor) examineName(ctx context.Context, name string) ([]netip.Addr, ap
 		f.Fix = fix
 	}
 	return addrs, f
-}
-
-// examineDelegation checks the record by which the responder proves the domain. Resolvers ask the
-// responder itself, so port 53 is reachable from them if there is an answer.
-func (d *doctor) examineDelegation(ctx context.Context) []api.Finding {
-	if d.cfg.ACME == nil || d.cfg.ACME.Challenge != "responder" {
-		return nil
-	}
-	zone := d.cfg.ACME.Responder.Zone
-	f := api.Finding{Check: "dns " + zone, Grade: api.Fine, Text: "this host answers for it"}
-	ctx, cancel := context.WithTimeout(ctx, examineLimit)
-	defer cancel()
-	servers, err := d.resolver.LookupNS(ctx, zone)
-	toHost := func(ns *net.NS) bool { return strings.EqualFold(strings.TrimSuffix(ns.Host, "."), d.cfg.Domain) }
-	switch {
-	case err != nil:
-		f.Grade, f.Text = api.Broken, err.Error()
-	case !slices.ContainsFunc(servers, toHost):
-		f.Grade, f.Text = api.Broken, fmt.Sprintf("its name server is %s, not %s", servers[0].Host, d.cfg.Domain)
-	default:
-		return []api.Finding{f}
-	}
-	f.Fix = fmt.Sprintf("Set an NS record for %s to %s, and open port 53, UDP and TCP, in the firewalls.", zone, d.cfg.Domain)
-	return []api.Finding{f}
 }
 
 // examinePort checks that the port answers at any of the addresses.

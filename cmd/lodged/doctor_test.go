@@ -19,22 +19,36 @@ import (
 	"lodge/gateway/gatewaytest"
 )
 
-// resolverOf asks a server that has one address and one name server for every name, or none of them.
-func resolverOf(t *testing.T, addr, ns string) *net.Resolver {
+// resolverOf asks a server that has the records, in the format of zone files, and follows aliases as
+// resolvers do.
+func resolverOf(t *testing.T, records ...string) *net.Resolver {
 	t.Helper()
+	var all []dns.RR
+	for _, text := range records {
+		rr, err := dns.NewRR(text)
+		gatewaytest.Must(t, err)
+		all = append(all, rr)
+	}
 	c, err := new(net.ListenConfig).ListenPacket(t.Context(), "udp", "127.0.0.1:0")
 	gatewaytest.Must(t, err)
 	server := &dns.Server{PacketConn: c, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, query *dns.Msg) {
 		reply := new(dns.Msg).SetReply(query)
 		reply.RecursionAvailable = true
-		q := query.Question[0]
-		switch {
-		case addr == "" && ns == "":
+		name, known := dns.CanonicalName(query.Question[0].Name), false
+		for _, rr := range all { // an alias stands before its target
+			if dns.CanonicalName(rr.Header().Name) != name {
+				continue
+			}
+			known = true
+			if t := rr.Header().Rrtype; t == query.Question[0].Qtype || t == dns.TypeCNAME {
+				reply.Answer = append(reply.Answer, rr)
+			}
+			if alias, ok := rr.(*dns.CNAME); ok {
+				name, known = dns.CanonicalName(alias.Target), false
+			}
+		}
+		if !known {
 			reply.Rcode = dns.RcodeNameError
-		case ns != "" && q.Qtype == dns.TypeNS:
-			reply.Answer = []dns.RR{&dns.NS{Hdr: dns.RR_Header{Name: q.Name, Rrtype: dns.TypeNS, Class: dns.ClassINET}, Ns: ns}}
-		case q.Qtype == dns.TypeA:
-			reply.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Name, Rrtype: dns.TypeA, Class: dns.ClassINET}, A: net.ParseIP(addr)}}
 		}
 		_ = w.WriteMsg(reply) // the resolver asks again
 	})}
@@ -68,7 +82,11 @@ func TestDoctorOnNames(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg := defaultConfig()
 			cfg.Domain, cfg.Listen = tt.domain, []netip.Addr{netip.MustParseAddr(tt.listen)}
-			d := &doctor{cfg: cfg, resolver: resolverOf(t, tt.record, "")}
+			var records []string
+			if tt.record != "" {
+				records = []string{"a-vm." + tt.domain + ". A " + tt.record}
+			}
+			d := &doctor{cfg: cfg, resolver: resolverOf(t, records...)}
 			_, f := d.examineName(t.Context(), "a-vm."+tt.domain)
 			if f.Grade != tt.want || f.Check != "dns *."+tt.domain || (f.Fix == "") != (tt.want == api.Fine) {
 				t.Errorf("%+v, want %s", f, tt.want)
@@ -79,28 +97,106 @@ func TestDoctorOnNames(t *testing.T) {
 
 // The record by which the responder proves the domain is of no use to other challenges.
 func TestDoctorOnTheDelegation(t *testing.T) {
+	const alias = "_acme-challenge.vm.example. CNAME vm.acme.example.net."
 	for name, tt := range map[string]struct {
-		challenge, ns string
-		want          []api.Grade
+		challenge, zone string
+		records         []string
+		want            []api.Grade
+		text, fix       string
 	}{
-		"to this host":      {"responder", "VM.example.", []api.Grade{api.Fine}},
-		"to another host":   {"responder", "ns1.example.net.", []api.Grade{api.Broken}},
-		"no record":         {"responder", "", []api.Grade{api.Broken}},
-		"another challenge": {"exec", "", nil},
+		"to this host": {"responder", "", []string{"_acme-challenge.vm.example. NS VM.example."}, []api.Grade{api.Fine}, "", ""},
+		"to another name of this host": {
+			"responder", "",
+			[]string{"_acme-challenge.vm.example. NS ns.example.net.", "ns.example.net. A 192.0.2.1"},
+			[]api.Grade{api.Fine},
+			"", "",
+		},
+		"to another host": {
+			"responder", "",
+			[]string{"_acme-challenge.vm.example. NS ns.example.net.", "ns.example.net. A 192.0.2.9"},
+			[]api.Grade{api.Warning},
+			"ns.example.net leads to 192.0.2.9", "NS record for _acme-challenge.vm.example, to vm.example",
+		},
+		"to no host": {
+			"responder", "",
+			[]string{"_acme-challenge.vm.example. NS ns.example.net."},
+			[]api.Grade{api.Warning},
+			"ns.example.net: ", "NS record for _acme-challenge.vm.example, to vm.example",
+		},
+		"to two hosts": {
+			"responder", "",
+			[]string{
+				"_acme-challenge.vm.example. NS vm.example.", "_acme-challenge.vm.example. NS ns.example.net.", "ns.example.net. A 192.0.2.9",
+			},
+			[]api.Grade{api.Warning},
+			"this host: ns.example.net leads to 192.0.2.9", "only one NS record",
+		},
+		"by an alias": {
+			"responder", "vm.acme.example.net", []string{alias, "vm.acme.example.net. NS vm.example."}, []api.Grade{api.Fine}, "", "",
+		},
+		"without the alias": {
+			"responder", "vm.acme.example.net",
+			[]string{"vm.acme.example.net. NS vm.example."},
+			[]api.Grade{api.Broken},
+			"no such host", "CNAME record for _acme-challenge.vm.example to vm.acme.example.net. ",
+		},
+		"by a wrong alias": {
+			"responder", "v2.acme.example.net",
+			[]string{alias, "v2.acme.example.net. NS vm.example."},
+			[]api.Grade{api.Broken},
+			"no such host", "CNAME record for _acme-challenge.vm.example to v2.acme.example.net. ",
+		},
+		"no record":         {"responder", "", nil, []api.Grade{api.Broken}, "no such host", "NS record"},
+		"another challenge": {"exec", "", nil, nil, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := defaultConfig()
-			cfg.Domain, cfg.ACME = "vm.example", &acmeConfig{Challenge: tt.challenge}
-			cfg.ACME.Responder.Zone = "_acme-challenge.vm.example"
-			found := (&doctor{cfg: cfg, resolver: resolverOf(t, "", tt.ns)}).examineDelegation(t.Context())
+			cfg.Domain, cfg.MailOut, cfg.ACME = "vm.example", false, &acmeConfig{Challenge: tt.challenge}
+			cfg.ACME.Responder.Zone = tt.zone
+			cfg.ACME.setDefaults(cfg.Domain)
+			host := []netip.Addr{netip.MustParseAddr("192.0.2.1")}
+			found := (&doctor{cfg: cfg, resolver: resolverOf(t, tt.records...)}).examineDelegation(t.Context(), host)
 			var got []api.Grade
 			for _, f := range found {
 				got = append(got, f.Grade)
-				if f.Check != "dns _acme-challenge.vm.example" || (f.Fix == "") != (f.Grade == api.Fine) {
+				if f.Check != "dns _acme-challenge.vm.example" || (f.Fix == "") != (f.Grade == api.Fine) ||
+					!strings.Contains(f.Text, tt.text) || !strings.Contains(f.Fix, tt.fix) {
 					t.Errorf("%+v", f)
 				}
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// The keys of mail may be records of the domain, so no delegation is no finding.
+func TestDoctorOnTheKeysOfMail(t *testing.T) {
+	const proof = "_acme-challenge.vm.example. NS vm.example."
+	for name, tt := range map[string]struct {
+		mailOut bool
+		records []string
+		want    []string
+	}{
+		"not delegated": {true, []string{"a._domainkey.vm.example. TXT key"}, nil},
+		"to this host":  {true, []string{"_domainkey.vm.example. NS vm.example."}, []string{"ok dns _domainkey.vm.example"}},
+		"to another host": {
+			true,
+			[]string{"_domainkey.vm.example. NS ns.example.net.", "ns.example.net. A 192.0.2.9"},
+			[]string{"warning dns _domainkey.vm.example"},
+		},
+		"without mail": {false, []string{"_domainkey.vm.example. NS ns.example.net."}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := defaultConfig()
+			cfg.Domain, cfg.MailOut, cfg.ACME = "vm.example", tt.mailOut, &acmeConfig{Challenge: "responder"}
+			cfg.ACME.setDefaults(cfg.Domain)
+			var got []string
+			for _, f := range (&doctor{cfg: cfg, resolver: resolverOf(t, append(tt.records, proof)...)}).examineDelegation(t.Context(), nil) {
+				got = append(got, fmt.Sprintf("%s %s", f.Grade, f.Check))
+			}
+			if diff := cmp.Diff(append([]string{"ok dns _acme-challenge.vm.example"}, tt.want...), got); diff != "" {
 				t.Error(diff)
 			}
 		})

@@ -25,11 +25,15 @@ func mailOut(cfg Config) (*mail.Out, error) {
 	}
 	return &mail.Out{
 		Dir: cfg.path("mail-out"), Resolver: verdict.NewResolver("/etc/resolv.conf"), Smarthost: smarthost, Refuse: []netip.Prefix{cfg.GuestNet},
+		ServesKeys: cfg.answersDNS(),
 	}, nil
 }
 
-// publishKeys makes the name server of the domain, if there is one, answer for _domainkey.<domain> too, where the
-// keys of the mail that leaves are.
+// answersDNS reports whether the name server of challenge = "responder" runs.
+func (c Config) answersDNS() bool { return c.ACME != nil && c.ACME.Challenge == "responder" }
+
+// publishKeys makes the name server of the domain, if there is one, answer for _domainkey.<domain>
+// too, where the keys of the mail that leaves are.
 func publishKeys(r *acme.Responder, m *mail.Server, cfg Config) error {
 	if r == nil || !cfg.MailOut {
 		return nil

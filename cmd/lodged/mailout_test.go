@@ -16,7 +16,7 @@ import (
 // The name server of the domain answers for the keys of the mail that leaves, as lodge mail dns prints them.
 func TestPublishKeys(t *testing.T) {
 	cfg := defaultConfig()
-	cfg.Domain, cfg.StateDir = "vm.example", t.TempDir()
+	cfg.Domain, cfg.StateDir, cfg.ACME = "vm.example", t.TempDir(), &acmeConfig{Challenge: "responder"}
 	out, err := mailOut(cfg)
 	gatewaytest.Must(t, err)
 	gatewaytest.Must(t, os.MkdirAll(cfg.path("mail"), 0o700))
@@ -41,6 +41,9 @@ func TestPublishKeys(t *testing.T) {
 			continue
 		}
 		keys++
+		if !strings.HasSuffix(want.Why, "; in place of all keys, one record: _domainkey.vm.example. NS vm.example.") {
+			t.Errorf("%s: %s: the delegation is missing", want.Name, want.Why)
+		}
 		reply, _, err := client.ExchangeContext(t.Context(), new(dns.Msg).SetQuestion(want.Name, dns.TypeTXT), l.Addr().String())
 		gatewaytest.Must(t, err)
 		if len(reply.Answer) != 1 || !strings.HasSuffix(reply.Answer[0].String(), "\tTXT\t"+want.Value) {

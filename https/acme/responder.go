@@ -23,19 +23,25 @@ const (
 	responderIdle         = 5 * time.Second
 	maxQueriesPerConn     = 16
 	udpPerSecond          = 500 // full answers; above, resolvers are referred to TCP
+	udpPerSecondEach      = 50  // of the net around a peer
+	udpAtOnceEach         = 100
 	maxResponderUDP       = 1232
 	maxQueryBytes         = 512
 	maxReadErrors         = 100 // in a row, after which a socket is given up
 )
 
 // Responder is a name server for one delegated name: it answers TXT, SOA and NS questions about the
-// name itself and about zones of Publish, and refuses all others. Above a rate it answers over UDP with the truncation bit
-// alone, so that it is no amplifier for forged addresses. It implements Records.
+// name itself and about zones of Publish, and refuses all others. An answer over UDP can be ten
+// times as large as its question (an RSA key has some 450 bytes), and go to a forged address. Above
+// a rate, of the net around the address and of all, answers have the truncation bit alone, and are
+// no larger than the questions. It implements Records.
 type Responder struct {
 	zone   string // the delegated name, in canonical form
 	server string // the NS record: a name of this host
 	logger *slog.Logger
 	conns  *limit.Limit[gateway.Peer]
+	each   *limit.Rates[gateway.Peer] // full answers over UDP
+	all    *limit.Rates[struct{}]     // as above
 
 	mu     sync.Mutex
 	values []string // of the TXT records
@@ -52,13 +58,15 @@ func NewResponder(zone, nameServer string, logger *slog.Logger) *Responder {
 	return &Responder{
 		zone: dns.CanonicalName(zone), server: dns.CanonicalName(nameServer), logger: logger,
 		conns:  limit.New[gateway.Peer](maxResponderConnsEach, maxResponderConns),
+		each:   limit.NewRates[gateway.Peer](udpPerSecondEach, udpAtOnceEach),
+		all:    limit.NewRates[struct{}](udpPerSecond, udpPerSecond),
 		serial: uint32(time.Now().Unix()), //nolint:gosec // serial numbers wrap (RFC 1982)
 		zones:  map[string]published{},
 	}
 }
 
-// Publish replaces the records of a further zone, which is answered for from then on, whether it is delegated or
-// not. They are TXT records in the format of zone files, at names in the zone.
+// Publish replaces the records of a further zone, which is answered for from then on, whether it is
+// delegated or not. They are TXT records in the format of zone files, at names in the zone.
 func (r *Responder) Publish(zone string, records ...string) error {
 	zone = dns.CanonicalName(zone)
 	all := published{}
@@ -80,7 +88,7 @@ func (r *Responder) Publish(zone string, records ...string) error {
 	return nil
 }
 
-// Present implements Records. The name that the authority asks for is the zone, or is a CNAME of it.
+// Present implements Records. The name that the authority asks for is the zone, or a CNAME of it.
 func (r *Responder) Present(_ context.Context, _, value string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -101,7 +109,6 @@ func (r *Responder) Remove(_ context.Context, _, value string) error {
 // ServeUDP answers on c until it is closed.
 func (r *Responder) ServeUDP(c net.PacketConn) error {
 	buf := make([]byte, maxQueryBytes)
-	second, answered := time.Now(), 0
 	for errs := 0; ; {
 		n, from, err := c.ReadFrom(buf)
 		if errors.Is(err, net.ErrClosed) {
@@ -114,14 +121,20 @@ func (r *Responder) ServeUDP(c net.PacketConn) error {
 			continue // such as an ICMP error for an earlier answer
 		}
 		errs = 0
-		if now := time.Now(); now.Sub(second) >= time.Second {
-			second, answered = now, 0
-		}
-		answered++
-		if reply := r.answer(buf[:n], true, answered <= udpPerSecond); reply != nil {
+		if reply := r.answer(buf[:n], true, r.takeUDP(from)); reply != nil {
 			_, _ = c.WriteTo(reply, from) // UDP: the resolver repeats its query
 		}
 	}
+}
+
+// takeUDP reports whether a full answer over UDP may go to an address.
+func (r *Responder) takeUDP(to net.Addr) bool {
+	var peer gateway.Peer
+	if at, ok := to.(*net.UDPAddr); ok {
+		peer = gateway.PeerAt(at.AddrPort().Addr()).Around()
+	}
+	now := time.Now()
+	return r.each.Take(peer, now) && r.all.Take(struct{}{}, now)
 }
 
 // ServeTCP answers on l until it is closed.
@@ -184,12 +197,13 @@ func (r *Responder) answer(packet []byte, udp, full bool) []byte {
 			size = min(max(int(opt.UDPSize()), dns.MinMsgSize), maxResponderUDP)
 		}
 	}
-	var zone string
-	switch zone, reply.Rcode = r.zoneOf(query); {
-	case reply.Rcode != dns.RcodeSuccess:
+	switch zone, rcode := r.zoneOf(query); {
+	case zone == "":
+		reply.Rcode = rcode
 	case !full:
 		reply.Truncated = true
 	default:
+		reply.Rcode = rcode
 		r.records(reply, zone, query.Question[0])
 		reply.Truncate(size)
 	}
@@ -201,7 +215,8 @@ func (r *Responder) answer(packet []byte, udp, full bool) []byte {
 	return out
 }
 
-// zoneOf returns the zone of a question, or why it gets no answer.
+// zoneOf returns the zone of a question, and whether the name exists there; "" and the reason for a
+// question that is refused.
 func (r *Responder) zoneOf(query *dns.Msg) (zone string, rcode int) {
 	q := query.Question[0]
 	if query.Opcode != dns.OpcodeQuery {
@@ -219,29 +234,31 @@ func (r *Responder) zoneOf(query *dns.Msg) (zone string, rcode int) {
 		case name == zone || records[name] != nil:
 			return zone, dns.RcodeSuccess
 		default:
-			return "", dns.RcodeNameError
+			return zone, dns.RcodeNameError
 		}
 	}
 	switch {
 	case name == r.zone:
 		return r.zone, dns.RcodeSuccess
 	case dns.IsSubDomain(r.zone, name):
-		return "", dns.RcodeNameError
+		return r.zone, dns.RcodeNameError
 	}
 	return "", dns.RcodeRefused
 }
 
-// records fills an answer about a name in a zone. Types that it does not have get the SOA, for negative caching
-// (RFC 2308 §3).
+// records fills an answer about a name in a zone. Names and types that it does not have get the
+// SOA, for negative caching (RFC 2308 §3).
 func (r *Responder) records(reply *dns.Msg, zone string, q dns.Question) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	reply.Authoritative = true
+	ttl := r.zones[zone].ttl()
 	header := func(t uint16) dns.RR_Header {
-		return dns.RR_Header{Name: zone, Rrtype: t, Class: dns.ClassINET, Ttl: 0}
+		return dns.RR_Header{Name: zone, Rrtype: t, Class: dns.ClassINET, Ttl: ttl}
 	}
 	soa := &dns.SOA{
-		Hdr: header(dns.TypeSOA), Ns: r.server, Mbox: "hostmaster." + r.server, Serial: r.serial, Refresh: 3600, Retry: 600, Expire: 86400,
+		Hdr: header(dns.TypeSOA), Ns: r.server, Mbox: "hostmaster." + r.server, Serial: r.serial,
+		Refresh: 3600, Retry: 600, Expire: 86400, Minttl: ttl,
 	}
 	name := dns.CanonicalName(q.Name)
 	switch {
@@ -259,4 +276,17 @@ func (r *Responder) records(reply *dns.Msg, zone string, q dns.Question) {
 	if len(reply.Answer) == 0 {
 		reply.Ns = []dns.RR{soa}
 	}
+}
+
+// ttl is the shortest of the records', which is that of the zone too; 0 without any.
+func (p published) ttl() uint32 {
+	var shortest uint32
+	for _, records := range p {
+		for _, rr := range records {
+			if ttl := rr.Header().Ttl; shortest == 0 || ttl < shortest {
+				shortest = ttl
+			}
+		}
+	}
+	return shortest
 }

@@ -94,7 +94,6 @@ func (l *overTLS) shake(ctx context.Context, c *Conn) {
 			_ = c.Close() // nothing was agreed
 		}
 	}()
-	growStack(0)
 	heard := &hello{}
 	c.hello = heard
 	over := tls.Server(c, l.config)

@@ -39,15 +39,16 @@ func (h *hello) keep(p []byte) error {
 }
 
 // deciding returns a configuration that ends the recording of a connection where its
-// GetConfigForClient has decided.
+// GetConfigForClient has decided. The stack grows no earlier than that, for the rest of the
+// handshake: a client that sends no ClientHello costs little.
 func deciding(config *tls.Config) *tls.Config {
 	decide := config.GetConfigForClient
-	if decide == nil {
-		return config
-	}
 	config = config.Clone()
-	config.GetConfigForClient = func(info *tls.ClientHelloInfo) (*tls.Config, error) {
-		own, err := decide(info)
+	config.GetConfigForClient = func(info *tls.ClientHelloInfo) (own *tls.Config, err error) {
+		growStack(0)
+		if decide != nil {
+			own, err = decide(info)
+		}
 		c := of(info.Conn) // of shake
 		if _, c.hello.passed = errors.AsType[*Pass](err); !c.hello.passed {
 			c.hello = nil

@@ -21,11 +21,15 @@ func (q *Queue) Records() []gateway.DNSRecord {
 		{Name: domain + ".", Type: "TXT", Value: quoted(spf), Why: note},
 		{Name: "*." + domain + ".", Type: "TXT", Value: quoted(spf), Why: "the same for the VMs' names"},
 	}
+	why := "the key of the signatures, one for all VMs"
+	if q.config.ServesKeys {
+		why += "; in place of all keys, one record: _domainkey." + domain + ". NS " + domain + "."
+	}
 	for _, k := range q.keys {
 		kind, data := k.public()
 		all = append(all, gateway.DNSRecord{
 			Name: k.selector + "._domainkey." + domain + ".", Type: "TXT",
-			Value: quoted("v=DKIM1; k=" + kind + "; p=" + data), Why: "the key of the signatures, one for all VMs",
+			Value: quoted("v=DKIM1; k=" + kind + "; p=" + data), Why: why,
 		})
 	}
 	return append(all, gateway.DNSRecord{

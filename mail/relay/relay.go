@@ -50,6 +50,8 @@ type Config struct {
 	Resolver  Resolver
 	Smarthost *Smarthost     // nil: the servers that DNS has
 	Refuse    []netip.Prefix // nothing is sent there, whatever DNS has: the guests' net
+	// ServesKeys: a name server at Domain has the keys, if _domainkey.<Domain> is delegated to it.
+	ServesKeys bool
 	// Known reports whether a VM exists; what others have in the queue is removed. nil: all exist.
 	Known func(gateway.ID) bool
 	// Arrived is called for each VM that gets a report, after it is synced to disk. It must return at
