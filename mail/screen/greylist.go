@@ -31,8 +31,9 @@ const (
 	day               = 24 * time.Hour
 )
 
-// Early reports whether a message comes too early for one of its recipients: the same net, sender and recipient have
-// not tried 5 minutes ago or before. Addresses are compared as they are.
+// Early reports whether a message comes too early for one of its recipients: the same net, sender and
+// recipient have not tried 5 minutes ago or before. If there is no room to note one of them, it does
+// not: its repetition could not be recognized. Addresses are compared as they are.
 func (s *Screen) Early(remote netip.Addr, from string, to []string, now time.Time) bool {
 	if s.grey == nil {
 		return false
@@ -40,16 +41,15 @@ func (s *Screen) Early(remote netip.Addr, from string, to []string, now time.Tim
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	net := netOf(remote)
-	early := false
+	early, room := false, true
 	for _, rcpt := range to {
-		if s.grey.early(net, pairOf(net, from, rcpt), now) {
-			early = true
-		}
+		waits, noted := s.grey.early(net, pairOf(net, from, rcpt), now)
+		early, room = early || waits, room && noted
 	}
 	if err := s.grey.save(now); err != nil { // after a restart the pair waits again
 		s.logger.Warn("greylist not written", "err", err)
 	}
-	return early
+	return early && room
 }
 
 // netOf is what counts as one client: its servers send by turns.
@@ -134,14 +134,14 @@ func (g *greylist) read() error {
 
 func dayOf(t time.Time) int64 { return t.Unix() / int64(day/time.Second) }
 
-// early decides on one pair, and notes the attempt.
-func (g *greylist) early(net netip.Prefix, p pair, now time.Time) bool {
+// early decides on one pair, and notes the attempt. room is false if there is none for it.
+func (g *greylist) early(net netip.Prefix, p pair, now time.Time) (early, room bool) {
 	today := dayOf(now)
 	if last, ok := g.pairs[p]; ok && today-last <= int64(greyLife/day) {
 		if last < today {
 			g.pass(p, today)
 		}
-		return false
+		return false, true
 	}
 	tried := g.attempts[net]
 	i := slices.IndexFunc(tried, func(a attempt) bool { return a.pair == p })
@@ -149,31 +149,38 @@ func (g *greylist) early(net netip.Prefix, p pair, now time.Time) bool {
 	case i >= 0 && now.Sub(tried[i].first) > greyWindow:
 		g.set(net, slices.Delete(tried, i, i+1))
 	case i >= 0 && now.Sub(tried[i].first) < greyDelay:
-		return true
+		return true, true
 	case i >= 0:
 		g.set(net, slices.Delete(tried, i, i+1))
 		g.pass(p, today)
-		return false
+		return false, true
 	}
-	return g.begin(net, attempt{p, now})
+	room = g.begin(net, attempt{p, now})
+	return room, room
 }
 
-// begin notes a first attempt. Where there is no room for it, it is not early.
+// begin notes a first attempt. It is false where there is no room for it. Those that run are not
+// displaced: a net with more pairs than fit would have each removed before its repetition.
 func (g *greylist) begin(net netip.Prefix, a attempt) bool {
 	if g.count >= maxAttempts && a.first.Sub(g.swept) > time.Minute {
 		g.swept = a.first
-		for net, tried := range maps.Clone(g.attempts) {
-			g.set(net, slices.DeleteFunc(tried, func(old attempt) bool { return a.first.Sub(old.first) > greyWindow }))
+		for net := range maps.Clone(g.attempts) {
+			g.sweep(net, a.first)
 		}
 	}
-	tried := g.attempts[net]
-	if len(tried) >= maxAttemptsPerNet {
-		tried = slices.Delete(tried, 0, 1)
-	} else if g.count >= maxAttempts {
+	if len(g.attempts[net]) >= maxAttemptsPerNet {
+		g.sweep(net, a.first)
+	}
+	if len(g.attempts[net]) >= maxAttemptsPerNet || g.count >= maxAttempts {
 		return false
 	}
-	g.set(net, append(tried, a))
+	g.set(net, append(g.attempts[net], a))
 	return true
+}
+
+// sweep removes the attempts of a net that have run out.
+func (g *greylist) sweep(net netip.Prefix, now time.Time) {
+	g.set(net, slices.DeleteFunc(g.attempts[net], func(a attempt) bool { return now.Sub(a.first) > greyWindow }))
 }
 
 // set replaces the attempts of a net.

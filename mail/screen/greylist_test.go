@@ -68,7 +68,7 @@ func TestEarlyForSome(t *testing.T) {
 	}
 }
 
-// A net displaces its own attempts alone, and where there is no room mail is not delayed.
+// Where there is no room for a further attempt mail is not delayed, and no attempt is displaced.
 func TestManyAttempts(t *testing.T) {
 	t.Parallel()
 	s := delaying(t, t.TempDir())
@@ -81,9 +81,14 @@ func TestManyAttempts(t *testing.T) {
 	for i := range maxAttemptsPerNet {
 		try(1, i, noon)
 	}
-	try(1, maxAttemptsPerNet, noon)
-	if try(0, 0, later) || !try(1, 0, later) || try(1, maxAttemptsPerNet, later) {
-		t.Error("a net has displaced another one's attempts, or not its own")
+	if try(1, maxAttemptsPerNet, noon) {
+		t.Error("delayed, but not noted")
+	}
+	if try(0, 0, later) || try(1, 0, later) || !try(1, maxAttemptsPerNet, later) {
+		t.Error("an attempt has displaced another one, or is not noted where there is room again")
+	}
+	if !try(1, maxAttemptsPerNet+1, noon.Add(greyWindow+time.Second)) {
+		t.Error("the attempts of a net do not run out")
 	}
 	for i := range maxAttempts {
 		try(2+i/maxAttemptsPerNet, i, noon)
@@ -93,6 +98,30 @@ func TestManyAttempts(t *testing.T) {
 	}
 	if !try(1000, 0, noon.Add(greyWindow+time.Hour)) || s.grey.count > maxAttemptsPerNet {
 		t.Errorf("%d attempts after all ran out", s.grey.count)
+	}
+}
+
+// A server that sends more than its net has room for is not delayed for ever.
+func TestManyRecipients(t *testing.T) {
+	t.Parallel()
+	s, remote := delaying(t, t.TempDir()), netip.MustParseAddr("192.0.2.1")
+	var delayed [][]string
+	for message := range 3 {
+		var to []string
+		for i := range 100 {
+			to = append(to, fmt.Sprintf("%d@%d", i, message))
+		}
+		if s.Early(remote, "a@x", to, noon) {
+			delayed = append(delayed, to)
+		}
+	}
+	if len(delayed) != 2 { // the third one has no room
+		t.Errorf("%d messages were delayed", len(delayed))
+	}
+	for i, to := range delayed {
+		if s.Early(remote, "a@x", to, noon.Add(6*time.Minute)) {
+			t.Errorf("message %d is delayed again", i)
+		}
 	}
 }
 

@@ -12,8 +12,7 @@
 //   - a list that has 127.0.0.1, which RFC 5782 §5 forbids: it has everybody, so it lists nobody;
 //   - a text of a list or of rspamd: the first 200 printable characters;
 //   - rspamd that does not answer within 10 s, or with more than 1 MiB: no advice; 16 messages at once;
-//   - first attempts of one net above 256: the net loses its oldest; above 65,536 of all nets: mail is not
-//     delayed;
+//   - first attempts within a day above 256 of one net, or 65,536 of all: mail is not delayed;
 //   - pairs that are known, above 100,000: the tenth that wrote the longest ago is removed.
 package screen
 
