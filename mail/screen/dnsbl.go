@@ -3,6 +3,9 @@ package screen
 import (
 	"context"
 	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -32,7 +35,7 @@ func (s *Screen) Listed(ctx context.Context, addr netip.Addr) (Listing, bool) {
 	found := make([]bool, len(s.config.Blocklists))
 	var all sync.WaitGroup
 	for i, zone := range s.config.Blocklists {
-		all.Go(func() { found[i] = s.has(ctx, zone, addr) && !s.has(ctx, zone, unlisted(addr)) })
+		all.Go(func() { found[i] = s.lists(ctx, zone, addr) })
 	}
 	all.Wait()
 	for i, zone := range s.config.Blocklists {
@@ -51,12 +54,25 @@ func unlisted(addr netip.Addr) netip.Addr {
 	return netip.MustParseAddr("::ffff:127.0.0.1")
 }
 
-// has reports whether a list has an address. Its answers are in 127.0.0.0/8 (RFC 5782 §2.1). Those in
-// 127.255.255.0/24 are how several lists report that they do not answer the question.
-func (s *Screen) has(ctx context.Context, zone string, addr netip.Addr) bool {
-	records, err := s.config.Resolver.Ask(ctx, listedName(zone, addr), dns.TypeA)
-	if err != nil {
+// lists reports whether a list has an address, and is known not to have everybody.
+func (s *Screen) lists(ctx context.Context, zone string, addr netip.Addr) bool {
+	if listed, err := s.has(ctx, zone, addr); err != nil || !listed {
 		return false
+	}
+	all, err := s.has(ctx, zone, unlisted(addr))
+	return err == nil && !all // no answer is no proof
+}
+
+// has reports whether a list has an address. Its answers are in 127.0.0.0/8 (RFC 5782 §2.1). Those in
+// 127.255.255.0/24 are how several lists report that they do not answer the question. It fails if there
+// is no clear answer.
+func (s *Screen) has(ctx context.Context, zone string, addr netip.Addr) (bool, error) {
+	records, err := s.config.Resolver.Ask(ctx, listedName(zone, addr), dns.TypeA)
+	if failed, ok := errors.AsType[*net.DNSError](err); ok && failed.IsNotFound {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("ask blocklist: %w", err)
 	}
 	for _, rr := range records {
 		a, ok := rr.(*dns.A)
@@ -64,10 +80,10 @@ func (s *Screen) has(ctx context.Context, zone string, addr netip.Addr) bool {
 			continue
 		}
 		if ip := a.A.To4(); ip != nil && ip[0] == 127 && (ip[1] != 255 || ip[2] != 255) {
-			return true
+			return true, nil
 		}
 	}
-	return false
+	return false, nil
 }
 
 func (s *Screen) why(ctx context.Context, zone string, addr netip.Addr) string {

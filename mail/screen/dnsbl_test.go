@@ -57,6 +57,41 @@ func TestListed(t *testing.T) {
 	}
 }
 
+// unsure is a Resolver that fails at one name.
+type unsure struct {
+	Resolver
+	name string
+	err  error
+}
+
+func (u unsure) Ask(ctx context.Context, name string, kind uint16) ([]dns.RR, error) {
+	if name == u.name {
+		return nil, u.err
+	}
+	return u.Resolver.Ask(ctx, name, kind)
+}
+
+// A list counts only if it is known not to have 127.0.0.1: without an answer about that it may have everybody.
+func TestListedWithoutProof(t *testing.T) {
+	t.Parallel()
+	zone := domainstest.Start(t, `1.2.0.192.bl.example. A 127.0.0.2`)
+	const control = "1.0.0.127.bl.example"
+	for name, test := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"not found": {&net.DNSError{Name: control, IsNotFound: true}, true},
+		"temporary": {&net.DNSError{Name: control, IsTemporary: true}, false},
+		"too late":  {context.DeadlineExceeded, false},
+	} {
+		s := listing(t, zone.Addr, "bl.example")
+		s.config.Resolver = unsure{s.config.Resolver, control, test.err}
+		if _, ok := s.Listed(t.Context(), netip.MustParseAddr("192.0.2.1")); ok != test.want {
+			t.Errorf("%s: listed is %v", name, ok)
+		}
+	}
+}
+
 // DNS that fails, or does not answer, lists nobody, within a bounded time.
 func TestListedByBrokenDNS(t *testing.T) {
 	t.Parallel()

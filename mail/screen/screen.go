@@ -9,7 +9,8 @@
 // large, and what it gets:
 //
 //   - DNS that does not answer within 3 s, or fails: not on the list;
-//   - a list that has 127.0.0.1, which RFC 5782 §5 forbids: it has everybody, so it lists nobody;
+//   - a list that has 127.0.0.1, which RFC 5782 §5 forbids: it has everybody, so it lists nobody, nor
+//     does one that gives no clear answer about 127.0.0.1;
 //   - a text of a list or of rspamd: the first 200 printable characters;
 //   - rspamd that does not answer within 10 s, or with more than 1 MiB: no advice; 16 messages at once;
 //   - first attempts within a day above 256 of one net, or 65,536 of all: mail is not delayed;
@@ -38,7 +39,8 @@ type Config struct {
 	Reject bool
 }
 
-// Resolver returns the records of a kind at a name. An error means that there are none, or none for now.
+// Resolver returns the records of a kind at a name. An error is a *net.DNSError with IsNotFound if
+// there are none, any other if that is not known.
 type Resolver interface {
 	Ask(ctx context.Context, name string, kind uint16) ([]dns.RR, error)
 }
