@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -36,7 +37,7 @@ type Message struct {
 	From    string // of the envelope, without brackets; empty for the null sender
 	To      []string
 	Bytes   int64
-	Content io.Reader
+	Content io.Reader // not used after Advise has returned
 }
 
 // newClient returns a client that follows no redirect and uses no proxy.
@@ -91,8 +92,35 @@ func (s *Screen) follow(a answer) (advice Advice, text string) {
 	return Accept, ""
 }
 
+// body is a request's body. The transport may read it after the answer has come, such as an early 413:
+// once it is closed the reader, which is the caller's, is not used any more.
+type body struct {
+	mu     sync.Mutex
+	reader io.Reader // nil: closed
+}
+
+// Read implements io.Reader.
+func (b *body) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.reader == nil {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	return b.reader.Read(p) //nolint:wrapcheck // it has to be io.EOF
+}
+
+// Close implements io.Closer. It waits for a Read in progress.
+func (b *body) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.reader = nil
+	return nil
+}
+
 func (s *Screen) ask(ctx context.Context, m Message) (a answer, err error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(s.config.Rspamd, "/")+"/checkv2", io.NopCloser(m.Content))
+	content := &body{reader: m.Content}
+	defer func() { _ = content.Close() }() // it never fails
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(s.config.Rspamd, "/")+"/checkv2", content)
 	if err != nil {
 		return a, fmt.Errorf("make request: %w", err)
 	}

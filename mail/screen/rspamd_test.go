@@ -95,6 +95,37 @@ func TestBadAdvice(t *testing.T) {
 	}
 }
 
+// endless is a message of which the reads are counted.
+type endless struct{ reads int }
+
+func (e *endless) Read(p []byte) (int, error) {
+	e.reads++
+	return len(p), nil
+}
+
+// The content is the caller's again once there is advice, though the server did not wait for all of it: the race
+// detector shows if it is read.
+func TestEarlyAnswer(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "too large", http.StatusRequestEntityTooLarge)
+	}))
+	defer server.Close()
+	log := new(gatewaytest.Log)
+	s, err := New(Config{Rspamd: server.URL}, t.TempDir(), log.Logger())
+	gatewaytest.Must(t, err)
+	for range 20 {
+		content := new(endless)
+		if advice, _ := s.Advise(t.Context(), Message{Bytes: 1 << 40, Content: content}); advice != Accept {
+			t.Errorf("advice %v", advice)
+		}
+		content.reads = 0
+	}
+	if log.Count("rspamd not reached") != 1 {
+		t.Error(log)
+	}
+}
+
 func pour(w io.Writer, what string) {
 	for {
 		if _, err := io.WriteString(w, what); err != nil {
