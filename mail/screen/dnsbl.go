@@ -15,7 +15,11 @@ import (
 	"github.com/miekg/dns"
 )
 
-const dnsblPatience = 3 * time.Second
+const (
+	dnsblPatience = 3 * time.Second
+	resultLife    = time.Minute
+	maxResults    = 4096
+)
 
 // Listing is the entry of an address in a DNSBL.
 type Listing struct {
@@ -24,12 +28,25 @@ type Listing struct {
 }
 
 // Listed reports whether an address is on one of the lists; the first of them in the order of the settings counts.
-// Addresses that are not on the internet are on none.
+// Addresses that are not on the internet are on none. The result is used again for a minute, one without an answer of
+// DNS too: a client may name a hundred recipients at once.
 func (s *Screen) Listed(ctx context.Context, addr netip.Addr) (Listing, bool) {
 	addr = addr.Unmap().WithZone("")
 	if len(s.config.Blocklists) == 0 || !addr.IsGlobalUnicast() || addr.IsPrivate() {
 		return Listing{}, false
 	}
+	if r, ok := s.results.get(addr, time.Now()); ok {
+		return r.listing, r.listed
+	}
+	var r result
+	r.listing, r.listed = s.lookUp(ctx, addr)
+	if ctx.Err() == nil { // else nothing is known of the lists
+		s.results.put(addr, r, time.Now())
+	}
+	return r.listing, r.listed
+}
+
+func (s *Screen) lookUp(ctx context.Context, addr netip.Addr) (Listing, bool) {
 	ctx, cancel := context.WithTimeout(ctx, dnsblPatience)
 	defer cancel()
 	found := make([]bool, len(s.config.Blocklists))
@@ -114,4 +131,34 @@ func listedName(zone string, addr netip.Addr) string {
 		name.WriteByte('.')
 	}
 	return name.String() + zone
+}
+
+// results are those of the last minute, by address. It is safe for concurrent use.
+type results struct {
+	mu sync.Mutex
+	by map[netip.Addr]result
+}
+
+type result struct {
+	listing Listing
+	listed  bool
+	until   time.Time
+}
+
+func (r *results) get(addr netip.Addr, now time.Time) (result, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	found, ok := r.by[addr]
+	return found, ok && now.Before(found.until)
+}
+
+// put keeps a result. When there is no room, all others are dropped.
+func (r *results) put(addr netip.Addr, found result, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.by) >= maxResults || r.by == nil {
+		r.by = map[netip.Addr]result{}
+	}
+	found.until = now.Add(resultLife)
+	r.by[addr] = found
 }

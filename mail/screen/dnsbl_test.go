@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -106,5 +107,46 @@ func TestListedByBrokenDNS(t *testing.T) {
 		if got, ok := listing(t, server, "bl.example").Listed(ctx, netip.MustParseAddr("192.0.2.1")); ok {
 			t.Errorf("%s: %+v", name, got)
 		}
+	}
+}
+
+// broken is a Resolver that counts the questions, and answers none.
+type broken struct{ asked atomic.Int32 }
+
+func (b *broken) Ask(context.Context, string, uint16) ([]dns.RR, error) {
+	b.asked.Add(1)
+	return nil, &net.DNSError{IsTimeout: true}
+}
+
+// A client that names many recipients waits for a broken list once, unless the client of the first question had left.
+func TestListedAgain(t *testing.T) {
+	t.Parallel()
+	b, addr := new(broken), netip.MustParseAddr("192.0.2.1")
+	s := listing(t, "127.0.0.1:1", "bl.example")
+	s.config.Resolver = b
+	left, leave := context.WithCancel(t.Context())
+	leave()
+	for _, step := range []struct {
+		ctx   context.Context
+		addr  string
+		asked int32
+	}{
+		{left, "192.0.2.1", 1}, {t.Context(), "192.0.2.1", 2}, {t.Context(), "192.0.2.1", 2}, {t.Context(), "::ffff:192.0.2.1", 2},
+		{t.Context(), "192.0.2.2", 3},
+	} {
+		if _, ok := s.Listed(step.ctx, netip.MustParseAddr(step.addr)); ok || b.asked.Load() != step.asked {
+			t.Errorf("%s: listed is %v after %d questions, want %d", step.addr, ok, b.asked.Load(), step.asked)
+		}
+	}
+	now := time.Now()
+	for range maxResults { // of other clients
+		addr = addr.Next()
+		s.results.put(addr, result{listed: true}, now)
+	}
+	if _, ok := s.results.get(addr, now.Add(resultLife)); ok || len(s.results.by) > maxResults {
+		t.Errorf("a result is used for too long, or there are %d", len(s.results.by))
+	}
+	if r, ok := s.results.get(addr, now.Add(resultLife-time.Second)); !ok || !r.listed {
+		t.Error("the last result is not there")
 	}
 }

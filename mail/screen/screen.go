@@ -8,9 +8,10 @@
 // A service that is slow, broken or hostile never refuses mail. What such services and strangers can make
 // large, and what it gets:
 //
-//   - DNS that does not answer within 3 s, or fails: not on the list;
+//   - DNS that does not answer within 3 s, or fails: not on the list, for a minute;
 //   - a list that has 127.0.0.1, which RFC 5782 §5 forbids: it has everybody, so it lists nobody, nor
 //     does one that gives no clear answer about 127.0.0.1;
+//   - results about clients above 4096: all are dropped, and looked up again;
 //   - a text of a list or of rspamd: the first 200 printable characters;
 //   - rspamd that does not answer within 10 s, or with more than 1 MiB: no advice; 16 messages at once;
 //   - first attempts within a day above 256 of one net, or 65,536 of all: mail is not delayed;
@@ -51,6 +52,8 @@ type Screen struct {
 	logger *slog.Logger
 	client *http.Client
 	broken atomic.Bool // rspamd's last answer was none
+
+	results results // of blocklists
 
 	mu   sync.Mutex
 	grey *greylist // nil: off
