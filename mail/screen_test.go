@@ -154,26 +154,37 @@ func TestRspamd(t *testing.T) {
 	}
 }
 
-// rspamd that fails keeps no mail out, and rejects none that the operator gets too.
+// rspamd that fails keeps no mail out.
 func TestRspamdRefusesNothing(t *testing.T) {
 	t.Parallel()
 	broken := httptest.NewServer(http.NotFoundHandler())
 	defer broken.Close()
 	f := start(t, t.TempDir(), func(c *Config) { c.Screen = screen.Config{Rspamd: broken.URL, Reject: true} })
 	helloFrom(t, forger, f.addr).mail("b@example.com", screenedText, "250", f.add(t, "blog"))
-	strict := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"action": "reject"}`) }))
-	defer strict.Close()
-	g := start(t, t.TempDir(), func(c *Config) { c.Screen = screen.Config{Rspamd: strict.URL, Reject: true} })
-	vm := g.add(t, "blog")
-	c := helloFrom(t, forger, g.addr)
-	c.mail("b@example.com", screenedText, "550 5.7.1 Spam message rejected", vm)
-	c.ask("MAIL FROM:<b@example.com>", "250")
-	c.ask("RCPT TO:<postmaster@"+domain+">", "250")
-	c.ask("RCPT TO:<x@blog."+domain+">", "250")
-	c.ask("DATA", "354")
-	c.send(screenedText)
-	c.ask(".", "250")
-	if text := string(g.read(t, vm, g.list(t, vm)[0].QueueID)); !strings.Contains(text, "\r\nX-Spam: Yes\r\nReceived: ") {
-		t.Errorf("not marked: %q", text)
+}
+
+// What rspamd refuses is not refused where the operator gets it too, but marked.
+func TestRspamdForOperator(t *testing.T) {
+	t.Parallel()
+	for action, reply := range map[string]string{
+		"reject": "550 5.7.1 Spam message rejected", "soft reject": "451 4.7.1 Try again later",
+	} {
+		strict := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprintf(w, `{"action": %q}`, action)
+		}))
+		defer strict.Close()
+		f := start(t, t.TempDir(), func(c *Config) { c.Screen = screen.Config{Rspamd: strict.URL, Reject: true} })
+		vm := f.add(t, "blog")
+		c := helloFrom(t, forger, f.addr)
+		c.mail("b@example.com", screenedText, reply, vm)
+		c.ask("MAIL FROM:<b@example.com>", "250")
+		c.ask("RCPT TO:<postmaster@"+domain+">", "250")
+		c.ask("RCPT TO:<x@blog."+domain+">", "250")
+		c.ask("DATA", "354")
+		c.send(screenedText)
+		c.ask(".", "250")
+		if text := string(f.read(t, vm, f.list(t, vm)[0].QueueID)); !strings.Contains(text, "\r\nX-Spam: Yes\r\nReceived: ") {
+			t.Errorf("%s: not marked: %q", action, text)
+		}
 	}
 }

@@ -32,7 +32,8 @@ func (p *Policy) listed(ctx context.Context, c smtpd.Client, vm gateway.Identity
 }
 
 // screen decides on a stranger's message that is complete, for all its recipients. It returns the header that marks
-// what may be spam, or a Reply. If the operator is among the recipients, rspamd refuses nothing.
+// what may be spam, or a Reply. If the operator is among the recipients, rspamd refuses nothing: what it
+// would refuse is marked, so that naming the operator too does not get it past the mark.
 func (m *message) screen(remote netip.Addr, authentic bool) (mark string, err error) {
 	s, from := m.policy.config.Screen, m.envelope.From
 	var delayed, all []string
@@ -53,7 +54,7 @@ func (m *message) screen(remote netip.Addr, authentic bool) (mark string, err er
 		Bytes: m.filter.Size(), Content: io.NewSectionReader(m.staged, 0, m.filter.Size()),
 	})
 	switch {
-	case advice == screen.Accept || advice == screen.Later && operator:
+	case advice == screen.Accept:
 		return "", nil
 	case advice == screen.Spam || operator:
 		return "X-Spam: Yes\r\n", nil
