@@ -188,3 +188,25 @@ func TestRspamdForOperator(t *testing.T) {
 		}
 	}
 }
+
+// rspamd gets the message as it was signed, and a mark of the sender's own is removed.
+func TestRspamdGetsOriginal(t *testing.T) {
+	t.Parallel()
+	const text = "X-Spam: No\r\nDelivered-To: x\r\n" + screenedText
+	asked := make(chan string, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		asked <- fmt.Sprint(string(body), r.ContentLength-int64(len(body)), err)
+		fmt.Fprint(w, `{"action": "no action"}`)
+	}))
+	defer server.Close()
+	f := start(t, t.TempDir(), func(c *Config) { c.Screen.Rspamd = server.URL })
+	vm := f.add(t, "blog")
+	helloFrom(t, forger, f.addr).mail("b@example.com", text, "250", vm)
+	if got := <-asked; got != text+"0 <nil>" {
+		t.Errorf("rspamd got %q", got)
+	}
+	if stored := string(f.read(t, vm, f.list(t, vm)[0].QueueID)); strings.Contains(stored, "X-Spam") {
+		t.Errorf("a forged mark is kept: %q", stored)
+	}
+}

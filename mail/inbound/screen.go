@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"io"
 	"net/netip"
 	"time"
 
@@ -51,7 +50,7 @@ func (m *message) screen(remote netip.Addr, authentic bool) (mark string, err er
 	}
 	advice, text := s.Advise(context.Background(), screen.Message{
 		Remote: remote, Helo: m.client.Helo, From: from.String(), To: all,
-		Bytes: m.filter.Size(), Content: io.NewSectionReader(m.staged, 0, m.filter.Size()),
+		Bytes: m.filter.OriginalSize(), Content: m.filter.Original(m.staged), // its signatures are of that
 	})
 	switch {
 	case advice == screen.Accept:
