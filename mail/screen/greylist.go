@@ -18,8 +18,8 @@ import (
 	"lodge/gateway/durable"
 )
 
-// The times of RFC 6647 §5: how long a first attempt waits, how long its repetition may take, and how long a pair that
-// has passed is known after its last message.
+// The times of RFC 6647 §5: how long a first attempt waits, how long its repetition may take, and how long
+// a pair that has passed is known after its last message.
 const (
 	greyDelay  = 5 * time.Minute
 	greyWindow = 24 * time.Hour
@@ -72,9 +72,10 @@ func pairOf(net netip.Prefix, from, rcpt string) (p pair) {
 	return p
 }
 
-// greylist has the first attempts in memory, and the pairs that have passed in a file too: a line for each pair and day
-// on which it had a message, the day as a number. Lines are appended; the file is written anew when it has twice the
-// lines that it needs. It is not synced: what a power failure takes waits again.
+// greylist has the first attempts in memory, and the pairs that have passed in a file too: a line for each
+// pair and day on which it had a message, the day as a number. Lines are appended, without a sync: what a
+// power failure takes waits again. The file is written anew, and synced, when it has twice the lines that
+// it needs, and after a failure.
 type greylist struct {
 	file     string
 	attempts map[netip.Prefix][]attempt // the oldest first
@@ -83,7 +84,8 @@ type greylist struct {
 	pairs    map[pair]int64 // → the last day
 	lines    int            // in the file
 	added    []pair         // not in the file yet
-	rewrite  bool           // the file is missing, or has lines that cannot be read
+	rewrite  bool           // the file is missing, has lines that cannot be read, or lacks some
+	failed   time.Time      // the last write; zero: it did not
 }
 
 type attempt struct {
@@ -215,17 +217,38 @@ func (g *greylist) pass(p pair, today int64) {
 	g.rewrite = true
 }
 
-// save writes what has changed.
+// save writes what has changed. After a failure, which a full disk makes of each message, it tries again
+// after a minute, with all that is in memory, and returns the first failure of several alone.
 func (g *greylist) save(now time.Time) error {
-	if len(g.added) == 0 {
+	failing := !g.failed.IsZero()
+	switch {
+	case failing && now.Sub(g.failed) < time.Minute:
+		g.added = nil
+		return nil
+	case !failing && len(g.added) == 0:
 		return nil
 	}
+	err := g.write(now)
+	g.added = nil
+	if err == nil {
+		g.failed = time.Time{}
+		return nil
+	}
+	g.failed, g.rewrite = now, true
+	if failing {
+		return nil
+	}
+	return err
+}
+
+// write appends what has changed, or writes the file anew.
+func (g *greylist) write(now time.Time) error {
 	if g.rewrite || g.lines >= 2*max(len(g.pairs), 1000) {
 		maps.DeleteFunc(g.pairs, func(_ pair, on int64) bool { return dayOf(now)-on > int64(greyLife/day) })
 		if err := durable.WriteFile(g.file, format(g.pairs), 0o600); err != nil {
 			return err
 		}
-		g.lines, g.added, g.rewrite = len(g.pairs), nil, false
+		g.lines, g.rewrite = len(g.pairs), false
 		return nil
 	}
 	text := map[pair]int64{}
@@ -238,7 +261,6 @@ func (g *greylist) save(now time.Time) error {
 		err = errors.Join(err, f.Close())
 	}
 	g.lines += len(text)
-	g.added, g.rewrite = nil, err != nil
 	if err != nil {
 		return fmt.Errorf("append to greylist: %w", err)
 	}

@@ -153,3 +153,37 @@ func TestManyPairs(t *testing.T) {
 		t.Errorf("%d pairs of %d after a cut", len(again.grey.pairs), len(s.grey.pairs))
 	}
 }
+
+// A directory that cannot be written to is tried once a minute, and logged once; then all that has passed is in the file.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	dir, log := filepath.Join(t.TempDir(), "grey"), new(gatewaytest.Log)
+	s, err := New(Config{Greylist: true}, dir, log.Logger())
+	gatewaytest.Must(t, err)
+	pass := func(sender int, at time.Time) bool {
+		from, to := fmt.Sprint(sender), []string{"b@y"}
+		s.Early(netip.MustParseAddr("192.0.2.1"), from, to, at.Add(-greyDelay))
+		return !s.Early(netip.MustParseAddr("192.0.2.1"), from, to, at)
+	}
+	inFile := func() int { return len(delaying(t, dir).grey.pairs) }
+	if !pass(0, noon) || inFile() != 1 {
+		t.Fatal("the first pair is not in the file")
+	}
+	gatewaytest.Must(t, os.RemoveAll(dir))
+	for i := range 200 { // more than three attempts to write
+		if at := noon.Add(time.Duration(i) * time.Second); !pass(1+i, at) || len(s.grey.added) > 0 {
+			t.Fatalf("pair %d is delayed, or kept twice", i)
+		}
+	}
+	gatewaytest.Must(t, os.Mkdir(dir, 0o700))
+	last := s.grey.failed
+	if pass(300, last.Add(time.Minute-1)); inFile() != 0 {
+		t.Error("tried again within a minute")
+	}
+	if pass(301, last.Add(time.Minute)); inFile() != 203 || log.Count("greylist not written") != 1 {
+		t.Errorf("%d pairs are in the file; %s", inFile(), log)
+	}
+	if pass(302, last.Add(2*time.Minute)); inFile() != 204 {
+		t.Error("nothing is written after a failure that has ended")
+	}
+}
