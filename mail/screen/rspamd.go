@@ -79,7 +79,7 @@ func (s *Screen) Advise(ctx context.Context, m Message) (advice Advice, text str
 // follow turns an answer into advice, as far as the operator wants it.
 func (s *Screen) follow(a answer) (advice Advice, text string) {
 	switch a.Action {
-	case "add header", "rewrite subject":
+	case "add header", "rewrite subject", "quarantine", "discard": // no mail is dropped
 		return Spam, ""
 	case "soft reject":
 		return Later, printable(a.Messages.SMTP)

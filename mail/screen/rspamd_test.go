@@ -42,6 +42,8 @@ func TestAdvice(t *testing.T) {
 		`{"action": "something"}`:       `0  0 `,
 		`{"action": "add header"}`:      `1  1 `,
 		`{"action": "rewrite subject"}`: `1  1 `,
+		`{"action": "quarantine"}`:      `1  1 `,
+		`{"action": "discard"}`:         `1  1 `,
 		`{"action": "soft reject", "messages": {"smtp_message": "Try again\r\n250 OK"}}`: `2 Try again??250 OK 2 Try again??250 OK`,
 		`{"action": "reject", "score": 20.0, "messages": {}}`:                            `1  3 `,
 	} {
