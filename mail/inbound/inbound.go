@@ -1,8 +1,10 @@
 // Package inbound decides who gets mail on this host, and keeps it: it is the smtpd.Policy of port 25.
 //
 // Mail for anything@<vm>.<domain>, for a VM's aliases and for its own domains that are for mail too is the
-// VM's, if its settings accept the sender; that for postmaster@, abuse@ and lodge@ of the domain is the operator's. All other is refused at RCPT, so no
-// bounce is ever made. RCPT reads the Directory's snapshot alone, and the size of a mailbox with a quota.
+// VM's, if its settings accept the sender; that for postmaster@, abuse@ and lodge@ of the domain is the
+// operator's. All other is refused at RCPT, so no bounce is ever made. RCPT reads the Directory's snapshot
+// and the size of a mailbox with a quota. With blocklists it asks DNS about the client, for 3 s at most,
+// and once a minute. The end of a message asks DNS too, for the verdict, and rspamd if there is one.
 //
 // A VM that does not exist, one that does not receive, and one that does not accept the sender get the
 // same reply: it shows strangers no more than that their mail is refused. (Aliases at the domain itself
