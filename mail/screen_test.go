@@ -20,7 +20,8 @@ import (
 
 const screenedText = "From: a@example.com\r\nSubject: x\r\n\r\nx\r\n"
 
-// A client on a blocklist reaches the operator alone. The reply has the list's reason, and so has the VM's log.
+// A client on a blocklist reaches the operator alone. The reply has the list's reason, and so has
+// the VM's log.
 func TestBlocklist(t *testing.T) {
 	t.Parallel()
 	zone := domainstest.Start(t, `66.2.0.192.bl.example. A 127.0.0.2`, `66.2.0.192.bl.example. TXT "see https://bl.example/"`)
@@ -69,8 +70,8 @@ func TestGreylisting(t *testing.T) {
 	leftNothing(t, filepath.Join(f.dir, "stage"))
 }
 
-// rspamd runs the real one, whose advice is the header X-Advice of a message, and which requires of each that it was
-// given the envelope. It returns its URL.
+// rspamd runs the real one, whose advice is the header X-Advice of a message, and which requires of
+// each that it was given the envelope. It returns its URL.
 func rspamd(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()

@@ -12,8 +12,8 @@ import (
 	"lodge/gateway/gatewaytest"
 )
 
-// A guest that closes the connection when a second lane is opened has one lane the next time; one that refuses the lane,
-// or is left, does not need that.
+// A guest that closes the connection when a second lane is opened has one lane the next time; one
+// that refuses the lane, or is left, does not need that.
 func TestSecondLane(t *testing.T) {
 	for name, test := range map[string]struct {
 		second func(*ssh.ServerConn, ssh.NewChannel, context.CancelFunc)
@@ -68,8 +68,8 @@ func serveFirst(opened ssh.NewChannel, serve func(ssh.Channel)) {
 	go serve(channel)
 }
 
-// A guest that stalled once has all lanes again after a minute; one that stalls again and again is left with one for
-// longer each time.
+// A guest that stalled once has all lanes again after a minute; one that stalls again and again is
+// left with one for longer each time.
 func TestLaneBound(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -78,16 +78,19 @@ func TestLaneBound(t *testing.T) {
 			for range 3 { // lanes of one connection
 				b.hung(10 * time.Minute)
 			}
-			if time.Sleep(want*time.Minute - 1); !b.single() {
+			time.Sleep(want*time.Minute - 1) //nolint:forbidigo // of the bubble's clock
+			if !b.single() {
 				t.Errorf("several lanes before %d minutes", want)
 			}
-			if time.Sleep(1); b.single() {
+			time.Sleep(1) //nolint:forbidigo // of the bubble's clock
+			if b.single() {
 				t.Errorf("one lane after %d minutes", want)
 			}
 		}
-		time.Sleep(10*time.Minute + 1)
+		time.Sleep(10*time.Minute + 1) //nolint:forbidigo // of the bubble's clock
 		b.hung(10 * time.Minute)
-		if time.Sleep(time.Minute); b.single() {
+		time.Sleep(time.Minute) //nolint:forbidigo // of the bubble's clock
+		if b.single() {
 			t.Error("a stall of long ago counts")
 		}
 		if b.hung(10 * time.Minute); !b.single() {

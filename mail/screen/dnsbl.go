@@ -27,9 +27,9 @@ type Listing struct {
 	Text string // why, as the zone has it: printable ASCII; may be empty
 }
 
-// Listed reports whether an address is on one of the lists; the first of them in the order of the settings counts.
-// Addresses that are not on the internet are on none. The result is used again for a minute, one without an answer of
-// DNS too: a client may name a hundred recipients at once.
+// Listed reports whether an address is on one of the lists; the first of them in the order of the
+// settings counts. Addresses that are not on the internet are on none. The result is used again for
+// a minute, one without an answer of DNS too: a client may name a hundred recipients at once.
 func (s *Screen) Listed(ctx context.Context, addr netip.Addr) (Listing, bool) {
 	addr = addr.Unmap().WithZone("")
 	if len(s.config.Blocklists) == 0 || !addr.IsGlobalUnicast() || addr.IsPrivate() {
@@ -80,9 +80,9 @@ func (s *Screen) lists(ctx context.Context, zone string, addr netip.Addr) bool {
 	return err == nil && !all // no answer is no proof
 }
 
-// has reports whether a list has an address. Its answers are in 127.0.0.0/8 (RFC 5782 §2.1). Those in
-// 127.255.255.0/24 are how several lists report that they do not answer the question. It fails if there
-// is no clear answer.
+// has reports whether a list has an address. Its answers are in 127.0.0.0/8 (RFC 5782 §2.1). Those
+// in 127.255.255.0/24 are how several lists report that they do not answer the question. It fails
+// if there is no clear answer.
 func (s *Screen) has(ctx context.Context, zone string, addr netip.Addr) (bool, error) {
 	records, err := s.config.Resolver.Ask(ctx, listedName(zone, addr), dns.TypeA)
 	if failed, ok := errors.AsType[*net.DNSError](err); ok && failed.IsNotFound {
@@ -116,7 +116,8 @@ func (s *Screen) why(ctx context.Context, zone string, addr netip.Addr) string {
 	return ""
 }
 
-// listedName is the name of an address in a list: its octets, or nibbles, the last one first (RFC 5782 §2.1, §2.4).
+// listedName is the name of an address in a list: its octets, or nibbles, the last one first (RFC
+// 5782 §2.1, §2.4).
 func listedName(zone string, addr netip.Addr) string {
 	var parts []string
 	if addr.Is4() {

@@ -24,7 +24,8 @@ func listing(tb testing.TB, server string, zones ...string) *Screen {
 	return s
 }
 
-// A client is refused by what a list has about it, and by nothing that a list which works would not have.
+// A client is refused by what a list has about it, and by nothing that a list which works would not
+// have.
 func TestListed(t *testing.T) {
 	t.Parallel()
 	zone := domainstest.Start(t,
@@ -72,7 +73,8 @@ func (u unsure) Ask(ctx context.Context, name string, kind uint16) ([]dns.RR, er
 	return u.Resolver.Ask(ctx, name, kind)
 }
 
-// A list counts only if it is known not to have 127.0.0.1: without an answer about that it may have everybody.
+// A list counts only if it is known not to have 127.0.0.1: without an answer about that it may have
+// everybody.
 func TestListedWithoutProof(t *testing.T) {
 	t.Parallel()
 	zone := domainstest.Start(t, `1.2.0.192.bl.example. A 127.0.0.2`)
@@ -118,7 +120,8 @@ func (b *broken) Ask(context.Context, string, uint16) ([]dns.RR, error) {
 	return nil, &net.DNSError{IsTimeout: true}
 }
 
-// A client that names many recipients waits for a broken list once, unless the client of the first question had left.
+// A client that names many recipients waits for a broken list once, unless the client of the first
+// question had left.
 func TestListedAgain(t *testing.T) {
 	t.Parallel()
 	b, addr := new(broken), netip.MustParseAddr("192.0.2.1")
@@ -131,7 +134,10 @@ func TestListedAgain(t *testing.T) {
 		addr  string
 		asked int32
 	}{
-		{left, "192.0.2.1", 1}, {t.Context(), "192.0.2.1", 2}, {t.Context(), "192.0.2.1", 2}, {t.Context(), "::ffff:192.0.2.1", 2},
+		{left, "192.0.2.1", 1},
+		{t.Context(), "192.0.2.1", 2},
+		{t.Context(), "192.0.2.1", 2},
+		{t.Context(), "::ffff:192.0.2.1", 2},
 		{t.Context(), "192.0.2.2", 3},
 	} {
 		if _, ok := s.Listed(step.ctx, netip.MustParseAddr(step.addr)); ok || b.asked.Load() != step.asked {

@@ -18,8 +18,8 @@ import (
 	"lodge/gateway/durable"
 )
 
-// The times of RFC 6647 §5: how long a first attempt waits, how long its repetition may take, and how long
-// a pair that has passed is known after its last message.
+// The times of RFC 6647 §5: how long a first attempt waits, how long its repetition may take, and
+// how long a pair that has passed is known after its last message.
 const (
 	greyDelay  = 5 * time.Minute
 	greyWindow = 24 * time.Hour
@@ -31,9 +31,9 @@ const (
 	day               = 24 * time.Hour
 )
 
-// Early reports whether a message comes too early for one of its recipients: the same net, sender and
-// recipient have not tried 5 minutes ago or before. If there is no room to note one of them, it does
-// not: its repetition could not be recognized. Addresses are compared as they are.
+// Early reports whether a message comes too early for one of its recipients: the same net, sender
+// and recipient have not tried 5 minutes ago or before. If there is no room to note one of them, it
+// does not: its repetition could not be recognized. Addresses are compared as they are.
 func (s *Screen) Early(remote netip.Addr, from string, to []string, now time.Time) bool {
 	if s.grey == nil {
 		return false
@@ -72,10 +72,10 @@ func pairOf(net netip.Prefix, from, rcpt string) (p pair) {
 	return p
 }
 
-// greylist has the first attempts in memory, and the pairs that have passed in a file too: a line for each
-// pair and day on which it had a message, the day as a number. Lines are appended, without a sync: what a
-// power failure takes waits again. The file is written anew, and synced, when it has twice the lines that
-// it needs, and after a failure.
+// greylist has the first attempts in memory, and the pairs that have passed in a file too: a line
+// for each pair and day on which it had a message, the day as a number. Lines are appended, without
+// a sync: what a power failure takes waits again. The file is written anew, and synced, when it has
+// twice the lines that it needs, and after a failure.
 type greylist struct {
 	file     string
 	attempts map[netip.Prefix][]attempt // the oldest first
@@ -217,8 +217,8 @@ func (g *greylist) pass(p pair, today int64) {
 	g.rewrite = true
 }
 
-// save writes what has changed. After a failure, which a full disk makes of each message, it tries again
-// after a minute, with all that is in memory, and returns the first failure of several alone.
+// save writes what has changed. After a failure, which a full disk makes of each message, it tries
+// again after a minute, with all that is in memory, and returns the first failure of several alone.
 func (g *greylist) save(now time.Time) error {
 	failing := !g.failed.IsZero()
 	switch {

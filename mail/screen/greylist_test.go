@@ -21,7 +21,8 @@ func delaying(tb testing.TB, dir string) *Screen {
 
 var noon = time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 
-// A pair waits until it is repeated in time, from the same net; then it is known, over restarts, while it writes.
+// A pair waits until it is repeated in time, from the same net; then it is known, over restarts,
+// while it writes.
 func TestEarly(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -125,7 +126,8 @@ func TestManyRecipients(t *testing.T) {
 	}
 }
 
-// The pairs have a bound, in memory and in the file, and a file that was cut is read as far as it goes.
+// The pairs have a bound, in memory and in the file, and a file that was cut is read as far as it
+// goes.
 func TestManyPairs(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -154,7 +156,8 @@ func TestManyPairs(t *testing.T) {
 	}
 }
 
-// A directory that cannot be written to is tried once a minute, and logged once; then all that has passed is in the file.
+// A directory that cannot be written to is tried once a minute, and logged once; then all that has
+// passed is in the file.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	dir, log := filepath.Join(t.TempDir(), "grey"), new(gatewaytest.Log)

@@ -48,7 +48,8 @@ func newClient() *http.Client {
 	}
 }
 
-// answer is the part of rspamd's answer that is used (https://rspamd.com/doc/developers/protocol.html).
+// answer is the part of rspamd's answer that is used
+// (https://rspamd.com/doc/developers/protocol.html).
 type answer struct {
 	Action   string `json:"action"`
 	Messages struct {
@@ -56,8 +57,8 @@ type answer struct {
 	} `json:"messages"`
 }
 
-// Advise returns rspamd's advice on a message, and its text for the sender of one that is refused: printable ASCII, which
-// may be empty. A failure is logged when it begins.
+// Advise returns rspamd's advice on a message, and its text for the sender of one that is refused:
+// printable ASCII, which may be empty. A failure is logged when it begins.
 func (s *Screen) Advise(ctx context.Context, m Message) (advice Advice, text string) {
 	if s.config.Rspamd == "" {
 		return Accept, ""
@@ -92,8 +93,8 @@ func (s *Screen) follow(a answer) (advice Advice, text string) {
 	return Accept, ""
 }
 
-// body is a request's body. The transport may read it after the answer has come, such as an early 413:
-// once it is closed the reader, which is the caller's, is not used any more.
+// body is a request's body. The transport may read it after the answer has come, such as an early
+// 413: once it is closed the reader, which is the caller's, is not used any more.
 type body struct {
 	mu     sync.Mutex
 	reader io.Reader // nil: closed

@@ -105,8 +105,8 @@ func (e *endless) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// The content is the caller's again once there is advice, though the server did not wait for all of it: the race
-// detector shows if it is read.
+// The content is the caller's again once there is advice, though the server did not wait for all of
+// it: the race detector shows if it is read.
 func TestEarlyAnswer(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

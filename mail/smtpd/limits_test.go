@@ -110,8 +110,8 @@ func TestTarpit(t *testing.T) {
 	c.want("250", "550")
 }
 
-// A client that is refused whatever the recipient does not look for those that exist: each gets the same
-// reply, which is final.
+// A client that is refused whatever the recipient does not look for those that exist: each gets the
+// same reply, which is final.
 func TestNoTarpitForBlockedClient(t *testing.T) {
 	h, _ := serveElsewhere(t, func(c *Config) { c.Limits.Rates.Refused = Rate{1e-9, 1} })
 	c := h.dial(t)

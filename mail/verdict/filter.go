@@ -33,8 +33,9 @@ type Header struct {
 }
 
 // Filter passes a message on and removes the headers that only this host may write: Delivered-To,
-// Return-Path, X-Spam, X-Lodge-*, and Authentication-Results in its name or that of a domain below, or in
-// one that cannot be read. Lines in front of the first header that would continue one above are removed too.
+// Return-Path, X-Spam, X-Lodge-*, and Authentication-Results in its name or that of a domain below,
+// or in one that cannot be read. Lines in front of the first header that would continue one above
+// are removed too.
 // All else is passed on as it is. A Filter is for one message; make it with NewFilter.
 //
 // It takes a field for what DKIM's library takes it for: that decides what is signed.
