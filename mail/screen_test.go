@@ -20,7 +20,8 @@ import (
 
 const screenedText = "From: a@example.com\r\nSubject: x\r\n\r\nx\r\n"
 
-// A client on a blocklist reaches the operator alone. The reply has the list's reason, and so has the VM's log.
+// A client on a blocklist reaches the operator alone. The reply has the list's reason, and so has
+// the VM's log.
 func TestBlocklist(t *testing.T) {
 	t.Parallel()
 	zone := domainstest.Start(t, `66.2.0.192.bl.example. A 127.0.0.2`, `66.2.0.192.bl.example. TXT "see https://bl.example/"`)
@@ -69,8 +70,8 @@ func TestGreylisting(t *testing.T) {
 	leftNothing(t, filepath.Join(f.dir, "stage"))
 }
 
-// rspamd runs the real one, whose advice is the header X-Advice of a message, and which requires of each that it was
-// given the envelope. It returns its URL.
+// rspamd runs the real one, whose advice is the header X-Advice of a message, and which requires of
+// each that it was given the envelope. It returns its URL.
 func rspamd(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -154,26 +155,59 @@ func TestRspamd(t *testing.T) {
 	}
 }
 
-// rspamd that fails keeps no mail out, and rejects none that the operator gets too.
+// rspamd that fails keeps no mail out.
 func TestRspamdRefusesNothing(t *testing.T) {
 	t.Parallel()
 	broken := httptest.NewServer(http.NotFoundHandler())
 	defer broken.Close()
 	f := start(t, t.TempDir(), func(c *Config) { c.Screen = screen.Config{Rspamd: broken.URL, Reject: true} })
 	helloFrom(t, forger, f.addr).mail("b@example.com", screenedText, "250", f.add(t, "blog"))
-	strict := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"action": "reject"}`) }))
-	defer strict.Close()
-	g := start(t, t.TempDir(), func(c *Config) { c.Screen = screen.Config{Rspamd: strict.URL, Reject: true} })
-	vm := g.add(t, "blog")
-	c := helloFrom(t, forger, g.addr)
-	c.mail("b@example.com", screenedText, "550 5.7.1 Spam message rejected", vm)
-	c.ask("MAIL FROM:<b@example.com>", "250")
-	c.ask("RCPT TO:<postmaster@"+domain+">", "250")
-	c.ask("RCPT TO:<x@blog."+domain+">", "250")
-	c.ask("DATA", "354")
-	c.send(screenedText)
-	c.ask(".", "250")
-	if text := string(g.read(t, vm, g.list(t, vm)[0].QueueID)); !strings.Contains(text, "\r\nX-Spam: Yes\r\nReceived: ") {
-		t.Errorf("not marked: %q", text)
+}
+
+// What rspamd refuses is not refused where the operator gets it too, but marked.
+func TestRspamdForOperator(t *testing.T) {
+	t.Parallel()
+	for action, reply := range map[string]string{
+		"reject": "550 5.7.1 Spam message rejected", "soft reject": "451 4.7.1 Try again later",
+	} {
+		strict := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprintf(w, `{"action": %q}`, action)
+		}))
+		defer strict.Close()
+		f := start(t, t.TempDir(), func(c *Config) { c.Screen = screen.Config{Rspamd: strict.URL, Reject: true} })
+		vm := f.add(t, "blog")
+		c := helloFrom(t, forger, f.addr)
+		c.mail("b@example.com", screenedText, reply, vm)
+		c.ask("MAIL FROM:<b@example.com>", "250")
+		c.ask("RCPT TO:<postmaster@"+domain+">", "250")
+		c.ask("RCPT TO:<x@blog."+domain+">", "250")
+		c.ask("DATA", "354")
+		c.send(screenedText)
+		c.ask(".", "250")
+		if text := string(f.read(t, vm, f.list(t, vm)[0].QueueID)); !strings.Contains(text, "\r\nX-Spam: Yes\r\nReceived: ") {
+			t.Errorf("%s: not marked: %q", action, text)
+		}
+	}
+}
+
+// rspamd gets the message as it was signed, and a mark of the sender's own is removed.
+func TestRspamdGetsOriginal(t *testing.T) {
+	t.Parallel()
+	const text = "X-Spam: No\r\nDelivered-To: x\r\n" + screenedText
+	asked := make(chan string, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		asked <- fmt.Sprint(string(body), r.ContentLength-int64(len(body)), err)
+		fmt.Fprint(w, `{"action": "no action"}`)
+	}))
+	defer server.Close()
+	f := start(t, t.TempDir(), func(c *Config) { c.Screen.Rspamd = server.URL })
+	vm := f.add(t, "blog")
+	helloFrom(t, forger, f.addr).mail("b@example.com", text, "250", vm)
+	if got := <-asked; got != text+"0 <nil>" {
+		t.Errorf("rspamd got %q", got)
+	}
+	if stored := string(f.read(t, vm, f.list(t, vm)[0].QueueID)); strings.Contains(stored, "X-Spam") {
+		t.Errorf("a forged mark is kept: %q", stored)
 	}
 }

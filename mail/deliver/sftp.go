@@ -38,7 +38,7 @@ type sftpRoute struct {
 	ssh  *ssh.Client
 	step time.Duration
 
-	relax time.Duration // for which one lane is used after another one hung
+	relax time.Duration // the longest for which one lane is used after another one hung
 	bound *laneBound    // of the worker; nil: none
 
 	mu    sync.Mutex

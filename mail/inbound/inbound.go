@@ -1,16 +1,19 @@
-// Package inbound decides who gets mail on this host, and keeps it: it is the smtpd.Policy of port 25.
+// Package inbound decides who gets mail on this host, and keeps it: the smtpd.Policy of port 25.
 //
-// Mail for anything@<vm>.<domain>, for a VM's aliases and for its own domains that are for mail too is the
-// VM's, if its settings accept the sender; that for postmaster@, abuse@ and lodge@ of the domain is the operator's. All other is refused at RCPT, so no
-// bounce is ever made. RCPT reads the Directory's snapshot alone, and the size of a mailbox with a quota.
+// Mail for anything@<vm>.<domain>, for a VM's aliases and for its own domains that are for mail too
+// is the VM's, if its settings accept the sender; that for postmaster@, abuse@ and lodge@ of the
+// domain is the operator's. All other is refused at RCPT, so no bounce is ever made. RCPT reads the
+// Directory's snapshot and the size of a mailbox with a quota. With blocklists it asks DNS about
+// the client, for 3 s at most, and once a minute. The end of a message asks DNS too, for the
+// verdict, and rspamd if there is one.
 //
-// A VM that does not exist, one that does not receive, and one that does not accept the sender get the
-// same reply: it shows strangers no more than that their mail is refused. (Aliases at the domain itself
-// are no secret: what is none gets the 5.7.1 of relaying.) The reply is 5.1.1, by which senders learn to
-// send no more; a 5.7.1 for some would show which VMs there are.
+// A VM that does not exist, one that does not receive, and one that does not accept the sender get
+// the same reply: it shows strangers no more than that their mail is refused. (Aliases at the
+// domain itself are no secret: what is none gets the 5.7.1 of relaying.) The reply is 5.1.1, by
+// which senders learn to send no more; a 5.7.1 for some would show which VMs there are.
 //
-// A message streams to disk, without the headers that only this host may write; one Commit records it
-// for all recipients, each with trace headers of its own on top, and the verdict on the sender.
+// A message streams to disk, without the headers that only this host may write; one Commit records
+// it for all recipients, each with trace headers of its own on top, and the verdict on the sender.
 //
 // It never authenticates and never relays.
 package inbound
@@ -45,8 +48,8 @@ type Config struct {
 	Verdicts  *verdict.Checker // nil: senders are not checked
 	Screen    *screen.Screen   // for mail of strangers; nil: all passes
 	Contacts  *contacts.Book   // gets the senders that are proven; nil: they are not recorded
-	// Arrived is called once for each VM that gets a message, after it is synced to disk. It must return
-	// at once: 250 waits for it.
+	// Arrived is called once for each VM that gets a message, after it is synced to disk. It must
+	// return at once: 250 waits for it.
 	Arrived func(gateway.ID)
 	Journal *journal.Journal // gets what was received and refused; nil: it is not recorded
 	Bytes   smtpd.Rate       // that one VM gets; the zero Rate is no limit
@@ -80,8 +83,8 @@ func (p *Policy) Sender(_ context.Context, _ smtpd.Client, e smtpd.Envelope) err
 	return p.config.Store.Room(e.Size)
 }
 
-// Recipient implements smtpd.Policy. A VM whose mailbox is full, or would be by the announced size, is
-// refused here, so that other recipients get the message; so is a client that a blocklist has.
+// Recipient implements smtpd.Policy. A VM whose mailbox is full, or would be by the announced size,
+// is refused here, so that other recipients get the message; so is a client that a blocklist has.
 func (p *Policy) Recipient(ctx context.Context, c smtpd.Client, e smtpd.Envelope, to smtpd.Recipient) (gateway.Identity, error) {
 	vm, err := p.mailboxOf(to.Path, e.From, time.Now())
 	if err == nil {
@@ -102,7 +105,8 @@ func (p *Policy) Mailbox(to, from smtpd.Path) (gateway.Identity, error) {
 	return p.mailboxOf(to, from, time.Now())
 }
 
-// Holder returns the VM that an address belongs to, whatever its settings; the zero VM if it is no VM's.
+// Holder returns the VM that an address belongs to, whatever its settings; the zero VM if it is no
+// VM's.
 func (p *Policy) Holder(address smtpd.Path) gateway.VM {
 	m, err := p.holderOf(domainOf(address), address.Local)
 	if err != nil {
@@ -111,8 +115,8 @@ func (p *Policy) Holder(address smtpd.Path) gateway.VM {
 	return m
 }
 
-// IsLocal reports whether an address is at this host's domain or below it, or at a domain that a VM has for
-// mail.
+// IsLocal reports whether an address is at this host's domain or below it, or at a domain that a VM
+// has for mail.
 func (p *Policy) IsLocal(address smtpd.Path) bool {
 	host := domainOf(address)
 	if host == "" || host == p.config.Domain || strings.HasSuffix(host, "."+p.config.Domain) {
@@ -122,8 +126,8 @@ func (p *Policy) IsLocal(address smtpd.Path) bool {
 	return ok
 }
 
-// mailboxOf returns the VM that an address belongs to, if it accepts mail of the sender; the operator for
-// those of the domain itself that RFC 2142 names, and for answers to notices.
+// mailboxOf returns the VM that an address belongs to, if it accepts mail of the sender; the
+// operator for those of the domain itself that RFC 2142 names, and for answers to notices.
 func (p *Policy) mailboxOf(to, from smtpd.Path, now time.Time) (gateway.Identity, error) {
 	host := domainOf(to)
 	if to.Domain == "" || host == p.config.Domain && isOperator(to.Local) {
@@ -139,8 +143,8 @@ func (p *Policy) mailboxOf(to, from smtpd.Path, now time.Time) (gateway.Identity
 	return m.Identity, nil
 }
 
-// holderOf returns the VM that a host name below the domain, an address at the domain, or a domain of its own
-// belongs to; the zero VM if there is none below the domain.
+// holderOf returns the VM that a host name below the domain, an address at the domain, or a domain
+// of its own belongs to; the zero VM if there is none below the domain.
 func (p *Policy) holderOf(host, local string) (gateway.VM, error) {
 	if host == p.config.Domain {
 		m, ok := p.config.Directory.ByAlias(gateway.PlainLocal(local) + "@")
@@ -187,8 +191,8 @@ func domainOf(to smtpd.Path) string {
 	return host
 }
 
-// StillExist refuses a message whose recipients have changed between RCPT and its end: a VM was removed, or an
-// alias or a domain of it, which may be another VM's now.
+// StillExist refuses a message whose recipients have changed between RCPT and its end: a VM was
+// removed, or an alias or a domain of it, which may be another VM's now.
 func (p *Policy) StillExist(to []smtpd.Recipient) error {
 	for _, r := range to {
 		if r.VM == gateway.Postmaster() {
@@ -209,8 +213,8 @@ func replyRelay() error {
 	return smtpd.Reply{Code: 550, Status: "5.7.1", Text: "Relay access denied"}
 }
 
-// Fits fails with a Reply if the VM's mailbox is full, or would be by a message of that many bytes, or if the VM cannot
-// get them now.
+// Fits fails with a Reply if the VM's mailbox is full, or would be by a message of that many bytes,
+// or if the VM cannot get them now.
 func (p *Policy) Fits(vm gateway.ID, bytes int64) error {
 	if err := p.mayGet(vm, bytes); err != nil {
 		return err
@@ -218,8 +222,8 @@ func (p *Policy) Fits(vm gateway.ID, bytes int64) error {
 	return BoxReply(p.config.Store.Fits(vm, bytes))
 }
 
-// BoxReply turns the error of a mailbox above its quota into a Reply (RFC 3463: X.2.2), and that of one that is held
-// back for a checkpoint (X.3.2). Others stay.
+// BoxReply turns the error of a mailbox above its quota into a Reply (RFC 3463: X.2.2), and that of
+// one that is held back for a checkpoint (X.3.2). Others stay.
 func BoxReply(err error) error {
 	switch {
 	case mailbox.OverQuota(err):

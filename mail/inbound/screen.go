@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"io"
 	"net/netip"
 	"time"
 
@@ -13,8 +12,8 @@ import (
 	"lodge/mail/smtpd"
 )
 
-// listed fails with a Reply if a blocklist has the client of a recipient. The operator gets mail of anybody: whoever is
-// on a list wrongly may say so.
+// listed fails with a Reply if a blocklist has the client of a recipient. The operator gets mail of
+// anybody: whoever is on a list wrongly may say so.
 func (p *Policy) listed(ctx context.Context, c smtpd.Client, vm gateway.Identity) error {
 	if p.config.Screen == nil || c.VM.Known() || vm == gateway.Postmaster() {
 		return nil
@@ -31,8 +30,10 @@ func (p *Policy) listed(ctx context.Context, c smtpd.Client, vm gateway.Identity
 	return smtpd.Reply{Code: 554, Status: "5.7.1", Text: text}
 }
 
-// screen decides on a stranger's message that is complete, for all its recipients. It returns the header that marks
-// what may be spam, or a Reply. If the operator is among the recipients, rspamd refuses nothing.
+// screen decides on a stranger's message that is complete, for all its recipients. It returns the
+// header that marks what may be spam, or a Reply. If the operator is among the recipients, rspamd
+// refuses nothing: what it would refuse is marked, so that naming the operator too does not get it
+// past the mark.
 func (m *message) screen(remote netip.Addr, authentic bool) (mark string, err error) {
 	s, from := m.policy.config.Screen, m.envelope.From
 	var delayed, all []string
@@ -50,10 +51,10 @@ func (m *message) screen(remote netip.Addr, authentic bool) (mark string, err er
 	}
 	advice, text := s.Advise(context.Background(), screen.Message{
 		Remote: remote, Helo: m.client.Helo, From: from.String(), To: all,
-		Bytes: m.filter.Size(), Content: io.NewSectionReader(m.staged, 0, m.filter.Size()),
+		Bytes: m.filter.OriginalSize(), Content: m.filter.Original(m.staged), // what DKIM signed
 	})
 	switch {
-	case advice == screen.Accept || advice == screen.Later && operator:
+	case advice == screen.Accept:
 		return "", nil
 	case advice == screen.Spam || operator:
 		return "X-Spam: Yes\r\n", nil

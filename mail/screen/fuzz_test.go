@@ -8,8 +8,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// FuzzAnswer: whatever rspamd answers, what is refused has a text that fits into one line of a reply, and nothing is
-// refused for good unless the operator wants it.
+// FuzzAnswer: whatever rspamd answers, what is refused has a text that fits into one line of a
+// reply, and nothing is refused for good unless the operator wants it.
 func FuzzAnswer(f *testing.F) {
 	f.Add([]byte(`{"action": "reject", "messages": {"smtp_message": "no\r\n250 OK"}}`))
 	f.Add([]byte(`{"action": "soft reject", "messages": {"smtp_message": "\u00e4 \u0000"}}`))

@@ -18,8 +18,8 @@ import (
 	"lodge/gateway/durable"
 )
 
-// The times of RFC 6647 §5: how long a first attempt waits, how long its repetition may take, and how long a pair that
-// has passed is known after its last message.
+// The times of RFC 6647 §5: how long a first attempt waits, how long its repetition may take, and
+// how long a pair that has passed is known after its last message.
 const (
 	greyDelay  = 5 * time.Minute
 	greyWindow = 24 * time.Hour
@@ -31,8 +31,9 @@ const (
 	day               = 24 * time.Hour
 )
 
-// Early reports whether a message comes too early for one of its recipients: the same net, sender and recipient have
-// not tried 5 minutes ago or before. Addresses are compared as they are.
+// Early reports whether a message comes too early for one of its recipients: the same net, sender
+// and recipient have not tried 5 minutes ago or before. If there is no room to note one of them, it
+// does not: its repetition could not be recognized. Addresses are compared as they are.
 func (s *Screen) Early(remote netip.Addr, from string, to []string, now time.Time) bool {
 	if s.grey == nil {
 		return false
@@ -40,16 +41,15 @@ func (s *Screen) Early(remote netip.Addr, from string, to []string, now time.Tim
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	net := netOf(remote)
-	early := false
+	early, room := false, true
 	for _, rcpt := range to {
-		if s.grey.early(net, pairOf(net, from, rcpt), now) {
-			early = true
-		}
+		waits, noted := s.grey.early(net, pairOf(net, from, rcpt), now)
+		early, room = early || waits, room && noted
 	}
 	if err := s.grey.save(now); err != nil { // after a restart the pair waits again
 		s.logger.Warn("greylist not written", "err", err)
 	}
-	return early
+	return early && room
 }
 
 // netOf is what counts as one client: its servers send by turns.
@@ -72,9 +72,10 @@ func pairOf(net netip.Prefix, from, rcpt string) (p pair) {
 	return p
 }
 
-// greylist has the first attempts in memory, and the pairs that have passed in a file too: a line for each pair and day
-// on which it had a message, the day as a number. Lines are appended; the file is written anew when it has twice the
-// lines that it needs. It is not synced: what a power failure takes waits again.
+// greylist has the first attempts in memory, and the pairs that have passed in a file too: a line
+// for each pair and day on which it had a message, the day as a number. Lines are appended, without
+// a sync: what a power failure takes waits again. The file is written anew, and synced, when it has
+// twice the lines that it needs, and after a failure.
 type greylist struct {
 	file     string
 	attempts map[netip.Prefix][]attempt // the oldest first
@@ -83,7 +84,8 @@ type greylist struct {
 	pairs    map[pair]int64 // → the last day
 	lines    int            // in the file
 	added    []pair         // not in the file yet
-	rewrite  bool           // the file is missing, or has lines that cannot be read
+	rewrite  bool           // the file is missing, has lines that cannot be read, or lacks some
+	failed   time.Time      // the last write; zero: it did not
 }
 
 type attempt struct {
@@ -134,14 +136,14 @@ func (g *greylist) read() error {
 
 func dayOf(t time.Time) int64 { return t.Unix() / int64(day/time.Second) }
 
-// early decides on one pair, and notes the attempt.
-func (g *greylist) early(net netip.Prefix, p pair, now time.Time) bool {
+// early decides on one pair, and notes the attempt. room is false if there is none for it.
+func (g *greylist) early(net netip.Prefix, p pair, now time.Time) (early, room bool) {
 	today := dayOf(now)
 	if last, ok := g.pairs[p]; ok && today-last <= int64(greyLife/day) {
 		if last < today {
 			g.pass(p, today)
 		}
-		return false
+		return false, true
 	}
 	tried := g.attempts[net]
 	i := slices.IndexFunc(tried, func(a attempt) bool { return a.pair == p })
@@ -149,31 +151,38 @@ func (g *greylist) early(net netip.Prefix, p pair, now time.Time) bool {
 	case i >= 0 && now.Sub(tried[i].first) > greyWindow:
 		g.set(net, slices.Delete(tried, i, i+1))
 	case i >= 0 && now.Sub(tried[i].first) < greyDelay:
-		return true
+		return true, true
 	case i >= 0:
 		g.set(net, slices.Delete(tried, i, i+1))
 		g.pass(p, today)
-		return false
+		return false, true
 	}
-	return g.begin(net, attempt{p, now})
+	room = g.begin(net, attempt{p, now})
+	return room, room
 }
 
-// begin notes a first attempt. Where there is no room for it, it is not early.
+// begin notes a first attempt. It is false where there is no room for it. Those that run are not
+// displaced: a net with more pairs than fit would have each removed before its repetition.
 func (g *greylist) begin(net netip.Prefix, a attempt) bool {
 	if g.count >= maxAttempts && a.first.Sub(g.swept) > time.Minute {
 		g.swept = a.first
-		for net, tried := range maps.Clone(g.attempts) {
-			g.set(net, slices.DeleteFunc(tried, func(old attempt) bool { return a.first.Sub(old.first) > greyWindow }))
+		for net := range maps.Clone(g.attempts) {
+			g.sweep(net, a.first)
 		}
 	}
-	tried := g.attempts[net]
-	if len(tried) >= maxAttemptsPerNet {
-		tried = slices.Delete(tried, 0, 1)
-	} else if g.count >= maxAttempts {
+	if len(g.attempts[net]) >= maxAttemptsPerNet {
+		g.sweep(net, a.first)
+	}
+	if len(g.attempts[net]) >= maxAttemptsPerNet || g.count >= maxAttempts {
 		return false
 	}
-	g.set(net, append(tried, a))
+	g.set(net, append(g.attempts[net], a))
 	return true
+}
+
+// sweep removes the attempts of a net that have run out.
+func (g *greylist) sweep(net netip.Prefix, now time.Time) {
+	g.set(net, slices.DeleteFunc(g.attempts[net], func(a attempt) bool { return now.Sub(a.first) > greyWindow }))
 }
 
 // set replaces the attempts of a net.
@@ -208,17 +217,38 @@ func (g *greylist) pass(p pair, today int64) {
 	g.rewrite = true
 }
 
-// save writes what has changed.
+// save writes what has changed. After a failure, which a full disk makes of each message, it tries
+// again after a minute, with all that is in memory, and returns the first failure of several alone.
 func (g *greylist) save(now time.Time) error {
-	if len(g.added) == 0 {
+	failing := !g.failed.IsZero()
+	switch {
+	case failing && now.Sub(g.failed) < time.Minute:
+		g.added = nil
+		return nil
+	case !failing && len(g.added) == 0:
 		return nil
 	}
+	err := g.write(now)
+	g.added = nil
+	if err == nil {
+		g.failed = time.Time{}
+		return nil
+	}
+	g.failed, g.rewrite = now, true
+	if failing {
+		return nil
+	}
+	return err
+}
+
+// write appends what has changed, or writes the file anew.
+func (g *greylist) write(now time.Time) error {
 	if g.rewrite || g.lines >= 2*max(len(g.pairs), 1000) {
 		maps.DeleteFunc(g.pairs, func(_ pair, on int64) bool { return dayOf(now)-on > int64(greyLife/day) })
 		if err := durable.WriteFile(g.file, format(g.pairs), 0o600); err != nil {
 			return err
 		}
-		g.lines, g.added, g.rewrite = len(g.pairs), nil, false
+		g.lines, g.rewrite = len(g.pairs), false
 		return nil
 	}
 	text := map[pair]int64{}
@@ -231,7 +261,6 @@ func (g *greylist) save(now time.Time) error {
 		err = errors.Join(err, f.Close())
 	}
 	g.lines += len(text)
-	g.added, g.rewrite = nil, err != nil
 	if err != nil {
 		return fmt.Errorf("append to greylist: %w", err)
 	}

@@ -21,7 +21,8 @@ func delaying(tb testing.TB, dir string) *Screen {
 
 var noon = time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 
-// A pair waits until it is repeated in time, from the same net; then it is known, over restarts, while it writes.
+// A pair waits until it is repeated in time, from the same net; then it is known, over restarts,
+// while it writes.
 func TestEarly(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -68,7 +69,7 @@ func TestEarlyForSome(t *testing.T) {
 	}
 }
 
-// A net displaces its own attempts alone, and where there is no room mail is not delayed.
+// Where there is no room for a further attempt mail is not delayed, and no attempt is displaced.
 func TestManyAttempts(t *testing.T) {
 	t.Parallel()
 	s := delaying(t, t.TempDir())
@@ -81,9 +82,14 @@ func TestManyAttempts(t *testing.T) {
 	for i := range maxAttemptsPerNet {
 		try(1, i, noon)
 	}
-	try(1, maxAttemptsPerNet, noon)
-	if try(0, 0, later) || !try(1, 0, later) || try(1, maxAttemptsPerNet, later) {
-		t.Error("a net has displaced another one's attempts, or not its own")
+	if try(1, maxAttemptsPerNet, noon) {
+		t.Error("delayed, but not noted")
+	}
+	if try(0, 0, later) || try(1, 0, later) || !try(1, maxAttemptsPerNet, later) {
+		t.Error("an attempt has displaced another one, or is not noted where there is room again")
+	}
+	if !try(1, maxAttemptsPerNet+1, noon.Add(greyWindow+time.Second)) {
+		t.Error("the attempts of a net do not run out")
 	}
 	for i := range maxAttempts {
 		try(2+i/maxAttemptsPerNet, i, noon)
@@ -96,7 +102,32 @@ func TestManyAttempts(t *testing.T) {
 	}
 }
 
-// The pairs have a bound, in memory and in the file, and a file that was cut is read as far as it goes.
+// A server that sends more than its net has room for is not delayed for ever.
+func TestManyRecipients(t *testing.T) {
+	t.Parallel()
+	s, remote := delaying(t, t.TempDir()), netip.MustParseAddr("192.0.2.1")
+	var delayed [][]string
+	for message := range 3 {
+		var to []string
+		for i := range 100 {
+			to = append(to, fmt.Sprintf("%d@%d", i, message))
+		}
+		if s.Early(remote, "a@x", to, noon) {
+			delayed = append(delayed, to)
+		}
+	}
+	if len(delayed) != 2 { // the third one has no room
+		t.Errorf("%d messages were delayed", len(delayed))
+	}
+	for i, to := range delayed {
+		if s.Early(remote, "a@x", to, noon.Add(6*time.Minute)) {
+			t.Errorf("message %d is delayed again", i)
+		}
+	}
+}
+
+// The pairs have a bound, in memory and in the file, and a file that was cut is read as far as it
+// goes.
 func TestManyPairs(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -122,5 +153,40 @@ func TestManyPairs(t *testing.T) {
 	gatewaytest.Must(t, os.WriteFile(file, append(text[:len(text)-5], "\nzz 1\n0102 x\n\xff"...), 0o600))
 	if again := delaying(t, dir); len(again.grey.pairs) != len(s.grey.pairs) && len(again.grey.pairs) != len(s.grey.pairs)-1 {
 		t.Errorf("%d pairs of %d after a cut", len(again.grey.pairs), len(s.grey.pairs))
+	}
+}
+
+// A directory that cannot be written to is tried once a minute, and logged once; then all that has
+// passed is in the file.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	dir, log := filepath.Join(t.TempDir(), "grey"), new(gatewaytest.Log)
+	s, err := New(Config{Greylist: true}, dir, log.Logger())
+	gatewaytest.Must(t, err)
+	pass := func(sender int, at time.Time) bool {
+		from, to := fmt.Sprint(sender), []string{"b@y"}
+		s.Early(netip.MustParseAddr("192.0.2.1"), from, to, at.Add(-greyDelay))
+		return !s.Early(netip.MustParseAddr("192.0.2.1"), from, to, at)
+	}
+	inFile := func() int { return len(delaying(t, dir).grey.pairs) }
+	if !pass(0, noon) || inFile() != 1 {
+		t.Fatal("the first pair is not in the file")
+	}
+	gatewaytest.Must(t, os.RemoveAll(dir))
+	for i := range 200 { // more than three attempts to write
+		if at := noon.Add(time.Duration(i) * time.Second); !pass(1+i, at) || len(s.grey.added) > 0 {
+			t.Fatalf("pair %d is delayed, or kept twice", i)
+		}
+	}
+	gatewaytest.Must(t, os.Mkdir(dir, 0o700))
+	last := s.grey.failed
+	if pass(300, last.Add(time.Minute-1)); inFile() != 0 {
+		t.Error("tried again within a minute")
+	}
+	if pass(301, last.Add(time.Minute)); inFile() != 203 || log.Count("greylist not written") != 1 {
+		t.Errorf("%d pairs are in the file; %s", inFile(), log)
+	}
+	if pass(302, last.Add(2*time.Minute)); inFile() != 204 {
+		t.Error("nothing is written after a failure that has ended")
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -36,7 +37,7 @@ type Message struct {
 	From    string // of the envelope, without brackets; empty for the null sender
 	To      []string
 	Bytes   int64
-	Content io.Reader
+	Content io.Reader // not used after Advise has returned
 }
 
 // newClient returns a client that follows no redirect and uses no proxy.
@@ -47,7 +48,8 @@ func newClient() *http.Client {
 	}
 }
 
-// answer is the part of rspamd's answer that is used (https://rspamd.com/doc/developers/protocol.html).
+// answer is the part of rspamd's answer that is used
+// (https://rspamd.com/doc/developers/protocol.html).
 type answer struct {
 	Action   string `json:"action"`
 	Messages struct {
@@ -55,8 +57,8 @@ type answer struct {
 	} `json:"messages"`
 }
 
-// Advise returns rspamd's advice on a message, and its text for the sender of one that is refused: printable ASCII, which
-// may be empty. A failure is logged when it begins.
+// Advise returns rspamd's advice on a message, and its text for the sender of one that is refused:
+// printable ASCII, which may be empty. A failure is logged when it begins.
 func (s *Screen) Advise(ctx context.Context, m Message) (advice Advice, text string) {
 	if s.config.Rspamd == "" {
 		return Accept, ""
@@ -78,7 +80,7 @@ func (s *Screen) Advise(ctx context.Context, m Message) (advice Advice, text str
 // follow turns an answer into advice, as far as the operator wants it.
 func (s *Screen) follow(a answer) (advice Advice, text string) {
 	switch a.Action {
-	case "add header", "rewrite subject":
+	case "add header", "rewrite subject", "quarantine", "discard": // no mail is dropped
 		return Spam, ""
 	case "soft reject":
 		return Later, printable(a.Messages.SMTP)
@@ -91,8 +93,35 @@ func (s *Screen) follow(a answer) (advice Advice, text string) {
 	return Accept, ""
 }
 
+// body is a request's body. The transport may read it after the answer has come, such as an early
+// 413: once it is closed the reader, which is the caller's, is not used any more.
+type body struct {
+	mu     sync.Mutex
+	reader io.Reader // nil: closed
+}
+
+// Read implements io.Reader.
+func (b *body) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.reader == nil {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	return b.reader.Read(p) //nolint:wrapcheck // it has to be io.EOF
+}
+
+// Close implements io.Closer. It waits for a Read in progress.
+func (b *body) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.reader = nil
+	return nil
+}
+
 func (s *Screen) ask(ctx context.Context, m Message) (a answer, err error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(s.config.Rspamd, "/")+"/checkv2", io.NopCloser(m.Content))
+	content := &body{reader: m.Content}
+	defer func() { _ = content.Close() }() // it never fails
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(s.config.Rspamd, "/")+"/checkv2", content)
 	if err != nil {
 		return a, fmt.Errorf("make request: %w", err)
 	}

@@ -42,6 +42,8 @@ func TestAdvice(t *testing.T) {
 		`{"action": "something"}`:       `0  0 `,
 		`{"action": "add header"}`:      `1  1 `,
 		`{"action": "rewrite subject"}`: `1  1 `,
+		`{"action": "quarantine"}`:      `1  1 `,
+		`{"action": "discard"}`:         `1  1 `,
 		`{"action": "soft reject", "messages": {"smtp_message": "Try again\r\n250 OK"}}`: `2 Try again??250 OK 2 Try again??250 OK`,
 		`{"action": "reject", "score": 20.0, "messages": {}}`:                            `1  3 `,
 	} {
@@ -92,6 +94,37 @@ func TestBadAdvice(t *testing.T) {
 				t.Errorf("%v, %q, %s", advice, text, log)
 			}
 		})
+	}
+}
+
+// endless is a message of which the reads are counted.
+type endless struct{ reads int }
+
+func (e *endless) Read(p []byte) (int, error) {
+	e.reads++
+	return len(p), nil
+}
+
+// The content is the caller's again once there is advice, though the server did not wait for all of
+// it: the race detector shows if it is read.
+func TestEarlyAnswer(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "too large", http.StatusRequestEntityTooLarge)
+	}))
+	defer server.Close()
+	log := new(gatewaytest.Log)
+	s, err := New(Config{Rspamd: server.URL}, t.TempDir(), log.Logger())
+	gatewaytest.Must(t, err)
+	for range 20 {
+		content := new(endless)
+		if advice, _ := s.Advise(t.Context(), Message{Bytes: 1 << 40, Content: content}); advice != Accept {
+			t.Errorf("advice %v", advice)
+		}
+		content.reads = 0
+	}
+	if log.Count("rspamd not reached") != 1 {
+		t.Error(log)
 	}
 }
 

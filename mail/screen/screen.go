@@ -1,19 +1,21 @@
-// Package screen has what an operator may set up against unwanted mail of strangers: blocklists in DNS
-// (DNSBLs, RFC 5782), greylisting (RFC 6647) and rspamd. All of it is off by default.
+// Package screen has what an operator may set up against unwanted mail of strangers: blocklists in
+// DNS (DNSBLs, RFC 5782), greylisting (RFC 6647) and rspamd. All of it is off by default.
 //
-// A Screen answers three questions, at RCPT and at the end of a message: is the client on a list, is it
-// too early for this sender, and what does rspamd advise. Package inbound makes replies of the answers,
-// and asks nothing about mail of this host, of its VMs and for its operator.
+// A Screen answers three questions, at RCPT and at the end of a message: is the client on a list,
+// is it too early for this sender, and what does rspamd advise. Package inbound makes replies of
+// the answers, and asks nothing about mail of this host, of its VMs and for its operator.
 //
-// A service that is slow, broken or hostile never refuses mail. What such services and strangers can make
-// large, and what it gets:
+// A service that is slow, broken or hostile never refuses mail. What such services and strangers
+// can make large, and what it gets:
 //
-//   - DNS that does not answer within 3 s, or fails: not on the list;
-//   - a list that has 127.0.0.1, which RFC 5782 §5 forbids: it has everybody, so it lists nobody;
+//   - DNS that does not answer within 3 s, or fails: not on the list, for a minute;
+//   - a list that has 127.0.0.1, which RFC 5782 §5 forbids: it has everybody, so it lists nobody, and
+//     neither does one that gives no clear answer about 127.0.0.1;
+//   - results about clients above 4,096: all are dropped, and looked up again;
 //   - a text of a list or of rspamd: the first 200 printable characters;
-//   - rspamd that does not answer within 10 s, or with more than 1 MiB: no advice; 16 messages at once;
-//   - first attempts of one net above 256: the net loses its oldest; above 65,536 of all nets: mail is not
-//     delayed;
+//   - rspamd that does not answer within 10 s, or with more than 1 MiB: no advice; 16 messages at
+//     once;
+//   - first attempts within a day above 256 of one net, or 65,536 of all: mail is not delayed;
 //   - pairs that are known, above 100,000: the tenth that wrote the longest ago is removed.
 package screen
 
@@ -39,7 +41,8 @@ type Config struct {
 	Reject bool
 }
 
-// Resolver returns the records of a kind at a name. An error means that there are none, or none for now.
+// Resolver returns the records of a kind at a name. An error is a *net.DNSError with IsNotFound if
+// there are none, any other if that is not known.
 type Resolver interface {
 	Ask(ctx context.Context, name string, kind uint16) ([]dns.RR, error)
 }
@@ -50,6 +53,8 @@ type Screen struct {
 	logger *slog.Logger
 	client *http.Client
 	broken atomic.Bool // rspamd's last answer was none
+
+	results results // of blocklists
 
 	mu   sync.Mutex
 	grey *greylist // nil: off

@@ -110,6 +110,15 @@ func TestTarpit(t *testing.T) {
 	c.want("250", "550")
 }
 
+// A client that is refused whatever the recipient does not look for those that exist: each gets the
+// same reply, which is final.
+func TestNoTarpitForBlockedClient(t *testing.T) {
+	h, _ := serveElsewhere(t, func(c *Config) { c.Limits.Rates.Refused = Rate{1e-9, 1} })
+	c := h.dial(t)
+	c.send("MAIL FROM:<a@b.c>\r\n" + strings.Repeat("RCPT TO:<listed@blog.lodge.test>\r\n", 3) + "RCPT TO:<x@none.lodge.test>\r\n")
+	c.want("250", "554 5.7.1", "554 5.7.1", "554 5.7.1", "550")
+}
+
 // A drain ends the wait of a tarpit, and sessions without a message.
 func TestDrain(t *testing.T) {
 	h, _ := serveElsewhere(t, func(c *Config) { c.Limits.Rates.Refused = Rate{0.2, 1} })

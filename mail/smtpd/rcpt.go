@@ -34,7 +34,7 @@ func (s *session) rcptTo(ctx context.Context, args string) Reply {
 	vm, err := s.server.config.Policy.Recipient(ctx, s.client, *s.mail, to)
 	if err != nil {
 		refusal := ReplyTo(err)
-		if refusal.Code < 500 { // the address is right
+		if refusal.Code < 500 || refusal.ofClient() { // the address is right
 			return refusal
 		}
 		return s.tarpit(ctx, refusal)

@@ -31,6 +31,9 @@ func (r Reply) line() string {
 // refuses reports whether the reply is not what the client hoped for.
 func (r Reply) refuses() bool { return r.Code >= 400 }
 
+// ofClient reports whether the reply refuses the client, whatever the recipient.
+func (r Reply) ofClient() bool { return r.Code == 554 && r.Status == "5.7.1" }
+
 // ReplyTo is the one table from a Policy's errors to replies. Strangers get no error's text.
 func ReplyTo(err error) Reply {
 	if known, ok := errors.AsType[Reply](err); ok {

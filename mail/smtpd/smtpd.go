@@ -137,7 +137,9 @@ type Limits struct {
 type Rates struct {
 	Conns    Rate // connections; above it 421 4.7.0
 	Messages Rate // MAIL; above it 450 4.7.1
-	Refused  Rate // recipients refused; above it the replies wait for their turn, and 421 4.7.0 after 10 s
+	// Refused are recipients refused for good, but for a 554 5.7.1, which is about the client.
+	// Above it the replies wait for their turn, and 421 4.7.0 after 10 s.
+	Refused Rate
 }
 
 // Rate is a token bucket.

@@ -52,6 +52,9 @@ func (s *shelf) Sender(_ context.Context, _ Client, e Envelope) error {
 }
 
 func (s *shelf) Recipient(_ context.Context, _ Client, _ Envelope, to Recipient) (gateway.Identity, error) {
+	if to.Path.Local == "listed" {
+		return gateway.Identity{}, Reply{554, "5.7.1", "Client host blocked"}
+	}
 	if !strings.EqualFold(to.Path.Domain, "blog.lodge.test") && to.Path.Domain != "" {
 		return gateway.Identity{}, gateway.NotFound(to.Path.Domain)
 	}

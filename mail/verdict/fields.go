@@ -23,7 +23,7 @@ func (f *Filter) ours(field []byte) bool {
 	}
 	name, value := split(field)
 	switch name = strings.ToLower(name); {
-	case name == "delivered-to", name == "return-path", strings.HasPrefix(name, "x-lodge-"):
+	case name == "delivered-to", name == "return-path", name == "x-spam", strings.HasPrefix(name, "x-lodge-"):
 		return true
 	case name == "authentication-results":
 		id, ok := authservID(string(value))

@@ -33,8 +33,9 @@ type Header struct {
 }
 
 // Filter passes a message on and removes the headers that only this host may write: Delivered-To,
-// Return-Path, X-Lodge-*, and Authentication-Results in its name or that of a domain below, or in one
-// that cannot be read. Lines in front of the first header that would continue one above are removed too.
+// Return-Path, X-Spam, X-Lodge-*, and Authentication-Results in its name or that of a domain below,
+// or in one that cannot be read. Lines in front of the first header that would continue one above
+// are removed too.
 // All else is passed on as it is. A Filter is for one message; make it with NewFilter.
 //
 // It takes a field for what DKIM's library takes it for: that decides what is signed.
@@ -218,6 +219,15 @@ func (f *Filter) End() (Header, error) {
 
 // Size is how many bytes were written.
 func (f *Filter) Size() int64 { return f.written }
+
+// OriginalSize is how many bytes Original reads.
+func (f *Filter) OriginalSize() int64 {
+	size := f.written + int64(f.bytes)
+	if !f.inBody {
+		size += int64(len("\r\n"))
+	}
+	return size
+}
 
 // Original reads the message as it came in, which is what was signed, from what was written. A message
 // that ends in its header ends in an empty line.
