@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"lodge/gateway"
 	"lodge/storage/store"
 )
 
@@ -249,8 +250,12 @@ func checkedNotification(text []byte) ([]byte, error) {
 	return xml.Marshal(conf)
 }
 
-// putNotification answers PutBucketNotificationConfiguration. An empty one ends all events of the bucket.
+// putNotification answers PutBucketNotificationConfiguration. An empty one ends all events of the bucket. A target may be
+// a port that is not shared, so no policy and no key for outside makes this possible.
 func putNotification(c *call) error {
+	if !c.Inside && !c.Host || c.Anonymous || c.Granted != gateway.NoBucketAccess {
+		return denied("Notifications are configured from inside the bucket's VM, or from the host, alone.")
+	}
 	text, err := c.document(maxDocument, func(r io.Reader) ([]byte, error) { return readXML(r, maxItems) })
 	if err != nil {
 		return err
