@@ -339,6 +339,7 @@ func TestBadNotifications(t *testing.T) {
 	} {
 		g.doBody(t, "PUT", "/box?notification", tt.text).want(t, name, tt.status, code(tt.code))
 	}
+	g.doBody(t, "PUT", "/box?notification", notifyText(hook, strings.Repeat("x", 32<<10), "")).want(t, "a long one", 400, code("MaxMessageLengthExceeded"))
 	g.doBody(t, "PUT", "/none?notification", one(put)).want(t, "a bucket that is missing", 404, code("NoSuchBucket"))
 	none := func() {
 		t.Helper()

@@ -24,7 +24,9 @@ import (
 type Queue interface {
 	EventVMs() ([]gateway.ID, error)
 	Events(vm gateway.ID, after uint64, most int) (store.EventPage, error)
+	Current(page store.EventPage) bool
 	EndEvents(page store.EventPage, numbers ...uint64) error
+	DropEvents(page store.EventPage, numbers ...uint64) error
 	Bucket(vm gateway.ID, name string) (store.Bucket, error)
 }
 

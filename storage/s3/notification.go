@@ -23,6 +23,7 @@ const (
 	maxNotifications   = 100 // as S3
 	maxTargetBytes     = 500
 	maxRuleIDBytes     = 255
+	maxNotifyDocument  = 32 << 10 // it is read for each write to the bucket
 )
 
 type notificationXML struct {
@@ -256,7 +257,7 @@ func putNotification(c *call) error {
 	if !c.Inside && !c.Host || c.Anonymous || c.Granted != gateway.NoBucketAccess {
 		return denied("Notifications are configured from inside the bucket's VM, or from the host, alone.")
 	}
-	text, err := c.document(maxDocument, func(r io.Reader) ([]byte, error) { return readXML(r, maxItems) })
+	text, err := c.document(maxNotifyDocument, func(r io.Reader) ([]byte, error) { return readXML(r, maxItems) })
 	if err != nil {
 		return err
 	}

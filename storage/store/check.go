@@ -63,7 +63,7 @@ func (s *Store) checkVM(vm gateway.ID, tell func(Damage), pause func() error) er
 	if err := c.history(); err != nil {
 		return err
 	}
-	return errors.Join(c.references(), c.footprint())
+	return errors.Join(c.events(), c.references(), c.footprint())
 }
 
 // checker checks one VM at one point in time.
@@ -111,6 +111,16 @@ func (c *checker) bucket(b Bucket) error {
 			got.Bytes, got.Objects, u.Bytes, u.Objects)})
 	}
 	return nil
+}
+
+// events decodes the events that wait.
+func (c *checker) events() error {
+	return each(c.at, vmKey(c.vm, kindEvent, 0), func(key, raw []byte) error {
+		if _, err := decodeEvent(numIn(key), raw); err != nil {
+			c.damage(Damage{Err: err})
+		}
+		return nil
+	})
 }
 
 // parts checks the parts of uploads.

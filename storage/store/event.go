@@ -46,8 +46,10 @@ type Event struct {
 
 // EventPage is some of the events of a VM that wait.
 type EventPage struct {
-	Events  []Event // in the order of their numbers
-	Dropped int64   // of this VM so far, because too many waited
+	Events  []Event  // in the order of their numbers
+	Damaged []uint64 // numbers of records that cannot be decoded
+	Last    uint64   // the last number of both; 0 if the page is empty
+	Dropped int64    // of this VM so far: see maxEvents and DropEvents
 	vm      gateway.ID
 	turns   uint64 // of the account, see moment
 }
@@ -173,20 +175,34 @@ func (s *Store) Events(vm gateway.ID, after uint64, most int) (page EventPage, e
 		return page, err
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
-	for it.First(); it.Valid() && len(page.Events) < most; it.Next() {
-		e, err := decodeEvent(numIn(it.Key()), it.Value())
+	for it.First(); it.Valid() && len(page.Events)+len(page.Damaged) < most; it.Next() {
+		page.Last = numIn(it.Key())
+		e, err := decodeEvent(page.Last, it.Value())
 		if err != nil {
-			return page, err
+			page.Damaged = append(page.Damaged, page.Last)
+			continue
 		}
 		page.Events = append(page.Events, e)
 	}
-	return page, nil
+	return page, it.Error()
+}
+
+// Current reports whether the VM's objects were not restored since a page was read: else its events may be about writes
+// that are undone.
+func (s *Store) Current(page EventPage) bool {
+	a, err := s.account(page.vm)
+	return err == nil && a.turns.Load() == page.turns
 }
 
 // EndEvents removes events of a page. It is not synced: after a crash they may wait again. If the VM's objects were
-// restored since the page was read, it removes nothing, for the VM may not have them any more. Errors: ErrHeld,
-// ErrRemoved, ErrUnfinished, ErrFull.
-func (s *Store) EndEvents(page EventPage, numbers ...uint64) error {
+// restored since the page was read, it removes nothing, for the VM may not have them any more. Errors: ErrRestored,
+// ErrHeld, ErrRemoved, ErrUnfinished, ErrFull.
+func (s *Store) EndEvents(page EventPage, numbers ...uint64) error { return s.endEvents(page, false, numbers) }
+
+// DropEvents is EndEvents for events that were not delivered. They are counted as dropped.
+func (s *Store) DropEvents(page EventPage, numbers ...uint64) error { return s.endEvents(page, true, numbers) }
+
+func (s *Store) endEvents(page EventPage, dropped bool, numbers []uint64) error {
 	a, err := s.account(page.vm)
 	if err != nil {
 		return err
@@ -196,7 +212,7 @@ func (s *Store) EndEvents(page EventPage, numbers ...uint64) error {
 	}
 	defer a.commits.RUnlock()
 	if a.turns.Load() != page.turns {
-		return nil
+		return ErrRestored
 	}
 	x := s.begin(a)
 	defer func() { _ = x.b.Close() }() // it is committed, or nothing of it counts
@@ -208,6 +224,11 @@ func (s *Store) EndEvents(page EventPage, numbers ...uint64) error {
 		}
 		if gone {
 			ended++
+		}
+	}
+	if dropped && ended > 0 {
+		if err := x.b.Merge(droppedKey(page.vm), encodeSum(int64(ended)), nil); err != nil {
+			return err
 		}
 	}
 	x.unsynced = true

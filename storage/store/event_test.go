@@ -1,10 +1,13 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2"
 
 	"lodge/gateway"
 )
@@ -119,7 +122,9 @@ func TestEventsOfSnapshots(t *testing.T) {
 	wantEvents(t, s, shop)
 	must(t, s.Restore(blog, "one"))
 	wantEvents(t, s, blog, CreatedByPut+" a", CreatedByPut+" b")
-	must(t, s.EndEvents(before, before.Events[0].Number)) // its delivery began before the restore
+	if err := s.EndEvents(before, before.Events[0].Number); !errors.Is(err, ErrRestored) || s.Current(before) { // its delivery began before
+		t.Errorf("a page from before the restore: %v, current %v", err, s.Current(before))
+	}
 	wantEvents(t, s, blog, CreatedByPut+" a", CreatedByPut+" b")
 	must(t, s.Restore(blog, "two"))
 	wantEvents(t, s, blog, CreatedByPut+" b", CreatedByPut+" c")
@@ -138,5 +143,29 @@ func TestEventsOfSnapshots(t *testing.T) {
 	must(t, err)
 	if a.stored.values != 0 {
 		t.Errorf("%d values of a history without snapshots", a.stored.values)
+	}
+}
+
+// A record that cannot be decoded is reported, and holds up no others.
+func TestDamagedEvent(t *testing.T) {
+	s := open(t, t.TempDir(), asked)
+	put(t, s, Key{blog, "box", "a"}, nil)
+	put(t, s, Key{blog, "box", "b"}, nil)
+	page := wantEvents(t, s, blog, CreatedByPut+" a", CreatedByPut+" b")
+	broken := page.Events[0].Number
+	must(t, s.index.Set(eventKey(blog, broken), []byte{0xff}, pebble.Sync))
+	if found := checked(t, s); len(found) != 1 {
+		t.Errorf("found %v, want one damage", found)
+	}
+	page, err := s.Events(blog, 0, 1)
+	if err != nil || len(page.Events) != 0 || !slices.Equal(page.Damaged, []uint64{broken}) || page.Last != broken {
+		t.Fatalf("page %+v, %v", page, err)
+	}
+	must(t, s.DropEvents(page, page.Damaged...))
+	if page = wantEvents(t, s, blog, CreatedByPut+" b"); page.Dropped != 1 || !s.Current(page) {
+		t.Errorf("page %+v", page)
+	}
+	if found := checked(t, s); len(found) > 0 {
+		t.Error(found)
 	}
 }
