@@ -110,6 +110,24 @@ func (c *checker) bucket(b Bucket) error {
 		c.damage(Damage{Bucket: b.Name, Err: damaged("the usage is counted as %d bytes in %d objects, and is %d in %d",
 			got.Bytes, got.Objects, u.Bytes, u.Objects)})
 	}
+	return c.overhead(b, counted)
+}
+
+// overhead compares what a bucket's records count in a quota with the records. An earlier version has not counted it.
+func (c *checker) overhead(b Bucket, counted sum) error {
+	if len(counted) < usageNumbers {
+		return nil
+	}
+	want, err := countOverhead(c.at, c.vm, b.Name)
+	if errors.Is(err, ErrDamaged) {
+		return nil // it was reported
+	}
+	if err != nil {
+		return err
+	}
+	if got := counted.usage().Overhead; got != want {
+		c.damage(Damage{Bucket: b.Name, Err: damaged("the overhead is counted as %d bytes, and is %d: %d extra", got, want, got-want)})
+	}
 	return nil
 }
 

@@ -197,10 +197,14 @@ func (s *Store) Current(page EventPage) bool {
 // EndEvents removes events of a page. It is not synced: after a crash they may wait again. If the VM's objects were
 // restored since the page was read, it removes nothing, for the VM may not have them any more. Errors: ErrRestored,
 // ErrHeld, ErrRemoved, ErrUnfinished, ErrFull.
-func (s *Store) EndEvents(page EventPage, numbers ...uint64) error { return s.endEvents(page, false, numbers) }
+func (s *Store) EndEvents(page EventPage, numbers ...uint64) error {
+	return s.endEvents(page, false, numbers)
+}
 
 // DropEvents is EndEvents for events that were not delivered. They are counted as dropped.
-func (s *Store) DropEvents(page EventPage, numbers ...uint64) error { return s.endEvents(page, true, numbers) }
+func (s *Store) DropEvents(page EventPage, numbers ...uint64) error {
+	return s.endEvents(page, true, numbers)
+}
 
 func (s *Store) endEvents(page EventPage, dropped bool, numbers []uint64) error {
 	a, err := s.account(page.vm)
