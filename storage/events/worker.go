@@ -116,7 +116,7 @@ func (w *worker) untilDue() time.Duration {
 
 // Why a round ends before all is tried.
 var (
-	errOff  = errors.New("the VM is off")                     // a change of its record wakes the worker
+	errOff  = errors.New("the VM is off")                          // a change of its record wakes the worker
 	errSoon = errors.New("what waits cannot be read or ended now") // a checkpoint or a rollback is under way
 )
 
