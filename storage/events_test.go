@@ -291,9 +291,13 @@ func TestHostileTargets(t *testing.T) {
 	if slices.Contains(good.names(), "ObjectCreated:Put blog") {
 		t.Error("an event of another VM")
 	}
-	blog.notify(t, "bad", "arn:lodge:http:::8080/good") // another rule: what waits for the old one ends
+	blog.notify(t, "bad", "arn:lodge:http:::8080/good") // the same rule: what waits goes there
 	put(t, blog.dummy(), "bad", "y", nil)
-	gatewaytest.WaitFor(t, "the new rule", func() bool { return slices.Contains(bad.names(), "ObjectCreated:Put y") })
+	gatewaytest.WaitFor(t, "the new target", func() bool { return slices.Contains(bad.names(), "ObjectCreated:Put y") })
+	moved := slices.ContainsFunc(bad.all(), func(p posted) bool { return p.path == "/good" && p.event.S3.Object.Key == "x" })
+	if !moved {
+		t.Error("what waited for the old target is gone")
+	}
 	gatewaytest.WaitFor(t, "an empty queue", func() bool {
 		page, err := h.objects.Events(blog.ID, 0, 10)
 		return err == nil && len(page.Events) == 0

@@ -40,8 +40,10 @@ func (q *failsOnce) Events(vm gateway.ID, after uint64, most int) (store.EventPa
 func newQueue(t *testing.T) (*failsOnce, gateway.VM, Config) {
 	t.Helper()
 	s, err := store.Open(t.TempDir(), store.Config{
-		Log:  slog.New(slog.DiscardHandler),
-		Rule: func(b *store.Bucket, _, _ string) (store.Rule, bool) { return store.Rule{ID: "all", Target: b.Name}, true },
+		Log: slog.New(slog.DiscardHandler),
+		Rule: func(b *store.Bucket, _, _ string) (store.Rule, bool) {
+			return store.Rule{ID: "all", Target: b.Name}, true
+		},
 	})
 	gatewaytest.Must(t, err)
 	t.Cleanup(func() { gatewaytest.Must(t, s.Close()) })

@@ -190,13 +190,14 @@ func longer(a, b string) string {
 	return b
 }
 
-// named returns the Id of a configuration. One that has none gets the same each time it is set.
+// named returns the Id of a configuration. One that has none gets the same each time it is set, with another target too:
+// what waits goes to that.
 func (n *notifyXML) named() string {
 	if n.ID != "" {
 		return n.ID
 	}
 	prefix, suffix := n.filter()
-	sum := sha256.Sum256([]byte(strings.Join(append(n.Events, n.target(), prefix, suffix), "\x00")))
+	sum := sha256.Sum256([]byte(strings.Join(append(slices.Clone(n.Events), prefix, suffix), "\x00")))
 	return hex.EncodeToString(sum[:16])
 }
 
