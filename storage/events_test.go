@@ -137,13 +137,14 @@ func notifyText(target, prefix, suffix string, names ...string) string {
 	if len(names) == 0 {
 		names = []string{"s3:ObjectCreated:*", "s3:ObjectRemoved:*"}
 	}
-	text := "<NotificationConfiguration><QueueConfiguration><Queue>" + target + "</Queue><Event>" + strings.Join(names, "</Event><Event>") + "</Event>"
+	var text strings.Builder
+	text.WriteString("<NotificationConfiguration><QueueConfiguration><Queue>" + target + "</Queue><Event>" + strings.Join(names, "</Event><Event>") + "</Event>")
 	for name, value := range map[string]string{"prefix": prefix, "suffix": suffix} {
 		if value != "" {
-			text += "<Filter><S3Key><FilterRule><Name>" + name + "</Name><Value>" + value + "</Value></FilterRule></S3Key></Filter>"
+			text.WriteString("<Filter><S3Key><FilterRule><Name>" + name + "</Name><Value>" + value + "</Value></FilterRule></S3Key></Filter>")
 		}
 	}
-	return text + "</QueueConfiguration></NotificationConfiguration>"
+	return text.String() + "</QueueConfiguration></NotificationConfiguration>"
 }
 
 // Each kind of write has its event, in S3's JSON, in the order of the writes.
@@ -336,6 +337,9 @@ func TestBadNotifications(t *testing.T) {
 		"two prefixes":       {one(put + "<Filter><S3Key>" + filter("prefix", "a") + filter("Prefix", "b") + "</S3Key></Filter>"), "InvalidArgument", 400},
 		"a regular filter":   {one(put + "<Filter><S3Key>" + filter("regex", "a") + "</S3Key></Filter>"), "InvalidArgument", 400},
 		"an unknown element": {one(put + "<Retries>3</Retries>"), "MalformedXML", 400},
+		"an unknown filter":  {one(put + "<Filter><S3Key/><S3Metadata/></Filter>"), "MalformedXML", 400},
+		"an unknown key":     {one(put + "<Filter><S3Key><Regex>a</Regex></S3Key></Filter>"), "MalformedXML", 400},
+		"an unknown rule":    {one(put + "<Filter><S3Key><FilterRule><Name>prefix</Name><Value>a</Value><Not/></FilterRule></S3Key></Filter>"), "MalformedXML", 400},
 		"EventBridge":        {"<NotificationConfiguration><EventBridgeConfiguration/></NotificationConfiguration>", "NotImplemented", 501},
 		"another document":   {"<Website/>", "MalformedXML", 400},
 		"an overlap": {"<NotificationConfiguration>" + "<QueueConfiguration><Queue>arn:lodge:http:::80/</Queue>" + put + "<Id>a</Id></QueueConfiguration>" +

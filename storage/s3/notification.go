@@ -48,14 +48,19 @@ type notifyXML struct {
 }
 
 type notifyFilterXML struct {
-	Key notifyKeyXML `xml:"S3Key"`
+	Key     notifyKeyXML `xml:"S3Key"`
+	Unknown unknown      `xml:",any"`
 }
 
 type notifyKeyXML struct {
-	Rules []filterRuleXML `xml:"FilterRule"`
+	Rules   []filterRuleXML `xml:"FilterRule"`
+	Unknown unknown         `xml:",any"`
 }
 
-type filterRuleXML struct{ Name, Value string }
+type filterRuleXML struct {
+	Name, Value string
+	Unknown     unknown `xml:",any"`
+}
 
 func (n *notifyXML) target() string { return n.Topic + n.Queue + n.Function }
 
@@ -150,8 +155,14 @@ func (n *notifyXML) checkFilter() error {
 	if n.Filter == nil {
 		return nil
 	}
+	if len(n.Filter.Unknown) > 0 || len(n.Filter.Key.Unknown) > 0 {
+		return errXML("The filter has an element that is not known.")
+	}
 	seen := map[string]bool{}
 	for _, r := range n.Filter.Key.Rules {
+		if len(r.Unknown) > 0 {
+			return errXML("A rule of the filter has an element that is not known.")
+		}
 		name := strings.ToLower(r.Name)
 		switch {
 		case name != "prefix" && name != "suffix":
