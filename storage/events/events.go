@@ -23,12 +23,17 @@ import (
 
 // Queue is what the store has of events.
 type Queue interface {
+	Pages
 	EventVMs() ([]gateway.ID, error)
+	Bucket(vm gateway.ID, name string) (store.Bucket, error)
+}
+
+// Pages are the events of each VM that wait.
+type Pages interface {
 	Events(vm gateway.ID, after uint64, most int) (store.EventPage, error)
 	Current(page store.EventPage) bool
 	EndEvents(page store.EventPage, numbers ...uint64) error
 	DropEvents(page store.EventPage, numbers ...uint64) error
-	Bucket(vm gateway.ID, name string) (store.Bucket, error)
 }
 
 // Times are the limits of attempts.
