@@ -137,13 +137,14 @@ func notifyText(target, prefix, suffix string, names ...string) string {
 	if len(names) == 0 {
 		names = []string{"s3:ObjectCreated:*", "s3:ObjectRemoved:*"}
 	}
-	text := "<NotificationConfiguration><QueueConfiguration><Queue>" + target + "</Queue><Event>" + strings.Join(names, "</Event><Event>") + "</Event>"
+	var text strings.Builder
+	text.WriteString("<NotificationConfiguration><QueueConfiguration><Queue>" + target + "</Queue><Event>" + strings.Join(names, "</Event><Event>") + "</Event>")
 	for name, value := range map[string]string{"prefix": prefix, "suffix": suffix} {
 		if value != "" {
-			text += "<Filter><S3Key><FilterRule><Name>" + name + "</Name><Value>" + value + "</Value></FilterRule></S3Key></Filter>"
+			text.WriteString("<Filter><S3Key><FilterRule><Name>" + name + "</Name><Value>" + value + "</Value></FilterRule></S3Key></Filter>")
 		}
 	}
-	return text + "</QueueConfiguration></NotificationConfiguration>"
+	return text.String() + "</QueueConfiguration></NotificationConfiguration>"
 }
 
 // Each kind of write has its event, in S3's JSON, in the order of the writes.
@@ -291,9 +292,13 @@ func TestHostileTargets(t *testing.T) {
 	if slices.Contains(good.names(), "ObjectCreated:Put blog") {
 		t.Error("an event of another VM")
 	}
-	blog.notify(t, "bad", "arn:lodge:http:::8080/good") // another rule: what waits for the old one ends
+	blog.notify(t, "bad", "arn:lodge:http:::8080/good") // the same rule: what waits goes there
 	put(t, blog.dummy(), "bad", "y", nil)
-	gatewaytest.WaitFor(t, "the new rule", func() bool { return slices.Contains(bad.names(), "ObjectCreated:Put y") })
+	gatewaytest.WaitFor(t, "the new target", func() bool { return slices.Contains(bad.names(), "ObjectCreated:Put y") })
+	moved := slices.ContainsFunc(bad.all(), func(p posted) bool { return p.path == "/good" && p.event.S3.Object.Key == "x" })
+	if !moved {
+		t.Error("what waited for the old target is gone")
+	}
 	gatewaytest.WaitFor(t, "an empty queue", func() bool {
 		page, err := h.objects.Events(blog.ID, 0, 10)
 		return err == nil && len(page.Events) == 0
@@ -332,6 +337,9 @@ func TestBadNotifications(t *testing.T) {
 		"two prefixes":       {one(put + "<Filter><S3Key>" + filter("prefix", "a") + filter("Prefix", "b") + "</S3Key></Filter>"), "InvalidArgument", 400},
 		"a regular filter":   {one(put + "<Filter><S3Key>" + filter("regex", "a") + "</S3Key></Filter>"), "InvalidArgument", 400},
 		"an unknown element": {one(put + "<Retries>3</Retries>"), "MalformedXML", 400},
+		"an unknown filter":  {one(put + "<Filter><S3Key/><S3Metadata/></Filter>"), "MalformedXML", 400},
+		"an unknown key":     {one(put + "<Filter><S3Key><Regex>a</Regex></S3Key></Filter>"), "MalformedXML", 400},
+		"an unknown rule":    {one(put + "<Filter><S3Key><FilterRule><Name>prefix</Name><Value>a</Value><Not/></FilterRule></S3Key></Filter>"), "MalformedXML", 400},
 		"EventBridge":        {"<NotificationConfiguration><EventBridgeConfiguration/></NotificationConfiguration>", "NotImplemented", 501},
 		"another document":   {"<Website/>", "MalformedXML", 400},
 		"an overlap": {"<NotificationConfiguration>" + "<QueueConfiguration><Queue>arn:lodge:http:::80/</Queue>" + put + "<Id>a</Id></QueueConfiguration>" +
@@ -339,6 +347,7 @@ func TestBadNotifications(t *testing.T) {
 	} {
 		g.doBody(t, "PUT", "/box?notification", tt.text).want(t, name, tt.status, code(tt.code))
 	}
+	g.doBody(t, "PUT", "/box?notification", notifyText(hook, strings.Repeat("x", 32<<10), "")).want(t, "a long one", 400, code("MaxMessageLengthExceeded"))
 	g.doBody(t, "PUT", "/none?notification", one(put)).want(t, "a bucket that is missing", 404, code("NoSuchBucket"))
 	none := func() {
 		t.Helper()

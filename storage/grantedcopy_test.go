@@ -109,3 +109,32 @@ func TestGrantedCopy(t *testing.T) {
 	g.grant(t, "photos", shop, gateway.NoBucketAccess)
 	shop.copyTo(t, "/mine/late", "/blog_photos/a").want(t, "taken back", 403)
 }
+
+// A copy reads no more of its source than the policy of the source's owner lets a read have: neither tags, nor a version
+// that a condition is about.
+func TestCopyObeysSourcePolicy(t *testing.T) {
+	h := newHost(t)
+	g, shop := h.guest("blog"), h.guest("shop")
+	c := g.dummy()
+	put(t, c, "photos", "plain", []byte("x"))
+	gatewaytest.Must(t, c.EnableVersioning(t.Context(), "photos"))
+	g.send(t, "PUT", "/photos/a", "", "x", map[string]string{"X-Amz-Tagging": "k=secret"}).want(t, "put", 200)
+	version := put(t, c, "photos", "v", []byte("old")).VersionID
+	put(t, c, "photos", "v", []byte("new"))
+	g.doBody(t, "PUT", "/photos?policy", policyOf(`{"Effect": "Deny", "Principal": "*", "Action": ["s3:GetObjectTagging", "s3:GetObjectVersionTagging"], "Resource": "arn:aws:s3:::photos/*"}`,
+		`{"Effect": "Deny", "Principal": "*", "Action": "s3:GetObjectVersion", "Resource": "arn:aws:s3:::photos/*", "Condition": {"StringEquals": {"s3:versionid": "`+version+`"}}}`)).want(t, "policy", 204)
+	g.grant(t, "photos", shop, gateway.ReadBucket)
+	put(t, shop.dummy(), "mine", "x", nil)
+	shop.do(t, "GET", "/blog_photos/a?tagging", nil).want(t, "tags", 403)
+	shop.do(t, "GET", "/blog_photos/v?versionId="+version, nil).want(t, "the version", 403)
+
+	shop.copyTo(t, "/mine/a", "/blog_photos/a").want(t, "a copy with tags", 403, code("AccessDenied"))
+	shop.do(t, "PUT", "/mine/a", map[string]string{"X-Amz-Copy-Source": "/blog_photos/a", "X-Amz-Tagging-Directive": "REPLACE"}).want(t, "a copy without", 200)
+	shop.copyTo(t, "/mine/plain", "/blog_photos/plain").want(t, "an object without tags", 200)
+	shop.copyTo(t, "/mine/v", "/blog_photos/v?versionId="+version).want(t, "a copy of the version", 403, code("AccessDenied"))
+	shop.copyTo(t, "/mine/v", "/blog_photos/v").want(t, "a copy of the latest", 200)
+	up := shop.do(t, "POST", "/mine/big?uploads", nil)
+	_, id, _ := strings.Cut(up.body, "<UploadId>")
+	id, _, _ = strings.Cut(id, "<")
+	shop.copyTo(t, "/mine/big?partNumber=1&uploadId="+id, "/blog_photos/v?versionId="+version).want(t, "a part of the version", 403, code("AccessDenied"))
+}

@@ -112,7 +112,9 @@ func (s *Server) caller(r *http.Request, form *s3.Form, at door) (s3.Caller, err
 	case at == atOutside:
 		return s.identifyOutside(r, form)
 	case r.Method != http.MethodOptions:
-		return s.identify(r, form)
+		who, err := s.identify(r, form)
+		who.Host = at == atHost && !who.Inside
+		return who, err
 	}
 	tap := gateway.VMFrom(r.Context())
 	if !tap.Known() {

@@ -1,12 +1,13 @@
 // Package events posts the events of buckets into their VMs.
 //
-// An event waits in the store from the commit of its write until the VM has answered 2xx, over restarts of the daemon
-// and while the VM is off. Each VM that has events waiting has one worker, which posts them one by one in their order.
-// A target that fails is left alone for a pause that grows; its events wait, and those for other targets of the VM go
-// on. So a VM holds up nobody but itself, and the events of one configuration about one object stay in order.
+// An event is in the store from the commit of its write until the VM has answered 2xx. It survives restarts of the
+// daemon, and waits while the VM is off. A VM with waiting events has one worker, which posts them one at a time, in
+// order. After a failure, a target is not tried again before a pause, which doubles each time; its events wait, and the
+// worker continues with other targets. So a VM delays only its own events, and the events of one rule about one object
+// stay in order.
 //
-// This package reaches a VM by its tap alone, never follows what a VM answers, and never drops an event but of a
-// configuration that is gone.
+// This package connects to a VM only through its tap, follows no redirects, and drops an event only if its rule was
+// removed or its record is damaged.
 package events
 
 import (
@@ -22,10 +23,17 @@ import (
 
 // Queue is what the store has of events.
 type Queue interface {
+	Pages
 	EventVMs() ([]gateway.ID, error)
-	Events(vm gateway.ID, after uint64, most int) (store.EventPage, error)
-	EndEvents(page store.EventPage, numbers ...uint64) error
 	Bucket(vm gateway.ID, name string) (store.Bucket, error)
+}
+
+// Pages are the events of each VM that wait.
+type Pages interface {
+	Events(vm gateway.ID, after uint64, most int) (store.EventPage, error)
+	Current(page store.EventPage) bool
+	EndEvents(page store.EventPage, numbers ...uint64) error
+	DropEvents(page store.EventPage, numbers ...uint64) error
 }
 
 // Times are the limits of attempts.
@@ -73,16 +81,34 @@ func (d *Deliverer) Run(ctx context.Context) error {
 	d.mu.Lock()
 	d.ctx = ctx //nolint:containedctx,fatcontext // workers begin at any time until it ends
 	d.mu.Unlock()
-	waiting, err := d.config.Queue.EventVMs()
-	for _, vm := range waiting {
-		d.Wake(vm)
-	}
+	d.wakeAll(ctx)
 	<-ctx.Done()
 	d.mu.Lock()
 	d.ctx = nil
 	d.mu.Unlock()
 	d.running.Wait()
-	return err
+	return nil
+}
+
+// wakeAll wakes all VMs that have events waiting, as soon as they can be read.
+func (d *Deliverer) wakeAll(ctx context.Context) {
+	pause := d.config.Times.RetryMin
+	for {
+		waiting, err := d.config.Queue.EventVMs()
+		if err == nil {
+			for _, vm := range waiting {
+				d.Wake(vm)
+			}
+			return
+		}
+		d.config.Logger.Error("events of buckets that wait cannot be read", slog.Any("err", err))
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, d.config.Times.RetryMax)
+	}
 }
 
 // Wake delivers a VM's events soon. It does not block, and reads nothing.

@@ -26,6 +26,9 @@ const (
 	// scanPause is the least time between two readings of what waits, while a target has failed: each may read all
 	// events of the VM, and a write may wake its worker at any time.
 	scanPause = 200 * time.Millisecond
+	// scanMargin is how many numbers before the last one are read again: commits may end in another order than that of
+	// their events.
+	scanMargin = 100
 )
 
 // worker delivers the events of one VM.
@@ -35,7 +38,9 @@ type worker struct {
 	wake   chan struct{} // holds one
 	hurry  atomic.Bool   // all is due
 	held   map[string]*pause
-	failed bool // the last attempt of any target has
+	failed bool // an attempt has, of what still waits
+
+	scanned store.EventPage // the last page of the last whole round; empty if there is none
 }
 
 // pause is that of a target that has failed.
@@ -60,14 +65,19 @@ func (w *worker) run(ctx context.Context, leave func(*worker) bool) {
 	for ctx.Err() == nil {
 		if w.hurry.Swap(false) {
 			clear(w.held)
+			w.scanned = store.EventPage{}
 		}
 		waiting, err := w.round(ctx)
 		switch {
 		case ctx.Err() != nil:
 			leave(w)
 			return
+		case errors.Is(err, errSoon):
+			w.rest(ctx, w.config.Times.RetryMin)
+		case errors.Is(err, errOff):
+			w.rest(ctx, w.config.Times.RetryMax)
 		case err != nil:
-			w.config.Logger.Warn("events of buckets not read", slog.String("vm_id", w.vm.String()), slog.Any("err", err))
+			w.config.Logger.Warn("delivery of events interrupted", slog.String("vm_id", w.vm.String()), slog.Any("err", err))
 			w.rest(ctx, w.config.Times.RetryMax)
 		case waiting:
 			w.rest(ctx, w.untilDue())
@@ -104,76 +114,164 @@ func (w *worker) untilDue() time.Duration {
 	return max(next, 0)
 }
 
-// errStop ends a round: what is left is tried later.
-var errStop = errors.New("not now")
+// Why a round ends before all is tried.
+var (
+	errOff  = errors.New("the VM is off")                          // a change of its record wakes the worker
+	errSoon = errors.New("what waits cannot be read or ended now") // a checkpoint or a rollback is under way
+)
 
-// round goes once over all that waits, and delivers what is due. It reports whether something still waits.
+// soon is errSoon for what ends by itself, nil for a VM that is gone, and else err.
+func soon(what string, err error) error {
+	switch {
+	case err == nil, errors.Is(err, store.ErrRemoved):
+		return nil
+	case errors.Is(err, store.ErrHeld), errors.Is(err, store.ErrUnfinished), errors.Is(err, store.ErrRestored):
+		return errSoon
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// round is one pass over what waits.
+type round struct {
+	*worker
+	late    map[string]bool     // targets of what waits: later events for them wait, too, even if they come to be due
+	targets map[ruleAt]resolved // each is looked up once, and again after an attempt
+}
+
+type ruleAt struct{ bucket, id string }
+
+type resolved struct {
+	target string
+	asked  bool
+}
+
+// round delivers what is due. It reports whether something still waits.
 func (w *worker) round(ctx context.Context) (waiting bool, err error) {
-	late := map[string]bool{} // targets of what waits: later events for them wait, too, even if they come to be due
-	for after := uint64(0); ; {
-		page, err := w.config.Queue.Events(w.vm, after, pageEvents)
-		if errors.Is(err, store.ErrUnfinished) || errors.Is(err, store.ErrRemoved) {
-			return !errors.Is(err, store.ErrRemoved), nil
-		}
-		if err != nil {
+	r := &round{worker: w, late: map[string]bool{}, targets: map[ruleAt]resolved{}}
+	if w.allHeld() {
+		if all, err := r.heldSince(); all || err != nil {
 			return true, err
 		}
-		if len(page.Events) == 0 {
-			maps.DeleteFunc(w.held, func(target string, _ *pause) bool { return !late[target] })
-			return len(late) > 0, nil
+	}
+	w.scanned = store.EventPage{}
+	for after := uint64(0); ; {
+		page, err := w.config.Queue.Events(w.vm, after, pageEvents)
+		if errors.Is(err, store.ErrRemoved) {
+			return false, nil
 		}
-		for _, e := range page.Events {
-			after = e.Number
-			if err := w.one(ctx, page, e, late); errors.Is(err, errStop) || ctx.Err() != nil {
-				return true, nil
-			} else if err != nil {
-				return true, err
-			}
+		if err != nil {
+			return true, soon("read events", err)
 		}
+		if page.Last == 0 {
+			maps.DeleteFunc(w.held, func(target string, _ *pause) bool { return !r.late[target] })
+			w.delivered(r.late)
+			return len(r.late) > 0, nil
+		}
+		if err := r.page(ctx, page); err != nil {
+			return true, err
+		}
+		after, page.Events = page.Last, nil
+		w.scanned = page
 	}
 }
 
+// allHeld reports whether all that waited at the end of the last round is for targets that are not due.
+func (w *worker) allHeld() bool {
+	return len(w.held) > 0 && w.scanned.Last > 0 && w.config.Queue.Current(w.scanned) && w.untilDue() > 0
+}
+
+// heldSince reports whether all that came since the last round, too, is for targets that are held. So a busy VM whose
+// target fails costs what is new, and not all that waits.
+func (r *round) heldSince() (bool, error) {
+	for after := r.scanned.Last - min(r.scanned.Last, scanMargin); ; {
+		page, err := r.config.Queue.Events(r.vm, after, pageEvents)
+		if err != nil {
+			return false, soon("read events", err)
+		}
+		if page.Last == 0 {
+			return true, nil
+		}
+		for _, e := range page.Events {
+			to, err := r.target(e)
+			if err != nil || !to.asked || r.held[to.target] == nil {
+				return false, err
+			}
+		}
+		if len(page.Damaged) > 0 {
+			return false, nil
+		}
+		after, page.Events = page.Last, nil
+		r.scanned = page
+	}
+}
+
+// page delivers what is due of a page, and drops what cannot be decoded.
+func (r *round) page(ctx context.Context, page store.EventPage) error {
+	if n := len(page.Damaged); n > 0 {
+		r.config.Logger.Error("events of buckets are damaged, and dropped", slog.String("vm_id", r.vm.String()), slog.Int("events", n))
+		if err := soon("drop events", r.config.Queue.DropEvents(page, page.Damaged...)); err != nil {
+			return err
+		}
+	}
+	for _, e := range page.Events {
+		if err := r.one(ctx, page, e); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return errOff
+		}
+	}
+	return nil
+}
+
 // one delivers an event, or adds its target to those that are late.
-func (w *worker) one(ctx context.Context, page store.EventPage, e store.Event, late map[string]bool) error {
-	target, asked, err := w.target(e)
+func (r *round) one(ctx context.Context, page store.EventPage, e store.Event) error {
+	to, err := r.target(e)
 	if err != nil {
 		return err
 	}
-	if asked {
-		m, ok := w.config.Directory.ByID(w.vm)
-		if !ok || m.Desired != gateway.Running {
-			return errStop // a change of the record wakes the worker
-		}
-		if p := w.held[target]; late[target] || p != nil && time.Now().Before(p.until) {
-			late[target] = true
-			return nil
-		}
-		if err := w.post(ctx, m, target, page.Dropped, e); err != nil {
-			late[target] = true
-			w.hold(m, target, err)
-			return nil
-		}
-		w.release(m, target)
+	if !to.asked {
+		return soon("drop an event", r.config.Queue.DropEvents(page, e.Number))
 	}
-	err = w.config.Queue.EndEvents(page, e.Number)
-	if errors.Is(err, store.ErrHeld) || errors.Is(err, store.ErrUnfinished) || errors.Is(err, store.ErrRemoved) {
-		return errStop // it is delivered again, if it still waits then
+	m, ok := r.config.Directory.ByID(r.vm)
+	if !ok || m.Desired != gateway.Running {
+		return errOff
 	}
-	return err
+	if p := r.held[to.target]; r.late[to.target] || p != nil && time.Now().Before(p.until) {
+		r.late[to.target] = true
+		return nil
+	}
+	if !r.config.Queue.Current(page) {
+		return errSoon
+	}
+	delete(r.targets, ruleAt{e.Bucket, e.Rule.ID}) // an attempt takes a while
+	if err := r.post(ctx, m, to.target, page.Dropped, e); err != nil {
+		r.late[to.target] = true
+		r.hold(m, to.target, err)
+		return nil
+	}
+	delete(r.held, to.target)
+	return soon("end an event", r.config.Queue.EndEvents(page, e.Number)) // it is delivered again, if it still waits then
 }
 
 // target returns where an event goes: to the target of its rule, as that is now. A bucket that was deleted meanwhile has
 // no rules; then the events of its end go where they would have gone.
-func (w *worker) target(e store.Event) (target string, asked bool, err error) {
-	b, err := w.config.Queue.Bucket(w.vm, e.Bucket)
+func (r *round) target(e store.Event) (resolved, error) {
+	at := ruleAt{e.Bucket, e.Rule.ID}
+	if to, ok := r.targets[at]; ok {
+		return to, nil
+	}
+	b, err := r.config.Queue.Bucket(r.vm, e.Bucket)
 	if errors.Is(err, store.ErrNoBucket) {
-		return e.Rule.Target, true, nil
+		return resolved{e.Rule.Target, true}, nil
 	}
 	if err != nil {
-		return "", false, err
+		return resolved{}, soon("read the bucket of an event", err)
 	}
-	target, asked = w.config.Target(&b, e.Rule.ID)
-	return target, asked, nil
+	var to resolved
+	to.target, to.asked = r.config.Target(&b, e.Rule.ID)
+	r.targets[at] = to
+	return to, nil
 }
 
 // post makes one attempt.
@@ -214,15 +312,23 @@ func (w *worker) hold(m gateway.VM, target string, err error) {
 	jitter := time.Duration((rand.Float64() - 0.5) / 2 * float64(p.length)) //nolint:gosec // not a secret
 	p.until = time.Now().Add(p.length + jitter)
 	if !w.failed {
-		w.config.Logger.Warn("event of a bucket not delivered", gateway.LogVM(m.Identity), slog.Any("err", err))
+		w.config.Logger.Warn("event of a bucket not delivered", gateway.LogVM(m.Identity), slog.Any("err", forLog(err)))
 	}
 	w.failed = true
 }
 
-func (w *worker) release(m gateway.VM, target string) {
-	delete(w.held, target)
-	if w.failed && len(w.held) == 0 {
-		w.config.Logger.Info("events of buckets delivered again", gateway.LogVM(m.Identity))
+// delivered ends a failure of which nothing waits any more.
+func (w *worker) delivered(late map[string]bool) {
+	if w.failed && len(late) == 0 {
+		w.config.Logger.Info("events of buckets delivered again", slog.String("vm_id", w.vm.String()))
 		w.failed = false
 	}
+}
+
+// forLog is an error of an attempt without what the guest has sent.
+func forLog(err error) error {
+	if answer, ok := errors.AsType[*post.StatusError](err); ok {
+		return fmt.Errorf("HTTP %d", answer.Code)
+	}
+	return err
 }

@@ -20,6 +20,7 @@ const maxCopyBytes = 5 << 30
 type source struct {
 	key     store.Key
 	version string
+	reader  *judge // for who copies; nil before copySource
 }
 
 // parseSource parses an x-amz-copy-source: bucket/key, with or without a slash before, percent-encoded
@@ -39,7 +40,7 @@ func parseSource(header string) (source, error) {
 	if key == "" {
 		return source{}, invalidArgument("Invalid copy source object key")
 	}
-	return source{store.Key{Bucket: bucket, Name: key}, version}, checkKey(key)
+	return source{key: store.Key{Bucket: bucket, Name: key}, version: version}, checkKey(key)
 }
 
 // findSource finds the bucket of the request's copy. The request ends with the right to read it. Call leave after it.
@@ -80,11 +81,13 @@ func (c *call) copySource() (source, store.Object, error) {
 	from.key.VM, from.key.Bucket = c.from.VM.ID, c.from.Bucket
 	reader := *c // who reads the source, which may be by another right than who writes
 	reader.VM, reader.Bucket, reader.Granted = c.from.VM, c.from.Bucket, c.from.Granted
-	j, err := reader.judge(from.key.Bucket)
-	if err != nil {
+	if reader.query = (url.Values{}); from.version != "" { // conditions of a policy are about the source
+		reader.query.Set("versionId", from.version)
+	}
+	if from.reader, err = reader.judge(from.key.Bucket); err != nil {
 		return from, store.Object{}, err
 	}
-	if err := j.allows(versionAction("GetObject", from.version), from.key.Name); err != nil {
+	if err := from.reader.allows(versionAction("GetObject", from.version), from.key.Name); err != nil {
 		return from, store.Object{}, err
 	}
 	o, err := c.Store.Head(from.key, from.version)
@@ -264,7 +267,10 @@ func (c *call) copyMeta(from source, o store.Object) (store.Meta, error) {
 		}
 		meta.Header = header
 	}
-	if !replaceTags {
+	if !replaceTags && len(o.Tags) > 0 {
+		if err := from.reader.allows(versionAction("GetObjectTagging", from.version), from.key.Name); err != nil {
+			return meta, err
+		}
 		meta.Tags = maps.Clone(o.Tags)
 	}
 	return meta, nil

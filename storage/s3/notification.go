@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"lodge/gateway"
 	"lodge/storage/store"
 )
 
@@ -22,6 +23,7 @@ const (
 	maxNotifications   = 100 // as S3
 	maxTargetBytes     = 500
 	maxRuleIDBytes     = 255
+	maxNotifyDocument  = 32 << 10 // it is read for each write to the bucket
 )
 
 type notificationXML struct {
@@ -46,14 +48,19 @@ type notifyXML struct {
 }
 
 type notifyFilterXML struct {
-	Key notifyKeyXML `xml:"S3Key"`
+	Key     notifyKeyXML `xml:"S3Key"`
+	Unknown unknown      `xml:",any"`
 }
 
 type notifyKeyXML struct {
-	Rules []filterRuleXML `xml:"FilterRule"`
+	Rules   []filterRuleXML `xml:"FilterRule"`
+	Unknown unknown         `xml:",any"`
 }
 
-type filterRuleXML struct{ Name, Value string }
+type filterRuleXML struct {
+	Name, Value string
+	Unknown     unknown `xml:",any"`
+}
 
 func (n *notifyXML) target() string { return n.Topic + n.Queue + n.Function }
 
@@ -148,8 +155,14 @@ func (n *notifyXML) checkFilter() error {
 	if n.Filter == nil {
 		return nil
 	}
+	if len(n.Filter.Unknown) > 0 || len(n.Filter.Key.Unknown) > 0 {
+		return errXML("The filter has an element that is not known.")
+	}
 	seen := map[string]bool{}
 	for _, r := range n.Filter.Key.Rules {
+		if len(r.Unknown) > 0 {
+			return errXML("A rule of the filter has an element that is not known.")
+		}
 		name := strings.ToLower(r.Name)
 		switch {
 		case name != "prefix" && name != "suffix":
@@ -188,13 +201,14 @@ func longer(a, b string) string {
 	return b
 }
 
-// named returns the Id of a configuration. One that has none gets the same each time it is set.
+// named returns the Id of a configuration. One that has none gets the same each time it is set, with another target too:
+// what waits goes to that.
 func (n *notifyXML) named() string {
 	if n.ID != "" {
 		return n.ID
 	}
 	prefix, suffix := n.filter()
-	sum := sha256.Sum256([]byte(strings.Join(append(n.Events, n.target(), prefix, suffix), "\x00")))
+	sum := sha256.Sum256([]byte(strings.Join(append(slices.Clone(n.Events), prefix, suffix), "\x00")))
 	return hex.EncodeToString(sum[:16])
 }
 
@@ -249,9 +263,13 @@ func checkedNotification(text []byte) ([]byte, error) {
 	return xml.Marshal(conf)
 }
 
-// putNotification answers PutBucketNotificationConfiguration. An empty one ends all events of the bucket.
+// putNotification answers PutBucketNotificationConfiguration. An empty one ends all events of the bucket. A target may be
+// a port that is not shared, so no policy and no key for outside makes this possible.
 func putNotification(c *call) error {
-	text, err := c.document(maxDocument, func(r io.Reader) ([]byte, error) { return readXML(r, maxItems) })
+	if !c.Inside && !c.Host || c.Anonymous || c.Granted != gateway.NoBucketAccess {
+		return denied("Notifications are configured from inside the bucket's VM, or from the host, alone.")
+	}
+	text, err := c.document(maxNotifyDocument, func(r io.Reader) ([]byte, error) { return readXML(r, maxItems) })
 	if err != nil {
 		return err
 	}

@@ -58,7 +58,7 @@ func (h *Handler) opens(b store.Bucket) bool {
 // shows so to those alone who may list the bucket. Like Serve it returns an error only if nothing
 // was answered yet; a header that was set before must not be sent with ErrNotPublic.
 func (h *Handler) Public(w http.ResponseWriter, r *http.Request, who Caller, t Target) error {
-	who.Anonymous, who.Inside, who.Chain = true, false, nil
+	who.Anonymous, who.Inside, who.Host, who.Chain = true, false, false, nil
 	c, err := h.newCall(w, r, who, t)
 	if err != nil || c.r.Header.Get("X-Amz-Copy-Source") != "" { // a copy would show what other buckets have
 		return ErrNotPublic()

@@ -37,6 +37,7 @@ type Handler struct {
 type Caller struct {
 	VM        gateway.Identity
 	Inside    bool                 // the request came from inside the VM, on its tap
+	Host      bool                 // the request came to the host's own door, from the host
 	Anonymous bool                 // nobody signed the request: only what is public is possible
 	Reads     bool                 // with Anonymous: the bucket is shared with who asks, to list and to read what no policy denies
 	Granted   gateway.BucketAccess // not "": the bucket is another VM's, in whose place VM is, and this is what that has granted

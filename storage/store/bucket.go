@@ -115,7 +115,7 @@ func (s *Store) Buckets(vm gateway.ID, prefix, behind string, most int) ([]Bucke
 }
 
 // ConfigureBucket changes the versioning and the configuration of a bucket; change gets the bucket as it
-// is, and its error is returned. What else change alters is ignored.
+// is, and its error is returned. What else change alters is ignored. It is possible above the quota.
 func (s *Store) ConfigureBucket(vm gateway.ID, name string, change func(*Bucket) error) error {
 	if err := s.hasRoom(0); err != nil {
 		return err
@@ -144,6 +144,7 @@ func (s *Store) ConfigureBucket(vm gateway.ID, name string, change func(*Bucket)
 			return ErrTooLarge
 		}
 		key := textKey(vm, kindBucket, name)
+		x.unlimited = true // a full bucket can be closed, and cleaned by rules; what that adds counts, and maxConfig limits it
 		x.count(name, Usage{Overhead: overhead(key, record) - overhead(key, old)})
 		return x.set(key, old, record)
 	})

@@ -63,7 +63,7 @@ func (s *Store) checkVM(vm gateway.ID, tell func(Damage), pause func() error) er
 	if err := c.history(); err != nil {
 		return err
 	}
-	return errors.Join(c.references(), c.footprint())
+	return errors.Join(c.events(), c.references(), c.footprint())
 }
 
 // checker checks one VM at one point in time.
@@ -110,7 +110,35 @@ func (c *checker) bucket(b Bucket) error {
 		c.damage(Damage{Bucket: b.Name, Err: damaged("the usage is counted as %d bytes in %d objects, and is %d in %d",
 			got.Bytes, got.Objects, u.Bytes, u.Objects)})
 	}
+	return c.overhead(b, counted)
+}
+
+// overhead compares what a bucket's records count in a quota with the records. An earlier version has not counted it.
+func (c *checker) overhead(b Bucket, counted sum) error {
+	if len(counted) < usageNumbers {
+		return nil
+	}
+	want, err := countOverhead(c.at, c.vm, b.Name)
+	if errors.Is(err, ErrDamaged) {
+		return nil // it was reported
+	}
+	if err != nil {
+		return err
+	}
+	if got := counted.usage().Overhead; got != want {
+		c.damage(Damage{Bucket: b.Name, Err: damaged("the overhead is counted as %d bytes, and is %d: %d extra", got, want, got-want)})
+	}
 	return nil
+}
+
+// events decodes the events that wait.
+func (c *checker) events() error {
+	return each(c.at, vmKey(c.vm, kindEvent, 0), func(key, raw []byte) error {
+		if _, err := decodeEvent(numIn(key), raw); err != nil {
+			c.damage(Damage{Err: err})
+		}
+		return nil
+	})
 }
 
 // parts checks the parts of uploads.

@@ -40,6 +40,7 @@ var (
 	ErrNoSnapshot     = errors.New("no such snapshot")
 	ErrSnapshotExists = errors.New("there is a snapshot of that name")
 	ErrUnfinished     = errors.New("a restore or a drop of a snapshot has not ended, or has failed: repeat it")
+	ErrRestored       = errors.New("the VM's objects were restored meanwhile")
 	ErrHeld           = errors.New("the VM's objects are held back for a checkpoint")
 )
 

@@ -11,7 +11,11 @@ import (
 )
 
 // maxEvents is how many events of a VM may wait. A write above it succeeds; its event is dropped and counted.
-const maxEvents = 10_000
+// One rule of a bucket may have a quarter of them: a target that fails costs others no events.
+const (
+	maxEvents = 10_000
+	ruleShare = 4
+)
 
 // What happened to an object, as S3 names it.
 const (
@@ -46,8 +50,10 @@ type Event struct {
 
 // EventPage is some of the events of a VM that wait.
 type EventPage struct {
-	Events  []Event // in the order of their numbers
-	Dropped int64   // of this VM so far, because too many waited
+	Events  []Event  // in the order of their numbers
+	Damaged []uint64 // numbers of records that cannot be decoded
+	Last    uint64   // the last number of both; 0 if the page is empty
+	Dropped int64    // of this VM so far: see maxEvents and DropEvents
 	vm      gateway.ID
 	turns   uint64 // of the account, see moment
 }
@@ -91,10 +97,11 @@ func (x *tx) event(b *Bucket, o Object, what string) error {
 	if !asked {
 		return nil
 	}
-	if !x.a.queue(x.s.maxEvents) {
+	at := ruleOf{b.Name, rule.ID}
+	if !x.a.queue(at, x.s.maxEvents) {
 		return x.b.Merge(droppedKey(x.a.vm), encodeSum(1), nil)
 	}
-	x.queued++
+	x.queued = append(x.queued, at)
 	number, err := x.s.ids.take()
 	if err != nil {
 		return err
@@ -120,32 +127,52 @@ func (d Deletion) removal(o Object) string {
 	return RemovedForGood
 }
 
-// queue takes the place of one event that waits, if there is one.
-func (a *account) queue(most int) bool {
+// ruleOf is a rule that events wait for, as they are counted; zero for those that cannot be decoded.
+type ruleOf struct{ bucket, id string }
+
+func countedAs(number uint64, raw []byte) ruleOf {
+	e, err := decodeEvent(number, raw)
+	if err != nil {
+		return ruleOf{}
+	}
+	return ruleOf{e.Bucket, e.Rule.ID}
+}
+
+// queue takes the place of one event that waits, if there is one for its rule.
+func (a *account) queue(rule ruleOf, most int) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.events >= most {
+	all := 0
+	for _, n := range a.events {
+		all += n
+	}
+	if all >= most || a.events[rule] >= max(1, most/ruleShare) {
 		return false
 	}
-	a.events++
+	a.events[rule]++
 	return true
 }
 
-func (a *account) unqueue(n int) {
+func (a *account) unqueue(rules []ruleOf) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.events -= n
+	for _, rule := range rules {
+		if a.events[rule]--; a.events[rule] <= 0 {
+			delete(a.events, rule)
+		}
+	}
 }
 
-func (a *account) setEvents(n int) {
+func (a *account) setEvents(n map[ruleOf]int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.events = n
 }
 
-func countEvents(r pebble.Reader, vm gateway.ID) (n int, err error) {
-	err = each(r, vmKey(vm, kindEvent, 0), func(_, _ []byte) error {
-		n++
+func countEvents(r pebble.Reader, vm gateway.ID) (map[ruleOf]int, error) {
+	n := map[ruleOf]int{}
+	err := each(r, vmKey(vm, kindEvent, 0), func(key, raw []byte) error {
+		n[countedAs(numIn(key), raw)]++
 		return nil
 	})
 	return n, err
@@ -173,20 +200,38 @@ func (s *Store) Events(vm gateway.ID, after uint64, most int) (page EventPage, e
 		return page, err
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
-	for it.First(); it.Valid() && len(page.Events) < most; it.Next() {
-		e, err := decodeEvent(numIn(it.Key()), it.Value())
+	for it.First(); it.Valid() && len(page.Events)+len(page.Damaged) < most; it.Next() {
+		page.Last = numIn(it.Key())
+		e, err := decodeEvent(page.Last, it.Value())
 		if err != nil {
-			return page, err
+			page.Damaged = append(page.Damaged, page.Last)
+			continue
 		}
 		page.Events = append(page.Events, e)
 	}
-	return page, nil
+	return page, it.Error()
+}
+
+// Current reports whether the VM's objects were not restored since a page was read: else its events may be about writes
+// that are undone.
+func (s *Store) Current(page EventPage) bool {
+	a, err := s.account(page.vm)
+	return err == nil && a.turns.Load() == page.turns
 }
 
 // EndEvents removes events of a page. It is not synced: after a crash they may wait again. If the VM's objects were
-// restored since the page was read, it removes nothing, for the VM may not have them any more. Errors: ErrHeld,
-// ErrRemoved, ErrUnfinished, ErrFull.
+// restored since the page was read, it removes nothing, for the VM may not have them any more. Errors: ErrRestored,
+// ErrHeld, ErrRemoved, ErrUnfinished, ErrFull.
 func (s *Store) EndEvents(page EventPage, numbers ...uint64) error {
+	return s.endEvents(page, false, numbers)
+}
+
+// DropEvents is EndEvents for events that were not delivered. They are counted as dropped.
+func (s *Store) DropEvents(page EventPage, numbers ...uint64) error {
+	return s.endEvents(page, true, numbers)
+}
+
+func (s *Store) endEvents(page EventPage, dropped bool, numbers []uint64) error {
 	a, err := s.account(page.vm)
 	if err != nil {
 		return err
@@ -196,18 +241,23 @@ func (s *Store) EndEvents(page EventPage, numbers ...uint64) error {
 	}
 	defer a.commits.RUnlock()
 	if a.turns.Load() != page.turns {
-		return nil
+		return ErrRestored
 	}
 	x := s.begin(a)
 	defer func() { _ = x.b.Close() }() // it is committed, or nothing of it counts
-	ended := 0
+	var ended []ruleOf
 	for _, n := range numbers {
-		gone, err := x.endEvent(n)
+		old, err := x.endEvent(n)
 		if err != nil {
 			return err
 		}
-		if gone {
-			ended++
+		if old != nil {
+			ended = append(ended, countedAs(n, old))
+		}
+	}
+	if dropped && len(ended) > 0 {
+		if err := x.b.Merge(droppedKey(page.vm), encodeSum(int64(len(ended))), nil); err != nil {
+			return err
 		}
 	}
 	x.unsynced = true
@@ -218,20 +268,19 @@ func (s *Store) EndEvents(page EventPage, numbers ...uint64) error {
 	return nil
 }
 
-// endEvent removes an event, and reports whether there was one. The last snapshot keeps it if it waited then. Unlike
+// endEvent removes an event, and returns its record, nil if there was none. The last snapshot keeps it if it waited then. Unlike
 // other records, an event that is newer than the last snapshot leaves nothing in its history: see dropNewer.
-func (x *tx) endEvent(number uint64) (bool, error) {
+func (x *tx) endEvent(number uint64) (old []byte, err error) {
 	at := eventKey(x.a.vm, number)
-	old, err := x.present(at)
-	if err != nil || old == nil {
-		return false, err
+	if old, err = x.present(at); err != nil || old == nil {
+		return nil, err
 	}
 	if n := len(x.a.snaps); n > 0 && number < x.a.snaps[n-1].id {
 		if _, err := x.keep(at, old); err != nil {
-			return false, err
+			return nil, err
 		}
 	}
-	return true, x.b.Delete(at, nil)
+	return old, x.b.Delete(at, nil)
 }
 
 // dropNewer removes, at the end of a restore, the events that are newer than its snapshot: what they are about has been

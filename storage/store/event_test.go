@@ -1,10 +1,13 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2"
 
 	"lodge/gateway"
 )
@@ -34,8 +37,12 @@ func wantEvents(t *testing.T, s *Store, vm gateway.ID, want ...string) EventPage
 	}
 	a, err := s.account(vm)
 	must(t, err)
-	if a.events != len(want) {
-		t.Errorf("%d events counted, want %d", a.events, len(want))
+	counted := 0
+	for _, n := range a.events {
+		counted += n
+	}
+	if counted != len(want) {
+		t.Errorf("%d events counted, want %d", counted, len(want))
 	}
 	return page
 }
@@ -79,7 +86,7 @@ func (failing) Read([]byte) (int, error) { return 0, fmt.Errorf("the client has 
 func TestEventsAreLimited(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, asked)
-	s.maxEvents = 2
+	s.maxEvents = 8 // 2 for the rule
 	for _, name := range []string{"a", "b", "c", "d"} {
 		put(t, s, Key{blog, "box", name}, nil)
 	}
@@ -119,7 +126,9 @@ func TestEventsOfSnapshots(t *testing.T) {
 	wantEvents(t, s, shop)
 	must(t, s.Restore(blog, "one"))
 	wantEvents(t, s, blog, CreatedByPut+" a", CreatedByPut+" b")
-	must(t, s.EndEvents(before, before.Events[0].Number)) // its delivery began before the restore
+	if err := s.EndEvents(before, before.Events[0].Number); !errors.Is(err, ErrRestored) || s.Current(before) { // its delivery began before
+		t.Errorf("a page from before the restore: %v, current %v", err, s.Current(before))
+	}
 	wantEvents(t, s, blog, CreatedByPut+" a", CreatedByPut+" b")
 	must(t, s.Restore(blog, "two"))
 	wantEvents(t, s, blog, CreatedByPut+" b", CreatedByPut+" c")
@@ -138,5 +147,60 @@ func TestEventsOfSnapshots(t *testing.T) {
 	must(t, err)
 	if a.stored.values != 0 {
 		t.Errorf("%d values of a history without snapshots", a.stored.values)
+	}
+}
+
+// A record that cannot be decoded is reported, and holds up no others.
+func TestDamagedEvent(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, asked)
+	put(t, s, Key{blog, "box", "a"}, nil)
+	put(t, s, Key{blog, "box", "b"}, nil)
+	page := wantEvents(t, s, blog, CreatedByPut+" a", CreatedByPut+" b")
+	broken := page.Events[0].Number
+	must(t, s.index.Set(eventKey(blog, broken), []byte{0xff}, pebble.Sync))
+	must(t, s.Close())
+	s = open(t, dir, asked)
+	if found := checked(t, s); len(found) != 1 {
+		t.Errorf("found %v, want one damage", found)
+	}
+	page, err := s.Events(blog, 0, 1)
+	if err != nil || len(page.Events) != 0 || !slices.Equal(page.Damaged, []uint64{broken}) || page.Last != broken {
+		t.Fatalf("page %+v, %v", page, err)
+	}
+	must(t, s.DropEvents(page, page.Damaged...))
+	if page = wantEvents(t, s, blog, CreatedByPut+" b"); page.Dropped != 1 || !s.Current(page) {
+		t.Errorf("page %+v", page)
+	}
+	if found := checked(t, s); len(found) > 0 {
+		t.Error(found)
+	}
+}
+
+// Events that wait for one rule leave places for those of other rules, after a restart too, up to the limit of the VM.
+func TestRulesShareTheQueue(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, asked)
+	s.maxEvents = 8
+	for range 5 {
+		put(t, s, Key{blog, "bad", "x"}, nil)
+	}
+	page := wantEvents(t, s, blog, CreatedByPut+" x", CreatedByPut+" x")
+	if page.Dropped != 3 {
+		t.Errorf("%d dropped, want 3", page.Dropped)
+	}
+	must(t, s.Close())
+	s = open(t, dir, asked)
+	s.maxEvents = 8
+	put(t, s, Key{blog, "good", "x"}, nil)
+	put(t, s, Key{blog, "bad", "x"}, nil)
+	if page = wantEvents(t, s, blog, CreatedByPut+" x", CreatedByPut+" x", CreatedByPut+" x"); page.Dropped != 4 || page.Events[2].Bucket != "good" {
+		t.Errorf("page %+v", page)
+	}
+	for _, name := range []string{"aaa", "bbb", "ccc", "ddd", "eee", "fff"} {
+		put(t, s, Key{blog, name, "x"}, nil)
+	}
+	if page, err := s.Events(blog, 0, 100); err != nil || len(page.Events) != 8 || page.Dropped != 5 {
+		t.Errorf("%d wait and %d dropped, %v", len(page.Events), page.Dropped, err)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"lodge/gateway"
 )
 
 // recordBytes is what each version, delete marker, upload, part and value of a history counts in a quota beside its
@@ -55,7 +57,7 @@ func (s *Store) loadUsage(a *account) error {
 		name := string(key[len(prefix):])
 		u := m.usage()
 		if len(m) < usageNumbers {
-			counted, err := countOverhead(s.index, a, name)
+			counted, err := countOverhead(s.index, a.vm, name)
 			if err != nil {
 				return err
 			}
@@ -70,17 +72,17 @@ func (s *Store) loadUsage(a *account) error {
 }
 
 // countOverhead adds up what the overhead of a bucket should be.
-func countOverhead(r pebble.Reader, a *account, name string) (n int64, err error) {
-	b, err := bucketOf(r, a.vm, name)
+func countOverhead(r pebble.Reader, vm gateway.ID, name string) (n int64, err error) {
+	b, err := bucketOf(r, vm, name)
 	if errors.Is(err, ErrNoBucket) {
 		return 0, nil
 	}
 	if err != nil {
 		return 0, err
 	}
-	n = overhead(textKey(a.vm, kindBucket, name), b.encode())
+	n = overhead(textKey(vm, kindBucket, name), b.encode())
 	for _, kind := range []byte{kindObject, kindVersion} {
-		err := each(r, nameKey(a.vm, kind, b.number, ""), func(key, raw []byte) error {
+		err := each(r, nameKey(vm, kind, b.number, ""), func(key, raw []byte) error {
 			v, err := decodeVersion(Key{}, raw)
 			if err == nil {
 				n += v.usage(key, raw).Overhead
@@ -91,9 +93,9 @@ func countOverhead(r pebble.Reader, a *account, name string) (n int64, err error
 			return 0, err
 		}
 	}
-	err = each(r, nameKey(a.vm, kindUpload, b.number, ""), func(key, raw []byte) error {
+	err = each(r, nameKey(vm, kindUpload, b.number, ""), func(key, raw []byte) error {
 		name, number, _ := seqIn(key)
-		u, err := decodeUpload(Key{a.vm, b.Name, name}, number, raw)
+		u, err := decodeUpload(Key{vm, b.Name, name}, number, raw)
 		if err != nil {
 			return err
 		}

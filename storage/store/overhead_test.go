@@ -122,7 +122,7 @@ func TestRecordsAreCharged(t *testing.T) {
 func wantCounted(t *testing.T, s *Store, a *account) {
 	t.Helper()
 	for name, u := range a.used {
-		if n, err := countOverhead(s.index, a, name); err != nil || n != u.Overhead {
+		if n, err := countOverhead(s.index, a.vm, name); err != nil || n != u.Overhead {
 			t.Errorf("%s has an overhead of %d, counted as %d, %v", name, n, u.Overhead, err)
 		}
 	}
@@ -143,7 +143,7 @@ func TestQuotaOfRecords(t *testing.T) {
 	wantErr(t, err, ErrQuota)
 	_, err = s.Update(Key{blog, "box", "x"}, "", func(m *Meta) error { m.Header["x-amz-meta-b"] = strings.Repeat("x", 1000); return nil })
 	wantErr(t, err, ErrQuota)
-	wantErr(t, s.ConfigureBucket(blog, "box", func(b *Bucket) error { b.Config["cors"] = make([]byte, 5000); return nil }), ErrQuota)
+	must(t, s.ConfigureBucket(blog, "box", func(b *Bucket) error { b.Config["cors"] = make([]byte, 5000); return nil }))
 	_, err = s.Update(Key{blog, "box", "x"}, "", func(m *Meta) error { delete(m.Header, "x-amz-meta-a"); return nil })
 	must(t, err)
 	put(t, s, Key{blog, "box", "y"}, nil)
@@ -191,4 +191,33 @@ func TestOverheadOfOldStores(t *testing.T) {
 	}
 	unlock()
 	wg.Wait()
+}
+
+// At its quota a bucket can be configured: that is how it is closed, or cleaned. The configuration counts.
+func TestConfigureAtQuota(t *testing.T) {
+	limits := Limits{}
+	s := open(t, t.TempDir(), func(c *Config) { c.Limits = func(gateway.ID, string) Limits { return limits } })
+	put(t, s, Key{blog, "box", "x"}, []byte("hello"))
+	before, err := s.Usage(blog)
+	must(t, err)
+	limits = Limits{VM: 1, Bucket: 1}
+	must(t, s.ConfigureBucket(blog, "box", func(b *Bucket) error {
+		b.Config["policy"] = make([]byte, 4<<10)
+		return nil
+	}))
+	after, err := s.Usage(blog)
+	must(t, err)
+	if more := after.Charged() - before.Charged(); more < 3<<10 {
+		t.Errorf("%d bytes are charged", more)
+	}
+	if _, err := s.Put(t.Context(), Key{blog, "box", "y"}, Write{Body: strings.NewReader("y"), Size: 1}); !errors.Is(err, ErrQuota) {
+		t.Errorf("a write: %v", err)
+	}
+	if found := checked(t, s); len(found) > 0 {
+		t.Error(found)
+	}
+	must(t, s.index.Merge(textKey(blog, kindUsage, "box"), (&Usage{Overhead: 7}).encode(), pebble.Sync))
+	if found := checked(t, s); len(found) != 1 || !strings.Contains(found[0].Err.Error(), "7 extra") {
+		t.Errorf("a wrong sum: %v", found)
+	}
 }

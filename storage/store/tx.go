@@ -25,7 +25,7 @@ type tx struct {
 	dead  []release         // to look at after the commit
 	ended string            // the bucket that the commit deletes
 
-	queued    int          // events, whose places in the account are given back unless the commit succeeds
+	queued    []ruleOf     // of events, whose places in the account are given back unless the commit succeeds
 	covered   int64        // bytes that were reserved for the body
 	markers   *reservation // for delete markers; nil without any
 	unlimited bool         // a deletion is possible above the quota
@@ -69,7 +69,7 @@ func (s *Store) commit(to target, f func(*tx, *Bucket) error) error {
 	}
 	if err != nil {
 		a.unqueue(x.queued)
-	} else if x.queued > 0 {
+	} else if len(x.queued) > 0 {
 		s.cfg.Queued(to.vm)
 	}
 	return err

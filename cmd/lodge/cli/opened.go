@@ -47,6 +47,11 @@ func (a *app) warnOpen(vm, bucket string, by []string) {
 	}
 }
 
+// warnUnread writes that it could not be found out whether everyone may read a bucket. What was asked for is done.
+func (a *app) warnUnread(vm, bucket string, err error) {
+	_, _ = fmt.Fprintf(a.err, "warning: the settings of %s/%s could not be read, and may open it to everyone: %v\n", vm, bucket, err) // as above
+}
+
 // warnPublic writes that everyone may read a bucket, if that may be so: by its share, or by its own settings.
 func (a *app) warnPublic(ctx context.Context, vm, bucket string) error {
 	m, err := a.client.Show(ctx, vm)

@@ -106,7 +106,7 @@ func (a *app) storeObjects(ctx context.Context, vm string, to recipeStore, recip
 	}
 	p.end()
 	if err := a.warnPublic(ctx, to.vm, to.bucket); err != nil {
-		return err
+		a.warnUnread(to.vm, to.bucket, err)
 	}
 	note := fmt.Sprintf("stored: %s in %s/%s; links valid until %s", english.Plural(len(recipe.Objects), "large file", ""), to.vm, to.bucket, day(keys.Expires))
 	if !a.JSON {

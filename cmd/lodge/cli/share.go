@@ -69,9 +69,8 @@ func (c *shareCmd) Run(ctx context.Context, a *app) error {
 	if share.Bucket != "" && share.Visibility != gateway.Public {
 		by, err := a.opened(ctx, c.Name, share.Bucket)
 		if err != nil {
-			return err
-		}
-		if answer["open"] = append([]string{}, by...); !a.JSON {
+			defer a.warnUnread(c.Name, share.Bucket, err)
+		} else if answer["open"] = append([]string{}, by...); !a.JSON {
 			defer a.warnOpen(c.Name, share.Bucket, by)
 		}
 	}
