@@ -56,7 +56,7 @@ func (s *suite) changes(t *testing.T) {
 	if diff := cmp.Diff(want, same); diff != "" {
 		t.Errorf("the VM made from the recipe differs:\n%s\n%s", diff, twin.Run(t, "sudo cat /var/log/cloud-init-output.log"))
 	}
-	const large = "sha256sum /srv/shop/large"
+	const large = "sudo sha256sum /srv/shop/large"
 	if want, got := shop.Run(t, large), twin.Run(t, large); got != want {
 		t.Errorf("the large file that the recipe fetches: %s, want %s", got, want)
 	}
