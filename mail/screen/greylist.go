@@ -26,6 +26,7 @@ const (
 	greyLife   = 36 * 24 * time.Hour
 
 	maxAttemptsPerNet = 256
+	maxAttemptsAround = 1024
 	maxAttempts       = 65_536
 	maxPairs          = 100_000
 	day               = 24 * time.Hour
@@ -63,6 +64,16 @@ func netOf(remote netip.Addr) netip.Prefix {
 	return net
 }
 
+// aroundOf is the net around one of netOf, which one stranger often has as a whole.
+func aroundOf(net netip.Prefix) netip.Prefix {
+	bits := 48
+	if net.Addr().Is4() {
+		bits = 16
+	}
+	around, _ := net.Addr().Prefix(bits) // as in netOf
+	return around
+}
+
 // pair stands for a net, a sender and a recipient.
 type pair [16]byte
 
@@ -79,6 +90,7 @@ func pairOf(net netip.Prefix, from, rcpt string) (p pair) {
 type greylist struct {
 	file     string
 	attempts map[netip.Prefix][]attempt // the oldest first
+	around   map[netip.Prefix]int       // the net around a net → attempts of all nets in it
 	count    int                        // of attempts
 	swept    time.Time
 	pairs    map[pair]int64 // → the last day
@@ -94,7 +106,8 @@ type attempt struct {
 }
 
 func openGreylist(dir string) (*greylist, error) {
-	g := &greylist{file: filepath.Join(dir, "pairs"), attempts: map[netip.Prefix][]attempt{}, pairs: map[pair]int64{}}
+	g := &greylist{file: filepath.Join(dir, "pairs"), pairs: map[pair]int64{}}
+	g.attempts, g.around = map[netip.Prefix][]attempt{}, map[netip.Prefix]int{}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make directory of greylist: %w", err)
 	}
@@ -164,7 +177,9 @@ func (g *greylist) early(net netip.Prefix, p pair, now time.Time) (early, room b
 // begin notes a first attempt. It is false where there is no room for it. Those that run are not
 // displaced: a net with more pairs than fit would have each removed before its repetition.
 func (g *greylist) begin(net netip.Prefix, a attempt) bool {
-	if g.count >= maxAttempts && a.first.Sub(g.swept) > time.Minute {
+	around := aroundOf(net)
+	full := func() bool { return g.around[around] >= maxAttemptsAround || g.count >= maxAttempts }
+	if full() && a.first.Sub(g.swept) > time.Minute {
 		g.swept = a.first
 		for net := range maps.Clone(g.attempts) {
 			g.sweep(net, a.first)
@@ -173,7 +188,7 @@ func (g *greylist) begin(net netip.Prefix, a attempt) bool {
 	if len(g.attempts[net]) >= maxAttemptsPerNet {
 		g.sweep(net, a.first)
 	}
-	if len(g.attempts[net]) >= maxAttemptsPerNet || g.count >= maxAttempts {
+	if len(g.attempts[net]) >= maxAttemptsPerNet || full() {
 		return false
 	}
 	g.set(net, append(g.attempts[net], a))
@@ -187,7 +202,11 @@ func (g *greylist) sweep(net netip.Prefix, now time.Time) {
 
 // set replaces the attempts of a net.
 func (g *greylist) set(net netip.Prefix, tried []attempt) {
-	g.count += len(tried) - len(g.attempts[net])
+	around, more := aroundOf(net), len(tried)-len(g.attempts[net])
+	g.count += more
+	if g.around[around] += more; g.around[around] == 0 {
+		delete(g.around, around)
+	}
 	if g.attempts[net] = tried; len(tried) == 0 {
 		delete(g.attempts, net)
 	}

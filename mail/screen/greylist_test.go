@@ -51,7 +51,7 @@ func TestEarly(t *testing.T) {
 			t.Errorf("%s: early is %v", step.what, got)
 		}
 		next := delaying(t, dir) // a restart takes the attempts alone
-		next.grey.attempts, next.grey.count = s.grey.attempts, s.grey.count
+		next.grey.attempts, next.grey.around, next.grey.count = s.grey.attempts, s.grey.around, s.grey.count
 		s = next
 	}
 }
@@ -74,7 +74,7 @@ func TestManyAttempts(t *testing.T) {
 	t.Parallel()
 	s := delaying(t, t.TempDir())
 	try := func(net, sender int, at time.Time) bool {
-		remote := netip.AddrFrom4([4]byte{byte(1 + net>>16), byte(net >> 8), byte(net), 1})
+		remote := netip.AddrFrom4([4]byte{byte(1 + net>>10), byte(net >> 2), byte(net & 3), 1}) // four in a /16
 		return s.Early(remote, fmt.Sprint(sender), []string{"b@y"}, at)
 	}
 	later := noon.Add(greyDelay)
@@ -99,6 +99,38 @@ func TestManyAttempts(t *testing.T) {
 	}
 	if !try(1000, 0, noon.Add(greyWindow+time.Hour)) || s.grey.count > maxAttemptsPerNet {
 		t.Errorf("%d attempts after all ran out", s.grey.count)
+	}
+}
+
+// Whoever has all nets around its own turns greylisting off for those alone.
+func TestManyNets(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		around, beside string
+		last           int // byte of a net
+	}{{"2001:db8:1::1", "2001:db8:2::1", 7}, {"198.18.0.1", "198.19.0.1", 2}} {
+		s := delaying(t, t.TempDir())
+		try := func(net, sender int, at time.Time) bool {
+			b := netip.MustParseAddr(tt.around).AsSlice()
+			b[tt.last] = byte(net)
+			remote, _ := netip.AddrFromSlice(b) // as long as it was
+			return s.Early(remote, fmt.Sprint(sender), []string{"b@y"}, at)
+		}
+		for i := range maxAttempts {
+			if delayed := try(i%256, i, noon); delayed != (i < maxAttemptsAround) {
+				t.Fatalf("%s: attempt %d is delayed: %v", tt.around, i, delayed)
+			}
+		}
+		if !s.Early(netip.MustParseAddr(tt.beside), "a@x", []string{"b@y"}, noon) {
+			t.Errorf("%s: greylisting is off beside it", tt.around)
+		}
+		later := noon.Add(greyDelay)
+		if try(0, 0, later) || !try(0, maxAttempts, later) || try(0, maxAttempts+1, later) {
+			t.Errorf("%s: an attempt was displaced, or there is other room than that of one that has passed", tt.around)
+		}
+		if !try(0, maxAttempts+1, noon.Add(greyWindow+time.Hour)) || s.grey.count != 1 || len(s.grey.around) != 1 {
+			t.Errorf("%s: %d attempts in %d nets around after all ran out", tt.around, s.grey.count, len(s.grey.around))
+		}
 	}
 }
 

@@ -15,7 +15,8 @@
 //   - a text of a list or of rspamd: the first 200 printable characters;
 //   - rspamd that does not answer within 10 s, or with more than 1 MiB: no advice; 16 messages at
 //     once;
-//   - first attempts within a day above 256 of one net, or 65,536 of all: mail is not delayed;
+//   - first attempts within a day above 256 of one net, 1,024 of the net around it (/48, IPv4: /16), or
+//     65,536 of all: mail is not delayed;
 //   - pairs that are known, above 100,000: the tenth that wrote the longest ago is removed.
 package screen
 
