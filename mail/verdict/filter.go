@@ -87,12 +87,16 @@ func (f *Filter) Write(p []byte) (int, error) {
 		p = p[len(line):]
 	}
 	if f.bytes > maxRemoved {
-		return 0, Refused(fmt.Sprintf("More than %d bytes of headers that only this server may write", maxRemoved))
+		return 0, refusedRemoved()
 	}
 	if err := f.flush(p); err != nil {
 		return 0, err
 	}
 	return all, nil
+}
+
+func refusedRemoved() Refused {
+	return Refused(fmt.Sprintf("More than %d bytes of headers that only this server may write", maxRemoved))
 }
 
 // flush writes what is kept, then p, at once.
@@ -196,8 +200,9 @@ func (f *Filter) endField() {
 	f.field, f.size, f.state = f.field[:0], 0, undecided
 }
 
-// End ends the message: call it after the last Write. It fails with Refused if the message has more than
-// one From header: programs show one, and may check another.
+// End ends the message: call it after the last Write. It fails with Refused as Write does, for the last
+// field of a message without a body; and if the message has more than one From header: programs show one,
+// and may check another.
 func (f *Filter) End() (Header, error) {
 	if !f.inBody {
 		f.endField()
@@ -206,6 +211,9 @@ func (f *Filter) End() (Header, error) {
 			f.add(nil)
 			f.endField()
 		}
+	}
+	if f.bytes > maxRemoved {
+		return f.header, refusedRemoved()
 	}
 	if err := f.flush(nil); err != nil {
 		return f.header, err

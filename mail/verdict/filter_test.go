@@ -149,6 +149,30 @@ func TestTooMuchToRemove(t *testing.T) {
 	}
 }
 
+// The last field of a message without a body is decided on at its end, where the limit is the same.
+func TestTooMuchToRemoveAtEnd(t *testing.T) {
+	t.Parallel()
+	const last = "X-Lodge-Last: x"
+	for excess := range 2 {
+		text := strings.Repeat("X-Lodge-A: "+strings.Repeat("x", 87)+"\r\n", 655)
+		text = "X-Lodge-B: " + strings.Repeat("y", maxRemoved-len(text)-len(last)-len("X-Lodge-B: \r\n")+excess) + "\r\n" + text + last
+		f, _ := filtered(t, text, 0)
+		_, err := f.End()
+		if excess > 0 {
+			if _, ok := errors.AsType[Refused](err); !ok {
+				t.Errorf("%d bytes are removed: %v", len(text), err)
+			}
+			continue
+		}
+		gatewaytest.Must(t, err)
+		original, err := io.ReadAll(f.Original(bytes.NewReader(nil)))
+		gatewaytest.Must(t, err)
+		if string(original) != text+"\r\n" || f.OriginalSize() != int64(len(original)) {
+			t.Errorf("the original has %d bytes of %d, and its size is %d", len(original), len(text)+2, f.OriginalSize())
+		}
+	}
+}
+
 // An error of the disk is passed on as it is.
 func TestFilterFullDisk(t *testing.T) {
 	t.Parallel()
