@@ -44,6 +44,37 @@ func TestBlocklist(t *testing.T) {
 	}
 }
 
+// A client that is refused, however often, displaces nothing in the log that a VM has of other nets.
+func TestBlocklistedClientAndLog(t *testing.T) {
+	t.Parallel()
+	const other = "198.51.100.9"
+	zone := domainstest.Start(t, "66.2.0.192.bl.example. A 127.0.0.2", "9.100.51.198.bl.example. A 127.0.0.2")
+	f := start(t, t.TempDir(), func(c *Config) {
+		c.Screen = screen.Config{Blocklists: []string{"bl.example"}, Resolver: verdict.NewResolver("", zone.Addr)}
+	})
+	vm := f.add(t, "blog")
+	refuse := func(source string, times int) {
+		c := helloFrom(t, source, f.addr)
+		c.ask("MAIL FROM:<b@example.com>", "250")
+		for range times {
+			c.ask("RCPT TO:<x@blog."+domain+">", "554 5.7.1")
+		}
+	}
+	refuse(other, 1)
+	for range 10 {
+		refuse(forger, 20)
+	}
+	events, err := f.MailLog(t.Context(), vm.ID, 0)
+	gatewaytest.Must(t, err)
+	by := map[string]int{}
+	for _, e := range events {
+		by[e.Remote]++
+	}
+	if by[other] != 1 || by[forger] == 0 || by[forger] > 30 {
+		t.Errorf("the log has %v", by)
+	}
+}
+
 // Mail that nothing proves waits, for a VM but not for the operator.
 func TestGreylisting(t *testing.T) {
 	t.Parallel()

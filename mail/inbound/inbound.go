@@ -51,7 +51,7 @@ type Config struct {
 	// Arrived is called once for each VM that gets a message, after it is synced to disk. It must
 	// return at once: 250 waits for it.
 	Arrived func(gateway.ID)
-	Journal *journal.Journal // gets what was received and refused; nil: it is not recorded
+	Journal *journal.Journal // gets what was received, and refused at a rate; nil: it is not recorded
 	Bytes   smtpd.Rate       // that one VM gets; the zero Rate is no limit
 	Logger  *slog.Logger
 }
@@ -60,6 +60,7 @@ type Config struct {
 type Policy struct {
 	config   Config
 	bytes    *limit.Rates[gateway.ID]
+	refusals *limit.Rates[refusedKey] // in the Journal
 	accepted atomic.Uint64
 }
 
@@ -69,7 +70,9 @@ func New(config Config) *Policy {
 	if config.Bytes == (smtpd.Rate{}) {
 		config.Bytes.PerSecond = math.Inf(1)
 	}
-	return &Policy{config: config, bytes: limit.NewRates[gateway.ID](config.Bytes.PerSecond, config.Bytes.Burst)}
+	return &Policy{
+		config: config, bytes: limit.NewRates[gateway.ID](config.Bytes.PerSecond, config.Bytes.Burst), refusals: newRefusedRates(),
+	}
 }
 
 // Remove removes what is kept of a VM in memory.
