@@ -115,7 +115,8 @@ func (s *Store) Buckets(vm gateway.ID, prefix, behind string, most int) ([]Bucke
 }
 
 // ConfigureBucket changes the versioning and the configuration of a bucket; change gets the bucket as it
-// is, and its error is returned. What else change alters is ignored. It is possible above the quota.
+// is, and its error is returned. What else change alters is ignored. It is possible above the quota, unless the record
+// is then larger than smallConfig. Errors: ErrNoBucket, ErrTooLarge, ErrQuota, ErrFull.
 func (s *Store) ConfigureBucket(vm gateway.ID, name string, change func(*Bucket) error) error {
 	if err := s.hasRoom(0); err != nil {
 		return err
@@ -144,7 +145,9 @@ func (s *Store) ConfigureBucket(vm gateway.ID, name string, change func(*Bucket)
 			return ErrTooLarge
 		}
 		key := textKey(vm, kindBucket, name)
-		x.unlimited = true // a full bucket can be closed, and cleaned by rules; what that adds counts, and maxConfig limits it
+		// A full bucket can be closed, and cleaned by rules. What that adds counts: also with the old record in a history
+		// it is hardly more than the new record.
+		x.unlimited = len(record) <= smallConfig
 		x.count(name, Usage{Overhead: overhead(key, record) - overhead(key, old)})
 		return x.set(key, old, record)
 	})
@@ -168,7 +171,7 @@ func (s *Store) DeleteBucket(vm gateway.ID, name string) error {
 		if _, err := x.keep(key, b.encode()); err != nil {
 			return err
 		}
-		x.ended = name
+		x.ended, x.unlimited = name, true // a history gets what the bucket has counted
 		return errors.Join(x.b.Delete(key, nil), x.b.Delete(textKey(vm, kindUsage, name), nil))
 	})
 }

@@ -106,15 +106,29 @@ func countOverhead(r pebble.Reader, vm gateway.ID, name string) (n int64, err er
 	return n, err
 }
 
-// finish commits. What it adds to a bucket beyond what was reserved for its body must have room within the limits.
+// finish commits. What it adds to a bucket beyond what was reserved for its body must have room within the limits, and
+// what it adds to a history within those of the VM.
 func (x *tx) finish() error {
+	if x.unlimited {
+		return x.commit()
+	}
+	kept := recordBytes*x.disk.values + x.disk.extra
 	for bucket, d := range x.usage {
-		more := d.Charged() - x.covered
-		if x.unlimited || more <= 0 {
-			continue
+		if more := d.Charged() - x.covered; more > 0 {
+			room := x.reservation(bucket)
+			if err := room.add(more); err != nil {
+				return err
+			}
+			defer room.end()
 		}
-		room := x.reservation(bucket)
-		if err := room.add(more); err != nil {
+		if less := d.Records(); less < 0 { // bodies are not less: the history holds them
+			kept += less
+		}
+	}
+	if kept > 0 {
+		room := x.reservation("")
+		room.limits.Bucket = 0
+		if err := room.add(kept); err != nil {
 			return err
 		}
 		defer room.end()
@@ -122,6 +136,7 @@ func (x *tx) finish() error {
 	return x.commit()
 }
 
+// reservation is room in a bucket; in none, "", it is of the VM alone.
 func (x *tx) reservation(bucket string) *reservation {
 	return &reservation{a: x.a, bucket: bucket, limits: x.s.cfg.Limits(x.a.vm, bucket)}
 }

@@ -221,3 +221,45 @@ func TestConfigureAtQuota(t *testing.T) {
 		t.Errorf("a wrong sum: %v", found)
 	}
 }
+
+// Large settings need room within the quota, and so does what the history of a checkpoint keeps of them.
+func TestLargeSettingsAtQuota(t *testing.T) {
+	const large = 100 << 10
+	limits := Limits{}
+	s := open(t, t.TempDir(), func(c *Config) { c.Limits = func(gateway.ID, string) Limits { return limits } })
+	put(t, s, Key{blog, "box", "x"}, []byte("hello"))
+	configure := func(size int, fill byte) error {
+		return s.ConfigureBucket(blog, "box", func(b *Bucket) error { b.Config["cors"] = bytes.Repeat([]byte{fill}, size); return nil })
+	}
+	must(t, configure(large, 'a'))
+	limits.VM = charged(t, s)
+	wantErr(t, configure(large+1, 'a'), ErrQuota)
+	must(t, configure(large, 'b'))
+	must(t, configure(smallConfig, 'b')) // with the rest of the record more than that, but less than before
+	must(t, configure(large, 'c'))
+	for i := range 3 {
+		mark(t, s, blog, fmt.Sprint(i))
+		wantErr(t, configure(large, 'd'), ErrQuota)
+	}
+	if n := charged(t, s); n != limits.VM {
+		t.Errorf("%d bytes are charged at a quota of %d", n, limits.VM)
+	}
+	limits = Limits{Bucket: limits.VM} // a history is of the VM
+	must(t, configure(large, 'e'))
+	limits = Limits{VM: charged(t, s)}
+	mark(t, s, blog, "last")
+	must(t, configure(smallConfig/2, 'f'))
+	if n := charged(t, s) - limits.VM; n > smallConfig {
+		t.Errorf("small settings add %d bytes", n)
+	}
+	_, err := s.CreateBucket(blog, "new", false)
+	wantErr(t, err, ErrQuota)
+	remove(t, s, Key{blog, "box", "x"})
+	must(t, s.DeleteBucket(blog, "box"))
+	if a, err := s.account(blog); err != nil || len(a.reserved) > 0 {
+		t.Errorf("reserved for ever: %v, %v", a.reserved, err)
+	}
+	if found := checked(t, s); len(found) > 0 {
+		t.Error(found)
+	}
+}
