@@ -122,11 +122,11 @@ func TestRecordsAreCharged(t *testing.T) {
 func wantCounted(t *testing.T, s *Store, a *account) {
 	t.Helper()
 	for name, u := range a.used {
-		if n, err := countOverhead(s.index, a.vm, name); err != nil || n != u.Overhead {
+		if n, err := countOverhead(s.index, a.vm, name, strict); err != nil || n != u.Overhead {
 			t.Errorf("%s has an overhead of %d, counted as %d, %v", name, n, u.Overhead, err)
 		}
 	}
-	if f, err := countFootprint(s.index, a.vm); err != nil || f != a.stored {
+	if f, err := countFootprint(s.index, a.vm, strict); err != nil || f != a.stored {
 		t.Errorf("the footprint is %+v, counted as %+v, %v", f, a.stored, err)
 	}
 }
@@ -261,5 +261,48 @@ func TestLargeSettingsAtQuota(t *testing.T) {
 	}
 	if found := checked(t, s); len(found) > 0 {
 		t.Error(found)
+	}
+}
+
+// A record that is damaged counts nothing when a store of an earlier version is counted, and holds up nothing else.
+func TestOverheadOfDamagedRecords(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	large := random(1, maxSmall+1)
+	for _, name := range []string{"bad", "good"} {
+		put(t, s, Key{blog, "box", name}, large)
+	}
+	put(t, s, Key{blog, "torn", "x"}, nil)
+	u, err := s.NewUpload(Key{blog, "box", "u"}, UploadOptions{})
+	must(t, err)
+	b, err := bucketOf(s.index, blog, "box")
+	must(t, err)
+	v, err := s.find(Key{blog, "box", "bad"}, "")
+	must(t, err)
+	for _, key := range [][]byte{
+		nameKey(blog, kindObject, b.number, "bad"), numKey(blog, kindFile, v.content.id), textKey(blog, kindBucket, "torn"),
+		seqKey(blog, kindUpload, b.number, "u", u.number),
+	} {
+		_, err := value(s.index, key)
+		must(t, err)
+		must(t, s.index.Set(key, []byte("garbage"), pebble.Sync))
+	}
+	must(t, s.index.Set(textKey(blog, kindUsage, "box"), encodeSum(2*int64(len(large)), 2, 0, 1), pebble.Sync))
+	must(t, s.index.Set(textKey(blog, kindUsage, "torn"), encodeSum(0, 1, 0, 0), pebble.Sync))
+	must(t, s.index.Set(footprintKey(blog), encodeSum(0, 0), pebble.Sync))
+	must(t, s.Close())
+	s = open(t, dir)
+	wantBody(t, s, Key{blog, "box", "good"}, "", large)
+	put(t, s, Key{blog, "box", "new"}, large)
+	_, err = s.Head(Key{blog, "box", "bad"}, "")
+	wantErr(t, err, ErrDamaged)
+	_, err = s.Bucket(blog, "torn")
+	wantErr(t, err, ErrDamaged)
+	found := checked(t, s)
+	for _, d := range found {
+		wantErr(t, d.Err, ErrDamaged)
+	}
+	if len(found) == 0 {
+		t.Error("nothing damaged is found")
 	}
 }
