@@ -7,7 +7,7 @@
 // stay in order.
 //
 // This package connects to a VM only through its tap, follows no redirects, and drops an event only if its rule was
-// removed or its record is damaged.
+// removed, or its record or that of its bucket is damaged.
 package events
 
 import (

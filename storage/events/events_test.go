@@ -3,6 +3,7 @@ package events
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"testing"
@@ -13,7 +14,8 @@ import (
 	"lodge/storage/store"
 )
 
-// failsOnce is a queue whose first list of VMs fails; it counts what is read of buckets and of events.
+// failsOnce is a queue whose first list of VMs fails; it counts what is read of buckets and of events. The record of a
+// bucket "torn" is damaged.
 type failsOnce struct {
 	*store.Store
 
@@ -29,6 +31,9 @@ func (q *failsOnce) EventVMs() ([]gateway.ID, error) {
 
 func (q *failsOnce) Bucket(vm gateway.ID, name string) (store.Bucket, error) {
 	q.buckets.Add(1)
+	if name == "torn" {
+		return store.Bucket{}, fmt.Errorf("%w: as a test has it", store.ErrDamaged)
+	}
 	return q.Store.Bucket(vm, name)
 }
 
@@ -115,5 +120,31 @@ func TestRoundsAreCheap(t *testing.T) {
 	round(5, events/pageEvents+5)
 	if page, err := q.Store.Events(m.ID, 0, 2*events); err != nil || len(page.Events) != events+2 || page.Dropped != 1 {
 		t.Errorf("%d events wait, %d dropped, %v", len(page.Events), page.Dropped, err)
+	}
+}
+
+// waits makes a round, after which events wait, and returns them.
+func waits(t *testing.T, w *worker, q *failsOnce) store.EventPage {
+	t.Helper()
+	if waiting, err := w.round(t.Context()); err != nil || !waiting {
+		t.Fatalf("waiting %v, %v", waiting, err)
+	}
+	page, err := q.Store.Events(w.vm, 0, 10*pageEvents)
+	gatewaytest.Must(t, err)
+	return page
+}
+
+// A bucket that cannot be read loses its events, and holds up those of no other.
+func TestDamagedBucket(t *testing.T) {
+	q, m, config := newQueue(t)
+	for _, bucket := range []string{"torn", "torn", "bad"} {
+		put(t, q.Store, m.ID, bucket)
+	}
+	w := newWorker(config, m.ID)
+	for dropped := int64(2); dropped <= 3; dropped++ {
+		if page := waits(t, w, q); len(page.Events) != 1 || page.Dropped != dropped || w.held["bad"] == nil {
+			t.Errorf("%d events wait, %d dropped, held %v", len(page.Events), page.Dropped, w.held)
+		}
+		put(t, q.Store, m.ID, "torn")
 	}
 }

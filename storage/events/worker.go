@@ -265,11 +265,15 @@ func (r *round) target(e store.Event) (resolved, error) {
 	if errors.Is(err, store.ErrNoBucket) {
 		return resolved{e.Rule.Target, true}, nil
 	}
-	if err != nil {
-		return resolved{}, soon("read the bucket of an event", err)
-	}
 	var to resolved
-	to.target, to.asked = r.config.Target(&b, e.Rule.ID)
+	switch {
+	case errors.Is(err, store.ErrDamaged): // nobody can read where they go
+		r.config.Logger.Error("bucket is damaged, and its events dropped", slog.String("vm_id", r.vm.String()), slog.String("bucket", e.Bucket), slog.Any("err", err))
+	case err != nil:
+		return resolved{}, soon("read the bucket of an event", err)
+	default:
+		to.target, to.asked = r.config.Target(&b, e.Rule.ID)
+	}
 	r.targets[at] = to
 	return to, nil
 }
