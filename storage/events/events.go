@@ -25,6 +25,7 @@ import (
 type Queue interface {
 	Pages
 	EventVMs() ([]gateway.ID, error)
+	EventRules(vm gateway.ID) ([]store.RuleOf, error)
 	Bucket(vm gateway.ID, name string) (store.Bucket, error)
 }
 

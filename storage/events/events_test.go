@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -15,11 +16,12 @@ import (
 )
 
 // failsOnce is a queue whose first list of VMs fails; it counts what is read of buckets and of events. The record of a
-// bucket "torn" is damaged.
+// bucket "torn" is damaged, and the commit of the event hidden has not ended.
 type failsOnce struct {
 	*store.Store
 
 	lists, buckets, pages atomic.Int64
+	hidden                atomic.Uint64
 }
 
 func (q *failsOnce) EventVMs() ([]gateway.ID, error) {
@@ -39,7 +41,9 @@ func (q *failsOnce) Bucket(vm gateway.ID, name string) (store.Bucket, error) {
 
 func (q *failsOnce) Events(vm gateway.ID, after uint64, most int) (store.EventPage, error) {
 	q.pages.Add(1)
-	return q.Store.Events(vm, after, most)
+	page, err := q.Store.Events(vm, after, most)
+	page.Events = slices.DeleteFunc(page.Events, func(e store.Event) bool { return e.Number == q.hidden.Load() })
+	return page, err
 }
 
 func newQueue(t *testing.T) (*failsOnce, gateway.VM, Config) {
@@ -132,6 +136,46 @@ func waits(t *testing.T, w *worker, q *failsOnce) store.EventPage {
 	page, err := q.Store.Events(w.vm, 0, 10*pageEvents)
 	gatewaytest.Must(t, err)
 	return page
+}
+
+// A commit may end long after those of later events: its target is tried although all others are held.
+func TestLateCommit(t *testing.T) {
+	q, m, config := newQueue(t)
+	put(t, q.Store, m.ID, "late")
+	page, err := q.Store.Events(m.ID, 0, 1)
+	gatewaytest.Must(t, err)
+	q.hidden.Store(page.Last)
+	for range 2 * pageEvents {
+		put(t, q.Store, m.ID, "bad")
+	}
+	w := newWorker(config, m.ID)
+	waits(t, w, q)
+	if w.held["bad"] == nil || w.held["late"] != nil {
+		t.Fatalf("held %v", w.held)
+	}
+	q.hidden.Store(0)
+	if waits(t, w, q); w.held["late"] == nil {
+		t.Errorf("held %v", w.held)
+	}
+}
+
+// A restore makes earlier events wait again: their targets are tried although all later ones are held.
+func TestRestoredEvents(t *testing.T) {
+	q, m, config := newQueue(t)
+	put(t, q.Store, m.ID, "back")
+	release, err := q.Snapshot(m.ID, "at")
+	gatewaytest.Must(t, err)
+	release()
+	page, err := q.Store.Events(m.ID, 0, 1)
+	gatewaytest.Must(t, err)
+	gatewaytest.Must(t, q.EndEvents(page, page.Last))
+	put(t, q.Store, m.ID, "bad")
+	w := newWorker(config, m.ID)
+	waits(t, w, q)
+	gatewaytest.Must(t, q.Restore(m.ID, "at"))
+	if page := waits(t, w, q); len(page.Events) != 1 || w.held["back"] == nil {
+		t.Errorf("held %v, and %d events wait", w.held, len(page.Events))
+	}
 }
 
 // A bucket that cannot be read loses its events, and holds up those of no other.

@@ -224,6 +224,9 @@ func TestRulesShareTheQueue(t *testing.T) {
 	if page = wantEvents(t, s, blog, CreatedByPut+" x", CreatedByPut+" x", CreatedByPut+" x"); page.Dropped != 4 || page.Events[2].Bucket != "good" {
 		t.Errorf("page %+v", page)
 	}
+	if rules, err := s.EventRules(blog); err != nil || len(rules) != 2 || !slices.Contains(rules, RuleOf{"good", "all"}) {
+		t.Errorf("rules %v, %v", rules, err)
+	}
 	for _, name := range []string{"aaa", "bbb", "ccc", "ddd", "eee", "fff"} {
 		put(t, s, Key{blog, name, "x"}, nil)
 	}

@@ -25,7 +25,7 @@ type tx struct {
 	dead  []release         // to look at after the commit
 	ended string            // the bucket that the commit deletes
 
-	queued    []ruleOf     // of events, whose places in the account are given back unless the commit succeeds
+	queued    []RuleOf     // of events, whose places in the account are given back unless the commit succeeds
 	covered   int64        // bytes that were reserved for the body
 	markers   *reservation // for delete markers; nil without any
 	unlimited bool         // possible above the quota, as a deletion is
