@@ -10,8 +10,9 @@ import (
 	"lodge/gateway"
 )
 
-// CreateBucket makes a bucket. A VM can have 1,000, further ones are ErrTooManyBuckets. lock enables object lock, and versioning with it. A bucket that exists is
-// ErrBucketExists, and is returned with it.
+// CreateBucket makes a bucket. A VM can have 1,000, further ones are ErrTooManyBuckets. lock enables object lock, and
+// versioning with it. A bucket that exists is ErrBucketExists, and is returned with it. The history of a snapshot keeps
+// that there was none: without room for that in the VM's quota it is ErrQuota.
 func (s *Store) CreateBucket(vm gateway.ID, name string, lock bool) (Bucket, error) {
 	if err := checkBucket(name); err != nil {
 		return Bucket{}, err
