@@ -7,7 +7,7 @@
 // stay in order.
 //
 // This package connects to a VM only through its tap, follows no redirects, and drops an event only if its rule was
-// removed or its record is damaged.
+// removed, or its record or that of its bucket is damaged.
 package events
 
 import (
@@ -25,6 +25,7 @@ import (
 type Queue interface {
 	Pages
 	EventVMs() ([]gateway.ID, error)
+	EventRules(vm gateway.ID) ([]store.RuleOf, error)
 	Bucket(vm gateway.ID, name string) (store.Bucket, error)
 }
 

@@ -3,7 +3,9 @@ package events
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -13,11 +15,13 @@ import (
 	"lodge/storage/store"
 )
 
-// failsOnce is a queue whose first list of VMs fails; it counts what is read of buckets and of events.
+// failsOnce is a queue whose first list of VMs fails; it counts what is read of buckets and of events. The record of a
+// bucket "torn" is damaged, and the commit of the event hidden has not ended.
 type failsOnce struct {
 	*store.Store
 
 	lists, buckets, pages atomic.Int64
+	hidden                atomic.Uint64
 }
 
 func (q *failsOnce) EventVMs() ([]gateway.ID, error) {
@@ -29,12 +33,17 @@ func (q *failsOnce) EventVMs() ([]gateway.ID, error) {
 
 func (q *failsOnce) Bucket(vm gateway.ID, name string) (store.Bucket, error) {
 	q.buckets.Add(1)
+	if name == "torn" {
+		return store.Bucket{}, fmt.Errorf("%w: as a test has it", store.ErrDamaged)
+	}
 	return q.Store.Bucket(vm, name)
 }
 
 func (q *failsOnce) Events(vm gateway.ID, after uint64, most int) (store.EventPage, error) {
 	q.pages.Add(1)
-	return q.Store.Events(vm, after, most)
+	page, err := q.Store.Events(vm, after, most)
+	page.Events = slices.DeleteFunc(page.Events, func(e store.Event) bool { return e.Number == q.hidden.Load() })
+	return page, err
 }
 
 func newQueue(t *testing.T) (*failsOnce, gateway.VM, Config) {
@@ -115,5 +124,71 @@ func TestRoundsAreCheap(t *testing.T) {
 	round(5, events/pageEvents+5)
 	if page, err := q.Store.Events(m.ID, 0, 2*events); err != nil || len(page.Events) != events+2 || page.Dropped != 1 {
 		t.Errorf("%d events wait, %d dropped, %v", len(page.Events), page.Dropped, err)
+	}
+}
+
+// waits makes a round, after which events wait, and returns them.
+func waits(t *testing.T, w *worker, q *failsOnce) store.EventPage {
+	t.Helper()
+	if waiting, err := w.round(t.Context()); err != nil || !waiting {
+		t.Fatalf("waiting %v, %v", waiting, err)
+	}
+	page, err := q.Store.Events(w.vm, 0, 10*pageEvents)
+	gatewaytest.Must(t, err)
+	return page
+}
+
+// A commit may end long after those of later events: its target is tried although all others are held.
+func TestLateCommit(t *testing.T) {
+	q, m, config := newQueue(t)
+	put(t, q.Store, m.ID, "late")
+	page, err := q.Store.Events(m.ID, 0, 1)
+	gatewaytest.Must(t, err)
+	q.hidden.Store(page.Last)
+	for range 2 * pageEvents {
+		put(t, q.Store, m.ID, "bad")
+	}
+	w := newWorker(config, m.ID)
+	waits(t, w, q)
+	if w.held["bad"] == nil || w.held["late"] != nil {
+		t.Fatalf("held %v", w.held)
+	}
+	q.hidden.Store(0)
+	if waits(t, w, q); w.held["late"] == nil {
+		t.Errorf("held %v", w.held)
+	}
+}
+
+// A restore makes earlier events wait again: their targets are tried although all later ones are held.
+func TestRestoredEvents(t *testing.T) {
+	q, m, config := newQueue(t)
+	put(t, q.Store, m.ID, "back")
+	release, err := q.Snapshot(m.ID, "at")
+	gatewaytest.Must(t, err)
+	release()
+	page, err := q.Store.Events(m.ID, 0, 1)
+	gatewaytest.Must(t, err)
+	gatewaytest.Must(t, q.EndEvents(page, page.Last))
+	put(t, q.Store, m.ID, "bad")
+	w := newWorker(config, m.ID)
+	waits(t, w, q)
+	gatewaytest.Must(t, q.Restore(m.ID, "at"))
+	if page := waits(t, w, q); len(page.Events) != 1 || w.held["back"] == nil {
+		t.Errorf("held %v, and %d events wait", w.held, len(page.Events))
+	}
+}
+
+// A bucket that cannot be read loses its events, and holds up those of no other.
+func TestDamagedBucket(t *testing.T) {
+	q, m, config := newQueue(t)
+	for _, bucket := range []string{"torn", "torn", "bad"} {
+		put(t, q.Store, m.ID, bucket)
+	}
+	w := newWorker(config, m.ID)
+	for dropped := int64(2); dropped <= 3; dropped++ {
+		if page := waits(t, w, q); len(page.Events) != 1 || page.Dropped != dropped || w.held["bad"] == nil {
+			t.Errorf("%d events wait, %d dropped, held %v", len(page.Events), page.Dropped, w.held)
+		}
+		put(t, q.Store, m.ID, "torn")
 	}
 }

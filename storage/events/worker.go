@@ -26,9 +26,6 @@ const (
 	// scanPause is the least time between two readings of what waits, while a target has failed: each may read all
 	// events of the VM, and a write may wake its worker at any time.
 	scanPause = 200 * time.Millisecond
-	// scanMargin is how many numbers before the last one are read again: commits may end in another order than that of
-	// their events.
-	scanMargin = 100
 )
 
 // worker delivers the events of one VM.
@@ -39,8 +36,6 @@ type worker struct {
 	hurry  atomic.Bool   // all is due
 	held   map[string]*pause
 	failed bool // an attempt has, of what still waits
-
-	scanned store.EventPage // the last page of the last whole round; empty if there is none
 }
 
 // pause is that of a target that has failed.
@@ -65,7 +60,6 @@ func (w *worker) run(ctx context.Context, leave func(*worker) bool) {
 	for ctx.Err() == nil {
 		if w.hurry.Swap(false) {
 			clear(w.held)
-			w.scanned = store.EventPage{}
 		}
 		waiting, err := w.round(ctx)
 		switch {
@@ -134,11 +128,9 @@ func soon(what string, err error) error {
 // round is one pass over what waits.
 type round struct {
 	*worker
-	late    map[string]bool     // targets of what waits: later events for them wait, too, even if they come to be due
-	targets map[ruleAt]resolved // each is looked up once, and again after an attempt
+	late    map[string]bool           // targets of what waits: later events for them wait, too, even if they come to be due
+	targets map[store.RuleOf]resolved // each is looked up once, and again after an attempt
 }
-
-type ruleAt struct{ bucket, id string }
 
 type resolved struct {
 	target string
@@ -147,13 +139,10 @@ type resolved struct {
 
 // round delivers what is due. It reports whether something still waits.
 func (w *worker) round(ctx context.Context) (waiting bool, err error) {
-	r := &round{worker: w, late: map[string]bool{}, targets: map[ruleAt]resolved{}}
-	if w.allHeld() {
-		if all, err := r.heldSince(); all || err != nil {
-			return true, err
-		}
+	r := &round{worker: w, late: map[string]bool{}, targets: map[store.RuleOf]resolved{}}
+	if all, err := r.allHeld(); all || err != nil {
+		return true, err
 	}
-	w.scanned = store.EventPage{}
 	for after := uint64(0); ; {
 		page, err := w.config.Queue.Events(w.vm, after, pageEvents)
 		if errors.Is(err, store.ErrRemoved) {
@@ -170,39 +159,31 @@ func (w *worker) round(ctx context.Context) (waiting bool, err error) {
 		if err := r.page(ctx, page); err != nil {
 			return true, err
 		}
-		after, page.Events = page.Last, nil
-		w.scanned = page
+		after = page.Last
 	}
 }
 
-// allHeld reports whether all that waited at the end of the last round is for targets that are not due.
-func (w *worker) allHeld() bool {
-	return len(w.held) > 0 && w.scanned.Last > 0 && w.config.Queue.Current(w.scanned) && w.untilDue() > 0
-}
-
-// heldSince reports whether all that came since the last round, too, is for targets that are held. So a busy VM whose
-// target fails costs what is new, and not all that waits.
-func (r *round) heldSince() (bool, error) {
-	for after := r.scanned.Last - min(r.scanned.Last, scanMargin); ; {
-		page, err := r.config.Queue.Events(r.vm, after, pageEvents)
-		if err != nil {
-			return false, soon("read events", err)
-		}
-		if page.Last == 0 {
-			return true, nil
-		}
-		for _, e := range page.Events {
-			to, err := r.target(e)
-			if err != nil || !to.asked || r.held[to.target] == nil {
-				return false, err
-			}
-		}
-		if len(page.Damaged) > 0 {
+// allHeld reports whether all that waits is for targets that are held, none of which is due. It reads the rules of what
+// waits: so a busy VM whose target fails costs little, and no event is missed, whatever its number. It is false with
+// events of a bucket that is gone, which have their targets themselves.
+func (r *round) allHeld() (bool, error) {
+	if len(r.held) == 0 || r.untilDue() <= 0 {
+		return false, nil
+	}
+	rules, err := r.config.Queue.EventRules(r.vm)
+	if err != nil {
+		return false, soon("read the rules of events", err)
+	}
+	for _, rule := range rules {
+		to, err := r.rule(rule)
+		if errors.Is(err, store.ErrNoBucket) {
 			return false, nil
 		}
-		after, page.Events = page.Last, nil
-		r.scanned = page
+		if err != nil || !to.asked || r.held[to.target] == nil {
+			return false, err
+		}
 	}
+	return len(rules) > 0, nil
 }
 
 // page delivers what is due of a page, and drops what cannot be decoded.
@@ -244,7 +225,7 @@ func (r *round) one(ctx context.Context, page store.EventPage, e store.Event) er
 	if !r.config.Queue.Current(page) {
 		return errSoon
 	}
-	delete(r.targets, ruleAt{e.Bucket, e.Rule.ID}) // an attempt takes a while
+	delete(r.targets, store.RuleOf{Bucket: e.Bucket, ID: e.Rule.ID}) // an attempt takes a while
 	if err := r.post(ctx, m, to.target, page.Dropped, e); err != nil {
 		r.late[to.target] = true
 		r.hold(m, to.target, err)
@@ -257,19 +238,29 @@ func (r *round) one(ctx context.Context, page store.EventPage, e store.Event) er
 // target returns where an event goes: to the target of its rule, as that is now. A bucket that was deleted meanwhile has
 // no rules; then the events of its end go where they would have gone.
 func (r *round) target(e store.Event) (resolved, error) {
-	at := ruleAt{e.Bucket, e.Rule.ID}
-	if to, ok := r.targets[at]; ok {
-		return to, nil
-	}
-	b, err := r.config.Queue.Bucket(r.vm, e.Bucket)
+	to, err := r.rule(store.RuleOf{Bucket: e.Bucket, ID: e.Rule.ID})
 	if errors.Is(err, store.ErrNoBucket) {
 		return resolved{e.Rule.Target, true}, nil
 	}
-	if err != nil {
-		return resolved{}, soon("read the bucket of an event", err)
+	return to, err
+}
+
+// rule returns where the events of a rule go, or ErrNoBucket.
+func (r *round) rule(at store.RuleOf) (to resolved, err error) {
+	if to, ok := r.targets[at]; ok {
+		return to, nil
 	}
-	var to resolved
-	to.target, to.asked = r.config.Target(&b, e.Rule.ID)
+	b, err := r.config.Queue.Bucket(r.vm, at.Bucket)
+	switch {
+	case errors.Is(err, store.ErrNoBucket):
+		return to, err
+	case errors.Is(err, store.ErrDamaged): // nobody can read where they go
+		r.config.Logger.Error("bucket is damaged, and its events dropped", slog.String("vm_id", r.vm.String()), slog.String("bucket", at.Bucket), slog.Any("err", err))
+	case err != nil:
+		return to, soon("read the bucket of an event", err)
+	default:
+		to.target, to.asked = r.config.Target(&b, at.ID)
+	}
 	r.targets[at] = to
 	return to, nil
 }

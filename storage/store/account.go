@@ -34,7 +34,7 @@ type account struct {
 	used     map[string]Usage // of each bucket
 	stored   footprint
 	reserved map[string]int64 // by bucket: what writes in progress may add
-	events   map[ruleOf]int   // that wait
+	events   map[RuleOf]int   // that wait
 }
 
 // account returns a VM's account.
@@ -180,7 +180,7 @@ func (a *account) cleared(commit func() error) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.snaps, a.progress, a.used, a.stored = nil, nil, map[string]Usage{}, footprint{}
-	a.events = map[ruleOf]int{}
+	a.events = map[RuleOf]int{}
 	a.setMixed(false)
 	return nil
 }

@@ -10,8 +10,9 @@ import (
 	"lodge/gateway"
 )
 
-// CreateBucket makes a bucket. A VM can have 1,000, further ones are ErrTooManyBuckets. lock enables object lock, and versioning with it. A bucket that exists is
-// ErrBucketExists, and is returned with it.
+// CreateBucket makes a bucket. A VM can have 1,000, further ones are ErrTooManyBuckets. lock enables object lock, and
+// versioning with it. A bucket that exists is ErrBucketExists, and is returned with it. The history of a snapshot keeps
+// that there was none: without room for that in the VM's quota it is ErrQuota.
 func (s *Store) CreateBucket(vm gateway.ID, name string, lock bool) (Bucket, error) {
 	if err := checkBucket(name); err != nil {
 		return Bucket{}, err
@@ -115,7 +116,8 @@ func (s *Store) Buckets(vm gateway.ID, prefix, behind string, most int) ([]Bucke
 }
 
 // ConfigureBucket changes the versioning and the configuration of a bucket; change gets the bucket as it
-// is, and its error is returned. What else change alters is ignored. It is possible above the quota.
+// is, and its error is returned. What else change alters is ignored. It is possible above the quota, unless the record
+// is then larger than smallConfig. Errors: ErrNoBucket, ErrTooLarge, ErrQuota, ErrFull.
 func (s *Store) ConfigureBucket(vm gateway.ID, name string, change func(*Bucket) error) error {
 	if err := s.hasRoom(0); err != nil {
 		return err
@@ -144,7 +146,9 @@ func (s *Store) ConfigureBucket(vm gateway.ID, name string, change func(*Bucket)
 			return ErrTooLarge
 		}
 		key := textKey(vm, kindBucket, name)
-		x.unlimited = true // a full bucket can be closed, and cleaned by rules; what that adds counts, and maxConfig limits it
+		// A full bucket can be closed, and cleaned by rules. What that adds counts: also with the old record in a history
+		// it is hardly more than the new record.
+		x.unlimited = len(record) <= smallConfig
 		x.count(name, Usage{Overhead: overhead(key, record) - overhead(key, old)})
 		return x.set(key, old, record)
 	})
@@ -168,7 +172,7 @@ func (s *Store) DeleteBucket(vm gateway.ID, name string) error {
 		if _, err := x.keep(key, b.encode()); err != nil {
 			return err
 		}
-		x.ended = name
+		x.ended, x.unlimited = name, true // a history gets what the bucket has counted
 		return errors.Join(x.b.Delete(key, nil), x.b.Delete(textKey(vm, kindUsage, name), nil))
 	})
 }

@@ -118,7 +118,7 @@ func (c *checker) overhead(b Bucket, counted sum) error {
 	if len(counted) < usageNumbers {
 		return nil
 	}
-	want, err := countOverhead(c.at, c.vm, b.Name)
+	want, err := countOverhead(c.at, c.vm, b.Name, strict)
 	if errors.Is(err, ErrDamaged) {
 		return nil // it was reported
 	}
@@ -130,6 +130,9 @@ func (c *checker) overhead(b Bucket, counted sum) error {
 	}
 	return nil
 }
+
+// strict ends a count at the first error.
+func strict(err error) error { return err }
 
 // events decodes the events that wait.
 func (c *checker) events() error {
@@ -225,7 +228,10 @@ func (c *checker) file(held content, size int64) (found, stop error) {
 
 // footprint compares the record of what the VM has on disk with that.
 func (c *checker) footprint() error {
-	want, err := countFootprint(c.at, c.vm)
+	want, err := countFootprint(c.at, c.vm, strict)
+	if errors.Is(err, ErrDamaged) {
+		return nil // it was reported
+	}
 	if err != nil {
 		return err
 	}

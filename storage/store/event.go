@@ -3,6 +3,8 @@ package store
 import (
 	"encoding/binary"
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -97,7 +99,7 @@ func (x *tx) event(b *Bucket, o Object, what string) error {
 	if !asked {
 		return nil
 	}
-	at := ruleOf{b.Name, rule.ID}
+	at := RuleOf{b.Name, rule.ID}
 	if !x.a.queue(at, x.s.maxEvents) {
 		return x.b.Merge(droppedKey(x.a.vm), encodeSum(1), nil)
 	}
@@ -127,19 +129,19 @@ func (d Deletion) removal(o Object) string {
 	return RemovedForGood
 }
 
-// ruleOf is a rule that events wait for, as they are counted; zero for those that cannot be decoded.
-type ruleOf struct{ bucket, id string }
+// RuleOf is a rule that events wait for, as they are counted; zero for those that cannot be decoded.
+type RuleOf struct{ Bucket, ID string }
 
-func countedAs(number uint64, raw []byte) ruleOf {
+func countedAs(number uint64, raw []byte) RuleOf {
 	e, err := decodeEvent(number, raw)
 	if err != nil {
-		return ruleOf{}
+		return RuleOf{}
 	}
-	return ruleOf{e.Bucket, e.Rule.ID}
+	return RuleOf{e.Bucket, e.Rule.ID}
 }
 
 // queue takes the place of one event that waits, if there is one for its rule.
-func (a *account) queue(rule ruleOf, most int) bool {
+func (a *account) queue(rule RuleOf, most int) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	all := 0
@@ -153,7 +155,7 @@ func (a *account) queue(rule ruleOf, most int) bool {
 	return true
 }
 
-func (a *account) unqueue(rules []ruleOf) {
+func (a *account) unqueue(rules []RuleOf) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, rule := range rules {
@@ -163,14 +165,14 @@ func (a *account) unqueue(rules []ruleOf) {
 	}
 }
 
-func (a *account) setEvents(n map[ruleOf]int) {
+func (a *account) setEvents(n map[RuleOf]int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.events = n
 }
 
-func countEvents(r pebble.Reader, vm gateway.ID) (map[ruleOf]int, error) {
-	n := map[ruleOf]int{}
+func countEvents(r pebble.Reader, vm gateway.ID) (map[RuleOf]int, error) {
+	n := map[RuleOf]int{}
 	err := each(r, vmKey(vm, kindEvent, 0), func(key, raw []byte) error {
 		n[countedAs(numIn(key), raw)]++
 		return nil
@@ -212,6 +214,21 @@ func (s *Store) Events(vm gateway.ID, after uint64, most int) (page EventPage, e
 	return page, it.Error()
 }
 
+// EventRules returns the rules of a VM that events wait for, in any order. The rule of an event is among them before the
+// commit of that ends. Errors: ErrUnfinished.
+func (s *Store) EventRules(vm gateway.ID) ([]RuleOf, error) {
+	a, err := s.account(vm)
+	if err == nil {
+		err = a.readable()
+	}
+	if err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Collect(maps.Keys(a.events)), nil
+}
+
 // Current reports whether the VM's objects were not restored since a page was read: else its events may be about writes
 // that are undone.
 func (s *Store) Current(page EventPage) bool {
@@ -245,7 +262,7 @@ func (s *Store) endEvents(page EventPage, dropped bool, numbers []uint64) error 
 	}
 	x := s.begin(a)
 	defer func() { _ = x.b.Close() }() // it is committed, or nothing of it counts
-	var ended []ruleOf
+	var ended []RuleOf
 	for _, n := range numbers {
 		old, err := x.endEvent(n)
 		if err != nil {

@@ -150,6 +150,33 @@ func TestEventsOfSnapshots(t *testing.T) {
 	}
 }
 
+// A drop moves no event to a checkpoint that is older than it: nothing of it is charged there.
+func TestDropLeavesNewerEvents(t *testing.T) {
+	s := open(t, t.TempDir(), asked)
+	put(t, s, Key{blog, "box", "a"}, nil)
+	mark(t, s, blog, "one")
+	put(t, s, Key{blog, "box", "b"}, nil)
+	mark(t, s, blog, "two")
+	page := wantEvents(t, s, blog, CreatedByPut+" a", CreatedByPut+" b")
+	must(t, s.EndEvents(page, page.Events[0].Number, page.Events[1].Number))
+	must(t, s.Drop(blog, "two"))
+	a, err := s.account(blog)
+	must(t, err)
+	one, _ := a.find("one")
+	for i, there := range []bool{true, false} {
+		if _, err := value(s.index, historyKey(blog, one, eventKey(blog, page.Events[i].Number))); missing(err) == there {
+			t.Errorf("event %s in the history of the first checkpoint: %v", page.Events[i].Name, err)
+		}
+	}
+	wantCounted(t, s, a)
+	must(t, s.Restore(blog, "one"))
+	wantEvents(t, s, blog, CreatedByPut+" a")
+	must(t, s.Drop(blog, "one"))
+	if a.stored.values != 0 {
+		t.Errorf("%d values of a history without checkpoints", a.stored.values)
+	}
+}
+
 // A record that cannot be decoded is reported, and holds up no others.
 func TestDamagedEvent(t *testing.T) {
 	dir := t.TempDir()
@@ -196,6 +223,9 @@ func TestRulesShareTheQueue(t *testing.T) {
 	put(t, s, Key{blog, "bad", "x"}, nil)
 	if page = wantEvents(t, s, blog, CreatedByPut+" x", CreatedByPut+" x", CreatedByPut+" x"); page.Dropped != 4 || page.Events[2].Bucket != "good" {
 		t.Errorf("page %+v", page)
+	}
+	if rules, err := s.EventRules(blog); err != nil || len(rules) != 2 || !slices.Contains(rules, RuleOf{"good", "all"}) {
+		t.Errorf("rules %v, %v", rules, err)
 	}
 	for _, name := range []string{"aaa", "bbb", "ccc", "ddd", "eee", "fff"} {
 		put(t, s, Key{blog, name, "x"}, nil)

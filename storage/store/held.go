@@ -42,23 +42,27 @@ func (s *Store) loadFootprint(vm gateway.ID) (footprint, error) {
 		m = append(m, 0, 0, 0)
 		return footprint{m[0], m[1], m[2]}, err
 	}
-	f, err := countFootprint(s.index, vm)
+	f, err := countFootprint(s.index, vm, s.uncounted(vm, ""))
 	if err == nil && (f != (footprint{}) || len(m) > 0) {
 		err = s.index.Set(footprintKey(vm), f.encode(), pebble.Sync)
 	}
 	return f, err
 }
 
-// countFootprint adds up what the record of the footprint should have.
-func countFootprint(r pebble.Reader, vm gateway.ID) (f footprint, err error) {
+// countFootprint adds up what the record of the footprint should have. It goes on after an error with a record if bad
+// returns nil for it.
+func countFootprint(r pebble.Reader, vm gateway.ID, bad func(error) error) (f footprint, err error) {
 	small := each(r, vmKey(vm, kindSmall, 0), func(_, body []byte) error {
 		f.bytes += int64(len(body))
 		return nil
 	})
 	files := each(r, vmKey(vm, kindFile, 0), func(_, v []byte) error {
 		size, err := sizeOfFile(v)
+		if err != nil {
+			return bad(err)
+		}
 		f.bytes += size
-		return err
+		return nil
 	})
 	histories := each(r, vmKey(vm, kindHistory, 0), func(h, v []byte) error {
 		f.extra += overhead(h, v)

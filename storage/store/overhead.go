@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"log/slog"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -46,7 +47,7 @@ func (u Usage) negative() Usage {
 }
 
 // loadUsage reads what a VM's buckets have. A store of an earlier version has not counted the overhead: then it is
-// counted, once.
+// counted, once. What is damaged counts nothing then, and stays readable as far as it is not.
 func (s *Store) loadUsage(a *account) error {
 	prefix := vmKey(a.vm, kindUsage, 0)
 	return each(s.index, prefix, func(key, value []byte) error {
@@ -57,7 +58,7 @@ func (s *Store) loadUsage(a *account) error {
 		name := string(key[len(prefix):])
 		u := m.usage()
 		if len(m) < usageNumbers {
-			counted, err := countOverhead(s.index, a.vm, name)
+			counted, err := countOverhead(s.index, a.vm, name, s.uncounted(a.vm, name))
 			if err != nil {
 				return err
 			}
@@ -71,23 +72,36 @@ func (s *Store) loadUsage(a *account) error {
 	})
 }
 
-// countOverhead adds up what the overhead of a bucket should be.
-func countOverhead(r pebble.Reader, vm gateway.ID, name string) (n int64, err error) {
+// uncounted logs what is damaged, and so counts nothing. It returns other errors.
+func (s *Store) uncounted(vm gateway.ID, bucket string) func(error) error {
+	return func(err error) error {
+		if !errors.Is(err, ErrDamaged) {
+			return err
+		}
+		s.log.Error("damaged record not counted in the quota", slog.String("vm_id", vm.String()), slog.String("bucket", bucket), slog.Any("err", err))
+		return nil
+	}
+}
+
+// countOverhead adds up what the overhead of a bucket should be. It goes on after an error with a record if bad returns
+// nil for it.
+func countOverhead(r pebble.Reader, vm gateway.ID, name string, bad func(error) error) (n int64, err error) {
 	b, err := bucketOf(r, vm, name)
 	if errors.Is(err, ErrNoBucket) {
 		return 0, nil
 	}
 	if err != nil {
-		return 0, err
+		return 0, bad(err)
 	}
 	n = overhead(textKey(vm, kindBucket, name), b.encode())
 	for _, kind := range []byte{kindObject, kindVersion} {
 		err := each(r, nameKey(vm, kind, b.number, ""), func(key, raw []byte) error {
 			v, err := decodeVersion(Key{}, raw)
-			if err == nil {
-				n += v.usage(key, raw).Overhead
+			if err != nil {
+				return bad(err)
 			}
-			return err
+			n += v.usage(key, raw).Overhead
+			return nil
 		})
 		if err != nil {
 			return 0, err
@@ -97,24 +111,42 @@ func countOverhead(r pebble.Reader, vm gateway.ID, name string) (n int64, err er
 		name, number, _ := seqIn(key)
 		u, err := decodeUpload(Key{vm, b.Name, name}, number, raw)
 		if err != nil {
-			return err
+			return bad(err)
 		}
+		n += u.usage().Overhead
 		parts, err := uploadParts(r, u)
-		n += u.usage().Overhead + recordBytes*int64(len(parts))
-		return err
+		if err != nil {
+			return bad(err)
+		}
+		n += recordBytes * int64(len(parts))
+		return nil
 	})
 	return n, err
 }
 
-// finish commits. What it adds to a bucket beyond what was reserved for its body must have room within the limits.
+// finish commits. What it adds to a bucket beyond what was reserved for its body must have room within the limits, and
+// what it adds to a history within those of the VM.
 func (x *tx) finish() error {
+	if x.unlimited {
+		return x.commit()
+	}
+	kept := recordBytes*x.disk.values + x.disk.extra
 	for bucket, d := range x.usage {
-		more := d.Charged() - x.covered
-		if x.unlimited || more <= 0 {
-			continue
+		if more := d.Charged() - x.covered; more > 0 {
+			room := x.reservation(bucket)
+			if err := room.add(more); err != nil {
+				return err
+			}
+			defer room.end()
 		}
-		room := x.reservation(bucket)
-		if err := room.add(more); err != nil {
+		if less := d.Records(); less < 0 { // bodies are not less: the history holds them
+			kept += less
+		}
+	}
+	if kept > 0 {
+		room := x.reservation("")
+		room.limits.Bucket = 0
+		if err := room.add(kept); err != nil {
 			return err
 		}
 		defer room.end()
@@ -122,6 +154,7 @@ func (x *tx) finish() error {
 	return x.commit()
 }
 
+// reservation is room in a bucket; in none, "", it is of the VM alone.
 func (x *tx) reservation(bucket string) *reservation {
 	return &reservation{a: x.a, bucket: bucket, limits: x.s.cfg.Limits(x.a.vm, bucket)}
 }

@@ -122,11 +122,11 @@ func TestRecordsAreCharged(t *testing.T) {
 func wantCounted(t *testing.T, s *Store, a *account) {
 	t.Helper()
 	for name, u := range a.used {
-		if n, err := countOverhead(s.index, a.vm, name); err != nil || n != u.Overhead {
+		if n, err := countOverhead(s.index, a.vm, name, strict); err != nil || n != u.Overhead {
 			t.Errorf("%s has an overhead of %d, counted as %d, %v", name, n, u.Overhead, err)
 		}
 	}
-	if f, err := countFootprint(s.index, a.vm); err != nil || f != a.stored {
+	if f, err := countFootprint(s.index, a.vm, strict); err != nil || f != a.stored {
 		t.Errorf("the footprint is %+v, counted as %+v, %v", f, a.stored, err)
 	}
 }
@@ -219,5 +219,90 @@ func TestConfigureAtQuota(t *testing.T) {
 	must(t, s.index.Merge(textKey(blog, kindUsage, "box"), (&Usage{Overhead: 7}).encode(), pebble.Sync))
 	if found := checked(t, s); len(found) != 1 || !strings.Contains(found[0].Err.Error(), "7 extra") {
 		t.Errorf("a wrong sum: %v", found)
+	}
+}
+
+// Large settings need room within the quota, and so does what the history of a checkpoint keeps of them.
+func TestLargeSettingsAtQuota(t *testing.T) {
+	const large = 100 << 10
+	limits := Limits{}
+	s := open(t, t.TempDir(), func(c *Config) { c.Limits = func(gateway.ID, string) Limits { return limits } })
+	put(t, s, Key{blog, "box", "x"}, []byte("hello"))
+	configure := func(size int, fill byte) error {
+		return s.ConfigureBucket(blog, "box", func(b *Bucket) error { b.Config["cors"] = bytes.Repeat([]byte{fill}, size); return nil })
+	}
+	must(t, configure(large, 'a'))
+	limits.VM = charged(t, s)
+	wantErr(t, configure(large+1, 'a'), ErrQuota)
+	must(t, configure(large, 'b'))
+	must(t, configure(smallConfig, 'b')) // with the rest of the record more than that, but less than before
+	must(t, configure(large, 'c'))
+	for i := range 3 {
+		mark(t, s, blog, fmt.Sprint(i))
+		wantErr(t, configure(large, 'd'), ErrQuota)
+	}
+	if n := charged(t, s); n != limits.VM {
+		t.Errorf("%d bytes are charged at a quota of %d", n, limits.VM)
+	}
+	limits = Limits{Bucket: limits.VM} // a history is of the VM
+	must(t, configure(large, 'e'))
+	limits = Limits{VM: charged(t, s)}
+	mark(t, s, blog, "last")
+	must(t, configure(smallConfig/2, 'f'))
+	if n := charged(t, s) - limits.VM; n > smallConfig {
+		t.Errorf("small settings add %d bytes", n)
+	}
+	_, err := s.CreateBucket(blog, "new", false)
+	wantErr(t, err, ErrQuota)
+	remove(t, s, Key{blog, "box", "x"})
+	must(t, s.DeleteBucket(blog, "box"))
+	if a, err := s.account(blog); err != nil || len(a.reserved) > 0 {
+		t.Errorf("reserved for ever: %v, %v", a.reserved, err)
+	}
+	if found := checked(t, s); len(found) > 0 {
+		t.Error(found)
+	}
+}
+
+// A record that is damaged counts nothing when a store of an earlier version is counted, and holds up nothing else.
+func TestOverheadOfDamagedRecords(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	large := random(1, maxSmall+1)
+	for _, name := range []string{"bad", "good"} {
+		put(t, s, Key{blog, "box", name}, large)
+	}
+	put(t, s, Key{blog, "torn", "x"}, nil)
+	u, err := s.NewUpload(Key{blog, "box", "u"}, UploadOptions{})
+	must(t, err)
+	b, err := bucketOf(s.index, blog, "box")
+	must(t, err)
+	v, err := s.find(Key{blog, "box", "bad"}, "")
+	must(t, err)
+	for _, key := range [][]byte{
+		nameKey(blog, kindObject, b.number, "bad"), numKey(blog, kindFile, v.content.id), textKey(blog, kindBucket, "torn"),
+		seqKey(blog, kindUpload, b.number, "u", u.number),
+	} {
+		_, err := value(s.index, key)
+		must(t, err)
+		must(t, s.index.Set(key, []byte("garbage"), pebble.Sync))
+	}
+	must(t, s.index.Set(textKey(blog, kindUsage, "box"), encodeSum(2*int64(len(large)), 2, 0, 1), pebble.Sync))
+	must(t, s.index.Set(textKey(blog, kindUsage, "torn"), encodeSum(0, 1, 0, 0), pebble.Sync))
+	must(t, s.index.Set(footprintKey(blog), encodeSum(0, 0), pebble.Sync))
+	must(t, s.Close())
+	s = open(t, dir)
+	wantBody(t, s, Key{blog, "box", "good"}, "", large)
+	put(t, s, Key{blog, "box", "new"}, large)
+	_, err = s.Head(Key{blog, "box", "bad"}, "")
+	wantErr(t, err, ErrDamaged)
+	_, err = s.Bucket(blog, "torn")
+	wantErr(t, err, ErrDamaged)
+	found := checked(t, s)
+	for _, d := range found {
+		wantErr(t, d.Err, ErrDamaged)
+	}
+	if len(found) == 0 {
+		t.Error("nothing damaged is found")
 	}
 }

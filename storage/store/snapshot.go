@@ -267,7 +267,7 @@ func (s *Store) dropStep(a *account, at uint64, record []byte) (more bool, err e
 		}
 	}
 	more, err = s.takeHistory(a, at, func(x *tx, key, old []byte) error {
-		if before != 0 {
+		if before != 0 && !newerEvent(key, before) {
 			moved := historyKey(a.vm, before, key)
 			if _, err := value(x.b, moved); missing(err) {
 				kept := historyValue(old)
@@ -285,6 +285,11 @@ func (s *Store) dropStep(a *account, at uint64, record []byte) (more bool, err e
 		return more, err
 	}
 	return false, s.endProgress(a, at)
+}
+
+// newerEvent reports whether a key is that of an event that a snapshot cannot have: a restore of it removes all those.
+func newerEvent(key []byte, snapshot uint64) bool {
+	return key[vmKeyLen] == kindEvent && len(key) == vmKeyLen+1+8 && numIn(key) > snapshot
 }
 
 // endProgress removes snapshots, and the record of the progress.

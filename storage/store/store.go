@@ -45,6 +45,7 @@ const (
 	historyStep = 1000      // values of a history that one batch changes
 	maxMeta     = 64 << 10  // of an object's record
 	maxConfig   = 512 << 10 // of a bucket's record
+	smallConfig = 16 << 10  // of a bucket's record that is possible above the quota
 	cacheBytes  = 64 << 20
 	memTable    = 16 << 20
 	maxFiles    = 256 // that Pebble keeps open

@@ -25,10 +25,10 @@ type tx struct {
 	dead  []release         // to look at after the commit
 	ended string            // the bucket that the commit deletes
 
-	queued    []ruleOf     // of events, whose places in the account are given back unless the commit succeeds
+	queued    []RuleOf     // of events, whose places in the account are given back unless the commit succeeds
 	covered   int64        // bytes that were reserved for the body
 	markers   *reservation // for delete markers; nil without any
-	unlimited bool         // a deletion is possible above the quota
+	unlimited bool         // possible above the quota, as a deletion is
 	unsynced  bool         // losing the commit in a crash is no harm
 }
 
