@@ -12,7 +12,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -56,7 +55,7 @@ func (c *Client) Do(ctx context.Context, what Request) error {
 	stop := context.AfterFunc(ctx, c.Close) // the client itself ignores ctx after 101 (Switching Protocols)
 	timer := time.AfterFunc(c.Step, func() { cancel(ErrSlow) })
 	defer timer.Stop()
-	body := &sentBody{from: what.Body, timer: timer, step: c.Step}
+	body := NewBody(timed{what.Body, timer, c.Step})
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, what.URL, body)
 	if err != nil {
 		return err
@@ -111,30 +110,15 @@ func judge(answer *http.Response) error {
 	return e
 }
 
-// sentBody is a body that nobody reads any more once Close has returned. Each read gives the server more time.
-type sentBody struct {
-	mu    sync.Mutex
-	from  io.Reader
+// timed is a reader. Each read gives the server more time.
+type timed struct {
+	io.Reader
 	timer *time.Timer
 	step  time.Duration
-	ended bool
 }
 
 // Read implements io.Reader.
-func (b *sentBody) Read(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.ended {
-		return 0, errors.New("the request is over")
-	}
-	b.timer.Reset(b.step)
-	return b.from.Read(p)
-}
-
-// Close waits for a Read in progress, and ends the reading.
-func (b *sentBody) Close() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.ended = true
-	return nil
+func (t timed) Read(p []byte) (int, error) {
+	t.timer.Reset(t.step)
+	return t.Reader.Read(p)
 }

@@ -9,8 +9,9 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
-	"sync"
 	"time"
+
+	"lodge/gateway/post"
 )
 
 const (
@@ -93,33 +94,8 @@ func (s *Screen) follow(a answer) (advice Advice, text string) {
 	return Accept, ""
 }
 
-// body is a request's body. The transport may read it after the answer has come, such as an early
-// 413: once it is closed the reader, which is the caller's, is not used any more.
-type body struct {
-	mu     sync.Mutex
-	reader io.Reader // nil: closed
-}
-
-// Read implements io.Reader.
-func (b *body) Read(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.reader == nil {
-		return 0, http.ErrBodyReadAfterClose
-	}
-	return b.reader.Read(p) //nolint:wrapcheck // it has to be io.EOF
-}
-
-// Close implements io.Closer. It waits for a Read in progress.
-func (b *body) Close() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.reader = nil
-	return nil
-}
-
 func (s *Screen) ask(ctx context.Context, m Message) (a answer, err error) {
-	content := &body{reader: m.Content}
+	content := post.NewBody(m.Content)
 	defer func() { _ = content.Close() }() // it never fails
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(s.config.Rspamd, "/")+"/checkv2", content)
 	if err != nil {
