@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// Body is the body of a request. net/http may read it after the answer has come, such as an early 413:
-// once Close has returned, the reader, which is the caller's, is not used any more.
+// Body is the body of a request. net/http may read it after the answer has come, such as an early
+// 413: once Close has returned, the reader, which is the caller's, is not used any more.
 type Body struct {
 	mu     sync.Mutex
 	reader io.Reader // nil: closed

@@ -1,8 +1,8 @@
 // Package post makes single POST requests to web servers in guests.
 //
-// The server may be hostile: it may hang, trickle, redirect, switch protocols, or answer without end. A request ends all
-// the same, in the time that it has, and little of an answer is read. Each request has a connection of its own. No
-// redirect is followed.
+// The server may be hostile: it may hang, trickle, redirect, switch protocols, or answer without
+// end. A request ends all the same, in the time that it has, and little of an answer is read. Each
+// request has a connection of its own. No redirect is followed.
 package post
 
 import (
@@ -48,7 +48,8 @@ type Client struct {
 	raw atomic.Pointer[net.Conn] // of the last request
 }
 
-// Do posts a request, and returns nil for a 2xx answer, and a *StatusError for any other. An error of Dial is wrapped.
+// Do posts a request, and returns nil for a 2xx answer, and a *StatusError for any other. An error
+// of Dial is wrapped.
 func (c *Client) Do(ctx context.Context, what Request) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -1,13 +1,13 @@
 // Package events posts the events of buckets into their VMs.
 //
-// An event is in the store from the commit of its write until the VM has answered 2xx. It survives restarts of the
-// daemon, and waits while the VM is off. A VM with waiting events has one worker, which posts them one at a time, in
-// order. After a failure, a target is not tried again before a pause, which doubles each time; its events wait, and the
-// worker continues with other targets. So a VM delays only its own events, and the events of one rule about one object
-// stay in order.
+// An event is in the store from the commit of its write until the VM has answered 2xx. It survives
+// restarts of the daemon, and waits while the VM is off. A VM with waiting events has one worker,
+// which posts them one at a time, in order. After a failure, a target is not tried again before a
+// pause, which doubles each time; its events wait, and the worker continues with other targets. So
+// a VM delays only its own events, and the events of one rule about one object stay in order.
 //
-// This package connects to a VM only through its tap, follows no redirects, and drops an event only if its rule was
-// removed, or its record or that of its bucket is damaged.
+// This package connects to a VM only through its tap, follows no redirects, and drops an event only
+// if its rule was removed, or its record or that of its bucket is damaged.
 package events
 
 import (

@@ -163,9 +163,10 @@ func (w *worker) round(ctx context.Context) (waiting bool, err error) {
 	}
 }
 
-// allHeld reports whether all that waits is for targets that are held, none of which is due. It reads the rules of what
-// waits: so a busy VM whose target fails costs little, and no event is missed, whatever its number. It is false with
-// events of a bucket that is gone, which have their targets themselves.
+// allHeld reports whether all that waits is for targets that are held, none of which is due. It
+// reads the rules of what waits: so a busy VM whose target fails costs little, and no event is
+// missed, whatever its number. It is false with events of a bucket that is gone, which have their
+// targets themselves.
 func (r *round) allHeld() (bool, error) {
 	if len(r.held) == 0 || r.untilDue() <= 0 {
 		return false, nil
@@ -235,8 +236,8 @@ func (r *round) one(ctx context.Context, page store.EventPage, e store.Event) er
 	return soon("end an event", r.config.Queue.EndEvents(page, e.Number)) // it is delivered again, if it still waits then
 }
 
-// target returns where an event goes: to the target of its rule, as that is now. A bucket that was deleted meanwhile has
-// no rules; then the events of its end go where they would have gone.
+// target returns where an event goes: to the target of its rule, as that is now. A bucket that was
+// deleted meanwhile has no rules; then the events of its end go where they would have gone.
 func (r *round) target(e store.Event) (resolved, error) {
 	to, err := r.rule(store.RuleOf{Bucket: e.Bucket, ID: e.Rule.ID})
 	if errors.Is(err, store.ErrNoBucket) {
